@@ -118,6 +118,35 @@ class Board:
     row: np.ndarray  # (orders,) row of each entry
     column: np.ndarray  # (orders,) column of each entry
 
+    def prices(
+        self,
+        bars: Bars,  # what `bar` counts
+    ) -> list[np.ndarray]:
+        "Return open, high, low and close of every cell; a bar's first row knows its open alone."
+        opened, *later = (bars[name].to_numpy(float)[self.bar] for name in BAR_COLUMNS[:4])
+        for price in later:
+            price[::2] = opened[::2]
+        return [opened, *later]
+
+    def place(
+        self,
+        values: np.ndarray,  # (orders,) one an order
+        elsewhere: float | bool,  # what all other cells hold
+    ) -> np.ndarray:
+        "Return cells that hold each order's value where it enters."
+        cells = np.full(self.bar.shape, elsewhere)
+        cells[self.row, self.column] = values
+        return cells
+
+    def orders_at(
+        self,
+        row: np.ndarray,  # rows of entries
+        column: np.ndarray,  # their columns
+    ) -> np.ndarray:
+        "Return the numbers of the orders that enter at the given cells."
+        rows = len(self.bar)
+        return np.searchsorted(self.column * rows + self.row, column * rows + row)
+
 
 def lay_out(
     entry_bar: np.ndarray,  # sorted bar numbers of the entries
@@ -159,28 +188,20 @@ def play(
     "Return what vectorbt makes of the orders: `order` number, `exit_bar`, `entry`, `exit` price and `pnl` of one unit."
     import vectorbt as vbt
 
-    opened, high, low, close = (bars[name].to_numpy(float)[board.bar] for name in BAR_COLUMNS[:4])
-    for price in (high, low, close):
-        price[::2] = opened[::2]
-    enter = np.zeros((2, *board.bar.shape), dtype=bool)  # longs, shorts
-    stop, target = np.full((2, *board.bar.shape), np.nan)
-    place = board.row, board.column
-    enter[((orders["side"] < 0).to_numpy(int), *place)] = True
-    stop[place] = stop_fraction(orders["stop_loss"].to_numpy(), orders["fill"].to_numpy())
-    target[place] = stop_fraction(orders["take_profit"].to_numpy(), orders["fill"].to_numpy())
-    leave = np.zeros((len(board.bar), 1), dtype=bool)
-    leave[-1] = True
+    opened, high, low, close = board.prices(bars)
+    side, fill = orders["side"].to_numpy(), orders["fill"].to_numpy()
+    last_row = np.arange(len(board.bar))[:, None] == len(board.bar) - 1
     portfolio = vbt.Portfolio.from_signals(
         close,
         open=opened,
         high=high,
         low=low,
-        entries=enter[0],
-        short_entries=enter[1],
-        exits=leave,
-        short_exits=leave,
-        sl_stop=stop,
-        tp_stop=target,
+        entries=board.place(side > 0, False),
+        short_entries=board.place(side < 0, False),
+        exits=last_row,
+        short_exits=last_row,
+        sl_stop=board.place(stop_fraction(orders["stop_loss"].to_numpy(), fill), np.nan),
+        tp_stop=board.place(stop_fraction(orders["take_profit"].to_numpy(), fill), np.nan),
         stop_entry_price="fillprice",
         stop_exit_price="stopmarket",
         upon_opposite_entry="ignore",
@@ -193,10 +214,9 @@ def play(
         engine="auto",
     )
     done = portfolio.exit_trades.records
-    rows = len(board.bar)
     return pd.DataFrame(
         {
-            "order": np.searchsorted(board.column * rows + board.row, done["col"] * rows + done["entry_idx"]),
+            "order": board.orders_at(done["entry_idx"].to_numpy(), done["col"].to_numpy()),
             "exit_bar": board.bar[done["exit_idx"], done["col"]],
             "entry": done["entry_price"],
             "exit": done["exit_price"],
