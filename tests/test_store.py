@@ -1,0 +1,292 @@
+"""The Delta store: the contract of every store, two writers at once, kills in mid-write, upkeep, scale."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytest.register_assert_rewrite("contracts")
+
+from contracts.bar_store import BarStoreContract, random_bars  # noqa: E402
+
+from orbiquant.core import DataError, NotFoundError  # noqa: E402
+from orbiquant.market import store as module  # noqa: E402
+from orbiquant.market.store import DeltaBarStore  # noqa: E402
+
+SHARED = Path(os.environ.get("ORBIQUANT_SAMPLE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+class TestDeltaBarStore(BarStoreContract):
+    """The contract, on disk."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> DeltaBarStore:
+        """Return a store in a folder that does not exist yet."""
+        return DeltaBarStore(tmp_path / "not yet" / "here")
+
+
+class TestCompactedDeltaBarStore(BarStoreContract):
+    """The contract, with files merged and leftovers deleted after every write."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> DeltaBarStore:
+        """Return a store that tidies up all the time."""
+
+        class Tidy(DeltaBarStore):
+            def upsert(self, symbol: str, timeframe: str, bars: pd.DataFrame) -> int:
+                before = self.version()
+                if super().upsert(symbol, timeframe, bars) > before:
+                    self.compact()
+                    self.vacuum(older_than_hours=0)
+                return self.version()
+
+        return Tidy(tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DeltaBarStore:
+    """Return an empty store."""
+    return DeltaBarStore(tmp_path)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 80), st.integers(1, 40), st.integers(0, 3)), min_size=1, max_size=5))
+def test_any_sequence_of_upserts_ends_as_it_would_in_a_dict(
+    tmp_path_factory: pytest.TempPathFactory, writes: list[tuple[int, int, int]]
+):
+    store, expected = DeltaBarStore(tmp_path_factory.mktemp("store")), {}
+    base = random_bars("2023-12-29", 120)
+    for begin, rows, seed in writes:
+        part = base.iloc[begin : begin + rows] * (1 + seed)
+        store.upsert("EURUSD", "1h", part)
+        expected |= dict(zip(part.index, part.to_numpy().tolist(), strict=True))
+    wanted = pd.DataFrame.from_dict(expected, orient="index", columns=base.columns).sort_index()
+    read = store.read("EURUSD", "1h")
+    assert read.index.equals(wanted.index) and np.array_equal(read.to_numpy(), wanted.to_numpy())
+    assert [line["rows"] for line in store.series()] == [len(wanted)]
+
+
+def test_history_says_what_was_done(store: DeltaBarStore):
+    bars = random_bars("2024-01-01", 10)
+    store.upsert("EURUSD", "1h", bars)
+    store.upsert("EURUSD", "1h", bars.assign(volume=99.0).iloc[:3])
+    newest, first, created = store.versions()
+    assert (newest["operation"], newest["symbol"], newest["timeframe"], newest["rows"]) == ("merge", "EURUSD", "1h", 3)
+    assert (first["operation"], first["rows"]) == ("write", 10)
+    assert (created["version"], created["rows"]) == (0, 0)
+    assert newest["time"] >= first["time"] > pd.Timestamp("2020-01-01", tz="UTC")
+    assert store.versions(limit=1) == [newest]
+
+
+def test_a_read_opens_the_files_of_its_years_alone(store: DeltaBarStore):
+    store.upsert("EURUSD", "1d", random_bars("2019-06-01", 1500, "1d"))
+    for year in (2019, 2020, 2022, 2023):
+        for file in Path(store.uri).glob(f"**/year={year}/*.parquet"):
+            file.write_bytes(b"not parquet")
+    read = store.read("EURUSD", "1d", datetime(2021, 3, 1, tzinfo=UTC), datetime(2021, 9, 1, tzinfo=UTC))
+    assert len(read) == 184
+    with pytest.raises(DataError, match="cannot be read"):
+        store.read("EURUSD", "1d")
+
+
+def test_a_merge_leaves_other_years_and_series_alone(store: DeltaBarStore):
+    bars = random_bars("2020-06-01", 900, "1d")
+    store.upsert("EURUSD", "1d", bars)
+    store.upsert("GBPUSD", "1d", bars)
+    before = {path.relative_to(store.uri) for path in Path(store.uri).glob("**/*.parquet")}
+    store.upsert("EURUSD", "1d", bars[bars.index.year == 2021].iloc[:5] * 2)
+    added = {path.relative_to(store.uri) for path in Path(store.uri).glob("**/*.parquet")} - before
+    assert [str(path.parent) for path in added] == ["symbol=EURUSD/timeframe=1d/year=2021"]
+
+
+def test_compaction_keeps_bars_and_pins(store: DeltaBarStore):
+    bars = random_bars("2024-01-01", 60)
+    pins = [store.upsert("EURUSD", "1h", bars.iloc[: n + 6]) for n in range(0, 60, 6)]
+    version = store.compact()
+    assert store.versions(limit=1)[0]["operation"] == "optimize"
+    assert store.compact() == version
+    assert store.read("EURUSD", "1h").equals(bars)
+    assert store.vacuum(older_than_hours=0) == 0
+    for pin, rows in zip(pins, range(6, 66, 6), strict=True):
+        assert store.read("EURUSD", "1h", version=pin).equals(bars.iloc[:rows])
+
+
+def test_vacuum_keeps_the_named_versions_and_drops_the_rest_when_asked(store: DeltaBarStore):
+    bars = random_bars("2024-01-01", 60)
+    first, pinned, lost = (store.upsert("EURUSD", "1h", bars * factor) for factor in (1, 2, 3))
+    store.upsert("EURUSD", "1h", bars * 4)
+    assert store.vacuum(keep=[pinned]) == 0, "files of the last day stay: somebody may be writing"
+    assert store.vacuum(keep=[pinned], older_than_hours=0) == 2
+    assert store.read("EURUSD", "1h", version=pinned).equals(bars * 2)
+    assert store.read("EURUSD", "1h").equals(bars * 4)
+    for version in (first, lost):
+        with pytest.raises(DataError, match="vacuumed"):
+            store.read("EURUSD", "1h", version=version)
+    with pytest.raises(NotFoundError, match="`version` must be between"):
+        store.vacuum(keep=[99])
+
+
+def test_vacuum_deletes_what_a_killed_writer_left(store: DeltaBarStore):
+    store.upsert("EURUSD", "1h", random_bars("2024-01-01", 60))
+    held = next(Path(store.uri).glob("**/*.parquet"))
+    old, young = held.with_name("part-old.parquet"), held.with_name("part-young.parquet")
+    for orphan in (old, young):
+        orphan.write_bytes(held.read_bytes())
+    two_days_ago = time.time() - 2 * 86_400
+    for path in (old, held):
+        os.utime(path, (two_days_ago, two_days_ago))
+    assert store.vacuum() == 1
+    assert not old.exists() and young.exists() and held.exists()
+    assert len(store.read("EURUSD", "1h")) == 60
+
+
+def test_nothing_is_made_by_looking(tmp_path: Path):
+    store = DeltaBarStore(tmp_path / "store")
+    assert (store.version(), store.versions(), store.series(), store.compact(), store.vacuum()) == (0, [], [], 0, 0)
+    with pytest.raises(NotFoundError):
+        store.read("EURUSD", "1h", version=0)
+    with pytest.raises(NotFoundError, match="between 0 and 0, was 3"):
+        store.read("EURUSD", "1h", version=3)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_that_is_no_store_says_so(tmp_path: Path):
+    (tmp_path / "bars").write_text("a file in the way")
+    with pytest.raises(DataError, match="store"):
+        DeltaBarStore(tmp_path).upsert("EURUSD", "1h", random_bars("2024-01-01", 3))
+
+
+def test_a_half_made_table_is_made_again(store: DeltaBarStore):
+    log = Path(store.uri) / "_delta_log"
+    log.mkdir(parents=True)
+    (log / "_commit_0.json.tmp").write_text('{"protocol"')
+    assert store.series() == []
+    store.upsert("EURUSD", "1h", random_bars("2024-01-01", 3))
+    assert len(store.read("EURUSD", "1h")) == 3
+
+
+def test_a_writer_that_never_gets_its_turn_says_so(store: DeltaBarStore, monkeypatch: pytest.MonkeyPatch):
+    bars = random_bars("2024-01-01", 10)
+    store.upsert("EURUSD", "1h", bars)
+    monkeypatch.setattr(module, "MAX_PAUSE_S", 0.0)
+    rival, original = DeltaBarStore(Path(store.uri).parent), module._commit
+
+    def after_a_rival(table, symbol, timeframe, rows):  # somebody else commits between reading and writing
+        monkeypatch.setattr(module, "_commit", original)
+        factor = 1 + store.version()
+        rival.upsert(symbol, timeframe, bars.iloc[:2] * factor)
+        monkeypatch.setattr(module, "_commit", after_a_rival)
+        return original(table, symbol, timeframe, rows)
+
+    monkeypatch.setattr(module, "_commit", after_a_rival)
+    with pytest.raises(DataError, match="20 times in a row"):
+        store.upsert("EURUSD", "1h", bars.iloc[5:] * 2)
+    monkeypatch.setattr(module, "_commit", original)
+    assert store.read("EURUSD", "1h").iloc[5:].equals(bars.iloc[5:])
+
+
+PRELUDE = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from contracts.bar_store import random_bars
+from orbiquant.market.store import DeltaBarStore
+import deltalake, pyarrow.dataset
+store, me = DeltaBarStore(sys.argv[2]), int(sys.argv[3])
+"""
+WRITER = """
+print("ready", flush=True)
+sys.stdin.readline()
+bars = random_bars("2023-12-29", 144)
+for part in range(8):  # everybody's windows overlap everybody else's
+    store.upsert("EURUSD", "1h", bars.iloc[part * 16 + me : part * 16 + me + 16])
+store.upsert(f"OWN{me}", "1h", bars)
+"""
+ENDLESS = """
+acknowledged = open(sys.argv[4], "a")
+bars = random_bars("2000-01-01", 20_000)
+print("ready", flush=True)
+for part in range(me, 1000):
+    store.upsert("EURUSD", "1h", bars.iloc[part * 20 : part * 20 + 20])
+    acknowledged.write(f"{part}\\n")
+    acknowledged.flush()
+    if part % 5 == 4:
+        store.upsert("EURUSD", "1h", bars.iloc[part * 20 : part * 20 + 20].assign(volume=99.0))
+    if part % 7 == 6:
+        store.compact()
+"""
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start a Python process of its own and wait until it says that it is ready."""
+    command = [sys.executable, "-c", PRELUDE + code, str(Path(__file__).parent), *map(str, arguments)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_writers_in_several_processes_lose_and_double_nothing(tmp_path: Path):
+    writers = [start(WRITER, tmp_path, me) for me in range(3)]
+    for writer in writers:  # all at once, on a store that nobody has made yet
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate(timeout=120)
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    store, bars = DeltaBarStore(tmp_path), random_bars("2023-12-29", 144)
+    assert store.read("EURUSD", "1h").equals(bars.iloc[: 7 * 16 + 2 + 16])
+    assert all(store.read(f"OWN{me}", "1h").equals(bars) for me in range(3))
+
+
+def kill_in_mid_write(tmp_path: Path, kills: int, seed: int) -> None:
+    """Kill a writer `kills` times at random moments; after each, everything acknowledged must be there, whole."""
+    moments, log = random.Random(seed), tmp_path / "acknowledged"
+    store, bars, done = DeltaBarStore(tmp_path / "store"), random_bars("2000-01-01", 20_000), 0
+    for _ in range(kills):
+        writer = start(ENDLESS, tmp_path / "store", done, log)
+        time.sleep(moments.uniform(0.02, 0.6))
+        writer.kill()
+        writer.communicate()
+        lines = log.read_text().split() if log.exists() else []
+        done = 1 + int(lines[-1]) if lines else 0
+        if not store.series():
+            assert done == 0
+            continue
+        read = store.read("EURUSD", "1h")
+        assert read.index.equals(bars.index[: len(read)]), "whole batches, none lost, none doubled"
+        assert len(read) in {done * 20, done * 20 + 20}, "at most the batch that was on its way"
+        assert read.drop(columns="volume").equals(bars.iloc[: len(read)].drop(columns="volume"))
+        for version in {*moments.sample(range(store.version() + 1), 3)} if store.version() > 3 else ():
+            assert version == 0 or len(store.read("EURUSD", "1h", version=version)) % 20 == 0
+    store.upsert("EURUSD", "1h", bars.iloc[: done * 20 + 20])
+    assert len(store.read("EURUSD", "1h")) == done * 20 + 20 > 20
+
+
+def test_a_kill_in_mid_write_loses_nothing_committed(tmp_path: Path):
+    kill_in_mid_write(tmp_path, kills=4, seed=7)
+
+
+@pytest.mark.slow
+def test_many_kills_in_mid_write_lose_nothing_committed(tmp_path: Path):
+    kill_in_mid_write(tmp_path, kills=60, seed=8)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason=f"no market data in {SHARED}; set ORBIQUANT_SAMPLE_DATA")
+def test_a_long_real_series_is_fast_enough(store: DeltaBarStore):
+    bars = pd.read_parquet(SHARED / "BTCUSDT_5m.parquet").set_index("time").astype("float64")
+    begin = time.process_time()
+    store.upsert("BTCUSDT", "5m", bars)
+    written = time.process_time()
+    read = store.read("BTCUSDT", "5m")
+    done = time.process_time()
+    assert len(read) == 630_478 and np.array_equal(read.to_numpy(), bars.to_numpy())
+    assert written - begin < 1.5 and done - written < 1.0  # CPU seconds of all threads
