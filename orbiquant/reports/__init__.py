@@ -1,0 +1,20 @@
+"""Parameterised report notebooks: which there are, how to run one, what came of it."""
+
+from orbiquant.reports.catalogue import Report, ReportParameter, find_report, list_reports
+from orbiquant.reports.html import Tiles
+from orbiquant.reports.result import Failure, ReportRun, list_runs, read_run, record
+from orbiquant.reports.run import run_report
+
+__all__ = [
+    "Failure",
+    "Report",
+    "ReportParameter",
+    "ReportRun",
+    "Tiles",
+    "find_report",
+    "list_reports",
+    "list_runs",
+    "read_run",
+    "record",
+    "run_report",
+]
