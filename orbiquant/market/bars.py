@@ -348,12 +348,11 @@ def count_changes(
     "Return how many rows a rule dropped, or else changed or moved."
     if len(before) != len(after):
         return len(before) - len(after)
-    if not before.index.equals(after.index) or before.index.name != after.index.name:
-        return int(np.sum(np.asarray(before.index) != np.asarray(after.index))) or len(after)
-    if not before.dtypes.equals(after.dtypes):
+    shapes = [(frame.index.name, str(getattr(frame.index, "tz", None)), *frame.dtypes) for frame in (before, after)]
+    if shapes[0] != shapes[1]:
         return len(after)
-    changed = (before != after) & ~(before.isna() & after.isna())
-    return int(changed.any(axis=1).sum())
+    left, right = before.reset_index(), after.reset_index()
+    return int(((left != right) & ~(left.isna() & right.isna())).any(axis=1).sum())
 
 
 def apply_rules(

@@ -86,7 +86,7 @@ def nyse_closures() -> tuple[Times, Times]:
     closed = calendar.holidays(start, end).union(pd.DatetimeIndex(list(NYSE_SPECIAL_CLOSURES)))
     eves = [d for year in range(start.year, end.year + 1) for d in (f"{year}-07-03", f"{year}-12-24")]
     half = pd.DatetimeIndex(eves).union(rule.USThanksgivingDay.dates(start, end) + pd.Timedelta(days=1))
-    half = half[half.weekday < 5].difference(closed)
+    half = half[half.day_of_week < 5].difference(closed)
     return (closed.as_unit("s").asi8 // 86_400, half.as_unit("s").asi8 // 86_400)
 
 # %% ../../nbs/09_market.calendars.ipynb #1f5f25eb

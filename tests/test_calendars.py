@@ -1,0 +1,158 @@
+"""Calendars against independent clocks: zoneinfo one moment at a time, and the days the S&P 500 really traded."""
+
+from datetime import UTC, date, datetime, timedelta
+from importlib import resources
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from orbiquant.core import DataError
+from orbiquant.domain import CalendarName, Timeframe
+from orbiquant.market.calendars import bar_open, expected_times, next_open, nyse_closures, open_at, to_index, to_times
+
+NEW_YORK = ZoneInfo("America/New_York")
+TIMEFRAMES = [frame.value for frame in Timeframe]
+CALENDARS = [name.value for name in CalendarName]
+SPRING, AUTUMN = datetime(2024, 3, 10, tzinfo=UTC), datetime(2024, 11, 3, tzinfo=UTC)
+
+
+def minutes(first: datetime, days: int) -> st.SearchStrategy[datetime]:
+    return st.integers(0, days * 1440 - 1).map(lambda m: first + timedelta(minutes=m))
+
+
+moments = st.one_of(
+    minutes(SPRING - timedelta(days=8), 16),
+    minutes(AUTUMN - timedelta(days=8), 16),
+    minutes(datetime(2000, 1, 1, tzinfo=UTC), 9000),
+)
+
+
+def slow_forex_open(moment: datetime) -> bool:
+    local = moment.astimezone(NEW_YORK)
+    day, evening = local.weekday(), local.hour >= 17
+    return day < 4 or (day == 4 and not evening) or (day == 6 and evening)
+
+
+def slow_bar_open(moment: datetime, timeframe: str, calendar: str) -> datetime:
+    "The same question, answered one moment at a time with zoneinfo."
+    forex = calendar == "forex"
+    zone, hour = (NEW_YORK, 17) if forex else (UTC, 0)
+    day = (moment.astimezone(zone).replace(tzinfo=None) - timedelta(hours=hour)).date()
+    if timeframe == "1w":
+        day -= timedelta(days=(day.weekday() - (6 if forex else 0)) % 7)
+    start = datetime(day.year, day.month, day.day, hour, tzinfo=zone).astimezone(UTC)
+    step = Timeframe(timeframe).delta
+    return start if step >= timedelta(days=1) else start + (moment - start) // step * step
+
+
+@settings(max_examples=300)
+@given(st.lists(moments, min_size=1, max_size=20))
+@example([SPRING + timedelta(hours=h) for h in (5, 6, 7, 8, 20, 21, 22)])
+@example([AUTUMN + timedelta(hours=h) for h in (4, 5, 6, 7, 20, 21, 22)])
+def test_forex_hours_agree_with_a_clock_on_the_wall(some: list[datetime]) -> None:
+    assert open_at(pd.DatetimeIndex(some), "forex").tolist() == [slow_forex_open(moment) for moment in some]
+
+
+@settings(max_examples=300)
+@given(st.lists(moments, min_size=1, max_size=20), st.sampled_from(TIMEFRAMES), st.sampled_from(["crypto", "forex"]))
+@example([SPRING + timedelta(hours=h, minutes=30) for h in range(24)], "4h", "forex")
+@example([AUTUMN + timedelta(hours=h, minutes=30) for h in range(24)], "4h", "forex")
+@example([AUTUMN + timedelta(days=d) for d in range(-7, 8)], "1w", "forex")
+def test_bars_begin_where_zoneinfo_says(some: list[datetime], timeframe: str, calendar: str) -> None:
+    expected = [slow_bar_open(moment, timeframe, calendar) for moment in some]
+    assert bar_open(pd.DatetimeIndex(some), timeframe, calendar).tolist() == expected
+
+
+@settings(max_examples=150)
+@given(moments, st.integers(0, 20), st.sampled_from(TIMEFRAMES), st.sampled_from(CALENDARS))
+def test_expected_times_are_the_open_points_of_the_grid(
+    start: datetime, days: int, timeframe: str, calendar: str
+) -> None:
+    end = start + timedelta(days=days)
+    times = expected_times(start, end, timeframe, calendar)
+    assert times.is_monotonic_increasing and times.is_unique
+    assert ((times >= start) & (times < end)).all()
+    assert bar_open(times, timeframe, calendar).equals(times)
+    assert open_at(times, calendar, timeframe).all()
+    assert (next_open(times, timeframe, calendar)[:-1] <= times[1:]).all()
+
+
+@pytest.mark.parametrize("timeframe", ["1m", "15m", "1h"])
+def test_expected_forex_times_leave_nothing_out(timeframe: str) -> None:
+    every = pd.date_range(
+        SPRING - timedelta(days=9), SPRING + timedelta(days=9), freq=Timeframe(timeframe).delta, inclusive="left"
+    )
+    wanted = every[[slow_forex_open(moment) for moment in every]]
+    assert (
+        expected_times(every[0], every[-1] + Timeframe(timeframe).delta, timeframe, "forex").tolist() == wanted.tolist()
+    )
+
+
+@pytest.mark.parametrize(("first", "opens", "closes"), [("2024-03-04", 22, 21), ("2024-10-28", 21, 22)])
+def test_a_clock_change_moves_the_forex_week(first: str, opens: int, closes: int) -> None:
+    start = pd.Timestamp(first, tz="UTC")
+    days = expected_times(start, start + pd.Timedelta(days=14), "1d", "forex")
+    assert [stamp.hour for stamp in days] == [opens] * 4 + [closes] * 5 + [closes] * (len(days) - 9)
+    for timeframe, count in (("1m", 7200), ("1h", 120), ("4h", 30), ("1d", 5), ("1w", 1)):
+        week = expected_times(days[4], days[4] + pd.Timedelta(days=6), timeframe, "forex")
+        assert len(week) == count
+
+
+def test_crypto_never_closes() -> None:
+    week = expected_times("2024-03-04", "2024-03-11", "5m", "crypto")
+    assert len(week) == 7 * 288
+    assert expected_times("2024-03-05", "2024-03-20", "1w", "crypto").strftime("%a %H:%M").tolist() == ["Mon 00:00"] * 2
+
+
+@pytest.mark.parametrize(("package", "name"), [("sp500", "S&P 500"), ("nasdaq", "NASDAQ")])
+def test_nyse_days_are_the_days_that_traded(package: str, name: str) -> None:
+    source = resources.files("arch") / "data" / package / f"{package}.csv.gz"
+    with resources.as_file(source) as path:
+        traded = pd.DatetimeIndex(pd.read_csv(path, parse_dates=["Date"])["Date"]).tz_localize("UTC")
+    expected = expected_times(traded[0], traded[-1] + pd.Timedelta(days=1), "1d", "us_equity")
+    assert len(traded) > 4000, name
+    assert expected.symmetric_difference(traded).empty, name
+
+
+def test_nyse_holidays_of_2021_to_2025() -> None:
+    closed = pd.to_datetime(nyse_closures()[0], unit="D")
+    found = [stamp.date() for stamp in closed if stamp.year == 2022 and stamp.weekday() < 5]
+    assert found == [
+        date(2022, m, d) for m, d in ((1, 17), (2, 21), (4, 15), (5, 30), (6, 20), (7, 4), (9, 5), (11, 24), (12, 26))
+    ]
+    assert pd.Timestamp("2021-12-31") not in closed  # a Saturday's New Year is not made up for
+    assert pd.Timestamp("2021-06-18") not in closed  # Juneteenth came in 2022
+    assert pd.Timestamp("2025-01-09") in closed
+
+
+def test_equity_sessions_know_half_days_and_clock_changes() -> None:
+    count = lambda day: len(expected_times(f"{day} 00:00", f"{day} 23:59", "5m", "us_equity"))  # noqa: E731
+    assert [count(day) for day in ("2024-11-27", "2024-11-28", "2024-11-29", "2024-12-24")] == [78, 0, 42, 42]
+    opens = [expected_times(day, f"{day} 23:00", "4h", "us_equity")[0].hour for day in ("2024-03-08", "2024-03-11")]
+    assert opens == [14, 13]
+
+
+def test_unknown_names_are_refused_with_the_nearest() -> None:
+    with pytest.raises(DataError, match="did you mean 'forex'"):
+        open_at(pd.DatetimeIndex([SPRING]), "forx")
+    with pytest.raises(DataError, match="did you mean '15m'"):
+        expected_times("2024-01-01", "2024-01-02", "15min", "forex")
+
+
+@pytest.mark.parametrize("calendar", CALENDARS)
+def test_no_times_give_no_answers(calendar: str) -> None:
+    nothing = to_index([])
+    assert len(open_at(nothing, calendar)) == 0
+    for timeframe in TIMEFRAMES:
+        assert bar_open(nothing, timeframe, calendar).empty and next_open(nothing, timeframe, calendar).empty
+        assert expected_times("2024-03-04", "2024-03-04", timeframe, calendar).empty
+
+
+@given(st.lists(st.integers(-(2**50), 2**50), max_size=20))
+def test_integers_and_indexes_are_the_same_times(values: list[int]) -> None:
+    assert to_times(to_index(values)).tolist() == values
+    assert to_index(np.array(values, dtype="int64")).name == "time"
