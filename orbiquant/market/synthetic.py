@@ -72,8 +72,10 @@ class SyntheticConfig(Value):
                 raise ValueError(f"`{name}` must be (least, most), was {value}")
         if self.start_price < 1000 * self.tick_size:
             raise ValueError(f"`start_price` must be at least 1000 ticks, was {self.start_price / self.tick_size:g}")
-        if self.reclaim[1] > 0.9 or self.move[0] < 1.2:
-            raise ValueError("`move` must be at least 1.2 and `reclaim` at most 0.9, or a distribution stays inside")
+        if self.reclaim[1] > 0.9:
+            raise ValueError(f"`reclaim` must end at most 0.9 inside the range, was {self.reclaim[1]}")
+        if self.move[0] < 1.2:
+            raise ValueError(f"`move` must be at least 1.2 to leave the range, was {self.move[0]}")
         return self
 
 
@@ -341,8 +343,9 @@ def synthetic_market(
     config: SyntheticConfig | None = None,  # None: a market like EURUSD
 ) -> SyntheticMarket:
     "Return bars with planted AMD phases, and those phases."
-    if rows < 1:
-        raise DataError(f"`rows` must be at least 1, was {rows}")
+    for name, value, least in (("rows", rows, 1), ("seed", seed, 0)):
+        if value < least:
+            raise DataError(f"`{name}` must be at least {least}, was {value}")
     config, frame, rng = config or SyntheticConfig(), Timeframe.parse(timeframe), np.random.default_rng(seed)
     index = trading_times(rows, timeframe, config)
     times, plan = to_times(index), draw_plan(rows, config, rng)
