@@ -149,9 +149,28 @@ def test_vacuum_deletes_what_a_killed_writer_left(store: DeltaBarStore):
     assert len(store.read("EURUSD", "1h")) == 60
 
 
+def test_a_removed_series_stays_in_older_versions(store: DeltaBarStore):
+    bars = random_bars("2023-12-30", 96)
+    store.upsert("EURUSD", "1h", bars)
+    pinned = store.upsert("GBPUSD", "1h", bars)
+    assert store.remove("eur/usd", "1h") == pinned + 1 == store.version()
+    assert [line["symbol"] for line in store.series()] == ["GBPUSD"]
+    with pytest.raises(NotFoundError, match="there is GBPUSD 1h"):
+        store.read("EURUSD", "1h")
+    with pytest.raises(NotFoundError, match="there is GBPUSD 1h"):
+        store.remove("EURUSD", "1h")
+    assert store.read("EURUSD", "1h", version=pinned).equals(bars)
+    shifted = bars.set_axis(bars.index + pd.Timedelta(minutes=30))
+    store.upsert("EURUSD", "1h", shifted)
+    assert store.read("EURUSD", "1h").equals(shifted) and store.read("GBPUSD", "1h").equals(bars)
+
+
 def test_nothing_is_made_by_looking(tmp_path: Path):
     store = DeltaBarStore(tmp_path / "store")
     assert (store.version(), store.versions(), store.series(), store.compact(), store.vacuum()) == (0, [], [], 0, 0)
+    for look in (store.read, store.remove):
+        with pytest.raises(NotFoundError, match="it is empty"):
+            look("EURUSD", "1h")
     with pytest.raises(NotFoundError):
         store.read("EURUSD", "1h", version=0)
     with pytest.raises(NotFoundError, match="between 0 and 0, was 3"):
