@@ -1,6 +1,7 @@
 """Charts: what is drawn is what was given, however much or little of it there is."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -168,7 +169,5 @@ def test_one_bar_is_a_chart():
 
 
 def test_plotly_loads_only_when_something_is_drawn():
-    import subprocess
-
     code = "import sys, orbiquant.charts; sys.exit('plotly' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,8 @@
 """Backtests: trade for trade against a plain loop, and the properties no backtest may break."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -411,3 +413,14 @@ def test_agrees_with_a_plain_loop_on_real_bars(limit):
         }
     )
     assert_agrees(bars, signals, COSTS, limit)
+
+
+def test_vectorbt_loads_only_when_something_is_simulated():
+    code = "import sys, orbiquant.backtest.metrics; sys.exit('vectorbt' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_fast_engine_is_installed():
+    from vectorbt._engine import is_rust_available
+
+    assert is_rust_available(), "without vectorbt's rust extra the first backtest compiles for half a minute"
