@@ -163,6 +163,12 @@ def test_the_order_of_the_rules_does_not_matter(rules: list[str]) -> None:
     assert apply_rules(broken, "1h", rules).bars.equals(apply_rules(broken, "1h", sorted(rules)).bars)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_no_rule_meets_a_shape_it_cannot_read(rule: str) -> None:
+    with pytest.raises(DataError, match=r"missing_columns|needs a DatetimeIndex"):
+        repair_bars(SCHEMA_FAULTS["missing_columns"](hours()).reset_index(drop=True), "1h", [rule], "forex")
+
+
 def test_what_the_rules_leave_is_refused() -> None:
     broken = put(6, "volume", -1.0)(hours())
     with pytest.raises(DataError, match="negative_volume"):
