@@ -424,3 +424,17 @@ def test_the_fast_engine_is_installed():
     from vectorbt._engine import is_rust_available
 
     assert is_rust_available(), "without vectorbt's rust extra the first backtest compiles for half a minute"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [None, 6])
+def test_the_slow_engine_agrees(monkeypatch, limit):
+    from vectorbt import _engine
+
+    rng = np.random.default_rng(21)
+    bars = random_bars(rng, 500)
+    signals = random_signals(rng, bars, 0.3)
+    fast = simulate(bars, signals, COSTS, max_holding_bars=limit)
+    monkeypatch.setattr(_engine, "_rust_status", False)
+    slow = simulate(bars, signals, COSTS, max_holding_bars=limit)
+    pd.testing.assert_frame_equal(fast.trades, slow.trades)
