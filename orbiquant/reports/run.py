@@ -212,5 +212,5 @@ def supervise(
         raise
     if not (run.folder / "result.json").exists():
         conclude(run, *ended_from_outside(child, timeout_s, last, run.folder / "worker.log"))
-    elif progress and last:
-        progress(last["total"], last["total"], "done")
+    elif progress and last and last["index"] == last["total"]:
+        progress(last["total"], last["total"], last["heading"])

@@ -87,6 +87,7 @@ def execute(
     place: Place,  # told of every cell
 ) -> None:
     "Execute a run's notebook with papermill, which saves it after every cell."
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # a jsonschema extra: 1.7 s to import, unused here
     import papermill
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import Engine, papermill_engines
