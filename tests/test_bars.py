@@ -20,6 +20,7 @@ from orbiquant.market.bars import (
     check_bars,
     empty_bars,
     find_gaps,
+    find_rule,
     inspect_bars,
     known_at,
     repair_bars,
@@ -132,6 +133,16 @@ def test_dropping_a_kind_of_fault_leaves_valid_bars(kind: str) -> None:
     assert len(repaired.bars) == len(broken) - count
     assert broken.index[row] not in repaired.bars.index or kind == "duplicates"
     assert inspect_bars(repaired.bars, "1h").ok
+
+
+@pytest.mark.parametrize("kind", ["wrong_dtype", "wrong_name", "wrong_zone", *ROW_FAULTS])
+def test_a_refusal_names_the_rule_that_helps(kind: str) -> None:
+    broken = SCHEMA_FAULTS[kind](hours()) if kind in SCHEMA_FAULTS else ROW_FAULTS[kind][0](hours())
+    with pytest.raises(DataError) as caught:
+        check_bars(broken, "1h")
+    rules = caught.value.message.split("repaired by: ")[1].split(", ")
+    assert find_rule(kind) in rules and set(rules) <= set(RULES)
+    assert inspect_bars(repair_bars(broken, "1h", rules), "1h").ok
 
 
 def test_the_duplicate_that_came_last_stays() -> None:

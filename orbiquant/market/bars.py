@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['FAULTS', 'WARNINGS', 'Rule', 'SHAPE_RULES', 'RULES', 'empty_bars', 'known_at', 'price_faults', 'time_faults',
-           'in_session', 'Issue', 'schema_issues', 'row_issues', 'check_bars', 'Gap', 'BarReport', 'grid_times',
-           'find_gaps', 'inspect_bars', 'Repair', 'count_changes', 'apply_rules', 'repair_bars', 'resample']
+           'in_session', 'Issue', 'schema_issues', 'row_issues', 'find_rule', 'check_bars', 'Gap', 'BarReport',
+           'grid_times', 'find_gaps', 'inspect_bars', 'Repair', 'count_changes', 'apply_rules', 'repair_bars',
+           'resample']
 
 # %% ../../nbs/10_market.bars.ipynb #63a92f15
 from collections.abc import Callable, Iterable, Mapping
@@ -175,10 +176,20 @@ def row_issues(
     return issues
 
 
+def find_rule(
+    kind: str,  # of a finding
+) -> str | None:
+    "Return the name of the repair rule that removes a kind of finding; None when there is none."
+    shape = {"wrong_dtype": "to_float64", "wrong_zone": "to_utc", "wrong_name": "to_utc", "unsorted": "sort"}
+    return shape.get(kind) or (f"drop_{kind}" if kind in FAULTS | WARNINGS else None)
+
+
 def _refuse(faults: list[Issue], timeframe: Timeframe) -> None:
     if faults:
         listed = "\n".join(f"- {fault}" for fault in faults)
-        raise DataError(f"`bars` must be valid {timeframe} bars, was refused for\n{listed}", issues=faults)
+        rules = ", ".join(dict.fromkeys(rule for fault in faults if (rule := find_rule(fault.kind))))
+        hint = f"\nrepaired by: {rules}" if rules else ""
+        raise DataError(f"`bars` must be valid {timeframe} bars, was refused for\n{listed}{hint}", issues=faults)
 
 
 def check_bars(
@@ -285,7 +296,7 @@ def _coverage(bars: Bars, timeframe: Timeframe, calendar: str, gaps: pd.DataFram
 def _gap_issues(gaps: pd.DataFrame) -> list[Issue]:
     if gaps.empty:
         return []
-    count, detail = int(gaps["bars"].sum()), f"bars missing in {len(gaps)} runs"
+    count, detail = int(gaps["bars"].sum()), f"missing bars; gaps: {len(gaps)}"
     return [Issue(kind="gaps", count=count, first=str(gaps["start"][0]), severity="warning", detail=detail)]
 
 # %% ../../nbs/10_market.bars.ipynb #3ce010d5
