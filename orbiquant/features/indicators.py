@@ -174,8 +174,11 @@ def log_returns(
     return logs.diff(lag).rename(f"log_return_{lag}")
 
 
-def mean_root(values: Floats, length: int) -> Floats:
-    "Return the root of the rolling mean of `values`, which are squares."
+def mean_root(
+    values: Floats,  # squares
+    length: int,  # bars, at least 2
+) -> Floats:
+    "Return the root of the rolling mean of squares."
     return np.sqrt(run_talib("SMA", values, timeperiod=length).clip(min=0))
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pydantic import Field, model_validator
 
@@ -133,13 +134,19 @@ def lagged(
     return np.concatenate([np.full(min(lag, len(values)), np.nan), values[: max(len(values) - lag, 0)]])
 
 # %% ../../nbs/24_features.matrix.ipynb #44d51489
-def return_features(view: View, spec: FeatureSpec) -> Features:
+def return_features(
+    view: View,  # the bars
+    spec: FeatureSpec,  # which features
+) -> Features:
     "Return log returns over several lags."
     logs = np.log(view.close)
     return {f"return_{lag}": logs - lagged(logs, lag) for lag in sorted({1, 2, 3, *spec.windows})}
 
 
-def volatility_features(view: View, spec: FeatureSpec) -> Features:
+def volatility_features(
+    view: View,  # the bars
+    spec: FeatureSpec,  # which features
+) -> Features:
     "Return volatility from closes and from highs and lows, per bar, and how it stands to its longer self."
     closes = {w: indicators.realised_volatility(view.bars, w).to_numpy() for w in spec.windows}
     ranges = {w: indicators.parkinson_volatility(view.bars, w).to_numpy() for w in spec.windows}
@@ -153,7 +160,10 @@ def volatility_features(view: View, spec: FeatureSpec) -> Features:
     return features
 
 
-def position_features(view: View, spec: FeatureSpec) -> Features:
+def position_features(
+    view: View,  # the bars
+    spec: FeatureSpec,  # which features
+) -> Features:
     "Return the close's place in the rolling range (−0.5 low, 0.5 high), its height in ATR, how straight the way was."
     steps = np.abs(view.close - lagged(view.close, 1))
     features: Features = {}
@@ -168,7 +178,10 @@ def position_features(view: View, spec: FeatureSpec) -> Features:
     return features
 
 
-def indicator_features(view: View, spec: FeatureSpec) -> Features:
+def indicator_features(
+    view: View,  # the bars
+    spec: FeatureSpec,  # which features
+) -> Features:
     "Return indicators around 0: oscillators as shares, price distances in ATR."
     bars = view.bars
     directed, bands, oscillator = indicators.adx(bars), indicators.bollinger(bars), indicators.stochastic(bars)
@@ -188,7 +201,10 @@ def indicator_features(view: View, spec: FeatureSpec) -> Features:
     }
 
 
-def candle_features(view: View, spec: FeatureSpec) -> Features:
+def candle_features(
+    view: View,  # the bars
+    spec: FeatureSpec,  # which features
+) -> Features:
     "Return the bar's shape as shares of its range, its body and its gap in ATR."
     height = view.high - view.low
     body = view.close - view.open
@@ -201,7 +217,10 @@ def candle_features(view: View, spec: FeatureSpec) -> Features:
     }
 
 # %% ../../nbs/24_features.matrix.ipynb #838e1267
-def volume_features(view: View, spec: FeatureSpec) -> Features:
+def volume_features(
+    view: View,  # the bars
+    spec: FeatureSpec,  # which features
+) -> Features:
     "Return how unusual volume is, its trend, and the share of it that went with rising closes."
     means = {length: rolling_mean(view.volume, length) for length in (6, 24, 96)}
     signed = np.sign(view.close - lagged(view.close, 1)) * view.volume
@@ -213,7 +232,10 @@ def volume_features(view: View, spec: FeatureSpec) -> Features:
     }
 
 # %% ../../nbs/24_features.matrix.ipynb #c86442f1
-def clock_features(view: View, spec: FeatureSpec) -> Features:
+def clock_features(
+    view: View,  # the bars
+    spec: FeatureSpec,  # which features
+) -> Features:
     "Return the time of day and of the week as points on a circle, and one 0/1 column a killzone."
     if not spec.intraday:
         return {}
@@ -231,7 +253,10 @@ def clock_features(view: View, spec: FeatureSpec) -> Features:
     } | {f"killzone_{name}": (zones == name).astype("float64") for name in spec.sessions}
 
 
-def session_features(view: View, spec: FeatureSpec) -> Features:
+def session_features(
+    view: View,  # the bars
+    spec: FeatureSpec,  # which features
+) -> Features:
     "Return where the close lies among the day's levels."
     if not spec.intraday:
         return {}
@@ -252,7 +277,10 @@ def session_features(view: View, spec: FeatureSpec) -> Features:
     return features
 
 # %% ../../nbs/24_features.matrix.ipynb #55857f3a
-def phase_features(view: View, spec: FeatureSpec) -> Features:
+def phase_features(
+    view: View,  # the bars
+    spec: FeatureSpec,  # which features
+) -> Features:
     "Return the AMD detector's probabilities, direction, age and range."
     found = detect_phases(view.bars, spec.phases)
     top, bottom = found["range_high"].to_numpy(), found["range_low"].to_numpy()
@@ -366,13 +394,12 @@ def differing(
     full: pd.Series,  # values from the whole history
     part: pd.Series,  # values of the same rows from the truncated history
     tolerance: float,  # the largest difference of two numbers that counts as none
-) -> Floats:
+) -> npt.NDArray[np.bool_]:
     "Say which rows differ; two missing values are equal."
-    both_missing = (full.isna() & part.isna()).to_numpy()
-    equal = (full == part).to_numpy(dtype=bool, na_value=False)
+    equal = (full == part) | (full.isna() & part.isna())
     if tolerance and pd.api.types.is_numeric_dtype(full):
-        equal |= (full - part).abs().to_numpy() <= tolerance
-    return ~(equal | both_missing)
+        equal |= (full - part).abs() <= tolerance
+    return ~equal.to_numpy(dtype=bool, na_value=False)
 
 
 def causality_violations(

@@ -115,9 +115,10 @@ def _run_cycle(
         if phase == MANIPULATION:
             late = i - since >= (range_bars if direction else sweep_bars)
             phase = _resolve_sweep(close[i], top, bottom, extreme, side, direction != 0, late)
-            extreme = min(extreme, low[i]) if side > 0 else max(extreme, high[i])
-            if direction == 0 and (close[i] - (bottom if side > 0 else top)) * side >= 0:
-                direction, since = side, i
+            if direction == 0:
+                extreme = min(extreme, low[i]) if side > 0 else max(extreme, high[i])
+                if (close[i] - (bottom if side > 0 else top)) * side >= 0:
+                    direction, since = side, i
         if phase == NEUTRAL:
             if tight[i]:
                 phase, top, bottom = ACCUMULATION, ranges[0][i], ranges[1][i]

@@ -7,6 +7,7 @@ __all__ = ['NO_SESSION', 'MINUTES_A_DAY', 'SESSIONS', 'parse_window', 'new_york_
            'asian_range']
 
 # %% ../../nbs/21_features.sessions.ipynb #0fcd45f3
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -34,12 +35,10 @@ def parse_window(
     window: str,  # "HH:MM-HH:MM", New York time, half-open; may cross midnight
 ) -> tuple[int, int]:
     "Return a window's first minute of the day and its length in minutes."
-    try:
-        start, end = (int(part[:2]) * 60 + int(part[3:]) for part in window.split("-"))
-        valid = all(len(part) == 5 and part[2] == ":" and int(part[3:]) < 60 for part in window.split("-"))
-    except ValueError:
-        valid = False
-    if not valid or max(start, end) >= MINUTES_A_DAY or start == end:
+    clock = r"([01]\d|2[0-3]):([0-5]\d)"
+    match = re.fullmatch(f"{clock}-{clock}", window)
+    start, end = (int(match[i]) * 60 + int(match[i + 1]) for i in (1, 3)) if match else (0, 0)
+    if start == end:
         raise DataError(f"a session must be HH:MM-HH:MM with two different times of the day, was {window!r}")
     return start, (end - start) % MINUTES_A_DAY
 

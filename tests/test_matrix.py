@@ -1,0 +1,267 @@
+"""The feature matrix is causal, scale-free, finite, aligned in clock-change weeks; and the causality check finds leaks."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from shared_bars import SHARED, shared_bars
+
+from orbiquant.core import DataError
+from orbiquant.domain import Bars
+from orbiquant.features import matrix
+from orbiquant.features.matrix import HIGHER, FeatureSpec, build_features, causality_violations, warmup_bars
+from orbiquant.features.phases import PhaseConfig
+from orbiquant.market.bars import empty_bars, resample
+from orbiquant.market.calendars import expected_times
+from orbiquant.market.synthetic import BITCOIN_LIKE, SyntheticConfig, synthetic_market
+
+QUICK = PhaseConfig(range_bars=8, lookback_bars=60, max_age_bars=24)
+SPEC = FeatureSpec(timeframe="15m", calendar="forex")
+EQUITY = SyntheticConfig(calendar="us_equity", start_price=4000.0, tick_size=0.01)
+MARKETS = {
+    "1m crypto": (FeatureSpec(timeframe="1m"), BITCOIN_LIKE, 5000),
+    "5m crypto": (FeatureSpec(timeframe="5m"), BITCOIN_LIKE, 2000),
+    "15m forex": (SPEC, SyntheticConfig(), 2000),
+    "1h forex": (FeatureSpec(timeframe="1h", calendar="forex"), SyntheticConfig(), 2000),
+    "1h equity": (FeatureSpec(timeframe="1h", calendar="us_equity", higher=("1d",)), EQUITY, 2000),
+    "4h crypto": (FeatureSpec(timeframe="4h"), BITCOIN_LIKE, 2000),
+    "1d equity": (FeatureSpec(timeframe="1d", calendar="us_equity"), EQUITY, 2000),
+    "1w crypto": (FeatureSpec(timeframe="1w", phases=QUICK), BITCOIN_LIKE, 500),
+}
+
+
+def market(name: str, seed: int = 3) -> tuple[Bars, FeatureSpec]:
+    spec, config, rows = MARKETS[name]
+    return synthetic_market(rows, timeframe=spec.timeframe, seed=seed, config=config).bars, spec
+
+
+@pytest.fixture(scope="module")
+def bars() -> Bars:
+    return market("15m forex")[0]
+
+
+# --- causality
+
+
+@pytest.mark.parametrize("name", MARKETS)
+def test_every_feature_ignores_the_future(name):
+    bars, spec = market(name)
+    least = warmup_bars(spec) + 1
+    cuts = [least, *np.random.default_rng(1).integers(least + 1, len(bars), 2), len(bars) - 1]
+    assert causality_violations(lambda b: build_features(b, spec), bars, cuts).empty
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1100, 1999))
+def test_every_feature_ignores_the_future_at_any_cut(seed, cut):
+    bars = market("15m forex", seed)[0]
+    assert causality_violations(lambda b: build_features(b, SPEC), bars, [cut]).empty
+
+
+@pytest.mark.parametrize("name", ["BTCUSDT_5m", "EURUSD_15m", "XAUUSD_1h"])
+def test_every_feature_ignores_the_future_on_real_bars(name):
+    calendar, timeframe = ("crypto" if "USDT" in name else "forex"), name.split("_")[1]
+    spec, bars = FeatureSpec(timeframe=timeframe, calendar=calendar), shared_bars(name).iloc[-4000:]
+    cuts = np.random.default_rng(2).integers(warmup_bars(spec) + 1, len(bars), 3)
+    assert causality_violations(lambda b: build_features(b, spec), bars, cuts).empty
+
+
+LEAKS = {
+    "centred": lambda view, spec: {"leak": view.bars["close"].rolling(3, center=True).mean().to_numpy()},
+    "next": lambda view, spec: {"leak": view.bars["close"].pct_change(fill_method=None).shift(-1).to_numpy()},
+    "whole sample": lambda view, spec: {"leak": (view.close - view.close.mean()) / view.close.std()},
+    "ranked": lambda view, spec: {"leak": view.bars["close"].rank(pct=True).to_numpy()},
+    "filled back": lambda view, spec: {"leak": view.bars["close"].where(view.close > view.open).bfill().to_numpy()},
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_a_seeded_leak_is_caught_and_named(leak, bars, monkeypatch):
+    monkeypatch.setattr(matrix, "GROUPS", (*matrix.GROUPS, LEAKS[leak]))
+    found = causality_violations(lambda b: build_features(b, SPEC), bars, [1500, 1501, 1502, 1777])
+    assert set(found["column"]) == {"leak"}
+
+
+def test_a_higher_bar_shown_before_it_has_closed_is_caught(bars, monkeypatch):
+    monkeypatch.setattr(matrix, "next_open", lambda index, timeframe, calendar: index)
+    monkeypatch.setattr(matrix, "resample", lambda *args: resample(*args, partial=True))
+    found = causality_violations(lambda b: build_features(b, SPEC), bars, [1501, 1502, 1777])
+    assert len(found) and set(found["column"].str.split("_").str[-1]) <= {"1h", "4h"}
+
+
+def test_violations_say_where_and_what(bars):
+    found = causality_violations(lambda b: b["close"].shift(-1).rename("next"), bars, [100, 200])
+    assert found["column"].tolist() == ["next", "next"]
+    assert found["time"].tolist() == [bars.index[99], bars.index[199]]
+    assert found["full"].tolist() == [bars["close"].iloc[100], bars["close"].iloc[200]]
+    assert found["truncated"].isna().all()
+
+
+def test_violations_see_words_rows_and_columns(bars):
+    label = lambda b: pd.Series(np.where(b["close"] > b["close"].iloc[-1], "above", "below"), b.index)  # noqa: E731
+    assert len(causality_violations(label, bars, [100]))
+    tops = lambda b: b["high"][b["high"] == b["high"].rolling(5, center=True).max()]  # noqa: E731
+    assert len(causality_violations(tops, bars, range(50, 80)))
+    event = lambda b: b["high"][b["high"] > b["high"].shift(1)]  # noqa: E731
+    assert causality_violations(event, bars, [50, 51, 52, 53]).empty
+    appears = lambda b: b[["close"]].assign(late=1.0) if len(b) > 500 else b[["close"]]  # noqa: E731
+    assert causality_violations(appears, bars, [100])["column"].tolist() == ["late"]
+
+
+def test_violations_have_no_tolerance_unless_given_one(bars):
+    drift = lambda b: b["close"] + 1e-9 * len(b)  # noqa: E731
+    assert len(causality_violations(drift, bars, [100]))
+    assert causality_violations(drift, bars, [100], tolerance=1e-5).empty
+
+
+@pytest.mark.parametrize("cut", [0, 2000, -5])
+def test_a_cut_that_cuts_nothing_is_refused(cut, bars):
+    with pytest.raises(DataError, match="`cuts` must lie between 1 and 1999"):
+        causality_violations(lambda b: b["close"], bars, [cut])
+
+
+# --- shape, scale, finiteness
+
+
+@pytest.mark.parametrize("name", MARKETS)
+def test_after_the_warmup_everything_is_a_finite_number(name):
+    bars, spec = market(name)
+    features = build_features(bars, spec)
+    assert features.index.equals(bars.index) and (features.dtypes == "float64").all()
+    assert features.columns.is_unique and 55 <= features.shape[1] <= 100
+    assert np.isfinite(features.iloc[warmup_bars(spec) :]).all(axis=None)
+    assert not np.isinf(features).any(axis=None)
+
+
+@pytest.mark.parametrize("name", MARKETS)
+def test_no_bars_give_no_rows_and_all_columns(name):
+    bars, spec = market(name)
+    assert build_features(empty_bars(), spec).columns.equals(build_features(bars, spec).columns)
+
+
+def test_too_few_bars_say_how_many_are_needed(bars):
+    needed = warmup_bars(SPEC) + 1
+    with pytest.raises(DataError, match=f"at least {needed} for features on 15m bars, was {needed - 1}"):
+        build_features(bars.iloc[: needed - 1], SPEC)
+    assert np.isfinite(build_features(bars.iloc[:needed], SPEC).iloc[-1]).all()
+
+
+def test_bars_that_break_the_contract_are_refused(bars):
+    for spoilt in (bars.assign(close=np.nan), bars.iloc[::-1], bars.tz_localize(None), bars.drop(columns="volume")):
+        with pytest.raises(DataError, match="`bars` must be valid 15m bars"):
+            build_features(spoilt, SPEC)
+
+
+def test_prices_and_volumes_have_no_scale(bars):
+    scaled = bars * [*[2.0**13] * 4, 2.0**-7]
+    pd.testing.assert_frame_equal(build_features(bars, SPEC), build_features(scaled, SPEC), rtol=1e-6, atol=1e-7)
+
+
+def test_a_feed_without_volume_has_nothing_to_report(bars):
+    features = build_features(bars.assign(volume=0.0), SPEC).iloc[warmup_bars(SPEC) :]
+    assert (features[["volume_zscore", "volume_ratio", "volume_trend", "volume_flow"]] == 0).all(axis=None)
+    assert np.isfinite(features).all(axis=None)
+    steady = build_features(bars.assign(volume=7.0), SPEC).iloc[warmup_bars(SPEC) :]
+    np.testing.assert_allclose(steady[["volume_zscore", "volume_ratio", "volume_trend"]], 0, atol=1e-6)
+
+
+def test_a_halted_market_stays_finite_and_small(bars):
+    halted = bars.copy()
+    halted.iloc[1200:, :4] = halted["close"].iloc[1199]
+    halted.iloc[1200:, 4] = 0.0
+    features = build_features(halted, SPEC)
+    assert np.isfinite(features.iloc[warmup_bars(SPEC) :]).all(axis=None)
+    assert features.iloc[-1].abs().max() <= matrix.LIMIT
+    assert (features.iloc[-1].filter(regex="^(return_|body|trend_20|macd|true_range|amd_height)") == 0).all()
+    dead = build_features(bars.assign(open=1.5, high=1.5, low=1.5, close=1.5), SPEC)
+    assert np.isfinite(dead.iloc[warmup_bars(SPEC) :]).all(axis=None)
+
+
+@pytest.mark.parametrize("name", ["5m crypto", "1h forex", "4h crypto", "1d equity"])
+def test_after_the_warmup_the_start_of_history_is_forgotten(name):
+    spec, config, _ = MARKETS[name]
+    bars = synthetic_market(5000, timeframe=spec.timeframe, seed=8, config=config).bars
+    whole = build_features(bars, spec)
+    for start in (1, 333, 2999):
+        part = build_features(bars.iloc[start:], spec).iloc[warmup_bars(spec) :]
+        pd.testing.assert_frame_equal(whole.loc[part.index], part, rtol=1e-6, atol=1e-6)
+
+
+# --- clock and higher timeframes
+
+
+@pytest.mark.parametrize("start", ["2024-02-12", "2024-10-07"])
+def test_higher_bars_appear_when_they_have_closed_in_clock_change_weeks_too(start):
+    index = expected_times(start, pd.Timestamp(start) + pd.Timedelta(days=42), "30m", "forex")
+    path = synthetic_market(len(index), timeframe="30m", seed=6).bars.set_axis(index.rename("time"), axis=0)
+    spec = FeatureSpec(timeframe="30m", calendar="forex")
+    features = build_features(path, spec)
+    local = pd.Series(index.tz_convert("America/New_York"), index)
+    hours_since_five = (local.dt.hour * 60 + local.dt.minute - 17 * 60) % 1440 // 30
+    for frame, steps in (("4h", 8), ("1d", 48)):
+        changed = features[f"body_{frame}"].ne(features[f"body_{frame}"].shift()).iloc[1100:]
+        assert (hours_since_five[changed[changed].index] % steps == steps - 1).all()
+        coarse = resample(path, "30m", frame, "forex")
+        body = (coarse["close"] - coarse["open"]) / (coarse["high"] - coarse["low"])
+        for row in features.index[1100::37]:
+            closed = body[coarse.index + pd.Timedelta(hours=steps / 2) <= row + pd.Timedelta("30min")]
+            assert features.loc[row, f"body_{frame}"] == closed.iloc[-1]
+
+
+def test_clock_columns_follow_new_york(bars):
+    features = build_features(bars, SPEC)
+    local = bars.index.tz_convert("America/New_York")
+    angle = (local.hour * 60 + local.minute) * 2 * np.pi / 1440
+    np.testing.assert_allclose(features["day_sin"], np.sin(angle), atol=1e-12)
+    assert features.filter(like="killzone_").sum(axis=1).isin([0, 1]).all()
+    assert (features.loc[(local.hour >= 2) & (local.hour < 5), "killzone_london_open"] == 1).all()
+    daily = build_features(*market("1d equity"))
+    assert not daily.filter(regex="^(day_|week_|killzone_|asia_|today_|vwap)").shape[1]
+
+
+def test_specs_are_values_and_say_what_is_wrong():
+    assert FeatureSpec(timeframe="5m") == FeatureSpec(timeframe="5m", higher=("1h", "4h"))
+    assert set(HIGHER) == set(type(SPEC.timeframe)) - {"1w"}
+    assert FeatureSpec.model_validate_json(SPEC.model_dump_json()) == SPEC
+    for wrong in (
+        {"timeframe": "2h"},
+        {"higher": ("5m",)},
+        {"higher": ("15m",)},
+        {"windows": (6,)},
+        {"windows": (24, 12)},
+        {"sessions": {"asia": "25:00-01:00"}},
+        {"calendar": "moon"},
+        {"lags": (1,)},
+    ):
+        with pytest.raises((ValidationError, DataError)):
+            FeatureSpec(**({"timeframe": "15m"} | wrong))
+
+
+def test_sessions_name_the_columns(bars):
+    features = build_features(bars, FeatureSpec(timeframe="15m", calendar="forex", sessions={"lunch": "12:00-13:00"}))
+    assert features.filter(like="killzone_").columns.tolist() == ["killzone_lunch"]
+    assert not features.filter(like="asia").shape[1]
+
+
+# --- at scale
+
+
+@pytest.mark.slow
+def test_six_years_of_five_minute_bars_take_seconds_and_less_than_two_gigabytes():
+    shared_bars("BTCUSDT_5m")
+    code = (
+        "import resource, time, pandas as pd\n"
+        "from orbiquant.features.matrix import FeatureSpec, build_features\n"
+        f"bars = pd.read_parquet({str(SHARED / 'BTCUSDT_5m.parquet')!r}).set_index('time').astype('float64')\n"
+        "started = time.perf_counter()\n"
+        "build_features(bars, FeatureSpec(timeframe='5m'))\n"
+        "print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, kilobytes = map(float, done.stdout.split())
+    assert seconds < 30 and kilobytes * 1024 < 2e9
