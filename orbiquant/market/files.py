@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['DIALECTS', 'SEPARATORS', 'TIMES', 'PRICES', 'MT4_COLUMNS', 'BINANCE_COLUMNS', 'HEAD', 'SHOWN', 'Dialect',
            'name_columns', 'split_line', 'detect_dialect', 'FileBars', 'existing_file', 'read_content', 'load_csv',
-           'load_parquet', 'to_numbers', 'pick_symbol', 'infer_timeframe', 'to_valid', 'load_file', 'read_bars']
+           'load_parquet', 'list_symbols', 'to_numbers', 'pick_symbol', 'infer_timeframe', 'to_valid', 'load_file',
+           'read_bars']
 
 # %% ../../nbs/12_market.files.ipynb #5af1018b
 import csv
@@ -236,6 +237,20 @@ def load_parquet(
         raise DataError(f"{file.name} cannot be read as Parquet: {error}") from error
     frame["line"] = np.arange(len(frame)) + 1
     return _to_file_bars(file.name, Dialect("parquet", found[0]), frame, symbol, source_zone, time_format)
+
+
+def list_symbols(
+    file: Path,  # Parquet
+) -> list[str]:
+    "Return the symbols in a Parquet file's symbol column; none when it has no such column."
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(file).names
+    roles = name_columns(names)
+    if roles is None or "symbol" not in roles[0]:
+        return []
+    column = pq.read_table(file, columns=[names[roles[0].index("symbol")]]).column(0)
+    return sorted(normalise_symbol(name) for name in column.unique().drop_null().to_pylist())
 
 
 def _to_file_bars(
