@@ -1,4 +1,4 @@
-"""The feature matrix is causal, scale-free, finite, aligned in clock-change weeks; and the causality check finds leaks."""
+"""The feature matrix is causal, scale-free, finite, aligned in clock-change weeks; the causality check finds leaks."""
 
 import subprocess
 import sys
@@ -170,16 +170,20 @@ def test_a_feed_without_volume_has_nothing_to_report(bars):
     np.testing.assert_allclose(steady[["volume_zscore", "volume_ratio", "volume_trend"]], 0, atol=1e-6)
 
 
-def test_a_halted_market_stays_finite_and_small(bars):
+def test_a_halted_market_stays_finite_and_small():
+    bars = synthetic_market(3000, timeframe="5m", seed=4, config=BITCOIN_LIKE).bars * [1, 1, 1, 1, 0.1234567]
+    spec = FeatureSpec(timeframe="5m")
     halted = bars.copy()
     halted.iloc[1200:, :4] = halted["close"].iloc[1199]
     halted.iloc[1200:, 4] = 0.0
-    features = build_features(halted, SPEC)
-    assert np.isfinite(features.iloc[warmup_bars(SPEC) :]).all(axis=None)
-    assert features.iloc[-1].abs().max() <= matrix.LIMIT
-    assert (features.iloc[-1].filter(regex="^(return_|body|trend_20|macd|true_range|amd_height)") == 0).all()
-    dead = build_features(bars.assign(open=1.5, high=1.5, low=1.5, close=1.5), SPEC)
-    assert np.isfinite(dead.iloc[warmup_bars(SPEC) :]).all(axis=None)
+    features = build_features(halted, spec)
+    assert np.isfinite(features.iloc[warmup_bars(spec) :]).all(axis=None)
+    assert features.abs().max(axis=None) <= matrix.LIMIT
+    still = "^(return_|volatility|range_volatility|position|height|efficiency|body|volume_z|macd|true_range|vwap|asia)"
+    assert (features.iloc[-1].filter(regex=still + "(?!.*_[14]h)") == 0).all()
+    assert (features["volume_flow"].iloc[-1], features["volume_ratio"].iloc[-1]) == (0, 0)
+    dead = build_features(bars.assign(open=1.5, high=1.5, low=1.5, close=1.5), spec)
+    assert np.isfinite(dead.iloc[warmup_bars(spec) :]).all(axis=None)
 
 
 @pytest.mark.parametrize("name", ["5m crypto", "1h forex", "4h crypto", "1d equity"])
