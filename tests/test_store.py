@@ -197,6 +197,7 @@ def test_a_writer_that_never_gets_its_turn_says_so(store: DeltaBarStore, monkeyp
     bars = random_bars("2024-01-01", 10)
     store.upsert("EURUSD", "1h", bars)
     monkeypatch.setattr(module, "MAX_PAUSE_S", 0.0)
+    monkeypatch.setattr(module, "ATTEMPTS", 4)
     rival, original = DeltaBarStore(Path(store.uri).parent), module._commit
 
     def after_a_rival(table, symbol, timeframe, rows):  # somebody else commits between reading and writing
@@ -207,7 +208,7 @@ def test_a_writer_that_never_gets_its_turn_says_so(store: DeltaBarStore, monkeyp
         return original(table, symbol, timeframe, rows)
 
     monkeypatch.setattr(module, "_commit", after_a_rival)
-    with pytest.raises(DataError, match="20 times in a row"):
+    with pytest.raises(DataError, match="4 times in a row"):
         store.upsert("EURUSD", "1h", bars.iloc[5:] * 2)
     monkeypatch.setattr(module, "_commit", original)
     assert store.read("EURUSD", "1h").iloc[5:].equals(bars.iloc[5:])
@@ -291,7 +292,7 @@ def kill_in_mid_write(tmp_path: Path, kills: int, seed: int) -> None:
 
 
 def test_a_kill_in_mid_write_loses_nothing_committed(tmp_path: Path):
-    kill_in_mid_write(tmp_path, kills=4, seed=7)
+    kill_in_mid_write(tmp_path, kills=3, seed=7)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ import pandas as pd
 from ..core import DataError, NotFoundError, SystemClock
 from ..domain import Bars, Timeframe, Value, find_instrument, normalise_symbol
 from .bars import BarReport, check_bars, inspect_bars
+from .calendars import TIME_UNIT
 from .files import existing_file, list_symbols, load_file, read_bars, to_valid
 from .store import Window, clip, require_series, to_window
 from ..ports import BarStore, Clock, MarketData
@@ -361,6 +362,13 @@ def plan_pull(
     return [(chunk, lambda w: clip(whole, w)) for chunk in split_window(extent, span, backwards)]
 
 
+def _closed_part(window: Window, timeframe: Timeframe, clock: Clock) -> Window:
+    start, end = window
+    closed = pd.Timestamp(clock.now() - timeframe.delta + timedelta(microseconds=1)).as_unit(TIME_UNIT)
+    until = closed if end is None else min(end, closed)
+    return start, until if start is None else max(start, until)
+
+
 def pull(
     store: BarStore,  # where to
     source: MarketData,  # where from
@@ -375,8 +383,7 @@ def pull(
 ) -> PullResult:
     "Bring a store up to date with a source; whatever was done before it is cut off stays done."
     name, frame = normalise_symbol(symbol), Timeframe.parse(timeframe)
-    closed = (clock or SystemClock()).now() - frame.delta + timedelta(microseconds=1)
-    window = to_window(start, min(end, closed) if end else closed)
+    window = _closed_part(to_window(start, end), frame, clock or SystemClock())
     before, first, last = find_extent(store, name, frame)
     windows = [window] if again else missing_windows(first, last, window)
     span = chunk_bars * frame.delta
