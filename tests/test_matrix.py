@@ -133,7 +133,7 @@ def test_after_the_warmup_everything_is_a_finite_number(name):
     bars, spec = market(name)
     features = build_features(bars, spec)
     assert features.index.equals(bars.index) and (features.dtypes == "float64").all()
-    assert features.columns.is_unique and 55 <= features.shape[1] <= 100
+    assert features.columns.is_unique and 55 <= features.shape[1] <= 105
     assert np.isfinite(features.iloc[warmup_bars(spec) :]).all(axis=None)
     assert not np.isinf(features).any(axis=None)
 

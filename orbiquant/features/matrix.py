@@ -123,12 +123,14 @@ def volatility_features(
     view: View,  # the bars
     spec: FeatureSpec,  # which features
 ) -> Features:
-    "Return volatility from closes and from highs and lows, per bar, and how it stands to its longer self."
+    "Return volatility from closes, from highs and lows, the mean range, and how each stands to its longer self."
     closes = {w: indicators.realised_volatility(view.bars, w).to_numpy() for w in spec.windows}
     ranges = {w: indicators.parkinson_volatility(view.bars, w).to_numpy() for w in spec.windows}
+    heights = np.log(view.high / view.low)
     short, long = spec.windows[0], spec.windows[-1]
     features = {f"volatility_{w}": values for w, values in closes.items()}
     features |= {f"range_volatility_{w}": values for w, values in ranges.items()}
+    features |= {f"range_mean_{w}": rolling_mean(heights, w) for w in spec.windows}
     features["volatility_ratio"] = ratio(closes[short], closes[long])
     features["range_volatility_ratio"] = ratio(ranges[short], ranges[long])
     features["atr"] = view.atr / view.close
