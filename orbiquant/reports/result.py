@@ -28,7 +28,7 @@ RESULT_MIME = "application/vnd.orbiquant.result+json"
 
 def record(
     *,
-    data_version: int | None = None,  # store version the bars were read from
+    data_version: int | str | None = None,  # store version the bars were read from
     seed: int | None = None,  # of whatever was random
     stage_seconds: Mapping[str, float] | None = None,  # stage → seconds it took
     **metrics: Any,  # figures to find again in `result.json`
@@ -85,7 +85,7 @@ class ReportRun(Value):
     finished: AwareDatetime | None = None
     duration_s: float | None = None
     code_version: str
-    data_version: int | None = None
+    data_version: int | str | None = None
     seed: int | None = None
     metrics: dict[str, JsonValue] = Field(default_factory=dict)
     stage_seconds: dict[str, float] = Field(default_factory=dict)

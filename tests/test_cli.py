@@ -1,0 +1,309 @@
+"""The command line as it is typed: results on standard output, one-line errors, exit codes, pipes, Ctrl-C."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from orbiquant.cli import main
+from orbiquant.cli.app import app
+from orbiquant.runtime import Runtime, using
+
+ORBIQUANT = [str(Path(sys.executable).parent / "orbiquant")]
+
+
+class Answer(NamedTuple):
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Return standard output, which must be JSON and nothing else."""
+        return json.loads(self.out)
+
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Ask]:
+    """Yield a function that runs a command line in an empty workspace."""
+    monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path))
+
+    def typed(*words: str) -> Answer:
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        said = capsys.readouterr()
+        return Answer(int(ended.value.code or 0), said.out, said.err)
+
+    with using(Runtime()):
+        yield typed
+
+
+def shell(*words: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run the installed program."""
+    return subprocess.run([*ORBIQUANT, *words], capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+# --- the program ---
+
+
+def test_help_answers_at_once():
+    timed = "import time; a = time.process_time(); from orbiquant.cli import main; print(time.process_time() - a)"
+    taken = [float(subprocess.check_output([sys.executable, "-c", timed])) for _ in range(3)]
+    assert min(taken) < 0.35
+    done = shell("--help")
+    assert done.returncode == 0 and "data" in done.stdout
+    code = "import sys; sys.argv[1:] = ['data', 'pull', '--help']\ntry: main()\nexcept SystemExit: print(*sys.modules)"
+    modules = subprocess.check_output([sys.executable, "-c", f"from orbiquant.cli import main\n{code}"], text=True)
+    assert {"pandas", "numpy", "sqlalchemy", "structlog"} & set(modules.split()) == set()
+
+
+def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command with the words that reach it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name), command
+
+
+def test_every_command_is_described_and_prints_json():
+    from typer.main import get_command
+
+    found = dict(commands(get_command(app)))
+    assert {("data", "import"), ("service", "keys", "create"), ("report", "run"), ("serve",)} <= set(found)
+    for words, command in found.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert command.help and command.help.endswith("."), words
+        assert "--json" in options or words == ("serve",), words
+        assert all(getattr(parameter, "help", "") for parameter in command.params), words
+
+
+def test_completion_is_offered_for_the_shell():
+    done = shell(
+        "--show-completion", env=os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "SHELL": "bash"}
+    )
+    assert done.returncode in (0, 1, 2)
+    asked = {"_ORBIQUANT_COMPLETE": "complete_bash", "COMP_WORDS": "orbiquant data ch", "COMP_CWORD": "2"}
+    assert shell(env=os.environ | asked).stdout.split() == ["check"]
+
+
+def test_a_closed_pipe_is_no_error():
+    line = f"{ORBIQUANT[0]} settings show --json | head -n 1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def test_interrupting_exits_130_with_a_word(tmp_path: Path):
+    code = (
+        "import typer, time; from orbiquant.cli.console import run\n"
+        "app = typer.Typer()\n"
+        "@app.command()\n"
+        "def wait():\n    print('ready', flush=True); time.sleep(30)\n"
+        "run(app, [])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err.strip()) == (130, "Interrupted.")
+
+
+# --- errors ---
+
+
+def test_a_mistyped_command_exits_2(ask: Ask):
+    assert ask("data", "pul").code == 2
+    answer = ask("data", "show", "EURUSD", "1h", "--since", "yesterday")
+    assert answer.code == 2 and "ISO date" in re.sub(r"[\s│]+", " ", answer.err) and answer.out == ""
+
+
+def test_an_error_is_one_line_and_a_hint_without_traceback(ask: Ask):
+    answer = ask("data", "show", "EURUSD", "1h", "--json")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith("Error: ") and "Hint: " in answer.err and "Traceback" not in answer.err
+    assert len(answer.err.splitlines()) == 2
+
+
+def test_brackets_of_a_message_are_not_taken_for_markup(ask: Ask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ORBIQUANT_SERVICE_PORT", "99999")
+    assert "[service] port" in ask("settings", "show").err
+
+
+def test_debug_shows_the_traceback(tmp_path: Path):
+    environment = os.environ | {"ORBIQUANT_HOME": str(tmp_path)}
+    for words in (["--debug", "data", "show", "EURUSD", "1h"], ["data", "show", "EURUSD", "1h", "--debug"]):
+        done = shell(*words, env=environment)
+        assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+# --- settings and doctor ---
+
+
+def test_settings_show_the_merged_values_without_passwords(ask: Ask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ORBIQUANT_WORKSPACE_DATABASE_URL", "postgresql://me:secret@db/orbiquant")
+    monkeypatch.setenv("ORBIQUANT_MODELS_FOLDS", "3")
+    shown = ask("settings", "show", "--json").json
+    assert shown["models"]["folds"] == 3 and shown["workspace"]["database_url"] == "postgresql://me:***@db/orbiquant"
+    assert set(ask("settings", "show", "costs", "--json").json) == {"costs"}
+    assert "did you mean 'costs'?" in ask("settings", "show", "cost").err
+
+
+def test_the_doctor_finds_nothing_wrong_and_changes_nothing(ask: Ask, tmp_path: Path):
+    answer = ask("doctor", "--json")
+    assert answer.code == 0, answer.out
+    findings = {finding["name"]: finding for finding in answer.json}
+    assert {"python", "libraries", "settings", "store", "database"} <= set(findings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_works_on_a_broken_workspace(ask: Ask, tmp_path: Path):
+    (tmp_path / "settings.ini").write_text("[service]\nprot = 1\n")
+    answer = ask("doctor", "--json")
+    findings = {finding["name"]: finding for finding in answer.json}
+    assert answer.code == 1 and "did you mean 'port'?" in findings["settings"]["detail"]
+
+
+# --- data ---
+
+
+def test_data_from_pull_to_show(ask: Ask):
+    assert "store is empty" in ask("data", "list").out
+    pulled = ask("data", "pull", "sample", "eur/usd", "1h", "--json").json
+    assert pulled["rows_added"] == 6225
+    again = ask("data", "pull", "sample", "EURUSD", "1h", "--json").json
+    assert (again["rows_added"], again["version"]) == (0, pulled["version"])
+    (series,) = ask("data", "list", "--json").json["series"]
+    assert (series["symbol"], series["timeframe"], series["rows"]) == ("EURUSD", "1h", 6225)
+    bars = ask("data", "show", "EURUSD", "1h", "--until", "2017-01-03", "--rows", "3", "--json").json
+    assert [bar["time"] for bar in bars] == [f"2017-01-02T{hour}:00:00Z" for hour in (21, 22, 23)]
+    assert set(bars[0]) == {"time", "open", "high", "low", "close", "volume"}
+    assert "2017-01-02 23:00" in ask("data", "show", "EURUSD", "1h", "--until", "2017-01-03").out
+
+
+def test_a_window_is_pulled_and_the_synthetic_market_has_any_name(ask: Ask):
+    words = ("data", "pull", "synthetic", "TESTUSD", "15m", "--rows", "500", "--seed", "3", "--json")
+    pulled = ask(*words).json
+    assert (pulled["symbol"], pulled["rows_added"]) == ("TESTUSD", 500)
+    one_day = ask("data", "pull", "sample", "EURUSD", "1h", "--since", "2017-03-01", "--until", "2017-03-02", "--json")
+    assert one_day.json["rows_added"] == 24
+
+
+def test_a_file_is_imported_and_checked(ask: Ask, tmp_path: Path):
+    ask("data", "pull", "synthetic", "GAPUSD", "1h", "--rows", "200")
+    bars = ask("data", "show", "GAPUSD", "1h", "--rows", "200", "--json").json
+    lines = [",".join(map(str, [bar["time"], *list(bar.values())[1:]])) for bar in bars if bar is not bars[50]]
+    file = tmp_path / "EURUSD_1h.csv"
+    file.write_text("time,open,high,low,close,volume\n" + "\n".join(lines))
+    imported = ask("data", "import", str(file), "--json")
+    assert imported.code == 0, imported.err
+    assert (imported.json["symbol"], imported.json["timeframe"], imported.json["rows_added"]) == ("EURUSD", "1h", 199)
+    checked = ask("data", "check", "EURUSD", "1h", "--json")
+    assert checked.code == 0 and checked.json["ok"] and checked.json["rows"] == 199
+    assert "199" in ask("data", "check", "EURUSD", "1h").out
+    again = ask("data", "import", str(file), "--symbol", "XAU/USD", "--timeframe", "1h")
+    assert again.code == 0 and "XAUUSD 1h" in again.out
+
+
+def test_a_bad_file_is_refused_and_named(ask: Ask, tmp_path: Path):
+    file = tmp_path / "EURUSD_1h.csv"
+    file.write_text("time,open,high,low,close,volume\n2024-01-02T00:00Z,1,0.5,2,1,0\n2024-01-02T01:00Z,1,1,1,1,0\n")
+    answer = ask("data", "import", str(file))
+    assert answer.code == 1 and "Error: " in answer.err and answer.out == ""
+    assert "rule" in ask("data", "import", str(file), "--repair", "polish").err
+    assert "must be given" in ask("data", "import", str(tmp_path / "bars.csv")).err
+    assert "`--path` must be given" in ask("data", "pull", "csv", "EURUSD", "1h").err
+    assert "did you mean 'sample'" in ask("data", "pull", "sampl", "EURUSD", "1h").err
+
+
+# --- models, service, reports ---
+
+
+def test_models_of_an_empty_workspace(ask: Ask):
+    assert ask("models", "list", "--json").json == []
+    assert "No models yet" in ask("models", "list").out
+    assert "no model of EURUSD_1h is saved" in ask("models", "show", "EURUSD", "1h").err
+
+
+def test_keys_are_made_listed_and_ended(ask: Ask):
+    made = ask("service", "keys", "create", "dashboard", "--scope", "read", "--scope", "trade", "--json").json
+    (key,) = ask("service", "keys", "list", "--json").json
+    assert made["key"].startswith(f"oq_{key['prefix']}_") and key["scopes"] == ["read", "trade"]
+    assert made["key"] not in ask("service", "keys", "list").out
+    assert ask("service", "keys", "revoke", key["prefix"]).code == 0
+    assert ask("service", "keys", "revoke", key["prefix"]).code == 1
+    assert ask("service", "keys", "create", "x", "--plan", "gold").code == 1
+
+
+def test_the_service_can_be_checked(ask: Ask):
+    answer = ask("service", "build", "--check", "--json")
+    assert answer.code == (1 if answer.json["changed"] else 0)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Write a report of two cells into the workspace."""
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+    cells = [
+        new_markdown_cell("# Study\n\n> Counts to a number."),
+        new_code_cell('symbol: str = "EURUSD"\ncount: int = 3', metadata={"tags": ["parameters"]}),
+        new_code_cell("from orbiquant.reports import record\nrecord(total=10 // count)"),
+    ]
+    path = tmp_path / "reports" / "study.ipynb"
+    path.parent.mkdir()
+    kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
+def test_a_report_is_run_and_found_again(ask: Ask, study: Path):
+    listed = {report["name"]: report for report in ask("report", "list", "--json").json}
+    assert [p["name"] for p in listed["study"]["parameters"]] == ["symbol", "count"]
+    answer = ask("report", "run", "study", "--symbol", "XAUUSD", "--param", "count=5", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["metrics"] == {"total": 2} and answer.json["parameters"] == {"symbol": "XAUUSD", "count": 5}
+    assert Path(answer.json["html"]).exists()
+    failed = ask("report", "run", "study", "--param", "count=0")
+    assert failed.code == 1 and "ZeroDivisionError" in failed.out and "Traceback" not in failed.err
+    found = ask("report", "runs", "--json").json
+    assert [run["status"] for run in found] == ["failed", "succeeded"]
+    assert "succeeded" in ask("report", "runs").out
+
+
+def test_bad_report_parameters_are_told(ask: Ask, study: Path):
+    assert "must be name=value" in re.sub(r"[\s│]+", " ", ask("report", "run", "study", "--param", "count").err)
+    assert "did you mean 'count'" in ask("report", "run", "study", "--param", "cuont=3").err
+    assert "has no parameter 'timeframe'" in ask("report", "run", "study", "--timeframe", "1h").err
+
+
+def test_serving_needs_a_key_when_others_can_reach_it(ask: Ask):
+    answer = ask("serve", "--host", "0.0.0.0")
+    assert answer.code == 1 and "there is no API key yet" in answer.err
+
+
+def test_the_service_starts_and_says_where(tmp_path: Path):
+    environment = os.environ | {"ORBIQUANT_HOME": str(tmp_path)}
+    with subprocess.Popen(
+        [*ORBIQUANT, "serve", "--port", "0"], stderr=-1, stdout=-1, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        begun = time.monotonic()
+        line = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+    assert re.search(r"http://127\.0\.0\.1:\d+/", line) and time.monotonic() - begun < 30
+    assert out == "" and process.returncode in (0, 130)
