@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from orbiquant.cli import main
-from orbiquant.cli.app import app
+from orbiquant.cli.program import app
 from orbiquant.runtime import Runtime, using
 
 ORBIQUANT = [str(Path(sys.executable).parent / "orbiquant")]

@@ -1,5 +1,5 @@
 """The command line: `orbiquant …`."""
 
-from orbiquant.cli.app import main
+from orbiquant.cli.program import main
 
 __all__ = ["main"]
