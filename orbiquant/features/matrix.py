@@ -238,8 +238,7 @@ def session_features(
     "Return where the close lies among the day's levels."
     if not spec.intraday:
         return {}
-    today = day_range(view.bars).to_numpy().T
-    high, low, previous_high, previous_low = today
+    high, low, previous_high, previous_low = day_range(view.bars).to_numpy().T
     features = {
         "today_position": ratio(view.close - low, high - low, undefined=0.5) - 0.5,
         "today_height": view.in_atr(high - low),
