@@ -175,6 +175,10 @@ def test_volume_is_real_where_a_broker_reports_it(write: Callable[..., Path]):
     real = MT5.replace("\t0\t", "\t5000\t")
     assert read_bars(write(real), "15m")["volume"].tolist() == [5000.0] * 4
     assert read_bars(write(MT5), "15m")["volume"].tolist() == [123.0, 98.0, 77.0, 110.0]
+    blank = re.sub(r",[^,\n]+\n", ",\n", FILES["iso"]).replace("close,\n", "close,volume\n")
+    assert read_bars(write(blank), "15m")["volume"].tolist() == [0.0] * 4
+    with pytest.raises(DataError, match="line 2: volume is '1 000'"):
+        read_bars(write(re.sub(r",\d+\n", ",1 000\n", FILES["iso"])), "15m")
     without = "\n".join(",".join(line.split(",")[:5]) for line in FILES["iso"].splitlines())
     assert read_bars(write(without), "15m")["volume"].tolist() == [0.0] * 4
 
@@ -213,6 +217,9 @@ def test_what_is_no_file_says_what_it_is(write: Callable[..., Path], tmp_path: P
     for header_only in ("time,open,high,low,close\n", BINANCE_HEADER + "\n\n", MT5.splitlines()[0]):
         with pytest.raises(DataError, match="has a header but no bars"):
             read_bars(write(header_only), "15m")
+    for broken in (gzip.compress(MT4.encode())[:-20], b"PK\x03\x04 and then nothing more"):
+        with pytest.raises(DataError, match="cannot be unpacked"):
+            read_bars(write(broken), "15m")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         read_bars(write(b"PAR1 and then nothing more", "x.parquet"), "15m")
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
@@ -383,9 +390,17 @@ def test_ambiguous_dates_need_a_format(write: Callable[..., Path], expected: pd.
     assert read_bars(write(american), "15m", time_format="%d/%m/%Y %H:%M").index[0].month == 2
 
 
+def test_a_format_may_tell_the_zone():
+    times = pd.Series(["01/02/24 10:00 +0100", "01/02/24 10:00 -0500", "oops"])
+    moments = to_moments(times, time_format="%d/%m/%y %H:%M %z")
+    assert moments[:2].hour.tolist() == [9, 15] and moments.isna().tolist() == [False, False, True]
+    with pytest.raises(DataError, match="must all have the form"):
+        to_moments(times, time_format="%Q")
+
+
 def test_zones_are_told_by_all_times_or_none():
     mixed = pd.Series(["2024-01-01 00:00:00", "2024-01-01 00:05:00+02:00"])
-    with pytest.raises(DataError, match="mixture"):
+    with pytest.raises(DataError, match="tell their zone all or none"):
         to_moments(mixed)
     assert to_moments(mixed[::-1]).isna().tolist() == [False, True]
 

@@ -188,6 +188,8 @@ def test_a_sample_without_its_package_says_which():
         ("EURUSD.csv", (None, None)),
         ("EURUSD_7h.csv", (None, None)),
         ("._1h.csv", (None, None)),
+        ("a_rather_long_name_of_a_file.csv", (None, None)),
+        ("averyveryverylongsymbol_1h.csv", (None, "1h")),
     ],
 )
 def test_a_name_tells_its_series(name: str, series: tuple[str | None, str | None]):
@@ -201,6 +203,10 @@ def test_a_file_that_does_not_tell_its_series_says_how_it_could(tmp_path: Path):
     assert len(CsvSource(tmp_path / "export.csv", "EURUSD", "1h").bars("EURUSD", "1h")) == 400
     with pytest.raises(NotFoundError, match="file that exists"):
         CsvSource(tmp_path / "nothing.csv", "EURUSD", "1h").bars("EURUSD", "1h")
+    (tmp_path / "broken_1h.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        ParquetSource(tmp_path).bars("EURUSD", "1h")
+    (tmp_path / "broken_1h.parquet").unlink()
     with pytest.raises(NotFoundError, match="it is empty"):
         ParquetSource(tmp_path).bars("EURUSD", "1h")
 

@@ -125,9 +125,10 @@ def to_moments(
     if time_format is None and _bare(first) != first:
         return _with_offset(text, form, len(_bare(first)))
     try:
-        return from_wall(pd.DatetimeIndex(pd.to_datetime(text, format=form, errors="coerce")), source_zone)
+        moments = pd.DatetimeIndex(pd.to_datetime(text, format=form, errors="coerce", utc="%z" in form))
     except ValueError as error:
-        raise DataError(f"times must all tell their zone or none, was a mixture: {error}") from error
+        raise DataError(f"times must all have the form {form} and tell their zone all or none: {error}") from error
+    return moments.as_unit(TIME_UNIT) if moments.tz else from_wall(moments, source_zone)
 
 
 def _first_text(times: pd.Series) -> str:

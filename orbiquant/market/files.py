@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DIALECTS', 'SEPARATORS', 'TIMES', 'PRICES', 'DECIMAL_LINES', 'MT4_COLUMNS', 'BINANCE_COLUMNS', 'HEAD', 'SHOWN',
-           'Dialect', 'name_columns', 'split_line', 'detect_dialect', 'FileBars', 'existing_file', 'read_content',
-           'load_csv', 'load_parquet', 'list_symbols', 'to_numbers', 'pick_symbol', 'infer_timeframe', 'to_valid',
-           'load_file', 'read_bars']
+           'REPAIRS', 'Dialect', 'name_columns', 'split_line', 'detect_dialect', 'FileBars', 'existing_file',
+           'read_content', 'load_csv', 'load_parquet', 'list_symbols', 'to_numbers', 'pick_symbol', 'infer_timeframe',
+           'to_valid', 'load_file', 'read_bars']
 
 # %% ../../nbs/12_market.files.ipynb #5af1018b
 import csv
@@ -14,7 +14,9 @@ import gzip
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from zoneinfo import available_timezones
@@ -178,13 +180,16 @@ def read_content(
 ) -> tuple[bytes, str]:
     "Return a text file's bytes, unpacked, and their encoding."
     content = file.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        content = gzip.decompress(content)
-    elif content[:4] == b"PK\x03\x04":
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if len(names := archive.namelist()) != 1:
-                raise DataError(f"{file.name} must hold one file, was {', '.join(names[:5])}")
-            content = archive.read(names[0])
+    try:
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        elif content[:4] == b"PK\x03\x04":
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if len(names := archive.namelist()) != 1:
+                    raise DataError(f"{file.name} must hold one file, was {', '.join(names[:5])}")
+                content = archive.read(names[0])
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"{file.name} cannot be unpacked: {error}") from error
     marks = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb": "utf-8-sig"}
     return content, marks.get(content[:2], "utf-8")
 
@@ -224,6 +229,16 @@ def load_csv(
     return _to_file_bars(file.name, dialect, frame, symbol, source_zone, time_format)
 
 
+@contextmanager
+def _as_parquet(file: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file.name} cannot be read as Parquet: {error}") from error
+
+
 def load_parquet(
     file: Path,  # exists
     symbol: str | None = None,  # needed when the file has several
@@ -231,18 +246,15 @@ def load_parquet(
     time_format: str | None = None,  # for times that are text of a form that cannot be recognised
 ) -> FileBars:
     "Return what a Parquet file holds; times may be a column or the index."
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _as_parquet(file):
         names = pq.read_schema(file).names
         found = name_columns(names)
         if found is None:
             raise DataError(f"{file.name} must have a time and open, high, low, close, was {', '.join(names[:12])}")
         wanted = {name: role for name, role in zip(names, found[0], strict=True) if role}
         frame = pq.read_table(file, columns=list(wanted)).to_pandas(ignore_metadata=True).rename(columns=wanted)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file.name} cannot be read as Parquet: {error}") from error
     frame["line"] = np.arange(len(frame)) + 1
     return _to_file_bars(file.name, Dialect("parquet", found[0]), frame, symbol, source_zone, time_format)
 
@@ -253,11 +265,12 @@ def list_symbols(
     "Return the symbols in a Parquet file's symbol column; none when it has no such column."
     import pyarrow.parquet as pq
 
-    names = pq.read_schema(file).names
-    roles = name_columns(names)
-    if roles is None or "symbol" not in roles[0]:
-        return []
-    column = pq.read_table(file, columns=[names[roles[0].index("symbol")]]).column(0)
+    with _as_parquet(file):
+        names = pq.read_schema(file).names
+        roles = name_columns(names)
+        if roles is None or "symbol" not in roles[0]:
+            return []
+        column = pq.read_table(file, columns=[names[roles[0].index("symbol")]]).column(0)
     return sorted(normalise_symbol(name) for name in column.unique().drop_null().to_pylist())
 
 
@@ -284,9 +297,11 @@ def _join(date: pd.Series, clock: pd.Series | None) -> pd.Series:
 
 
 def _volume(frame: pd.DataFrame, decimal: str) -> pd.Series:
-    held = [to_numbers(frame[name], decimal) for name in ("volume", "ticks") if name in frame]
-    told = next((column for column in held if (column > 0).any()), None)
-    return told if told is not None else pd.Series(0.0, index=frame.index)
+    none = pd.Series(0.0, index=frame.index)
+    held = {name: to_numbers(frame[name], decimal) for name in ("volume", "ticks") if name in frame}
+    told = next((numbers for numbers in held.values() if (numbers > 0).any()), None)
+    unread = next((numbers for name, numbers in held.items() if (numbers.isna() & frame[name].notna()).any()), None)
+    return next((numbers for numbers in (told, unread) if numbers is not None), none)
 
 
 def to_numbers(
@@ -326,6 +341,9 @@ def _unreadable(raw: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     return [text for _, text in sorted(found)[:SHOWN]]
 
 # %% ../../nbs/12_market.files.ipynb #98bc90fd
+REPAIRS = {"sort": "unsorted", "clamp_high_low": "impossible"}  # besides `drop_…`, which say what they drop
+
+
 def infer_timeframe(
     index: pd.DatetimeIndex,  # bar opens, in any order
 ) -> Timeframe:
@@ -362,7 +380,7 @@ def to_valid(
     faults = [f"{issue}" if issue.row is None else f"{issue}, line {lines[issue.row]}" for issue in issues]
     kinds = {issue.kind for issue in issues}
     faults += held.unreadable if "missing" in kinds else ()
-    rules = [rule for rule in RULES if rule.removeprefix("drop_") in kinds or (rule == "sort" and "unsorted" in kinds)]
+    rules = [rule for rule in RULES if rule.removeprefix("drop_") in kinds or REPAIRS.get(rule) in kinds]
     listed = "\n".join([*(f"- {fault}" for fault in faults), f"rules that would repair it: {', '.join(rules)}"])
     raise DataError(f"{held.file} must hold valid {frame} bars, was refused for\n{listed}", issues=issues)
 

@@ -121,7 +121,7 @@ def parse_name(
     "Return the symbol and the timeframe that a file's name begins with."
     parts = re.split(r"[-_. ]", name)
     frame = TIMEFRAME_NAMES.get(parts[1]) if len(parts) > 1 else None
-    return (normalise_symbol(parts[0]) if frame and parts[0].isalnum() else None), frame
+    return (parts[0].upper() if frame and re.fullmatch(r"[A-Za-z0-9]{2,20}", parts[0]) else None), frame
 
 
 class FileSource:
