@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address
 from typing import get_args
 
-from sqlalchemy import Column, Engine, Identity, Integer, String, Table, insert, or_, select, update
+from sqlalchemy import Column, Engine, Identity, Integer, String, Table, insert, select, update
 
 from ..core import AuthError, DataError, NotFoundError, Plan, choose
 from ..persistence import UtcDateTime, metadata, writing
@@ -149,7 +149,8 @@ def authenticate(
         row = connection.execute(select(api_keys).where(api_keys.c.prefix == form[1])).first() if form else None
     if row is None or not secrets.compare_digest(row.key_hash, hash_key(key)) or row.revoked_at is not None:
         raise AuthError("the API key is not valid")
-    record_use(engine, row.id, clock.now())
+    if row.last_used_at is None or row.last_used_at <= clock.now() - USE_RECORDED_EVERY:
+        record_use(engine, row.id, clock.now())
     return Caller(f"key:{row.id}", row.user_id, row.plan, frozenset(row.scopes.split(",")))
 
 
@@ -158,13 +159,9 @@ def record_use(
     key_id: int,  # row of the key
     now: datetime,  # the moment
 ) -> None:
-    "Note when a key was last used, once a minute and not on every request."
-    stale = or_(api_keys.c.last_used_at.is_(None), api_keys.c.last_used_at < now - USE_RECORDED_EVERY)
-    with engine.connect() as connection:
-        due = connection.scalar(select(api_keys.c.id).where(api_keys.c.id == key_id, stale))
-    if due is not None:
-        with writing(engine) as connection:
-            connection.execute(update(api_keys).where(api_keys.c.id == key_id, stale).values(last_used_at=now))
+    "Note when a key was last used; asked for once a minute and not on every request."
+    with writing(engine) as connection:
+        connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=now))
 
 # %% ../../nbs/80_service.auth.ipynb #0df1e2af
 def is_loopback(

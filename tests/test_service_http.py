@@ -1,0 +1,555 @@
+"""The service over real HTTP: who may ask, what comes back, and that nothing a caller sends makes a 5xx."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from orbiquant.runtime import Runtime, using
+
+from orbiquant.core import DataError, SettingsError, configure_logging, load_settings
+from orbiquant.market.synthetic import synthetic_market
+from orbiquant.service.auth import Caller, create_api_key, list_api_keys, revoke_api_key
+from orbiquant.service.web import MAX_BODY_BYTES, create_app, listen, needs, serve
+
+TOKEN = "console-token-of-the-tests"
+HEAVY = {"vectorbt", "torch", "transformers", "xgboost", "ccxt", "sklearn", "deltalake", "talib", "numba", "plotly"}
+JSON = {"Content-Type": "application/json"}
+
+
+def make_runtime(folder: Path, **service: Any) -> Runtime:
+    """Return a runtime that keeps everything in a folder."""
+    loaded = load_settings()
+    places = {
+        "store_uri": f"{folder}/store",
+        "models_dir": folder / "models",
+        "database_url": f"sqlite:///{folder}/o.db",
+    }
+    update = {
+        "workspace": loaded.workspace.model_copy(update=places),
+        "service": loaded.service.model_copy(update=service),
+    }
+    return Runtime(loaded.model_copy(update=update))
+
+
+@contextmanager
+def running(app: FastAPI, runtime: Runtime, token: str | None = TOKEN) -> Iterator[str]:
+    """Yield the address of a server in a thread."""
+    app.state.console_token = token
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False))
+    with using(runtime), listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive(), "the server did not start"
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=20)
+            runtime.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    made = make_runtime(tmp_path_factory.mktemp("service"), requests_per_minute=1_000_000)
+    made.store.upsert("EURUSD", "1h", synthetic_market(2500, "1h", seed=7).bars)
+    return made
+
+
+@pytest.fixture(scope="module")
+def address(runtime: Runtime) -> Iterator[str]:
+    from orbiquant.app import app
+
+    configure_logging("ERROR")
+    with running(app, runtime) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def stranger(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def owner(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=30, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        yield client
+
+
+def check_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Assert that an answer is an error in the service's own form, and return it."""
+    assert answer.status_code == status, answer.text
+    problem = answer.json()
+    assert set(problem) == {"error", "message", "details"}
+    assert problem["error"] == code
+    assert problem["message"]
+    return problem
+
+
+# --- who may ask ---
+
+
+def test_health_is_open_to_everybody(stranger: httpx.Client):
+    for path in ("/health", "/api/v1/health"):
+        answer = stranger.get(path)
+        assert answer.status_code == 200
+        assert answer.json() == {
+            "status": "ok", "agents_running": 0, "components": {"store": "ok", "database": "ok", "models": "empty"},
+        }  # fmt: skip
+
+
+def test_everything_else_needs_a_key(stranger: httpx.Client, owner: httpx.Client):
+    paths = owner.get("/openapi.json").json()["paths"]
+    operations = [(method.upper(), path) for path, methods in paths.items() for method in methods]
+    assert len(operations) >= 7
+    closed = [*operations, ("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/docs/assets/swagger-ui.css")]
+    for method, path in closed:
+        if not path.endswith("/health"):
+            problem = check_problem(stranger.request(method, path), 401, "UNAUTHORIZED")
+            assert "API key is required" in problem["message"]
+    assert stranger.get("/docs").headers["www-authenticate"] == "Bearer"
+
+
+def test_a_stranger_does_not_learn_which_paths_there_are(stranger: httpx.Client):
+    check_problem(stranger.get("/nothing/here"), 401, "UNAUTHORIZED")
+    check_problem(stranger.put("/api/signal"), 401, "UNAUTHORIZED")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Basic b3JiaTpvcmJp"},
+        {"Authorization": b"Bearer \xff\xfe"},
+        {"Authorization": ""},
+        {"X-API-Key": "oq_00000000_" + "a" * 43},
+        {"X-API-Key": "x" * 5000},
+        {"X-API-Key": "'; DROP TABLE api_keys; --"},
+        {"Authorization": f"Bearer {TOKEN}", "X-API-Key": "another"},
+    ],
+)
+def test_a_wrong_key_is_no_key(stranger: httpx.Client, headers: dict[str, Any]):
+    check_problem(stranger.get("/api/market_data?symbol=EURUSD", headers=headers), 401, "UNAUTHORIZED")
+
+
+def test_a_key_may_stand_in_three_places(stranger: httpx.Client, runtime: Runtime):
+    key = create_api_key(runtime.engine, "three", "ana", "free", ["read"], runtime.clock)
+    path = "/api/market_data?symbol=EURUSD&limit=1"
+    assert stranger.get(path, headers={"Authorization": f"Bearer {key}"}).status_code == 200
+    assert stranger.get(path, headers={"authorization": f"bearer {key}"}).status_code == 200
+    assert stranger.get(path, headers={"X-API-Key": key}).status_code == 200
+    assert stranger.get(f"{path}&token={key}").status_code == 200
+    check_problem(stranger.post(f"/api/v1/signals/batch?token={key}", json=["EURUSD"]), 401, "UNAUTHORIZED")
+
+
+def test_a_revoked_key_stops_at_once_and_its_use_is_recorded(stranger: httpx.Client, runtime: Runtime):
+    key = create_api_key(runtime.engine, "short", "ana", "free", ["read"], runtime.clock)
+    headers = {"X-API-Key": key}
+    assert stranger.get("/docs", headers=headers).status_code == 200
+    shown = next(k for k in list_api_keys(runtime.engine) if k.name == "short")
+    assert shown.last_used_at is not None
+    revoke_api_key(runtime.engine, shown.prefix, runtime.clock)
+    check_problem(stranger.get("/docs", headers=headers), 401, "UNAUTHORIZED")
+
+
+def test_a_key_without_the_scope_is_forbidden(stranger: httpx.Client, runtime: Runtime):
+    key = create_api_key(runtime.engine, "writer", "ana", "free", ["write"], runtime.clock)
+    problem = check_problem(
+        stranger.get("/api/market_data?symbol=EURUSD", headers={"X-API-Key": key}), 403, "FORBIDDEN"
+    )
+    assert "'read'" in problem["message"] and "write" in problem["message"]
+
+
+def test_keys_are_stored_as_hashes_only(runtime: Runtime):
+    key = create_api_key(runtime.engine, "secret", "ana", "free", ["read"], runtime.clock)
+    with runtime.engine.connect() as connection:
+        stored = connection.exec_driver_sql("SELECT * FROM api_keys").all()
+    assert key.split("_", 2)[2] not in str(stored)
+    assert key not in repr(list_api_keys(runtime.engine))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": ""},
+        {"name": "x" * 101},
+        {"name": "a\nb"},
+        {"plan": "gold"},
+        {"scopes": []},
+        {"scopes": ["admin"]},
+    ],
+)
+def test_a_key_that_makes_no_sense_is_refused(runtime: Runtime, wrong: dict[str, Any]):
+    right = {"name": "n", "user_id": "u", "plan": "free", "scopes": ["read"], "clock": runtime.clock}
+    with pytest.raises(DataError):
+        create_api_key(runtime.engine, **(right | wrong))
+
+
+# --- what comes back ---
+
+
+def test_bars_come_as_records(owner: httpx.Client, runtime: Runtime):
+    answer = owner.get("/api/market_data", params={"symbol": "eur/usd", "timeframe": "1h", "limit": 500}).json()
+    stored = runtime.store.read("EURUSD", "1h").iloc[-500:]
+    assert (answer["symbol"], answer["timeframe"], len(answer["bars"])) == ("EURUSD", "1h", 500)
+    assert [bar["close"] for bar in answer["bars"]] == stored["close"].tolist()
+    assert answer["bars"][-1]["time"] == stored.index[-1].strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def test_an_analysis_has_its_parts(owner: httpx.Client):
+    found = owner.get("/api/analysis", params={"symbol": "EURUSD"}).json()
+    assert {
+        "symbol",
+        "current_price",
+        "amd_phase",
+        "ict_context",
+        "key_levels",
+        "recent_signals",
+        "trend",
+        "volatility",
+    } <= set(found)
+    assert set(found["ict_context"]) == {"killzone", "ote_zone", "score"}
+    assert set(found["key_levels"]) == {"resistance", "support"}
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/api/market_data", 422, "VALIDATION_ERROR"),
+        ("/api/market_data?symbol=EURUSD&limit=0", 422, "VALIDATION_ERROR"),
+        ("/api/market_data?symbol=EURUSD&limit=501", 422, "VALIDATION_ERROR"),
+        ("/api/market_data?symbol=EURUSD&limit=nan", 422, "VALIDATION_ERROR"),
+        (f"/api/market_data?symbol=EURUSD&limit={'9' * 5000}", 422, "VALIDATION_ERROR"),
+        ("/api/market_data?symbol=EURUSD&timeframe=2h", 422, "VALIDATION_ERROR"),
+        ("/api/market_data?symbol=%00", 422, "DATA_INVALID"),
+        ("/api/market_data?symbol=%ff%fe", 422, "DATA_INVALID"),
+        ("/api/market_data?symbol=", 422, "DATA_INVALID"),
+        ("/api/market_data?symbol=XAUUSD", 404, "NOT_FOUND"),
+        ("/api/market_data?symbol=EURUSD&timeframe=5m", 404, "NOT_FOUND"),
+        ("/api/v1/signals/latest/EURUSD", 404, "NOT_FOUND"),
+        ("/api/v1/signals/latest/EUR/USD", 404, "NOT_FOUND"),
+        ("/api/signal?symbol=EURUSD", 404, "NOT_FOUND"),
+        ("/nothing", 404, "NOT_FOUND"),
+        ("/docs/assets/../../../etc/passwd", 404, "NOT_FOUND"),
+        ("/docs/assets/%2e%2e/core.py", 404, "NOT_FOUND"),
+    ],
+)
+def test_a_wrong_question_is_told_why(owner: httpx.Client, path: str, status: int, code: str):
+    check_problem(owner.get(path), status, code)
+
+
+def test_messages_help(owner: httpx.Client):
+    assert "did you mean 'EURUSD'?" in owner.get("/api/market_data?symbol=EURUS").json()["message"]
+    assert "there is 1h" in owner.get("/api/market_data?symbol=EURUSD&timeframe=5m").json()["message"]
+    invalid = owner.get("/api/market_data?symbol=EURUSD&limit=0").json()
+    assert invalid["message"].startswith("`query.limit`: ")
+    assert invalid["details"]["problems"][0]["place"] == "query.limit"
+
+
+def test_a_wrong_method_names_itself(owner: httpx.Client):
+    answer = owner.delete("/api/signal")
+    problem = check_problem(answer, 405, "METHOD_NOT_ALLOWED")
+    assert problem["message"] == "/api/signal does not take DELETE"
+    assert answer.headers["allow"] == "GET"
+
+
+def test_a_batch_answers_each_symbol(owner: httpx.Client):
+    answer = owner.post("/api/v1/signals/batch", json=["EURUSD", "GBPUSD", "?", "EURUSD"]).json()
+    assert {symbol: entry["error"] for symbol, entry in answer["signals"].items()} == {
+        "EURUSD": "NOT_FOUND", "GBPUSD": "NOT_FOUND", "?": "DATA_INVALID",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("symbols", [[], ["EURUSD"] * 51, "EURUSD", {"a": 1}, [1], [None], None])
+def test_a_batch_must_be_a_list_of_up_to_fifty_names(owner: httpx.Client, symbols: object):
+    check_problem(owner.post("/api/v1/signals/batch", json=symbols), 422, "VALIDATION_ERROR")
+
+
+def test_every_answer_has_its_headers(owner: httpx.Client, stranger: httpx.Client):
+    for answer in (owner.get("/health"), owner.get("/nothing"), stranger.get("/nothing"), owner.get("/docs")):
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cache-control"] == "no-store"
+    assert owner.get("/health", headers={"X-Request-ID": "mine-1"}).headers["x-request-id"] == "mine-1"
+    assert owner.get("/health", headers={"X-Request-ID": "a b\tc"}).headers["x-request-id"] != "a b\tc"
+
+
+def test_the_api_page_needs_no_other_host(stranger: httpx.Client):
+    page = stranger.get(f"/docs?token={TOKEN}").text
+    assert re.findall(r"https?://[^\"']+", page) == []
+    for link in re.findall(r"(?:href|src)=\"([^\"]+)\"", page) + re.findall(r"url: '([^']+)'", page):
+        answer = stranger.get(link)
+        assert answer.status_code == 200, link
+        assert answer.content
+
+
+# --- nothing a caller sends makes a 5xx ---
+
+BAD_BODIES = {
+    "empty": b"",
+    "cut": b'["EURUSD"',
+    "not utf-8": b'["\xff\xfe"]',
+    "utf-16": '["EURUSD"]'.encode("utf-16"),
+    "nul": b'["\\u0000"]',
+    "lone surrogate": b'["\\ud800"]',
+    "nan": b"[NaN]",
+    "infinity": b"[Infinity, -Infinity]",
+    "huge number": b"[" + b"9" * 5000 + b"]",
+    "huge exponent": b"[1e999999]",
+    "deep": b"[" * 100_000,
+    "deep and closed": b"[" * 5000 + b"]" * 5000,
+    "surrogate key": b'{"\\ud800": 1}',
+    "bom": b'\xef\xbb\xbf["EURUSD"]',
+    "text": b"EURUSD",
+}
+
+
+@pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES.keys())
+def test_a_malformed_body_is_the_callers_fault(owner: httpx.Client, body: bytes):
+    answer = owner.post("/api/v1/signals/batch", content=body, headers=JSON)
+    assert 400 <= answer.status_code < 500 or answer.json()["signals"], answer.text
+    answer.json()
+
+
+def test_a_body_of_another_type_is_refused(owner: httpx.Client):
+    for kind in ("text/plain", "application/xml", "multipart/form-data; boundary=x", "", "application/json; charset=x"):
+        answer = owner.post("/api/v1/signals/batch", content=b"<a/>", headers={"Content-Type": kind})
+        assert answer.status_code in (400, 422), answer.text
+
+
+def test_a_body_too_large_is_refused_by_its_length_and_by_its_content(owner: httpx.Client):
+    large = b'["' + b"x" * MAX_BODY_BYTES + b'"]'
+    check_problem(owner.post("/api/v1/signals/batch", content=large, headers=JSON), 413, "CONTENT_TOO_LARGE")
+
+    def pieces() -> Iterator[bytes]:
+        yield from (large[i : i + 65536] for i in range(0, len(large), 65536))
+
+    check_problem(owner.post("/api/v1/signals/batch", content=pieces(), headers=JSON), 413, "CONTENT_TOO_LARGE")
+
+
+def test_a_strangers_body_is_not_read(address: str):
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        line.sendall(b"POST /api/v1/signals/batch HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+        assert line.recv(100).startswith(b"HTTP/1.1 401")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
+    path=st.sampled_from(["/api/market_data", "/api/v1/signals/batch", "/api/signal", "/docs", "/openapi.json"])
+    | st.text(max_size=20).map(lambda text: "/api/v1/signals/latest/" + text.replace("?", "").replace("#", "")),
+    query=st.dictionaries(st.sampled_from(["symbol", "timeframe", "limit", "x"]), st.text(max_size=20), max_size=3),
+    body=st.binary(max_size=200) | st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5
+    ).map(lambda value: json.dumps(value).encode()),
+)  # fmt: skip
+def test_no_request_makes_a_server_error(owner: httpx.Client, method: str, path: str, query: dict, body: bytes):
+    try:
+        request = owner.build_request(method, path, params=query, content=body, headers=JSON)
+    except (httpx.InvalidURL, UnicodeError):
+        return
+    answer = owner.send(request)
+    assert answer.status_code < 500, answer.text
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(line=st.binary(max_size=60))
+def test_noise_on_the_line_makes_no_server_error(address: str, line: bytes):
+    host, port = address.removeprefix("http://").split(":")
+    start = b"GET /api/signal?" + line.replace(b"\r", b"").replace(b"\n", b"") + b" HTTP/1.1\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(start + f"Host: x\r\nX-API-Key: {TOKEN}\r\nConnection: close\r\n\r\n".encode())
+        assert re.match(rb"HTTP/1.1 [24]\d\d|$", connection.recv(100))
+
+
+# --- limits, our own faults, the log ---
+
+
+def small_app() -> FastAPI:
+    """Return an application whose routes misbehave."""
+    app = create_app(public=["/open"])
+    read = [needs("read")]
+
+    def numbers() -> dict[str, float]:
+        return {"nan": float("nan"), "infinity": float("inf")}
+
+    def anything() -> Any:
+        return {"nan": float("nan")}
+
+    def broken() -> int:
+        raise RuntimeError("the password is swordfish")
+
+    def misset() -> int:
+        raise SettingsError("/etc/secret.ini [service] port: bad")
+
+    def lying() -> int:
+        return "no number"  # type: ignore[return-value]
+
+    for function in (numbers, anything, broken, misset, lying):
+        app.add_api_route(f"/{function.__name__}", function, dependencies=read)
+    app.add_api_route("/open", lambda: 1)
+    return app
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[tuple[httpx.Client, Runtime]]:
+    runtime = make_runtime(tmp_path, requests_per_minute=20)
+    with running(small_app(), runtime) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client, runtime
+
+
+def test_our_own_fault_shows_nothing_of_the_inside(
+    small: tuple[httpx.Client, Runtime], capsys: pytest.CaptureFixture[str]
+):
+    client, _ = small
+    configure_logging("ERROR")
+    for path in ("/broken", "/misset", "/lying"):
+        answer = client.get(path, headers={"X-API-Key": TOKEN, "X-Request-ID": f"fault{path[1:]}"})
+        problem = check_problem(answer, 500, "INTERNAL_ERROR")
+        assert "swordfish" not in answer.text and "secret.ini" not in answer.text
+        assert problem["details"] == {}
+        assert answer.headers["x-request-id"] == f"fault{path[1:]}"
+
+
+def test_floats_that_are_no_numbers_are_null(small: tuple[httpx.Client, Runtime]):
+    client, _ = small
+    headers = {"X-API-Key": TOKEN}
+    assert json.loads(client.get("/numbers", headers=headers).text) == {"nan": None, "infinity": None}
+    assert json.loads(client.get("/anything", headers=headers).text, parse_constant=pytest.fail) == {"nan": None}
+
+
+def test_who_asks_too_often_is_told_when_to_come_back(small: tuple[httpx.Client, Runtime]):
+    client, runtime = small
+    keys = [create_api_key(runtime.engine, name, "ana", "free", ["read"], runtime.clock) for name in ("a", "b")]
+    answers = [client.get("/numbers", headers={"X-API-Key": keys[0]}) for _ in range(22)]
+    assert [answer.status_code for answer in answers] == [200] * 20 + [429] * 2
+    problem = check_problem(answers[-1], 429, "RATE_LIMITED")
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+    assert problem["details"] == {"retry_after_s": int(answers[-1].headers["retry-after"])}
+    assert client.get("/numbers", headers={"X-API-Key": keys[1]}).status_code == 200
+
+
+def test_strangers_are_counted_by_address_and_callers_are_not_held_up_by_them(small: tuple[httpx.Client, Runtime]):
+    client, _ = small
+    guesses = [client.get("/numbers", headers={"X-API-Key": f"guess {n}"}).status_code for n in range(22)]
+    assert guesses == [401] * 20 + [429] * 2
+    assert client.get("/open").status_code == 429
+    assert client.get("/numbers", headers={"X-API-Key": TOKEN}).status_code == 200
+
+
+def test_a_websocket_without_a_key_is_not_opened(small: tuple[httpx.Client, Runtime]):
+    client, _ = small
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "a" * 22 + "==",
+    }
+    assert client.get("/ws/signals", headers=upgrade).status_code == 403
+
+
+def test_the_caller_reaches_the_route(tmp_path: Path):
+    from fastapi import Request
+
+    app, seen = create_app(), []
+
+    def look(request: Request) -> int:
+        seen.append(request.state.caller)
+        return 1
+
+    app.add_api_route("/look", look, dependencies=[needs("trade")])
+    runtime = make_runtime(tmp_path)
+    with running(app, runtime) as url:
+        key = create_api_key(runtime.engine, "k", "ana", "pro", ["trade"], runtime.clock)
+        assert httpx.get(f"{url}/look", headers={"X-API-Key": key}).status_code == 200
+    assert seen == [Caller("key:1", "ana", "pro", frozenset({"trade"}))]
+
+
+# --- starting and stopping ---
+
+SERVE = """
+import sys
+from orbiquant.core import configure_logging
+from orbiquant.service.web import serve
+configure_logging("INFO")
+serve(port=0, announce=lambda url: print(url, flush=True))
+"""
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a process that works in a folder."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ORBIQUANT_")}
+    return kept | {"ORBIQUANT_HOME": str(folder), "PYTHONWARNINGS": "error::ResourceWarning"}
+
+
+def test_a_started_service_prints_its_address_logs_no_secret_and_ends_on_ctrl_c(tmp_path: Path):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", SERVE], **pipes) as process:
+        url = process.stdout.readline().strip()
+        form = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/docs\?token=([\w-]{43})", url)
+        assert form, url + process.stderr.read()
+        assert httpx.get(url, timeout=30).status_code == 200
+        assert httpx.get(f"{form[1]}/docs?token=wrong", timeout=30).status_code == 401
+        assert httpx.get(f"{form[1]}/health%0AFORGED", params={"token": form[2]}, timeout=30).status_code == 404
+        process.send_signal(signal.SIGINT)
+        out, log = process.communicate(timeout=30)
+    assert process.returncode == 0, log
+    assert (out, form[2] in log) == ("", False)
+    assert len([line for line in log.splitlines() if " request " in line]) == 3
+    assert "path=/docs" in log and "status=401" in log
+    assert not any(line.startswith("FORGED") for line in log.splitlines())
+
+
+def test_without_a_key_nobody_else_is_served(tmp_path: Path):
+    runtime = make_runtime(tmp_path)
+    with using(runtime):
+        for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
+            with pytest.raises(SettingsError, match="there is no API key yet"):
+                serve(host, 0)
+        key = create_api_key(runtime.engine, "gone", "ana", "free", ["read"], runtime.clock)
+        revoke_api_key(runtime.engine, key[3:11], runtime.clock)
+        with pytest.raises(SettingsError, match="there is no API key yet"):
+            serve("0.0.0.0", 0)
+    runtime.engine.dispose()
+
+
+def test_a_port_in_use_is_a_clear_error(tmp_path: Path):
+    runtime = make_runtime(tmp_path)
+    with using(runtime), listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
+            serve("127.0.0.1", port)
+    runtime.engine.dispose()
+
+
+def test_an_unset_service_is_not_open(tmp_path: Path):
+    runtime = make_runtime(tmp_path)
+    with running(create_app(), runtime, token=None) as url:
+        assert httpx.get(f"{url}/docs?token=None").status_code == 401
+        assert httpx.get(f"{url}/docs?token=").status_code == 401
+
+
+def test_importing_the_service_loads_nothing_heavy():
+    code = "import sys, orbiquant.app; print(*{m.split('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) & HEAVY == set()
