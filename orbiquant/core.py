@@ -419,7 +419,7 @@ class Settings(BaseSettings):
 
     def path(
         self,
-        setting: Path,  # a path out of the settings
+        setting: Path | str,  # a path out of the settings
     ) -> Path:
         "Return `setting` as an absolute path, counted from the workspace."
         return (workspace() / setting).resolve()

@@ -1,0 +1,62 @@
+# Two commands for everyone: `make demo` and `make test`. Each builds .venv by itself when it has to.
+PYTHON  ?= $(shell command -v python3.11 || command -v python3)
+BIN     := .venv/bin
+READY   := .venv/.installed
+ASSETS  := orbiquant/assets
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lab bench lint generate hooks lock wheel clean
+
+help:  ## show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and "OrbiQuant needs Python 3.11 or newer, found " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## real bars to a report and a served signal, in three minutes
+	$(BIN)/orbiquant demo
+
+test: $(READY) lint  ## regenerate and compare, run every notebook, run tests/
+	$(BIN)/nbdev-test --n-workers 2
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check nbs reports tests
+	$(BIN)/mypy
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=nbs
+
+bench: $(READY)  ## figures to reports/benchmarks/
+	$(BIN)/python -m tests.benchmarks.bench_line
+
+generate: $(READY)  ## everything that is generated: modules, packaged files, README, app, OpenAPI
+	$(BIN)/nbdev-export
+	mkdir -p $(ASSETS)/reports
+	cp settings.ini data/instruments.csv $(ASSETS)/
+	cp reports/*.ipynb $(ASSETS)/reports/
+	$(BIN)/orbiquant service build
+	$(BIN)/jupyter nbconvert --log-level=WARN --to markdown nbs/index.ipynb --output-dir . --output README \
+		--RegexRemovePreprocessor.patterns='^#\| *hide'
+
+hooks: $(READY)  ## git hooks and merge driver for notebooks
+	$(BIN)/nbdev-install-hooks
+
+lock: $(READY)  ## write constraints.txt from what is installed
+	{ echo "# Exact versions of everything 'make' installs; torch serves the 'deep' extra."; \
+	  $(BIN)/python -m pip freeze --exclude-editable --exclude torch | grep -v ' @ '; echo "torch==2.13.0"; } > constraints.new
+	mv constraints.new constraints.txt
+
+wheel: generate  ## dist/*.whl
+	$(BIN)/python -m build --wheel
+
+clean:  ## forget what was built
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
