@@ -1,0 +1,138 @@
+"""The desk's own work: which series is meant, how its last bars are read, and what is kept between requests."""
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from orbiquant.core import FixedClock, NotFoundError, load_settings
+from orbiquant.desk import WireSignal, check_component, find_series, memory_of, recent_bars
+from orbiquant.domain import Bars, Signal, Timeframe
+from orbiquant.market.synthetic import synthetic_market
+from orbiquant.runtime import Runtime
+
+NOON = datetime(2025, 6, 2, 12, tzinfo=UTC)
+KEY = ("EURUSD", "1h")
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Runtime:
+    loaded = load_settings()
+    places = {
+        "store_uri": f"{tmp_path}/store",
+        "models_dir": tmp_path / "models",
+        "database_url": f"sqlite:///{tmp_path}/o.db",
+    }
+    update = {
+        "workspace": loaded.workspace.model_copy(update=places),
+        "service": loaded.service.model_copy(update={"signal_cache_s": 60}),
+    }
+    return Runtime(loaded.model_copy(update=update), FixedClock(NOON))
+
+
+def gappy(rows: int) -> Bars:
+    """Return bars that thin out at the end, so that no density says how far to read back."""
+    bars = synthetic_market(rows, "1h", seed=3).bars
+    return pd.concat([bars.iloc[: rows // 2], bars.iloc[rows // 2 :: 40]])
+
+
+@pytest.mark.parametrize("count", [1, 7, 60, 200, 300, 5000])
+def test_the_last_bars_are_the_last_bars_whatever_the_gaps(runtime: Runtime, count: int):
+    bars = gappy(500)
+    runtime.store.upsert("EURUSD", "1h", bars)
+    series = find_series(runtime, "EURUSD", None)
+    pd.testing.assert_frame_equal(recent_bars(runtime, series, count), bars.iloc[-count:], check_freq=False)
+
+
+def test_a_single_bar_is_a_series(runtime: Runtime):
+    runtime.store.upsert("EURUSD", "1h", gappy(500).iloc[:1])
+    assert len(recent_bars(runtime, find_series(runtime, "EURUSD", None), 10)) == 1
+
+
+def test_a_timeframe_left_out_is_1h_or_one_with_a_model(runtime: Runtime, tmp_path: Path):
+    bars = synthetic_market(50, "1h", seed=3).bars
+    for symbol, timeframe in (("EURUSD", "1h"), ("EURUSD", "4h"), ("GBPUSD", "1d"), ("GBPUSD", "4h")):
+        step = Timeframe(timeframe).delta
+        runtime.store.upsert(
+            symbol, timeframe, bars.set_axis(pd.date_range("2025-06-02", periods=50, freq=step, tz="UTC", name="time"))
+        )
+    assert find_series(runtime, "EURUSD", None)["timeframe"] == "1h"
+    assert find_series(runtime, "gbp/usd", None)["timeframe"] == "4h"
+    (tmp_path / "models" / "EURUSD_4h" / "20250602T120000000000Z-0123abcd").mkdir(parents=True)
+    assert find_series(runtime, "EURUSD", None)["timeframe"] == "4h"
+    assert find_series(runtime, "EURUSD", Timeframe.H1)["timeframe"] == "1h"
+    with pytest.raises(NotFoundError, match=r"no EURUSD 5m \(there is 1h, 4h\)"):
+        find_series(runtime, "EURUSD", Timeframe.M5)
+
+
+def test_an_empty_store_says_so(runtime: Runtime):
+    with pytest.raises(NotFoundError, match="the store is empty"):
+        find_series(runtime, "EURUSD", None)
+
+
+def test_what_is_kept_ends_with_a_bar_a_model_or_its_time(runtime: Runtime):
+    memory, made = memory_of(runtime), []
+
+    def ask(last: str, version: str) -> int:
+        return memory.recall(KEY, (pd.Timestamp(last, tz="UTC"), version), lambda: made.append(1) or len(made))
+
+    assert [ask("2025-01-01", "a"), ask("2025-01-01", "a")] == [1, 1]
+    assert [ask("2025-01-02", "a"), ask("2025-01-02", "a")] == [2, 2]
+    assert [ask("2025-01-02", "b"), ask("2025-01-02", "b")] == [3, 3]
+    runtime.clock.advance(timedelta(seconds=59))
+    assert ask("2025-01-02", "b") == 3
+    runtime.clock.advance(timedelta(seconds=1))
+    assert ask("2025-01-02", "b") == 4
+
+
+def test_a_failure_is_not_kept(runtime: Runtime):
+    memory, origin = memory_of(runtime), (pd.Timestamp("2025-01-01", tz="UTC"), "a")
+    with pytest.raises(ZeroDivisionError):
+        memory.recall(KEY, origin, lambda: 1 // 0)
+    assert memory.recall(KEY, origin, lambda: 7) == 7
+
+
+def test_many_who_ask_at_once_cost_one_computation(runtime: Runtime):
+    memory, origin, made, seen = memory_of(runtime), (pd.Timestamp("2025-01-01", tz="UTC"), "a"), [], []
+
+    def make() -> int:
+        time.sleep(0.05)
+        made.append(1)
+        return len(made)
+
+    crowd = [threading.Thread(target=lambda: seen.append(memory.recall(KEY, origin, make))) for _ in range(8)]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join()
+    assert (made, seen) == ([1], [1] * 8)
+
+
+def test_the_list_of_series_follows_the_store(runtime: Runtime):
+    bars = synthetic_market(50, "1h", seed=3).bars
+    runtime.store.upsert("EURUSD", "1h", bars.iloc[:40])
+    memory = memory_of(runtime)
+    first = memory.series()
+    assert memory.series() is first
+    runtime.store.upsert("EURUSD", "1h", bars)
+    assert memory.series()[0]["rows"] == 50
+
+
+def test_a_signal_speaks_both_vocabularies():
+    plain = {
+        "symbol": "EURUSD", "timeframe": "1h", "time": NOON, "action": "SHORT", "confidence": 0.7, "entry_price": 1.1,
+        "stop_loss": 1.2, "take_profit": 0.9, "risk_reward": 2.0, "amd_phase": "distribution", "horizon": "24h",
+        "reasoning": [], "features": [], "model_version": "v",
+    }  # fmt: skip
+    sent = WireSignal.of(Signal.model_validate(plain)).model_dump(mode="json")
+    assert (sent["action"], sent["action_side"]) == ("SHORT", "sell")
+    assert WireSignal.of(Signal.model_validate(plain | {"action": "HOLD"})).action_side == "hold"
+    assert set(Signal.model_fields) | {"action_side"} == set(sent)
+
+
+def test_a_component_that_fails_is_an_error_and_not_a_crash():
+    assert [check_component("x", lambda: True), check_component("x", lambda: False)] == ["ok", "empty"]
+    assert check_component("x", lambda: bool(1 // 0)) == "error"
