@@ -130,6 +130,9 @@ def test_a_run_leaves_notebook_page_and_result(runs: Runs, home: Path):
     executed = nbformat.read(run.notebook, as_version=4)
     nbformat.validate(executed)
     assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
+    assert (
+        "Fatal" not in (log := (run.folder / "worker.log").read_text()) and "Traceback" not in log and "TCP" not in log
+    )
 
 
 def test_progress_names_the_heading_and_ends_complete(runs: Runs):
@@ -233,10 +236,11 @@ CALLER = (
 )
 
 
-def wait_for(path: Path, within_s: float = 60) -> None:
-    """Wait until a file has content."""
+def wait_for(path: Path, process: "subprocess.Popen[bytes]", within_s: float = 60) -> None:
+    """Wait until a process has written a file."""
     end = time.monotonic() + within_s
-    while not (path.exists() and path.read_text()) and time.monotonic() < end:
+    while not (path.exists() and path.read_text()):
+        assert process.poll() is None and time.monotonic() < end, "the report never got to its slow cell"
         time.sleep(0.05)
 
 
@@ -244,7 +248,7 @@ def test_a_caller_that_is_ended_leaves_a_readable_run_and_no_process(home: Path)
     ends = {"KILL": (signal.SIGKILL, "interrupted", ""), "INT": (signal.SIGINT, "failed", "KeyboardInterrupt")}
     callers = {name: subprocess.Popen([sys.executable, "-c", CALLER, name], stderr=subprocess.DEVNULL) for name in ends}
     for name, (sent, status, error) in ends.items():
-        wait_for(home / f"slow-{name}.pid")
+        wait_for(home / f"slow-{name}.pid", callers[name])
         (run,) = [run for run in list_runs() if run.parameters.get("symbol") == name]
         family = psutil.Process(callers[name].pid).children(recursive=True)
         assert run.status == "running" and len(family) >= 2
@@ -254,6 +258,7 @@ def test_a_caller_that_is_ended_leaves_a_readable_run_and_no_process(home: Path)
         after = read_run(run.id)
         assert (after.status, after.error.type if after.error else "") == (status, error)
         assert after.html.exists() == (status == "failed")
+        assert not after.error or after.error.heading == "Look"
 
 
 def test_torn_folders_are_listed_as_interrupted(home: Path, tmp_path: Path):

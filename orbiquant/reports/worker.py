@@ -9,6 +9,7 @@ __all__ = ['hold_lifeline', 'take_stdout', 'Place', 'execute', 'main']
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,15 +22,18 @@ from .result import Failure, ReportRun
 from .run import conclude
 
 # %% ../../nbs/81_reports.worker.ipynb #d041db99
-def hold_lifeline() -> None:
+def hold_lifeline(
+    sockets: Path,  # the kernel's folder, which goes too
+) -> None:
     "End this process and its kernel as soon as standard input closes."
 
     def wait() -> None:
         import psutil
 
-        sys.stdin.buffer.read()
+        os.read(0, 1)
         for member in psutil.Process().children(recursive=True):
             member.kill()
+        shutil.rmtree(sockets, ignore_errors=True)
         os._exit(3)
 
     Thread(target=wait, daemon=True).start()
@@ -84,6 +88,7 @@ class Place:
 def execute(
     run: ReportRun,  # its notebook in place; the current folder is its folder
     home: Path,  # folder the kernel starts in
+    sockets: Path,  # folder for the kernel's sockets
     place: Place,  # told of every cell
 ) -> None:
     "Execute a run's notebook with papermill, which saves it after every cell."
@@ -91,6 +96,7 @@ def execute(
     import papermill
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import Engine, papermill_engines
+    from traitlets.config import Config
 
     class ReportEngine(Engine):
         "papermill's own engine, telling where it is."
@@ -102,6 +108,9 @@ def execute(
                 nb_man,
                 kernel_name=kernel_name,
                 startup_timeout=120,
+                config=Config(
+                    {"ConnectionFileMixin": {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}}
+                ),
                 resources={"metadata": {"path": str(home)}},
                 on_cell_execute=lambda cell, cell_index: place.arrive(nb_man.nb.cells, cell_index),
             )
@@ -122,14 +131,15 @@ def execute(
 def main(
     folder: Path,  # of the run
     home: Path,  # workspace
+    sockets: Path,  # folder for the kernel's sockets
 ) -> None:
     "Execute, describe and close one run."
-    hold_lifeline()
+    hold_lifeline(sockets)
     channel = take_stdout()
     place = Place(lambda at: print(json.dumps(at), file=channel))
     run = ReportRun.model_validate(from_json((folder / "run.json").read_bytes()) | {"folder": folder})
     try:
-        execute(run, home, place)
+        execute(run, home, sockets, place)
     except Exception as error:
         conclude(run, "failed", place.failure(error))
     else:
@@ -137,4 +147,4 @@ def main(
 
 # %% ../../nbs/81_reports.worker.ipynb #2a02a177
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))
