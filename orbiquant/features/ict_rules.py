@@ -210,16 +210,14 @@ def find_inducements(
     side: Side,  # who gains from it
     sweeps: Events,  # sweeps of its minor swings
     structure: Structure,  # trend and dealing range
-    swings: Events,  # its major swings, which are no inducement once they are known
-    width: int,  # bars until a major swing is known
+    swings: Events,  # its major swings, which are no inducement; a swing is known before it can be swept
 ) -> Events:
     "Return the minor sweeps that happened inside a leg whose origin held."
     origin = structure.bottom if side.sign > 0 else structure.top
     inside = (structure.trend[sweeps.known] == side.sign) & (origin[sweeps.known] < sweeps.origin)
-    is_swing = np.zeros(len(side.low), dtype=np.bool_)
-    is_swing[swings.event] = True
-    major = is_swing[sweeps.origin] & (sweeps.origin + width <= sweeps.known)
-    return Events(*(values[inside & ~major] for values in sweeps))
+    major = np.zeros(len(side.low), dtype=np.bool_)
+    major[swings.event] = True
+    return Events(*(values[inside & ~major[sweeps.origin]] for values in sweeps))
 
 # %% ../../nbs/22_features.ict_rules.ipynb #23f8fcfe
 class Reading(NamedTuple):
@@ -275,7 +273,7 @@ def read_side(
         "choch": find_breaks(side, structure, 2),
         "displacement": Events(moved, moved, moved, side.close[moved], side.open[moved]),
         "sweep": find_sweeps(side, zones["swing"], config.sweep_bars),
-        "inducement": find_inducements(side, minor_sweeps, structure, swings, config.swing_bars),
+        "inducement": find_inducements(side, minor_sweeps, structure, swings),
     }
     return Reading(side, zones, moments)
 
