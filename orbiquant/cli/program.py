@@ -86,7 +86,8 @@ app.add_typer(data.commands, name="data")
 app.add_typer(research.models, name="models")
 app.add_typer(serving.reports, name="report")
 app.add_typer(serving.service, name="service")
-app.command()(serving.serve)
+for command in (research.demo, research.train, research.backtest, serving.serve):
+    app.command()(command)
 
 
 def main(
