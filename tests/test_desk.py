@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from orbiquant.core import FixedClock, NotFoundError, load_settings
-from orbiquant.desk import WireSignal, check_component, find_series, memory_of, recent_bars
+from orbiquant.desk import WireSignal, check_component, choose_series, memory_of
 from orbiquant.domain import Bars, Signal, Timeframe
 from orbiquant.market.synthetic import synthetic_market
+from orbiquant.research import recent_bars
 from orbiquant.runtime import Runtime
 
 NOON = datetime(2025, 6, 2, 12, tzinfo=UTC)
@@ -43,13 +44,13 @@ def gappy(rows: int) -> Bars:
 def test_the_last_bars_are_the_last_bars_whatever_the_gaps(runtime: Runtime, count: int):
     bars = gappy(500)
     runtime.store.upsert("EURUSD", "1h", bars)
-    series = find_series(runtime, "EURUSD", None)
+    series = choose_series(runtime, "EURUSD", None)
     pd.testing.assert_frame_equal(recent_bars(runtime, series, count), bars.iloc[-count:], check_freq=False)
 
 
 def test_a_single_bar_is_a_series(runtime: Runtime):
     runtime.store.upsert("EURUSD", "1h", gappy(500).iloc[:1])
-    assert len(recent_bars(runtime, find_series(runtime, "EURUSD", None), 10)) == 1
+    assert len(recent_bars(runtime, choose_series(runtime, "EURUSD", None), 10)) == 1
 
 
 def test_a_timeframe_left_out_is_1h_or_one_with_a_model(runtime: Runtime, tmp_path: Path):
@@ -59,18 +60,18 @@ def test_a_timeframe_left_out_is_1h_or_one_with_a_model(runtime: Runtime, tmp_pa
         runtime.store.upsert(
             symbol, timeframe, bars.set_axis(pd.date_range("2025-06-02", periods=50, freq=step, tz="UTC", name="time"))
         )
-    assert find_series(runtime, "EURUSD", None)["timeframe"] == "1h"
-    assert find_series(runtime, "gbp/usd", None)["timeframe"] == "4h"
+    assert choose_series(runtime, "EURUSD", None)["timeframe"] == "1h"
+    assert choose_series(runtime, "gbp/usd", None)["timeframe"] == "4h"
     (tmp_path / "models" / "EURUSD_4h" / "20250602T120000000000Z-0123abcd").mkdir(parents=True)
-    assert find_series(runtime, "EURUSD", None)["timeframe"] == "4h"
-    assert find_series(runtime, "EURUSD", Timeframe.H1)["timeframe"] == "1h"
+    assert choose_series(runtime, "EURUSD", None)["timeframe"] == "4h"
+    assert choose_series(runtime, "EURUSD", Timeframe.H1)["timeframe"] == "1h"
     with pytest.raises(NotFoundError, match=r"no EURUSD 5m \(there is 1h, 4h\)"):
-        find_series(runtime, "EURUSD", Timeframe.M5)
+        choose_series(runtime, "EURUSD", Timeframe.M5)
 
 
 def test_an_empty_store_says_so(runtime: Runtime):
     with pytest.raises(NotFoundError, match="the store is empty"):
-        find_series(runtime, "EURUSD", None)
+        choose_series(runtime, "EURUSD", None)
 
 
 def test_what_is_kept_ends_with_a_bar_a_model_or_its_time(runtime: Runtime):

@@ -1,0 +1,79 @@
+"""Signals over real HTTP from a model that was really trained, on bars that really grow."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import httpx
+import pandas as pd
+import pytest
+from test_service_http import TOKEN, make_runtime, running
+
+from orbiquant.core import configure_logging
+from orbiquant.domain import Signal
+from orbiquant.market.synthetic import synthetic_market
+from orbiquant.research import ResearchSpec, Stopwatch, prepare, train
+from orbiquant.runtime import Runtime
+
+BARS = synthetic_market(2500, "1h", seed=7).bars
+HELD_BACK = 5
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    configure_logging("ERROR")
+    made = make_runtime(tmp_path_factory.mktemp("signals"), requests_per_minute=1_000_000)
+    made.store.upsert("EURUSD", "1h", BARS.iloc[:-HELD_BACK])
+    spec = ResearchSpec.from_settings(made.settings, "EURUSD", "1h", folds=1, rounds=5)
+    train(made, prepare(made, spec, Stopwatch()), spec, Stopwatch())
+    return made
+
+
+@pytest.fixture(scope="module")
+def client(runtime: Runtime) -> Iterator[httpx.Client]:
+    from orbiquant.app import app
+
+    with (
+        running(app, runtime) as url,
+        httpx.Client(base_url=url, timeout=60, headers={"X-API-Key": TOKEN}) as opened,
+    ):
+        yield opened
+
+
+def test_one_signal_has_one_answer_on_every_path(client: httpx.Client, runtime: Runtime):
+    flat = client.get("/api/signal", params={"symbol": "eur/usd"}).json()
+    assert client.get("/api/v1/signals/latest/EURUSD").json() == {"signal": flat}
+    assert client.get("/api/v1/signals/latest/EUR/USD?timeframe=1h").json() == {"signal": flat}
+    batch = client.post("/api/v1/signals/batch", json=["EURUSD", "XAUUSD"]).json()["signals"]
+    assert batch["EURUSD"] == flat
+    assert batch["XAUUSD"]["error"] == "NOT_FOUND"
+    assert client.get("/api/analysis?symbol=EURUSD").json()["recent_signals"] == [flat]
+    side = {"LONG": "buy", "SHORT": "sell", "HOLD": "hold"}[flat.pop("action")]
+    assert flat.pop("action_side") == side
+    assert set(flat) == set(Signal.model_fields) - {"action"}
+    assert flat["model_version"] == runtime.registry.list("EURUSD", "1h")[0].version
+    assert pd.Timestamp(flat["time"]) == BARS.index[-HELD_BACK - 1]
+    assert flat["features"] and flat["reasoning"]
+
+
+def test_a_new_bar_is_a_new_signal(client: httpx.Client, runtime: Runtime):
+    before = client.get("/api/signal?symbol=EURUSD").json()
+    runtime.store.upsert("EURUSD", "1h", BARS.iloc[: 1 - HELD_BACK])
+    after = client.get("/api/signal?symbol=EURUSD").json()
+    assert pd.Timestamp(after["time"]) - pd.Timestamp(before["time"]) == timedelta(hours=1)
+    assert after["entry_price"] == pytest.approx(BARS["close"].iloc[-HELD_BACK], abs=1e-5)
+
+
+def test_health_counts_the_model(client: httpx.Client):
+    assert client.get("/health").json()["components"]["models"] == "ok"
+
+
+def test_a_damaged_model_is_no_server_error_and_no_wrong_signal(client: httpx.Client, runtime: Runtime):
+    version = runtime.registry.versions("EURUSD_1h")[-1]
+    file = runtime.registry.root / "EURUSD_1h" / version / "tpsl.json"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-10])
+    runtime.store.upsert("EURUSD", "1h", BARS.iloc[: 2 - HELD_BACK])
+    answer = client.get("/api/signal?symbol=EURUSD")
+    file.write_bytes(whole)
+    assert (answer.status_code, answer.json()["error"]) == (503, "MODEL_ERROR")
+    assert client.get("/api/signal?symbol=EURUSD").status_code == 200
