@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..core import DataError
 from ..domain import Bars
-from .ict_kernels import Ints, bars_since, count_open, latest_known, level_distance
+from .ict_kernels import Ints, bars_since, count_open, latest_known, level_distance, place_in_range
 from .ict_rules import IctConfig, Market, Reading, first_touches, read_market
 from .indicators import Floats, ratio
 from .sessions import NO_SESSION, SESSIONS, killzones
@@ -65,7 +65,7 @@ def event_columns(
         "known_time": events.known,
         "price_low": prices[0],
         "price_high": prices[1],
-        "mitigated_time": never if zones is None else first_touches(reading.side, zones, max_age),
+        "mitigated_time": never if zones is None else first_touches(reading.side, events, max_age),
         "ended_time": never if zones is None else zones.ended,
     }
 
@@ -133,15 +133,13 @@ def range_features(
 ) -> dict[str, Floats]:
     "Return where the close lies in the dealing range."
     structure, side = market.structure, market.buyers.side
-    trend, exists = structure.trend, structure.top >= 0
-    high, low = side.high[structure.top], side.low[structure.bottom]
-    premium = np.where(exists, ratio(side.close - low, high - low, undefined=0.5), 0.5)
-    retracement = np.select([trend > 0, trend < 0], [1 - premium, premium], 0.0)
+    premium, height = place_in_range(side.high, side.low, side.close, structure.top, structure.bottom)
+    retracement = np.select([structure.trend > 0, structure.trend < 0], [1 - premium, premium], 0.0)
     return {
         "premium": premium,
         "retracement": retracement,
         "in_ote": ((retracement >= config.ote_low) & (retracement <= config.ote_high)).astype("float64"),
-        "range_height": np.where(exists | np.isnan(market.unit), ratio(high - low, market.unit), 0.0),
+        "range_height": ratio(height, market.unit),
     }
 
 

@@ -112,11 +112,11 @@ def watch_zones(
 
 def first_touches(
     side: Side,  # whose zones
-    zones: Zones,  # of one kind
+    events: Events,  # its zones
     max_age: int,  # bars each is watched
 ) -> Ints:
     "Return the first later bar that reaches each zone's near edge, `rows` when none did."
-    return watch_levels(side.low, zones.events.near, zones.events.known, max_age)[0]
+    return watch_levels(side.low, events.near, events.known, max_age)[0]
 
 # %% ../../nbs/22_features.ict_rules.ipynb #b3445687
 def find_swings(
