@@ -516,7 +516,7 @@ def get_logger(
     name: str,  # the module that speaks
 ) -> Any:
     "Return a logger bound to `name`: `log.info('event', key=value)`."
-    return structlog.get_logger().bind(module=name)
+    return structlog.get_logger(module=name)
 
 # %% ../nbs/00_core.ipynb #5d644490
 F = TypeVar("F", bound=Callable[..., Any])

@@ -255,7 +255,7 @@ def judge(
         return Verdict(tone="warn", headline="No verdict", detail=f"{count} out-of-sample trades say nothing.")
     mean, error = summary["expectancy_r"], summary["standard_error_r"]
     detail = (
-        f"{count} out-of-sample trades won {mean:+.3f} ± {error:.3f} R each after costs ({summary['total_r']:+.1f} R)."
+        f"{count} out-of-sample trades made {mean:+.3f} ± {error:.3f} R each after costs ({summary['total_r']:+.1f} R)."
     )
     if count < FEW_TRADES:
         return Verdict(tone="warn", headline=f"Too few trades to judge (under {FEW_TRADES})", detail=detail)
@@ -281,7 +281,7 @@ def warnings_of(
         found.append(f"Costs: {summary['cost_r']:.2f} R a trade go to fees, spread and slippage.")
     if (worse := int((skill < 0).sum())) > 0:
         found.append(f"Models: {worse} of {len(skill)} skill figures are below their best baseline.")
-    if failed := int((stored.folds["status"] != "ok").sum()):
+    if failed := int((stored.folds["error"] != "").sum()):
         found.append(f"Folds: {failed} of {len(stored.folds)} failed; their reasons stand in the fold table.")
     if (prepared.bars["volume"] == 0).all():
         found.append("Volume: this feed has none; volume features are 0.")

@@ -23,7 +23,9 @@ LAYERS = {
     "signals": 4,
     "backtest": 5, "trading": 5,
     "runtime": 6, "research": 6,
-    "desk": 7, "service": 7, "reports": 7, "copilot": 7, "cli": 7, "demo": 7, "app": 8,
+    "desk": 7, "service": 7, "reports": 7, "copilot": 7,
+    "app": 8,
+    "demo": 9, "cli": 9,
 }  # fmt: skip
 SIBLINGS = [{"market", "llm"}, {"backtest", "trading"}]
 HEAVY = {"vectorbt", "torch", "transformers", "xgboost", "ccxt", "sklearn"}
