@@ -56,13 +56,14 @@ class ResearchSpec(Value):
         **overrides: Any,  # fields to set; None keeps the setting
     ) -> Self:
         "Return the spec that the settings describe, with `overrides` on top."
-        models = settings.models
+        models, instrument = settings.models, find_instrument(symbol)
+        fee, slippage, spread = getattr(settings.costs, instrument.asset_class)
         given = {name: value for name, value in overrides.items() if value is not None}
         values = {
-            "symbol": symbol, "timeframe": Timeframe.parse(timeframe), "horizon_bars": models.horizon_bars,
+            "symbol": instrument.symbol, "timeframe": Timeframe.parse(timeframe), "horizon_bars": models.horizon_bars,
             "stop_atr": models.stop_atr, "risk_reward": models.risk_reward, "folds": models.folds,
             "rounds": models.rounds, "seed": models.seed, "policy": settings.signals.policy,
-            "costs": Costs(**settings.costs.model_dump()), **settings.risk.model_dump(),
+            "costs": Costs(fee_bps=fee, slippage_bps=slippage, spread_bps=spread), **settings.risk.model_dump(),
         }  # fmt: skip
         return cls.model_validate(values | given)
 
