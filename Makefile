@@ -44,8 +44,11 @@ generate: $(READY)  ## everything that is generated: modules, packaged files, RE
 	cp settings.ini data/instruments.csv $(ASSETS)/
 	cp reports/*.ipynb $(ASSETS)/reports/
 	$(BIN)/orbiquant service build
-	$(BIN)/jupyter nbconvert --log-level=WARN --to markdown nbs/index.ipynb --output-dir . --output README \
-		--RegexRemovePreprocessor.patterns='^#\| *hide'
+	$(BIN)/jupyter nbconvert --log-level=WARN --to markdown nbs/index.ipynb --stdout \
+		--RegexRemovePreprocessor.patterns='^#\| *hide' \
+		--NbConvertBase.display_data_priority='["text/markdown", "text/plain"]' \
+		| awk '/^```/ { if (!inside && $$0 == "```") $$0 = "```python"; inside = !inside } 1' | cat -s > README.new
+	mv README.new README.md
 
 hooks: $(READY)  ## git hooks and merge driver for notebooks
 	$(BIN)/nbdev-install-hooks
