@@ -816,6 +816,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'orbiquant/models/baselines.py'),
                                             'orbiquant.models.baselines.read_columns': ( 'models.baselines.html#read_columns',
                                                                                          'orbiquant/models/baselines.py'),
+                                            'orbiquant.models.baselines.ridge': ( 'models.baselines.html#ridge',
+                                                                                  'orbiquant/models/baselines.py'),
                                             'orbiquant.models.baselines.scaled_forecast': ( 'models.baselines.html#scaled_forecast',
                                                                                             'orbiquant/models/baselines.py'),
                                             'orbiquant.models.baselines.volatility_inputs': ( 'models.baselines.html#volatility_inputs',

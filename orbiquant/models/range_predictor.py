@@ -8,10 +8,11 @@ __all__ = ['RangePredictor']
 # %% ../../nbs/32_models.range_predictor.ipynb #bd4be7d7
 import json
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..core import ModelError
 from orbiquant.models.baselines import (
@@ -19,10 +20,23 @@ from orbiquant.models.baselines import (
     HarRange,
     check_quantiles,
     complete_rows,
+    pinball_loss,
     quantile_columns,
     read_columns,
 )
-from .boosting import Boosting, Rows, ask, booster_json, booster_of, check_device, feature_values, grow
+from orbiquant.models.boosting import (
+    Boosting,
+    Floats,
+    Rows,
+    ask,
+    booster_json,
+    booster_of,
+    check_device,
+    feature_values,
+    grow,
+    proven,
+    regrow,
+)
 
 # %% ../../nbs/32_models.range_predictor.ipynb #3b399314
 class RangePredictor:
@@ -51,14 +65,31 @@ class RangePredictor:
         known = complete_rows(moves, read_columns(X, self.scale))
         X, moves = X[known], moves[known]
         self.features_ = [str(name) for name in X]
-        self.scale_ = HarRange(self.scale, self.quantiles).fit(X, Y[known])
+        self.scale_ = HarRange(self.scale, self.quantiles, self.horizon).fit(X, Y[known])
         relative = moves / self.scale_.scale(X)[:, None]
         rows = Rows.of(feature_values(X, self.features_), self.horizon, self.boosting)
-        objective = {"objective": "reg:quantileerror", "quantile_alpha": np.array(self.quantiles)}
-        self.boosters_ = {
-            target: grow(rows, relative[:, i], objective, self.boosting, refit=True) for i, target in enumerate(TARGETS)
-        }
+        self.boosters_: dict[str, Any] = {}
+        for i, target in enumerate(TARGETS):
+            self._fit_target(target, rows, relative[:, i])
         return self
+
+    def _fit_target(self, target: str, rows: Rows, relative: Floats) -> None:
+        "Grow one target's trees, and keep them if they beat constant quantiles on the held-back rows."
+        objective = {"objective": "reg:quantileerror", "quantile_alpha": np.array(self.quantiles)}
+        booster = grow(rows, relative, objective, self.boosting)
+        outcome = relative[rows.tail]
+        constant = np.quantile(relative[rows.head], self.quantiles)[None, :]
+        found = np.sort(ask(booster, rows.values[rows.tail]), axis=1)
+        simpler, model = (pinball_loss(outcome, predicted, self.quantiles) for predicted in (constant, found))
+        if proven(simpler, model, self.horizon):
+            rounds = booster.num_boosted_rounds()
+            self.boosters_[target] = regrow(rows, relative, objective, self.boosting, rounds)
+
+    def _relative(self, target: str, values: NDArray[np.float32]) -> Floats:
+        "Return one target's quantiles of move / expected range."
+        if target not in self.boosters_ or not len(values):
+            return np.tile(self.scale_.ratios_[TARGETS.index(target)], (len(values), 1))
+        return np.sort(ask(self.boosters_[target], values), axis=1)
 
     def predict(
         self,
@@ -66,15 +97,14 @@ class RangePredictor:
     ) -> pd.DataFrame:
         "Return `up_0.1 … down_0.9`, rising within a row; NaN where the scale is unknown."
         values, scale = feature_values(X, self.features_), self.scale_.scale(X)
-        moves = [np.sort(ask(self.boosters_[target], values), axis=1) for target in TARGETS]
-        columns = quantile_columns(self.quantiles)
-        relative = np.hstack(moves) if len(X) else np.empty((0, len(columns)))
-        return pd.DataFrame(scale[:, None] * relative, index=X.index, columns=columns)
+        moves = [scale[:, None] * self._relative(target, values) for target in TARGETS]
+        return pd.DataFrame(np.hstack(moves), index=X.index, columns=quantile_columns(self.quantiles))
 
     @property
     def rounds_(self) -> dict[str, int]:
-        "Return how many rounds each target was given."
-        return {target: booster.num_boosted_rounds() for target, booster in self.boosters_.items()}
+        "Return how many rounds each target was given; 0 where the trees proved nothing."
+        boosters = self.boosters_
+        return {t: boosters[t].num_boosted_rounds() if t in boosters else 0 for t in TARGETS}
 
     def to_json(self) -> bytes:
         "Return the fitted model as JSON."
@@ -101,11 +131,11 @@ class RangePredictor:
             boosting = Boosting.model_validate(stored["boosting"])
             model = cls(stored["quantiles"], stored["horizon"], stored["scale"], boosting)
             model.features_ = stored["features"]
-            model.scale_ = HarRange(stored["scale"], stored["quantiles"])
+            model.scale_ = HarRange(stored["scale"], stored["quantiles"], stored["horizon"])
             model.scale_.coefficients_ = np.array(stored["coefficients"])
             model.scale_.ratios_ = np.array(stored["ratios"])
-            boosters = stored["boosters"]
-            model.boosters_ = {target: booster_of(boosters[target], boosting.threads) for target in TARGETS}
+            trees = stored["boosters"].items()
+            model.boosters_ = {target: booster_of(content, boosting.threads) for target, content in trees}
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"stored range predictor cannot be read: {type(error).__name__} {error}") from error
         return model

@@ -59,9 +59,8 @@ class WalkForward:
         gap, test_size = horizon + embargo, n_rows // (folds + 1)
         needed = (folds + 1) * (min_train + gap)
         if n_rows < needed:
-            raise ModelError(
-                f"`n_rows` must be at least {needed} for {folds} folds with {gap} rows purged, was {n_rows}"
-            )
+            purged = f"{folds} folds with {gap} rows purged"
+            raise ModelError(f"`n_rows` must be at least {needed} labelled rows for {purged}, was {n_rows}")
         return cls(n_rows - folds * test_size - gap, test_size, horizon, embargo, expanding)
 
     @property
