@@ -26,7 +26,7 @@ class Demo:
 
     run: ReportRun
     signal: dict[str, Any]  # as the service sent it
-    seconds: dict[str, float]  # by stage
+    seconds: dict[str, float]  # by step, and by stage of the report
 
 
 def bring_bars(
@@ -83,4 +83,4 @@ def run_demo(
     tell(1, 1, "Service")
     signal = ask_service(runtime)
     seconds["served signal"] = perf_counter() - begin
-    return Demo(run, signal, seconds | {f"  {stage}": value for stage, value in run.stage_seconds.items()})
+    return Demo(run, signal, seconds | run.stage_seconds)

@@ -138,22 +138,26 @@ class Announcer:
 
 def demo(as_json: AsJson = False) -> None:
     "Run the whole line on real bars: data, features, models, backtest, report, served signal."
+    from orbiquant.core import configure_logging
     from orbiquant.demo import run_demo
 
     runtime = open_runtime()
+    configure_logging("WARNING")
     with progress_bar(as_json) as bar:
         done = run_demo(runtime, bar or Announcer())
     figures, page = done.run.metrics, done.run.html
     facts = {
-        "verdict": figures["verdict"], "policy": figures["policy"], "out-of-sample trades": figures["trades"],
-        "mean net R a trade": figures["expectancy_r"], "standard error": figures["standard_error_r"],
-        "total net R": figures["total_r"], "costs a trade, R": figures["cost_r"],
-        "look-ahead found": figures["causality_violations"],
-        "latest signal": f"{done.signal['action']} at confidence {done.signal['confidence']:.2f}, "
+        "verdict": figures["verdict"],
+        "out-of-sample trades": f"{figures['trades']:.0f} (policy {figures['policy']})",
+        "mean net R a trade": f"{figures['expectancy_r']:+.3f} ± {figures['standard_error_r']:.3f}, "
+        f"of which costs {figures['cost_r']:.3f}",
+        "models over baselines": f"{sum(skill > 0 for skill in figures['skill'].values())} of {len(figures['skill'])}",
+        "look-ahead found": figures["causality_violations"] or "none",
+        "served signal": f"{done.signal['action']} at confidence {done.signal['confidence']:.2f}, "
         f"phase {done.signal['amd_phase']}",
-        **{f"seconds: {stage}": round(taken, 1) for stage, taken in done.seconds.items()},
+        "seconds": ", ".join(f"{stage} {taken:.1f}" for stage, taken in done.seconds.items()),
         "report": page,
         "next": "`make lab` opens the notebooks, `orbiquant serve` the service, `orbiquant --help` shows the rest",
-    }  # fmt: skip
+    }
     result = {"report": str(page), "metrics": figures, "signal": done.signal, "seconds": done.seconds}
     show(result, as_json, lambda: fields(facts))
