@@ -6,7 +6,7 @@
 __all__ = ['models', 'SymbolOption', 'TimeframeOption', 'list_models', 'show_model', 'train', 'backtest', 'Announcer', 'demo']
 
 # %% ../../nbs/85_cli.research.ipynb #9ebd2fd5
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -145,7 +145,8 @@ def demo(as_json: AsJson = False) -> None:
     configure_logging("WARNING")
     with progress_bar(as_json) as bar:
         done = run_demo(runtime, bar or Announcer())
-    figures, page = done.run.metrics, done.run.html
+    figures: dict[str, Any] = dict(done.run.metrics)
+    page = done.run.html
     facts = {
         "verdict": figures["verdict"],
         "out-of-sample trades": f"{figures['trades']:.0f} (policy {figures['policy']})",

@@ -164,7 +164,8 @@ def ridge(
     "Return least-squares coefficients pulled towards `prior`; the constant is free."
     pull = np.full(design.shape[1], float(weight))
     pull[-1] = 1e-6
-    return np.linalg.solve(design.T @ design + np.diag(pull), design.T @ outcome + pull * prior)
+    solved = np.linalg.solve(design.T @ design + np.diag(pull), design.T @ outcome + pull * prior)
+    return np.asarray(solved, dtype=np.float64)
 
 
 class HarRange:

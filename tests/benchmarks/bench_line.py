@@ -291,7 +291,7 @@ def machine_facts(bars: Bars, name: str) -> dict[str, str]:
     return {
         "Date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "Code": code_version(),
-        "Machine": f"{os.cpu_count()} × {cpu_model()}, load {os.getloadavg()[0]:.2f} at the start",
+        "Machine": f"{os.cpu_count()} × {cpu_model()}",
         "Python": platform.python_version(),
         "Libraries": ", ".join(f"{library} {version(library)}" for library in LIBRARIES),
         "Bars": f"{len(bars):,} of {name}, {bars.index[0]:%Y-%m-%d} to {bars.index[-1]:%Y-%m-%d}",
@@ -335,11 +335,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     bars, name = bench_ict.load_bars(ROWS)
     bars = bars.set_axis(bars.index.as_unit("us"), axis=0)
-    facts, figures = machine_facts(bars, name), []
+    facts, figures, load = machine_facts(bars, name), [], os.getloadavg()[0]
     with TemporaryDirectory() as folder:
         for figure in measure_all(bars, Path(folder)):
             print(*figure, sep="  ", flush=True)
             figures.append(figure)
+    facts["Load average"] = f"{load:.2f} before, {os.getloadavg()[0]:.2f} after; the run itself keeps 1 to 2 busy"
     page = to_markdown(facts, figures)
     atomic_write(OUTPUT, page)
     print(f"\n{page}")
