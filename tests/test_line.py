@@ -1,0 +1,363 @@
+"""The whole line: settings to spec, bars to model to live signal, the same twice, causal, and unharmed by kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from orbiquant.core import DataError, NotFoundError, code_version, configure_logging, load_settings
+from orbiquant.domain import MIN_CONFIDENCE, Action, Bars, Costs
+from orbiquant.features.matrix import build_features, warmup_bars
+from orbiquant.features.phases import detect_phases
+from orbiquant.market.synthetic import synthetic_market
+from orbiquant.models.registry import StoredModel
+from orbiquant.research import (
+    LIVE_MARGIN,
+    Prepared,
+    ResearchSpec,
+    Stopwatch,
+    backtest,
+    feature_spec,
+    find_series,
+    judge,
+    live_signal,
+    prepare,
+    recent_bars,
+    train,
+)
+from orbiquant.runtime import Runtime
+from orbiquant.signals import find_policy, generate_signals
+
+ORBIQUANT = str(Path(sys.executable).parent / "orbiquant")
+BARS = synthetic_market(3000, "1h", seed=11).bars
+HELD_BACK = 24
+
+
+def make_runtime(folder: Path) -> Runtime:
+    """Return a runtime that keeps everything in a folder."""
+    places = {"store_uri": f"{folder}/store", "models_dir": f"{folder}/models", "database_url": f"sqlite:///{folder}/o"}
+    return Runtime(load_settings(workspace=places, models={"folds": 2, "rounds": 20}))
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    configure_logging("ERROR")
+    made = make_runtime(tmp_path_factory.mktemp("line"))
+    made.store.upsert("EURUSD", "1h", BARS.iloc[:-HELD_BACK])
+    return made
+
+
+@pytest.fixture(scope="module")
+def spec(runtime: Runtime) -> ResearchSpec:
+    return ResearchSpec.from_settings(runtime.settings, "eur/usd", "1h")
+
+
+@pytest.fixture(scope="module")
+def prepared(runtime: Runtime, spec: ResearchSpec) -> Prepared:
+    return prepare(runtime, spec, Stopwatch())
+
+
+@pytest.fixture(scope="module")
+def stored(runtime: Runtime, prepared: Prepared, spec: ResearchSpec) -> StoredModel:
+    return train(runtime, prepared, spec, Stopwatch())
+
+
+# --- what is asked for ---
+
+
+@pytest.mark.parametrize(
+    ("symbol", "asset_class"),
+    [("EURUSD", "forex"), ("xau/usd", "metal"), ("BTCUSDT", "crypto"), ("AAPL", "stock"), ("SPX", "index")],
+)
+def test_a_spec_charges_the_asset_class(symbol: str, asset_class: str):
+    settings = load_settings(costs={asset_class: (1.0, 2.0, 3.0)})
+    spec = ResearchSpec.from_settings(settings, symbol, "1h", folds=2, seed=None)
+    assert spec.costs == Costs(fee_bps=1, slippage_bps=2, spread_bps=3)
+    assert (spec.folds, spec.seed, spec.risk_per_trade) == (2, settings.models.seed, settings.risk.risk_per_trade)
+    other = ResearchSpec.from_settings(settings, "BTCUSDT" if symbol != "BTCUSDT" else "SPX", "1h")
+    assert other.costs != spec.costs
+
+
+def test_a_spec_refuses_what_there_is_not():
+    settings = load_settings()
+    with pytest.raises(DataError, match=r"`timeframe` must be one of .* was '7m'"):
+        ResearchSpec.from_settings(settings, "EURUSD", "7m")
+    with pytest.raises(NotFoundError, match="did you mean 'EURUSD'"):
+        ResearchSpec.from_settings(settings, "EURUST", "1h")
+    with pytest.raises(ValueError, match="folds"):
+        ResearchSpec.from_settings(settings, "EURUSD", "1h", folds=0)
+
+
+@pytest.mark.parametrize(
+    ("trades", "mean", "error", "tone", "headline"),
+    [
+        (0, 0.0, 0.0, "warn", "No verdict"),
+        (1, 5.0, float("nan"), "warn", "No verdict"),
+        (99, 5.0, 0.1, "warn", "Too few trades"),
+        (100, 0.21, 0.1, "good", "Positive"),
+        (100, 0.20, 0.1, "warn", "No edge"),
+        (100, -0.20, 0.1, "warn", "No edge"),
+        (100, -0.21, 0.1, "bad", "Loses"),
+    ],
+)
+def test_a_verdict_says_no_more_than_the_trades(trades: int, mean: float, error: float, tone: str, headline: str):
+    summary = {"trades": trades, "expectancy_r": mean, "standard_error_r": error, "total_r": trades * mean}
+    verdict = judge(summary)
+    assert verdict.tone == tone and verdict.headline.startswith(headline) and str(trades) in verdict.detail
+
+
+# --- the line ---
+
+
+def test_what_is_prepared_is_one_row_a_bar(prepared: Prepared):
+    assert prepared.features.index.equals(prepared.bars.index) and prepared.phases.index.equals(prepared.bars.index)
+    assert prepared.data_version == 1 and len(prepared.bars) == len(BARS) - HELD_BACK
+
+
+def test_the_card_tells_where_a_model_comes_from(stored: StoredModel, prepared: Prepared, spec: ResearchSpec):
+    card = stored.card
+    assert (card.data_version, card.code_version, card.seed) == (1, code_version(), spec.seed)
+    assert ResearchSpec.model_validate(card.params) == spec
+    assert (card.rows, card.start, card.end) == (len(prepared.bars), prepared.bars.index[0], prepared.bars.index[-1])
+    assert card.features == stored.bundle.features and set(card.features) <= set(prepared.features)
+    assert len(stored.folds) == spec.folds and (stored.folds["error"] == "").all()
+
+
+def test_the_same_seed_is_the_same_model(stored: StoredModel, prepared: Prepared, spec: ResearchSpec, tmp_path: Path):
+    again = train(make_runtime(tmp_path), prepared, spec, Stopwatch())
+    pd.testing.assert_frame_equal(again.predictions, stored.predictions, check_exact=True)
+    tail = prepared.features.tail(50)
+    pd.testing.assert_frame_equal(again.bundle.predict(tail), stored.bundle.predict(tail), check_exact=True)
+    pd.testing.assert_frame_equal(again.skill, stored.skill)
+
+
+def test_only_the_last_rows_are_trained_on(runtime: Runtime, prepared: Prepared, spec: ResearchSpec, tmp_path: Path):
+    short = spec.model_copy(update={"train_rows": 2500, "folds": 1, "rounds": 2})
+    card = train(make_runtime(tmp_path), prepared, short, Stopwatch()).card
+    assert (card.rows, card.start) == (2500, prepared.bars.index[-2500])
+
+
+@pytest.mark.xfail(strict=True, raises=IndexError, reason="the card counts back past the first bar")
+def test_more_rows_than_there_are_is_all_of_them(prepared: Prepared, spec: ResearchSpec, tmp_path: Path):
+    long = spec.model_copy(update={"train_rows": 10**6, "folds": 1, "rounds": 2})
+    card = train(make_runtime(tmp_path), prepared, long, Stopwatch()).card
+    assert (card.rows, card.start) == (len(prepared.bars), prepared.bars.index[0])
+
+
+def test_a_kept_model_trades_on_the_bars_it_was_trained_on(runtime: Runtime, stored: StoredModel, spec: ResearchSpec):
+    loaded, used, traded = backtest(runtime, "EUR/USD", "1h", Stopwatch(), "primary", stored.card.version)
+    assert loaded.card == stored.card and used.version == 1
+    assert used.model_copy(update={"policy": spec.policy, "version": None}) == spec
+    assert traded.signals.index[0] == stored.predictions.index[0]
+    pd.testing.assert_frame_equal(traded.result.trades, stored.trades)
+    assert traded.summary["trades"] == len(traded.result.trades) > 10
+    assert (traded.result.trades["r"] <= traded.result.trades["r_gross"]).all()
+    with pytest.raises(NotFoundError, match="no model of GBPUSD_1h is saved"):
+        backtest(runtime, "GBPUSD", "1h", Stopwatch())
+
+
+# --- the live end ---
+
+
+def full_signals(runtime: Runtime, stored: StoredModel, spec: ResearchSpec, bars: Bars) -> pd.DataFrame:
+    """Return the bundle's signals over a whole history."""
+    wanted = feature_spec(runtime.settings, "EURUSD", "1h")
+    chosen = runtime.settings.signals
+    return generate_signals(
+        bars,
+        build_features(bars, wanted),
+        detect_phases(bars, wanted.phases),
+        stored.bundle,
+        find_policy(chosen.policy, chosen.min_confidence),
+        stop_atr=spec.stop_atr,
+        risk_reward=spec.risk_reward,
+    )
+
+
+def test_signals_do_not_change_when_later_bars_come(runtime: Runtime, stored: StoredModel, spec: ResearchSpec):
+    whole = full_signals(runtime, stored, spec, BARS)
+    for cut in (1500, 2222, len(BARS) - 1):
+        pd.testing.assert_frame_equal(
+            full_signals(runtime, stored, spec, BARS.iloc[:cut]), whole.iloc[:cut], rtol=1e-9, atol=1e-12
+        )
+
+
+def test_the_live_signal_is_the_last_row_of_the_full_history(runtime: Runtime, stored: StoredModel, spec: ResearchSpec):
+    whole = full_signals(runtime, stored, spec, BARS)
+    for end in range(len(BARS) - HELD_BACK, len(BARS) + 1, 6):
+        runtime.store.upsert("EURUSD", "1h", BARS.iloc[:end])
+        live, row = live_signal(runtime, "eur/usd", "1h"), whole.iloc[end - 1]
+        assert live.time == row.name == BARS.index[end - 1]
+        assert live.action == row["action"] and live.amd_phase == row["amd_phase"]
+        assert live.confidence == pytest.approx(row["confidence"], abs=1e-3)
+        assert live.entry_price == pytest.approx(row["entry_price"], abs=1e-5)
+        if live.action is not Action.HOLD:
+            assert live.confidence >= MIN_CONFIDENCE
+            assert live.stop_loss == pytest.approx(row["stop_loss"], abs=2e-5)
+        assert live.model_version == stored.card.version and live.features and live.reasoning
+
+
+def test_recent_bars_give_the_features_of_the_full_history(runtime: Runtime, stored: StoredModel):
+    wanted = feature_spec(runtime.settings, "EURUSD", "1h")
+    series = find_series(runtime, "EURUSD", "1h")
+    few = recent_bars(runtime, series, warmup_bars(wanted) + LIVE_MARGIN)
+    assert len(few) == warmup_bars(wanted) + LIVE_MARGIN < series["rows"]
+    whole = build_features(runtime.store.read("EURUSD", "1h"), wanted).iloc[-LIVE_MARGIN:]
+    recent = build_features(few, wanted).iloc[-LIVE_MARGIN:]
+    assert list(recent) == list(whole) and recent.index.equals(whole.index)
+    np.testing.assert_allclose(recent, whole, rtol=1e-6, atol=1e-6)
+    predicted = stored.bundle.predict(recent) - stored.bundle.predict(whole)
+    assert float(predicted.abs().max().max()) < 1e-3
+
+
+def test_a_live_signal_needs_bars_and_a_model(runtime: Runtime, stored: StoredModel):
+    with pytest.raises(NotFoundError, match="no model of XAUUSD_1h"):
+        live_signal(runtime, "XAUUSD", "1h")
+    with pytest.raises(NotFoundError, match="the store holds no GBPUSD 1h"):
+        find_series(runtime, "GBPUSD", "1h")
+
+
+# --- kill -9 and Ctrl-C ---
+
+
+class Workspace:
+    """A folder, and the program in it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environment = os.environ | {"ORBIQUANT_HOME": str(home)}
+
+    def start(self, *words: str) -> "subprocess.Popen[str]":
+        """Start a command, with Ctrl-C working whatever the parent does with it."""
+        code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        code += "from orbiquant.cli import main; main(sys.argv[1:])"
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *words], env=self.environment, stdout=-1, stderr=-1, text=True
+        )
+
+    def ask(self, *words: str) -> Any:
+        """Return what a command says as JSON; it must succeed."""
+        done = subprocess.run(
+            [ORBIQUANT, *words, "--json"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def kill(self, words: tuple[str, ...], now: Callable[[], bool]) -> bool:
+        """Start a command, `kill -9` it as soon as `now` says so, and return whether that was in time."""
+        with self.start(*words) as process:
+            while process.poll() is None:
+                if now():
+                    process.kill()
+                    process.wait()
+                    return process.returncode == -signal.SIGKILL
+                time.sleep(0.0005)
+            return False
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """Return a function that says yes from so many seconds on."""
+    moment = time.monotonic() + seconds
+    return lambda: time.monotonic() >= moment
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "home")
+
+
+def home_runtime(place: Workspace) -> Runtime:
+    """Return the runtime that the program has in a workspace."""
+    data = place.home / "data"
+    return Runtime(load_settings(workspace={"store_uri": str(data / "store"), "models_dir": str(data / "models")}))
+
+
+def test_a_killed_import_leaves_a_store_that_reads(place: Workspace, tmp_path: Path):
+    bars = synthetic_market(50_000, "5m", seed=5).bars
+    sizes = {"first": 20_000, "whole": len(bars)}
+    for name, rows in sizes.items():
+        bars.iloc[:rows].rename_axis("time").reset_index().to_parquet(tmp_path / f"{name}.parquet")
+    load = ("data", "import", "--symbol", "ORBUSD", "--timeframe", "5m")
+    begin = time.monotonic()
+    assert place.ask(*load, str(tmp_path / "first.parquet"))["rows_added"] == sizes["first"]
+    took, store = time.monotonic() - begin, place.home / "data" / "store"
+    known = set(store.rglob("*"))
+    shares = np.random.default_rng(3).uniform(0.5, 1.1, 2)
+    in_time = sum(place.kill((*load, str(tmp_path / "whole.parquet")), after(share * took)) for share in shares)
+    in_time += place.kill((*load, str(tmp_path / "whole.parquet")), lambda: bool(set(store.rglob("*")) - known))
+    kept = home_runtime(place).store.read("ORBUSD", "5m")
+    assert in_time and len(kept) in sizes.values()
+    assert place.ask("data", "list")["series"][0]["rows"] == len(kept)
+    pd.testing.assert_frame_equal(kept, bars.iloc[: len(kept)], check_freq=False)
+    assert place.ask(*load, str(tmp_path / "whole.parquet"))["rows_read"] == sizes["whole"]
+    pd.testing.assert_frame_equal(home_runtime(place).store.read("ORBUSD", "5m"), bars, check_freq=False)
+
+
+@pytest.fixture
+def trained(place: Workspace) -> str:
+    """Train one small model in the workspace and return its version."""
+    made = home_runtime(place)
+    made.store.upsert("EURUSD", "1h", BARS.iloc[:2200])
+    spec = ResearchSpec.from_settings(made.settings, "EURUSD", "1h", folds=1, rounds=3)
+    return train(made, prepare(made, spec, Stopwatch()), spec, Stopwatch()).card.version
+
+
+TRAIN = ("train", "--symbol", "EURUSD", "--timeframe", "1h", "--folds", "1", "--rounds", "3")
+
+
+def check_models(place: Workspace, before: str) -> None:
+    """Check that the workspace lists whole models, the one of before among them, and trains another."""
+    listed = {card["version"] for card in place.ask("models", "list")}
+    assert before in listed
+    registry = home_runtime(place).registry
+    assert all(registry.load("EURUSD", "1h", version).card.version == version for version in listed)
+    again = place.ask(*TRAIN)["version"]
+    assert {card.version for card in registry.list()} == listed | {again} and again not in listed
+
+
+def test_a_training_killed_while_it_saves_leaves_whole_models(place: Workspace, trained: str):
+    models = place.home / "data" / "models"
+    assert place.kill(TRAIN, lambda: any(models.rglob(".saving-*/*")))
+    assert any(models.rglob(".saving-*")) or len(home_runtime(place).registry.list()) == 2
+    check_models(place, trained)
+
+
+@pytest.mark.slow
+def test_a_training_killed_at_any_moment_leaves_whole_models(place: Workspace, trained: str):
+    begin = time.monotonic()
+    place.ask(*TRAIN)
+    took = time.monotonic() - begin
+    for share in np.random.default_rng(4).uniform(0.1, 1, 8):
+        place.kill(TRAIN, after(share * took))
+        check_models(place, trained)
+
+
+@pytest.mark.parametrize("fitting", [False, True])
+def test_ctrl_c_ends_a_training_with_130(fitting: bool, place: Workspace):
+    home_runtime(place).store.upsert("EURUSD", "1h", BARS)
+    words = ("train", "--symbol", "EURUSD", "--timeframe", "1h", "--folds", "5", "--rounds", "3000")
+    with place.start(*words) as process:
+        maps = Path(f"/proc/{process.pid}/maps")
+        while maps.exists() and ("libxgboost" if fitting else "_multiarray_umath") not in maps.read_text():
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(1.5 if fitting else 0)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, ""), err
+    assert err.strip().endswith("Interrupted.") and "Traceback" not in err
+    assert place.ask("models", "list") == []
