@@ -99,7 +99,7 @@ def test_every_packaged_setting_can_be_overridden_from_every_source(home: Path, 
 def test_lists_are_written_with_commas_everywhere(source: str, home: Path, monkeypatch: pytest.MonkeyPatch):
     written = {
         ("models", "quantiles"): "0.2, 0.8",
-        ("market", "symbols"): "XAUUSD,EURUSD",
+        ("market", "symbols"): "SPX,NDX",
         ("costs", "forex"): "1, 2,3",
     }
     for (section, key), value in written.items():
