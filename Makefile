@@ -21,7 +21,7 @@ demo: $(READY)  ## real bars to a report and a served signal, in three minutes
 	$(BIN)/orbiquant demo
 
 test: $(READY) lint  ## regenerate and compare, run every notebook, run tests/
-	$(BIN)/nbdev-test --n-workers 2
+	@ls nbs/*.ipynb | xargs -P 2 -I{} sh -c 'said=$$($(BIN)/nbdev-test {} --n-workers 0 2>&1) && echo "ok {}" || { echo "FAILED {}" "$$said"; exit 1; }'
 	$(BIN)/python -m pytest
 
 test-slow: $(READY)  ## the tests that take minutes
