@@ -383,6 +383,7 @@ def causality_violations(
     bars: Bars,  # a history to cut short
     cuts: Iterable[int],  # how many leading bars to keep, one number a try
     tolerance: float = 0.0,  # largest difference that counts as none; causal code needs no other than 0
+    every: bool = False,  # report every row that changes, not only the first of each column
 ) -> pd.DataFrame:
     "Return the first row of each column that changes when the bars after a cut are taken away; empty when causal."
     found: list[dict[str, Any]] = []
@@ -392,10 +393,10 @@ def causality_violations(
             raise DataError(f"`cuts` must lie between 1 and {len(bars) - 1}, was {cut}")
         part = as_frame(function(bars.iloc[:cut]))
         full = whole[whole.index <= bars.index[cut - 1]]
-        rows = full.index.union(part.index)
-        for name in whole.columns.union(part.columns, sort=False):
-            a, b = (frame.reindex(rows)[name] if name in frame else pd.Series(np.nan, rows) for frame in (full, part))
-            if (changed := differing(a, b, tolerance)).any():
-                time = rows[changed.argmax()]
-                found.append({"column": name, "time": time, "full": a[time], "truncated": b[time]})
+        rows, names = full.index.union(part.index), whole.columns.union(part.columns, sort=False)
+        full, part = (frame.reindex(index=rows, columns=names) for frame in (full, part))
+        for name in names:
+            a, b = full[name], part[name]
+            times = rows[differing(a, b, tolerance)][: None if every else 1]
+            found += [{"column": name, "time": time, "full": a[time], "truncated": b[time]} for time in times]
     return pd.DataFrame(found, columns=["column", "time", "full", "truncated"])
