@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Progress', 'FEW_TRADES', 'LIVE_MARGIN', 'ResearchSpec', 'Stopwatch', 'Prepared', 'feature_spec', 'prepare', 'Traded',
-           'trade', 'compare_policies', 'train', 'make_card', 'backtest', 'Verdict', 'judge', 'warnings_of',
+           'trade', 'compare_policies', 'train', 'rows_of', 'make_card', 'backtest', 'Verdict', 'judge', 'warnings_of',
            'find_series', 'recent_bars', 'live_signal']
 
 # %% ../nbs/71_research.ipynb #75984628
@@ -189,16 +189,25 @@ def train(
     "Fit every model walk-forward, keep it with its predictions and card, and return what was kept."
     from orbiquant.models.phase2 import Phase2Config, Phase2Pipeline
 
-    rows = slice(-(spec.train_rows or 0), None)
+    last = rows_of(prepared, spec)
+    bars, features = prepared.bars.iloc[-last:], prepared.features.iloc[-last:]
     shape = spec.model_dump(include={"horizon_bars", "stop_atr", "risk_reward", "folds", "rounds", "seed"})
     config = Phase2Config.from_settings(runtime.settings.models).model_copy(update=shape)
     with watch("models"):
-        training = Phase2Pipeline(config).run(prepared.bars.iloc[rows], prepared.features.iloc[rows], progress)
+        training = Phase2Pipeline(config).run(bars, features, progress)
     with watch("backtest"):
         primary = trade(prepared, training.predictions, spec, "primary")
     card = make_card(runtime, prepared, spec, training, primary)
     version = runtime.registry.save(training, card, primary.result.trades)
     return runtime.registry.load(spec.symbol, spec.timeframe, version)
+
+
+def rows_of(
+    prepared: Prepared,  # all bars
+    spec: ResearchSpec,  # how many are wanted
+) -> int:
+    "Return how many of the last bars are trained and tested on: all, when there are fewer than wanted."
+    return min(spec.train_rows or len(prepared.bars), len(prepared.bars))
 
 
 def make_card(
@@ -214,8 +223,8 @@ def make_card(
     return ModelCard(
         symbol=spec.symbol, timeframe=spec.timeframe, data_version=prepared.data_version, code_version=code_version(),
         features=training.bundle.features, params=spec.model_dump(mode="json"), metrics=primary.summary,
-        created=runtime.clock.now(), rows=spec.train_rows or len(prepared.bars),
-        start=prepared.bars.index[-(spec.train_rows or 0)], end=prepared.bars.index[-1], seed=spec.seed,
+        created=runtime.clock.now(), rows=rows_of(prepared, spec),
+        start=prepared.bars.index[-rows_of(prepared, spec)], end=prepared.bars.index[-1], seed=spec.seed,
     )  # fmt: skip
 
 

@@ -146,7 +146,6 @@ def test_only_the_last_rows_are_trained_on(runtime: Runtime, prepared: Prepared,
     assert (card.rows, card.start) == (2500, prepared.bars.index[-2500])
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="the card counts back past the first bar")
 def test_more_rows_than_there_are_is_all_of_them(prepared: Prepared, spec: ResearchSpec, tmp_path: Path):
     long = spec.model_copy(update={"train_rows": 10**6, "folds": 1, "rounds": 2})
     card = train(make_runtime(tmp_path), prepared, long, Stopwatch()).card

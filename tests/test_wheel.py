@@ -71,7 +71,6 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path):
     assert {name.split("/")[0].split("-")[0] for name in held} == {"orbiquant"}
 
 
-@pytest.mark.xfail(strict=True, reason="`py.typed` is declared in pyproject.toml but does not exist")
 def test_the_wheel_tells_type_checkers_that_it_is_typed(wheel: Path):
     assert "orbiquant/py.typed" in zipfile.ZipFile(wheel).namelist()
 
