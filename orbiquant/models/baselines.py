@@ -67,7 +67,7 @@ def read_columns(
     "Return `columns` of `X` as floats; raise `ModelError` naming the first that is missing."
     missing = [name for name in columns if name not in X]
     if missing:
-        raise ModelError(f"`X` must have a column {missing[0]!r}{suggest(missing[0], map(str, X))}")
+        raise ModelError(f"`X` must have a column {missing[0]!r}{suggest(missing[0], [str(name) for name in X])}")
     return X[list(columns)].to_numpy(dtype=np.float64)
 
 

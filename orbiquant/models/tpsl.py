@@ -181,7 +181,7 @@ class TPSLClassifier:
         side: TradeSide,  # "long" or "short"
     ) -> pd.DataFrame:
         "Return what each feature added to the log odds, before calibration; all zero for a base rate."
-        if side not in self.boosters_:
+        if side not in self.boosters_ or X.empty:
             return pd.DataFrame(0.0, index=X.index, columns=self.features_)
         parts = contributions(self.boosters_[side], feature_values(X, self.features_))
         return pd.DataFrame(parts[:, :-1], index=X.index, columns=self.features_)
