@@ -75,7 +75,7 @@ def complete_rows(
     *parts: NDArray[np.float64],  # one array a part, rows first
 ) -> NDArray[np.bool_]:
     "Return which rows are finite in every part; raise `ModelError` when there is none."
-    whole = np.logical_and.reduce([np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in parts])
+    whole = np.logical_and.reduce([np.isfinite(part).all(axis=tuple(range(1, part.ndim))) for part in parts])
     if not whole.any():
         raise ModelError(f"`Y` must have a labelled row with complete inputs, had none in {len(whole)}")
     return whole

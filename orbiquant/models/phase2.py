@@ -20,7 +20,7 @@ from pydantic import Field
 
 from ..core import ModelError, ModelSettings, get_logger
 from ..domain import Bars, FeatureWeight, Value
-from .baselines import BaseRate, HarRange, ScaledRange, complete_rows, volatility_inputs
+from .baselines import BaseRate, HarRange, ScaledRange, complete_rows, read_columns, volatility_inputs
 from .boosting import Boosting, check_device
 from .labels import average_uniqueness, barrier_distance, range_targets, triple_barrier
 from .range_predictor import RangePredictor
@@ -105,7 +105,7 @@ class Labelled:
         targets = pd.concat([range_targets(bars, config.horizon_bars), barriers[["long", "short"]]], axis=1)
         inputs = volatility_inputs(bars, config.horizon_bars)
         scale = config.scale or scale_columns(features)
-        known = complete_rows(targets.to_numpy(), inputs.to_numpy(), features[list(scale)].to_numpy())
+        known = complete_rows(targets.to_numpy(), inputs.to_numpy(), read_columns(features, scale))
         unique = average_uniqueness(barriers["long_bars"])
         return cls(features, inputs, targets, unique, np.flatnonzero(known), scale)
 

@@ -15,6 +15,7 @@ import re
 import shutil
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeAlias
 
@@ -144,7 +145,7 @@ def version_files(
     files["tpsl.json"] = training.bundle.tpsl.to_json()
     hashes = "".join(digest(content) for content in files.values())
     content_hash = digest((hashes + card.model_dump_json(exclude={"version"})).encode())
-    version = f"{card.created:%Y%m%dT%H%M%S%fZ}-{content_hash[:8]}"
+    version = f"{card.created.astimezone(UTC):%Y%m%dT%H%M%S%fZ}-{content_hash[:8]}"
     named = ModelCard.model_validate(card.model_dump() | {"version": version})
     files["card.json"] = named.model_dump_json(indent=2).encode()
     files[MANIFEST] = json.dumps({name: digest(content) for name, content in files.items()}, indent=2).encode()
@@ -261,6 +262,7 @@ def publish(
     target: Path,  # its name from now on
 ) -> None:
     "Rename a folder into place and make that durable; an equal version that is there already stays."
+    scratch.chmod(0o755)
     try:
         scratch.rename(target)
     except OSError:

@@ -1,0 +1,192 @@
+"""The pipeline: no future in any prediction, the same result on any threads, failures that stay where they happen."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from shared_bars import shared_bars
+
+from orbiquant.core import ModelError, load_settings
+from orbiquant.features.matrix import FeatureSpec, build_features
+from orbiquant.market.synthetic import synthetic_market
+from orbiquant.models.phase2 import OutOfFold, Phase2Config, Phase2Pipeline, Training, scale_columns
+
+CONFIG = Phase2Config(folds=3, rounds=25, threads=2)
+COLUMNS = ["p_long", "p_short", *(f"{side}_{q}" for side in ("up", "down") for q in (0.1, 0.5, 0.9))]
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return synthetic_market(4_000, timeframe="15m", seed=7).bars
+
+
+@pytest.fixture(scope="module")
+def features(bars):
+    return build_features(bars, FeatureSpec(timeframe="15m"))
+
+
+@pytest.fixture(scope="module")
+def training(bars, features):
+    return Phase2Pipeline(CONFIG).run(bars, features)
+
+
+def same(first: Training, second: Training) -> None:
+    """Assert that two trainings differ in nothing but the time they took."""
+    pd.testing.assert_frame_equal(first.predictions, second.predictions, check_exact=True)
+    pd.testing.assert_frame_equal(first.skill, second.skill, check_exact=True)
+    folds = [t.folds.drop(columns="seconds") for t in (first, second)]
+    pd.testing.assert_frame_equal(*folds, check_exact=True)
+    assert first.bundle.range_predictor.to_json() == second.bundle.range_predictor.to_json()
+    assert first.bundle.tpsl.to_json() == second.bundle.tpsl.to_json()
+
+
+def test_what_a_training_leaves_behind(bars, features, training):
+    assert list(training.predictions) == COLUMNS and training.predictions.notna().all(axis=None)
+    assert training.predictions.index.is_monotonic_increasing and training.predictions.index.is_unique
+    assert training.predictions.index[-1] == bars.index[-1]
+    probabilities = training.predictions[["p_long", "p_short"]]
+    assert ((probabilities > 0) & (probabilities < 1)).all(axis=None)
+    assert training.bundle.features == list(features)
+    assert set(training.seconds) == {"labels", "training", "skill"} and min(training.seconds.values()) >= 0
+    latest = training.bundle.predict(features.tail(3))
+    assert list(latest) == COLUMNS and latest.notna().all(axis=None)
+    assert len(training.bundle.explain(features.tail(1))) <= 8
+
+
+def test_folds_are_purged_in_time_and_join_without_a_hole(bars, features, training):
+    folds = training.folds
+    assert (folds["labels_end"] < folds["test_start"]).all() and (folds["error"] == "").all()
+    step = pd.Timedelta("15min")
+    place = bars.index.get_indexer
+    gap = place(folds["test_start"]) - place(folds["train_end"])
+    assert (gap >= 2 * CONFIG.horizon_bars + 1).all()
+    joined = features.loc[folds["test_start"].iloc[0] :].index
+    assert training.predictions.index.equals(joined) and step == joined[1] - joined[0]
+    assert (folds["independent_labels"] < folds["train_rows"] / 2).all()
+    assert folds["test_rows"].sum() == len(joined)
+
+
+def test_the_skill_table_names_its_rivals(training):
+    skill = training.skill.set_index(["target", "metric"])
+    ranges = [("up", "pinball_bps"), ("down", "pinball_bps"), ("up", "r2"), ("down", "r2"), ("log_range", "r2")]
+    assert set(skill.loc[ranges, "baseline_name"]) <= {"atr", "ewma", "har"}
+    sides = [(side, metric) for side in ("long", "short") for metric in ("brier", "log_loss", "auc")]
+    assert set(skill.index) == {*ranges, *sides}
+    assert set(skill.loc[sides, "baseline_name"]) == {"base_rate", "chance"}
+    assert np.isfinite(skill[["model", "baseline", "skill"]].astype(float)).all(axis=None)
+    known = skill["low"].notna()
+    assert (skill["low"] < skill["high"])[known].all() and known.sum() == len(skill) - 2
+
+
+def test_no_prediction_knows_the_bars_after_it(bars, features, training):
+    """Replace everything after a moment in fold 2: every earlier prediction of folds 1 and 2 stays as it was."""
+    moment = training.folds["test_start"].iloc[1] + 200 * pd.Timedelta("15min")
+    later = bars.index > moment
+    other = bars.copy()
+    other.loc[later, ["open", "high", "low", "close"]] *= 1.7
+    noise = features.copy()
+    noise.loc[later] = np.random.default_rng(1).normal(size=noise.loc[later].shape) ** 2
+    changed = Phase2Pipeline(CONFIG).run(other, noise)
+    before, after = (t.predictions.loc[:moment] for t in (training, changed))
+    assert len(before) > 600
+    pd.testing.assert_frame_equal(before, after, check_exact=True)
+    assert not changed.predictions.loc[moment:].equals(training.predictions.loc[moment:])
+
+
+def test_a_leaked_label_is_found_at_once(bars, features):
+    """Show that skill does rise when a feature knows the future, so that its absence above means something."""
+    leak = features.assign(leak=bars["close"].shift(-12) / bars["close"] - 1)
+    cheat = Phase2Pipeline(CONFIG).run(bars, leak).skill.set_index(["target", "metric"])["skill"]
+    assert cheat["long", "auc"] > 0.4 and cheat["up", "pinball_bps"] > 0.1
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_threads_change_nothing(bars, features, training, threads):
+    same(Phase2Pipeline(CONFIG.model_copy(update={"threads": threads})).run(bars, features), training)
+
+
+def test_a_failed_fold_is_a_line_in_the_table_and_spares_the_others(bars, features, training):
+    broken = features.copy()
+    broken.iloc[-3:, 4] = np.inf
+    outcome = Phase2Pipeline(CONFIG).run(bars, broken)
+    errors = outcome.folds["error"]
+    assert errors.iloc[:2].tolist() == ["", ""]
+    column = features.columns[4]
+    assert f"`X` must be finite or NaN, column '{column}' has 3 infinities" in errors.iloc[2]
+    assert "range: ModelError" in errors.iloc[2] and "tpsl: ModelError" in errors.iloc[2]
+    last_fold = training.folds["test_start"].iloc[2]
+    kept = training.predictions[training.predictions.index < last_fold]
+    pd.testing.assert_frame_equal(outcome.predictions, kept, check_exact=True)
+    assert outcome.skill["skill"].notna().all()
+
+
+def test_when_nothing_can_be_fitted_the_reason_is_raised(bars, features):
+    broken = features.copy()
+    broken.iloc[600] = np.where(features.columns.str.startswith("range_mean"), features.iloc[600], np.inf)
+    with pytest.raises(ModelError, match=r"training failed: .*`X` must be finite or NaN") as raised:
+        Phase2Pipeline(CONFIG).run(bars, broken)
+    assert 0 in raised.value.details["failed"]
+
+
+def test_progress_counts_every_job_and_can_stop_the_run(bars, features):
+    seen: list[tuple[int, int, str]] = []
+
+    def stop(done: int, total: int, text: str) -> None:
+        seen.append((done, total, text))
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Phase2Pipeline(CONFIG).run(bars, features, stop)
+    assert [done for done, _, _ in seen] == [1, 2, 3] and {total for _, total, _ in seen} == {20}
+    assert all(text.startswith(("final fit: ", "fold ")) for _, _, text in seen)
+
+
+def test_too_few_rows_say_how_many_are_needed(bars, features):
+    with pytest.raises(ModelError, match="`n_rows` must be at least 992 labelled rows for 3 folds"):
+        Phase2Pipeline(CONFIG).run(bars[:1_000], features[:1_000])
+    with pytest.raises(ModelError, match="had none in"):
+        Phase2Pipeline(CONFIG).run(bars[:0], features[:0])
+
+
+def test_features_of_other_bars_are_refused(bars, features):
+    with pytest.raises(ModelError, match="`features` must have the bars' index, had 3999 rows for 4000 bars"):
+        Phase2Pipeline(CONFIG).run(bars, features[1:])
+
+
+def test_a_scale_is_found_or_asked_for(features):
+    assert scale_columns(features)[0].startswith("range_mean_")
+    assert scale_columns(features[["atr"]]) == ("atr",)
+    with pytest.raises(ModelError, match="range_mean_<bars> or atr"):
+        scale_columns(features[["rsi"]])
+
+
+def test_a_scale_that_is_not_there_is_named(bars, features):
+    with pytest.raises(ModelError, match=r"`X` must have a column 'atrs', did you mean 'atr'\?"):
+        Phase2Pipeline(CONFIG.model_copy(update={"scale": ("atrs",)})).run(bars, features)
+
+
+def test_kept_predictions_answer_like_a_bundle(features, training):
+    kept = OutOfFold(training.predictions)
+    predicted = kept.predict(features)
+    assert predicted.index.equals(features.index) and list(predicted) == COLUMNS
+    assert predicted.iloc[:500].isna().all(axis=None)
+    pd.testing.assert_frame_equal(predicted.dropna(), training.predictions, check_freq=False)
+    assert kept.explain(features.tail(1)) == []
+
+
+def test_the_settings_are_the_defaults():
+    assert Phase2Config.from_settings(load_settings().models) == Phase2Config()
+    with pytest.raises(ValueError, match="folds"):
+        Phase2Config(folds=0)
+
+
+@pytest.mark.slow
+def test_five_folds_on_200_000_real_bars_beat_every_baseline():
+    bars = shared_bars("BTCUSDT_5m")[-201_500:]
+    features = build_features(bars, FeatureSpec(timeframe="5m"))[-200_000:]
+    training = Phase2Pipeline(Phase2Config()).run(bars[-200_000:], features)
+    skill = training.skill.set_index(["target", "metric"])
+    assert len(training.folds) == 5 and (training.folds["error"] == "").all()
+    assert (skill["skill"] > 0).all()
+    assert (skill.loc[["up", "down"]].query("metric == 'pinball_bps'")["low"] > 0).all()
+    assert training.seconds["training"] < 300

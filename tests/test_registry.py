@@ -1,0 +1,203 @@
+"""The registry under corruption, concurrency and kill -9: whole, verified and never overwritten."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from orbiquant.core import DataError, ModelError, NotFoundError
+from orbiquant.models.boosting import Boosting
+from orbiquant.models.range_predictor import RangePredictor
+from orbiquant.models.registry import FILES, MANIFEST, ModelBundle, ModelCard, ModelRegistry
+from orbiquant.models.tpsl import TPSLClassifier
+
+START = datetime(2024, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def training():
+    rng = np.random.default_rng(7)
+    index = pd.date_range("2024-01-01", periods=600, freq="1h", tz="UTC", name="time")
+    X = pd.DataFrame({"atr": rng.uniform(1e-3, 2e-3, 600), "signal": rng.normal(size=600)}, index)
+    moves = X["atr"].to_numpy()[:, None] * np.exp(X["signal"].to_numpy()[:, None] + rng.normal(size=(600, 2)) / 4)
+    Y = pd.DataFrame(moves, index, ["up", "down"]).assign(long=X["signal"] > 0, short=X["signal"] < -1).astype(float)
+    few = Boosting(rounds=8, leaf_rows=10)
+    bundle = ModelBundle(
+        RangePredictor(horizon=1, boosting=few).fit(X, Y), TPSLClassifier(horizon=1, boosting=few).fit(X, Y)
+    )
+    assert bundle.range_predictor.rounds_["up"] and bundle.tpsl.rounds_["long"]
+    folds = pd.DataFrame({"fold": [1], "train_start": [index[0]], "error": [""]})
+    skill = pd.DataFrame({"target": ["up"], "skill": [0.1], "low": [np.nan]})
+    return SimpleNamespace(bundle=bundle, predictions=bundle.predict(X), folds=folds, skill=skill, X=X)
+
+
+def card(minutes: int = 0, **changes) -> ModelCard:
+    """Return a card created so many minutes after the start."""
+    values = {
+        "symbol": "EURUSD", "timeframe": "1h", "data_version": 3, "code_version": "test", "features": ["atr", "signal"],
+        "params": {"folds": 5}, "metrics": {"expectancy_r": 0.1}, "created": START + timedelta(minutes=minutes),
+        "rows": 600, "start": START, "end": START + timedelta(days=25), "seed": 7,
+    }  # fmt: skip
+    return ModelCard.model_validate(values | changes)
+
+
+def test_what_was_saved_is_what_is_loaded(tmp_path, training):
+    registry = ModelRegistry(tmp_path / "models")
+    version = registry.save(training, card(metrics={"sharpe": float("nan"), "worst": float("-inf"), "r": 1e-300}))
+    stored = registry.load("eur/usd", "1h")
+    assert stored.card.version == version and stored.card.params == {"folds": 5}
+    assert np.isnan(stored.card.metrics["sharpe"]) and stored.card.metrics["worst"] == -np.inf
+    assert stored.card.metrics["r"] == 1e-300
+    for name in ("predictions", "folds", "skill"):
+        found, kept = getattr(stored, name), getattr(training, name)
+        pd.testing.assert_frame_equal(found, kept, check_exact=True, check_freq=False)
+    pd.testing.assert_frame_equal(stored.bundle.predict(training.X), training.predictions, check_exact=True)
+    row = training.X.tail(1)
+    assert stored.bundle.explain(row) == training.bundle.explain(row)
+    assert stored.bundle.features == ["atr", "signal"]
+    assert {p.name for p in (tmp_path / "models" / "EURUSD_1h" / version).iterdir()} == FILES | {MANIFEST}
+
+
+def test_an_explanation_names_the_side_that_is_likelier(training):
+    high, low = (training.X.sort_values("signal").iloc[[i]] for i in (-1, 0))
+    assert training.bundle.explain(high)[0].name == "signal" and training.bundle.explain(high)[0].importance > 0
+    assert training.bundle.explain(high) == training.bundle.explain(high, "long")
+    assert training.bundle.explain(low) == training.bundle.explain(low.iloc[0], "short")
+    assert len(training.bundle.explain(high, most=1)) == 1
+    with pytest.raises(ModelError, match="`row` must be one row, had 600"):
+        training.bundle.explain(training.X)
+
+
+def test_versions_are_listed_newest_first_and_by_series(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    saved = [registry.save(training, card(minute)) for minute in (5, 1, 3)]
+    other = registry.save(training, card(2, symbol="BTCUSDT", timeframe="5m"))
+    assert [c.version for c in registry.list()] == [saved[0], saved[2], other, saved[1]]
+    assert [c.version for c in registry.list("EUR/USD", "1h")] == [saved[0], saved[2], saved[1]]
+    assert [c.symbol for c in registry.list(timeframe="5m")] == ["BTCUSDT"]
+    assert registry.list("GBPUSD") == [] and ModelRegistry(tmp_path / "none").list() == []
+    assert registry.load("EURUSD", "1h").card.version == saved[0]
+    assert registry.load("EURUSD", "1h", saved[1]).card.created == card(1).created
+
+
+def test_versions_count_in_utc_whatever_zone_the_clock_is_in(tmp_path, training):
+    east = timezone(timedelta(hours=9))
+    version = ModelRegistry(tmp_path).save(training, card(created=START.astimezone(east)))
+    assert version.startswith("20240301T000000000000Z-")
+    assert (tmp_path / "EURUSD_1h" / version).stat().st_mode & 0o777 == 0o755
+
+
+def test_saving_the_same_again_changes_nothing(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    first = registry.save(training, card())
+    folder = tmp_path / "EURUSD_1h" / first
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert registry.save(training, card()) == first
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == [first]
+
+
+@pytest.mark.parametrize("name", sorted(FILES | {MANIFEST}))
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
+def test_a_damaged_file_is_refused_by_name(tmp_path, training, name, damage):
+    registry = ModelRegistry(tmp_path)
+    path = tmp_path / "EURUSD_1h" / registry.save(training, card()) / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes({"flip": bytes(content), "cut": bytes(content[:-5]), "empty": b""}[damage])
+    with pytest.raises(ModelError) as raised:
+        registry.load("EURUSD", "1h")
+    named = {MANIFEST, *FILES} if name == MANIFEST else {name}
+    assert any(file in str(raised.value) for file in named)
+
+
+@pytest.mark.parametrize("content", [[], {}, {"card.json": ""}, None])
+def test_a_manifest_that_lists_something_else_is_refused(tmp_path, training, content):
+    registry = ModelRegistry(tmp_path)
+    path = tmp_path / "EURUSD_1h" / registry.save(training, card()) / MANIFEST
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"manifest\.json is not the file that was saved"):
+        registry.load("EURUSD", "1h")
+
+
+def test_a_damaged_card_does_not_hide_the_others_from_the_list(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    good, bad = registry.save(training, card()), registry.save(training, card(1))
+    (tmp_path / "EURUSD_1h" / bad / "card.json").write_text("{}")
+    assert [c.version for c in registry.list()] == [good]
+    with pytest.raises(ModelError, match=r"card\.json"):
+        registry.load("EURUSD", "1h")
+
+
+def test_what_is_not_there_is_said_with_the_nearest_name(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    with pytest.raises(NotFoundError, match="no model of EURUSD_1h is saved"):
+        registry.load("EURUSD", "1h")
+    version = registry.save(training, card())
+    with pytest.raises(NotFoundError, match=r"did you mean .?EURUSD_1h"):
+        registry.load("EURUSD", "4h")
+    with pytest.raises(NotFoundError, match=f"did you mean .{version}"):
+        registry.load("EURUSD", "1h", version[:-1] + "z")
+    with pytest.raises(NotFoundError):
+        registry.load("EURUSD", "1h", "../../etc")
+    with pytest.raises(DataError):
+        registry.load("../x", "1h")
+
+
+def test_many_that_save_at_once_all_succeed(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(lambda i: registry.save(training, card(i % 4)), range(16)))
+    assert len(set(versions)) == 4 and [c.version for c in registry.list()] == sorted(set(versions), reverse=True)
+    for version in set(versions):
+        registry.load("EURUSD", "1h", version)
+    assert not list((tmp_path / "EURUSD_1h").glob(".*"))
+
+
+def save_for_ever(root: Path, training: SimpleNamespace) -> None:
+    """Save one version after the other until killed."""
+    registry = ModelRegistry(root)
+    for minute in range(10_000):
+        registry.save(training, card(minute))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
+def test_a_killed_save_leaves_every_listed_version_whole(tmp_path, training):
+    rng = np.random.default_rng(7)
+    fork = multiprocessing.get_context("fork")
+    for attempt in range(6):
+        root = tmp_path / str(attempt)
+        process = fork.Process(target=save_for_ever, args=(root, training))
+        process.start()
+        deadline = time.monotonic() + 20
+        while not list(root.glob("EURUSD_1h/[0-9]*")) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.1))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        registry = ModelRegistry(root)
+        cards = registry.list()
+        assert cards and len(cards) == len(registry.versions("EURUSD_1h"))
+        for found in cards[:3]:
+            registry.load("EURUSD", "1h", found.version)
+        assert registry.save(training, card(99_999)) == registry.list()[0].version
+
+
+def test_a_card_names_what_is_wrong_with_it():
+    with pytest.raises(ValueError, match="timeframe"):
+        card(timeframe="2h")
+    with pytest.raises(ValueError, match="created"):
+        card(created=datetime(2024, 1, 1))
+    assert ModelCard.model_validate_json(card().model_dump_json()) == card()
