@@ -438,7 +438,7 @@ def test_in_r_is_what_two_market_orders_lose(fee: float, slippage: float, spread
     paid = price * (1 + side * costs.slippage)
     got = price * (1 - side * costs.slippage)
     lost = side * (paid - got) + costs.fee * (paid + got)
-    assert lost / (price * stop) == pytest.approx(costs.in_r(stop), rel=1e-9, abs=1e-9)  # two prices of 100 are subtracted
+    assert lost / (price * stop) == pytest.approx(costs.in_r(stop), rel=1e-9, abs=1e-9)
 
 
 def test_an_unknown_symbol_gets_the_nearest_name(home: Path):

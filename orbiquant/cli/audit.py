@@ -67,8 +67,7 @@ def load_bars(
 def make_line(
     runtime: "Runtime",  # has the settings
     audited: Audited,  # timeframe and calendar
-    rounds: int,  # of boosting
-    folds: int,  # walk-forward
+    **training: float | None,  # what the settings' training is overridden with; None keeps the setting
 ) -> "Line":
     "Return the library's line as the settings describe it."
     from orbiquant.backtest.audit import Line
@@ -83,8 +82,8 @@ def make_line(
         sessions=settings.sessions.model_dump(),
         phases=PhaseConfig(**settings.phases.model_dump()),
     )
-    training = Phase2Config.from_settings(settings.models)
-    return Line.of(spec, training.model_copy(update={"rounds": rounds, "folds": folds}))
+    given = {name: value for name, value in training.items() if value is not None}
+    return Line.of(spec, Phase2Config.model_validate(settings.models.model_dump() | given))
 
 # %% ../../nbs/85_cli.audit.ipynb #0241d43a
 SHOWN = 20  # violations printed for people; JSON has all
@@ -107,7 +106,8 @@ def prefix_replay(
 
     runtime = open_runtime()
     audited = load_bars(runtime, file, symbol, timeframe, last)
-    found = replay_prefixes(make_line(runtime, audited, rounds, 1), audited.bars, spread_cuts(len(audited.bars), cuts))
+    line = make_line(runtime, audited, rounds=rounds, folds=1)
+    found = replay_prefixes(line, audited.bars, spread_cuts(len(audited.bars), cuts))
     verdict = "pass" if found.passed else "fail"
     facts = {
         "bars": audited.name, "timeframe": audited.timeframe, "rows": found.rows, "columns": found.columns,
@@ -131,6 +131,8 @@ def null_market(
     seeds: Annotated[int, typer.Option(min=1, help="How many markets.")] = 3,
     rows: Annotated[int, typer.Option(min=1, help="Bars of each market.")] = 20_000,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Confidence floor during the audit.")] = 0.0,
+    stop_atr: Annotated[float | None, typer.Option(min=0.01, help="Stop in average true ranges.")] = None,
+    risk_reward: Annotated[float | None, typer.Option(min=0.01, help="Target over stop.")] = None,
     rounds: Rounds = 20,
     folds: Folds = 3,
     as_json: AsJson = False,
@@ -142,10 +144,8 @@ def null_market(
 
     runtime = open_runtime()
     audited = load_bars(runtime, file, symbol, timeframe, None)
-    config, line = (
-        market_like(audited.bars, audited.timeframe, audited.calendar),
-        make_line(runtime, audited, rounds, folds),
-    )
+    config = market_like(audited.bars, audited.timeframe, audited.calendar)
+    line = make_line(runtime, audited, rounds=rounds, folds=folds, stop_atr=stop_atr, risk_reward=risk_reward)
     with progress_bar(as_json) as progress:
         found = audit_null_market(
             line, lambda seed: null_bars(rows, audited.timeframe, seed, config), range(1, seeds + 1), min_confidence,
