@@ -191,6 +191,13 @@ def test_a_clean_line_passes_on_ten_markets_for_every_policy_that_trades_enough(
 
 
 @pytest.mark.slow
+def test_every_policy_passes_where_its_rules_leave_enough_trades():
+    near = Phase2Config(folds=2, rounds=10, horizon_bars=24, stop_atr=1.0, risk_reward=1.0)
+    found = audit_null_market(replace(LINE, training=near), lambda s: null_bars(150_000, Timeframe.M15, s), seeds=(1,))
+    assert found.verdict == "pass" and found.verdicts["fewest"].min() >= LEAST_TRADES
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["EURUSD_1h", "BTCUSDT_5m"])
 def test_real_bars_pass_the_replay(name: str):
     bars = shared_bars(name).iloc[-6000:]
