@@ -116,8 +116,8 @@ def suggest(
     choices: Iterable[str],  # what would have been accepted
 ) -> str:
     "Return `, did you mean 'x'?` for the nearest choice, or an empty string."
-    near = difflib.get_close_matches(str(word).lower(), {c.lower(): c for c in choices}, n=1, cutoff=0.6)
-    by_lower = {c.lower(): c for c in choices} if near else {}
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
     return f", did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
