@@ -55,7 +55,7 @@ hooks: $(READY)  ## git hooks and merge driver for notebooks
 
 lock: $(READY)  ## write constraints.txt from what is installed
 	{ echo "# Exact versions of everything 'make' installs; torch serves the 'deep' extra."; \
-	  $(BIN)/python -m pip freeze --exclude-editable --exclude torch | grep -v ' @ '; echo "torch==2.13.0"; } > constraints.new
+	  $(BIN)/python -m pip freeze --all --exclude-editable --exclude torch --exclude pip | grep -v ' @ '; echo "torch==2.13.0"; } > constraints.new
 	mv constraints.new constraints.txt
 
 wheel: generate  ## dist/*.whl
