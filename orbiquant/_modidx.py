@@ -121,6 +121,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'orbiquant.cli.console.open_runtime': ('cli.console.html#open_runtime', 'orbiquant/cli/console.py'),
                                        'orbiquant.cli.console.parse_time': ('cli.console.html#parse_time', 'orbiquant/cli/console.py'),
                                        'orbiquant.cli.console.progress_bar': ('cli.console.html#progress_bar', 'orbiquant/cli/console.py'),
+                                       'orbiquant.cli.console.redeliver_interrupt': ( 'cli.console.html#redeliver_interrupt',
+                                                                                      'orbiquant/cli/console.py'),
                                        'orbiquant.cli.console.run': ('cli.console.html#run', 'orbiquant/cli/console.py'),
                                        'orbiquant.cli.console.show': ('cli.console.html#show', 'orbiquant/cli/console.py'),
                                        'orbiquant.cli.console.table': ('cli.console.html#table', 'orbiquant/cli/console.py'),

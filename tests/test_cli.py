@@ -307,3 +307,23 @@ def test_the_service_starts_and_says_where(tmp_path: Path):
         out, _ = process.communicate(timeout=20)
     assert re.search(r"http://127\.0\.0\.1:\d+/", line) and time.monotonic() - begun < 30
     assert out == "" and process.returncode in (0, 130)
+
+
+def test_an_interrupt_that_python_drops_is_raised_again():
+    code = """
+import signal, time, typer, weakref
+from orbiquant.cli.console import run
+app = typer.Typer()
+
+@app.command()
+def wait() -> None:
+    class Thing: ...
+    thing = Thing()
+    held = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+    del thing
+    time.sleep(20)
+
+run(app, [])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stderr.strip()) == (130, "Interrupted.")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -356,14 +355,8 @@ def test_ctrl_c_ends_a_training_with_130(fitting: bool, place: Workspace):
             assert process.poll() is None
             time.sleep(0.01)
         time.sleep(1.5 if fitting else 0)
-        presses = 0
-        while process.poll() is None:  # Python drops an interrupt that falls into an import's own clean-up
-            process.send_signal(signal.SIGINT)
-            presses += 1
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-        out, err = process.communicate()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, ""), err
-    assert err.strip().endswith("Interrupted.") and presses <= 2
-    assert presses == 2 or "Traceback" not in err
+    assert err.strip().endswith("Interrupted.") and "Traceback" not in err
     assert place.ask("models", "list") == []
