@@ -21,7 +21,8 @@ from typing import Annotated, Self, TypeAlias
 import pandas as pd
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .core import DataError, NotFoundError, asset, choose, suggest, workspace
+from .core import DataError, NotFoundError, asset, choose, suggest
+from .settings import workspace
 
 # %% ../nbs/01_domain.ipynb #f114a8a9
 Bars: TypeAlias = pd.DataFrame

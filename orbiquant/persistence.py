@@ -40,8 +40,9 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from .core import DataError, OrbiError, SettingsError, choose, workspace
+from .core import DataError, OrbiError, SettingsError, choose
 from .ports import Clock
+from .settings import workspace
 
 # %% ../nbs/04_persistence.ipynb #de18a808
 BUSY_TIMEOUT_S = 30

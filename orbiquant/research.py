@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import pandas as pd
 from pydantic import AfterValidator, Field
 
-from .core import ModelError, NotFoundError, Settings, code_version
+from .core import ModelError, NotFoundError, code_version
 from .domain import Bars, Costs, Signal, Signals, Timeframe, Value, find_instrument, normalise_symbol
 from .ports import Progress, Series
 from .runtime import Runtime
+from .settings import Settings
 
 if TYPE_CHECKING:
     from orbiquant.backtest.simulate import BacktestResult

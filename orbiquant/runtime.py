@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from .core import Settings, SystemClock, load_settings
+from .core import SystemClock
 from .ports import BarStore, Clock
+from .settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 HAND_WRITTEN = {"__init__.py", "_modidx.py", "app.py"}
 
 LAYERS = {
-    "core": 0, "domain": 0, "ports": 0, "charts": 0, "persistence": 0,
+    "core": 0, "settings": 0, "domain": 0, "ports": 0, "charts": 0, "persistence": 0,
     "market": 1, "llm": 1,
     "features": 2,
     "models": 3,

@@ -31,7 +31,6 @@ from orbiquant.core import (
     configure_logging,
     endpoint,
     get_logger,
-    load_settings,
     mask_secrets,
     tool,
 )
@@ -49,6 +48,7 @@ from orbiquant.domain import (
     normalise_symbol,
     read_instruments,
 )
+from orbiquant.settings import load_settings
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orbiquant.core import FixedClock, NotFoundError, load_settings
+from orbiquant.core import FixedClock, NotFoundError
 from orbiquant.desk import WireSignal, check_component, choose_series, memory_of
 from orbiquant.domain import Bars, Signal, Timeframe
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.research import recent_bars
 from orbiquant.runtime import Runtime
+from orbiquant.settings import load_settings
 
 NOON = datetime(2025, 6, 2, 12, tzinfo=UTC)
 KEY = ("EURUSD", "1h")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orbiquant.core import DataError, NotFoundError, code_version, configure_logging, load_settings
+from orbiquant.core import DataError, NotFoundError, code_version, configure_logging
 from orbiquant.domain import MIN_CONFIDENCE, Action, Bars, Costs
 from orbiquant.features.matrix import build_features, warmup_bars
 from orbiquant.features.phases import detect_phases
@@ -35,6 +35,7 @@ from orbiquant.research import (
     train,
 )
 from orbiquant.runtime import Runtime
+from orbiquant.settings import load_settings
 from orbiquant.signals import find_policy, generate_signals
 
 ORBIQUANT = str(Path(sys.executable).parent / "orbiquant")

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from shared_bars import shared_bars
 
-from orbiquant.core import ModelError, load_settings
+from orbiquant.core import ModelError
 from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.phase2 import OutOfFold, Phase2Config, Phase2Pipeline, Training, scale_columns
+from orbiquant.settings import load_settings
 
 CONFIG = Phase2Config(folds=3, rounds=25, threads=2)
 COLUMNS = ["p_long", "p_short", *(f"{side}_{q}" for side in ("up", "down") for q in (0.1, 0.5, 0.9))]

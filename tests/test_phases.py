@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from shared_bars import shared_bars
 
-from orbiquant.core import load_settings
 from orbiquant.domain import Bars
 from orbiquant.features.matrix import causality_violations
 from orbiquant.features.phases import (
@@ -22,6 +21,7 @@ from orbiquant.features.phases import (
     range_compression,
 )
 from orbiquant.market.synthetic import BITCOIN_LIKE, SyntheticConfig, synthetic_market
+from orbiquant.settings import load_settings
 
 LETTERS = dict(zip((phase.value for phase in PHASES), ".AMDI", strict=True))
 FOLLOWS = {

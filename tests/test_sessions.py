@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared_bars import shared_bars
 
-from orbiquant.core import DataError, load_settings
+from orbiquant.core import DataError
 from orbiquant.domain import Bars
 from orbiquant.features.sessions import SESSIONS, asian_range, day_range, killzones, parse_window, trading_day
 from orbiquant.market.calendars import expected_times
+from orbiquant.settings import load_settings
 
 NEW_YORK = ZoneInfo("America/New_York")
 CLOCK_WEEKS = {

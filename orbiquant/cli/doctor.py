@@ -70,7 +70,7 @@ def examine_libraries() -> Iterator[Finding]:
 # %% ../../nbs/87_cli.doctor.ipynb #b30cffd2
 def see_settings() -> str:
     "Say that the settings can be read."
-    from orbiquant.core import load_settings, workspace
+    from orbiquant.settings import load_settings, workspace
 
     load_settings()
     own = [name for name in ("settings.ini", ".env") if (workspace() / name).exists()]
@@ -79,7 +79,8 @@ def see_settings() -> str:
 
 def see_workspace() -> str:
     "Say where the workspace is and that it can be written to."
-    from orbiquant.core import DataError, workspace
+    from orbiquant.core import DataError
+    from orbiquant.settings import workspace
 
     folder = workspace()
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -99,8 +100,8 @@ def see_database() -> str:
     "Say which database is used and that it answers; one that is not made yet is left so."
     from pathlib import Path
 
-    from orbiquant.core import load_settings
     from orbiquant.persistence import database_location, engine
+    from orbiquant.settings import load_settings
 
     url = load_settings().workspace.database_url
     place = database_location(url)

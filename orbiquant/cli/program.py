@@ -56,7 +56,8 @@ def show_settings(
     section: Annotated[str | None, typer.Argument(help="Only this section.")] = None, as_json: AsJson = False
 ) -> None:
     "Print the settings in force: defaults, settings.ini, .env and environment together."
-    from orbiquant.core import choose, load_settings
+    from orbiquant.core import choose
+    from orbiquant.settings import load_settings
 
     merged = load_settings().model_dump(mode="json")
     chosen = {choose("section", section, merged): merged[section]} if section else merged

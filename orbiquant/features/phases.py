@@ -15,9 +15,9 @@ import pandas as pd
 from numba import njit
 from pydantic import Field
 
-from ..core import PhaseSettings
 from ..domain import Bars, Phase
 from .indicators import Floats, atr, column, ratio, run_talib
+from ..settings import PhaseSettings
 
 # %% ../../nbs/23_features.phases.ipynb #8dfcc2ad
 ATR_LENGTH = 14

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ..core import ModelError, ModelSettings, get_logger
+from ..core import ModelError, get_logger
 from ..domain import Bars, FeatureWeight, Value
 from .baselines import BaseRate, HarRange, ScaledRange, complete_rows, read_columns, volatility_inputs
 from .boosting import Boosting, check_device
@@ -29,6 +29,7 @@ from .skill import skill_table
 from .splits import WalkForward
 from .tpsl import TPSLClassifier
 from ..ports import Progress
+from ..settings import ModelSettings
 
 # %% ../../nbs/39_models.phase2.ipynb #a3a80362
 class Phase2Config(Value):

@@ -18,8 +18,9 @@ from typing import Any
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from ..core import DataError, NotFoundError, asset, choose, split_list, suggest, workspace
+from ..core import DataError, NotFoundError, asset, choose, suggest
 from ..domain import Value
+from ..settings import split_list, workspace
 
 # %% ../../nbs/81_reports.catalogue.ipynb #9c4fb485
 TYPES: dict[str, Any] = {

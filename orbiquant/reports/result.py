@@ -19,8 +19,9 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 from pydantic_core import from_json, to_json
 
-from ..core import NotFoundError, atomic_write, code_version, load_settings
+from ..core import NotFoundError, atomic_write, code_version
 from ..domain import Value
+from ..settings import load_settings
 
 # %% ../../nbs/81_reports.result.ipynb #cf00a267
 RESULT_MIME = "application/vnd.orbiquant.result+json"

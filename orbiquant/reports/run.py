@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import TYPE_CHECKING, Any, Self
 
-from ..core import OrbiError, asset, atomic_write, load_settings, workspace
+from ..core import OrbiError, asset, atomic_write
 from ..ports import Progress
 from .catalogue import find_report
 from .html import render
@@ -34,6 +34,7 @@ from orbiquant.reports.result import (
     runs_folder,
     save_run,
 )
+from ..settings import load_settings, workspace
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
