@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NotNegative', 'BasisPoints', 'ENV_PREFIX', 'NOT_SETTINGS', 'Section', 'split_list', 'WorkspaceSettings',
            'MarketSettings', 'SessionSettings', 'PhaseSettings', 'ModelSettings', 'SignalSettings', 'CostSettings',
-           'RiskSettings', 'ServiceSettings', 'ReportSettings', 'LoggingSettings', 'IniSource', 'check_known',
-           'Settings', 'workspace', 'load_settings', 'read_dotenv', 'check_environment', 'explain']
+           'RiskSettings', 'ServiceSettings', 'ReportSettings', 'ClusterSettings', 'LoggingSettings', 'IniSource',
+           'check_known', 'Settings', 'workspace', 'load_settings', 'read_dotenv', 'check_environment', 'explain']
 
 # %% ../nbs/00_settings.ipynb #33a78a75
 import configparser
@@ -148,6 +148,12 @@ class ReportSettings(Section):
     timeout_s: int = Field(ge=1)
 
 
+class ClusterSettings(Section):
+    "Where trainings and sweeps run."
+
+    scheduler: str = Field(pattern=r"^(local|(tcp|tls|ws|wss|ucx)://\S+)?$")  # empty: threads of this process
+
+
 class LoggingSettings(Section):
     "How much is logged and in which form."
 
@@ -227,6 +233,7 @@ class Settings(BaseSettings):
     risk: RiskSettings
     service: ServiceSettings
     reports: ReportSettings
+    cluster: ClusterSettings
     logging: LoggingSettings
 
     @classmethod
