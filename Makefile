@@ -5,10 +5,10 @@ READY   := .venv/.installed
 ASSETS  := orbiquant/assets
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lab bench lint generate hooks lock wheel clean
+.PHONY: help demo test test-slow lab bench bench-quant lint generate hooks lock wheel clean
 
 help:  ## show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and "OrbiQuant needs Python 3.11 or newer, found " + sys.version)'
@@ -38,6 +38,9 @@ lab: $(READY)  ## JupyterLab on the notebooks
 
 bench: $(READY)  ## figures to reports/benchmarks/
 	$(BIN)/python -m tests.benchmarks.bench_line
+
+bench-quant: $(READY)  ## the quant core beside its peers, to reports/benchmarks/quant.md
+	$(BIN)/python -m tests.benchmarks.bench_quant
 
 generate: $(READY)  ## everything that is generated: modules, packaged files, README, app, OpenAPI
 	$(BIN)/nbdev-export
