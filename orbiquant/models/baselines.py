@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HAR_SPANS', 'TARGETS', 'FLOOR', 'PRIOR_LABELS', 'volatility_inputs', 'check_quantiles', 'quantile_columns',
-           'read_columns', 'complete_rows', 'pinball_loss', 'ratio_quantiles', 'scaled_forecast', 'ScaledRange',
-           'har_design', 'ridge', 'HarRange', 'BaseRate']
+           'pick_columns', 'read_columns', 'complete_rows', 'pinball_loss', 'ratio_quantiles', 'scaled_forecast',
+           'ScaledRange', 'har_design', 'ridge', 'HarRange', 'BaseRate']
 
 # %% ../../nbs/37_models.baselines.ipynb #e0bec862
 from collections.abc import Sequence
@@ -60,15 +60,23 @@ def quantile_columns(
     return [f"{target}_{q:g}" for target in TARGETS for q in quantiles]
 
 
+def pick_columns(
+    X: pd.DataFrame,  # features
+    columns: Sequence[str],  # what is needed of them
+) -> pd.DataFrame:
+    "Return `columns` of `X`, or `X` itself when it is just those; raise `ModelError` naming the first that is missing."
+    missing = [name for name in columns if name not in X]
+    if missing:
+        raise ModelError(f"`X` must have a column {missing[0]!r}{suggest(missing[0], [str(name) for name in X])}")
+    return X if list(X) == list(columns) else X[list(columns)]
+
+
 def read_columns(
     X: pd.DataFrame,  # features
     columns: Sequence[str],  # what is needed of them
 ) -> NDArray[np.float64]:
     "Return `columns` of `X` as floats; raise `ModelError` naming the first that is missing."
-    missing = [name for name in columns if name not in X]
-    if missing:
-        raise ModelError(f"`X` must have a column {missing[0]!r}{suggest(missing[0], [str(name) for name in X])}")
-    return X[list(columns)].to_numpy(dtype=np.float64)
+    return pick_columns(X, columns).to_numpy(dtype=np.float64)
 
 
 def complete_rows(
@@ -204,7 +212,15 @@ class HarRange:
         X: pd.DataFrame,  # volatility columns; a time index
     ) -> NDArray[np.float64]:
         "Return the expected range, up + down, as a fraction of the price; NaN where a volatility is unknown."
-        return np.exp(har_design(read_columns(X, self.columns), X.index) @ self.coefficients_)
+        return self.expected(read_columns(X, self.columns), X.index)
+
+    def expected(
+        self,
+        volatility: NDArray[np.float64],  # one column a span, in the order of `columns`
+        times: pd.DatetimeIndex,  # bar opens
+    ) -> NDArray[np.float64]:
+        "Return the same as `scale`, from arrays."
+        return np.exp(har_design(volatility, times) @ self.coefficients_)
 
     def predict(
         self,

@@ -63,11 +63,16 @@ class RangePredictor:
         check_device(self.boosting.device)
         moves = read_columns(Y, TARGETS)
         known = complete_rows(moves, read_columns(X, self.scale))
-        X, moves = X[known], moves[known]
         self.features_ = [str(name) for name in X]
-        self.scale_ = HarRange(self.scale, self.quantiles, self.horizon).fit(X, Y[known])
-        relative = moves / self.scale_.scale(X)[:, None]
-        rows = Rows.of(feature_values(X, self.features_), self.horizon, self.boosting)
+        values, times, moves = feature_values(X, self.features_), X.index, moves[known]
+        if not known.all():
+            values, times = values[known], times[known]
+        volatility = pd.DataFrame(self._volatility(values), times, list(self.scale))
+        self.scale_ = HarRange(self.scale, self.quantiles, self.horizon).fit(
+            volatility, pd.DataFrame(moves, times, TARGETS)
+        )
+        relative = moves / self.scale_.expected(volatility.to_numpy(), times)[:, None]
+        rows = Rows.of(values, self.horizon, self.boosting)
         self.boosters_: dict[str, Any] = {}
         for i, target in enumerate(TARGETS):
             self._fit_target(target, rows, relative[:, i])
@@ -85,6 +90,10 @@ class RangePredictor:
             rounds = booster.num_boosted_rounds()
             self.boosters_[target] = regrow(rows, relative, objective, self.boosting, rounds)
 
+    def _volatility(self, values: NDArray[np.float32]) -> Floats:
+        "Return the scale's columns of a feature matrix."
+        return values[:, [self.features_.index(name) for name in self.scale]].astype(np.float64)
+
     def _relative(self, target: str, values: NDArray[np.float32]) -> Floats:
         "Return one target's quantiles of move / expected range."
         if target not in self.boosters_ or not len(values):
@@ -96,9 +105,22 @@ class RangePredictor:
         X: pd.DataFrame,  # has the columns of training, in any order
     ) -> pd.DataFrame:
         "Return `up_0.1 … down_0.9`, rising within a row; NaN where the scale is unknown."
-        values, scale = feature_values(X, self.features_), self.scale_.scale(X)
-        moves = [scale[:, None] * self._relative(target, values) for target in TARGETS]
-        return pd.DataFrame(np.hstack(moves), index=X.index, columns=quantile_columns(self.quantiles))
+        predicted = self.predict_values(feature_values(X, self.features_), X.index)
+        return pd.DataFrame(predicted, index=X.index, columns=self.columns_)
+
+    def predict_values(
+        self,
+        values: NDArray[np.float32],  # one row a row, the columns `features_`
+        times: pd.DatetimeIndex,  # bar opens of the rows
+    ) -> Floats:
+        "Return the same as `predict` without names: the columns `columns_`."
+        scale = self.scale_.expected(self._volatility(values), times)
+        return np.hstack([scale[:, None] * self._relative(target, values) for target in TARGETS])
+
+    @property
+    def columns_(self) -> list[str]:
+        "Return the names of what is predicted."
+        return quantile_columns(self.quantiles)
 
     @property
     def rounds_(self) -> dict[str, int]:

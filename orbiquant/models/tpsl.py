@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import model_validator
 
 from ..core import ModelError
@@ -145,7 +146,8 @@ class TPSLClassifier:
         self.boosters_: dict[str, Any] = {}
         self.calibrations_: dict[str, Calibration] = {}
         self.fallback_: dict[str, str] = {}
-        rows = Rows.of(feature_values(X[known], self.features_), self.horizon, self.boosting)
+        values = feature_values(X, self.features_)
+        rows = Rows.of(values if known.all() else values[known], self.horizon, self.boosting)
         for i, side in enumerate(SIDES):
             self._fit_side(side, rows, answers[:, i])
         return self
@@ -169,11 +171,27 @@ class TPSLClassifier:
         X: pd.DataFrame,  # has the columns of training, in any order
     ) -> pd.DataFrame:
         "Return `p_long` and `p_short`, calibrated."
-        values = feature_values(X, self.features_)
-        predicted = {f"p_{side}": np.full(len(X), self.rates_[side]) for side in SIDES}
-        for side, booster in self.boosters_.items():
-            predicted[f"p_{side}"] = self.calibrations_[side](ask(booster, values, margin=True)[:, 0])
-        return pd.DataFrame(predicted, index=X.index)
+        return pd.DataFrame(
+            self.predict_values(feature_values(X, self.features_)), index=X.index, columns=self.columns_
+        )
+
+    def predict_values(
+        self,
+        values: NDArray[np.float32],  # one row a row, the columns `features_`
+        times: pd.DatetimeIndex | None = None,  # unused: the hour, where it matters, is a feature
+    ) -> Floats:
+        "Return the same as `predict` without names: the columns `columns_`."
+        predicted = np.empty((len(values), len(SIDES)))
+        for i, side in enumerate(SIDES):
+            predicted[:, i] = self.rates_[side]
+            if side in self.boosters_:
+                predicted[:, i] = self.calibrations_[side](ask(self.boosters_[side], values, margin=True)[:, 0])
+        return predicted
+
+    @property
+    def columns_(self) -> list[str]:
+        "Return the names of what is predicted."
+        return [f"p_{side}" for side in SIDES]
 
     def explain(
         self,
