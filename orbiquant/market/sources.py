@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SAMPLES', 'TIMEFRAME_NAMES', 'CHUNK_BARS', 'Sample', 'sample_path', 'SampleSource', 'parse_name', 'FileSource',
            'CsvSource', 'ParquetSource', 'SyntheticSource', 'ImportResult', 'calendar_of', 'find_extent', 'import_file',
-           'PullResult', 'missing_windows', 'split_window', 'plan_pull', 'pull']
+           'RemoteData', 'PullResult', 'missing_windows', 'split_window', 'plan_pull', 'pull']
 
 # %% ../../nbs/12_market.sources.ipynb #e2677add
 import importlib.util
@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import pandas as pd
 
 from ..core import DataError, NotFoundError, SystemClock
 from ..domain import Bars, Timeframe, Value, find_instrument, normalise_symbol
 from .bars import BarReport, check_bars, inspect_bars
-from .calendars import TIME_UNIT
+from .calendars import TIME_UNIT, to_utc
 from .files import existing_file, list_symbols, load_file, read_bars, to_valid
 from .store import Window, clip, require_series, to_window
 from ..ports import BarStore, Clock, MarketData, Progress
@@ -302,6 +302,26 @@ def import_file(
 CHUNK_BARS = 50_000
 
 
+@runtime_checkable
+class RemoteData(MarketData, Protocol):
+    "A source that is asked piece by piece."
+
+    def begins(
+        self,
+        symbol: str,  # normalised symbol
+        timeframe: str,  # e.g. "5m"
+    ) -> datetime:
+        "Return a time that no bar comes before; raise `NotFoundError` when there is no bar at all."
+        ...
+
+    def span(
+        self,
+        timeframe: str,  # of the bars
+    ) -> timedelta:
+        "Return how much time one commit should cover."
+        ...
+
+
 class PullResult(Value):
     "What came of a pull."
 
@@ -312,6 +332,7 @@ class PullResult(Value):
     version: int  # of the store, that holds them
     first: datetime | None  # of the stored series
     last: datetime | None
+    report: BarReport | None = None  # on what the store now has of the window; None when nothing came
 
 
 def missing_windows(
@@ -350,6 +371,9 @@ def plan_pull(
 ) -> list[tuple[Window, Callable[[Window], Bars]]]:
     "Return the chunks of a window, in the order to store them, and how each is had."
     start, end = window
+    if start is None and isinstance(source, RemoteData):
+        start = min(to_utc(source.begins(symbol, timeframe)), end)
+        window = (start, end)
     if start is not None:
         return [
             (chunk, lambda w: source.bars(symbol, timeframe, *w)) for chunk in split_window(window, span, backwards)
@@ -368,6 +392,12 @@ def _closed_part(window: Window, timeframe: Timeframe, clock: Clock) -> Window:
     return start, until if start is None else max(start, until)
 
 
+def _span(source: MarketData, timeframe: Timeframe, chunk_bars: int | None) -> timedelta:
+    if chunk_bars is None and isinstance(source, RemoteData):
+        return source.span(timeframe)
+    return (chunk_bars or CHUNK_BARS) * timeframe.delta
+
+
 def pull(
     store: BarStore,  # where to
     source: MarketData,  # where from
@@ -376,7 +406,7 @@ def pull(
     start: datetime | None = None,  # first bar open, inclusive, with a time zone; None: the first there is
     end: datetime | None = None,  # bars open before this, with a time zone; None: now
     progress: Progress | None = None,  # told chunks done, chunks in all, and what was done
-    chunk_bars: int = CHUNK_BARS,  # bars of one commit
+    chunk_bars: int | None = None,  # bars of one commit; None: as the source likes it
     again: bool = False,  # ask for what is stored too, to take corrections or fill a hole
     clock: Clock | None = None,  # None: the system's
 ) -> PullResult:
@@ -385,7 +415,7 @@ def pull(
     window = _closed_part(to_window(start, end), frame, clock or SystemClock())
     before, first, last = find_extent(store, name, frame)
     windows = [window] if again else missing_windows(first, last, window)
-    span = chunk_bars * frame.delta
+    span = _span(source, frame, chunk_bars)
     steps = [step for w in windows for step in plan_pull(source, name, frame, w, span, backwards=w[1] == first)]
     rows_read, version = 0, store.version()
     for done, (chunk, ask) in enumerate(steps, start=1):
@@ -396,6 +426,7 @@ def pull(
         if progress is not None:
             progress(done, len(steps), f"{name} {frame} {chunk[0]:%Y-%m-%d} to {chunk[1]:%Y-%m-%d}, {len(bars)} bars")
     rows, first, last = find_extent(store, name, frame)
+    stored = store.read(name, frame, *window) if rows_read else None
     return PullResult(
         symbol=name,
         timeframe=frame,
@@ -404,4 +435,5 @@ def pull(
         version=version,
         first=first,
         last=last,
+        report=None if stored is None else inspect_bars(stored, frame, calendar_of(name)),
     )
