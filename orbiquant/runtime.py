@@ -19,6 +19,7 @@ from .settings import Settings, load_settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from orbiquant.backtest.trials import TrialsLedger
     from orbiquant.models.registry import ModelRegistry
 
 # %% ../nbs/70_runtime.ipynb #795f79ea
@@ -52,6 +53,13 @@ class Runtime:
         opened = engine(self.settings.workspace.database_url)
         migrate(opened)
         return opened
+
+    @cached_property
+    def trials(self) -> "TrialsLedger":
+        "Return the ledger of trials in that database."
+        from orbiquant.backtest.trials import TrialsLedger
+
+        return TrialsLedger(self.engine, self.clock)
 
 # %% ../nbs/70_runtime.ipynb #a2103b8e
 _current: list[Runtime] = []

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from postgres import find_binaries, running_postgres
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, insert, inspect, select, text
 
+import orbiquant.backtest.trials  # noqa: F401 - declares its table
 import orbiquant.service.auth  # noqa: F401 - declares its table
 from orbiquant import persistence
 from orbiquant.core import DataError, FixedClock, SettingsError
@@ -164,7 +165,7 @@ def at_once(code: str, *arguments: str, processes: int = 2) -> list[str]:
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 def test_processes_that_migrate_at_once_all_succeed(backend: str, tmp_path: Path, request: pytest.FixtureRequest):
     url = f"sqlite:///{tmp_path}/orbi.db" if backend == "sqlite" else fresh_database(request)
-    assert at_once("print(migrate(engine(sys.argv[1])))", url) == ["0001"] * 2
+    assert at_once("print(migrate(engine(sys.argv[1])))", url) == ["0002"] * 2
 
 
 def fresh_database(request: pytest.FixtureRequest) -> str:
@@ -198,7 +199,7 @@ def test_a_migration_killed_half_way_leaves_the_schema_before_it(tmp_path: Path)
     assert killed.returncode == -9
     made = engine(url)
     assert set(inspect(made).get_table_names()) == set()
-    assert migrate(made) == "0001"
+    assert migrate(made) == "0002"
     made.dispose()
 
 

@@ -1,0 +1,209 @@
+"""The ledger and its figures: the papers' numbers, purgedcv's results, one line a trial whoever runs it how often."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from purgedcv import deflated_sharpe_ratio_full, probability_of_backtest_overfitting
+from purgedcv import minimum_backtest_length as years_needed
+from test_persistence import at_once, postgres_url
+
+from orbiquant.backtest.overfitting import (
+    BLOCKS,
+    LEAST_MOMENTS,
+    Moments,
+    daily_r,
+    deflate,
+    expected_best,
+    minimum_backtest_length,
+    probabilistic_sharpe,
+    probability_of_overfitting,
+    selection_risk,
+)
+from orbiquant.backtest.trials import Trial, TrialsLedger
+from orbiquant.core import DataError, FixedClock
+from orbiquant.persistence import engine, migrate
+
+__all__ = ["postgres_url"]
+NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
+ABOUT = {
+    "kind": "sweep", "symbol": "EURUSD", "timeframe": "15m", "data_version": "3", "policy": "base", "seed": 7,
+    "first": datetime(2024, 1, 1, tzinfo=UTC), "last": datetime(2024, 6, 1, tzinfo=UTC),
+}  # fmt: skip
+
+
+def trial(params: dict[str, float], r: pd.Series | None = None, **changes: object) -> Trial:
+    """Return a trial on the same data."""
+    return Trial.of(pd.Series([1.0, -1.0, 0.5]) if r is None else r, params=params, **(ABOUT | changes))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TrialsLedger]:
+    """Yield an empty ledger on each database."""
+    url = f"sqlite:///{tmp_path}/x.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    made = engine(url)
+    migrate(made)
+    with made.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM trials")
+    yield TrialsLedger(made, FixedClock(NOON))
+    made.dispose()
+
+
+# --- figures ---
+
+
+def test_the_papers_worked_numbers():
+    example = Moments(1250, 2.5 / np.sqrt(250), -3.0, 10.0)
+    assert expected_best(100, 0.5 / 250) == pytest.approx(0.1132, abs=5e-5)
+    assert probabilistic_sharpe(example, expected_best(100, 0.5 / 250)) == pytest.approx(0.9004, abs=5e-5)
+    assert probabilistic_sharpe(example, expected_best(46, 0.5 / 250)) == pytest.approx(0.9505, abs=5e-5)
+    assert minimum_backtest_length(45, 1.0) == pytest.approx(5.0, abs=0.01)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), trials=st.integers(1, 500), variance=st.floats(0, 0.05), tail=st.integers(3, 30))
+def test_deflation_from_moments_equals_purgedcvs_from_returns(seed: int, trials: int, variance: float, tail: int):
+    r = pd.Series(np.random.default_rng(seed).standard_t(tail, 80) + 0.1)
+    moments, theirs = Moments.of(r), deflated_sharpe_ratio_full(r.to_numpy(), trials, variance)
+    assert moments.sharpe == pytest.approx(theirs.observed_sr) and moments.kurtosis == pytest.approx(theirs.kurt)
+    assert probabilistic_sharpe(moments, expected_best(trials, variance)) == pytest.approx(theirs.dsr, abs=1e-9)
+    assert minimum_backtest_length(trials, 0.5) == pytest.approx(years_needed(trials, 0.5))
+
+
+def test_a_headline_sinks_with_every_trial_and_one_trial_costs_nothing():
+    moments = Moments.of(pd.Series(np.random.default_rng(1).normal(0.1, 1, 400)))
+    figures = [deflate(moments, trials).deflated_sharpe for trials in (1, 2, 10, 100, 1000)]
+    assert figures == sorted(figures, reverse=True) and figures[0] == probabilistic_sharpe(moments)
+    assert deflate(moments, 1).minimum_trades == 0 and deflate(moments, 100).minimum_trades > 400
+
+
+@pytest.mark.parametrize("r", [[], [1.0], [0.5] * 200, list(np.random.default_rng(2).normal(size=LEAST_MOMENTS - 1))])
+def test_what_cannot_be_computed_is_said(r: list[float]):
+    left = deflate(Moments.of(pd.Series(r, dtype=float)), 5, [0.1, 0.2])
+    assert left.deflated_sharpe is None and left.note.startswith("not computable") and left.trials == 5
+
+
+def test_figures_refuse_what_makes_no_sense():
+    with pytest.raises(DataError, match="`trials` must be"):
+        expected_best(0, 0.1)
+    with pytest.raises(DataError, match="`variance`"):
+        expected_best(3, -1)
+    noise = pd.DataFrame(np.random.default_rng(1).normal(size=(100, 4)))
+    with pytest.raises(DataError, match="`blocks` must be"):
+        probability_of_overfitting(noise, 7)
+    for wrong in (noise[[0]], noise.iloc[:20], noise.where(noise > 0)):
+        with pytest.raises(DataError, match="`returns` must hold"):
+            probability_of_overfitting(wrong)
+
+
+@pytest.mark.parametrize(("rows", "variants", "blocks"), [(97, 2, 4), (160, 7, 8), (333, 12, 10)])
+def test_overfitting_equals_purgedcvs(rows: int, variants: int, blocks: int):
+    rng = np.random.default_rng(rows)
+    returns = pd.DataFrame(rng.normal(rng.normal(0, 0.1, variants), 1, (rows, variants))).assign(idle=0.0, still=3.0)
+    own, theirs = (
+        probability_of_overfitting(returns, blocks),
+        probability_of_backtest_overfitting(returns.to_numpy().T, blocks),
+    )
+    assert own.pbo == theirs.pbo and own.slope == pytest.approx(theirs.slope) and own.halves == theirs.n_combos
+    assert own.loss == pytest.approx(np.mean(theirs.is_oos_performance[:, 1] < 0))
+
+
+def test_choosing_is_worth_nothing_without_skill_and_much_with_it():
+    rng = np.random.default_rng(4)
+    noise = [pd.DataFrame(rng.normal(size=(320, 10))) for _ in range(40)]
+    assert np.mean([probability_of_overfitting(part, 8).pbo for part in noise]) == pytest.approx(0.5, abs=0.1)
+    assert max(probability_of_overfitting(part.assign(skill=part[0] + 0.5), 8).pbo for part in noise) < 0.01
+
+
+def test_trades_become_days_and_too_few_days_no_figure():
+    times = pd.to_datetime(["2024-01-01 23:59", "2024-01-03 00:00", "2024-01-03 12:00"], utc=True)
+    none = pd.DataFrame({"exit_time": times[:0], "r": pd.Series(dtype=float)})
+    variants = {"a": pd.DataFrame({"exit_time": times, "r": [1.0, 2.0, -0.5]}), "b": none}
+    matrix = daily_r(variants)
+    assert matrix["a"].tolist() == [1.0, 0.0, 1.5] and matrix["b"].tolist() == [0, 0, 0]
+    assert selection_risk(variants) is None and selection_risk({}) is None
+    days = pd.date_range("2024-01-01", periods=2 * BLOCKS, tz="UTC")
+    long = pd.DataFrame({"exit_time": days, "r": np.arange(2.0 * BLOCKS)})
+    losing = long.assign(r=-long["r"])
+    assert selection_risk({"a": long, "b": losing}).pbo == 0
+    assert selection_risk({"a": long}) is None
+
+
+# --- ledger ---
+
+
+def test_the_same_trial_is_one_line_and_another_result_another(ledger: TrialsLedger):
+    first = trial({"stop": 1.5})
+    assert ledger.record(first, first) == 1 and ledger.record(first) == 0
+    assert ledger.record(trial({"stop": 1.5}, kind="report")) == 0
+    assert ledger.record(trial({"stop": 1.5 + 1e-13}, pd.Series([1.0, -1.0, 0.5 + 1e-13]))) == 0
+    others = [trial({"stop": 2.0}), trial({"stop": 1.5}, pd.Series([1.0])), trial({"stop": 1.5}, symbol="GBPUSD")]
+    assert ledger.record(*others) == 3 and ledger.record() == 0
+    assert (ledger.count(), ledger.count("EURUSD"), ledger.count("EURUSD", "1h")) == (4, 3, 0)
+    row = ledger.table("GBPUSD").iloc[0]
+    assert row["params"] == {"stop": 1.5} and row["recorded_at"] == NOON and row["mean_r"] == pytest.approx(1 / 6)
+    assert ledger.table("XAUUSD").empty and ledger.best("XAUUSD", "1h") is None
+
+
+def test_a_sweep_keeps_its_order_and_deflates_its_best(ledger: TrialsLedger):
+    rng = np.random.default_rng(2)
+    swept = [trial({"stop": float(step)}, pd.Series(rng.normal(size=60))) for step in range(1100)]
+    assert ledger.record(*swept) == 1100
+    table = ledger.table("EURUSD", "15m")
+    assert [params["stop"] for params in table["params"]] == list(range(1100))
+    left = ledger.best("EURUSD", "15m")
+    assert left.trials == 1100 and left.sharpe_per_trade == pytest.approx(table["sharpe"].max())
+    best = table.loc[table["sharpe"].idxmax()]
+    naive = probabilistic_sharpe(Moments(60, best["sharpe"], best["skew"], best["kurtosis"]))
+    assert left.deflated_sharpe < 0.95 < naive
+
+
+def test_a_trial_without_trades_counts(ledger: TrialsLedger):
+    assert ledger.record(trial({}, pd.Series(dtype=float))) == 1
+    row = ledger.table().iloc[0]
+    assert row["trades"] == 0 and np.isnan(row["sharpe"])
+    assert ledger.overfitting(Moments.of(pd.Series(dtype=float)), "EURUSD", "15m").note.startswith("not computable")
+
+
+RECORD = """
+from datetime import UTC, datetime
+from orbiquant.backtest.trials import Trial, TrialsLedger
+from orbiquant.core import SystemClock
+ledger = TrialsLedger(engine(sys.argv[1]), SystemClock())
+day = datetime(2024, 1, 1, tzinfo=UTC)
+made = [Trial(kind="sweep", symbol="EURUSD", timeframe="1h", data_version="1", first=day, last=day, policy="base",
+              params={"stop": n}, trades=n) for n in range(700)]
+print(sum(ledger.record(one) for one in made[:40]) + ledger.record(*made))
+"""
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_two_processes_at_once_write_each_trial_once(backend: str, tmp_path: Path, request: pytest.FixtureRequest):
+    url = f"sqlite:///{tmp_path}/x.db" if backend == "sqlite" else request.getfixturevalue("postgres_url")
+    made = engine(url)
+    migrate(made)
+    with made.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM trials")
+    assert sum(map(int, at_once(RECORD, url))) == 700
+    assert TrialsLedger(made, FixedClock(NOON)).count() == 700
+    made.dispose()
+
+
+def test_a_process_killed_while_recording_leaves_whole_sweeps(tmp_path: Path):
+    url = f"sqlite:///{tmp_path}/x.db"
+    code = RECORD.replace("print(", "import os, signal\nledger._row = lambda one, now: ("
+                          "os.kill(os.getpid(), signal.SIGKILL) if one.params['stop'] == 600 else None, "
+                          "TrialsLedger._row(ledger, one, now))[1]\nprint(")  # fmt: skip
+    made = engine(url)
+    migrate(made)
+    words = "import sys\nfrom orbiquant.persistence import engine, migrate\n" + code
+    assert subprocess.run([sys.executable, "-c", words, url], check=False).returncode == -9
+    assert TrialsLedger(made, FixedClock(NOON)).count() == 40
+    made.dispose()
