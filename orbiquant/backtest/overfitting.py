@@ -48,7 +48,7 @@ LEAST_MOMENTS = 30  # trades, below which a skew or a kurtosis is a guess
 class Moments(NamedTuple):
     "What the Sharpe ratio's own distribution is made of."
 
-    count: int  # trades
+    trades: int
     sharpe: float  # mean over standard deviation of net R
     skew: float
     kurtosis: float  # 3 for a normal distribution
@@ -65,8 +65,8 @@ class Moments(NamedTuple):
     @property
     def refusal(self) -> str:
         "Return why no probability can be computed, '' when it can."
-        if self.count < LEAST_MOMENTS:
-            return f"not computable: {self.count} trades, fewer than {LEAST_MOMENTS}"
+        if self.trades < LEAST_MOMENTS:
+            return f"not computable: {self.trades} trades, fewer than {LEAST_MOMENTS}"
         return "" if self.spread > 0 else "not computable: the results hardly vary, or their tails are too heavy"
 
     @property
@@ -84,7 +84,7 @@ def probabilistic_sharpe(
 
     if moments.refusal:
         return float("nan")
-    return float(norm.cdf((moments.sharpe - benchmark) * np.sqrt((moments.count - 1) / moments.spread)))
+    return float(norm.cdf((moments.sharpe - benchmark) * np.sqrt((moments.trades - 1) / moments.spread)))
 
 # %% ../../nbs/56_backtest.overfitting.ipynb #826c236e
 LEAST_TRIALS = 10  # with moments, before their variance is trusted
@@ -122,7 +122,7 @@ def deflate(
     "Return what a headline is worth after so many trials."
     known = np.asarray(sharpes, dtype=float)
     known = known[np.isfinite(known)]
-    null = 1 / moments.count if moments.count else float("nan")
+    null = 1 / moments.trades if moments.trades else float("nan")
     variance = float(known.var(ddof=1)) if len(known) >= LEAST_TRIALS else null
     refused = moments.refusal
     best = float("nan") if refused else expected_best(trials, variance)
@@ -133,7 +133,7 @@ def deflate(
     }  # fmt: skip
     finite = {name: value if np.isfinite(value) else None for name, value in figures.items()}
     worth = min(effective_trials(known), trials)
-    return Overfitting(trials=trials, effective_trials=worth, trades=moments.count, note=refused, **finite)
+    return Overfitting(trials=trials, effective_trials=worth, trades=moments.trades, note=refused, **finite)
 
 # %% ../../nbs/56_backtest.overfitting.ipynb #9ed946aa
 Floats: TypeAlias = npt.NDArray[np.float64]
