@@ -32,7 +32,7 @@ def trade_list(r, times=None, **columns):
 
 
 def backtest(trades, equity):
-    return BacktestResult(trades, equity, {"in position": 3}, Costs(), 0.01, 10_000.0, None)
+    return BacktestResult(trades, equity, {"in position": 3}, Costs(), 0.01, 10_000.0, None, {})
 
 
 def equity_of(values, freq="1D"):

@@ -1,22 +1,23 @@
 """Backtests: trade for trade against a plain loop, and the properties no backtest may break."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import Terms, replay
+from pydantic import ValidationError
+from shared_bars import shared_bars
 
 from orbiquant.backtest import simulate as module
-from orbiquant.backtest.simulate import SKIPS, TRADE_COLUMNS, one_at_a_time, simulate
+from orbiquant.backtest.simulate import TRADE_COLUMNS, one_at_a_time, simulate
 from orbiquant.core import DataError
 from orbiquant.domain import Costs
+from orbiquant.market.synthetic import synthetic_market
 
-SHARED = Path(os.environ.get("ORBIQUANT_SAMPLE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 COSTS = Costs(fee_bps=2.0, slippage_bps=1.0, spread_bps=1.0)
 FREE = Costs()
 
@@ -52,89 +53,12 @@ def random_signals(rng: np.random.Generator, bars: pd.DataFrame, share: float) -
     )
 
 
-def oracle(bars, signals, costs, risk=0.01, equity=10_000.0, limit=None, leverage=30.0):
-    """The same trades by a plain loop over bars, written without looking at the module's tricks."""
-    rows = bars.reset_index().to_dict("records")
-    todo = signals.to_dict("index")
-    trades, skipped, position = [], dict.fromkeys(SKIPS, 0), None
-    worth = []
-    for number, bar in enumerate(rows):
-        order = todo.get(rows[number - 1]["time"]) if number else None
-        busy_at_open = position is not None
-        if position and number > position["bar"]:  # the open of a later bar: gaps
-            position, equity = leave_at(position, bar["open"], bar["open"], bar["open"], number, equity, trades, costs)
-        if order and order["action"] != "HOLD":
-            side = 1 if order["action"] == "LONG" else -1
-            fill = bar["open"] * (1 + side * costs.slippage)
-            if side * (bar["open"] - order["stop_loss"]) <= 0:
-                skipped["opened beyond stop"] += 1
-            elif side * (order["take_profit"] - fill) <= 0:
-                skipped["opened beyond target"] += 1
-            elif busy_at_open:
-                skipped["in position"] += 1
-            else:
-                planned = abs(order["entry_price"] - order["stop_loss"])
-                size = min(equity * risk / planned, leverage * equity / fill)
-                position = {**order, "bar": number, "side": side, "open": bar["open"], "fill": fill, "size": size}
-                position |= {"planned": planned, "signal": number - 1}
-        if position:
-            position, equity = leave_at(position, None, bar["low"], bar["high"], number, equity, trades, costs)
-        if position and limit and number == position["bar"] + limit - 1:
-            equity = book(position, bar["close"], "time", number, equity, trades, costs)
-            position = None
-        if position and number == len(rows) - 1:
-            equity = book(position, bar["close"], "end", number, equity, trades, costs)
-            position = None
-        open_profit = 0.0
-        if position:
-            open_profit = position["size"] * (
-                position["side"] * (bar["close"] - position["fill"]) - costs.fee * position["fill"]
-            )
-        worth.append(max(equity + open_profit, 0))
-    if rows and (order := todo.get(rows[-1]["time"])) and order["action"] != "HOLD":
-        skipped["no bar after it"] += 1
-    return trades, skipped, worth
-
-
-def leave_at(position, gap, low, high, number, equity, trades, costs):
-    side, stop, target = position["side"], position["stop_loss"], position["take_profit"]
-    worst, best = (low, high) if side > 0 else (high, low)
-    if side * (worst - stop) <= 0:
-        return None, book(position, stop if gap is None else gap, "stop", number, equity, trades, costs)
-    if side * (best - target) >= 0:
-        return None, book(position, target if gap is None else gap, "target", number, equity, trades, costs)
-    return position, equity
-
-
-def book(position, price, reason, number, equity, trades, costs):
-    side, fill = position["side"], position["fill"]
-    out = price * (1 - side * costs.slippage)
-    unit = side * (out - fill) - costs.fee * (out + fill)
-    pnl = max(position["size"] * unit, -equity)
-    trades.append(
-        {
-            "bar": position["bar"],
-            "exit_bar": number,
-            "side": side,
-            "entry": fill,
-            "exit": out,
-            "exit_reason": reason,
-            "r": unit / position["planned"],
-            "r_gross": side * (price - position["open"]) / position["planned"],
-            "pnl": pnl,
-            "size": position["size"],
-            "confidence": position["confidence"],
-        }
-    )
-    return equity + pnl
-
-
 def assert_agrees(bars, signals, costs, limit, **terms):
     found = simulate(bars, signals, costs, max_holding_bars=limit, **terms)
-    want, skipped, worth = oracle(bars, signals, costs, limit=limit)
-    trades = found.trades
+    told = replay(bars, signals, Terms(costs.fee, costs.slippage, limit, **terms))
+    want, trades = told.trades, found.trades
     assert len(trades) == len(want)
-    assert found.skipped == skipped
+    assert found.skipped == told.skipped
     if want:
         want = pd.DataFrame(want)
         assert list(trades["entry_time"]) == list(bars.index[want["bar"]])
@@ -142,10 +66,22 @@ def assert_agrees(bars, signals, costs, limit, **terms):
         assert list(trades["signal_time"]) == list(bars.index[want["bar"] - 1])
         assert list(trades["exit_reason"]) == list(want["exit_reason"])
         assert list(trades["bars"]) == list(want["exit_bar"] - want["bar"] + 1)
-        for column in ("side", "entry", "exit", "r", "r_gross", "pnl", "size", "confidence"):
+        for column in (
+            "side",
+            "entry",
+            "exit",
+            "stop_loss",
+            "take_profit",
+            "risk",
+            "r",
+            "r_gross",
+            "pnl",
+            "size",
+            "confidence",
+        ):
             np.testing.assert_allclose(trades[column], want[column], rtol=1e-9, atol=1e-9, err_msg=column)
         np.testing.assert_allclose(trades["cost_r"], want["r_gross"] - want["r"], rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(found.equity, worth, rtol=1e-9)
+    np.testing.assert_allclose(found.equity, told.worth, rtol=1e-9)
     return found
 
 
@@ -162,7 +98,7 @@ def test_agrees_with_a_plain_loop(limit, costs):
     assert ("time" in reasons) == (limit is not None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(1, 40),
@@ -174,6 +110,123 @@ def test_agrees_with_a_plain_loop_on_anything(seed, n, share, gap, limit):
     rng = np.random.default_rng(seed)
     bars = random_bars(rng, n, gap)
     assert_agrees(bars, random_signals(rng, bars, share), COSTS, limit)
+
+
+def with_distances(rng, signals):
+    """The same actions with levels that move with the fill; some have no target."""
+    n = len(signals)
+    target = np.where(rng.random(n) < 0.2, np.nan, rng.uniform(0.5, 9, n))
+    bare = signals.drop(columns=["stop_loss", "take_profit"])
+    return bare.assign(stop_distance=rng.uniform(0.5, 6, n), target_distance=target)
+
+
+@pytest.mark.parametrize("limit", [None, 3, 24])
+@pytest.mark.parametrize("risk_from", ["plan", "fill"])
+def test_every_form_of_levels_agrees_with_a_plain_loop(limit, risk_from):
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        bars = random_bars(rng, 300)
+        signals = random_signals(rng, bars, share=0.3)
+        open_ended = signals.assign(take_profit=signals["take_profit"].where(rng.random(300) < 0.7))
+        for form in (signals, open_ended, signals.drop(columns="take_profit"), with_distances(rng, signals)):
+            assert_agrees(bars, form, COSTS, limit, risk_from=risk_from)
+
+
+def test_a_stop_at_a_distance_from_the_fill_loses_one_r_and_costs():
+    bars = market((100, 100, 100, 100), (101, 102, 100.8, 101), (101, 101, 95, 96))
+    signal = pd.DataFrame({"side": [1], "stop_distance": [2.0], "target_distance": [4.0]}, bars.index[:1])
+    (trade,) = simulate(bars, signal, Costs(slippage_bps=10)).trades.to_dict("records")
+    assert trade["stop_loss"] == pytest.approx(101.101 - 2) and trade["risk"] == pytest.approx(2)
+    assert trade["r"] == pytest.approx((99.101 * 0.999 - 101.101) / 2)
+    planned = simulate(bars, one_signal(bars), FREE).trades["r"].iloc[0]
+    filled = simulate(bars, one_signal(bars), FREE, risk_from="fill").trades["r"].iloc[0]
+    assert (planned, filled) == pytest.approx((-1.5, -1.0))
+
+
+def test_what_has_one_meaning_is_understood():
+    rng = np.random.default_rng(9)
+    bars = random_bars(rng, 200)
+    signals = random_signals(rng, bars, 0.3)
+    want = simulate(bars, signals, COSTS, max_holding_bars=9)
+    side = signals["action"].map({"LONG": 1, "SHORT": -1, "HOLD": 0})
+    acting = signals[side != 0]
+    for b, s in [
+        (bars, signals.assign(action=signals["action"].str.lower())),
+        (bars, signals.assign(action=signals["action"].astype("category"))),
+        (bars, signals.drop(columns="action").assign(side=side.astype(float))),
+        (bars, acting),
+        (bars, signals.drop(columns="entry_price")),
+        (bars, signals.tz_convert("America/New_York")),
+        (bars, signals.set_axis(signals.index.as_unit("ms"))),
+        (bars.reset_index(), signals.reset_index()),
+        (bars.drop(columns="volume"), signals.assign(stop_loss=signals["stop_loss"].where(side != 0))),
+    ]:
+        found = simulate(b, s, COSTS, max_holding_bars=9)
+        pd.testing.assert_frame_equal(found.trades, want.trades, check_dtype=False)
+        pd.testing.assert_series_equal(found.equity, want.equity, check_freq=False)
+
+
+# --- one minute inside five ---
+
+MINUTES = {"open": "first", "high": "max", "low": "min", "close": "last"}
+
+
+def minute_market(seed, days=10):
+    """Synthetic minutes and the five-minute bars they make."""
+    minutes = synthetic_market(days * 1440, timeframe="1m", seed=seed).bars
+    return minutes, minutes.resample("5min").agg(MINUTES).dropna()
+
+
+def half_a_year():
+    minutes, bars = shared_bars("BTCUSDT_1m"), shared_bars("BTCUSDT_5m")
+    return minutes, bars.loc[minutes.index[0] : minutes.index[-1]]
+
+
+def brackets(rng, bars, share, stop, reward):
+    """Random sides with a stop at a fraction of the close and a target at a multiple of it."""
+    side = np.where(rng.random(len(bars)) < 0.5, 1, -1)
+    distance = bars["close"] * stop * rng.uniform(0.7, 1.4, len(bars))
+    action = np.where(rng.random(len(bars)) < share, np.where(side > 0, "LONG", "SHORT"), "HOLD")
+    table = {"action": action, "entry_price": bars["close"], "stop_loss": bars["close"] - side * distance}
+    return pd.DataFrame(table | {"take_profit": bars["close"] + side * reward * distance})
+
+
+def compare_with_minutes(bars, minutes, signals, costs, limit, minute_gaps=False):
+    """Return the oracle's trades beside `simulate`'s; they must agree wherever five minutes can tell."""
+    terms = Terms(costs.fee, costs.slippage, limit, minute_gaps=minute_gaps)
+    told = pd.DataFrame(replay(bars, signals, terms, minutes).trades)
+    found = simulate(bars, signals, costs, max_holding_bars=limit).trades
+    assert len(found) == len(told)
+    assert list(found["entry_time"]) == list(bars.index[told["bar"]])
+    assert list(found["exit_time"]) == list(bars.index[told["exit_bar"]])
+    told["pessimism"] = told["r"] - found["r"].to_numpy()
+    if not minute_gaps:
+        clear = ~told["ambiguous"].to_numpy(bool)
+        assert list(found["exit_reason"][clear]) == list(told["exit_reason"][clear])
+        np.testing.assert_allclose(found["exit"][clear], told["exit"][clear], rtol=1e-9)
+        np.testing.assert_allclose(found["r"][clear], told["r"][clear], rtol=1e-9, atol=1e-9)
+        assert (told["pessimism"] >= -1e-9).all()
+        assert (found["exit_reason"][~clear] == "stop").all()
+    return told
+
+
+@pytest.mark.parametrize("limit", [None, 24])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_agrees_with_the_minutes_inside_synthetic_bars(seed, limit):
+    minutes, bars = minute_market(seed)
+    rng = np.random.default_rng(seed)
+    range_ = float(((bars["high"] - bars["low"]) / bars["close"]).mean())
+    told = compare_with_minutes(bars, minutes, brackets(rng, bars, 0.3, range_, 1.2), COSTS, limit)
+    assert len(told) > 300 and 0 < told["ambiguous"].mean() < 0.5
+    assert (told.loc[told["ambiguous"], "exit_reason"] == "target").any()
+
+
+@pytest.mark.parametrize(("stop", "reward", "limit"), [(0.001, 1.0, None), (0.002, 2.0, 24), (0.005, 2.0, None)])
+def test_agrees_with_the_minutes_inside_real_bars(stop, reward, limit):
+    minutes, bars = half_a_year()
+    signals = brackets(np.random.default_rng(5), bars.iloc[:9000], 0.3, stop, reward)
+    told = compare_with_minutes(bars.iloc[:9001], minutes[: bars.index[9000]], signals, COSTS, limit)
+    assert len(told) > 250
 
 
 def test_strips_played_in_parts_change_nothing(monkeypatch):
@@ -323,21 +376,57 @@ def test_inputs_are_not_changed():
     pd.testing.assert_frame_equal(signals, before[1])
 
 
+def put(table, column, row, value):
+    table = table.copy()
+    table.loc[table.index[row], column] = value
+    return table
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (lambda b, s: (b.drop(columns="low"), s), "without low"),
-        (lambda b, s: (b, s.drop(columns="stop_loss")), "without stop_loss"),
-        (lambda b, s: (b.iloc[::-1], s), "`bars` must be sorted"),
-        (lambda b, s: (b, pd.concat([s, s])), "`signals` must be sorted"),
+        (lambda b, s: (b.astype(str).replace("100.0", "n/a"), s), "`bars` must hold numbers in open, high, low, close"),
+        (lambda b, s: (b.iloc[::-1], s), "`bars` must be sorted by time without duplicates, was not, first at"),
+        (lambda b, s: (pd.concat([b, b.iloc[-1:]]), s), "was not, first at 2024-01-01 03:00:00+00:00"),
         (lambda b, s: (b.mask(b["open"] > 0), s), "was NaN in 4 of 4 rows, first at 2024-01-01 00:00:00+00:00"),
+        (lambda b, s: (put(b, "low", 2, 0.0), s), "must hold prices above zero, was not in 1 of 4 rows"),
+        (lambda b, s: (put(b, "high", 2, np.inf), s), "must hold prices above zero, was not in 1 of 4 rows"),
+        (
+            lambda b, s: (put(b, "high", 1, 99.5), s),
+            "`high` and `low` must hold open and close between them, did not in 1",
+        ),
+        (lambda b, s: (b.tz_localize(None), s), "`bars` must have a DatetimeIndex with a time zone, such as UTC"),
+        (lambda b, s: (b, s.tz_localize(None)), "`signals` must have a DatetimeIndex with a time zone, such as UTC"),
+        (lambda b, s: (b, s.reset_index(drop=True)), "`signals` must have a DatetimeIndex"),
+        (lambda b, s: (b, pd.DataFrame()), "`signals` must have a DatetimeIndex"),
+        (lambda b, s: (b, pd.concat([s, s])), "`signals` must be sorted by time without duplicates"),
         (lambda b, s: (b.iloc[1:], s), "was on others in 1 of 1 rows, first at 2024-01-01 00:00:00+00:00"),
-        (lambda b, s: (b.tz_localize(None), s), "must stand on times of `bars`"),
-        (lambda b, s: (b, s.assign(action="BUY")), "`action` must be one of LONG, SHORT, HOLD"),
-        (lambda b, s: (b, s.assign(stop_loss=np.nan)), "must be prices above zero"),
-        (lambda b, s: (b, s.assign(take_profit=0.0)), "must be prices above zero"),
-        (lambda b, s: (b, s.assign(stop_loss=100.0)), "`stop_loss` must be on the losing side"),
-        (lambda b, s: (b, s.assign(take_profit=99.0)), "`take_profit` must be on the winning side"),
+        (lambda b, s: (b, s.set_axis(s.index + pd.Timedelta("1min"))), "`signals` must stand on times of `bars`"),
+        (
+            lambda b, s: (b, s.assign(action="BUY")),
+            "`action` must be one of LONG, SHORT, HOLD, was 'BUY' in 1 of 1 rows",
+        ),
+        (lambda b, s: (b, s.assign(action=None)), "`action` must be one of LONG, SHORT, HOLD, was None"),
+        (lambda b, s: (b, s.drop(columns="action")), "must have `action` or `side`, had entry_price"),
+        (lambda b, s: (b, s.drop(columns="action").assign(side=2)), "`side` must be one of +1, −1, 0, was 2"),
+        (lambda b, s: (b, s.drop(columns="action").assign(side=True)), "`side` must be one of +1, −1, 0, was True"),
+        (lambda b, s: (b, s.drop(columns="action").assign(side=np.nan)), "`side` must be one of +1, −1, 0, was nan"),
+        (lambda b, s: (b, s.assign(entry_price=np.inf)), "`entry_price` must be above zero and finite"),
+        (lambda b, s: (b, s.assign(entry_price="high")), "`signals` must hold numbers in entry_price"),
+        (lambda b, s: (b, s.drop(columns="stop_loss")), "must have `stop_loss` or `stop_distance`"),
+        (lambda b, s: (b, s.assign(stop_distance=1.0)), "must have `stop_loss` or `stop_distance`, had both"),
+        (lambda b, s: (b, s.assign(target_distance=1.0)), "must have `take_profit` or `target_distance`, had both"),
+        (lambda b, s: (b, s.assign(stop_loss=np.nan)), "`stop_loss` must be above zero and finite"),
+        (lambda b, s: (b, s.assign(stop_loss=-np.inf)), "`stop_loss` must be above zero and finite"),
+        (lambda b, s: (b, s.drop(columns="stop_loss").assign(stop_distance=0.0)), "`stop_distance` must be above zero"),
+        (lambda b, s: (b, s.assign(take_profit=0.0)), "`take_profit` must be above zero"),
+        (lambda b, s: (b, s.assign(take_profit=np.inf)), "`take_profit` must be above zero"),
+        (
+            lambda b, s: (b, s.assign(stop_loss=100.0)),
+            "`stop_loss` must be on the losing side of `entry_price`, was not in 1",
+        ),
+        (lambda b, s: (b, s.assign(take_profit=99.0)), "`take_profit` must be on the winning side of `entry_price`"),
     ],
 )
 def test_wrong_tables_are_refused_with_their_first_place(spoil, words):
@@ -348,11 +437,44 @@ def test_wrong_tables_are_refused_with_their_first_place(spoil, words):
     assert words in caught.value.message
 
 
-@pytest.mark.parametrize("terms", [{"risk_per_trade": 0}, {"max_holding_bars": 0}, {"initial_equity": float("nan")}])
-def test_wrong_terms_are_refused(terms):
+@pytest.mark.parametrize(
+    ("terms", "words"),
+    [
+        ({"risk_per_trade": 0}, "must be above 0"),
+        ({"max_holding_bars": 0}, "must be above 0"),
+        ({"max_holding_bars": 2.5}, "must be a whole number"),
+        ({"initial_equity": float("nan")}, "must be above 0"),
+        ({"max_leverage": float("inf")}, "must be above 0"),
+        ({"risk_from": "stop"}, "`risk_from` must be one of plan, fill, was 'stop'"),
+    ],
+)
+def test_wrong_terms_are_refused(terms, words):
     bars = market((100, 101, 99, 100))
-    with pytest.raises(DataError, match="must be above 0"):
+    with pytest.raises(DataError, match=words):
         simulate(bars, one_signal(bars), FREE, **terms)
+
+
+@pytest.mark.parametrize("bps", [-1, float("inf"), float("nan"), 5_000])
+@pytest.mark.parametrize("name", ["fee_bps", "slippage_bps", "spread_bps"])
+def test_costs_that_are_none_are_refused(name, bps):
+    with pytest.raises(ValidationError, match=name):
+        Costs(**{name: bps})
+
+
+def test_huge_costs_are_reckoned_and_not_hidden():
+    bars = market((100, 100, 100, 100), (100, 101, 99, 100), (100, 101, 97, 100))
+    found = simulate(bars, one_signal(bars), Costs(fee_bps=4_999))
+    assert found.trades["r"].iloc[0] < -40 and found.equity.iloc[-1] >= 0
+    assert found.costs_in_r["median"] == pytest.approx(0.9998 / 0.02)
+    assert simulate(bars, one_signal(bars), Costs(slippage_bps=4_999)).skipped["opened beyond target"] == 1
+
+
+def test_one_bar_and_bars_without_range():
+    one = market((100, 101, 99, 100))
+    assert simulate(one, one_signal(one), COSTS).skipped["no bar after it"] == 1
+    flat = market(*[(100, 100, 100, 100)] * 5)
+    (trade,) = simulate(flat, one_signal(flat), FREE).trades.to_dict("records")
+    assert (trade["exit_reason"], trade["r"], trade["bars"]) == ("end", 0, 4)
 
 
 @settings(max_examples=100, deadline=None)
@@ -395,10 +517,7 @@ def test_a_market_without_drift_pays_nothing_and_costs_cost(limit):
 
 @pytest.mark.parametrize("limit", [None, 24])
 def test_agrees_with_a_plain_loop_on_real_bars(limit):
-    path = SHARED / "EURUSD_15m.parquet"
-    if not path.exists():
-        pytest.skip("no sample data: set ORBIQUANT_SAMPLE_DATA")
-    bars = pd.read_parquet(path).set_index("time").astype(float).iloc[:8000]
+    bars = shared_bars("EURUSD_15m").iloc[:8000]
     rng = np.random.default_rng(1)
     entry = bars["close"]
     side = np.where(rng.random(len(bars)) < 0.5, 1, -1)
@@ -413,6 +532,29 @@ def test_agrees_with_a_plain_loop_on_real_bars(limit):
         }
     )
     assert_agrees(bars, signals, COSTS, limit)
+
+
+@pytest.mark.slow
+def test_how_pessimistic_five_minutes_are(capsys):
+    minutes, bars = half_a_year()
+    lines = []
+    for stop, reward in [(0.001, 1), (0.001, 2), (0.002, 1), (0.002, 2), (0.005, 2), (0.01, 2)]:
+        signals = brackets(np.random.default_rng(7), bars, 0.3, stop, reward)
+        told = compare_with_minutes(bars, minutes, signals, FREE, None)
+        gaps = compare_with_minutes(bars, minutes, signals, FREE, None, minute_gaps=True)
+        share, open_ = told["ambiguous"].mean(), told["unresolved"].mean()
+        lines.append(
+            (f"{stop:.1%}", reward, len(told), share, open_, told["pessimism"].mean(), gaps["pessimism"].mean())
+        )
+    heads = ["stop", "reward", "trades", "ambiguous", "in one minute", "R given away", "the same with minute gaps"]
+    table = pd.DataFrame(lines, columns=heads)
+    with capsys.disabled():
+        print(
+            "\nBTCUSDT, five-minute bars against their minutes, no costs, seed 7\n",
+            table.round(4).to_string(index=False),
+        )
+    assert (table["R given away"] >= 0).all()
+    assert table["ambiguous"].iloc[0] > table["ambiguous"].iloc[-1]
 
 
 def test_vectorbt_loads_only_when_something_is_simulated():
