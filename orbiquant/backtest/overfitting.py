@@ -102,6 +102,13 @@ class Overfitting(Value):
     minimum_trades: float | None  # before luck's best falls below the headline's ratio
     note: str  # why a figure is missing, or ''
 
+    @property
+    def figures(self) -> dict[str, float]:
+        "Return what a backtest's summary shows beside its headline; NaN where a figure is missing."
+        shown = ("trials", "effective_trials", "expected_best", "deflated_sharpe", "minimum_trades")
+        known = self.model_dump(include=set(shown))
+        return {name: float("nan") if known[name] is None else float(known[name]) for name in shown}
+
 
 def effective_trials(
     sharpes: Sequence[float],  # in the order the trials were run
