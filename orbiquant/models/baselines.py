@@ -28,10 +28,12 @@ def volatility_inputs(
     bars: Bars,  # checked bars
     horizon: int,  # bars ahead
 ) -> pd.DataFrame:
-    "Return `atr`, `ewma` and `range_<bars>` per bar, as fractions of the price; NaN while they warm up."
+    "Return `return` and, as fractions of the price, `atr`, `ewma`, `range_<bars>` per bar; NaN while they warm up."
     horizon = check_horizon(horizon)
-    squares = np.log(bars["close"]).diff() ** 2
+    returns = np.log(bars["close"]).diff()
+    squares = returns**2
     inputs = {
+        "return": returns,
         "atr": atr(bars, ATR_BARS) / bars["close"],
         "ewma": np.sqrt(squares.ewm(halflife=horizon, min_periods=horizon).mean()),
     }
