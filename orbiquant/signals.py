@@ -165,7 +165,10 @@ def primary_signals(
     "Return side, confidence and levels of every bar, unfiltered; side 0 where there is no prediction."
     known = predicted[["p_long", "p_short"]].notna().all(axis=1).to_numpy()
     side = np.where(known, np.where(predicted["p_short"] > predicted["p_long"], -1, 1), 0)
-    probability = pd.Series(np.where(side < 0, predicted["p_short"], predicted["p_long"]), bars.index).where(known)
+    probability = pd.Series(np.where(side < 0, predicted["p_short"], predicted["p_long"]), bars.index)
+    if "p_meta" in predicted:
+        probability = predicted["p_meta"].fillna(probability)
+    probability = probability.where(known)
     close, distance = bars["close"], barrier_distance(bars, stop_atr).where(known)
     return pd.DataFrame(
         {

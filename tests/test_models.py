@@ -20,11 +20,12 @@ from orbiquant.models.baselines import (
     volatility_inputs,
 )
 from orbiquant.models.boosting import Boosting, Rows, check_device, feature_values, grow, proven, thinned
+from orbiquant.models.calibration import Calibration, calibrate, fit_isotonic, sigmoid
 from orbiquant.models.labels import range_targets
 from orbiquant.models.range_predictor import RangePredictor
 from orbiquant.models.skill import area_under_curve, quantile_weights, skill_interval, skill_table
 from orbiquant.models.splits import WalkForward
-from orbiquant.models.tpsl import Calibration, TPSLClassifier, calibrate, fit_isotonic, sigmoid
+from orbiquant.models.tpsl import TPSLClassifier
 
 QUANTILES = (0.1, 0.5, 0.9)
 QUICK = Boosting(rounds=60, leaf_rows=40, max_depth=3, learning_rate=0.1)

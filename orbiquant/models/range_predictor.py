@@ -31,6 +31,7 @@ from orbiquant.models.boosting import (
     ask,
     booster_json,
     booster_of,
+    categories_of,
     check_device,
     feature_values,
     grow,
@@ -63,8 +64,8 @@ class RangePredictor:
         check_device(self.boosting.device)
         moves = read_columns(Y, TARGETS)
         known = complete_rows(moves, read_columns(X, self.scale))
-        self.features_ = [str(name) for name in X]
-        values, times, moves = feature_values(X, self.features_), X.index, moves[known]
+        self.features_, self.categories_ = [str(name) for name in X], categories_of(X)
+        values, times, moves = self._values(X), X.index, moves[known]
         if not known.all():
             values, times = values[known], times[known]
         volatility = pd.DataFrame(self._volatility(values), times, list(self.scale))
@@ -72,7 +73,8 @@ class RangePredictor:
             volatility, pd.DataFrame(moves, times, TARGETS)
         )
         relative = moves / self.scale_.expected(volatility.to_numpy(), times)[:, None]
-        rows = Rows.of(values, self.horizon, self.boosting)
+        categorical = [name in self.categories_ for name in self.features_]
+        rows = Rows.of(values, self.horizon, self.boosting, categorical)
         self.boosters_: dict[str, Any] = {}
         for i, target in enumerate(TARGETS):
             self._fit_target(target, rows, relative[:, i])
@@ -90,6 +92,10 @@ class RangePredictor:
             rounds = booster.num_boosted_rounds()
             self.boosters_[target] = regrow(rows, relative, objective, self.boosting, rounds)
 
+    def _values(self, X: pd.DataFrame) -> NDArray[np.float32]:
+        "Return the features in the order of training."
+        return feature_values(X, self.features_, self.categories_)
+
     def _volatility(self, values: NDArray[np.float32]) -> Floats:
         "Return the scale's columns of a feature matrix."
         return values[:, [self.features_.index(name) for name in self.scale]].astype(np.float64)
@@ -105,7 +111,7 @@ class RangePredictor:
         X: pd.DataFrame,  # has the columns of training, in any order
     ) -> pd.DataFrame:
         "Return `up_0.1 … down_0.9`, rising within a row; NaN where the scale is unknown."
-        predicted = self.predict_values(feature_values(X, self.features_), X.index)
+        predicted = self.predict_values(self._values(X), X.index)
         return pd.DataFrame(predicted, index=X.index, columns=self.columns_)
 
     def predict_values(
@@ -136,6 +142,7 @@ class RangePredictor:
             "scale": self.scale,
             "boosting": self.boosting.model_dump(),
             "features": self.features_,
+            "categories": self.categories_,
             "coefficients": self.scale_.coefficients_.tolist(),
             "ratios": self.scale_.ratios_.tolist(),
             "boosters": {target: booster_json(booster) for target, booster in self.boosters_.items()},
@@ -152,7 +159,7 @@ class RangePredictor:
             stored = json.loads(content)
             boosting = Boosting.model_validate(stored["boosting"])
             model = cls(stored["quantiles"], stored["horizon"], stored["scale"], boosting)
-            model.features_ = stored["features"]
+            model.features_, model.categories_ = stored["features"], stored["categories"]
             model.scale_ = HarRange(stored["scale"], stored["quantiles"], stored["horizon"])
             model.scale_.coefficients_ = np.array(stored["coefficients"])
             model.scale_.ratios_ = np.array(stored["ratios"])
