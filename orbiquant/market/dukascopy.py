@@ -51,7 +51,7 @@ def unpack(
         plain = lzma.decompress(content) if content else b""
         return np.frombuffer(plain, record)
     except (lzma.LZMAError, ValueError) as error:
-        begins = excerpt(content[:40])
+        begins = excerpt(content[:16])
         raise DataError(f"dukascopy {file} is no whole .bi5 file ({error}), it begins with {begins}") from error
 
 

@@ -224,7 +224,8 @@ class HttpLine:
         if response.status_code in (401, 403) and self.key_setting:
             look = f"look at {self.key_setting}, and at what its plan includes"
             raise SettingsError(f"{self.provider} refused {path} ({status}: {said}); {look}", provider=self.provider)
-        raise DataError(f"{self.provider} refused {path} ({status}: {said})", provider=self.provider)
+        facts = {"provider": self.provider, "status": response.status_code}
+        raise DataError(f"{self.provider} refused {path} ({status}: {said})", **facts)
 
     def content(
         self,
@@ -339,7 +340,7 @@ class RemoteSource(ABC):
         symbol: str,  # normalised symbol
         timeframe: Timeframe,  # wanted
     ) -> Timeframe:
-        "Return the timeframe to fetch."
+        "Return the timeframe to fetch; raise `NotFoundError` when the symbol has none that makes up the wanted one."
 
     @abstractmethod
     def fetch(
@@ -380,8 +381,11 @@ class RemoteSource(ABC):
     ) -> datetime:
         "Return a time that no bar comes before; raise `NotFoundError` when there is no bar at all."
         name, frame = normalise_symbol(symbol), Timeframe.parse(timeframe)
-        self._require(name, frame)
-        begin = self.first(name, self.base(name, frame))
+        _, base = self._require(name, frame)
+        try:
+            begin = self.first(name, base)
+        except NotFoundError as error:
+            raise self.unknown(name, frame) from error
         if begin is None:
             raise self.unknown(name, frame)
         return begin
@@ -395,24 +399,32 @@ class RemoteSource(ABC):
     ) -> Bars:
         "Return the closed bars of a window; raise `NotFoundError` for a symbol that the provider does not have."
         name, frame, window = normalise_symbol(symbol), Timeframe.parse(timeframe), to_window(start, end)
-        calendar = self._require(name, frame)
-        base, now = self.base(name, frame), pd.Timestamp(self.clock.now()).tz_convert("UTC").as_unit(TIME_UNIT)
+        calendar, base = self._require(name, frame)
+        now = pd.Timestamp(self.clock.now()).tz_convert("UTC").as_unit(TIME_UNIT)
         begin = window[0] if window[0] is not None else pd.Timestamp(self.begins(name, frame))
         finish = now if window[1] is None else min(now, window[1])
         if begin >= finish:
             return empty_bars()
         whole = (begin, min(now, _reach(finish, frame, calendar)) if base != frame else finish)
-        rows = self.fetch(name, base, *whole)
-        if rows.empty and name not in self._known:
-            self.begins(name, frame)
-        self._known.add(name)
-        fine = tidy(f"{self.provider} {name}", rows, base, calendar, whole, self.repair)
+        fine = tidy(f"{self.provider} {name}", self._rows(name, frame, base, whole), base, calendar, whole, self.repair)
         made = clip(resample(fine, base, frame, calendar, partial=True), (begin, finish))
         return made[next_open(made.index, frame, calendar) <= now]
 
-    def _require(self, symbol: str, timeframe: Timeframe) -> str:
+    def _rows(
+        self, symbol: str, timeframe: Timeframe, base: Timeframe, window: tuple[pd.Timestamp, pd.Timestamp]
+    ) -> Bars:
         try:
-            return self.calendar(symbol)
+            rows = self.fetch(symbol, base, *window)
+        except NotFoundError as error:
+            raise self.unknown(symbol, timeframe) from error
+        if rows.empty and symbol not in self._known:
+            self.begins(symbol, timeframe)
+        self._known.add(symbol)
+        return rows
+
+    def _require(self, symbol: str, timeframe: Timeframe) -> tuple[str, Timeframe]:
+        try:
+            return self.calendar(symbol), self.base(symbol, timeframe)
         except NotFoundError as error:
             raise self.unknown(symbol, timeframe) from error
 
