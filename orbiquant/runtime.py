@@ -6,21 +6,26 @@
 __all__ = ['Runtime', 'current', 'using']
 
 # %% ../nbs/70_runtime.ipynb #54a88c0e
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from .core import SystemClock
 from .ports import BarStore, Clock
 from .settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    import pandas as pd
     from sqlalchemy import Engine
 
     from orbiquant.backtest.trials import TrialsLedger
+    from orbiquant.domain import Bars
+    from orbiquant.features.phases import PhaseConfig
     from orbiquant.models.registry import ModelRegistry
+
+    Detector: TypeAlias = Callable[[Bars, PhaseConfig], pd.DataFrame]
 
 # %% ../nbs/70_runtime.ipynb #795f79ea
 @dataclass(frozen=True)
@@ -60,6 +65,21 @@ class Runtime:
         from orbiquant.backtest.trials import TrialsLedger
 
         return TrialsLedger(self.engine, self.clock)
+
+    def detector(
+        self,
+        name: str,  # "rules" or "learned"
+    ) -> "Detector":
+        "Return what finds phases; the learned detector is trained on first use and kept beside the models."
+        from orbiquant.core import choose
+        from orbiquant.features.phases import detect_phases
+
+        if choose("phase_detector", name, ("rules", "learned")) == "rules":
+            return detect_phases
+        from orbiquant.models.amd import learned_phases, stored_detector
+
+        model = stored_detector(self.registry.root / "amd")
+        return lambda bars, config: learned_phases(bars, model, config)
 
 # %% ../nbs/70_runtime.ipynb #a2103b8e
 _current: list[Runtime] = []

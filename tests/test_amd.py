@@ -21,6 +21,7 @@ from orbiquant.models.amd import (
     learned_phases,
     practice,
     states_of,
+    stored_detector,
     train_detector,
 )
 from orbiquant.models.amd_rivals import (
@@ -67,6 +68,17 @@ def test_it_survives_storage_and_refuses_what_is_none(detector):
     for content in (b"", b"{}", b'{"boosting": {}, "features": [], "temperature": "x", "booster": {}}'):
         with pytest.raises(ModelError, match="stored AMD model cannot be read"):
             AmdClassifier.from_json(content)
+
+
+def test_a_detector_is_trained_once_and_again_when_its_file_is_damaged(tmp_path, detector):
+    kept = stored_detector(tmp_path / "new", SPEC)
+    (file,) = (tmp_path / "new").iterdir()
+    assert kept.to_json() == detector.to_json() == file.read_bytes()
+    written = file.stat().st_mtime_ns
+    assert stored_detector(tmp_path / "new", SPEC).to_json() == detector.to_json()
+    assert file.stat().st_mtime_ns == written
+    file.write_bytes(file.read_bytes()[:1000])
+    assert stored_detector(tmp_path / "new", SPEC).to_json() == detector.to_json() == file.read_bytes()
 
 
 @settings(max_examples=6, deadline=None)

@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['STATES', 'PHASE_OF', 'DIRECTION_OF', 'SPANS', 'NEWEST', 'YARDSTICK', 'VOLATILITY_SPANS', 'RULES', 'LEAF_WEIGHT',
            'PURGE', 'states_of', 'volatility_shape', 'range_shape', 'amd_view', 'AmdSpec', 'draw_market', 'practice',
-           'fit_temperature', 'AmdClassifier', 'train_detector', 'learned_phases']
+           'fit_temperature', 'AmdClassifier', 'train_detector', 'stored_detector', 'learned_phases']
 
 # %% ../../nbs/35_models.amd.ipynb #e26b70a5
+import hashlib
 import json
+from pathlib import Path
 from typing import Annotated, Self
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from ..core import ModelError
+from ..core import ModelError, atomic_write, get_logger
 from ..domain import Bars, CalendarName, Phase, Timeframe, Value
 from ..features.indicators import Floats, atr, column, lagged, ratio, rolling_mean, run_talib
 from ..features.phases import PROBABILITIES, PhaseConfig, detect_phases
@@ -226,6 +228,26 @@ def train_detector(
     "Return a detector trained on random synthetic markets."
     spec = spec or AmdSpec()
     return AmdClassifier(spec.boosting).fit(*practice(spec, progress))
+
+# %% ../../nbs/35_models.amd.ipynb #150e5a8b
+def stored_detector(
+    folder: Path,  # where detectors are kept; made when it is missing
+    spec: AmdSpec | None = None,  # None: the defaults
+    progress: Progress | None = None,  # called as (done, total, text) while one is trained
+) -> AmdClassifier:
+    "Return the detector of a spec from its file, or train it and keep it."
+    spec = spec or AmdSpec()
+    file = folder / f"amd-{hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12]}.json"
+    try:
+        return AmdClassifier.from_json(file.read_bytes())
+    except FileNotFoundError:
+        get_logger("models.amd").info("training the phase detector", markets=spec.markets)
+    except ModelError as error:
+        get_logger("models.amd").warning("stored phase detector is trained anew", reason=str(error))
+    model = train_detector(spec, progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(file, model.to_json())
+    return model
 
 # %% ../../nbs/35_models.amd.ipynb #c094a098
 def learned_phases(
