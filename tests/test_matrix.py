@@ -13,9 +13,12 @@ from shared_bars import SHARED, shared_bars
 
 from orbiquant.core import DataError
 from orbiquant.domain import Bars
-from orbiquant.features import matrix
-from orbiquant.features.matrix import HIGHER, FeatureSpec, build_features, causality_violations, warmup_bars
+from orbiquant.features import groups_context, matrix
+from orbiquant.features.groups_price import View
+from orbiquant.features.matrix import build_features, causality_violations
 from orbiquant.features.phases import PhaseConfig
+from orbiquant.features.spec import HIGHER, FeatureSpec, warmup_bars
+from orbiquant.features.windows import LIMIT, Floats
 from orbiquant.market.bars import empty_bars, resample
 from orbiquant.market.calendars import expected_times
 from orbiquant.market.synthetic import BITCOIN_LIKE, SyntheticConfig, synthetic_market
@@ -72,26 +75,51 @@ def test_every_feature_ignores_the_future_on_real_bars(name):
 
 
 LEAKS = {
-    "centred": lambda view, spec: {"leak": view.bars["close"].rolling(3, center=True).mean().to_numpy()},
-    "next": lambda view, spec: {"leak": view.bars["close"].pct_change(fill_method=None).shift(-1).to_numpy()},
-    "whole sample": lambda view, spec: {"leak": (view.close - view.close.mean()) / view.close.std()},
-    "ranked": lambda view, spec: {"leak": view.bars["close"].rank(pct=True).to_numpy()},
-    "filled back": lambda view, spec: {"leak": view.bars["close"].where(view.close > view.open).bfill().to_numpy()},
+    "centred": lambda close: close.rolling(3, center=True).mean(),
+    "next": lambda close: close.pct_change(fill_method=None).shift(-1),
+    "whole sample": lambda close: (close - close.mean()) / close.std(),
+    "ranked": lambda close: close.rank(pct=True),
+    "filled back": lambda close: close.where(close > close.shift(1)).bfill(),
 }
+
+
+class Leak:
+    """A group of features that looks ahead."""
+
+    columns = ("leak",)
+
+    def __init__(self, look) -> None:
+        self.look = look
+
+    def run(self, view: View, out: Floats) -> None:
+        out[0] = self.look(pd.Series(view.close))
 
 
 @pytest.mark.parametrize("leak", LEAKS)
 def test_a_seeded_leak_is_caught_and_named(leak, bars, monkeypatch):
-    monkeypatch.setattr(matrix, "GROUPS", (*matrix.GROUPS, LEAKS[leak]))
+    monkeypatch.setattr(matrix, "GROUPS", (*matrix.GROUPS, lambda spec: Leak(LEAKS[leak])))
     found = causality_violations(lambda b: build_features(b, SPEC), bars, [1500, 1501, 1502, 1777])
     assert set(found["column"]) == {"leak"}
 
 
 def test_a_higher_bar_shown_before_it_has_closed_is_caught(bars, monkeypatch):
-    monkeypatch.setattr(matrix, "next_open", lambda index, timeframe, calendar: index)
-    monkeypatch.setattr(matrix, "resample", lambda *args: resample(*args, partial=True))
+    class Early(groups_context.Higher):
+        def run(self, view: View, out: Floats) -> None:
+            super().run(view, out)
+            out[:, :-16] = out[:, 16:].copy()  # four hours too soon
+
+    monkeypatch.setattr(matrix, "Higher", Early)
     found = causality_violations(lambda b: build_features(b, SPEC), bars, [1501, 1502, 1777])
     assert len(found) and set(found["column"].str.split("_").str[-1]) <= {"1h", "4h"}
+
+
+def test_bars_by_another_clock_than_the_calendars_are_refused_for_higher_timeframes(bars):
+    shifted = bars.set_axis(bars.index + pd.Timedelta("30min"), axis=0)
+    assert np.isfinite(build_features(shifted, SPEC).iloc[-1]).all()
+    hourly, spec = market("1h forex")
+    askew = hourly.set_axis(hourly.index + pd.Timedelta("30min"), axis=0)
+    with pytest.raises(DataError, match="must not cross the bounds of 4h bars"):
+        build_features(askew, spec)
 
 
 def test_violations_say_where_and_what(bars):
@@ -133,7 +161,7 @@ def test_after_the_warmup_everything_is_a_finite_number(name):
     bars, spec = market(name)
     features = build_features(bars, spec)
     assert features.index.equals(bars.index) and (features.dtypes == "float64").all()
-    assert features.columns.is_unique and 55 <= features.shape[1] <= 105
+    assert features.columns.is_unique and 55 <= features.shape[1] <= 140
     assert np.isfinite(features.iloc[warmup_bars(spec) :]).all(axis=None)
     assert not np.isinf(features).any(axis=None)
 
@@ -178,7 +206,7 @@ def test_a_halted_market_stays_finite_and_small():
     halted.iloc[1200:, 4] = 0.0
     features = build_features(halted, spec)
     assert np.isfinite(features.iloc[warmup_bars(spec) :]).all(axis=None)
-    assert features.abs().max(axis=None) <= matrix.LIMIT
+    assert features.abs().max(axis=None) <= LIMIT
     still = "^(return_|volatility|range_volatility|position|height|efficiency|body|volume_z|macd|true_range|vwap|asia)"
     assert (features.iloc[-1].filter(regex=still + "(?!.*_[14]h)") == 0).all()
     assert (features["volume_flow"].iloc[-1], features["volume_ratio"].iloc[-1]) == (0, 0)

@@ -18,6 +18,7 @@ from orbiquant.features.phases import (
     PhaseConfig,
     _run_cycle,
     detect_phases,
+    new_cycle,
     range_compression,
 )
 from orbiquant.market.synthetic import BITCOIN_LIKE, SyntheticConfig, synthetic_market
@@ -39,7 +40,7 @@ def play(*path: tuple[float, float, float], tight: tuple[int, ...] = (0,), **rul
     marks = np.isin(np.arange(len(close)), tight)
     ranges = (np.full(len(close), 110.0), np.full(len(close), 100.0))
     numbers = {"range_bars": 24, "sweep_bars": 3, "min_pierce": 0.1, "max_age_bars": 10} | rules
-    phases, directions, *_ = _run_cycle((high, low, close), ranges, marks, *numbers.values())
+    phases, directions, *_ = _run_cycle((high, low, close), ranges, marks, *numbers.values(), new_cycle())
     return "".join(LETTERS[PHASES[code].value] for code in phases), directions.tolist()
 
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['ATR_LENGTH', 'NEUTRAL', 'ACCUMULATION', 'MANIPULATION', 'DISTRIBUTION', 'INVALIDATED', 'PHASES', 'LEAST_HOLD',
-           'HOLD_SPAN', 'PROBABILITIES', 'PhaseConfig', 'range_compression', 'phase_probabilities', 'detect_phases']
+           'HOLD_SPAN', 'PROBABILITIES', 'PhaseConfig', 'Compression', 'range_compression', 'new_cycle', 'PhaseReading',
+           'PhaseReader', 'detect_phases']
 
 # %% ../../nbs/23_features.phases.ipynb #61e899a4
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,15 @@ from numba import njit
 from pydantic import Field
 
 from ..domain import Bars, Phase
-from .indicators import Floats, atr, column, ratio, run_talib
+from .indicators import atr, column
+from orbiquant.features.windows import (
+    Floats,
+    new_memory,
+    new_ranking,
+    quotients,
+    rolling_extreme,
+    rolling_quantile,
+)
 from ..settings import PhaseSettings
 
 # %% ../../nbs/23_features.phases.ipynb #8dfcc2ad
@@ -47,17 +56,41 @@ class PhaseConfig(PhaseSettings):
 PhaseConfig()
 
 # %% ../../nbs/23_features.phases.ipynb #1504f2bb
+class Compression:
+    "The rolling range of one bar after another, and how tight it is."
+
+    def __init__(
+        self,
+        config: PhaseConfig,  # the rules' numbers
+    ) -> None:
+        "Begin without a bar."
+        self.share = config.range_quantile
+        self.extremes, self.ranking = new_memory(config.range_bars, 2), new_ranking(config.lookback_bars)
+
+    def measure(
+        self,
+        high: Floats,  # highs of new bars
+        low: Floats,  # lows
+        atr: Floats,  # ATR, price
+    ) -> tuple[Floats, Floats, Floats]:
+        "Return high and low of the range, in price, and its tightness: threshold over height, or NaN."
+        top, bottom, scaled, found = (np.empty(len(high)) for _ in range(4))
+        rolling_extreme(high, 1.0, self.extremes[0], top)
+        rolling_extreme(low, -1.0, self.extremes[1], bottom)
+        quotients(top - bottom, atr, 0.0, scaled)
+        rolling_quantile(scaled, self.share, self.ranking, found)
+        quotients(found, scaled, 0.0, found)
+        return top, bottom, found
+
+
 def range_compression(
     bars: Bars,  # any bars
     config: PhaseConfig,  # the rules' numbers
 ) -> pd.DataFrame:
     "Return `high` and `low` of the rolling range, in price, and its `tightness`: threshold over height, or NaN."
-    high = run_talib("MAX", column(bars, "high"), timeperiod=config.range_bars)
-    low = run_talib("MIN", column(bars, "low"), timeperiod=config.range_bars)
-    scaled = pd.Series(ratio(high - low, atr(bars, ATR_LENGTH).to_numpy()))
-    threshold = scaled.rolling(config.lookback_bars).quantile(config.range_quantile)
-    tightness = ratio(threshold.to_numpy(), scaled.to_numpy())
-    return pd.DataFrame({"high": high, "low": low, "tightness": tightness}, bars.index)
+    inputs = column(bars, "high"), column(bars, "low"), atr(bars, ATR_LENGTH).to_numpy()
+    found = Compression(config).measure(*inputs)
+    return pd.DataFrame(dict(zip(("high", "low", "tightness"), found, strict=True)), bars.index)
 
 # %% ../../nbs/23_features.phases.ipynb #0bb20361
 NEUTRAL, ACCUMULATION, MANIPULATION, DISTRIBUTION, INVALIDATED = range(5)
@@ -83,6 +116,11 @@ def _resolve_sweep(
     return INVALIDATED if failed else MANIPULATION
 
 
+def new_cycle() -> tuple[npt.NDArray[np.int64], Floats]:
+    "Return the memory of a cycle that has not begun: phase, direction, side and two ages as rows; three prices."
+    return np.zeros(5, dtype="int64"), np.full(3, np.nan)
+
+
 @njit(cache=True)
 def _run_cycle(
     prices: tuple[Floats, Floats, Floats],  # high, low, close
@@ -92,13 +130,14 @@ def _run_cycle(
     sweep_bars: int,
     min_pierce: float,
     max_age_bars: int,
+    memory: tuple[npt.NDArray[np.int64], Floats],
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8], npt.NDArray[np.int64], Floats, Floats]:
     high, low, close = prices
     rows = len(close)
     phases, directions, ages = np.zeros(rows, np.int8), np.zeros(rows, np.int8), np.zeros(rows, np.int64)
     tops, bottoms = np.full(rows, np.nan), np.full(rows, np.nan)
-    phase, direction, side, began, since = NEUTRAL, 0, 0, 0, 0
-    top = bottom = extreme = np.nan
+    phase, direction, side, began, since = memory[0]
+    top, bottom, extreme = memory[1]
     for i in range(rows):
         before = phase
         if phase == INVALIDATED:
@@ -129,6 +168,7 @@ def _run_cycle(
         if phase != MANIPULATION and phase != DISTRIBUTION:
             direction = 0
         phases[i], directions[i], ages[i], tops[i], bottoms[i] = phase, direction, i - began, top, bottom
+    memory[0][:], memory[1][:] = (phase, direction, side, began - rows, since - rows), (top, bottom, extreme)
     return phases, directions, ages, tops, bottoms
 
 # %% ../../nbs/23_features.phases.ipynb #f2dfd0ee
@@ -136,41 +176,90 @@ LEAST_HOLD, HOLD_SPAN = 0.55, 0.40
 PROBABILITIES = ("p_accumulation", "p_manipulation", "p_distribution", "p_neutral")
 
 
-def phase_probabilities(
-    phases: npt.NDArray[np.int8],  # code of each row's phase
-    directions: npt.NDArray[np.int8],  # +1, −1 or 0
-    ages: npt.NDArray[np.int64],  # bars since the phase began
-    place: Floats,  # close in the range: 0 at its low, 1 at its high, NaN without a range
-    tightness: Floats,  # threshold over height of the rolling range, NaN if unknown
-    config: PhaseConfig,  # the rules' numbers
-) -> pd.DataFrame:
-    "Return how well each phase fits; rows sum to 1 and the largest is the phase (neutral when invalidated)."
-    progress = np.where(directions > 0, place, 1 - place).clip(0, 1)
-    in_phase = [phases == code for code in (ACCUMULATION, MANIPULATION, DISTRIBUTION)]
-    calm = (1 - np.abs(2 * place - 1)).clip(0, 1)
-    waiting = np.where(directions == 0, 1 - ages / (config.sweep_bars + 1), 1 - progress)
-    leaving = np.minimum(np.abs(2 * place - 1) / 2, 1 - ages / (config.range_bars + 1)).clip(0, 1)
-    hold = LEAST_HOLD + HOLD_SPAN * np.select(in_phase, [calm, waiting, leaving])
-    to_next = np.select(in_phase, [1 - calm / 2, np.where(directions == 0, 0.0, progress), np.zeros(len(place))])
-    rows = [np.where(mask, hold, 0.0) for mask in in_phase]
-    rows[1] += np.where(in_phase[0], (1 - hold) * to_next, 0.0)
-    rows[2] += np.where(in_phase[1], (1 - hold) * to_next, 0.0)
-    rows[0] += np.where(phases % INVALIDATED == NEUTRAL, (1 - LEAST_HOLD) * np.nan_to_num(tightness).clip(0, 1), 0.0)
-    return pd.DataFrame(dict(zip(PROBABILITIES, [*rows, np.maximum(1 - sum(rows), 0)], strict=True)))
+@njit(cache=True)
+def _fit(phase: int, direction: int, age: int, place: float, sweep_bars: int, range_bars: int) -> tuple[float, float]:
+    middle = abs(2 * place - 1)
+    progress = min(max(place if direction > 0 else 1 - place, 0.0), 1.0)
+    if phase == ACCUMULATION:
+        calm = min(max(1 - middle, 0.0), 1.0)
+        return calm, 1 - calm / 2
+    if phase == MANIPULATION:
+        return (1 - age / (sweep_bars + 1), 0.0) if direction == 0 else (1 - progress, progress)
+    return min(max(min(middle / 2, 1 - age / (range_bars + 1)), 0.0), 1.0), 0.0
+
+
+@njit(cache=True)
+def _probabilities(
+    cycle: tuple[npt.NDArray[np.int8], npt.NDArray[np.int8], npt.NDArray[np.int64], Floats, Floats],
+    close: Floats,
+    tightness: Floats,
+    sweep_bars: int,
+    range_bars: int,
+    out: Floats,
+) -> None:
+    phases, directions, ages, top, bottom = cycle
+    out[:] = 0.0
+    for t in range(len(close)):
+        phase = phases[t]
+        if phase % INVALIDATED == NEUTRAL:
+            loose = min(max(tightness[t], 0.0), 1.0) if tightness[t] == tightness[t] else 0.0
+            out[0, t] = (1 - LEAST_HOLD) * loose
+        else:
+            place = (close[t] - bottom[t]) / (top[t] - bottom[t])
+            fit, onward = _fit(phase, directions[t], ages[t], place, sweep_bars, range_bars)
+            hold = LEAST_HOLD + HOLD_SPAN * fit
+            out[phase - 1, t] = hold
+            if phase != DISTRIBUTION:
+                out[phase, t] = (1 - hold) * onward
+        out[3, t] = max(1 - (out[0, t] + out[1, t] + out[2, t]), 0.0)
 
 # %% ../../nbs/23_features.phases.ipynb #ad6ea7db
+class PhaseReading(NamedTuple):
+    "What the rules say of some bars."
+
+    phases: npt.NDArray[np.int8]  # code of each row's phase, a place in `PHASES`
+    directions: npt.NDArray[np.int8]  # +1, −1 or 0
+    ages: npt.NDArray[np.int64]  # bars since the phase began
+    top: Floats  # high of the cycle's range, NaN without one
+    bottom: Floats  # its low
+    probabilities: Floats  # one row a name of `PROBABILITIES`
+
+
+class PhaseReader:
+    "The AMD rules, going on where they stopped."
+
+    def __init__(
+        self,
+        config: PhaseConfig,  # the rules' numbers
+    ) -> None:
+        "Begin without a bar."
+        self.config, self.compression, self.memory = config, Compression(config), new_cycle()
+
+    def read(
+        self,
+        high: Floats,  # highs of new bars
+        low: Floats,  # lows
+        close: Floats,  # closes
+        atr: Floats,  # ATR, price
+    ) -> PhaseReading:
+        "Return phase, direction, age, range and probabilities of the new bars."
+        rules = self.config
+        top, bottom, tightness = self.compression.measure(high, low, atr)
+        numbers = (rules.range_bars, rules.sweep_bars, rules.min_pierce, rules.max_age_bars)
+        cycle = _run_cycle((high, low, close), (top, bottom), tightness > 1, *numbers, self.memory)
+        probabilities = np.empty((len(PROBABILITIES), len(close)))
+        _probabilities(cycle, close, tightness, rules.sweep_bars, rules.range_bars, probabilities)
+        return PhaseReading(*cycle, probabilities)
+
+
 def detect_phases(
     bars: Bars,  # valid bars, any timeframe
     config: PhaseConfig,  # the rules' numbers
 ) -> pd.DataFrame:
     "Return `phase`, `direction`, four probabilities, `age` in bars and the cycle's frozen `range_high`, `range_low`."
-    rolling = range_compression(bars, config)
-    prices = (column(bars, "high"), column(bars, "low"), column(bars, "close"))
-    ranges, tightness = (column(rolling, "high"), column(rolling, "low")), column(rolling, "tightness")
-    rules = (config.range_bars, config.sweep_bars, config.min_pierce, config.max_age_bars)
-    phases, directions, ages, top, bottom = _run_cycle(prices, ranges, tightness > 1, *rules)
-    place = (prices[2] - bottom) / (top - bottom)
-    found = phase_probabilities(phases, directions, ages, place, tightness, config)
-    found.insert(0, "phase", pd.array([p.value for p in PHASES], dtype="str").take(phases))
-    found.insert(1, "direction", directions)
-    return found.assign(age=ages, range_high=top, range_low=bottom).set_axis(bars.index)
+    inputs = (column(bars, "high"), column(bars, "low"), column(bars, "close"), atr(bars, ATR_LENGTH).to_numpy())
+    read = PhaseReader(config).read(*inputs)
+    found = pd.DataFrame(dict(zip(PROBABILITIES, read.probabilities, strict=True)), bars.index)
+    found.insert(0, "phase", pd.array([p.value for p in PHASES], dtype="str").take(read.phases))
+    found.insert(1, "direction", read.directions)
+    return found.assign(age=read.ages, range_high=read.top, range_low=read.bottom)
