@@ -175,14 +175,21 @@ class DukascopySource(RemoteSource):
         "Return the minutes of all days of a window."
         days = pd.date_range(max(start, self._first_day).floor("D"), end, freq="D", inclusive="left", unit=TIME_UNIT)
         wanted = [day for day in days if (symbol, day) not in self._days]
-        pool = ThreadPoolExecutor(self._connections, thread_name_prefix="dukascopy")
-        try:
-            fetched = dict(zip(wanted, pool.map(lambda day: self._day(symbol, day), wanted), strict=True))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        fetched = dict(zip(wanted, self._fetch_days(symbol, wanted), strict=True))
         parts = [fetched[day] if day in fetched else self._days[symbol, day] for day in days]
         self._remember({(symbol, day): bars for day, bars in fetched.items()})
         return pd.concat([empty_bars(), *parts])
+
+    def _fetch_days(self, symbol: str, days: Sequence[pd.Timestamp]) -> list[Bars]:
+        self._line.resume()
+        pool = ThreadPoolExecutor(self._connections, thread_name_prefix="dukascopy")
+        try:
+            return list(pool.map(lambda day: self._day(symbol, day), days))
+        except BaseException:  # an interrupt too must not wait for the pauses of the others
+            self._line.stop()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _remember(self, fetched: dict[tuple[str, pd.Timestamp], Bars]) -> None:
         settled = pd.Timestamp(self.clock.now()) - timedelta(days=2)

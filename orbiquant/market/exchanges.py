@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from ..core import DataError, NotFoundError, choose
+from ..core import DataError, NotFoundError, suggest
 from ..domain import BAR_COLUMNS, Bars, CalendarName, Timeframe, normalise_symbol
 from .bars import empty_bars
 from orbiquant.market.remote import (
@@ -64,7 +64,7 @@ class ExchangeSource(RemoteSource):
         clock: Clock | None = None,  # None: the system's
         timeout_s: float = 30,  # for one answer
         patience: Patience | None = None,  # None: the usual
-        wait: Callable[[float], None] = sleep,  # takes seconds
+        wait: Callable[[float], object] = sleep,  # takes seconds
     ) -> None:
         super().__init__(repair, clock)
         self.provider, self.url = exchange, url
@@ -73,7 +73,10 @@ class ExchangeSource(RemoteSource):
     @cached_property
     def _exchange(self) -> Any:
         ccxt = need("ccxt", "exchange")
-        kind = getattr(ccxt, choose("exchange", self.provider, ccxt.exchanges))
+        if self.provider not in ccxt.exchanges:
+            known = suggest(self.provider, ccxt.exchanges)
+            raise DataError(f"`exchange` must be one that ccxt knows, was {self.provider!r}{known}")
+        kind = getattr(ccxt, self.provider)
         options = {"fetchMarkets": {"types": ["spot"]}, "fetchCurrencies": False, "fetchMargins": False}
         made = kind({"enableRateLimit": True, "timeout": int(self._timeout_s * 1000), "options": options})
         if self.url:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from importlib import import_module
-from threading import Lock
+from threading import Event, Lock
 from time import monotonic, sleep
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -75,7 +75,7 @@ def persist(
     provider: str,  # who is asked, for the message
     ask: Callable[[], T],  # raises `Busy` for what may be otherwise later
     patience: Patience,  # how often and how long
-    wait: Callable[[float], None] = sleep,  # takes seconds
+    wait: Callable[[float], object] = sleep,  # takes seconds
 ) -> T:
     "Return what `ask` returns at last; raise `DataError` when the attempts, or the patience, are used up."
     failures = 0
@@ -122,7 +122,7 @@ class Pace:
     def __init__(
         self,
         per_minute: float,  # requests
-        wait: Callable[[float], None] = sleep,  # takes seconds
+        wait: Callable[[float], object] = sleep,  # takes seconds
     ) -> None:
         self._apart_s, self._wait, self._lock, self._next = 60 / per_minute, wait, Lock(), 0.0
 
@@ -159,7 +159,7 @@ def excerpt(
     "Return the beginning of a text in one line, without secrets."
     line = " ".join(str(text).split())
     for secret in secrets:
-        if value := secret.get_secret_value():
+        if value := secret.get_secret_value().removeprefix("Bearer "):
             line = line.replace(value, "***").replace(quote(value, safe=""), "***")
     return line if len(line) <= EXCERPT else f"{line[:EXCERPT]}…"
 
@@ -176,11 +176,12 @@ class HttpLine:
         per_minute: float = 600,  # requests
         timeout_s: float = 30,  # for a connection, and between two pieces of an answer
         patience: Patience | None = None,  # None: the usual
-        wait: Callable[[float], None] = sleep,  # takes seconds
+        wait: Callable[[float], object] | None = None,  # takes seconds; None: sleeps, until `stop`
     ) -> None:
         self.provider, self.base_url, self.key_setting = provider, base_url.rstrip("/"), key_setting
-        self.patience, self._timeout_s, self._wait = patience or Patience(), timeout_s, wait
-        self._secrets, self._pace = dict(secrets or {}), Pace(per_minute, wait)
+        self.patience, self._timeout_s, self._stopped = patience or Patience(), timeout_s, Event()
+        self._wait = wait or self._stopped.wait
+        self._secrets, self._pace = dict(secrets or {}), Pace(per_minute, self._wait)
 
     @cached_property
     def _client(self) -> "httpx.Client":
@@ -189,10 +190,20 @@ class HttpLine:
         headers = {name: secret.get_secret_value() for name, secret in self._secrets.items()}
         return httpx.Client(headers={"User-Agent": "orbiquant"} | headers, timeout=self._timeout_s)
 
+    def stop(self) -> None:
+        "Let threads that wait for an answer give up, after an interrupt."
+        self._stopped.set()
+
+    def resume(self) -> None:
+        "Take requests again."
+        self._stopped.clear()
+
     def _once(self, path: str, parameters: Mapping[str, Any]) -> "httpx.Response":
         import httpx
 
         self._pace.take_turn()
+        if self._stopped.is_set():
+            raise DataError(f"{self.provider} is not asked any more, it was interrupted", provider=self.provider)
         try:
             response = self._client.get(f"{self.base_url}{path}", params=dict(parameters))
         except (httpx.RequestError, httpx.InvalidURL) as error:

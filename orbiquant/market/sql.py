@@ -175,7 +175,7 @@ class SqlSource(RemoteSource):
         repair: Iterable[str] = (),  # names of repair rules
         clock: Clock | None = None,  # None: the system's
         patience: Patience | None = None,  # None: the usual
-        wait: Callable[[float], None] = sleep,  # takes seconds
+        wait: Callable[[float], object] = sleep,  # takes seconds
     ) -> None:
         super().__init__(repair, clock)
         self.table, self.ticks = table, choose("kind", kind, ("bars", "ticks")) == "ticks"

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DOLLARS', 'OTHERS', 'CURRENCIES', 'CRYPTO_QUOTES', 'SHORT', 'OFFERED', 'P', 'MAX_PAGES', 'POLYGON_PREFIXES',
            'POLYGON_UNITS', 'ALPACA_UNITS', 'ALPACA_CLASSES', 'Kind', 'find_kind', 'exchange_dates', 'Bar',
-           'VendorSource', 'require_key', 'PolygonBar', 'PolygonPage', 'PolygonTicker', 'PolygonTickers',
-           'PolygonSource', 'AlpacaBar', 'AlpacaStockPage', 'AlpacaCryptoPage', 'AlpacaSource']
+           'VendorSource', 'PolygonBar', 'PolygonPage', 'PolygonTicker', 'PolygonTickers', 'PolygonSource', 'AlpacaBar',
+           'AlpacaStockPage', 'AlpacaCryptoPage', 'AlpacaSource']
 
 # %% ../../nbs/14_market.vendors.ipynb #335fcccc
 from abc import abstractmethod
@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pandas as pd
-from pydantic import AwareDatetime, BaseModel, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
 
-from ..core import DataError, NotFoundError, SettingsError
+from ..core import DataError, NotFoundError
 from orbiquant.domain import (
     AssetClass,
     Bars,
@@ -191,17 +191,6 @@ class VendorSource(RemoteSource):
     ) -> DataError:
         "Return the error for a page that was there before."
         return DataError(f"{self.provider} sends the same page of {symbol} again and again", provider=self.provider)
-
-
-def require_key(
-    provider: str,  # whose key it is
-    keys: Mapping[str, SecretStr],  # by the name of its setting
-) -> None:
-    "Raise `SettingsError` saying how to set the keys that are empty."
-    lacking = [name for name, key in keys.items() if not key.get_secret_value()]
-    if lacking:
-        names = " and ".join(f"ORBIQUANT_PROVIDERS_{name.upper()}" for name in lacking)
-        raise SettingsError(f"{provider} needs a key: set {names} in the environment or in .env", provider=provider)
 
 # %% ../../nbs/14_market.vendors.ipynb #ca60850e
 class PolygonBar(Bar):
