@@ -19,6 +19,20 @@ from orbiquant.backtest.metrics import (
     r_figures,
     summarise,
 )
+from orbiquant.backtest.robustness import (
+    LEAST_TRADES,
+    block_length,
+    cost_sensitivity,
+    draw_blocks,
+    examine,
+    gain_share,
+    growth_factors,
+    monte_carlo,
+    path_figures,
+    reliability,
+    share_interval,
+    wilson_interval,
+)
 from orbiquant.backtest.simulate import BacktestResult, simulate
 from orbiquant.core import DataError
 from orbiquant.domain import Costs
@@ -32,7 +46,7 @@ def trade_list(r, times=None, **columns):
 
 
 def backtest(trades, equity):
-    return BacktestResult(trades, equity, {"in position": 3}, Costs(), 0.01, 10_000.0, None, {})
+    return BacktestResult(trades, equity, {"in position": 3}, Costs(), 0.01, 10_000.0, None, {}, 30.0, "plan")
 
 
 def equity_of(values, freq="1D"):
@@ -161,3 +175,131 @@ def test_a_real_empty_backtest_has_figures():
     figures = summarise(result)
     assert figures["total_r"] == 0 and figures["exposure"] == 0 and figures["total_return"] == 0
     assert monthly(result.trades).empty and by_group(result.trades, "amd_phase").empty
+
+
+# --- what else the trades could have come to ---
+
+
+def random_walk(seed=7, n=3000, drift=0.0, confidence=0.5):
+    """Bars of a walk with coin-flip signals, two to one."""
+    rng = np.random.default_rng(seed)
+    index = pd.date_range("2023-01-02", periods=n, freq="1h", tz="UTC", name="time")
+    close = pd.Series(100 * np.exp(rng.normal(drift, 0.002, n).cumsum()), index)
+    opened = close.shift(fill_value=100.0)
+    high, low = np.maximum(opened, close) * 1.0005, np.minimum(opened, close) * 0.9995
+    bars = pd.DataFrame({"open": opened, "high": high, "low": low, "close": close})
+    side = rng.choice([1, -1], n)
+    levels = {"stop_loss": close * (1 - side * 0.005), "take_profit": close * (1 + side * 0.01)}
+    action = np.where(rng.random(n) < 0.2, np.where(side > 0, "LONG", "SHORT"), "HOLD")
+    labels = {"confidence": confidence, "amd_phase": "neutral", "killzone": "none"}
+    return bars, pd.DataFrame({"action": action, "entry_price": close, **levels, **labels})
+
+
+def test_blocks_are_neighbours_and_every_trade_is_drawn_as_often():
+    drawn = draw_blocks(np.random.default_rng(1), 30, 4000, 5)
+    assert drawn.shape == (4000, 30)
+    assert ((np.diff(drawn.reshape(4000, 6, 5), axis=2) % 30) == 1).all()
+    counts = np.bincount(drawn.ravel(), minlength=30)
+    assert np.abs(counts / 4000 - 1).max() < 0.1
+    assert [block_length(n) for n in (1, 8, 9, 27, 1000)] == [1, 2, 3, 3, 10]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-3, 3), min_size=1, max_size=30))
+def test_a_path_is_reckoned_as_by_hand(values):
+    total, fall, growth, drawdown, lowest = path_figures(np.array([values]), 1 + 0.1 * np.array([values]))[0]
+    assert total == pytest.approx(sum(values), abs=1e-9)
+    assert fall == pytest.approx(drawdown_r(pd.Series(values)), abs=1e-9)
+    equity, peak, deepest, least = 1.0, 1.0, 0.0, 1.0
+    for value in values:
+        equity *= 1 + 0.1 * value
+        peak, least = max(peak, equity), min(least, equity)
+        deepest = max(deepest, 1 - equity / peak)
+    assert (growth, drawdown, lowest) == pytest.approx((equity - 1, deepest, least), abs=1e-9)
+
+
+def test_drawn_totals_spread_as_the_standard_error_says():
+    bars, signals = random_walk()
+    result = simulate(bars, signals, Costs(fee_bps=1))
+    drawn = monte_carlo(result, draws=4000, block=1)
+    r = result.trades["r"]
+    assert drawn.paths["total_r"].mean() == pytest.approx(r.sum(), abs=4 * r.std() * np.sqrt(len(r) / 4000))
+    assert drawn.paths["total_r"].std() == pytest.approx(r.std() * np.sqrt(len(r)), rel=0.05)
+    assert np.prod(growth_factors(result)) == pytest.approx(result.equity.iloc[-1] / 10_000)
+    losing = drawn.probability()["loss"]
+    assert losing == pytest.approx((drawn.paths["total_r"] <= 0).mean()) and 0 < losing < 1
+
+
+def test_blocks_keep_streaks_together():
+    r = np.tile(np.repeat([1.0, -1.0], 20), 10)
+    times = pd.date_range("2024-01-01", periods=400, freq="1h", tz="UTC")
+    streaks = backtest(trade_list(r, times, pnl=100 * r), equity_of([10_000] * 400, "1h"))
+    torn, kept = (monte_carlo(streaks, block=block).paths["max_drawdown_r"].median() for block in (1, 20))
+    assert kept > 1.5 * torn
+
+
+def test_monte_carlo_in_parts_is_whole_and_the_same_by_seed(monkeypatch):
+    from orbiquant.backtest import robustness
+
+    result = simulate(*random_walk(), Costs())
+    first = monte_carlo(result).paths
+    assert first.equals(monte_carlo(result).paths) and not first.equals(monte_carlo(result, seed=8).paths)
+    monkeypatch.setattr(robustness, "CELLS", 1000)
+    parts = monte_carlo(result).paths
+    assert len(parts) == len(first) and parts.notna().all(axis=None)
+
+
+@pytest.mark.parametrize("terms", [{"draws": 0}, {"block": 0}])
+def test_draws_of_nothing_are_refused(terms):
+    result = simulate(*random_walk(), Costs())
+    with pytest.raises(DataError, match="`draws` and `block` must be at least 1"):
+        monte_carlo(result, **terms)
+
+
+def test_costs_are_scaled_and_the_backtest_is_run_again():
+    bars, signals = random_walk()
+    result = simulate(bars, signals, Costs(fee_bps=2, slippage_bps=1), max_holding_bars=30, risk_from="fill")
+    table = cost_sensitivity(bars, signals, result)
+    assert list(table.index) == [0, 0.5, 1, 2]
+    assert table.loc[1, "total_r"] == pytest.approx(result.trades["r"].sum())
+    free = simulate(bars, signals, Costs(), max_holding_bars=30, risk_from="fill").trades
+    assert table.loc[0, "total_r"] == pytest.approx(free["r"].sum()) and table.loc[0, "cost_r"] == 0
+    assert table.loc[2, "cost_r"] == pytest.approx(2 * table.loc[1, "cost_r"], rel=0.02)
+    assert result.costs_in_r["median"] == pytest.approx(6e-4 / 0.005, rel=0.05)
+
+
+def test_wilson_against_known_values_and_gain_share_by_hand():
+    assert wilson_interval(0, 10) == pytest.approx((0, 0.2130), abs=1e-4)
+    assert wilson_interval(50, 100) == pytest.approx((0.4188, 0.5812), abs=1e-4)
+    assert np.isnan(wilson_interval(0, 0)).all() and np.isnan(gain_share(np.array([])))
+    assert gain_share(np.array([[2.0, -1.0, -1.0], [0, 0, 0]])) == pytest.approx([0.5, np.nan], nan_ok=True)
+    assert np.isnan(share_interval(np.ones(LEAST_TRADES - 1), 1)).all()
+
+
+def test_true_confidence_is_called_true_and_a_boast_is_not():
+    rng = np.random.default_rng(3)
+    stated = rng.uniform(0.6, 0.8, 3000)
+    p = stated / (stated + 2 * (1 - stated))  # share of gains at two to one
+    r = np.where(rng.random(3000) < p, 2.0, -1.0)
+    times = pd.date_range("2024-01-01", periods=3000, freq="1h", tz="UTC")
+    trades = trade_list(r, times, confidence=stated, r_gross=r)
+    honest = reliability(trades)
+    assert honest["trades"].iloc[:-1].sum() == honest.loc["all", "trades"] == 3000
+    assert honest.loc["all", "true"] and honest["true"].sum() >= len(honest) - 1
+    assert honest.loc["all", "realised"] == pytest.approx(stated.mean(), abs=0.03)
+    boast = reliability(trades.assign(confidence=stated + 0.15))
+    assert not boast["true"].any()
+    assert reliability(trades.assign(confidence=np.nan)).loc["all", "trades"] == 0
+
+
+def test_everything_of_a_backtest_is_json_whatever_its_length():
+    bars, signals = random_walk(confidence=0.63)
+    for rows in (signals, signals.iloc[:30], signals.assign(action="HOLD"), signals.drop(columns="confidence")):
+        result = simulate(bars, rows, Costs(fee_bps=1))
+        found = json.loads(json.dumps(examine(bars, rows, result), allow_nan=False, default=lambda x: x.item()))
+        count = len(result.trades)
+        assert sum(row["trades"] for row in found["by_phase"]) == count
+        assert found["cost_sensitivity"][2]["trades"] == count
+        assert found["monte_carlo"]["draws"] == (2000 if count >= LEAST_TRADES else 0)
+        drawn = found["monte_carlo"]["quantiles"]["total_r"]["50%"]
+        assert (drawn is None) == (count < LEAST_TRADES)

@@ -9,6 +9,7 @@ __all__ = ['CELLS', 'LAST_BITS', 'TRADE_COLUMNS', 'Board', 'lay_out', 'stop_frac
 # %% ../../nbs/50_backtest.simulate.ipynb #41b4f9a2
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -211,6 +212,14 @@ class BacktestResult:
     initial_equity: float
     max_holding_bars: int | None
     costs_in_r: dict[str, float]  # what the orders cost in R before anything was won or lost
+    max_leverage: float
+    risk_from: RiskFrom
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        "Return what `simulate` was called with besides bars, signals and costs."
+        names = ("risk_per_trade", "initial_equity", "max_holding_bars", "max_leverage", "risk_from")
+        return {name: getattr(self, name) for name in names}
 
 
 def check_terms(
@@ -250,8 +259,9 @@ def simulate(
     equity = equity_curve(bars, trades, costs, initial_equity)
     table = trades.loc[:, list(TRADE_COLUMNS)]
     return BacktestResult(
-        table, equity, skipped, costs, risk_per_trade, initial_equity, max_holding_bars, costs_in_r(orders, costs)
-    )
+        table, equity, skipped, costs, risk_per_trade, initial_equity, max_holding_bars, costs_in_r(orders, costs),
+        max_leverage, risk_from,
+    )  # fmt: skip
 
 
 def measure(
