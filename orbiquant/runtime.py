@@ -6,14 +6,14 @@
 __all__ = ['Runtime', 'current', 'using']
 
 # %% ../nbs/70_runtime.ipynb #54a88c0e
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from .core import SystemClock
-from .ports import BarStore, Clock
+from .ports import BarStore, Clock, MarketData
 from .settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -42,6 +42,16 @@ class Runtime:
 
         uri = self.settings.workspace.store_uri
         return DeltaBarStore(uri if "://" in uri else str(self.settings.path(uri)))
+
+    def source(
+        self,
+        name: str,  # "dukascopy", "polygon", "alpaca", "sql", or an exchange such as "binance"
+        repair: Iterable[str] = (),  # names of repair rules
+    ) -> MarketData:
+        "Return the remote source of a name, as `[providers]` has it."
+        from orbiquant.market.providers import open_provider
+
+        return open_provider(name, self.settings.providers, self.clock, repair)
 
     @cached_property
     def registry(self) -> "ModelRegistry":

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Finding', 'look', 'missing_libraries', 'examine_libraries', 'see_settings', 'see_workspace', 'see_store',
-           'see_database', 'see_models', 'see_reports', 'examine']
+           'see_database', 'see_providers', 'see_models', 'see_reports', 'examine']
 
 # %% ../../nbs/87_cli.doctor.ipynb #5838284b
 import os
@@ -62,7 +62,7 @@ def examine_libraries() -> Iterator[Finding]:
     yield Finding(
         "libraries", "problem" if lacking else "ok", f"missing: {', '.join(lacking)}" if lacking else "complete"
     )
-    for extra in ("models", "backtest", "notebook", "service", "deep"):
+    for extra in ("models", "backtest", "notebook", "service", "deep", "exchange", "postgres", "mysql"):
         lacking = missing_libraries(extra)
         detail = f"missing: {', '.join(lacking)} (pip install 'orbiquant[{extra}]')" if lacking else "complete"
         yield Finding(f"extra {extra}", "warning" if lacking else "ok", detail)
@@ -112,6 +112,14 @@ def see_database() -> str:
     return place.render_as_string(hide_password=True)
 
 
+def see_providers() -> str:
+    "Say which providers can be asked for bars, never with which key."
+    from orbiquant.market.providers import describe_keys
+    from orbiquant.settings import load_settings
+
+    return "; ".join(f"{name}: {told}" for name, told in describe_keys(load_settings().providers).items())
+
+
 def see_models() -> str:
     "Say how many models there are."
     from orbiquant.runtime import current
@@ -140,6 +148,7 @@ def examine() -> list[Finding]:
         look("workspace", see_workspace),
         look("store", see_store),
         look("database", see_database),
+        look("providers", see_providers),
         look("models", see_models),
         look("reports", see_reports),
     ]
