@@ -44,7 +44,7 @@ def primary_view(
 ) -> pd.DataFrame:
     "Return `side` (+1, −1, 0: none), `probability` of that side and its `margin` over the other."
     both = read_columns(predictions, ("p_long", "p_short"))
-    known: NDArray[np.bool_] = np.isfinite(both).all(axis=1)
+    known = np.isfinite(both[:, 0] + both[:, 1])
     side = np.where(known, np.where(both[:, 1] > both[:, 0], -1, 1), 0)
     figures = np.where(known[:, None], np.column_stack([both.max(axis=1), np.ptp(both, axis=1)]), np.nan)
     view = {"side": side, "probability": figures[:, 0], "margin": figures[:, 1]}
