@@ -101,6 +101,8 @@ class ModelSettings(Section):
     threads: int = Field(ge=1)
     device: Literal["cpu", "cuda"]
     seed: int = Field(ge=0)
+    attention: Literal["off", "gated"]
+    meta: Literal["off", "nested"]
 
     _split = field_validator("quantiles", mode="before")(split_list)
 

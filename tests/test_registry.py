@@ -16,8 +16,9 @@ import pytest
 
 from orbiquant.core import DataError, ModelError, NotFoundError
 from orbiquant.models.boosting import Boosting
+from orbiquant.models.bundle import ModelBundle
 from orbiquant.models.range_predictor import RangePredictor
-from orbiquant.models.registry import FILES, MANIFEST, ModelBundle, ModelCard, ModelRegistry
+from orbiquant.models.registry import FILES, MANIFEST, ModelCard, ModelRegistry
 from orbiquant.models.tpsl import TPSLClassifier
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -37,7 +38,7 @@ def training():
     assert bundle.range_predictor.rounds_["up"] and bundle.tpsl.rounds_["long"]
     folds = pd.DataFrame({"fold": [1], "train_start": [index[0]], "error": [""]})
     skill = pd.DataFrame({"target": ["up"], "skill": [0.1], "low": [np.nan]})
-    return SimpleNamespace(bundle=bundle, predictions=bundle.predict(X), folds=folds, skill=skill, X=X)
+    return SimpleNamespace(bundle=bundle, predictions=bundle.predict(X), folds=folds, skill=skill, gate=pd.DataFrame(), X=X)
 
 
 def card(minutes: int = 0, **changes) -> ModelCard:
