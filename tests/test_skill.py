@@ -144,8 +144,10 @@ def test_the_interval_of_the_area_covers_the_truth():
 def test_too_few_blocks_or_one_class_have_no_interval():
     won, score = np.zeros(500), np.arange(500.0)
     assert np.isnan(area_interval(won, score, 10, 7)).all() and np.isnan(area_interval(won, score, 100, 7)).all()
-    assert drawn_sums(np.ones((90, 2)), 10, 7).shape == (0, 2)
-    assert (drawn_sums(np.ones((100, 1)), 10, 7) == 100).all()
+    assert drawn_sums((np.ones(90), np.ones(90)), 10, 7)[0].shape == (0, 1)
+    assert (drawn_sums((np.ones(100),), 10, 7)[0] == 100).all()
+    by_group = drawn_sums((np.ones(100),), 10, 7, np.arange(100) % 3 - 1, 2)[0]
+    assert by_group.shape == (500, 2) and 30 <= by_group.min() <= by_group.max() <= 40
 
 
 # --- the table

@@ -31,18 +31,14 @@ def said_and_observed(
     seed: int = 7,  # of the draws
 ) -> pd.DataFrame:
     "Return one row a group: rows, mean said, share observed with its interval, and whether they agree."
-    kept, number = group >= 0, len(names)
-    member = np.zeros((len(said), number))
-    member[kept, group[kept]] = 1.0
-    rows, means = member.sum(axis=0), member.T @ np.column_stack([said, happened])
-    rows_drawn, hits_drawn = np.split(
-        drawn_sums(np.hstack([member, member * happened[:, None]]), block, seed), 2, axis=1
-    )
+    kept, columns = group >= 0, (np.ones(len(said)), said, happened)
+    rows, *means = (np.bincount(group[kept], column[kept], len(names)) for column in columns)
+    rows_drawn, hits_drawn = drawn_sums((columns[0], happened), block, seed, group, len(names))
     table = []
     for i, name in ((i, name) for i, name in enumerate(names) if rows[i]):
         with np.errstate(invalid="ignore", divide="ignore"):
             low, high = middle(hits_drawn[:, i] / rows_drawn[:, i])
-        predicted, observed = (float(value) for value in means[i] / rows[i])
+        predicted, observed = (float(mean[i] / rows[i]) for mean in means)
         if observed in (0, 1) and np.isfinite(low):
             doubt = 1 - 0.05 ** (1 / max(rows[i] / block, 1))
             low, high = (0.0, doubt) if observed == 0 else (1 - doubt, 1.0)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Floats', 'Losses', 'FLOOR', 'DRAWS', 'MIN_BLOCKS', 'RANK_GROUPS', 'BLOCK_HORIZONS', 'quantile_weights', 'log_range',
-           'crps', 'qlike', 'range_losses', 'barrier_losses', 'said_of', 'area_under_curve', 'drawn_sums', 'middle',
-           'area_interval', 'skill_interval', 'skill_row', 'with_meta', 'area_row', 'skill_table']
+           'crps', 'qlike', 'range_losses', 'barrier_losses', 'said_of', 'area_under_curve', 'draws', 'drawn_sums',
+           'middle', 'area_interval', 'skill_interval', 'skill_row', 'with_meta', 'area_row', 'skill_table']
 
 # %% ../../nbs/37_models.skill.ipynb #86242c89
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -121,19 +122,31 @@ MIN_BLOCKS = 10
 RANK_GROUPS = 256
 
 
-def drawn_sums(
-    columns: Floats,  # one row a row in time order, one column a sum
-    block: int,  # rows a block
+@lru_cache(maxsize=4)
+def draws(
+    blocks: int,  # how many there are
     seed: int,  # of the draws
 ) -> Floats:
-    "Return the sums of each draw of blocks; no draws for fewer than ten blocks."
-    starts = np.arange(0, len(columns), block)
-    if len(starts) < MIN_BLOCKS:
-        return np.empty((0, columns.shape[1]))
-    drawn = np.random.default_rng(seed).integers(len(starts), size=(DRAWS, len(starts)))
-    drawn += np.arange(DRAWS)[:, None] * len(starts)
-    times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
-    return times @ np.add.reduceat(columns, starts, axis=0)
+    "Return how often each draw holds each block, one row a draw; no draws for fewer than ten blocks."
+    if blocks < MIN_BLOCKS:
+        return np.empty((0, blocks))
+    drawn = np.random.default_rng(seed).integers(blocks, size=(DRAWS, blocks)) + np.arange(DRAWS)[:, None] * blocks
+    return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+
+
+def drawn_sums(
+    columns: Sequence[Floats],  # what to sum, one value a row in time order
+    block: int,  # rows a block
+    seed: int,  # of the draws
+    group: NDArray[np.intp] | None = None,  # number of the row's group; below 0: none; None: one group
+    groups: int = 1,  # how many there are
+) -> list[Floats]:
+    "Return each column's sums by group (across) and draw (down)."
+    place, blocks = np.arange(len(columns[0])) // block, -(-len(columns[0]) // block)
+    kept = slice(None) if group is None else group >= 0
+    cell = place * groups if group is None else (place * groups + group)[kept]
+    sums = (np.bincount(cell, column[kept], blocks * groups).reshape(blocks, groups) for column in columns)
+    return [draws(blocks, seed) @ each for each in sums]
 
 
 def middle(
@@ -155,11 +168,7 @@ def area_interval(
     from scipy.stats import rankdata
 
     group = np.minimum(rankdata(predicted) * RANK_GROUPS / (len(predicted) + 1), RANK_GROUPS - 1).astype(np.intp)
-    starts = np.arange(0, len(outcome), block)
-    place = np.arange(len(outcome)) // block * RANK_GROUPS + group
-    counts = (np.bincount(place, each, len(starts) * RANK_GROUPS) for each in (outcome, 1 - outcome))
-    sums = np.hstack([count.reshape(len(starts), RANK_GROUPS).astype(np.float64) for count in counts])
-    won, lost = np.split(drawn_sums(sums, 1, seed), 2, axis=1)
+    won, lost = drawn_sums((outcome, 1 - outcome), block, seed, group, RANK_GROUPS)
     below = np.cumsum(lost, axis=1) - lost / 2
     with np.errstate(invalid="ignore"):
         return middle((won * below).sum(axis=1) / (won.sum(axis=1) * lost.sum(axis=1)))
@@ -172,9 +181,9 @@ def skill_interval(
     seed: int,  # of the draws
 ) -> tuple[float, float]:
     "Return the 5 % and 95 % quantiles of the skill over resampled blocks; NaN for fewer than ten blocks."
-    drawn = drawn_sums(np.column_stack([model, baseline]), block, seed)
+    found, best = drawn_sums((model, baseline), block, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return middle(1 - drawn[:, 0] / drawn[:, 1])
+        return middle(1 - found / best)
 
 
 def skill_row(
