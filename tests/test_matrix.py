@@ -15,6 +15,7 @@ from orbiquant.core import DataError
 from orbiquant.domain import Bars
 from orbiquant.features import groups_context, matrix
 from orbiquant.features.groups_price import View
+from orbiquant.features.ict_rules import IctConfig
 from orbiquant.features.matrix import build_features, causality_violations
 from orbiquant.features.phases import PhaseConfig
 from orbiquant.features.spec import HIGHER, FeatureSpec, warmup_bars
@@ -24,6 +25,7 @@ from orbiquant.market.calendars import expected_times
 from orbiquant.market.synthetic import BITCOIN_LIKE, SyntheticConfig, synthetic_market
 
 QUICK = PhaseConfig(range_bars=8, lookback_bars=60, max_age_bars=24)
+QUICK_ICT = IctConfig(max_age_bars=20)
 SPEC = FeatureSpec(timeframe="15m", calendar="forex")
 EQUITY = SyntheticConfig(calendar="us_equity", start_price=4000.0, tick_size=0.01)
 MARKETS = {
@@ -34,7 +36,7 @@ MARKETS = {
     "1h equity": (FeatureSpec(timeframe="1h", calendar="us_equity", higher=("1d",)), EQUITY, 2000),
     "4h crypto": (FeatureSpec(timeframe="4h"), BITCOIN_LIKE, 2000),
     "1d equity": (FeatureSpec(timeframe="1d", calendar="us_equity"), EQUITY, 2000),
-    "1w crypto": (FeatureSpec(timeframe="1w", phases=QUICK), BITCOIN_LIKE, 500),
+    "1w crypto": (FeatureSpec(timeframe="1w", phases=QUICK, ict=QUICK_ICT), BITCOIN_LIKE, 500),
 }
 
 

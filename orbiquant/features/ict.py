@@ -4,22 +4,25 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'EVENT_COLUMNS', 'FAR', 'SIDE_NAMES', 'event_columns', 'ict_events', 'signed_flags', 'side_features',
-           'range_features', 'structure_features', 'market_features', 'ict_features', 'IctContext', 'context_evidence',
-           'context_score', 'ict_context', 'check_not_empty', 'KeyLevels', 'open_levels', 'key_levels']
+           'range_features', 'structure_features', 'market_features', 'ict_features', 'IctContext', 'gather_evidence',
+           'score_evidence', 'context_evidence', 'context_score', 'ict_context', 'check_not_empty', 'KeyLevels',
+           'open_levels', 'key_levels']
 
 # %% ../../nbs/22_features.ict.ipynb #4ce3ac76
 from collections.abc import Mapping
 from typing import TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ..core import DataError
 from ..domain import Bars
-from .ict_kernels import Ints, bars_since, count_open, latest_known, level_distance, place_in_range
+from .ict_kernels import Ints, bars_since, count_open, level_distance, place_in_range
 from .ict_rules import IctConfig, Market, Reading, first_touches, read_market
-from .indicators import Floats, ratio
+from .indicators import ratio
 from .sessions import NO_SESSION, SESSIONS, killzones
+from .windows import Floats
 
 # %% ../../nbs/22_features.ict.ipynb #f1556190
 KINDS = (
@@ -81,7 +84,7 @@ def ict_events(
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.lexsort([columns[name] for name in ("direction", "kind", "event_time", "known_time")])
     columns = {name: values[order] for name, values in columns.items()}
-    times = market.index.append(pd.DatetimeIndex([pd.NaT], tz=market.index.tz))
+    times = bars.index.append(pd.DatetimeIndex([pd.NaT], tz=bars.index.tz))
     columns |= {name: times[values] for name, values in columns.items() if name.endswith("_time")}
     columns["kind"] = pd.array(KINDS, dtype="str").take(columns["kind"])
     return pd.DataFrame({name: columns[name] for name in EVENT_COLUMNS})
@@ -133,7 +136,7 @@ def range_features(
 ) -> dict[str, Floats]:
     "Return where the close lies in the dealing range."
     structure, side = market.structure, market.buyers.side
-    premium, height = place_in_range(side.high, side.low, side.close, structure.top, structure.bottom)
+    premium, height = place_in_range(side.close, structure.top, structure.bottom)
     retracement = np.select([structure.trend > 0, structure.trend < 0], [1 - premium, premium], 0.0)
     return {
         "premium": premium,
@@ -148,16 +151,17 @@ def structure_features(
     config: IctConfig,  # the largest age
 ) -> dict[str, Floats]:
     "Return the trend, its age, this bar's moments with their sign, and the way to the last swings."
-    rows, sides = len(market.unit), (market.buyers, market.sellers)
+    rows, last = len(market.unit), {"low": market.structure.low, "high": market.structure.high}
     features = {
-        "trend": market.structure.trend.astype("float64"),
+        "trend": market.structure.trend,
         "break_age": bars_since(np.flatnonzero(market.structure.breaks), rows, config.max_age_bars),
     }
     for kind in ("bos", "choch", "displacement", "sweep", "inducement"):
         features[kind] = signed_flags(market.buyers.moments[kind].known, market.sellers.moments[kind].known, rows)
-    for name, reading in zip(("swing_low", "swing_high"), sides, strict=True):
-        side, newest = reading.side, latest_known(reading.zones["swing"].events.event, config.swing_bars, rows)
-        features[f"{name}_distance"] = level_distance(side.close, side.low, newest, market.unit, -FAR, FAR)
+    for (name, price), reading in zip(last.items(), (market.buyers, market.sellers), strict=True):
+        side = reading.side
+        known, level = np.where(np.isnan(price), -1, np.arange(rows)), side.sign * price
+        features[f"swing_{name}_distance"] = level_distance(side.close, level, known, market.unit, -FAR, FAR)
     return features
 
 
@@ -176,7 +180,7 @@ def ict_features(
 ) -> pd.DataFrame:
     "Return one row a bar and one float64 column a feature, row t from objects known by the close of bar t."
     market = read_market(bars, config)
-    return pd.DataFrame(market_features(market, config), market.index, copy=False)
+    return pd.DataFrame(market_features(market, config), bars.index, copy=False)
 
 # %% ../../nbs/22_features.ict.ipynb #1f7ad82c
 class IctContext(TypedDict):
@@ -187,28 +191,42 @@ class IctContext(TypedDict):
     score: float  # 0 to 1
 
 
+def gather_evidence(
+    features: Mapping[str, Floats] | pd.DataFrame,  # from `market_features` or `ict_features`
+    in_killzone: npt.NDArray[np.bool_],  # one a row
+    config: IctConfig,  # how recent evidence must be
+) -> dict[str, npt.NDArray[np.bool_]]:
+    "Answer the six questions for every row."
+    up, recent = np.asarray(features["trend"]) > 0, config.context_bars
+
+    def towards_trend(name: str) -> Floats:
+        return np.where(up, features[f"bull_{name}"], features[f"bear_{name}"])
+
+    return {
+        "killzone": in_killzone,
+        "cheap": np.asarray(features["retracement"]) > 0.5,
+        "ote": np.asarray(features["in_ote"]) > 0,
+        "sweep": towards_trend("sweep_age") <= recent,
+        "displacement": towards_trend("displacement_age") <= recent,
+        "zone": (towards_trend("gap_distance") == 0) | (towards_trend("block_distance") == 0),
+    }
+
+
+def score_evidence(
+    evidence: Mapping[str, npt.NDArray[np.bool_]],  # from `gather_evidence`
+    trend: Floats,  # of every row
+) -> Floats:
+    "Return the share of yes, 0 to 1; 0 without a trend."
+    return np.where(trend != 0, sum(answer.astype("float64") for answer in evidence.values()) / len(evidence), 0.0)
+
+
 def context_evidence(
     features: pd.DataFrame,  # from `ict_features`
     zones: pd.Series,  # killzone of every row
     config: IctConfig,  # how recent evidence must be
 ) -> pd.DataFrame:
-    "Answer the six questions for every row."
-    up = features["trend"] > 0
-
-    def towards_trend(name: str) -> pd.Series:
-        return features[f"bull_{name}"].where(up, features[f"bear_{name}"])
-
-    recent = config.context_bars
-    return pd.DataFrame(
-        {
-            "killzone": zones != NO_SESSION,
-            "cheap": features["retracement"] > 0.5,
-            "ote": features["in_ote"] > 0,
-            "sweep": towards_trend("sweep_age") <= recent,
-            "displacement": towards_trend("displacement_age") <= recent,
-            "zone": (towards_trend("gap_distance") == 0) | (towards_trend("block_distance") == 0),
-        }
-    )
+    "Return the six answers as a table."
+    return pd.DataFrame(gather_evidence(features, (zones != NO_SESSION).to_numpy(), config), features.index)
 
 
 def context_score(
@@ -217,8 +235,8 @@ def context_score(
     config: IctConfig,  # how recent evidence must be
 ) -> pd.Series:
     "Return the share of evidence for a trade with the trend, 0 to 1; 0 without a trend."
-    share = context_evidence(features, zones, config).mean(axis=1)
-    return share.where(features["trend"] != 0, 0.0).rename("context_score")
+    evidence = gather_evidence(features, (zones != NO_SESSION).to_numpy(), config)
+    return pd.Series(score_evidence(evidence, features["trend"].to_numpy()), features.index, name="context_score")
 
 
 def ict_context(

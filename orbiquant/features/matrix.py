@@ -16,6 +16,7 @@ import pandas as pd
 from ..core import DataError
 from ..domain import BAR_COLUMNS, Bars
 from .groups_context import Clock, Higher, Phases, Sessions
+from .groups_ict import Ict
 from .groups_price import FIELDS, Candles, Group, Indicators, Motion, View, Volumes, Yardstick
 from .spec import FeatureSpec, warmup_bars
 from .windows import Floats
@@ -31,6 +32,7 @@ GROUPS: tuple[Callable[[FeatureSpec], Group], ...] = (
     Clock,
     Sessions,
     Phases,
+    Ict,
 )
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from ..domain import CalendarName, Timeframe, Value
+from .ict_rules import IctConfig
 from .phases import PhaseConfig
 from .sessions import MINUTES_A_DAY, SESSIONS, parse_window
 
@@ -34,6 +35,9 @@ class FeatureSpec(Value):
     higher: tuple[Timeframe, ...] = Field(default_factory=lambda data: HIGHER.get(data["timeframe"], ()))
     sessions: dict[str, str] = Field(default_factory=lambda: dict(SESSIONS))  # name → "HH:MM-HH:MM", New York time
     phases: PhaseConfig = PhaseConfig()
+    ict: IctConfig = IctConfig(
+        max_age_bars=250
+    )  # half of the rules' own memory, so that a feed needs no longer history
     windows: tuple[Annotated[int, Field(ge=2)], ...] = (6, 12, 24, 96, 288)  # bars, rising
     calendar: CalendarName = CalendarName.CRYPTO  # where higher bars begin
 
@@ -64,4 +68,4 @@ def warmup_bars(
     "Return how many leading rows must not be relied on."
     days = 3 * MINUTES_A_DAY // spec.timeframe.minutes if spec.intraday else 0
     higher = [(HIGHER_BARS + 3) * frame.minutes // spec.timeframe.minutes for frame in spec.higher]
-    return max(RECURSION_BARS, spec.windows[-1] + 1, spec.phases.warmup_bars, days, *higher, 0)
+    return max(RECURSION_BARS, spec.windows[-1] + 1, spec.phases.warmup_bars, spec.ict.warmup_bars, days, *higher)

@@ -21,7 +21,7 @@ def whole_set(bars: Bars) -> None:
     """Find swings, structure, gaps, blocks and liquidity with their fates, sessions, and the place in the range."""
     market = read_market(bars, CONFIG)
     side, structure = market.buyers.side, market.structure
-    place_in_range(side.high, side.low, side.close, structure.top, structure.bottom)
+    place_in_range(side.close, structure.top, structure.bottom)
     killzones(bars.index, SESSIONS)
     asian_range(bars, SESSIONS["asia"])
 
