@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['Singles', 'Weights', 'torch_settings', 'Noise', 'REST', 'EDGE', 'CHUNK', 'SMALL', 'SHARES', 'OPINION', 'WARM',
-           'AttentionSpec', 'Tenancy', 'check_torch', 'initial_weights', 'linear', 'normalised', 'hidden', 'attend',
-           'forward', 'staircase', 'pinball', 'Windows', 'Lesson', 'ask_network', 'tail_losses', 'Trainer', 'Learned',
-           'learn']
+           'AttentionSpec', 'Tenancy', 'check_torch', 'initial_weights', 'linear', 'normalised', 'hidden', 'distances',
+           'attend', 'forward', 'staircase', 'pinball', 'Windows', 'Lesson', 'ask_network', 'tail_losses', 'Trainer',
+           'Learned', 'learn']
 
 # %% ../../nbs/34_models.network.ipynb #a63a1e01
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
@@ -126,7 +127,7 @@ def initial_weights(
     rng, width = np.random.default_rng(spec.seed), spec.width
     sizes = {"embed": (width, channels * spec.patch)}
     for block in [f"layer{i}" for i in range(spec.layers)] + ["pool"]:
-        sizes |= {f"{block}.{name}": (width, width) for name in ("query", "key", "value", "mix")}
+        sizes |= {f"{block}.ask": (3 * width, width), f"{block}.mix": (width, width)}
         sizes |= {f"{block}.widen": (2 * width, width), f"{block}.narrow": (width, 2 * width)}
     weights = {name: rng.normal(scale=size[1] ** -0.5, size=size) for name, size in sizes.items()}
     weights |= {f"{name}.bias": np.zeros(size[0]) for name, size in sizes.items()}
@@ -171,27 +172,35 @@ def hidden(
     return x * kept / (1 - share)
 
 
+@lru_cache
+def distances(
+    tokens: int,  # how many
+    device: str,  # where
+) -> "tuple[Tensor, Tensor]":
+    "Return how many tokens each is behind the one that asks, and −∞ where it is ahead: asking × tokens."
+    import torch
+
+    with torch.inference_mode(False):
+        places = torch.arange(tokens, device=device)
+        behind = places[:, None] - places
+        return behind.clamp(min=0), torch.zeros(tokens, tokens, device=device).masked_fill(behind < 0, -torch.inf)
+
+
 def attend(
-    asking: "Tensor",  # tokens that ask: all, or only the last
-    tokens: "Tensor",  # tokens that answer: windows × tokens × width
+    tokens: "Tensor",  # windows × tokens × width
     weights: Weights,  # of the network
     block: str,  # which part of it
-    heads: int,  # how many
+    asking: int,  # how many of the last tokens ask
 ) -> "tuple[Tensor, Tensor]":
     "Return what each asking token gathers, and its attention: windows × heads × asking × tokens."
     import torch
 
-    def split(x: "Tensor") -> "Tensor":
-        return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-    query, key, value = (
-        split(linear(x, weights, f"{block}.{name}"))
-        for x, name in ((asking, "query"), (tokens, "key"), (tokens, "value"))
-    )
-    count, places = tokens.shape[1], torch.arange(tokens.shape[1], device=tokens.device)
-    distance = places[count - asking.shape[1] :, None] - places
-    bias = weights[f"{block}.position"][:, distance.clamp(min=0)].masked_fill(distance < 0, -torch.inf)
-    attention = torch.softmax(query @ key.transpose(-1, -2) * key.shape[-1] ** -0.5 + bias, dim=-1)
+    position = weights[f"{block}.position"]
+    behind, ahead = distances(tokens.shape[1], str(tokens.device))
+    answers = linear(tokens, weights, f"{block}.ask").unflatten(-1, (3, len(position), -1))
+    query, key, value = answers.permute(2, 0, 3, 1, 4).unbind()
+    bias = position[:, behind[-asking:]] + ahead[-asking:]
+    attention = torch.softmax(query[:, :, -asking:] @ key.mT * key.shape[-1] ** -0.5 + bias, dim=-1)
     gathered = (attention.to(value.dtype) @ value).transpose(1, 2).flatten(2)
     return linear(gathered, weights, f"{block}.mix"), attention
 
@@ -210,10 +219,9 @@ def forward(
     )
     attention = x
     for block in [f"layer{i}" for i in range(spec.layers)] + ["pool"]:
-        tokens = normalised(x)
-        x, asking = (x[:, -1:], tokens[:, -1:]) if block == "pool" else (x, tokens)
-        gathered, attention = attend(asking, tokens, weights, block, spec.heads)
-        x = x + hidden(gathered, spec.dropout, noise)
+        asking = 1 if block == "pool" else spec.tokens
+        gathered, attention = attend(normalised(x), weights, block, asking)
+        x = x[:, -asking:] + hidden(gathered, spec.dropout, noise)
         wide = F.gelu(linear(normalised(x), weights, f"{block}.widen"))
         x = x + hidden(linear(wide, weights, f"{block}.narrow"), spec.dropout, noise)
     return linear(normalised(x[:, 0]), weights, "head").float(), attention[:, :, 0].float()
