@@ -19,7 +19,18 @@ from orbiquant.models.baselines import (
     ridge,
     volatility_inputs,
 )
-from orbiquant.models.boosting import Boosting, Rows, check_device, feature_values, grow, proven, thinned
+from orbiquant.models.boosting import (
+    Boosting,
+    Rows,
+    ask,
+    categories_of,
+    check_device,
+    check_used,
+    feature_values,
+    grow,
+    proven,
+    thinned,
+)
 from orbiquant.models.calibration import Calibration, calibrate, fit_isotonic, sigmoid
 from orbiquant.models.labels import range_targets
 from orbiquant.models.range_predictor import RangePredictor
@@ -331,12 +342,91 @@ def test_thinning_keeps_the_newest_row_and_even_steps(rows, most):
         assert len(kept) * 2 + 1 > min(rows, most)
 
 
+def test_trees_that_grew_elsewhere_are_refused():
+    X, Y = world(1_000)
+    spec = Boosting(rounds=3, leaf_rows=20)
+    booster = grow(Rows.of(feature_values(X, list(X)), 1, spec), Y["up"].to_numpy(), {}, spec)
+    assert check_used(booster, "cpu") is booster
+    with pytest.raises(ModelError, match="was 'cuda' and XGBoost would use 'cpu'"):
+        check_used(booster, "cuda")
+
+
 def test_luck_is_rarely_taken_for_proof():
     rng = np.random.default_rng(7)
     persistent = [np.repeat(rng.normal(size=100), 24) for _ in range(400)]
     believed = np.mean([proven(np.zeros(2_400), -noise, 24) for noise in persistent])
     assert abs(believed - 0.16) < 0.06
     assert proven(np.ones(480), np.full(480, 0.9), 24) and not proven(np.ones(10), np.zeros(10), 24)
+
+
+# --- categories
+
+
+def zoned(rows: int = 4_000, seed: int = 7) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return features with a categorical killzone whose order says nothing, and outcomes that hang on it."""
+    X, Y = world(rows, seed)
+    rng = np.random.default_rng(seed)
+    zone = rng.integers(6, size=rows)
+    names = np.array(["asia", "london_open", "new_york_am", "london_close", "new_york_pm", "none"])
+    X["zone"] = pd.Categorical(names[zone], categories=sorted(names))
+    good = np.isin(zone, [0, 2, 4])
+    for side in ("long", "short"):
+        Y[side] = (rng.random(rows) < np.where(good, 0.6, 0.2)).astype(float)
+    Y["up"] = Y["up"] * np.where(good, 2.0, 1.0)
+    return X, Y
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_category_is_split_natively_explained_and_stored(which):
+    X, Y = zoned()
+    model = both()[which].fit(X[:3_000], Y[:3_000])
+    trees = next(iter(json.loads(model.to_json())["boosters"].values()))["learner"]["gradient_booster"]["model"][
+        "trees"
+    ]
+    assert any(any(tree["split_type"]) for tree in trees)
+    predicted = model.predict(X[3_000:])
+    again = type(model).from_json(model.to_json())
+    as_text = X[3_000:].assign(zone=X["zone"].astype("str"))
+    other_order = X[3_000:].assign(zone=X["zone"].cat.reorder_categories(X["zone"].cat.categories[::-1]))
+    for asked in (X[3_000:], as_text, other_order):
+        pd.testing.assert_frame_equal(again.predict(asked), predicted, check_exact=True)
+    pd.testing.assert_frame_equal(again.predict(X[3_000:3_004]), predicted[:4], check_exact=True)
+    truth = Y[3_000:]
+    if which:
+        assert area_under_curve(truth["long"].to_numpy(), predicted["p_long"].to_numpy()) > 0.65
+        parts = model.explain(X[3_000:3_200], "long")
+        assert parts["zone"].abs().mean() == parts.abs().mean().max()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_category_that_training_did_not_know_is_a_missing_value(which):
+    X, Y = zoned()
+    model = both()[which].fit(X, Y)
+    unknown = X[:50].assign(zone="mars")
+    missing = X[:50].assign(zone=pd.Categorical([None] * 50, categories=X["zone"].cat.categories))
+    pd.testing.assert_frame_equal(model.predict(unknown), model.predict(missing), check_exact=True)
+
+
+def test_categories_become_their_numbers_and_numbers_stay():
+    X = pd.DataFrame({"n": [1.5, np.nan], "c": pd.Categorical([3, 1], categories=[1, 2, 3])})
+    known = categories_of(X)
+    assert known == {"c": ["1", "2", "3"]}
+    np.testing.assert_array_equal(feature_values(X, ["c", "n"], known), np.array([[2, 1.5], [0, np.nan]], np.float32))
+    assert categories_of(X[["n"]]) == {}
+
+
+def test_trees_added_to_a_start_leave_it_where_there_is_nothing_to_add():
+    rng = np.random.default_rng(7)
+    start = rng.normal(-0.7, 0.8, 4_000)
+    won = (rng.random(4_000) < sigmoid(start)).astype(float)
+    spec = Boosting(rounds=50, leaf_rows=50)
+    objective = {"objective": "binary:logistic", "base_score": 0.5, "min_child_weight": 10}
+    rows = Rows.of(rng.normal(size=(4_000, 3)).astype(np.float32), 1, spec)
+    moved = ask(grow(rows, won, objective, spec, start), rows.values, margin=True)[:, 0]
+    assert np.abs(moved).mean() < 0.15
+    late = Rows.of(rows.values, 1, spec)
+    alone = ask(grow(late, won, objective, spec), rows.values, margin=True)[:, 0]
+    assert np.abs(alone).mean() > 0.3
 
 
 # --- baselines

@@ -99,9 +99,7 @@ def numbered(
     categories: Categories,  # of the training rows
 ) -> pd.DataFrame:
     "Return `X` with each category as its number, NaN for one that training did not know."
-    codes = {
-        name: pd.Categorical(X[name].astype("str"), categories=list(known)).codes for name, known in categories.items()
-    }
+    codes = {name: pd.Index(known).get_indexer(X[name].astype("str")) for name, known in categories.items()}
     return X.assign(**{name: np.where(code < 0, np.nan, code) for name, code in codes.items()})
 
 

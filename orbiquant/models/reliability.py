@@ -108,7 +108,7 @@ def regime_labels(
         )
     phases = [f"amd_{name}" for name in PROBABILITIES]
     if set(phases) <= set(features):
-        regimes["phase"] = largest_of(features, phases, PROBABILITIES)
+        regimes["phase"] = largest_of(features, phases, [name.removeprefix("p_") for name in PROBABILITIES])
     return pd.DataFrame(regimes, features.index)
 
 # %% ../../nbs/37_models.reliability.ipynb #c811459e
