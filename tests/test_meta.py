@@ -8,12 +8,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_bars import shared_bars
 from sklearn.isotonic import IsotonicRegression
 from venn_abers import VennAbers
 
 from orbiquant.core import ModelError
+from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.models.boosting import Boosting
 from orbiquant.models.calibration import Calibration, calibrate, fit_venn_abers, log_odds, sigmoid
+from orbiquant.models.labels import barrier_distance, triple_barrier
 from orbiquant.models.meta import (
     RUN_TRADES,
     MetaModel,
@@ -26,7 +29,9 @@ from orbiquant.models.meta import (
     primary_view,
     run_coverage,
     side_outcome,
+    surprise,
 )
+from orbiquant.models.splits import WalkForward
 from orbiquant.models.tpsl import TPSLClassifier
 from orbiquant.signals import primary_signals
 
@@ -412,6 +417,31 @@ def test_curves_that_judge_are_fitted_on_the_other_half():
     near = won.copy()
     near[1_000 - 24 : 1_000 + 24] = 1 - near[1_000 - 24 : 1_000 + 24]
     assert (crossed(score, near, 0.0, 24, "sigmoid") == plain).all()
+
+
+@pytest.mark.slow
+def test_on_real_bars_runs_are_covered_and_the_primary_is_not_spoiled():
+    """EURUSD 1h 2010 to 2018, three outer folds, target twice the stop of 1.5 ATR: labels are judged, not trades."""
+    bars = shared_bars("EURUSD_1h")
+    stop = barrier_distance(bars, 1.5)
+    X, Y = (
+        build_features(bars, FeatureSpec(timeframe="1h")),
+        triple_barrier(bars, 24, 2 * stop, stop)[["long", "short"]],
+    )
+    known = (X.notna().all(axis=1) & Y.notna().all(axis=1)).to_numpy()
+    X, Y, parts, spec = X[known], Y[known], [], Boosting(rounds=60, max_rows=20_000)
+    for train, test in WalkForward.over(len(X), 3, 24, 24).split(X):
+        meta = fit_meta(X.iloc[train], Y.iloc[train], lambda: TPSLClassifier(24, spec), MetaModel(24, spec), 24, 3)
+        said = TPSLClassifier(24, spec).fit(X.iloc[train], Y.iloc[train]).predict(X.iloc[test])
+        primary = primary_view(said)
+        outcome = {"primary": primary["probability"], "won": side_outcome(Y.iloc[test], primary)}
+        parts.append(meta.predict(X.iloc[test], primary).assign(**outcome))
+    table = pd.concat(parts)
+    runs = run_coverage(table, table["won"], 24)
+    assert len(runs) > 150 and abs(runs["inside"].mean() - 0.9) < 0.06
+    won = table["won"].to_numpy()
+    losses = {name: surprise(table[name].to_numpy(), won).mean() for name in ("primary", "p_meta")}
+    assert losses["p_meta"] < losses["primary"] + 0.001 and abs(table["p_meta"].mean() - won.mean()) < 0.02
 
 
 def test_log_odds_and_sigmoid_undo_each_other_and_nothing_is_certain():
