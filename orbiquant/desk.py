@@ -298,11 +298,12 @@ def analyse(
     "Return what can be said of a market at its last closed bar."
     from orbiquant.features.ict import IctConfig, ict_context, ict_features, key_levels
     from orbiquant.features.indicators import atr
-    from orbiquant.features.phases import PhaseConfig, detect_phases
+    from orbiquant.features.phases import PhaseConfig
 
     series = choose_series(runtime, symbol, timeframe)
     bars = recent_bars(runtime, series, ANALYSIS_BARS)
-    phases = detect_phases(bars, PhaseConfig(**runtime.settings.phases.model_dump()))
+    detect = runtime.detector(runtime.settings.signals.phase_detector)
+    phases = detect(bars, PhaseConfig(**runtime.settings.phases.model_dump()))
     rules, sessions, ranges = IctConfig(), runtime.settings.sessions.model_dump(), atr(bars)
     last_range = float(ranges.iloc[-1])
     return Analysis(

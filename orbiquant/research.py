@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from orbiquant.features.matrix import FeatureSpec
     from orbiquant.models.phase2 import Phase2Pipeline, Training
     from orbiquant.models.registry import ModelCard, StoredModel
+    from orbiquant.runtime import Detector
 
 # %% ../nbs/71_research.ipynb #8bbeec98
 class ResearchSpec(Value):
@@ -59,8 +60,10 @@ class ResearchSpec(Value):
     seed: Annotated[int, Field(ge=0)]
     attention: Literal["off", "gated"] = "off"  # the sequence model
     meta: Literal["off", "nested"] = "off"  # the confidence in the primary signal
+    tune_trials: Annotated[int, Field(ge=0)] = 0  # settings of the trees tried inside each fold
     test_from: AwareDatetime | None = None  # folds divide the bars from then on; None: most bars
     policy: str
+    phase_detector: Literal["rules", "learned"] = "rules"
     costs: Costs
     initial_equity: Annotated[float, Field(gt=0)]
     risk_per_trade: Annotated[float, Field(gt=0, le=0.05)]
@@ -82,7 +85,7 @@ class ResearchSpec(Value):
             "symbol": instrument.symbol, "timeframe": Timeframe.parse(timeframe), "horizon_bars": models.horizon_bars,
             "stop_atr": models.stop_atr, "risk_reward": models.risk_reward, "folds": models.folds,
             "rounds": models.rounds, "seed": models.seed, "attention": models.attention, "meta": models.meta,
-            "policy": settings.signals.policy,
+            "policy": settings.signals.policy, "phase_detector": settings.signals.phase_detector,
             "costs": Costs(fee_bps=fee, slippage_bps=slippage, spread_bps=spread), **settings.risk.model_dump(),
         }  # fmt: skip
         return cls.model_validate(values | given)
@@ -144,21 +147,22 @@ def prepare(
     with watch("data"):
         version = runtime.store.version() if spec.version is None else spec.version
         bars = runtime.store.read(spec.symbol, spec.timeframe, version=version)
-    return describe(bars, feature_spec(runtime.settings, spec.symbol, spec.timeframe), version, watch)
+    wanted, detect = feature_spec(runtime.settings, spec.symbol, spec.timeframe), runtime.detector(spec.phase_detector)
+    return describe(bars, wanted, detect, version, watch)
 
 
 def describe(
     bars: Bars,  # checked
     wanted: "FeatureSpec",  # which features, and the phases' rules
+    detect: "Detector",  # finds phases
     version: int,  # of the store the bars came from
     watch: Stopwatch,  # keeps "features"
 ) -> Prepared:
     "Compute the features and phases of some bars."
     from orbiquant.features.matrix import build_features
-    from orbiquant.features.phases import detect_phases
 
     with watch("features"):
-        return Prepared(bars, build_features(bars, wanted), detect_phases(bars, wanted.phases), version)
+        return Prepared(bars, build_features(bars, wanted), detect(bars, wanted.phases), version)
 
 # %% ../nbs/71_research.ipynb #90d98188
 @dataclass(frozen=True)
@@ -442,7 +446,6 @@ def live_signal(
 ) -> Signal:
     "Return the signal of the newest bar in the store, from the newest model."
     from orbiquant.features.matrix import build_features, warmup_bars
-    from orbiquant.features.phases import detect_phases
     from orbiquant.signals import find_policy, generate_signals, historical_accuracy, to_signal
 
     instrument = find_instrument(symbol)
@@ -454,7 +457,7 @@ def live_signal(
     features = build_features(bars, wanted)
     chosen = runtime.settings.signals
     row = generate_signals(
-        bars, features, detect_phases(bars, wanted.phases), stored.bundle,
+        bars, features, runtime.detector(spec.phase_detector)(bars, wanted.phases), stored.bundle,
         find_policy(chosen.policy, chosen.min_confidence), stop_atr=spec.stop_atr, risk_reward=spec.risk_reward,
     ).iloc[-1]  # fmt: skip
     return to_signal(

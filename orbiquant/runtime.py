@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orbiquant.backtest.trials import TrialsLedger
     from orbiquant.domain import Bars
     from orbiquant.features.phases import PhaseConfig
+    from orbiquant.models.amd import AmdClassifier
     from orbiquant.models.registry import ModelRegistry
 
     Detector: TypeAlias = Callable[[Bars, PhaseConfig], pd.DataFrame]
@@ -76,20 +77,26 @@ class Runtime:
 
         return TrialsLedger(self.engine, self.clock)
 
+    @cached_property
+    def amd(self) -> "AmdClassifier":
+        "Return the learned phase detector; trained on first use and kept beside the models."
+        from orbiquant.models.amd import stored_detector
+
+        return stored_detector(self.registry.root / "amd")
+
     def detector(
         self,
         name: str,  # "rules" or "learned"
     ) -> "Detector":
-        "Return what finds phases; the learned detector is trained on first use and kept beside the models."
+        "Return what finds phases."
         from orbiquant.core import choose
         from orbiquant.features.phases import detect_phases
 
         if choose("phase_detector", name, ("rules", "learned")) == "rules":
             return detect_phases
-        from orbiquant.models.amd import learned_phases, stored_detector
+        from orbiquant.models.amd import learned_phases
 
-        model = stored_detector(self.registry.root / "amd")
-        return lambda bars, config: learned_phases(bars, model, config)
+        return lambda bars, config: learned_phases(bars, self.amd, config)
 
 # %% ../nbs/70_runtime.ipynb #a2103b8e
 _current: list[Runtime] = []

@@ -112,6 +112,7 @@ class SignalSettings(Section):
 
     policy: str
     min_confidence: float = Field(ge=0.6, le=1)
+    phase_detector: Literal["rules", "learned"]
 
 
 BasisPoints = Annotated[list[NotNegative], Field(min_length=3, max_length=3)]

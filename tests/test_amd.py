@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_bars import shared_bars
 
-from orbiquant.core import ModelError
+from orbiquant.core import DataError, ModelError
 from orbiquant.domain import Bars
 from orbiquant.features.matrix import causality_violations
 from orbiquant.features.phases import PROBABILITIES, PhaseConfig, detect_phases
@@ -18,6 +18,7 @@ from orbiquant.models.amd import (
     AmdClassifier,
     AmdSpec,
     amd_view,
+    detector_file,
     learned_phases,
     practice,
     states_of,
@@ -34,6 +35,9 @@ from orbiquant.models.amd_rivals import (
     state_codes,
 )
 from orbiquant.models.boosting import Boosting
+from orbiquant.research import ResearchSpec
+from orbiquant.runtime import Runtime
+from orbiquant.settings import load_settings
 
 RULES = PhaseConfig()
 SPEC = AmdSpec(
@@ -166,3 +170,22 @@ def test_real_bars_have_every_phase(detector):
     bars = shared_bars("BTCUSDT_5m").tail(5000)
     found = learned_phases(bars, detector, RULES).iloc[RULES.first_known :]
     assert {"neutral", "accumulation", "distribution"} <= set(found["phase"])
+
+
+def test_the_line_reads_the_detector_that_settings_name(tmp_path, detector):
+    """The kept file answers, so that the minute of training is not part of this test."""
+    home = load_settings()
+    workspace = home.workspace.model_copy(update={"models_dir": tmp_path / "models"})
+    signals = home.signals.model_copy(update={"phase_detector": "learned"})
+    runtime = Runtime(home.model_copy(update={"workspace": workspace, "signals": signals}))
+    kept = tmp_path / "models" / "amd" / detector_file(AmdSpec())
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(detector.to_json())
+    spec = ResearchSpec.from_settings(runtime.settings, "EURUSD", "1h")
+    assert spec.phase_detector == "learned"
+    bars = synthetic_market(1500, "1h", 4).bars
+    found = runtime.detector(spec.phase_detector)(bars, RULES)
+    assert found.equals(learned_phases(bars, detector, RULES))
+    assert runtime.detector("rules")(bars, RULES).equals(detect_phases(bars, RULES))
+    with pytest.raises(DataError, match="`phase_detector` must be one of rules, learned, was 'ruels'"):
+        runtime.detector("ruels")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATES', 'PHASE_OF', 'DIRECTION_OF', 'SPANS', 'NEWEST', 'YARDSTICK', 'VOLATILITY_SPANS', 'RULES', 'LEAF_WEIGHT',
            'PURGE', 'states_of', 'volatility_shape', 'range_shape', 'amd_view', 'AmdSpec', 'draw_market', 'practice',
-           'fit_temperature', 'AmdClassifier', 'train_detector', 'stored_detector', 'learned_phases']
+           'fit_temperature', 'AmdClassifier', 'train_detector', 'detector_file', 'stored_detector', 'learned_phases']
 
 # %% ../../nbs/35_models.amd.ipynb #e26b70a5
 import hashlib
@@ -230,6 +230,13 @@ def train_detector(
     return AmdClassifier(spec.boosting).fit(*practice(spec, progress))
 
 # %% ../../nbs/35_models.amd.ipynb #150e5a8b
+def detector_file(
+    spec: AmdSpec,  # how a detector is trained
+) -> str:
+    "Return the name of the file that keeps a spec's detector."
+    return f"amd-{hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12]}.json"
+
+
 def stored_detector(
     folder: Path,  # where detectors are kept; made when it is missing
     spec: AmdSpec | None = None,  # None: the defaults
@@ -237,7 +244,7 @@ def stored_detector(
 ) -> AmdClassifier:
     "Return the detector of a spec from its file, or train it and keep it."
     spec = spec or AmdSpec()
-    file = folder / f"amd-{hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12]}.json"
+    file = folder / detector_file(spec)
     try:
         return AmdClassifier.from_json(file.read_bytes())
     except FileNotFoundError:
