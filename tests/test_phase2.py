@@ -40,6 +40,8 @@ def same(first: Training, second: Training) -> None:
     pd.testing.assert_frame_equal(first.skill, second.skill, check_exact=True)
     pd.testing.assert_frame_equal(first.folds, second.folds, check_exact=True)
     pd.testing.assert_frame_equal(first.gate, second.gate, check_exact=True)
+    pd.testing.assert_frame_equal(first.reliability, second.reliability, check_exact=True)
+    assert first.sketch == second.sketch
     assert first.notes == second.notes and first.bundle.range_from == second.bundle.range_from
     contents = [{name: to_content(model) for name, model in t.bundle.models.items()} for t in (first, second)]
     assert contents[0] == contents[1]
@@ -53,7 +55,7 @@ def test_what_a_training_leaves_behind(bars, features, training):
     probabilities = training.predictions[["p_long", "p_short"]]
     assert ((probabilities > 0) & (probabilities < 1)).all(axis=None)
     assert training.bundle.features == list(features)
-    assert set(training.seconds) == {"labels", "training", "skill"} and min(training.seconds.values()) >= 0
+    assert set(training.seconds) == {"labels", "training", "skill", "sketch"} and min(training.seconds.values()) >= 0
     latest = training.bundle.predict(features.tail(3))
     assert list(latest) == COLUMNS and latest.notna().all(axis=None)
     assert len(training.bundle.explain(features.tail(1))) <= 8

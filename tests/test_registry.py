@@ -38,7 +38,7 @@ def training():
     assert bundle.range_predictor.rounds_["up"] and bundle.tpsl.rounds_["long"]
     folds = pd.DataFrame({"fold": [1], "train_start": [index[0]], "error": [""]})
     skill = pd.DataFrame({"target": ["up"], "skill": [0.1], "low": [np.nan]})
-    return SimpleNamespace(bundle=bundle, predictions=bundle.predict(X), folds=folds, skill=skill, gate=pd.DataFrame(), X=X)
+    return SimpleNamespace(bundle=bundle, predictions=bundle.predict(X), folds=folds, skill=skill, gate=pd.DataFrame(), reliability=pd.DataFrame(), sketch=None, X=X)
 
 
 def card(minutes: int = 0, **changes) -> ModelCard:

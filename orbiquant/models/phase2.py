@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Job', 'Outcomes', 'Training', 'OutOfFold', 'grid', 'run_grid', 'stitch', 'meta_columns', 'gated_range', 'candidates',
-           'fold_row', 'job_table', 'Phase2Pipeline']
+           'fold_row', 'reliability_of', 'job_table', 'Phase2Pipeline']
 
 # %% ../../nbs/39_models.phase2.ipynb #4fcc5348
 from collections.abc import Mapping
@@ -21,6 +21,7 @@ from ..domain import Bars, FeatureWeight
 from .boosting import check_device
 from .bundle import KEPT, ModelBundle, RangeSource
 from .checkpoints import RunFolder, training_key
+from .drift import Sketch, sketch_of
 from .executors import Failure, run_tasks
 from .meta import primary_view
 from orbiquant.models.phase2_jobs import (
@@ -33,6 +34,7 @@ from orbiquant.models.phase2_jobs import (
     optional_models,
     run_job,
 )
+from .reliability import regime_labels, reliability_report
 from .skill import skill_table
 from ..ports import Progress
 
@@ -48,6 +50,8 @@ class Training:
     skill: pd.DataFrame  # one row a target and metric
     bundle: ModelBundle  # fitted on all complete rows
     seconds: dict[str, float]  # wall time by stage
+    reliability: pd.DataFrame  # predicted against observed: probabilities, quantiles, intervals, by regime
+    sketch: Sketch  # what the training data looked like
     gate: pd.DataFrame = field(default_factory=pd.DataFrame)  # who answered for the range in each fold, and why
     rivals: dict[str, pd.DataFrame] = field(
         default_factory=dict
@@ -212,6 +216,16 @@ def fold_row(
     }
 
 
+def reliability_of(
+    rows: Labelled,  # features, targets
+    predictions: pd.DataFrame,  # out of fold
+    config: Phase2Config,  # quantiles, horizon, seed
+) -> pd.DataFrame:
+    "Return predicted against observed, overall and by what the market was like at the time."
+    regimes = regime_labels(rows.features).reindex(predictions.index)
+    return reliability_report(rows.targets, predictions, config.quantiles, config.horizon_bars, regimes, config.seed)
+
+
 def job_table(
     outcomes: Outcomes,  # what became of every job
 ) -> pd.DataFrame:
@@ -255,14 +269,19 @@ class Phase2Pipeline:
         good = self._good(folds, outcomes)
         predictions, gate, bundle = self._assemble(good, outcomes, rows, notes)
         baselines = {name: stitch((name,), good, outcomes, rows) for name in BASELINES}
-        skill = skill_table(rows.targets, predictions, baselines, config.quantiles, config.horizon_bars, config.seed)
-        rivals = baselines | candidates(good, outcomes, rows)
-        table = pd.DataFrame([fold_row(part, outcomes, rows, config.horizon_bars) for part in folds])
+        judged = (config.quantiles, config.horizon_bars, config.seed)
+        skill = skill_table(rows.targets, predictions, baselines, *judged)
+        reliability = reliability_of(rows, predictions, config)
         clock.append(perf_counter())
-        seconds = dict(zip(("labels", "training", "skill"), np.diff(clock).tolist(), strict=True))
+        sketch = sketch_of(rows.features.iloc[rows.everything.train], predictions, rows.targets, config.horizon_bars)
+        clock.append(perf_counter())
+        table = pd.DataFrame([fold_row(part, outcomes, rows, config.horizon_bars) for part in folds])
+        seconds = dict(zip(("labels", "training", "skill", "sketch"), np.diff(clock).tolist(), strict=True))
+        rivals = baselines | candidates(good, outcomes, rows)
         return Training(
-            predictions, table, skill, bundle, seconds, gate, rivals, tuple(notes), job_table(outcomes), resumed, folder
-        )
+            predictions, table, skill, bundle, seconds, reliability, sketch, gate, rivals, tuple(notes),
+            job_table(outcomes), resumed, folder,
+        )  # fmt: skip
 
     def _good(self, folds: list[Part], outcomes: Outcomes) -> list[Part]:
         "Return the folds without a failure; raise `ModelError` when there is none, or no final fit."

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['MIN_TRAIN', 'ESTIMATORS', 'MODELS', 'BASELINES', 'ATTENTION_ROWS', 'Phase2Config', 'scale_columns', 'Labelled',
            'Part', 'slim', 'Kind', 'make_range', 'make_tpsl', 'make_attention', 'NestedMeta', 'make_meta', 'make_har',
-           'optional_models', 'Outcome', 'run_job', 'fit_estimator', 'predict_part', 'rounds_of']
+           'optional_models', 'Outcome', 'run_job', 'fit_estimator', 'search', 'predict_part', 'rounds_of']
 
 # %% ../../nbs/39_models.phase2_jobs.ipynb #78d42158
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from time import perf_counter
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,9 @@ from .splits import WalkForward
 from .tpsl import TPSLClassifier
 from ..settings import ModelSettings
 
+if TYPE_CHECKING:
+    from orbiquant.models.tuning import Tuning
+
 # %% ../../nbs/39_models.phase2_jobs.ipynb #d8bb768e
 class Phase2Config(Value):
     "Everything that shapes a training; the defaults are those of `settings.ini`."
@@ -49,6 +52,7 @@ class Phase2Config(Value):
     seed: Annotated[int, Field(ge=0)] = 7
     attention: Literal["off", "gated"] = "off"  # the sequence model: not at all, or where it proved better
     meta: Literal["off", "nested"] = "nested"  # the confidence in the primary signal, learned inside each fold
+    tune_trials: Annotated[int, Field(ge=0)] = 0  # settings of the trees tried inside each fold; 0: those above
     test_from: AwareDatetime | None = (
         None  # only rows from then on are tested, all before is trained on; None: most rows
     )
@@ -289,18 +293,17 @@ def run_job(
     "Fit one estimator on one fold and predict its test rows; a failure is returned, not raised."
     begin = perf_counter()
     try:
-        fitted = fit_estimator(rows, name, part, config)
+        fitted, said = fit_estimator(rows, name, part, config)
         predicted = predict_part(rows, name, part, fitted)
         kept = to_content(fitted) if name == "meta" or part.number == 0 else b""
     except Exception as error:
         reason = f"{name}: {type(error).__name__}: {error}"
         get_logger("models.phase2").warning("job failed", fold=part.number, reason=reason)
         return Outcome(seconds=perf_counter() - begin, error=reason)
-    note = "; ".join(f"{side}: {reason}" for side, reason in getattr(fitted, "fallback_", {}).items())
-    return Outcome(
-        predicted.to_numpy(), tuple(predicted), kept, rounds_of(fitted), note or getattr(fitted, "note_", ""),
-        perf_counter() - begin,
-    )  # fmt: skip
+    notes = [said, getattr(fitted, "note_", "")]
+    notes += [f"{side}: {reason}" for side, reason in getattr(fitted, "fallback_", {}).items()]
+    note, seconds = "; ".join(note for note in notes if note), perf_counter() - begin
+    return Outcome(predicted.to_numpy(), tuple(predicted), kept, rounds_of(fitted), note, seconds)
 
 
 def fit_estimator(
@@ -308,11 +311,38 @@ def fit_estimator(
     name: str,  # which estimator
     part: Part,  # which rows
     config: Phase2Config,  # hyper-parameters
-) -> Any:
-    "Return a fitted estimator."
-    X = rows.inputs if name in BASELINES else rows.features
-    estimator = ESTIMATORS[name].make(rows, config, config.boosting)
-    return estimator.fit(X.iloc[part.train], rows.targets.iloc[part.train])
+) -> tuple[Any, str]:
+    "Return a fitted estimator, and what tuning found where there was any."
+    kind, boosting, note = ESTIMATORS[name], config.boosting, ""
+    X = (rows.inputs if name in BASELINES else rows.features).iloc[part.train]
+    Y = rows.targets.iloc[part.train]
+    if config.tune_trials and kind.role == "model":
+        found = search(rows, kind, X, Y, config)
+        boosting = boosting.model_copy(update=found.params)
+        kept = ", ".join(f"{key} {value:.4g}" for key, value in found.params.items()) if found.proven else "as set"
+        note = f"{name} tuned in {found.count} trials: {kept}"
+    return kind.make(rows, config, boosting).fit(X, Y), note
+
+
+def search(
+    rows: Labelled,  # which columns there are
+    kind: Kind,  # of estimator
+    X: pd.DataFrame,  # features of the training rows
+    Y: pd.DataFrame,  # their labels
+    config: Phase2Config,  # trials, seed, and the settings tried first
+) -> "Tuning":
+    "Return the settings of the trees that do best on folds inside the training rows, if they are proven better."
+    from orbiquant.models.tuning import BOOSTING_SPACE, tune
+
+    start = config.boosting
+
+    def make(params: Mapping[str, int | float]) -> Any:
+        return kind.make(rows, config, start.model_copy(update=dict(params)))
+
+    return tune(
+        X, Y, make, trials=config.tune_trials, seed=config.seed, horizon=config.horizon_bars, embargo=config.embargo,
+        defaults={name: getattr(start, name) for name in BOOSTING_SPACE},
+    )  # fmt: skip
 
 
 def predict_part(
