@@ -353,8 +353,8 @@ class Headline(Value):
             return f"Combination {self.combination} of {left.trials:,} trials: deflated Sharpe ratio {left.note}."
         said = (
             f"The best of {left.trials:,} trials made {figures['total_r']:+.1f} R in {left.trades:,} trades"
-            f" ({figures['expectancy_r']:+.3f} ± {figures['standard_error_r']:.3f} R each after {figures['cost_r']:.3f} R"
-            " of costs)."
+            f" ({figures['expectancy_r']:+.3f} ± {figures['standard_error_r']:.3f} R each,"
+            f" after {figures['cost_r']:.3f} R of costs)."
         )
         doubt = "" if risk is None else f" and a probability of overfitting of {risk.pbo:.2f}"
         verdict = "survives" if left.deflated_sharpe >= 0.95 else "does not survive"

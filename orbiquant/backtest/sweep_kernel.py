@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Floats', 'Ints', 'Bools', 'BLOCK', 'STOP', 'TARGET', 'TIME', 'UNKNOWN', 'NEVER', 'SUMS', 'Tape', 'make_tape',
-           'Orders', 'find_touch', 'place_levels', 'is_tradable', 'as_fraction_of', 'close_order', 'Closed', 'Terms',
-           'blank', 'settle', 'take_orders', 'sum_up', 'play_pair']
+           'Orders', 'find_touch', 'is_tradable', 'as_fraction_of', 'close_order', 'Closed', 'Terms', 'blank', 'settle',
+           'take_orders', 'sum_up', 'play_pair']
 
 # %% ../../nbs/52_backtest.sweep_kernel.ipynb #e903ae28
 from typing import NamedTuple, TypeAlias
@@ -67,11 +67,12 @@ def find_touch(
     upper: float,  # a higher price
 ) -> int:
     "Return the first bar whose low reaches `lower` or whose high reaches `upper`, `last + 1` when none does."
+    _, high, low, _, ceiling, floor = tape
     bar = first
     while bar <= last:
-        if bar % BLOCK == 0 and tape.floor[bar // BLOCK] > lower and tape.ceiling[bar // BLOCK] < upper:
+        if bar % BLOCK == 0 and floor[bar // BLOCK] > lower and ceiling[bar // BLOCK] < upper:
             bar += BLOCK
-        elif tape.low[bar] <= lower or tape.high[bar] >= upper:
+        elif low[bar] <= lower or high[bar] >= upper:
             return bar
         else:
             bar += 1
@@ -82,28 +83,17 @@ STOP, TARGET, TIME = 0, 1, 2
 
 
 @njit(cache=True, nogil=True)
-def place_levels(
-    orders: Orders,  # where `order` is one of
-    order: int,  # its number
-    stop_atr: float,  # stop distance in units of `orders.distance`
-    risk_reward: float,  # target distance over stop distance
-) -> tuple[float, float]:
-    "Return stop and target of an order."
-    side, risk = orders.side[order], stop_atr * orders.distance[order]
-    return orders.price[order] - side * risk, orders.price[order] + side * risk_reward * risk
-
-
-@njit(cache=True, nogil=True)
 def is_tradable(
-    orders: Orders,  # where `order` is one of
-    order: int,  # its number
-    stop: float,  # its stop
-    target: float,  # its target
+    side: int,  # +1 long, −1 short
+    price: float,  # the entry price that the signal named
+    opened: float,  # the open it is filled at
+    fill: float,  # after slippage
+    stop: float,  # level
+    target: float,  # level
 ) -> bool:
     "Return whether the levels are prices on their sides, and the open lies between them."
-    side, price = orders.side[order], orders.price[order]
     placed = stop > 0 and target > 0 and side * (price - stop) > 0 and side * (target - price) > 0
-    return placed and side * (orders.open[order] - stop) > 0 and side * (target - orders.fill[order]) > 0
+    return placed and side * (opened - stop) > 0 and side * (target - fill) > 0
 
 
 @njit(cache=True, nogil=True)
@@ -130,12 +120,11 @@ def close_order(
     bar = find_touch(tape, entry, last, min(stop, target), max(stop, target))
     if bar > last:
         return last, tape.close[last], TIME
-    opened = tape.open[bar]
+    opened, worst = tape.open[bar], tape.low[bar] if side > 0 else tape.high[bar]
     if side * (opened - stop) <= 0:
         return bar, opened, STOP
     if side * (target - opened) <= 0:
         return bar, opened, TARGET
-    worst = tape.low[bar] if side > 0 else tape.high[bar]
     if side * (worst - stop) <= 0:
         return bar, stop, STOP
     return bar, target, TARGET
@@ -177,24 +166,24 @@ def blank(
 @njit(cache=True, nogil=True)
 def settle(
     tape: Tape,  # the bars
-    orders: Orders,  # where `order` is one of
-    order: int,  # its number
+    entry: int,  # bar of entry
+    side: int,  # +1 long, −1 short
+    opened: float,  # its open
+    fill: float,  # what is paid or got there
+    price: float,  # the entry price that the signal named
+    risk: float,  # distance of the stop from it
     terms: Terms,  # of the pair
-    closed: Closed,  # where the result is noted
-) -> None:
-    "Play one order and note what became of it."
-    stop, target = place_levels(orders, order, terms.stop_atr, terms.risk_reward)
-    if not is_tradable(orders, order, stop, target):
-        closed.bar[order] = NEVER
-        return
-    side, fill, entry = orders.side[order], orders.fill[order], orders.bar[order]
+) -> tuple[int, float, int, float, float]:
+    "Return what becomes of one order, as `Closed` has it."
     last = min(entry + terms.limit, len(tape.close)) - 1
-    levels = as_fraction_of(fill, stop), as_fraction_of(fill, target)
-    bar, price, reason = close_order(tape, entry, last, side, *levels)
-    planned, sold = abs(orders.price[order] - stop), price * (1 - side * terms.slippage)
+    stop, target = price - side * risk, price + side * terms.risk_reward * risk
+    if not is_tradable(side, price, opened, fill, stop, target):
+        return NEVER, np.nan, TIME, np.nan, np.nan
+    near, far = as_fraction_of(fill, stop), as_fraction_of(fill, target)
+    bar, left, reason = close_order(tape, entry, last, side, near, far)
+    planned, sold = abs(price - stop), left * (1 - side * terms.slippage)
     net = (side * (sold - fill) - terms.fee * (sold + fill)) / planned
-    closed.bar[order], closed.price[order], closed.reason[order], closed.net[order] = bar, price, reason, net
-    closed.cost[order] = side * (price - orders.open[order]) / planned - net
+    return bar, left, reason, net, side * (left - opened) / planned - net
 
 
 @njit(cache=True, nogil=True)
@@ -208,19 +197,22 @@ def take_orders(
     taken: Ints,  # (orders,) room for the answer
 ) -> int:
     "Write the orders traded one at a time to the front of `taken` and return how many there are."
+    entry, side, opened, fill, price, distance, confidence, following = orders
+    bar, left, reason, net, cost = closed
     count = order = 0
-    while order < len(orders.bar):
-        if not (passes[order] and orders.confidence[order] >= threshold):
-            order += 1
-            continue
-        if closed.bar[order] == UNKNOWN:
-            settle(tape, orders, order, terms, closed)
-        if closed.bar[order] == NEVER:
-            order += 1
-            continue
-        taken[count] = order
-        count += 1
-        order = orders.following[closed.bar[order] + 1]
+    while order < len(entry):
+        if passes[order] and confidence[order] >= threshold:
+            if bar[order] == UNKNOWN:
+                risk = terms.stop_atr * distance[order]
+                bar[order], left[order], reason[order], net[order], cost[order] = settle(
+                    tape, entry[order], side[order], opened[order], fill[order], price[order], risk, terms
+                )
+            if bar[order] != NEVER:
+                taken[count] = order
+                count += 1
+                order = following[bar[order] + 1]
+                continue
+        order += 1
     return count
 
 # %% ../../nbs/52_backtest.sweep_kernel.ipynb #44b3bd12
