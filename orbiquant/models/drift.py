@@ -116,10 +116,11 @@ def column_of(
     table: pd.DataFrame,  # any
     name: Any,  # of a column
 ) -> Floats:
-    "Return a column as floats; categories by their number, infinities as missing."
+    "Return a column as the models read it, in 32 bits; categories by their number, infinities as missing."
     column = table[name]
     numbers = column.cat.codes.where(column.notna()) if isinstance(column.dtype, pd.CategoricalDtype) else column
-    values = numbers.to_numpy(dtype=np.float64)
+    with np.errstate(over="ignore"):
+        values = numbers.to_numpy(dtype=np.float32).astype(np.float64)
     return np.where(np.isinf(values), np.nan, values)
 
 # %% ../../nbs/38_models.drift.ipynb #b4c75de9
