@@ -191,15 +191,22 @@ def test_threads_change_nothing(work):
         assert_same_result(sweep(bars, signals, BIG, COSTS, threads=threads), want)
 
 
-def test_a_dask_cluster_changes_nothing(work):
-    from dask.distributed import Client, LocalCluster
-
+def test_a_dask_cluster_changes_nothing(work, tmp_path):
     bars, signals, want = work
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        assert_same_result(sweep(bars, signals, BIG, COSTS, client=client), want)
+    assert_same_result(sweep(bars, signals, BIG, COSTS, folder=tmp_path, threads=1, scheduler="local"), want)
+    assert len(list(tmp_path.glob("*/*.chunk"))) == len(want.job.spans())
+
+
+def test_a_chunk_that_fails_says_which_and_why(work, monkeypatch):
+    bars, signals, _ = work
+    play = sweep_job.play
+
+    def break_one(job, span):
+        return play(job, span) if span[0] < 8 else 1 / 0
+
+    monkeypatch.setattr(sweep_job, "play", break_one)
+    with pytest.raises(ModelError, match="pairs 8 to 12 of the sweep failed: ZeroDivisionError"):
+        sweep(bars, signals, BIG, COSTS)
 
 
 def spoil_short(data: bytes) -> bytes:

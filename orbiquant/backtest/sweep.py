@@ -11,7 +11,7 @@ __all__ = ['Above0', 'Period', 'RETURNS_BYTES', 'FIGURES', 'REASONS', 'ROUNDING'
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -35,9 +35,6 @@ from ..core import DataError, ModelError, choose
 from ..domain import Action, Bars, Costs, Signals, Value
 from ..models.labels import barrier_distance
 from ..ports import Progress
-
-if TYPE_CHECKING:
-    from dask.distributed import Client
 
 # %% ../../nbs/52_backtest.sweep.ipynb #393e74d8
 Above0: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -368,8 +365,8 @@ def sweep(
     costs: Costs,  # what a side costs
     period: Period = "day",  # of the R series that the probability of overfitting is computed from
     folder: Path | None = None,  # where finished chunks are kept, to go on after an interrupt; None: nowhere
-    threads: int = 1,  # of this process, without a cluster
-    client: "Client | None" = None,  # of a Dask cluster
+    threads: int = 1,  # chunks at a time; worker processes of a local cluster
+    scheduler: str = "",  # "" (this process), "local" (a Dask cluster here) or a scheduler's address
     progress: Progress | None = None,  # called as (combinations done, in all, text)
 ) -> SweepResult:
     "Return what every combination of `grid` makes of `signals`, with the trades `simulate` would make of each."
@@ -383,7 +380,7 @@ def sweep(
         raise DataError(f"{len(grid):,} combinations over {len(begins):,} periods need {needed / 2**30:.1f} GiB: "
                         f"a longer `period` than {period!r} or a smaller grid will do")  # fmt: skip
     job = make_job(bars, acting, grid, costs, numbers)
-    found = run_job(job, folder, threads, client, progress)
+    found = run_job(job, folder, threads, scheduler, progress)
     table = grid.table().join(figures_of(found.sums))
     returns = pd.DataFrame(found.returns.T, begins, table.index)
     return SweepResult(table, returns, bars, acting, grid, costs, job)

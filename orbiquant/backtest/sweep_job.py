@@ -4,16 +4,13 @@
 
 # %% auto #0
 __all__ = ['Span', 'CHUNK', 'LEAST_CHUNKS', 'SEAL', 'Chunk', 'Job', 'play', 'pack', 'unpack', 'chunk_file', 'read_chunk',
-           'play_on_threads', 'play_on_cluster', 'run_job']
+           'run_job']
 
 # %% ../../nbs/52_backtest.sweep_job.ipynb #5cef0501
 import hashlib
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -31,11 +28,9 @@ from orbiquant.backtest.sweep_kernel import (
     play_pair,
     take_orders,
 )
-from ..core import atomic_write, get_logger
+from ..core import ModelError, atomic_write, get_logger
+from ..models.executors import Failure, run_tasks
 from ..ports import Progress
-
-if TYPE_CHECKING:
-    from dask.distributed import Client
 
 # %% ../../nbs/52_backtest.sweep_job.ipynb #07b39fe9
 Span: TypeAlias = tuple[int, int]  # pairs from, up to but without
@@ -168,49 +163,17 @@ def read_chunk(
     return chunk
 
 # %% ../../nbs/52_backtest.sweep_job.ipynb #3d7a4231
-def play_on_threads(
-    job: Job,  # what is read
-    spans: Sequence[Span],  # what is wanted
-    threads: int,  # at once
-) -> Generator[tuple[Span, Chunk], None, None]:
-    "Yield chunks as they are done; those not begun are dropped when nobody asks any more."
-    pool = ThreadPoolExecutor(threads)
-    try:
-        futures = {pool.submit(play, job, span): span for span in spans}
-        for done in as_completed(futures):
-            yield futures.pop(done), done.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def play_on_cluster(
-    job: Job,  # what is read
-    spans: Sequence[Span],  # what is wanted
-    client: "Client",  # of a Dask cluster
-) -> Generator[tuple[Span, Chunk], None, None]:
-    "Yield chunks as they are done; those not begun are cancelled when nobody asks any more."
-    from dask.distributed import as_completed as as_done
-
-    (sent,) = client.scatter([job], broadcast=True)
-    futures = {client.submit(play, sent, span, pure=False): span for span in spans}
-    try:
-        for done in as_done(list(futures)):
-            yield futures.pop(done), done.result()
-    finally:
-        client.cancel([sent, *futures])
-
-
 def run_job(
     job: Job,  # what is read
     folder: Path | None = None,  # where chunks are kept, below a folder of the job's key; None: nowhere
-    threads: int = 1,  # of this process, without a cluster
-    client: "Client | None" = None,  # of a Dask cluster
+    threads: int = 1,  # chunks at a time; worker processes of a local cluster
+    scheduler: str = "",  # "" (this process), "local" (a Dask cluster here) or a scheduler's address
     progress: Progress | None = None,  # called as (combinations done, in all, text)
 ) -> Chunk:
-    "Return what all combinations come to; chunks kept by an earlier run are read."
+    "Return what all combinations come to, reading chunks that are kept; raise `ModelError` when one fails."
     whole, total = job.room((0, len(job.pairs))), len(job.pairs) * job.width
-    own = folder / job.key if folder else None
-    waiting, done = [], 0
+    own, done = folder / job.key if folder else None, 0
+    waiting: dict[Span, tuple[Span]] = {}
 
     def put(span: Span, chunk: Chunk) -> None:
         nonlocal done
@@ -220,13 +183,18 @@ def run_job(
         if progress:
             progress(done, total, f"{done:,} of {total:,} combinations")
 
+    def keep(span: Span, answer: Chunk | Failure) -> None:
+        if isinstance(answer, Failure):
+            raise ModelError(f"pairs {span[0]} to {span[1]} of the sweep failed: {answer.reason}")
+        if own:
+            atomic_write(chunk_file(own, span), pack(answer))
+        put(span, answer)
+
     for span in job.spans():
         kept = read_chunk(chunk_file(own, span), job.room(span)) if own else None
-        put(span, kept) if kept else waiting.append(span)
-    played = play_on_cluster(job, waiting, client) if client else play_on_threads(job, waiting, threads)
-    with closing(played):
-        for span, chunk in played:
-            if own:
-                atomic_write(chunk_file(own, span), pack(chunk))
-            put(span, chunk)
+        if kept:
+            put(span, kept)
+        else:
+            waiting[span] = (span,)
+    run_tasks(play, job, waiting, keep, threads, scheduler)
     return whole
