@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'EVENT_COLUMNS', 'FAR', 'SIDE_NAMES', 'event_columns', 'ict_events', 'signed_flags', 'side_features',
-           'range_features', 'structure_features', 'market_features', 'ict_features', 'IctContext', 'gather_evidence',
-           'score_evidence', 'context_evidence', 'context_score', 'ict_context', 'check_not_empty', 'KeyLevels',
-           'open_levels', 'key_levels']
+           'range_features', 'structure_features', 'moment_features', 'market_features', 'ict_features', 'IctContext',
+           'gather_evidence', 'score_evidence', 'context_evidence', 'context_score', 'ict_context', 'check_not_empty',
+           'KeyLevels', 'open_levels', 'key_levels']
 
 # %% ../../nbs/22_features.ict.ipynb #4ce3ac76
 from collections.abc import Mapping
@@ -15,11 +15,20 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from numba import njit
 
 from ..core import DataError
 from ..domain import Bars
 from .ict_kernels import Ints, bars_since, count_open, level_distance, place_in_range
-from .ict_rules import IctConfig, Market, Reading, first_touches, read_market
+from orbiquant.features.ict_rules import (
+    IctConfig,
+    Market,
+    Reading,
+    SideMoments,
+    SideZones,
+    first_touches,
+    read_market,
+)
 from .indicators import ratio
 from .sessions import NO_SESSION, SESSIONS, killzones
 from .windows import Floats
@@ -56,8 +65,8 @@ def event_columns(
     max_age: int,  # bars each zone is watched
 ) -> dict[str, np.ndarray]:
     "Return the events of one kind as columns; kinds and times are still positions."
-    zones = reading.zones.get(kind)
-    events = reading.moments[kind] if zones is None else zones.events
+    zones = getattr(reading.zones, kind, None)
+    events = getattr(reading.moments, kind) if zones is None else zones.events
     never = np.full(len(events.known), rows)
     prices = np.sort([reading.side.sign * events.near, reading.side.sign * events.far], axis=0)
     return {
@@ -106,28 +115,33 @@ def signed_flags(
     return flags
 
 
+@njit(cache=True)
+def _describe_side(
+    close: Floats, unit: Floats, zones: SideZones, moments: SideMoments, longest: int, out: Floats
+) -> None:
+    rows, row = len(close), 0
+    for zone in (zones.fair_value_gap, zones.order_block, zones.swing, zones.liquidity_pool):
+        out[row] = level_distance(close, zone.events.near, zone.nearest, unit, 0.0, FAR)
+        out[row + 1] = count_open(zone.events.known, zone.ended, longest, rows)
+        row += 2
+    for moment in (moments.displacement, moments.sweep, moments.inducement):
+        out[row] = bars_since(moment.known, rows, longest)
+        row += 1
+
+
 def side_features(
     reading: Reading,  # one side
     unit: Floats,  # ATR of every bar
     config: IctConfig,  # the largest age
 ) -> dict[str, Floats]:
     "Return distance and number of each kind of open zone, and how long ago each kind of moment was."
-    rows, age, close = len(unit), config.max_age_bars, reading.side.close
     trade, place = SIDE_NAMES[reading.side.sign]
-    names = {
-        "fair_value_gap": f"{trade}_gap",
-        "order_block": f"{trade}_block",
-        "swing": f"liquidity_{place}",
-        "liquidity_pool": f"pool_{place}",
-    }
-    features: dict[str, Floats] = {}
-    for kind, name in names.items():
-        zones = reading.zones[kind]
-        features[f"{name}_distance"] = level_distance(close, zones.events.near, zones.nearest, unit, 0.0, FAR)
-        features[f"{name}_count"] = count_open(zones.events.known, zones.ended, age, rows)
-    for kind in ("displacement", "sweep", "inducement"):
-        features[f"{trade}_{kind}_age"] = bars_since(reading.moments[kind].known, rows, age)
-    return features
+    zones = (f"{trade}_gap", f"{trade}_block", f"liquidity_{place}", f"pool_{place}")
+    names = [f"{zone}_{what}" for zone in zones for what in ("distance", "count")]
+    names += [f"{trade}_{kind}_age" for kind in ("displacement", "sweep", "inducement")]
+    out = np.empty((len(names), len(unit)))
+    _describe_side(reading.side.close, unit, reading.zones, reading.moments, config.max_age_bars, out)
+    return dict(zip(names, out, strict=True))
 
 
 def range_features(
@@ -150,14 +164,12 @@ def structure_features(
     market: Market,  # what it shows
     config: IctConfig,  # the largest age
 ) -> dict[str, Floats]:
-    "Return the trend, its age, this bar's moments with their sign, and the way to the last swings."
+    "Return the trend, its age, and the way to the last swings."
     rows, last = len(market.unit), {"low": market.structure.low, "high": market.structure.high}
     features = {
         "trend": market.structure.trend,
         "break_age": bars_since(np.flatnonzero(market.structure.breaks), rows, config.max_age_bars),
     }
-    for kind in ("bos", "choch", "displacement", "sweep", "inducement"):
-        features[kind] = signed_flags(market.buyers.moments[kind].known, market.sellers.moments[kind].known, rows)
     for (name, price), reading in zip(last.items(), (market.buyers, market.sellers), strict=True):
         side = reading.side
         known, level = np.where(np.isnan(price), -1, np.arange(rows)), side.sign * price
@@ -165,11 +177,20 @@ def structure_features(
     return features
 
 
+def moment_features(
+    market: Market,  # what it shows
+) -> dict[str, Floats]:
+    "Return this bar's moments with their sign."
+    both = zip(market.buyers.moments, market.sellers.moments, strict=True)
+    flags = [signed_flags(up.known, down.known, len(market.unit)) for up, down in both]
+    return dict(zip(SideMoments._fields, flags, strict=True))
+
+
 def market_features(
     market: Market,  # what it shows
     config: IctConfig,  # the rules' numbers
 ) -> dict[str, Floats]:
-    "Return every feature of a market that has been read, by name."
+    "Return the features of a market that has been read, by name, but for this bar's moments."
     sides = [side_features(reading, market.unit, config) for reading in (market.buyers, market.sellers)]
     return structure_features(market, config) | range_features(market, config) | sides[0] | sides[1]
 
@@ -180,7 +201,8 @@ def ict_features(
 ) -> pd.DataFrame:
     "Return one row a bar and one float64 column a feature, row t from objects known by the close of bar t."
     market = read_market(bars, config)
-    return pd.DataFrame(market_features(market, config), bars.index, copy=False)
+    features = market_features(market, config) | moment_features(market)
+    return pd.DataFrame(features, bars.index, copy=False)
 
 # %% ../../nbs/22_features.ict.ipynb #1f7ad82c
 class IctContext(TypedDict):
@@ -279,7 +301,7 @@ def open_levels(
     config: IctConfig,  # how long a level is watched
 ) -> list[float]:
     "Return the prices of a side's swings that still stand, the nearest first."
-    swings, last = reading.zones["swing"], len(reading.side.close) - 1
+    swings, last = reading.zones.swing, len(reading.side.close) - 1
     standing = (swings.ended > last) & (last - swings.events.known < config.max_age_bars)
     levels: list[float] = []
     for level in np.sort(swings.events.near[standing])[::-1]:

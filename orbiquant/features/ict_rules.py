@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['ATR_LENGTH', 'ATR_MEMORY_BARS', 'IctConfig', 'Side', 'mirror', 'both_sides', 'Events', 'Zones', 'watch_zones',
            'first_touches', 'find_swings', 'find_pools', 'Structure', 'read_structure', 'find_gaps', 'find_blocks',
-           'find_sweeps', 'find_inducements', 'Reading', 'Market', 'find_breaks', 'read_side', 'read_sides',
-           'read_market']
+           'find_sweeps', 'find_inducements', 'Rules', 'SideZones', 'SideMoments', 'Reading', 'Market', 'find_breaks',
+           'read_side', 'read_sides', 'read_market']
 
 # %% ../../nbs/22_features.ict_rules.ipynb #c0cc76de
-from collections.abc import Mapping
 from typing import Annotated, NamedTuple, Self
 
 import numpy as np
+from numba import njit
 from pydantic import Field, model_validator
 
 from ..domain import Bars, Value
@@ -112,16 +112,18 @@ class Zones(NamedTuple):
     nearest: Ints  # for every bar the nearest zone not yet ended, −1 when there is none
 
 
+@njit(cache=True)
 def watch_zones(
     side: Side,  # whose zones
     events: Events,  # what to watch from when it is known
     max_age: int,  # bars each is watched
 ) -> Zones:
     "Follow zones until price has gone through them."
-    beyond = np.nextafter(events.far, -np.inf)
-    return Zones(events, *watch_levels(side.low, beyond, events.known, max_age))
+    ended, nearest = watch_levels(side.low, np.nextafter(events.far, -np.inf), events.known, max_age)
+    return Zones(events, ended, nearest)
 
 
+@njit(cache=True)
 def first_touches(
     side: Side,  # whose zones
     events: Events,  # its zones
@@ -131,29 +133,32 @@ def first_touches(
     return watch_levels(side.low, events.near, events.known, max_age)[0]
 
 # %% ../../nbs/22_features.ict_rules.ipynb #b3445687
+@njit(cache=True)
 def find_swings(
     side: Side,  # whose lows
     width: int,  # bars on either side
 ) -> Events:
     "Return the pivot lows of a side."
     bars = pivot_lows(side.low, width)
-    return Events(bars, bars, bars + width, side.low[bars], side.low[bars])
+    price = side.low[bars]
+    return Events(bars, bars, bars + width, price, price)
 
 
+@njit(cache=True)
 def find_pools(
     side: Side,  # whose equal lows
     swings: Events,  # its swings
     unit: Floats,  # ATR of every bar
-    config: IctConfig,  # tolerance and age
+    tolerance: float,  # how far apart two may be, in ATR
+    max_age: int,  # and in bars
 ) -> Events:
     "Return the pools that each pair of equal swings makes."
-    partner = match_equal_lows(swings.near, config.pool_tolerance * unit[swings.known])
-    second = np.flatnonzero((partner >= 0) & (swings.event - swings.event[partner] <= config.max_age_bars))
+    partner = match_equal_lows(swings.near, tolerance * unit[swings.known])
+    second = np.flatnonzero((partner >= 0) & (swings.event - swings.event[partner] <= max_age))
     first = partner[second]
-    levels = swings.near[first], swings.near[second]
-    return Events(
-        swings.event[first], swings.event[second], swings.known[second], np.maximum(*levels), np.minimum(*levels)
-    )
+    one, other = swings.near[first], swings.near[second]
+    edges = np.maximum(one, other), np.minimum(one, other)
+    return Events(swings.event[first], swings.event[second], swings.known[second], edges[0], edges[1])
 
 # %% ../../nbs/22_features.ict_rules.ipynb #86fa210e
 class Structure(NamedTuple):
@@ -188,18 +193,22 @@ def read_structure(
     return out
 
 # %% ../../nbs/22_features.ict_rules.ipynb #b6731c2e
+@njit(cache=True)
 def find_gaps(
     side: Side,  # whose gaps
     needs_body: bool,  # the middle bar must close the gap's way
 ) -> Events:
     "Return the fair value gaps that a side left under the price."
-    gap = side.low[2:] > side.high[:-2]
-    if needs_body:
-        gap &= (side.close > side.open)[1:-1]
-    third = np.flatnonzero(gap) + 2
+    third, count = np.empty(max(len(side.low) - 2, 0), np.int64), 0
+    for t in range(2, len(side.low)):
+        if side.low[t] > side.high[t - 2] and (side.close[t - 1] > side.open[t - 1] or not needs_body):
+            third[count] = t
+            count += 1
+    third = third[:count].copy()
     return Events(third - 2, third - 1, third, side.low[third], side.high[third - 2])
 
 
+@njit(cache=True)
 def find_blocks(
     side: Side,  # whose order blocks
     structure: Structure,  # where structure breaks
@@ -207,15 +216,18 @@ def find_blocks(
     within: int,  # how far before it the block may lie
 ) -> Events:
     "Return the last opposite bar before each displacement that breaks structure."
-    rows = np.arange(len(side.close))
-    opposite = np.maximum.accumulate(np.where(side.close < side.open, rows, -1))
     breaking = np.flatnonzero((displacement * side.sign > 0) & (structure.breaks * side.sign > 0))
-    block = opposite[breaking]
-    made = (block >= 0) & (breaking - block <= within)
-    block, breaking = block[made], breaking[made]
-    return Events(structure.broken[breaking].astype("int64"), block, breaking, side.high[block], side.low[block])
+    block = np.full(len(breaking), -1)
+    for i in range(len(breaking)):
+        for bar in range(breaking[i] - 1, max(breaking[i] - within, 0) - 1, -1):
+            if side.close[bar] < side.open[bar]:
+                block[i] = bar
+                break
+    block, breaking = block[block >= 0], breaking[block >= 0]
+    return Events(structure.broken[breaking].astype(np.int64), block, breaking, side.high[block], side.low[block])
 
 # %% ../../nbs/22_features.ict_rules.ipynb #3a94ba59
+@njit(cache=True)
 def find_sweeps(
     side: Side,  # who gains from it
     swings: Zones,  # its swings, watched
@@ -225,10 +237,11 @@ def find_sweeps(
     level = swings.events.near
     reclaimed, extreme = find_reclaims(side.low, side.close, level, swings.ended, within)
     swept = np.flatnonzero(reclaimed >= 0)
-    swept = swept[np.argsort(reclaimed[swept], kind="stable")]
+    swept = swept[np.argsort(reclaimed[swept], kind="mergesort")]  # which is stable
     return Events(swings.events.event[swept], swings.ended[swept], reclaimed[swept], level[swept], extreme[swept])
 
 
+@njit(cache=True)
 def find_inducements(
     side: Side,  # who gains from it
     sweeps: Events,  # sweeps of its minor swings
@@ -238,17 +251,49 @@ def find_inducements(
     "Return the minor sweeps that happened inside a leg whose origin held."
     origin = structure.bottom_at if side.sign > 0 else structure.top_at
     inside = (structure.trend[sweeps.known] == side.sign) & (origin[sweeps.known] < sweeps.origin)
-    major = np.zeros(len(side.low), dtype=np.bool_)
+    major = np.zeros(len(side.low), np.bool_)
     major[swings.event] = True
-    return Events(*(values[inside & ~major[sweeps.origin]] for values in sweeps))
+    kept = inside & ~major[sweeps.origin]
+    prices = sweeps.near[kept], sweeps.far[kept]
+    return Events(sweeps.origin[kept], sweeps.event[kept], sweeps.known[kept], prices[0], prices[1])
 
 # %% ../../nbs/22_features.ict_rules.ipynb #23f8fcfe
+class Rules(NamedTuple):
+    "The numbers that the compiled rules need, as in `IctConfig`."
+
+    minor_bars: int
+    block_bars: int
+    gap_needs_body: bool
+    pool_tolerance: float
+    sweep_bars: int
+    max_age_bars: int
+
+
+class SideZones(NamedTuple):
+    "A side's zones by kind."
+
+    swing: Zones
+    order_block: Zones
+    fair_value_gap: Zones
+    liquidity_pool: Zones
+
+
+class SideMoments(NamedTuple):
+    "A side's moments by kind."
+
+    bos: Events
+    choch: Events
+    displacement: Events
+    sweep: Events
+    inducement: Events
+
+
 class Reading(NamedTuple):
     "What one side of the market shows, by kind."
 
     side: Side
-    zones: Mapping[str, Zones]  # swing, order_block, fair_value_gap, liquidity_pool
-    moments: Mapping[str, Events]  # bos, choch, displacement, sweep, inducement
+    zones: SideZones
+    moments: SideMoments
 
 
 class Market(NamedTuple):
@@ -260,6 +305,7 @@ class Market(NamedTuple):
     sellers: Reading
 
 
+@njit(cache=True)
 def find_breaks(
     side: Side,  # whose
     structure: Structure,  # where structure breaks
@@ -268,7 +314,30 @@ def find_breaks(
     "Return a side's breaks of one kind."
     bars = np.flatnonzero(structure.breaks == size * side.sign)
     level = side.sign * structure.level[bars]
-    return Events(structure.broken[bars].astype("int64"), bars, bars, level, level)
+    return Events(structure.broken[bars].astype(np.int64), bars, bars, level, level)
+
+
+@njit(cache=True)
+def _read_side(
+    side: Side, swings: Events, structure: Structure, displacement: Signs, unit: Floats, rules: Rules
+) -> tuple[SideZones, SideMoments]:
+    age, within = rules.max_age_bars, rules.sweep_bars
+    pools = find_pools(side, swings, unit, rules.pool_tolerance, age)
+    zones = SideZones(
+        watch_zones(side, swings, age),
+        watch_zones(side, find_blocks(side, structure, displacement, rules.block_bars), age),
+        watch_zones(side, find_gaps(side, rules.gap_needs_body), age),
+        watch_zones(side, pools, age),
+    )
+    minor = watch_zones(side, find_swings(side, rules.minor_bars), age)
+    moved = np.flatnonzero(displacement == side.sign)
+    return zones, SideMoments(
+        find_breaks(side, structure, 1),
+        find_breaks(side, structure, 2),
+        Events(moved, moved, moved, side.close[moved], side.open[moved]),
+        find_sweeps(side, zones.swing, within),
+        find_inducements(side, find_sweeps(side, minor, within), structure, swings),
+    )
 
 
 def read_side(
@@ -280,23 +349,8 @@ def read_side(
     config: IctConfig,  # the rules' numbers
 ) -> Reading:
     "Find and follow everything that one side shows."
-    found = {
-        "swing": swings,
-        "order_block": find_blocks(side, structure, displacement, config.block_bars),
-        "fair_value_gap": find_gaps(side, config.gap_needs_body),
-        "liquidity_pool": find_pools(side, swings, unit, config),
-    }
-    zones = {kind: watch_zones(side, events, config.max_age_bars) for kind, events in found.items()}
-    minor = watch_zones(side, find_swings(side, config.minor_bars), config.max_age_bars)
-    minor_sweeps = find_sweeps(side, minor, config.sweep_bars)
-    moved = np.flatnonzero(displacement == side.sign)
-    moments = {
-        "bos": find_breaks(side, structure, 1),
-        "choch": find_breaks(side, structure, 2),
-        "displacement": Events(moved, moved, moved, side.close[moved], side.open[moved]),
-        "sweep": find_sweeps(side, zones["swing"], config.sweep_bars),
-        "inducement": find_inducements(side, minor_sweeps, structure, swings),
-    }
+    rules = Rules(*(getattr(config, name) for name in Rules._fields))
+    zones, moments = _read_side(side, swings, structure, displacement, unit, rules)
     return Reading(side, zones, moments)
 
 
