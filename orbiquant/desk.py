@@ -167,14 +167,13 @@ def latest_of(
     "Return a series' latest signal."
     series = choose_series(runtime, symbol, timeframe)
     key = (series["symbol"], series["timeframe"])
-    versions = model_versions(runtime, *key)
-    if not versions:
+    if not model_versions(runtime, *key):
         raise NotFoundError(f"no model of {' '.join(key)} is trained yet")
 
     def compute() -> WireSignal:
         return WireSignal.of(live_signal(runtime, *key))
 
-    return memory_of(runtime).recall(key, (series["last"], versions[-1]), compute)
+    return memory_of(runtime).recall(key, (series["last"], runtime.registry.served(*key)), compute)
 
 # %% ../nbs/72_desk.ipynb #c67c4ae6
 @endpoint("GET", "/api/v1/signals/latest/{symbol:path}", tags=("signals",))

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import audit, data, research, serving
+from . import audit, data, models, research, serving
 from .console import AsJson, run, show, table
 
 # %% ../../nbs/88_cli.program.ipynb #69ad49a7
@@ -84,11 +84,11 @@ def hide_password(
 # %% ../../nbs/88_cli.program.ipynb #c9862807
 app.add_typer(settings, name="settings")
 app.add_typer(data.commands, name="data")
-app.add_typer(research.models, name="models")
+app.add_typer(models.commands, name="models")
 app.add_typer(audit.commands, name="audit")
 app.add_typer(serving.reports, name="report")
 app.add_typer(serving.service, name="service")
-for command in (research.demo, research.train, research.backtest, serving.serve):
+for command in (research.demo, models.train, research.backtest, serving.serve):
     app.command()(command)
 
 
