@@ -26,17 +26,8 @@ from orbiquant.models.baselines import (
     read_columns,
 )
 from .boosting import Floats, feature_values, proven
-from orbiquant.models.network import (
-    AttentionSpec,
-    Lesson,
-    Singles,
-    Windows,
-    ask_network,
-    check_torch,
-    learn,
-    staircase,
-    torch_settings,
-)
+from .learning import Lesson, ask_network, learn
+from .network import AttentionSpec, Singles, Windows, check_torch, staircase, torch_settings
 from .splits import purged_tail
 
 if TYPE_CHECKING:
