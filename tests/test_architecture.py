@@ -22,7 +22,7 @@ LAYERS = {
     "models": 3,
     "signals": 4,
     "backtest": 5, "trading": 5,
-    "runtime": 6, "research": 6, "monitoring": 6, "outside": 6,
+    "runtime": 6, "research": 6, "monitoring": 6, "outside": 6, "sweeps": 6,
     "desk": 7, "service": 7, "reports": 7, "copilot": 7,
     "app": 8,
     "demo": 9, "cli": 9,

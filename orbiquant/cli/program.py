@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import audit, data, models, research, serving
+from . import audit, data, models, research, serving, sweep, warmup
 from .console import AsJson, run, show, table
 
 # %% ../../nbs/88_cli.program.ipynb #69ad49a7
@@ -88,7 +88,7 @@ app.add_typer(models.commands, name="models")
 app.add_typer(audit.commands, name="audit")
 app.add_typer(serving.reports, name="report")
 app.add_typer(serving.service, name="service")
-for command in (research.demo, models.train, research.backtest, serving.serve):
+for command in (research.demo, models.train, research.backtest, sweep.sweep, serving.serve, warmup.warmup):
     app.command()(command)
 
 

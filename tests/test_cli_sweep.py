@@ -1,0 +1,125 @@
+"""`orbiquant sweep` as it is typed: every source of signals, every combination a trial, resumed after an interrupt."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from orbiquant.backtest import sweep_job
+from orbiquant.cli import main
+from orbiquant.market.synthetic import synthetic_market
+from orbiquant.runtime import Runtime, current, using
+from tests.test_sweep import guesses, market
+
+Ask = Callable[..., tuple[int, str, str]]
+GRID = ("--stop-atr", "1:3:0.5", "--risk-reward", "1,2", "--min-confidence", "0.5,0.7", "--filter", "all,long")
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Ask]:
+    """Yield a function that runs a command line in a workspace with a file of bars and one of signals."""
+    monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path))
+    bars = market(8, 900, 0.0)
+    bars.to_parquet(tmp_path / "COIN_4h.parquet")
+    guesses(8, bars, 0.9).to_parquet(tmp_path / "signals.parquet")
+
+    def typed(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["sweep", *words])
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    with using(Runtime()):
+        yield typed
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, ...]:
+    return "--bars", str(tmp_path / "COIN_4h.parquet"), "--signals", str(tmp_path / "signals.parquet")
+
+
+def test_signals_of_a_file_are_swept_and_counted(ask, files, tmp_path):
+    code, out, _ = ask(*files, *GRID, "--max-holding-bars", "12,none", "--save", str(tmp_path / "all.csv"), "--json")
+    said = json.loads(out)
+    assert code == 0 and said["combinations"] == 80 == len(pd.read_csv(tmp_path / "all.csv"))
+    assert said["confirmed_by_vectorbt"] and said["symbol"] == "COIN" and said["timeframe"] == "4h"
+    assert said["headline"]["overfitting"]["trials"] == 80 == current().trials.count("COIN", "4h")
+    assert said["headline"]["combination"] == said["best"][0]["combination"] and len(said["best"]) == 10
+    assert {row["max_holding_bars"] for row in said["best"]} <= {12, None}
+    kept = set(current().trials.table("COIN", "4h")["kind"])
+    assert kept == {"sweep"}
+
+
+def test_people_get_the_verdict_with_its_trials(ask, files):
+    code, out, _ = ask(*files, *GRID, "--top", "3")
+    assert code == 0 and "The best of 40 trials made" in out and "trade for trade" in out
+    assert len(re.findall(r"\b(all|long)\b", out)) >= 3 and "deflated_sharpe" in out
+
+
+def test_a_second_run_computes_nothing_and_pays_for_no_new_trial(ask, files, monkeypatch):
+    first = json.loads(ask(*files, *GRID, "--json")[1])
+    monkeypatch.setattr(sweep_job, "play", lambda job, span: 1 / 0)
+    again = json.loads(ask(*files, *GRID, "--json")[1])
+    assert first | {"seconds": 0} == again | {"seconds": 0}
+    code, _, err = ask(*files, *GRID, "--no-resume")
+    assert code == 1 and "of the sweep failed: ZeroDivisionError" in err
+
+
+def test_too_few_trades_are_said_and_not_judged(ask, files):
+    code, out, _ = ask(*files, "--stop-atr", "40", "--risk-reward", "5", "--json")
+    said = json.loads(out)
+    assert code == 0 and said["headline"] is None and not said["confirmed_by_vectorbt"]
+    assert said["verdict"].startswith("no combination has 30 trades")
+    assert current().trials.count("COIN", "4h") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ((), 2, "give --bars FILE, or --symbol and --timeframe"),
+        (("--signals", "x.csv"), 2, "--signals needs the --bars"),
+        (("--bars", "x.csv", "--signals", "y.csv", "--policy", "base"), 2, "--policy does not go with --signals"),
+        (("--symbol", "EURUSD", "--timeframe", "1h", "--fee-bps", "1"), 2, "--fee-bps does not go with stored bars"),
+        (("--symbol", "EURUSD", "--timeframe", "1h"), 1, "EURUSD"),
+        (("--period", "year"), 2, "year"),
+    ],
+)
+def test_wrong_options_are_refused(ask, words, code, message):
+    ended, _, err = ask(*words)
+    assert ended == code and message in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--stop-atr", "3:1:1"), "FIRST:LAST:STEP"),
+        (("--filter", "lnog"), "did you mean 'long'"),
+        (("--max-holding-bars", "soon"), "must be a list of bars"),
+        (("--save", "table.xls"), "must end in"),
+    ],
+)
+def test_wrong_grids_are_refused(ask, files, words, message):
+    code, _, err = ask(*files, *words)
+    assert code in (1, 2) and message in err
+
+
+def test_bars_of_a_file_go_through_the_whole_line(ask, tmp_path):
+    synthetic_market(3000, timeframe="1h", seed=3).bars.to_parquet(tmp_path / "SYNTH_1h.parquet")
+    words = ("--bars", str(tmp_path / "SYNTH_1h.parquet"), "--folds", "2", "--rounds", "5", "--seed", "3")
+    code, out, _ = ask(*words, "--stop-atr", "1,2", "--risk-reward", "1,2", "--min-confidence", "0,0.5", "--json")
+    said = json.loads(out)
+    assert code == 0 and said["combinations"] == 8 and said["signals"] == "primary" and said["seed"] == 3
+    assert {row["max_holding_bars"] for row in said["best"]} == {24}  # the horizon the models were trained for
+    assert current().trials.count("SYNTH", "1h") >= 8
+
+
+def test_signals_keep_the_distance_they_were_made_with():
+    from orbiquant.sweeps import without_levels
+
+    entry, atr, side = np.array([100.0, 101.0]), np.array([2.0, 3.0]), np.array([1, -1])
+    made = pd.DataFrame({"action": ["LONG", "SHORT"], "side": side, "entry_price": entry, "risk_reward": 2.0})
+    made = made.assign(stop_loss=entry - side * 1.5 * atr, take_profit=entry + side * 3 * atr)
+    assert np.allclose(without_levels(made, 1.5)["distance"], atr)
