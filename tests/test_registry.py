@@ -38,7 +38,16 @@ def training():
     assert bundle.range_predictor.rounds_["up"] and bundle.tpsl.rounds_["long"]
     folds = pd.DataFrame({"fold": [1], "train_start": [index[0]], "error": [""]})
     skill = pd.DataFrame({"target": ["up"], "skill": [0.1], "low": [np.nan]})
-    return SimpleNamespace(bundle=bundle, predictions=bundle.predict(X), folds=folds, skill=skill, gate=pd.DataFrame(), reliability=pd.DataFrame(), sketch=None, X=X)
+    return SimpleNamespace(
+        bundle=bundle,
+        predictions=bundle.predict(X),
+        folds=folds,
+        skill=skill,
+        gate=pd.DataFrame(),
+        reliability=pd.DataFrame(),
+        sketch=None,
+        X=X,
+    )
 
 
 def card(minutes: int = 0, **changes) -> ModelCard:
@@ -202,3 +211,104 @@ def test_a_card_names_what_is_wrong_with_it():
     with pytest.raises(ValueError, match="created"):
         card(created=datetime(2024, 1, 1))
     assert ModelCard.model_validate_json(card().model_dump_json()) == card()
+
+
+# --- which version is served ---
+
+
+SKILL = pd.DataFrame(
+    {"target": ["up", "long"], "metric": ["pinball_bps", "log_loss"], "baseline_name": ["har", "base_rate"]}
+).assign(skill=[0.02, 0.001], low=-0.01, high=0.03)
+
+
+def judged(training: SimpleNamespace, *skill: float) -> SimpleNamespace:
+    """Return the training with these figures of skill."""
+    return SimpleNamespace(**vars(training) | {"skill": SKILL.assign(skill=skill)})
+
+
+def test_what_was_promoted_is_served_whatever_is_trained_after_it(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    first, second = (registry.save(judged(training, 0.02, 0.001), card(minute)) for minute in (0, 1))
+    assert registry.served("EURUSD", "1h") == second
+    registry.promote("eur/usd", "1h", first, START)
+    third = registry.save(judged(training, 0.02, 0.001), card(2))
+    assert registry.served("EURUSD", "1h") == registry.load("EURUSD", "1h").card.version == first
+    registry.promote("EURUSD", "1h", third, START + timedelta(hours=1))
+    assert registry.served("EURUSD", "1h") == third
+    assert [p.version for p in registry.promotions("EURUSD_1h")] == [first, third]
+    assert registry.series() == ["EURUSD_1h"] and len(registry.versions("EURUSD_1h")) == 3
+
+
+@pytest.mark.parametrize("skill", [(-0.02, 0.01), (0.01, -0.001), (float("nan"), 0.01)])
+def test_a_model_worse_than_a_baseline_is_promoted_by_force_only(tmp_path, training, skill):
+    registry = ModelRegistry(tmp_path)
+    version = registry.save(judged(training, *skill), card())
+    with pytest.raises(ModelError, match=r"is not promoted, out of sample it was worse than a baseline: (up|long)"):
+        registry.promote("EURUSD", "1h", version, START)
+    assert registry.promotions("EURUSD_1h") == []
+    forced = registry.promote("EURUSD", "1h", version, START, force=True)
+    assert len(forced.against) == 1 and registry.promotions("EURUSD_1h") == [forced]
+
+
+def test_only_a_whole_known_version_is_promoted(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    with pytest.raises(NotFoundError, match="no model of EURUSD_1h is saved"):
+        registry.promote("EURUSD", "1h", "20240301T000000000000Z-00000000", START)
+    version = registry.save(judged(training, 0.02, 0.001), card())
+    with pytest.raises(NotFoundError, match=f"did you mean '{version}'"):
+        registry.promote("EURUSD", "1h", version[:-1] + "z", START)
+    (tmp_path / "EURUSD_1h" / version / "tpsl.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"tpsl\.json"):
+        registry.promote("EURUSD", "1h", version, START)
+
+
+def test_many_that_promote_at_once_all_stand_in_the_history(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    versions = [registry.save(judged(training, 0.02, 0.001), card(minute)) for minute in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: registry.promote("EURUSD", "1h", versions[i], START + timedelta(minutes=i)), range(4)))
+    assert [p.version for p in registry.promotions("EURUSD_1h")] == versions
+    assert registry.served("EURUSD", "1h") == versions[-1]
+
+
+def test_a_promoted_version_that_is_gone_is_named_and_not_replaced_in_silence(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    first, _ = (registry.save(judged(training, 0.02, 0.001), card(minute)) for minute in (0, 1))
+    registry.promote("EURUSD", "1h", first, START)
+    (tmp_path / "EURUSD_1h" / first).rename(tmp_path / "elsewhere")
+    with pytest.raises(NotFoundError, match=first):
+        registry.load("EURUSD", "1h")
+    next((tmp_path / "EURUSD_1h" / ".promoted").iterdir()).write_text("{")
+    with pytest.raises(ModelError, match=r"promotion .* cannot be read"):
+        registry.served("EURUSD", "1h")
+
+
+# --- leftovers and older versions ---
+
+
+def test_a_save_sweeps_what_a_killed_one_left_long_ago(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    old, young = (tmp_path / "EURUSD_1h" / name for name in (".saving-old", ".saving-young"))
+    run = registry.runs / "abandoned"
+    for folder in (old, young, run):
+        folder.mkdir(parents=True)
+        (folder / "half.json").write_text("{")
+    for path in (old / "half.json", old):
+        os.utime(path, (0, 0))
+    registry.save(training, card())
+    assert not old.exists() and young.exists() and run.exists()
+
+
+def test_a_version_without_the_newer_files_is_read_without_them(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    registry.save(training, card())
+    stored = registry.load("EURUSD", "1h")
+    assert stored.sketch is None and stored.gate.empty and stored.reliability.empty and stored.bundle.meta is None
+
+
+def test_a_manifest_with_a_file_nobody_knows_is_refused(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    manifest = tmp_path / "EURUSD_1h" / registry.save(training, card()) / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"code.py": "0"}))
+    with pytest.raises(ModelError, match=MANIFEST):
+        registry.load("EURUSD", "1h")

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core import atomic_write, code_version, get_logger
+from .. import __version__
+from ..core import atomic_write, get_logger
 from ..domain import Bars
 from .phase2_jobs import Labelled, Outcome, Phase2Config
 
@@ -30,9 +31,9 @@ LIBRARIES = ("numpy", "pandas", "xgboost", "scikit-learn", "scipy", "arch", "tor
 
 @lru_cache(maxsize=1)
 def code_fingerprint() -> str:
-    "Return a hash of the code version, the models' source files and the versions of what they compute with."
-    found = hashlib.sha256(code_version().encode())
-    for path in sorted(Path(str(resources.files("orbiquant.models"))).glob("*.py")):
+    "Return a hash of version, source of models and features, and the libraries that they compute with."
+    found, root = hashlib.sha256(__version__.encode()), Path(str(resources.files("orbiquant")))
+    for path in (path for area in ("features", "models") for path in sorted((root / area).glob("*.py"))):
         found.update(path.read_bytes())
     for library in LIBRARIES:
         try:

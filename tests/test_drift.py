@@ -1,0 +1,144 @@
+"""Drift: what changed is found and named, what is usual is not, and little data says nothing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orbiquant.core import ModelError
+from orbiquant.models.drift import (
+    COLUMNS,
+    MIN_BARS,
+    Sketch,
+    bins_of,
+    drift_report,
+    shape_of,
+    sketch_of,
+    stability,
+    worst_lines,
+)
+
+
+def market(rows: int, seed: int, **changes):
+    """Return features, predictions and labels of one made-up market, some of its columns replaced."""
+    rng = np.random.default_rng(seed)
+    times = pd.date_range("2024-01-01", periods=rows, freq="15min", tz="UTC")
+    features = {
+        "noise": rng.normal(size=rows), "flag": (rng.random(rows) < 0.3).astype(float), "constant": np.ones(rows),
+        "holes": np.where(rng.random(rows) < 0.2, np.nan, rng.normal(size=rows)),
+    }  # fmt: skip
+    p = pd.DataFrame(rng.beta(30, 60, size=(rows, 2)), times, ["p_long", "p_short"])
+    won = pd.DataFrame((rng.random((rows, 2)) < p).to_numpy(dtype=float), times, ["long", "short"])
+    changed = {name: change(rng, rows) for name, change in changes.items() if name in features}
+    return pd.DataFrame(features | changed, times), p, won
+
+
+@pytest.fixture(scope="module")
+def sketch() -> Sketch:
+    return sketch_of(*market(20_000, 1), horizon=1)
+
+
+def status(report) -> dict[str, str]:
+    """Return the status of each column that is not stable."""
+    lines = report.table[~report.table["status"].isin(["stable"])]
+    return dict(zip(lines["name"], lines["status"], strict=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_more_of_the_same_is_stable(sketch, seed):
+    report = drift_report(sketch, *market(1_500, 10 + seed))
+    assert set(status(report).values()) <= {"watch"} and "drifted" not in report.verdict
+    assert list(report.table) == COLUMNS and (report.table.query("kind == 'feature'")["psi"] < 0.1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("noise", lambda rng, n: rng.normal(1.5, size=n)),
+        ("noise", lambda rng, n: 3 * rng.normal(size=n)),
+        ("flag", lambda rng, n: np.zeros(n)),
+        ("flag", lambda rng, n: np.full(n, 7.0)),
+        ("constant", lambda rng, n: np.full(n, 2.0)),
+        ("holes", lambda rng, n: np.full(n, np.nan)),
+        ("noise", lambda rng, n: np.full(n, np.inf)),
+    ],
+)
+def test_a_column_that_changed_is_named(sketch, name, change):
+    report = drift_report(sketch, *market(1_500, 20, **{name: change}))
+    assert {column for column, found in status(report).items() if found == "drifted"} == {name}
+    assert name in report.verdict and worst_lines(report, 1)["name"].tolist() == [name]
+
+
+def test_a_shift_has_a_small_p_value_and_sameness_a_large_one(sketch):
+    lines = {
+        shift: drift_report(sketch, *market(1_500, 30, noise=lambda rng, n, by=shift: rng.normal(by, size=n))).table
+        for shift in (0.0, 0.5)
+    }
+    p = {shift: table.set_index("name").loc["noise", "p"] for shift, table in lines.items()}
+    assert p[0.0] > 0.01 and p[0.5] < 1e-6
+
+
+def test_neighbours_that_share_their_bars_count_less(sketch):
+    wide = sketch.model_copy(update={"horizon": 50})
+    tables = [
+        drift_report(s, *market(1_500, 31, noise=lambda rng, n: rng.normal(0.2, size=n))).table for s in (sketch, wide)
+    ]
+    narrow_p, wide_p = (table.set_index("name").loc["noise", "p"] for table in tables)
+    assert narrow_p < wide_p
+
+
+def test_probabilities_that_no_longer_come_true_are_found(sketch):
+    features, p, won = market(3_000, 40)
+    lied = won.assign(long=0.0)
+    lines = drift_report(sketch, features, p, lied).table.set_index(["kind", "name"])["status"]
+    assert lines["label", "long"] == lines["calibration", "long"] == "drifted"
+    assert lines["label", "short"] != "drifted" and lines["calibration", "short"] != "drifted"
+
+
+def test_open_labels_say_nothing(sketch):
+    features, p, won = market(500, 41)
+    lines = drift_report(sketch, features, p, won * np.nan).table.set_index(["kind", "name"])["status"]
+    assert (lines.loc[["label", "calibration"]] == "too few").all()
+
+
+@pytest.mark.parametrize("rows", [0, 1, MIN_BARS - 1])
+def test_too_few_bars_are_no_verdict(sketch, rows):
+    report = drift_report(sketch, *market(rows, 50))
+    assert report.table.empty and report.counts == {}
+    assert report.verdict == f"no verdict: {rows} newer bars, {MIN_BARS} are needed"
+
+
+def test_a_missing_feature_is_named(sketch):
+    features, p, won = market(500, 51)
+    with pytest.raises(ModelError, match="'noise', it is missing"):
+        drift_report(sketch, features.drop(columns="noise"), p, won)
+
+
+def test_what_was_usual_is_not_news():
+    """A volatility that comes in spells differs from its whole in every stretch: its own past is the measure."""
+    rng = np.random.default_rng(7)
+    spells = np.exp(np.repeat(rng.normal(size=60), 500) + 0.2 * rng.normal(size=30_000))
+    shape = shape_of(spells)
+    assert shape.usual > 0.25
+    counts = np.bincount(bins_of(spells[:500], shape.quantiles, ()), minlength=len(shape.shares))
+    assert float(stability(np.array(shape.shares), counts / 500)) > 0.25
+
+
+def test_an_empty_column_has_no_shape():
+    with pytest.raises(ModelError, match="at least one row"):
+        shape_of(np.empty(0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.one_of(st.floats(-1e6, 1e6, width=32), st.just(float("nan"))), min_size=1, max_size=300),
+    st.lists(st.one_of(st.floats(-1e6, 1e6, width=32), st.just(float("nan"))), min_size=1, max_size=50),
+)
+def test_shapes_hold_any_column(then, now):
+    shape = shape_of(np.array(then))
+    assert sum(shape.shares) == pytest.approx(1) and np.isfinite(shape.usual) and shape.usual >= 0
+    bins = bins_of(np.array(now), shape.quantiles, shape.values)
+    assert bins.min() >= 0 and bins.max() < len(shape.shares)
+    own = np.bincount(bins_of(np.array(then), shape.quantiles, shape.values), minlength=len(shape.shares)) / len(then)
+    assert float(stability(np.array(shape.shares), own)) == pytest.approx(0, abs=1e-9)
