@@ -19,13 +19,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from orbiquant.core import atomic_write
-from tests.benchmarks import quant_ict
+from tests.benchmarks import quant_features, quant_ict, quant_sweep
 from tests.benchmarks.bench_line import machine_facts
 from tests.benchmarks.quant_row import Row, RowSource, shared_rows
 
 OUTPUT = Path(__file__).parents[2] / "reports" / "benchmarks" / "quant.md"
 SOURCES: dict[str, RowSource] = {
     "ict": quant_ict.rows,
+    "features": quant_features.rows,
+    "sweep": quant_sweep.rows,
 }
 
 
