@@ -1,5 +1,6 @@
 """The audits, audited: leaks and edges that were planted are found, a clean line passes, few trades are no verdict."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,17 +10,24 @@ from shared_bars import shared_bars
 from test_cli import Ask, ask
 
 from orbiquant.backtest.audit import (
-    LEAST_TRADES,
     Line,
+    compare_rows,
+    fit_before,
+    known_levels,
+    relative_difference,
+    replay_prefixes,
+    replay_warmup,
+    spread_cuts,
+)
+from orbiquant.backtest.null_market import (
+    LEAST_TRADES,
     NullMarket,
     audit_null_market,
-    known_levels,
+    fresh_seeds,
     lowered,
     market_like,
     null_bars,
     null_verdict,
-    replay_prefixes,
-    spread_cuts,
 )
 from orbiquant.core import DataError
 from orbiquant.domain import Bars, CalendarName, Phase, Timeframe
@@ -30,6 +38,7 @@ from orbiquant.models.phase2 import Phase2Config
 from orbiquant.signals import POLICIES
 
 __all__ = ["ask"]
+NEAR = Phase2Config(folds=2, rounds=10, horizon_bars=6, stop_atr=1.0, risk_reward=1.0)
 TRAINING = Phase2Config(folds=2, rounds=5, horizon_bars=6, stop_atr=1.0)
 LINE = Line.of(FeatureSpec(timeframe=Timeframe.M15, calendar=CalendarName.FOREX), TRAINING)
 BARS = synthetic_market(1600, seed=3).bars
@@ -103,13 +112,72 @@ def test_cuts_are_spread_over_the_second_half_or_refused():
         replay_prefixes(LINE, BARS, [])
 
 
+# --- warm-up ---
+
+
+def remembering(bars: Bars) -> pd.DataFrame:
+    """Return the features, one that never forgets, one that forgets too slowly and one that forgets at once."""
+    close = bars["close"]
+    own = {"total": bars["volume"].cumsum(), "slow": close.ewm(halflife=200).mean(), "window": close.rolling(50).mean()}
+    return LINE.features(bars).assign(**own)
+
+
+@pytest.fixture(scope="module")
+def long_bars() -> Bars:
+    """Return bars that hold the warm-up twice before the first cut."""
+    return synthetic_market(2600, seed=5).bars
+
+
+def test_the_librarys_own_line_forgets_where_history_starts(long_bars: Bars):
+    found = replay_warmup(LINE, long_bars, [2100, 2600])
+    assert found.passed and found.history == (LINE.warmup, 2 * LINE.warmup) and found.columns > 200
+
+
+def test_a_feature_that_remembers_is_named_with_both_values_however_long_the_history(long_bars: Bars):
+    line, history = replace(LINE, features=remembering), [LINE.warmup, LINE.warmup + 600]
+    found = replay_warmup(line, long_bars, [2600], history, rows=3).violations
+    own = found[found["column"] == "features.total"]
+    assert sorted(own["time"]) == sorted([*long_bars.index[-3:]] * 2) and set(own["history"]) == set(history)
+    last = own.iloc[-1]
+    assert last["full"] == long_bars["volume"].sum()
+    assert last["short"] == long_bars["volume"].iloc[-history[1] - 3 :].sum()
+    assert last["relative"] == pytest.approx(1 - last["short"] / last["full"])
+    assert "features.slow" in set(found["column"]) and "features.window" not in set(found["column"])
+
+
+def test_a_word_that_depends_on_the_start_is_reported(long_bars: Bars):
+    line = replace(LINE, phases=lambda bars: LINE.phases(bars).assign(first=str(bars.index[0])))
+    violations = replay_warmup(line, long_bars, [2600], [LINE.warmup], rows=2).violations
+    assert list(violations["column"]) == ["phases.first"] * 2 and np.isinf(violations["relative"].astype(float)).all()
+
+
+def test_differences_are_relative_and_gaps_count():
+    full = pd.Series([1.0, np.nan, 2.0, 0.0, 100.0, np.nan])
+    short = pd.Series([1.0, np.nan, np.nan, 1e-12, 100.1, 3.0])
+    assert relative_difference(full, short).tolist() == pytest.approx([0, 0, np.inf, 1, 0.1 / 100.1, np.inf])
+    assert relative_difference(pd.Series(["a", "b"]), pd.Series(["a", "c"])).tolist() == [0, np.inf]
+    frame = pd.DataFrame({"x": full}, pd.date_range("2024-01-01", periods=6, freq="1h"))
+    late = compare_rows(frame.assign(y=1.0), frame, 2, 0.5)
+    assert list(late["column"]) == ["y", "y"]
+
+
+def test_a_history_that_does_not_fit_is_refused(long_bars: Bars):
+    models = fit_before(LINE, long_bars, [1500])
+    with pytest.raises(DataError, match="`history` must be 1 to 1484"):
+        replay_warmup(LINE, long_bars, [1500], [1485], models=models)
+    with pytest.raises(DataError, match="`rows` must be at least 1"):
+        replay_warmup(LINE, long_bars, [1500], rows=0, models=models)
+    with pytest.raises(DataError, match="`cuts` at most 2600"):
+        replay_warmup(LINE, long_bars, [1500, 2601], models=models)
+
+
 # --- null market ---
 
 
 @pytest.fixture(scope="module")
 def clean() -> NullMarket:
-    """Return the audit of the library's own line on two small markets."""
-    return audit_null_market(LINE, null_market, seeds=(1, 2))
+    """Return the audit of the library's own line on two small markets, walk-forward alone."""
+    return audit_null_market(LINE, null_market, seeds=(1, 2), most=0)
 
 
 def test_a_clean_line_earns_nothing_where_nothing_can_be_earned(clean: NullMarket):
@@ -129,7 +197,7 @@ def test_a_policy_with_few_trades_gets_no_verdict_and_spoils_the_pass(clean: Nul
 
 def test_a_planted_leak_fails_every_policy_that_trades_enough():
     line = replace(LINE, features=peeking, training=TRAINING.model_copy(update={"rounds": 30}))
-    found = audit_null_market(line, null_market, seeds=(1,), least_trades=300)
+    found = audit_null_market(line, null_market, seeds=(1,), least_trades=300, most=0)
     judged = found.verdicts[found.verdicts["fewest"] >= 300]
     assert {"primary", "base"} <= set(judged["policy"]) and set(judged["verdict"]) == {"fail"}
     assert found.verdict == "fail" and judged["z"].min() > 4
@@ -145,7 +213,7 @@ def test_a_planted_edge_is_found():
         prices["high"] = np.maximum(prices["high"], prices["close"])
         return bars.assign(**prices)
 
-    found = audit_null_market(LINE, drifting, seeds=(1,)).verdicts.set_index("policy").loc["primary"]
+    found = audit_null_market(LINE, drifting, seeds=(1,), most=0).verdicts.set_index("policy").loc["primary"]
     assert found["verdict"] == "fail" and found["z"] > 4
 
 
@@ -183,17 +251,46 @@ def test_null_bars_have_no_drift_and_take_after_real_ones(timeframe: str, calend
     assert abs(returns.mean()) < 4 * returns.sem()
 
 
-@pytest.mark.slow
-def test_a_clean_line_passes_on_ten_markets_for_every_policy_that_trades_enough():
-    verdicts = audit_null_market(LINE, lambda s: null_bars(8000, Timeframe.M15, s), range(1, 11)).verdicts
-    passed = verdicts.loc[verdicts["verdict"] == "pass", "policy"]
-    assert {"primary", "base", "aggressive_filter"} <= set(passed) and "fail" not in set(verdicts["verdict"])
+def test_fresh_markets_are_traded_until_a_policy_has_enough_and_no_longer():
+    traded: list[int] = []
+
+    def market(seed: int) -> Bars:
+        traded.append(seed)
+        return null_market(seed)
+
+    found = audit_null_market(replace(LINE, training=NEAR), market, seeds=(1,), least_trades=260, most=2)
+    rows = found.trades.set_index("policy")
+    assert rows.loc["primary", "fresh"] == 0 and rows.loc["conservative_filter", "fresh"] > 0
+    assert traded == [1, *list(fresh_seeds(1))[:2]] and len({*fresh_seeds(1), *fresh_seeds(2)}) == 300
+    assert (rows.loc[rows["fresh"] == 0, "trades"].drop("coin") >= 260).all()
+
+
+def leaking_verdicts(market: Callable[[int], Bars]) -> pd.Series:
+    """Return each policy's verdict on a line whose features look a bar ahead."""
+    line = replace(LINE, features=peeking, training=NEAR.model_copy(update={"rounds": 20}))
+    return audit_null_market(line, market, seeds=(1,)).verdicts.set_index("policy")["verdict"]
 
 
 @pytest.mark.slow
-def test_every_policy_passes_where_its_rules_leave_enough_trades():
-    near = Phase2Config(folds=2, rounds=10, horizon_bars=24, stop_atr=1.0, risk_reward=1.0)
-    found = audit_null_market(replace(LINE, training=near), lambda s: null_bars(150_000, Timeframe.M15, s), seeds=(1,))
+def test_every_policy_reaches_a_verdict_and_passes_on_ten_markets():
+    line = replace(LINE, training=NEAR)
+    found = audit_null_market(line, lambda s: null_bars(8000, Timeframe.M15, s), range(1, 11))
+    assert found.verdict == "pass" and found.verdicts["fewest"].min() >= LEAST_TRADES
+
+
+@pytest.mark.slow
+def test_a_planted_leak_fails_every_policy():
+    verdicts = leaking_verdicts(lambda seed: null_bars(5000, Timeframe.M15, seed))
+    assert list(verdicts.index) == ["primary", *POLICIES] and set(verdicts) == {"fail"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("timeframe", "calendar"), [("5m", "crypto"), ("1h", "forex")])
+def test_every_policy_passes_at_the_settings_stop_and_target(timeframe: str, calendar: str):
+    frame, market = Timeframe(timeframe), CalendarName(calendar)
+    like = BITCOIN_LIKE if market is CalendarName.CRYPTO else None
+    line = Line.of(FeatureSpec(timeframe=frame, calendar=market), Phase2Config(folds=3, rounds=20))
+    found = audit_null_market(line, lambda seed: null_bars(20_000, frame, seed, like), seeds=(1,))
     assert found.verdict == "pass" and found.verdicts["fewest"].min() >= LEAST_TRADES
 
 
@@ -216,7 +313,7 @@ def test_audits_are_typed_and_answer_in_json(ask: Ask, tmp_path):
     done = ask("audit", "prefix-replay", "--bars", str(file), "--cuts", "1", "--rounds", "3", "--json")
     assert done.code == 0 and done.json["verdict"] == "pass"
     assert done.json["bars"] == "EURUSD" and done.json["cuts"] == [1599] and done.json["violations"] == []
-    words = ("--seeds", "1", "--rows", "1500", "--rounds", "3", "--folds", "1", "--json")
+    words = ("--seeds", "1", "--rows", "1500", "--rounds", "3", "--folds", "1", "--markets", "0", "--json")
     done = ask("audit", "null-market", "--bars", str(file), *words)
     assert done.code == 0 and done.json["verdict"] == "no verdict"
     assert [row["policy"] for row in done.json["policies"]] == ["primary", *POLICIES]
