@@ -228,6 +228,39 @@ def test_a_bad_file_is_refused_and_named(ask: Ask, tmp_path: Path):
     assert "did you mean 'sample'" in ask("data", "pull", "sampl", "EURUSD", "1h").err
 
 
+def test_remote_bars_are_pulled_reported_and_go_on(ask: Ask, monkeypatch: pytest.MonkeyPatch):
+    from contracts.bar_store import random_bars
+    from fake_providers import FakeBinance
+
+    words = ("data", "pull", "binance", "btc/usdt", "1h", "--since", "2024-02-26", "--until", "2024-03-01")
+    with FakeBinance("BTCUSDT", random_bars("2024-02-26", 90)).running() as server:
+        monkeypatch.setenv("ORBIQUANT_PROVIDERS_EXCHANGE_URLS", f"binance={server.url}")
+        with using(Runtime()):
+            pulled = ask(*words, "--json").json
+            assert (pulled["rows_added"], pulled["report"]["missing"]) == (90, 0)
+            again = ask(*words)
+            assert again.code == 0 and "90 bars" in again.out and "2024-02-29 17:00" in again.out
+            unknown = ask(*[word.replace("btc/usdt", "BTCUSDQ") for word in words])
+            assert unknown.code == 1 and "did you mean 'BTCUSDT 1h'" in unknown.err
+
+
+def test_remote_sources_say_what_they_lack(ask: Ask, monkeypatch: pytest.MonkeyPatch):
+    for source, variable in (("polygon", "POLYGON_API_KEY"), ("alpaca", "ALPACA_API_SECRET"), ("sql", "SQL_URL")):
+        refused = ask("data", "pull", source, "BTCUSD", "1h")
+        assert refused.code == 1 and f"ORBIQUANT_PROVIDERS_{variable}" in refused.err
+    assert "did you mean 'kraken'" in ask("data", "pull", "krakn", "BTCUSD", "1h").err
+    assert "`--price` is for dukascopy and sql" in ask("data", "pull", "binance", "BTCUSDT", "1h", "--price", "bid").err
+    assert "`price` must be one of bid" in ask("data", "pull", "dukascopy", "EURUSD", "1h", "--price", "bud").err
+
+
+def test_the_doctor_says_whose_key_is_set_and_never_which(ask: Ask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ORBIQUANT_PROVIDERS_POLYGON_API_KEY", "hunter2-key")
+    answer, shown = ask("doctor", "--json"), ask("settings", "show", "--json")
+    findings = {finding["name"]: finding["detail"] for finding in answer.json}
+    assert "polygon: ready" in findings["providers"] and "alpaca_api_key" in findings["providers"]
+    assert "hunter2" not in answer.out + answer.err + shown.out
+
+
 # --- models, service, reports ---
 
 

@@ -10,7 +10,7 @@ __all__ = ['FOREX_5', 'FOREX_3', 'CRYPTO_1', 'SCALES', 'FIRST_DAY', 'CANDLE', 'T
 import lzma
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -92,14 +92,15 @@ def drop_fillers(
     minutes: Sequence[Bars],  # of one side, or of both
 ) -> Bars:
     "Return the minutes in which a side was quoted; of two sides the middle, and the volume of both."
-    shared = minutes[0].index
-    for side in minutes[1:]:
-        shared = shared.intersection(side.index)
-    held = np.stack([side.loc[shared].to_numpy() for side in minutes])
+    if len(minutes) > 1:  # sides that may lack each other's minutes
+        once = [side[~side.index.duplicated(keep="last")] for side in minutes]
+        shared = once[0].index.intersection(once[1].index)
+        minutes = [side.loc[shared] for side in once]
+    held = np.stack([side.to_numpy() for side in minutes])
     quoted = (held[:, :, 4] > 0) | (held[:, :, 1] > held[:, :, 2])
     table = np.c_[held[:, :, :4].mean(axis=0), held[:, :, 4].sum(axis=0)]
     kept = quoted.any(axis=0)
-    return pd.DataFrame(table[kept], index=shared[kept], columns=minutes[0].columns)
+    return pd.DataFrame(table[kept], index=minutes[0].index[kept], columns=minutes[0].columns)
 
 # %% ../../nbs/14_market.dukascopy.ipynb #eed65b45
 RECHECKS = 2
@@ -184,7 +185,11 @@ class DukascopySource(RemoteSource):
         self._line.resume()
         pool = ThreadPoolExecutor(self._connections, thread_name_prefix="dukascopy")
         try:
-            return list(pool.map(lambda day: self._day(symbol, day), days))
+            asked = [pool.submit(self._day, symbol, day) for day in days]
+            done, _ = wait(asked, return_when=FIRST_EXCEPTION)
+            for day in done:
+                day.result()  # the error of one need not wait for the others
+            return [day.result() for day in asked]
         except BaseException:  # an interrupt too must not wait for the pauses of the others
             self._line.stop()
             raise

@@ -204,10 +204,13 @@ class HttpLine:
         self._pace.take_turn()
         if self._stopped.is_set():
             raise DataError(f"{self.provider} is not asked any more, it was interrupted", provider=self.provider)
+        response, broken = None, ""
         try:
             response = self._client.get(f"{self.base_url}{path}", params=dict(parameters))
         except (httpx.RequestError, httpx.InvalidURL) as error:
-            raise Busy(self.tell(f"{type(error).__name__} {error}")) from None  # the error's request holds the key
+            broken = self.tell(f"{type(error).__name__} {error}")
+        if response is None:  # raised out here, for the error's request holds the key
+            raise Busy(broken)
         if response.status_code in AGAIN or response.status_code >= 500:
             pause_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
             raise Busy(f"HTTP {response.status_code}", pause_s)
@@ -257,11 +260,11 @@ class HttpLine:
         response = self.get(path, parameters)
         try:
             return response.json()
-        except ValueError:
+        except ValueError:  # it holds the answer, and an answer may hold the key
             said = self.tell(response.text)
-            raise DataError(
-                f"{self.provider} answered {path} with something else than JSON: {said!r}", provider=self.provider
-            ) from None
+        raise DataError(
+            f"{self.provider} answered {path} with something else than JSON: {said!r}", provider=self.provider
+        )
 
 # %% ../../nbs/14_market.remote.ipynb #fc984e73
 def to_rows(

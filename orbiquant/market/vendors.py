@@ -141,9 +141,7 @@ class VendorSource(RemoteSource):
             first = error.errors(include_url=False, include_context=False)[0]
             place = ".".join(map(str, first["loc"])) or "answer"
             said = self._line.tell(f"{place}: {first['msg']}, was {first['input']!r}")
-            raise DataError(
-                f"{self.provider} answered {path} in an unknown form ({said})", provider=self.provider
-            ) from None
+        raise DataError(f"{self.provider} answered {path} in an unknown form ({said})", provider=self.provider)
 
     def calendar(
         self,
