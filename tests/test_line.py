@@ -283,7 +283,12 @@ def place(tmp_path: Path) -> Workspace:
 def home_runtime(place: Workspace) -> Runtime:
     """Return the runtime that the program has in a workspace."""
     data = place.home / "data"
-    return Runtime(load_settings(workspace={"store_uri": str(data / "store"), "models_dir": str(data / "models")}))
+    places = {
+        "store_uri": data / "store",
+        "models_dir": data / "models",
+        "database_url": f"sqlite:///{data}/orbiquant.db",
+    }
+    return Runtime(load_settings(workspace={name: str(place) for name, place in places.items()}))
 
 
 def test_a_killed_import_leaves_a_store_that_reads(place: Workspace, tmp_path: Path):

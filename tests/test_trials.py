@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from purgedcv import deflated_sharpe_ratio_full, probability_of_backtest_overfitting
 from purgedcv import minimum_backtest_length as years_needed
+from test_cli import Ask, ask
+from test_line import prepared, runtime, spec, stored
 from test_persistence import at_once, postgres_url
 
 from orbiquant.backtest.overfitting import (
@@ -29,9 +31,13 @@ from orbiquant.backtest.overfitting import (
 )
 from orbiquant.backtest.trials import Trial, TrialsLedger
 from orbiquant.core import DataError, FixedClock
+from orbiquant.models.registry import StoredModel
 from orbiquant.persistence import engine, migrate
+from orbiquant.research import Prepared, ResearchSpec, Stopwatch, backtest, compare_policies, judge, trials_note
+from orbiquant.runtime import Runtime, current
+from orbiquant.signals import POLICIES
 
-__all__ = ["postgres_url"]
+__all__ = ["ask", "postgres_url", "prepared", "runtime", "spec", "stored"]
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 ABOUT = {
     "kind": "sweep", "symbol": "EURUSD", "timeframe": "15m", "data_version": "3", "policy": "base", "seed": 7,
@@ -207,3 +213,46 @@ def test_a_process_killed_while_recording_leaves_whole_sweeps(tmp_path: Path):
     assert subprocess.run([sys.executable, "-c", words, url], check=False).returncode == -9
     assert TrialsLedger(made, FixedClock(NOON)).count() == 40
     made.dispose()
+
+
+# --- who counts ---
+
+
+def test_training_backtests_and_comparisons_count_once_each(
+    runtime: Runtime, prepared: Prepared, spec: ResearchSpec, stored: StoredModel
+):
+    ledger = runtime.trials
+    assert {"trials", "deflated_sharpe"} <= set(stored.card.metrics)
+    compared = compare_policies(prepared, stored.predictions, spec, ledger)
+    assert ledger.count("EURUSD", "1h") == len(compared) == 1 + len(POLICIES)
+    for policy in ("primary", "base", "base"):
+        _, _, traded = backtest(runtime, "EURUSD", "1h", Stopwatch(), policy)
+        assert traded.summary["trials"] == len(compared) == ledger.count()
+        assert traded.summary["expectancy_r"] == compared[policy].summary["expectancy_r"]
+    kinds = ledger.table().set_index("policy")["kind"]
+    assert kinds["primary"] == "train" and kinds["base"] == "compare"
+    note = trials_note(traded.summary, selection_risk({name: each.result.trades for name, each in compared.items()}))
+    assert note.startswith("Trials: 5 on this series") and "Deflated Sharpe ratio:" in note
+
+
+def test_a_positive_result_is_believed_only_beyond_its_trials():
+    good = {"trades": 400.0, "expectancy_r": 0.2, "standard_error_r": 0.07, "total_r": 80.0, "trials": 50.0}
+    believed, lucky = (judge(good | {"deflated_sharpe": value}) for value in (0.97, 0.6))
+    assert believed.tone == "good" and "beyond its trials" in believed.headline
+    assert lucky.tone == "warn" and "best of 50 trials by luck" in lucky.headline and "0.60" in lucky.detail
+    assert judge(good | {"deflated_sharpe": float("nan")}).tone == "warn"
+
+
+def test_the_command_shows_the_ledger_and_fails_when_the_best_may_be_luck(ask: Ask):
+    assert ask("audit", "trials", "--json").json == {
+        "symbol": None, "timeframe": None, "trials": 0, "best": None, "verdict": "no verdict", "ledger": [],
+    }  # fmt: skip
+    rng = np.random.default_rng(3)
+    current().trials.record(*(trial({"stop": float(n)}, pd.Series(rng.normal(size=100))) for n in range(30)))
+    done = ask("audit", "trials", "--symbol", "eur/usd", "--timeframe", "15m", "--json")
+    assert done.code == 1 and done.json["verdict"] == "fail" and done.json["trials"] == len(done.json["ledger"]) == 30
+    assert done.json["best"]["trials"] == 30 and 0 < done.json["best"]["deflated_sharpe"] < 0.95
+    current().trials.record(trial({"stop": 0.0}, pd.Series(rng.normal(1, 1, size=200))))
+    done = ask("audit", "trials", "--symbol", "EURUSD", "--timeframe", "15m")
+    assert done.code == 0 and "best trial's deflated_sharpe" in done.out
+    assert ask("audit", "trials", "--timeframe", "7m").code == 1

@@ -130,7 +130,7 @@ def prefix_replay(
     symbol: SymbolName = None,
     timeframe: FrameName = None,
     cuts: Annotated[int, typer.Option(min=1, help="How often the history is cut short.")] = 5,
-    last: Last = 5000,
+    last: Last = 8000,
     rounds: Rounds = 20,
     warmup: Annotated[bool, typer.Option(help="Also ask whether values depend on bars before the warm-up.")] = True,
     as_json: AsJson = False,
