@@ -8,6 +8,7 @@ from shared_bars import shared_bars
 from orbiquant.core import ModelError
 from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.market.synthetic import synthetic_market
+from orbiquant.models import phase2_jobs
 from orbiquant.models.bundle import to_content
 from orbiquant.models.phase2 import OutOfFold, Phase2Pipeline, Training
 from orbiquant.models.phase2_jobs import BASELINES, MODELS, Phase2Config, scale_columns
@@ -15,8 +16,8 @@ from orbiquant.settings import load_settings
 
 CONFIG = Phase2Config(folds=3, rounds=25, threads=2)
 RANGES = [f"{side}_{q}" for side in ("up", "down") for q in (0.1, 0.5, 0.9)]
-COLUMNS = ["p_long", "p_short", *RANGES, "p_meta", "meta_low", "meta_high"]
-JOBS = 3 * (len(MODELS) + 1 + len(BASELINES)) + 3
+COLUMNS = ["p_long", "p_short", *RANGES, "p_meta", "meta_low", "meta_high", *RestPayoff().columns_]
+JOBS = 3 * (len(MODELS) + 2 + len(BASELINES)) + 4
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +182,86 @@ def test_kept_predictions_answer_like_a_bundle(features, training):
     assert predicted.iloc[:500].isna().all(axis=None)
     pd.testing.assert_frame_equal(predicted.dropna(subset=COLUMNS[:8]), training.predictions, check_freq=False)
     assert kept.explain(features.tail(1)) == []
+
+
+@pytest.mark.slow
+def test_a_cluster_of_processes_changes_nothing(bars, features, training):
+    same(Phase2Pipeline(CONFIG, "local").run(bars, features), training)
+
+
+@pytest.mark.slow
+def test_one_cannot_tell_the_sequence_model_was_there_when_it_proves_nothing(bars, features, training, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(phase2_jobs, "ATTENTION_ROWS", 100)
+    gated = Phase2Pipeline(CONFIG.model_copy(update={"attention": "gated"})).run(bars, features)
+    assert gated.gate["fold"].tolist() == [1, 2, 3, 0] and gated.gate["choice"].iloc[0] == "range"
+    assert set(gated.rivals) == {*BASELINES, "range", "attention"}
+    assert gated.bundle.models.keys() == {"range", "tpsl", "attention", "meta"}
+    sides = [name for name in COLUMNS if name not in RANGES]
+    pd.testing.assert_frame_equal(gated.predictions[sides], training.predictions[sides], check_exact=True)
+    kept = gated.gate.set_index("fold")["choice"] == "range"
+    for fold in (number for number, by_trees in kept.items() if number and by_trees):
+        test = gated.folds.set_index("fold").loc[fold]
+        span = slice(test["test_start"], test["test_end"])
+        pd.testing.assert_frame_equal(gated.predictions.loc[span], training.predictions.loc[span], check_exact=True)
+
+
+def test_a_sequence_model_is_left_out_of_small_data_and_said_so(bars, features):
+    short = Phase2Pipeline(CONFIG.model_copy(update={"attention": "gated", "folds": 1})).run(bars, features)
+    assert short.gate.empty and short.bundle.attention is None
+    assert any(note.startswith("attention: needs 50,000 labelled rows") for note in short.notes)
+
+
+def test_a_failed_optional_model_leaves_the_fold_alive_with_a_note(training):
+    first = training.folds.iloc[0]
+    assert first["error"] == "" and "meta: ModelError: `n_rows` must be at least" in first["note"]
+    assert any(note.startswith("fold 1: meta: ModelError") for note in training.notes)
+    assert training.predictions.loc[: first["test_end"], "p_meta"].isna().all()
+    assert training.bundle.meta is not None
+
+
+def test_folds_can_begin_at_a_given_moment(bars, features):
+    moment = bars.index[3_000]
+    config = CONFIG.model_copy(update={"test_from": moment, "folds": 2, "meta": "off"})
+    tested = Phase2Pipeline(config).run(bars, features)
+    assert tested.predictions.index[0] >= moment and len(tested.folds) == 2
+    assert (tested.folds["labels_end"] < tested.folds["test_start"]).all()
+    with pytest.raises(ModelError, match="`test_from` must leave 200 labelled rows before it"):
+        Phase2Pipeline(config.model_copy(update={"test_from": bars.index[20]})).run(bars, features)
+
+
+def test_tuning_inside_folds_is_counted_and_causal(bars, features):
+    config = CONFIG.model_copy(update={"tune_trials": 2, "folds": 1, "rounds": 5, "meta": "off"})
+    note = Phase2Pipeline(config).run(bars, features).folds["note"].iloc[0]
+    assert "range tuned in 2 trials" in note and "tpsl tuned in 2 trials" in note
+
+
+def test_a_constant_series_is_refused_in_words():
+    flat = synthetic_market(3_000, timeframe="15m", seed=7).bars
+    flat[["open", "high", "low", "close"]] = 100.0
+    with pytest.raises(ModelError, match=r"must have a labelled row with complete inputs|returns that vary"):
+        Phase2Pipeline(CONFIG).run(flat, build_features(flat, FeatureSpec(timeframe="15m")))
+
+
+def test_labels_all_alike_fall_back_to_the_base_rate_and_say_so(bars, features):
+    far = Phase2Pipeline(CONFIG.model_copy(update={"risk_reward": 500.0, "meta": "off"})).run(bars, features)
+    assert far.folds["note"].str.contains("long: labels all alike").all() and (far.folds["error"] == "").all()
+    assert (far.predictions[["p_long", "p_short"]] < 0.01).all(axis=None)
+
+
+def test_columns_of_nan_are_missing_values(bars, features):
+    holes = features.assign(rsi=np.nan)
+    trained = Phase2Pipeline(CONFIG.model_copy(update={"folds": 1, "meta": "off"})).run(bars, holes)
+    assert (trained.folds["error"] == "").all() and trained.predictions.notna().all(axis=None)
+    assert trained.sketch.features["rsi"].shares == (1.0,)
+
+
+def test_an_array_of_one_row_is_answered_like_a_table(features, training):
+    bundle = training.bundle
+    many = bundle.predict(features.tail(300))
+    values = bundle.values_of(features.tail(1))
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(bundle.predict_values(values, features.index[-1:])[0], many.to_numpy()[-1])
 
 
 def test_the_settings_are_the_defaults():

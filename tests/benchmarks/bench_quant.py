@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from orbiquant.core import atomic_write
-from tests.benchmarks import quant_features, quant_ict, quant_sweep
+from tests.benchmarks import quant_features, quant_ict, quant_sweep, quant_walkforward
 from tests.benchmarks.bench_line import machine_facts
 from tests.benchmarks.quant_row import Row, RowSource, shared_rows
 
@@ -28,6 +28,7 @@ SOURCES: dict[str, RowSource] = {
     "ict": quant_ict.rows,
     "features": quant_features.rows,
     "sweep": quant_sweep.rows,
+    "walkforward": quant_walkforward.rows,
 }
 
 
