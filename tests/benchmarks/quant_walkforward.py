@@ -18,7 +18,7 @@ GOAL = 0.10
 
 
 class Meter:
-    """CPU seconds of every `xgboost.train` of a pipeline, and of the same bare: on a plain matrix that nobody binned."""
+    """CPU seconds of each `xgboost.train` of a pipeline, and of the same bare: on a plain matrix that nobody binned."""
 
     def __init__(self) -> None:
         self.inside = self.bare = self.extra = 0.0
