@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numba import njit
 
-from .indicators import PATTERNS, Running
+from .indicators import PATTERNS, Running, hold_rsi
 from .sessions import Ints, wall_minutes
 from .spec import FeatureSpec
 from orbiquant.features.windows import (
@@ -170,15 +170,6 @@ class Motion:
 
 # %% ../../nbs/24_features.groups_price.ipynb #1f6100e1
 @njit(cache=True)
-def _held_rsi(rsi: Floats, close: Floats, first: int, memory: Floats, out: Floats) -> None:
-    for t in range(len(out)):
-        i = first + t
-        if not (rsi[t] == 0.0 and i > 0 and close[i] == close[i - 1]):
-            memory[0] = rsi[t] if rsi[t] == rsi[t] else memory[0]
-        out[t] = memory[0] / 100 - 0.5 if rsi[t] == rsi[t] else np.nan
-
-
-@njit(cache=True)
 def _places(close: Floats, low: Floats, high: Floats, out: Floats) -> None:
     for t in range(len(out)):
         out[t] = quotient(close[t] - low[t], high[t] - low[t], 0.5) - 0.5
@@ -224,7 +215,8 @@ class Indicators:
             distances(close, average(close, more=more), unit, row)
         for row, line in zip(out[3:6], self.macd(close, more=more), strict=True):
             quotients(line, unit, 0.0, row)
-        _held_rsi(self.rsi(close, more=more), view.close, view.first, self.last_rsi, out[6])
+        hold_rsi(self.rsi(close, more=more), view.close, self.last_rsi, out[6])
+        out[6] = out[6] / 100 - 0.5
         upper, _, lower = self.bands(close, more=more)
         _places(close, lower, upper, out[7])
         distances(upper, lower, unit, out[8])
