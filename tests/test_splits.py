@@ -1,13 +1,15 @@
 """Walk-forward windows: no training label reaches a test, tests are disjoint, ordered and reach the end."""
 
+from math import comb
+
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from orbiquant.core import ModelError
-from orbiquant.models.splits import WalkForward, purged_tail
+from orbiquant.models.splits import WalkForward, backtest_paths, combinatorial_folds, purged_folds, purged_tail
 
 sizes = st.integers(1, 60)
 
@@ -89,3 +91,53 @@ def test_a_tail_is_the_newest_rows_and_a_purge_away(rows, share, purge):
 def test_a_share_must_leave_both_sides_something(share):
     with pytest.raises(ModelError, match="`share` must be between 0 and 1"):
         purged_tail(100, share, 0)
+
+
+# --- purged and combinatorial ---
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(200, 600), groups=st.integers(3, 6), horizon=st.integers(1, 12), embargo=st.integers(0, 8),
+    tested=st.integers(1, 2),
+)  # fmt: skip
+def test_no_training_label_reaches_a_test_row_nor_a_test_label_a_training_row(rows, groups, horizon, embargo, tested):
+    folds = combinatorial_folds(rows, groups, tested, horizon, embargo)
+    assert len(folds) == comb(groups, tested)
+    for train, test in folds:
+        inside = np.zeros(rows + horizon + 1, dtype=bool)
+        inside[test] = True
+        assert not any(inside[row : row + horizon + 1].any() for row in train)
+        ends = test[np.append(np.diff(test) > 1, True)]
+        assert not any(((train > end) & (train <= end + horizon + embargo)).any() for end in ends)
+    tests = np.concatenate([test for _, test in folds])
+    assert (np.bincount(tests, minlength=rows) == comb(groups - 1, tested - 1)).all()
+
+
+def test_purged_folds_test_every_row_once():
+    folds = purged_folds(500, 5, horizon=10)
+    assert np.concatenate([test for _, test in folds]).tolist() == list(range(500))
+    train, test = folds[2]
+    assert train[train < test[0]].max() == test[0] - 11 and train[train > test[-1]].min() == test[-1] + 11
+
+
+def test_paths_are_whole_histories_of_test_predictions():
+    folds = combinatorial_folds(300, 5, 2, horizon=3)
+    paths = backtest_paths([np.full(len(test), float(i)) for i, (_, test) in enumerate(folds)], folds, 5, 2, 300)
+    assert paths.shape == (4, 300)
+    for path in paths:
+        assert all(row in folds[int(fold)][1] for row, fold in enumerate(path))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: purged_folds(100, 1, 5), "`folds` must be at least 2, was 1"),
+        (lambda: combinatorial_folds(100, 4, 0, 5), "`tested` must be at least 1, was 0"),
+        (lambda: combinatorial_folds(100, 2, 2, 5), "`groups` must be at least 3, was 2"),
+        (lambda: purged_folds(60, 3, 200), "`n_rows` must leave rows on both sides of a purge of 200, was 60"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(call, message):
+    with pytest.raises(ModelError, match=message):
+        call()
