@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orbiquant.backtest import sweep_job
+from orbiquant.backtest import simulate as simulate_module
+from orbiquant.backtest import sweep_job, sweep_kernel
 from orbiquant.backtest.metrics import r_figures, r_moments
 from orbiquant.backtest.simulate import simulate
 from orbiquant.backtest.sweep import Grid, SweepResult, filter_mask, parse_steps, sweep
@@ -410,6 +411,32 @@ def test_more_than_memory_is_refused_beforehand():
     many = tuple(np.linspace(0.1, 5, 9000))
     with pytest.raises(DataError, match="a longer `period` than 'day'"):
         sweep(bars, guesses(2, bars), Grid(stop_atr=many, risk_reward=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)), FREE)
+
+
+# --- the kernel's guess in `simulate` ---
+
+
+@pytest.mark.parametrize("target", ["take_profit", "none"])
+def test_showing_vectorbt_only_the_likely_orders_changes_nothing(monkeypatch, target):
+    bars = market(9, 500)
+    levels = sweep(bars, guesses(9, bars, 0.9), Grid(stop_atr=(2.0,), risk_reward=(2.0,)), COSTS).signals_of(0)
+    levels = levels.assign(take_profit=np.nan) if target == "none" else levels
+    want = simulate(bars, levels, COSTS, max_holding_bars=20)
+    assert len(want.trades) < len(levels) / 3
+    monkeypatch.setattr(simulate_module, "CELLS", 400)
+    shown, play = [], simulate_module.play_all
+    monkeypatch.setattr(simulate_module, "play_all", lambda *given: (shown.append(len(given[1])), play(*given))[1])
+    every = len(want.trades) + want.skipped["in position"]
+    rounds = [None, lambda *_: np.arange(every), lambda *_: np.array([0]), lambda *_: np.array([1, every - 1])]
+    for wrong in rounds:
+        shown.clear()
+        if wrong:
+            monkeypatch.setattr(sweep_kernel, "guess_taken", wrong)
+        found = simulate(bars, levels, COSTS, max_holding_bars=20)
+        pd.testing.assert_frame_equal(found.trades, want.trades)
+        pd.testing.assert_series_equal(found.equity, want.equity)
+        assert found.skipped == want.skipped
+        assert shown[0] == len(want.trades) if wrong is None else shown[-1] == every
 
 
 def test_real_bars_make_the_trades_of_vectorbt_and_of_a_plain_loop():
