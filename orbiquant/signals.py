@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TRADED_PHASES', 'LONDON_AND_NEW_YORK', 'POLICIES', 'REASONS', 'WAY', 'confidence', 'Policy', 'PrimaryPolicy',
-           'primary_policy', 'find_policy', 'Predictor', 'killzone_of', 'primary_signals', 'check_columns',
-           'predicted_reach', 'hold_reasons', 'generate_signals', 'historical_accuracy', 'horizon_text', 'explain_row',
-           'to_signal']
+           'primary_policy', 'find_policy', 'Predictor', 'killzone_of', 'chosen_rest', 'primary_signals',
+           'check_columns', 'predicted_reach', 'hold_reasons', 'generate_signals', 'historical_accuracy',
+           'horizon_text', 'explain_row', 'to_signal']
 
 # %% ../nbs/40_signals.ipynb #cc8dd20a
 from collections.abc import Sequence
@@ -36,14 +36,16 @@ from .models.labels import barrier_distance
 def confidence(
     probability: pd.Series,  # that the target is hit before the stop, 0 to 1
     risk_reward: float,  # target distance over stop distance
+    rest_gain: pd.Series | float = 0.0,  # mean gain, in R, of trades that miss the target
+    rest_loss: pd.Series | float = 1.0,  # their mean loss, in R, as a positive number
 ) -> pd.Series:
     "Return the expected share of gains in everything won and lost; raise `DataError` for a probability that is none."
     if not probability.dropna().between(0, 1).all():
         raise DataError(f"`probability` must lie in 0 to 1, was {probability.min()} to {probability.max()}")
     if not 0 < risk_reward < np.inf:
         raise DataError(f"`risk_reward` must be above 0, was {risk_reward}")
-    gain = probability * risk_reward
-    return gain / (gain + 1 - probability)
+    gain = probability * risk_reward + (1 - probability) * rest_gain
+    return gain / (gain + (1 - probability) * rest_loss)
 
 # %% ../nbs/40_signals.ipynb #d3ee7102
 TRADED_PHASES = tuple(phase for phase in Phase if phase is not Phase.MANIPULATION)
@@ -141,7 +143,7 @@ class Predictor(Protocol):
         self,
         features: pd.DataFrame,  # one row a bar
     ) -> pd.DataFrame:
-        "Return `p_long`, `p_short` and, where trained, `up_<q>`, `down_<q>`; rows may be absent."
+        "Return `p_long`, `p_short` and, where trained, `up_<q>`, `down_<q>`, `rest_…`; rows may be absent."
         ...
 
 
@@ -154,6 +156,18 @@ def killzone_of(
     number = np.column_stack([~inside.any(axis=1), inside]).argmax(axis=1)
     names = pd.array([NO_SESSION, *(column.removeprefix("killzone_") for column in columns)], dtype="str")
     return pd.Series(names.take(number), index=features.index, name="killzone")
+
+
+def chosen_rest(
+    predicted: pd.DataFrame,  # with `rest_<gain|loss>_<long|short>`, or without
+    side: np.ndarray,  # +1 or −1 a row
+) -> dict[str, pd.Series]:
+    "Return what trades of the chosen side are worth that miss their target; full losses where nothing is predicted."
+    rest = {}
+    for name, full in (("rest_gain", 0.0), ("rest_loss", 1.0)):
+        both = predicted.reindex(columns=[f"{name}_long", f"{name}_short"]).fillna(full).to_numpy(float)
+        rest[name] = pd.Series(np.where(side < 0, both[:, 1], both[:, 0]), predicted.index)
+    return rest
 
 
 def primary_signals(
@@ -174,7 +188,7 @@ def primary_signals(
         {
             "side": side,
             "probability": probability,
-            "confidence": confidence(probability, risk_reward),
+            "confidence": confidence(probability, risk_reward, **chosen_rest(predicted, side)),
             "entry_price": close,
             "stop_loss": close - side * distance,
             "take_profit": close + side * risk_reward * distance,

@@ -10,6 +10,7 @@ from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models import phase2_jobs
 from orbiquant.models.bundle import to_content
+from orbiquant.models.payoff import RestPayoff
 from orbiquant.models.phase2 import OutOfFold, Phase2Pipeline, Training
 from orbiquant.models.phase2_jobs import BASELINES, MODELS, Phase2Config, scale_columns
 from orbiquant.settings import load_settings

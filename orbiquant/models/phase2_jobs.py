@@ -27,6 +27,7 @@ from .bundle import to_content
 from .garch import GarchRange
 from .labels import average_uniqueness, barrier_distance, range_targets, triple_barrier
 from .meta import MetaModel, fit_meta
+from .payoff import RestPayoff
 from .range_predictor import RangePredictor
 from .splits import WalkForward
 from .tpsl import TPSLClassifier
@@ -117,7 +118,9 @@ class Labelled:
             raise ModelError(f"`features` must have the bars' index, had {len(features)} rows for {len(bars)} bars")
         stop = barrier_distance(bars, config.stop_atr)
         barriers = triple_barrier(bars, config.horizon_bars, config.risk_reward * stop, stop)
-        targets = pd.concat([range_targets(bars, config.horizon_bars), barriers[["long", "short"]]], axis=1)
+        targets = pd.concat(
+            [range_targets(bars, config.horizon_bars), barriers[["long", "short", "long_r", "short_r"]]], axis=1
+        )
         inputs = volatility_inputs(bars, config.horizon_bars)
         scale = config.scale or scale_columns(features)
         known = complete_rows(targets.to_numpy(), inputs.to_numpy(), read_columns(features, scale))
@@ -236,6 +239,7 @@ def make_har(rows: Labelled, config: Phase2Config, boosting: Boosting) -> HarRan
 ESTIMATORS: Mapping[str, Kind] = {
     "attention": Kind(make_attention, "optional"),
     "meta": Kind(make_meta, "optional"),
+    "payoff": Kind(lambda rows, config, _: RestPayoff(), "optional"),
     "range": Kind(make_range, "model"),
     "tpsl": Kind(make_tpsl, "model"),
     "garch": Kind(lambda rows, config, _: GarchRange(config.quantiles, config.horizon_bars), "baseline"),
@@ -259,7 +263,7 @@ def optional_models(
         notes.append(f"attention: needs {ATTENTION_ROWS:,} labelled rows, there are {len(rows.complete):,}")
     elif config.attention != "off" and find_spec("torch") is None:
         notes.append("attention: torch is not installed")
-    trained = {"attention": config.attention != "off" and not notes, "meta": config.meta != "off"}
+    trained = {"attention": config.attention != "off" and not notes, "meta": config.meta != "off", "payoff": True}
     return tuple(name for name, wanted in trained.items() if wanted), notes
 
 # %% ../../nbs/39_models.phase2_jobs.ipynb #6d8b081a
