@@ -51,16 +51,15 @@ def best_ms(work: Callable[[], Any], repeats: int) -> float:
 
 def gaps_of(bars: Bars) -> pd.DataFrame:
     """Return gaps with their mitigation as the peer defines them: a body in the middle, watched without end."""
-    sides, rows = both_sides(bars), len(bars)
-    found = pd.DataFrame(np.nan, range(rows), ["FVG", "Top", "Bottom", "MitigatedIndex"])
-    for side in sides:
+    rows = len(bars)
+    found = np.full((4, rows), np.nan)
+    for side in both_sides(bars):
         gaps = find_gaps(side, needs_body=True)
         touched = first_touches(side, gaps, rows)
-        edges = np.sort([side.sign * gaps.near, side.sign * gaps.far], axis=0)
-        found.iloc[gaps.event] = np.column_stack(
-            [np.full(len(touched), side.sign), edges[1], edges[0], np.where(touched < rows, touched, 0)]
-        )
-    return found
+        edges = (gaps.near, gaps.far) if side.sign > 0 else (-gaps.far, -gaps.near)
+        for row, values in zip(found, (side.sign, *edges, np.where(touched < rows, touched, 0)), strict=True):
+            row[gaps.event] = values
+    return pd.DataFrame(found.T, range(rows), ["FVG", "Top", "Bottom", "MitigatedIndex"])
 
 
 def own_figures(bars: Bars) -> dict[str, float]:
