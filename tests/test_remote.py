@@ -1,6 +1,9 @@
 """Remote sources: one contract over every provider, each against a server or database that speaks its format."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -44,13 +47,16 @@ from orbiquant.market.dukascopy import DukascopySource  # noqa: E402
 from orbiquant.market.exchanges import ExchangeSource  # noqa: E402
 from orbiquant.market.remote import HttpLine, RemoteSource, need  # noqa: E402
 from orbiquant.market.sql import SqlSource  # noqa: E402
+from orbiquant.market.store import DeltaBarStore  # noqa: E402
 from orbiquant.market.vendors import AlpacaSource, PolygonSource  # noqa: E402
 
 BARS = random_bars("2024-02-26", 160)
-CLOCK_LINE = (
-    f"from datetime import datetime\nfrom orbiquant.core import FixedClock\n"
-    f"CLOCK = FixedClock(datetime.fromisoformat('{LATER.isoformat()}'))\n"
-)
+ELSEWHERE = f"""from datetime import datetime
+from pydantic import SecretStr
+from orbiquant.core import FixedClock
+from orbiquant.market.remote import HttpLine
+CLOCK = FixedClock(datetime.fromisoformat('{LATER.isoformat()}'))
+"""  # begins the script of another process
 
 
 def options(settings: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +105,7 @@ class Binance:
     @pytest.fixture
     def recipe(self, provider: FakeProvider) -> tuple[str, str]:
         """Return how another process makes the source."""
-        imports = f"{CLOCK_LINE}from orbiquant.market.exchanges import ExchangeSource"
+        imports = f"{ELSEWHERE}from orbiquant.market.exchanges import ExchangeSource"
         return imports, f"ExchangeSource('binance', {provider.url!r}, clock=CLOCK)"
 
 
@@ -167,7 +173,7 @@ def quoted_minutes(start: str, days: int) -> Bars:
     return pd.DataFrame({name: points / 100_000 for name, points in columns.items()} | {"volume": 1.5}, index=index)
 
 
-MINUTES = quoted_minutes("2024-02-26", 9)
+MINUTES = quoted_minutes("2024-02-26", 7)
 
 
 class Dukascopy:
@@ -205,7 +211,7 @@ class Dukascopy:
     @pytest.fixture
     def recipe(self, provider: FakeProvider) -> tuple[str, str]:
         """Return how another process makes the source."""
-        imports = f"{CLOCK_LINE}from orbiquant.market.dukascopy import *\nfrom orbiquant.market.remote import HttpLine"
+        imports = f"{ELSEWHERE}from orbiquant.market.dukascopy import DukascopySource"
         line = f"HttpLine('dukascopy', {provider.url!r}, per_minute=1e9)"
         return (
             imports,
@@ -217,6 +223,7 @@ class TestDukascopy(Dukascopy, HttpSourceContract):
     """The contract, over minute candles of the bid."""
 
 
+@pytest.mark.slow
 class TestDukascopyKilled(Dukascopy, KillContract):
     """Killed with -9."""
 
@@ -302,6 +309,32 @@ def test_an_interrupt_does_not_wait_for_the_pauses_of_other_threads():
     assert time.monotonic() - begin < 10
 
 
+@pytest.mark.slow
+def test_ctrl_c_in_a_pause_ends_a_pull_at_once_and_leaves_the_store_whole(tmp_path: Path):
+    with FakeDukascopy("EURUSD", MINUTES).running() as server:
+        serve = server.answer
+
+        def answer(path: str, query: dict[str, str], headers: dict[str, str]) -> tuple[int, Any]:
+            if "/2024/02/" in path:  # March, in the second week that is pulled
+                server.faults.append(reply(503, Retry_After="50"))
+            return serve(path, query, headers)
+
+        server.answer = answer
+        places = {"ORBIQUANT_HOME": str(tmp_path), "ORBIQUANT_PROVIDERS_DUKASCOPY_URL": server.url}
+        words = ["data", "pull", "dukascopy", "EURUSD", "1h", "--since", "2024-02-21", "--until", "2024-03-10"]
+        command = [str(Path(sys.executable).parent / "orbiquant"), *words]
+        with subprocess.Popen(command, env=os.environ | places, stderr=subprocess.PIPE, text=True) as child:
+            while not any("/2024/02/" in asked.path for asked in server.requests):
+                assert child.poll() is None
+                time.sleep(0.05)
+            time.sleep(0.3)
+            child.send_signal(signal.SIGINT)
+            _, said = child.communicate(timeout=20)
+    assert child.returncode == 130 and said.endswith("Interrupted.\n")
+    held = DeltaBarStore(tmp_path / "data" / "store").read("EURUSD", "1h")
+    assert held.equals(resample(MINUTES, "1m", "1h", "forex", partial=True)[: len(held)]) and len(held) == 48
+
+
 # --- vendors ---
 
 
@@ -335,7 +368,7 @@ class Polygon:
     @pytest.fixture
     def recipe(self, provider: FakeProvider) -> tuple[str, str]:
         """Return how another process makes the source."""
-        imports = f"{CLOCK_LINE}from orbiquant.market.vendors import *\nfrom pydantic import SecretStr"
+        imports = f"{ELSEWHERE}from orbiquant.market.vendors import PolygonSource"
         key = f"{{'Authorization': SecretStr('Bearer {FakePolygon.key}')}}"
         return imports, f"PolygonSource(HttpLine('polygon', {provider.url!r}, {key}, per_minute=1e9), clock=CLOCK)"
 
@@ -382,7 +415,7 @@ class Alpaca:
     @pytest.fixture
     def recipe(self, provider: FakeProvider) -> tuple[str, str]:
         """Return how another process makes the source."""
-        imports = f"{CLOCK_LINE}from orbiquant.market.vendors import *\nfrom pydantic import SecretStr"
+        imports = f"{ELSEWHERE}from orbiquant.market.vendors import AlpacaSource"
         keys = f"{{name: SecretStr(key) for name, key in {self.keys!r}.items()}}"
         return imports, f"AlpacaSource(HttpLine('alpaca', {provider.url!r}, {keys}, per_minute=1e9), clock=CLOCK)"
 
@@ -565,7 +598,7 @@ class Sql:
     @pytest.fixture
     def recipe(self, url: str, serve: Callable[..., None]) -> tuple[str, str]:
         """Return how another process makes the source."""
-        imports = f"{CLOCK_LINE}from orbiquant.market.sql import SqlSource\nfrom pydantic import SecretStr"
+        imports = f"{ELSEWHERE}from orbiquant.market.sql import SqlSource"
         return imports, f"SqlSource(SecretStr({url!r}), **{self.keywords()!r}, clock=CLOCK)"
 
 
@@ -574,6 +607,7 @@ def driven(url: str) -> str:
     return url.replace("postgresql:", "postgresql+psycopg:").replace("mysql:", "mysql+pymysql:")
 
 
+@pytest.mark.slow
 class TestSqliteText(Sql, RemoteSourceContract):
     """SQLite, times as text in UTC."""
 
@@ -638,7 +672,7 @@ class TestSqliteKilled(Sql, KillContract):
     timeframe = "1h"
 
 
-TICKS = MINUTES[: 2 * 1440]
+TICKS = MINUTES[:1440]
 
 
 def as_ticks(minutes: Bars) -> pd.DataFrame:
@@ -650,11 +684,11 @@ def as_ticks(minutes: Bars) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("place", ["sqlite", "postgres"])
-@pytest.mark.parametrize("page_rows", [7, 1000, 1_000_000])
+@pytest.mark.parametrize("page_rows", [50, 1_000_000])
 def test_ticks_of_a_table_make_bars_whatever_the_page(
     place: str, page_rows: int, tmp_path: Path, request: pytest.FixtureRequest
 ):
-    minutes = TICKS if page_rows > 7 else TICKS[:120]
+    minutes = TICKS if page_rows > 50 else TICKS[:120]
     url = f"sqlite:///{tmp_path}/t.db" if place == "sqlite" else request.getfixturevalue("postgres")
     ticks = as_ticks(minutes)
     frame = ticks.assign(time=ticks.index.as_unit("ms").asi8).reset_index(drop=True)
