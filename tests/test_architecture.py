@@ -164,6 +164,12 @@ def test_heavy_libraries_load_only_when_used(module: str):
     assert loaded & HEAVY == set()
 
 
+def test_the_command_line_starts_without_pandas():
+    """Help, completion and Ctrl-C answer at once; every command imports what it needs itself."""
+    loaded = set(python("import sys, orbiquant.cli; print(*sys.modules)").split())
+    assert loaded & (HEAVY | {"numpy", "pandas"}) == set()
+
+
 @pytest.mark.parametrize(("module", "budget_s"), [("orbiquant", 0.15), ("orbiquant.app", 1.5)])
 def test_import_budget(module: str, budget_s: float):
     timed = f"from time import process_time as t; a = t(); import {module}; print(t() - a)"

@@ -9,10 +9,12 @@ __all__ = ['ROWS', 'SPEC', 'Made', 'STAGES', 'make_market', 'make_features', 'fo
 # %% ../../nbs/87_cli.warmup.ipynb #3c6ad7eb
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .console import AsJson, progress_bar, show, table
-from ..ports import Progress
+
+if TYPE_CHECKING:
+    from orbiquant.ports import Progress
 
 # %% ../../nbs/87_cli.warmup.ipynb #1698061f
 ROWS, SPEC = 6000, {"timeframe": "15m", "calendar": "forex"}
@@ -103,7 +105,7 @@ class Warmed(NamedTuple):
 
 
 def warm_up(
-    progress: Progress | None = None,  # called as (stages done, in all, what comes)
+    progress: "Progress | None" = None,  # called as (stages done, in all, what comes)
 ) -> list[Warmed]:
     "Run each stage once and return what it took."
     from numba.core.event import install_recorder
