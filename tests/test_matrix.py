@@ -12,12 +12,14 @@ from pydantic import ValidationError
 from shared_bars import SHARED, shared_bars
 
 from orbiquant.core import DataError
-from orbiquant.domain import Bars
+from orbiquant.domain import Bars, CalendarName, Timeframe
 from orbiquant.features import groups_context, matrix
 from orbiquant.features.groups_price import View
+from orbiquant.features.ict import context_score, ict_features
 from orbiquant.features.ict_rules import IctConfig
 from orbiquant.features.matrix import build_features, causality_violations
 from orbiquant.features.phases import PhaseConfig
+from orbiquant.features.sessions import asian_range, killzones
 from orbiquant.features.spec import HIGHER, FeatureSpec, warmup_bars
 from orbiquant.features.windows import LIMIT, Floats
 from orbiquant.market.bars import empty_bars, resample
@@ -198,6 +200,44 @@ def test_a_feed_without_volume_has_nothing_to_report(bars):
     assert np.isfinite(features).all(axis=None)
     steady = build_features(bars.assign(volume=7.0), SPEC).iloc[warmup_bars(SPEC) :]
     np.testing.assert_allclose(steady[["volume_zscore", "volume_ratio", "volume_trend"]], 0, atol=1e-6)
+
+
+def test_a_hole_over_a_session_leaves_the_last_range_standing(bars):
+    local = bars.index.tz_convert("America/New_York")
+    evening = (local.hour >= 20) & (local.date == local[-400].date())
+    features = build_features(bars[~evening], SPEC)
+    whole = build_features(bars, SPEC)
+    assert evening.sum() == 16 and np.isfinite(features.iloc[warmup_bars(SPEC) :]).all(axis=None)
+    before = whole.index < bars.index[evening][0]
+    pd.testing.assert_frame_equal(features[: before.sum()], whole[before], check_exact=True)
+    night = (features.index > bars.index[evening][-1]) & (features.index < bars.index[evening][-1] + pd.Timedelta("9h"))
+    ranges = asian_range(bars[~evening])
+    last = ranges[: before.sum()].dropna().iloc[-1]
+    assert (ranges[night] == last).all(axis=None) and (features.loc[night, "asia_height"] > 0).all()
+
+
+def test_bars_on_the_wrong_calendar_are_refused_where_their_higher_bars_would_be_wrong():
+    bars, spec = market("1h equity")
+    wrong = spec.model_copy(update={"calendar": CalendarName.CRYPTO, "higher": (Timeframe.H4,)})
+    with pytest.raises(DataError, match="`bars` must not cross the bounds of 4h bars"):
+        build_features(bars, wrong)
+    with pytest.raises(ValidationError, match="calendar"):
+        FeatureSpec(timeframe="1h", calendar=None)
+
+
+def test_the_warmup_covers_the_ict_rules_memory():
+    spec = FeatureSpec(timeframe="5m", ict=IctConfig(max_age_bars=2000))
+    assert warmup_bars(spec) == spec.ict.warmup_bars > warmup_bars(FeatureSpec(timeframe="5m"))
+
+
+def test_ict_columns_are_bounded_and_say_what_the_rules_say(bars):
+    features, ict = build_features(bars, SPEC), ict_features(bars, SPEC.ict)
+    columns = features.filter(like="ict_").drop(columns="ict_range_height").iloc[14:]
+    assert columns.shape[1] == 23 and columns.abs().max(axis=None) <= 1
+    assert (np.sign(features["ict_structure"]) == ict["trend"]).all()
+    assert (features["ict_break_age"].eq(0) == ict["break_age"].eq(0)).all()
+    zones = killzones(bars.index, SPEC.sessions)
+    pd.testing.assert_series_equal(features["ict_context"], context_score(ict, zones, SPEC.ict), check_names=False)
 
 
 def test_a_halted_market_stays_finite_and_small():
