@@ -267,7 +267,10 @@ def test_the_doctor_says_whose_key_is_set_and_never_which(ask: Ask, monkeypatch:
 def test_models_of_an_empty_workspace(ask: Ask):
     assert ask("models", "list", "--json").json == []
     assert "No models yet" in ask("models", "list").out
-    assert "no model of EURUSD_1h is saved" in ask("models", "show", "EURUSD", "1h").err
+    for words in (("show", "EURUSD", "1h"), ("drift", "EURUSD", "1h"), ("promote", "EURUSD", "1h", "newest")):
+        assert "no model of EURUSD_1h is saved" in ask("models", *words).err
+    unknown = ask("train", "--symbol", "EURUSD", "--timeframe", "1h", "--attention", "on")
+    assert "`attention` must be one of off, gated, was 'on'" in unknown.err
 
 
 def test_keys_are_made_listed_and_ended(ask: Ask):

@@ -20,6 +20,7 @@ from orbiquant.features.matrix import build_features, warmup_bars
 from orbiquant.features.phases import detect_phases
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.registry import StoredModel
+from orbiquant.monitoring import model_drift
 from orbiquant.research import (
     LIVE_MARGIN,
     Prepared,
@@ -151,6 +152,16 @@ def test_more_rows_than_there_are_is_all_of_them(prepared: Prepared, spec: Resea
     long = spec.model_copy(update={"train_rows": 10**6, "folds": 1, "rounds": 2})
     card = train(make_runtime(tmp_path), prepared, long, Stopwatch()).card
     assert (card.rows, card.start) == (len(prepared.bars), prepared.bars.index[0])
+
+
+def test_the_promoted_model_serves_and_is_watched(runtime: Runtime, stored: StoredModel, spec: ResearchSpec):
+    newer = stored.card.model_copy(update={"created": stored.card.created + pd.Timedelta("1h"), "version": ""})
+    later = runtime.registry.save(stored, newer, stored.trades)
+    assert live_signal(runtime, "EURUSD", "1h").model_version == later
+    runtime.registry.promote("EURUSD", "1h", stored.card.version, runtime.clock.now(), force=True)
+    assert live_signal(runtime, "EURUSD", "1h").model_version == stored.card.version
+    assert model_drift(runtime, "EURUSD", "1h").verdict == "no verdict: 0 newer bars, 100 are needed"
+    assert not list(runtime.registry.runs.glob("*")), "the jobs of a saved training are kept no longer"
 
 
 def test_a_kept_model_trades_on_the_bars_it_was_trained_on(runtime: Runtime, stored: StoredModel, spec: ResearchSpec):

@@ -100,13 +100,14 @@ def sketch_of(
     predictions: pd.DataFrame,  # out of fold
     targets: pd.DataFrame,  # `long`, `short`, NaN where unknown
     horizon: int,  # bars a label looks ahead
+    answers: pd.DataFrame | None = None,  # of the very model that will answer, on training rows; None: out of fold
 ) -> Sketch:
     "Return the sketch of a training."
-    judged = targets.reindex(predictions.index)
+    judged, said = targets.reindex(predictions.index), predictions if answers is None else answers
     return Sketch(
         horizon=horizon,
         features={str(name): shape_of(column_of(features, name)) for name in features},
-        predictions={str(name): shape_of(column_of(predictions, name)) for name in predictions},
+        predictions={str(name): shape_of(column_of(said, name)) for name in said},
         won={side: float(targets[side].mean()) for side in SIDES},
         gap={side: float((judged[side] - predictions[f"p_{side}"]).mean()) for side in SIDES},
     )
