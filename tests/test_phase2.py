@@ -197,7 +197,7 @@ def test_one_cannot_tell_the_sequence_model_was_there_when_it_proves_nothing(bar
     gated = Phase2Pipeline(CONFIG.model_copy(update={"attention": "gated"})).run(bars, features)
     assert gated.gate["fold"].tolist() == [1, 2, 3, 0] and gated.gate["choice"].iloc[0] == "range"
     assert set(gated.rivals) == {*BASELINES, "range", "attention"}
-    assert gated.bundle.models.keys() == {"range", "tpsl", "attention", "meta"}
+    assert gated.bundle.models.keys() == training.bundle.models.keys() | {"attention"}
     sides = [name for name in COLUMNS if name not in RANGES]
     pd.testing.assert_frame_equal(gated.predictions[sides], training.predictions[sides], check_exact=True)
     kept = gated.gate.set_index("fold")["choice"] == "range"

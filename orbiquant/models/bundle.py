@@ -177,8 +177,7 @@ class ModelBundle:
         "Return the range forecast of whoever answers for it."
         if self.attention is None or self.range_from == "range":
             return self.range_predictor.predict_values(self._part(self.range_predictor, values), times)
-        X = pd.DataFrame(self._part(self.attention, values), times, self.attention.features_)
-        sequence = self.attention.predict(X).to_numpy()
+        sequence = self.attention.predict_values(self._part(self.attention, values), times)
         if self.range_from == "attention":
             return sequence
         trees = self.range_predictor.predict_values(self._part(self.range_predictor, values), times)

@@ -21,7 +21,7 @@ from ..domain import Bars, FeatureWeight
 from .boosting import check_device
 from .bundle import KEPT, ModelBundle, RangeSource
 from .checkpoints import RunFolder, training_key
-from .drift import Sketch, sketch_of
+from .drift import SKETCH_ROWS, Sketch, sketch_of
 from .executors import Failure, run_tasks
 from .meta import primary_view
 from orbiquant.models.phase2_jobs import (
@@ -273,7 +273,9 @@ class Phase2Pipeline:
         skill = skill_table(rows.targets, predictions, baselines, *judged)
         reliability = reliability_of(rows, predictions, config)
         clock.append(perf_counter())
-        sketch = sketch_of(rows.features.iloc[rows.everything.train], predictions, rows.targets, config.horizon_bars)
+        known = rows.features.iloc[rows.everything.train]
+        answers = bundle.predict(known.tail(SKETCH_ROWS))
+        sketch = sketch_of(known, predictions, rows.targets, config.horizon_bars, answers)
         clock.append(perf_counter())
         table = pd.DataFrame([fold_row(part, outcomes, rows, config.horizon_bars) for part in folds])
         seconds = dict(zip(("labels", "training", "skill", "sketch"), np.diff(clock).tolist(), strict=True))
