@@ -21,7 +21,7 @@ class Terms:
     fee: float = 0.0
     slip: float = 0.0  # slippage plus half the spread
     limit: int | None = None  # bars a trade may last, the entry's counted
-    risk_from: str = "plan"  # or "fill"
+    risk_from: str = "fill"  # or "plan"
     risk: float = 0.01  # share of equity lost at the stop
     equity: float = 10_000.0
     leverage: float = 30.0
@@ -95,7 +95,8 @@ def open_trade(order: Row, bar: Row, number: int, equity: float, terms: Terms) -
     planned = terms.risk_from == "plan" and "stop_loss" in order
     risk = abs((order["entry_price"] if planned else fill) - stop)
     size = min(equity * terms.risk / risk, terms.leverage * equity / fill)
-    levels = {"stop_loss": stop, "take_profit": target, "risk": risk}
+    free = abs(bar["open"] - stop) if terms.risk_from == "fill" and "stop_loss" in order else risk
+    levels = {"stop_loss": stop, "take_profit": target, "risk": risk, "gross_risk": free}
     return {**order, **levels, "bar": number, "side": side, "open": bar["open"], "fill": fill, "size": size}
 
 
@@ -147,7 +148,7 @@ def close(found: Replay, position: Row, leave: Row, number: int, equity: float, 
     unit = side * (out - fill) - terms.fee * (out + fill)
     pnl = max(position["size"] * unit, -equity)
     figures = {"exit": out, "entry": fill, "exit_bar": number, "pnl": pnl, "r": unit / position["risk"]}
-    gross = {"r_gross": side * (leave["price"] - position["open"]) / position["risk"]}
+    gross = {"r_gross": side * (leave["price"] - position["open"]) / position["gross_risk"]}
     found.trades.append({"ambiguous": False, "unresolved": False} | position | leave | figures | gross)
     return equity + pnl
 

@@ -80,11 +80,11 @@ def test_json_holds_what_the_library_finds(ask: Ask, tmp_path: Path):
     signals = signals_of(BARS)
     signals.to_parquet(tmp_path / "s.parquet")
     where = ("--bars", tmp_path / "bars.parquet", "--signals", tmp_path / "s.parquet", "--symbol", "EURUSD")
-    found = ask(*where, "--fee-bps", 1, "--slippage-bps", 0, "--spread-bps", 0, "--risk-from", "fill", "--json").json
-    result = simulate(BARS, signals, Costs(fee_bps=1), risk_from="fill")
+    found = ask(*where, "--fee-bps", 1, "--slippage-bps", 0, "--spread-bps", 0, "--risk-from", "plan", "--json").json
+    result = simulate(BARS, signals, Costs(fee_bps=1), risk_from="plan")
     assert found["trades"] == len(result.trades) and found["skipped"] == result.skipped
     assert found["metrics"]["expectancy_r"] == pytest.approx(result.trades["r"].mean())
-    assert found["risk_from"] == "fill" and found["max_holding_bars"] is None and "assumed" not in found
+    assert found["risk_from"] == "plan" and found["max_holding_bars"] is None and "assumed" not in found
     assert [row["times the costs"] for row in found["cost_sensitivity"]] == [0, 0.5, 1, 2]
     assert found["by_confidence"][0]["confidence"] == "0.60–0.65"
     assert found["monte_carlo"]["draws"] == 2000 and 0 <= found["monte_carlo"]["probability"]["loss"] <= 1

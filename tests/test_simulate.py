@@ -138,8 +138,8 @@ def test_a_stop_at_a_distance_from_the_fill_loses_one_r_and_costs():
     (trade,) = simulate(bars, signal, Costs(slippage_bps=10)).trades.to_dict("records")
     assert trade["stop_loss"] == pytest.approx(101.101 - 2) and trade["risk"] == pytest.approx(2)
     assert trade["r"] == pytest.approx((99.101 * 0.999 - 101.101) / 2)
-    planned = simulate(bars, one_signal(bars), FREE).trades["r"].iloc[0]
-    filled = simulate(bars, one_signal(bars), FREE, risk_from="fill").trades["r"].iloc[0]
+    planned = simulate(bars, one_signal(bars), FREE, risk_from="plan").trades["r"].iloc[0]
+    filled = simulate(bars, one_signal(bars), FREE).trades["r"].iloc[0]
     assert (planned, filled) == pytest.approx((-1.5, -1.0))
 
 
@@ -293,7 +293,8 @@ def test_costs_are_paid_on_both_sides():
     (trade,) = simulate(bars, one_signal(bars), costs).trades.to_dict("records")
     assert trade["entry"] == pytest.approx(100.3) and trade["exit"] == pytest.approx(98 * 0.997)
     assert trade["r_gross"] == pytest.approx(-1)
-    assert trade["cost_r"] == pytest.approx((0.3 + 98 * 0.003 + 0.001 * (100.3 + 98 * 0.997)) / 2)
+    paid = 0.3 + 98 * 0.003 + 0.001 * (100.3 + 98 * 0.997)
+    assert trade["r"] == pytest.approx((-2 - paid) / 2.3) and trade["r"] == trade["r_gross"] - trade["cost_r"]
 
 
 def test_levels_that_a_fraction_cannot_hold_are_still_touched():

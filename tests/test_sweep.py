@@ -296,7 +296,7 @@ def test_luck_does_not_survive_its_trials_and_skill_does():
     ahead = np.sign(bars["close"].shift(-5) - bars["close"]).fillna(0)
     rng = np.random.default_rng(8)
     coin = pd.Series(rng.choice([1, -1], len(bars)), bars.index)
-    knows = coin.where(rng.random(len(bars)) > 0.35, ahead)
+    knows = coin.where(rng.random(len(bars)) > 0.45, ahead)
     grid = Grid(stop_atr=parse_steps("1:4:0.5"), risk_reward=parse_steps("0.5:3:0.5"), filters=("all", "long"))
     found = {}
     for name, side in (("luck", coin), ("skill", knows)):

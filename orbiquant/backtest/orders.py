@@ -159,7 +159,7 @@ def read_orders(
     bars: Bars,  # bar opens in UTC
     signals: Signals,  # on times of `bars`; rows may be fewer
     costs: Costs,  # what a side costs
-    risk_from: RiskFrom = "plan",  # what one R is measured from: the signal's entry price, or the fill
+    risk_from: RiskFrom = "fill",  # what one R is measured from: the signal's entry price, or the fill
 ) -> tuple[Bars, pd.DataFrame]:
     "Return the checked bars and one order a signal that trades; raise `DataError` for what cannot be right."
     choose("risk_from", risk_from, get_args(RiskFrom))
@@ -185,13 +185,15 @@ def place_orders(
     costs: Costs,  # what a side costs
     risk_from: RiskFrom,  # what one R is measured from
 ) -> pd.DataFrame:
-    "Return orders: entry bar number, side, open, fill, levels, one R in price, and why skipped ('' when it is not)."
+    "Return orders: entry bar, side, open, fill, levels, one R net and gross, and why skipped ('' when it is not)."
     bar = bars.index.get_indexer(acting.index) + 1
     opened = bars["open"].to_numpy(float)[np.minimum(bar, len(bars) - 1)]
     fill = opened * (1 + side * costs.slippage)
     stop_loss, take_profit = levels.at(fill, side)
     late, past_stop, past_target = bar == len(bars), side * (opened - stop_loss) <= 0, side * (take_profit - fill) <= 0
-    base = fill if risk_from == "fill" or levels.stop_is_distance else entry
+    as_planned = risk_from == "plan" and not levels.stop_is_distance
+    base = entry if as_planned else fill
+    free_base = base if as_planned or levels.stop_is_distance else opened
     return pd.DataFrame(
         {
             "signal_time": acting.index,
@@ -202,6 +204,7 @@ def place_orders(
             "stop_loss": stop_loss,
             "take_profit": take_profit,
             "risk": np.abs(base - stop_loss),
+            "gross_risk": np.abs(free_base - stop_loss),
             "skip": pd.array(np.select([late, past_stop, past_target], SKIPS[:3], ""), dtype="str"),
             **{label: acting[label].array if label in acting else np.nan for label in LABELS},
         }
@@ -214,7 +217,7 @@ def costs_in_r(
 ) -> dict[str, float]:
     "Return the round trip in basis points, the median stop in per cent, and the costs in R of orders that are filled."
     filled = orders[orders["skip"] == ""]
-    stop = filled["risk"] / filled["fill"]
+    stop = filled["gross_risk"] / filled["open"]
     paid = costs.in_r(1.0) / stop
     return {
         "round_trip_bps": 2e4 * (costs.fee + costs.slippage),

@@ -274,7 +274,7 @@ def simulate(
     initial_equity: float = 10_000.0,  # in account currency
     max_holding_bars: int | None = None,  # close at the end of this many bars, the entry's own counted; None: no limit
     max_leverage: float = 30.0,  # largest position value as a multiple of equity
-    risk_from: RiskFrom = "plan",  # what one R is measured from: the signal's entry price, or the fill
+    risk_from: RiskFrom = "fill",  # what one R is measured from: the signal's entry price, or the fill
 ) -> BacktestResult:
     "Return the trades that `signals` would have made on `bars`; raise `DataError` for tables that cannot be right."
     check_terms(
@@ -312,7 +312,7 @@ def measure(
     trades = orders.loc[played["order"]].reset_index(drop=True).join(played)
     trades = trades.iloc[one_at_a_time(trades["bar"].to_numpy(), trades["exit_bar"].to_numpy())].reset_index(drop=True)
     raw_exit = trades["exit"] / (1 - trades["side"] * costs.slippage)
-    gross = trades["side"] * (raw_exit - trades["open"]) / trades["risk"]
+    gross = trades["side"] * (raw_exit - trades["open"]) / trades["gross_risk"]
     net = trades["pnl"] / trades["risk"]
     return trades.assign(
         entry_time=bars.index[trades["bar"]],

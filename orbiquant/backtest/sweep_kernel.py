@@ -182,9 +182,9 @@ def settle(
         return NEVER, np.nan, TIME, np.nan, np.nan
     near, far = as_fraction_of(fill, stop), as_fraction_of(fill, target)
     bar, left, reason = close_order(tape, entry, last, side, near, far)
-    planned, sold = abs(price - stop), left * (1 - side * terms.slippage)
-    net = (side * (sold - fill) - terms.fee * (sold + fill)) / planned
-    return bar, left, reason, net, side * (left - opened) / planned - net
+    risked, sold = abs(fill - stop), left * (1 - side * terms.slippage)
+    net = (side * (sold - fill) - terms.fee * (sold + fill)) / risked
+    return bar, left, reason, net, side * (left - opened) / abs(opened - stop) - net
 
 
 @njit(cache=True, nogil=True)

@@ -161,8 +161,8 @@ holds both is a loss. Stops, targets, time limits and the last bar's close
 all leave at the market: they slip too. The time limit counts the bar of
 entry and leaves at a close.
 
-R is profit after everything over the planned distance from entry price to
-stop (`--risk-from fill`: from fill to stop). Costs in R are (2 fee + 2
+R is profit after everything over the distance from the fill to
+the stop (`--risk-from plan`: from `entry_price` to it). Costs in R are (2 fee + 2
 slippage + spread) over the stop in per cent. Bars are known at their close
 only.
 """
