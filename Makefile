@@ -5,7 +5,7 @@ READY   := .venv/.installed
 ASSETS  := orbiquant/assets
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lab bench bench-quant lint generate hooks lock wheel clean
+.PHONY: help demo test test-slow lab bench bench-quant reference lint generate hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test: $(READY) lint  ## regenerate and compare, run every notebook, run tests/
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+reference: $(READY)  ## the reference figures, run anew on the shared bars (about twenty minutes)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=-1 nbs/90_reference.ipynb
+	$(BIN)/nbdev-clean --fname nbs/90_reference.ipynb
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
