@@ -21,6 +21,7 @@ from orbiquant.backtest.audit import (
 )
 from orbiquant.backtest.null_market import (
     LEAST_TRADES,
+    MOST_MARKETS,
     NullMarket,
     audit_null_market,
     fresh_seeds,
@@ -38,6 +39,7 @@ from orbiquant.models.phase2 import Phase2Config
 from orbiquant.signals import POLICIES
 
 __all__ = ["ask"]
+COMMAND = Phase2Config(folds=3, rounds=20, stop_atr=1.0, risk_reward=1.0)
 NEAR = Phase2Config(folds=2, rounds=10, horizon_bars=6, stop_atr=1.0, risk_reward=1.0)
 TRAINING = Phase2Config(folds=2, rounds=5, horizon_bars=6, stop_atr=1.0)
 LINE = Line.of(FeatureSpec(timeframe=Timeframe.M15, calendar=CalendarName.FOREX), TRAINING)
@@ -261,7 +263,7 @@ def test_fresh_markets_are_traded_until_a_policy_has_enough_and_no_longer():
     found = audit_null_market(replace(LINE, training=NEAR), market, seeds=(1,), least_trades=260, most=2)
     rows = found.trades.set_index("policy")
     assert rows.loc["primary", "fresh"] == 0 and rows.loc["conservative_filter", "fresh"] > 0
-    assert traded == [1, *list(fresh_seeds(1))[:2]] and len({*fresh_seeds(1), *fresh_seeds(2)}) == 300
+    assert traded == [1, *list(fresh_seeds(1))[:2]] and len({*fresh_seeds(1), *fresh_seeds(2)}) == 2 * MOST_MARKETS
     assert (rows.loc[rows["fresh"] == 0, "trades"].drop("coin") >= 260).all()
 
 
@@ -285,11 +287,11 @@ def test_a_planted_leak_fails_every_policy():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("timeframe", "calendar"), [("5m", "crypto"), ("1h", "forex")])
-def test_every_policy_passes_at_the_settings_stop_and_target(timeframe: str, calendar: str):
+@pytest.mark.parametrize(("timeframe", "calendar"), [("5m", "crypto"), ("1h", "forex"), ("4h", "forex")])
+def test_every_policy_passes_at_the_commands_stop_and_target(timeframe: str, calendar: str):
     frame, market = Timeframe(timeframe), CalendarName(calendar)
     like = BITCOIN_LIKE if market is CalendarName.CRYPTO else None
-    line = Line.of(FeatureSpec(timeframe=frame, calendar=market), Phase2Config(folds=3, rounds=20))
+    line = Line.of(FeatureSpec(timeframe=frame, calendar=market), COMMAND)
     found = audit_null_market(line, lambda seed: null_bars(20_000, frame, seed, like), seeds=(1,))
     assert found.verdict == "pass" and found.verdicts["fewest"].min() >= LEAST_TRADES
 

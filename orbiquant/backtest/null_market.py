@@ -27,7 +27,7 @@ from ..ports import Progress
 from ..signals import POLICIES, Predictor, PrimaryPolicy, find_policy
 
 # %% ../../nbs/54_backtest.null_market.ipynb #6c064a44
-FINEST = 60  # most shorter bars that one bar is built from
+FINEST = 15  # most shorter bars that one bar is built from: 180 steps
 Market: TypeAlias = Callable[[int], Bars]
 
 
@@ -67,7 +67,7 @@ def market_like(
 # %% ../../nbs/54_backtest.null_market.ipynb #f5f1e4fa
 LEAST_TRADES = 500
 STANDARD_ERRORS = 3.0
-MOST_MARKETS = 150  # fresh ones a seed, before a policy is left without a verdict
+MOST_MARKETS = 200  # fresh ones a seed, before a policy is left without a verdict
 COIN = "coin"
 TOSSES = 4  # coins thrown on each market: sides are drawn anew, so their results are as good as independent
 Results: TypeAlias = dict[str, pd.Series]  # policy → gross R of its trades

@@ -164,10 +164,10 @@ def null_market(
     timeframe: FrameName = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many walk-forward markets.")] = 3,
     rows: Annotated[int, typer.Option(min=1, help="Bars of each market.")] = 20_000,
-    markets: Annotated[int, typer.Option(min=0, help="Fresh markets a seed at most; 0 is quick.")] = 150,
+    markets: Annotated[int, typer.Option(min=0, help="Fresh markets a seed at most; 0 is quick.")] = 200,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Confidence floor during the audit.")] = 0.0,
-    stop_atr: Annotated[float | None, typer.Option(min=0.01, help="Stop in average true ranges.")] = None,
-    risk_reward: Annotated[float | None, typer.Option(min=0.01, help="Target over stop.")] = None,
+    stop_atr: Annotated[float, typer.Option(min=0.01, help="Stop in average true ranges.")] = 1.0,
+    risk_reward: Annotated[float, typer.Option(min=0.01, help="Target over stop.")] = 1.0,
     rounds: Rounds = 20,
     folds: Folds = 3,
     as_json: AsJson = False,
@@ -186,7 +186,7 @@ def null_market(
         )  # fmt: skip
     facts = {
         "bars": audited.name, "timeframe": audited.timeframe, "rows": rows, "seeds": seeds,
-        "min_confidence": min_confidence, "verdict": found.verdict,
+        "min_confidence": min_confidence, "stop_atr": stop_atr, "risk_reward": risk_reward, "verdict": found.verdict,
     }  # fmt: skip
     finish(facts, {"policies": found.verdicts, "markets": found.trades}, as_json)
 
