@@ -171,6 +171,16 @@ def test_a_sweep_keeps_its_order_and_deflates_its_best(ledger: TrialsLedger):
     assert left.deflated_sharpe < 0.95 < naive
 
 
+def test_ratios_of_unequal_samples_are_compared_at_the_headlines_size(ledger: TrialsLedger):
+    rng = np.random.default_rng(8)
+    made = [pd.Series(rng.normal(size=int(size))) for size in np.geomspace(30, 3000, 40)]
+    ledger.record(*(trial({"stop": float(number)}, r) for number, r in enumerate(made)))
+    headline = Moments.of(made[-1])
+    t_values = [Moments.of(r).sharpe * np.sqrt(len(r)) for r in made]
+    expected = expected_best(40, np.var(t_values, ddof=1) / 3000)
+    assert ledger.overfitting(headline, "EURUSD", "15m").expected_best == pytest.approx(expected)
+
+
 def test_a_trial_without_trades_counts(ledger: TrialsLedger):
     assert ledger.record(trial({}, pd.Series(dtype=float))) == 1
     row = ledger.table().iloc[0]

@@ -160,8 +160,9 @@ class TrialsLedger:
         query = self._select([trials.c.sharpe, trials.c.trades], symbol, timeframe)
         with self.engine.connect() as connection:
             rows = connection.execute(query.order_by(trials.c.id)).all()
-        known = [row.sharpe for row in rows if row.sharpe is not None and row.trades >= LEAST_MOMENTS]
-        return deflate(moments, max(len(rows), 1), known)
+        able = [row for row in rows if row.sharpe is not None and row.trades >= LEAST_MOMENTS]
+        alike = [row.sharpe * (row.trades / max(moments.trades, 1)) ** 0.5 for row in able]
+        return deflate(moments, max(len(rows), 1), alike)
 
     def best(
         self,
