@@ -239,7 +239,9 @@ def test_regimes_are_known_at_the_bar_and_missing_where_unknown():
     assert whole["volatility"][:499].isna().all() and whole["volatility"][500:].notna().all()
     assert whole["volatility"].value_counts(normalize=True).min() > 0.15
     assert set(whole["killzone"].dropna()) == {"asia", "london_open", "none"} and pd.isna(whole["killzone"].iloc[100])
-    assert (whole["phase"] == features[[f"amd_{n}" for n in PROBABILITIES]].idxmax(axis=1).str.removeprefix("amd_p_")).all()
+    assert (
+        whole["phase"] == features[[f"amd_{n}" for n in PROBABILITIES]].idxmax(axis=1).str.removeprefix("amd_p_")
+    ).all()
     assert list(regime_labels(features[["atr"]])) == ["volatility"] and regime_labels(features[[]]).shape == (7_000, 0)
     assert largest_of(features[:2], ["atr"], ["a"]).tolist() == ["a", "a"]
 
