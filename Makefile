@@ -31,6 +31,8 @@ test-slow: $(READY)  ## the tests that take minutes
 reference: $(READY)  ## the reference figures, run anew on the shared bars (about twenty minutes)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=-1 nbs/90_reference.ipynb
 	$(BIN)/nbdev-clean --fname nbs/90_reference.ipynb
+	$(BIN)/jupyter nbconvert --log-level=WARN --to markdown nbs/90_reference.ipynb --no-input --stdout \
+		--NbConvertBase.display_data_priority='["text/plain", "text/markdown"]' | cat -s > reports/reference.md
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
