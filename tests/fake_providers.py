@@ -3,6 +3,7 @@
 import json
 import lzma
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ def cut(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     handler.close_connection = True
 
 
-class FakeProvider:
+class FakeProvider(ABC):
     """One server with one series; `rows` is what it has of it, in the order it sends it."""
 
     def __init__(self, symbol: str, rows: Bars) -> None:
@@ -64,9 +65,9 @@ class FakeProvider:
         self.faults: deque[Fault] = deque()
         self.url = ""
 
+    @abstractmethod
     def answer(self, path: str, query: dict[str, str], headers: dict[str, str]) -> tuple[int, Any]:
         """Return a status and a body: bytes, or what becomes JSON."""
-        raise NotImplementedError
 
     def window(self, start: pd.Timestamp, end: pd.Timestamp) -> Bars:
         """Return the rows of a window, and more of them when the server lies."""

@@ -770,6 +770,14 @@ def test_a_table_that_cannot_be_read_says_what_to_set(
         table(frame.assign(**change), **settings).bars("EURUSD", "1h")
 
 
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_a_number_that_is_no_time_is_named(zone: str, table: Callable[..., SqlSource]):
+    frame = BARS[:3].reset_index().assign(symbol="EURUSD", timeframe="1h")
+    frame["time"] = [1_699_999_200, 0, -(10**15)]
+    with pytest.raises(DataError, match=r"-1000000000000000 is no time of this unit; look at `sql_zone` and `sql_epoch`"):
+        table(frame, epoch="s", zone=zone).bars("EURUSD", "1h")
+
+
 def test_a_database_that_is_not_there_is_an_error_without_its_password(tmp_path: Path):
     for url in ("postgresql://orbi:hunter2@127.0.0.1:9/x", "mysql://orbi:hunter2@127.0.0.1:9/x", "sqlite:///none.db"):
         with pytest.raises(DataError, match=r"sql_url") as refused:

@@ -113,8 +113,11 @@ class TimeColumn(NamedTuple):
         if self.told == "text":
             return to_moments(pd.Series(list(told), dtype="str"), self.zone)
         if self.told == "number":
-            counted = (np.array(told, dtype="float64") * self.unit).round().astype("int64")
-            return from_wall(pd.DatetimeIndex(counted.view(f"datetime64[{TIME_UNIT}]")), self.zone)
+            counted = (np.array(told, dtype="float64") * self.unit).round()
+            outside = (counted < EPOCHS[0]) | (counted >= EPOCHS[1])
+            if outside.any():
+                raise DataError(f"{told[int(outside.argmax())]} is no time of this unit")
+            return from_wall(pd.DatetimeIndex(counted.astype(f"datetime64[{TIME_UNIT}]")), self.zone)
         return from_wall(pd.DatetimeIndex(pd.to_datetime(list(told))).as_unit(TIME_UNIT), self.zone)
 
 # %% ../../nbs/14_market.sql.ipynb #28d00f22
@@ -281,7 +284,7 @@ class SqlSource(RemoteSource):
     def _moments(self, table: "Table", told: Sequence[Any]) -> pd.DatetimeIndex:
         try:
             return self._time(table).moments(told)
-        except (DataError, ValueError, TypeError, NotImplementedError) as error:  # the last: beyond the year 9999
+        except (DataError, ValueError, TypeError) as error:
             look = "look at `sql_zone` and `sql_epoch`"
             raise DataError(f"times of {table.name} cannot be read: {excerpt(error)}; {look}") from error
 

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,32 +26,19 @@ QUICK = Patience(attempts=4, first_pause_s=0.01, max_pause_s=60)
 
 class RemoteSourceContract(MarketDataContract):
     """
-    Subclasses give `served`, rows that the provider has and that can be set to others, `open_source`, and `expected`.
+    Subclasses give three fixtures besides the name of a series and its `timeframe`.
 
-    `base` is the timeframe of the rows; `expected` are the bars of the contract's timeframe that they make up.
+    `rows` are what the provider has, bars of the timeframe `base`; `serve(rows, honest=True)` puts others in their
+    place; `open_source(clock=…, repair=…, page=…)` opens a source. `expected` are the bars of the contract's timeframe
+    that the rows make up, where that is another one.
     """
 
     base = "1h"
 
     @pytest.fixture
-    def serve(self) -> Callable[..., None]:
-        """Return a function that puts other rows in the place of the provider's: `serve(rows, honest=True)`."""
-        raise NotImplementedError
-
-    @pytest.fixture
-    def rows(self) -> Bars:
-        """Return the rows of the base timeframe."""
-        raise NotImplementedError
-
-    @pytest.fixture
     def expected(self, rows: Bars) -> Bars:
         """Return the bars that the rows make up."""
         return rows
-
-    @pytest.fixture
-    def open_source(self) -> Callable[..., RemoteSource]:
-        """Return a function that opens a source: `open_source(clock=…, repair=…, page=…)`."""
-        raise NotImplementedError
 
     @pytest.fixture
     def source(self, open_source: Callable[..., RemoteSource]) -> RemoteSource:
@@ -145,12 +132,7 @@ class RemoteSourceContract(MarketDataContract):
 
 
 class HttpSourceContract(RemoteSourceContract):
-    """What a source over HTTP promises besides. Subclasses give a running `provider`; `waited` are the pauses."""
-
-    @pytest.fixture
-    def provider(self) -> Iterator[FakeProvider]:
-        """Yield a running server."""
-        raise NotImplementedError
+    """What a source over HTTP promises besides. Subclasses give a running `provider` instead of `rows` and `serve`."""
 
     @pytest.fixture
     def waited(self) -> list[float]:
