@@ -8,7 +8,7 @@ __all__ = ['Key', 'Work', 'Arguments', 'PATIENCE_S', 'Failure', 'one_thread', 'a
 
 # %% ../../nbs/38_models.executors.ipynb #728a6ed2
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -161,10 +161,15 @@ def send_out(
     }
     try:
         for future in as_completed(futures):
-            if future.status == "finished":
-                done(futures[future], future.result())
+            key, status = futures[future], future.status
+            try:
+                answer = future.result() if status == "finished" else None
+            except CancelledError:
+                status = "with the answer"
+            if status == "finished":
+                done(key, answer)
             else:
-                lost[futures[future]] = f"the worker was lost ({future.status})"
+                lost[key] = f"the worker was lost ({status})"
             future.release()
     finally:
         client.cancel([*futures, data], force=True)
