@@ -246,8 +246,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'orbiquant/backtest/surrogates.py'),
                                                'orbiquant.backtest.surrogates.p_value': ( 'backtest.surrogates.html#p_value',
                                                                                           'orbiquant/backtest/surrogates.py'),
-                                               'orbiquant.backtest.surrogates.processes': ( 'backtest.surrogates.html#processes',
-                                                                                            'orbiquant/backtest/surrogates.py'),
                                                'orbiquant.backtest.surrogates.sign_flip': ( 'backtest.surrogates.html#sign_flip',
                                                                                             'orbiquant/backtest/surrogates.py')},
             'orbiquant.backtest.sweep': { 'orbiquant.backtest.sweep.Grid': ('backtest.sweep.html#grid', 'orbiquant/backtest/sweep.py'),

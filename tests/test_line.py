@@ -248,12 +248,8 @@ class Workspace:
         self.environment = os.environ | {"ORBIQUANT_HOME": str(home)}
 
     def start(self, *words: str) -> "subprocess.Popen[str]":
-        """Start a command, with Ctrl-C working whatever the parent does with it."""
-        code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        code += "from orbiquant.cli import main; main(sys.argv[1:])"
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *words], env=self.environment, stdout=-1, stderr=-1, text=True
-        )
+        """Start a command."""
+        return subprocess.Popen([ORBIQUANT, *words], env=self.environment, stdout=-1, stderr=-1, text=True)
 
     def ask(self, *words: str) -> Any:
         """Return what a command says as JSON; it must succeed."""

@@ -231,7 +231,6 @@ def test_bad_words_are_named(ask: Ask, file: Path, words: tuple[str, ...], said:
     assert done.code in (1, 2) and said in done.err
 
 
-@pytest.mark.slow
 def test_an_interrupt_ends_all_processes(tmp_path: Path):
     synthetic_market(40_000, seed=1).bars.reset_index().to_parquet(tmp_path / "EURUSD_15m.parquet")
     words = ("audit", "surrogates", "--bars", "EURUSD_15m.parquet", "--claim", "amd", "--last", "40000")
@@ -255,7 +254,7 @@ def test_an_interrupt_ends_all_processes(tmp_path: Path):
 def children(pid: int) -> list[str]:
     """Return the processes that a process has started to compute."""
     ps = subprocess.run(["ps", "-o", "args=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
-    return [line for line in ps.splitlines() if "spawn_main" in line]
+    return [line for line in ps.splitlines() if "popen_loky" in line]
 
 
 def group(pid: int) -> list[str]:

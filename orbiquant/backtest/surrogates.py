@@ -4,16 +4,12 @@
 
 # %% auto #0
 __all__ = ['Block', 'Statistic', 'EDGE_FIGURES', 'block_numbers', 'mirror', 'sign_flip', 'measure_claim', 'measure_surrogate',
-           'p_value', 'SurrogateTest', 'processes', 'measure_all', 'audit_surrogates', 'AmdCompletion', 'LineEdge']
+           'p_value', 'SurrogateTest', 'measure_all', 'audit_surrogates', 'AmdCompletion', 'LineEdge']
 
 # %% ../../nbs/55_backtest.surrogates.ipynb #cf88c2c4
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import active_children, get_context
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -138,23 +134,6 @@ class SurrogateTest:
         return "no verdict" if np.isnan(value) else "pass" if value <= alpha else "fail"
 
 
-@contextmanager
-def processes(
-    workers: int,  # how many
-) -> Iterator[ProcessPoolExecutor]:
-    "Yield a pool whose processes end at once when the block is left by an exception."
-    before = set(active_children())
-    pool = ProcessPoolExecutor(workers, get_context("spawn"))
-    try:
-        yield pool
-    except BaseException:
-        for child in set(active_children()) - before:
-            child.terminate()
-        pool.shutdown(cancel_futures=True)
-        raise
-    pool.shutdown()
-
-
 def measure_all(
     measure: Callable[[int], dict[str, float]],  # from a seed to the claims' values
     seeds: Sequence[int],  # of the surrogates
@@ -164,13 +143,9 @@ def measure_all(
     if workers == 1:
         yield from map(measure, seeds)
         return
-    with processes(workers) as pool:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it: Ctrl-C is the parent's
-        try:
-            found = pool.map(measure, seeds)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        yield from found
+    from joblib import Parallel, delayed
+
+    yield from Parallel(workers, return_as="generator")(delayed(measure)(seed) for seed in seeds)
 
 
 def audit_surrogates(
