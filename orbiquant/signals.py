@@ -143,7 +143,7 @@ class Predictor(Protocol):
         self,
         features: pd.DataFrame,  # one row a bar
     ) -> pd.DataFrame:
-        "Return `p_long`, `p_short` and, where trained, `up_<q>`, `down_<q>`, `rest_…`; rows may be absent."
+        "Return `p_long`, `p_short` and, where trained, `rest_…`, `up_<q>`, `down_<q>`; rows may be absent."
         ...
 
 

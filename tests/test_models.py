@@ -164,7 +164,7 @@ def test_labels_that_are_all_alike_fall_back_to_the_base_rate_and_say_so(data):
 
 def test_one_row_and_no_rows_can_be_asked(data, ranges, classifier):
     X, _ = data
-    for model, columns in ((ranges, 6), (classifier, 2)):
+    for model, columns in ((ranges, 6), (classifier, 6)):
         assert model.predict(X[:1]).shape == (1, columns) and model.predict(X[:0]).shape == (0, columns)
     assert classifier.explain(X[:0], "long").empty
 

@@ -1,36 +1,90 @@
 """What trades that miss their target are worth, and that confidence counts it."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from orbiquant.core import ModelError
 from orbiquant.market.synthetic import SyntheticConfig, synthetic_market
+from orbiquant.models.boosting import Boosting
 from orbiquant.models.labels import barrier_distance, triple_barrier
-from orbiquant.models.payoff import FULL_LOSS, RestPayoff
+from orbiquant.models.payoff import RestPayoff, fit_payoff
+from orbiquant.models.tpsl import SIDES, TPSLClassifier
 from orbiquant.signals import confidence, primary_signals
 
-LABELS = pd.DataFrame(
-    {
-        "long": [1, 0, 0, 0, np.nan], "long_r": [2.0, -1.0, 0.5, -0.25, np.nan],
-        "short": [1, 1, 1, 1, 0], "short_r": [2.0, 2.0, 2.0, 2.0, np.nan],
-    }
-)  # fmt: skip
+R = np.array([2.0, -1.0, 0.5, -0.25])
+MET = R == 2
+NOTHING = np.empty(0)
 
 
-def test_the_rest_is_averaged_over_the_misses_that_are_known():
-    payoff = RestPayoff().fit(LABELS, LABELS)
-    assert payoff.rest_ == {"long": (0.5 / 3, 1.25 / 3), "short": FULL_LOSS}
-    said = payoff.predict(pd.DataFrame(index=range(2)))
-    assert said.iloc[1].to_dict() == {
-        "rest_gain_long": 0.5 / 3, "rest_loss_long": 1.25 / 3, "rest_gain_short": 0.0, "rest_loss_short": 1.0,
-    }  # fmt: skip
+def test_the_rest_is_averaged_over_the_misses():
+    payoff = fit_payoff(R, MET, NOTHING, horizon=1)
+    assert payoff == RestPayoff(at=0.25, gain=0.5 / 3, loss=1.25 / 3)
+    assert np.allclose(payoff(np.array([0.1, 0.9])), [[0.5 / 3, 1.25 / 3]] * 2)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"long": [1, 2]}', b'{"long": [1], "short": [0, 1]}'])
-def test_what_is_no_payoff_is_refused(content):
-    with pytest.raises(ModelError, match="stored payoff cannot be read"):
-        RestPayoff.from_json(content)
+@pytest.mark.parametrize("r", [[2.0, 2.0], [0.5, 0.25], []])
+def test_rows_without_a_loss_are_no_evidence_of_riskless_trades(r):
+    assert fit_payoff(np.array(r), np.array(r) == 2, NOTHING, 1) == RestPayoff()
+    assert RestPayoff()(np.array([0.3])).tolist() == [[0.0, 1.0]]
+
+
+def planted(rows: int, slope: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return results, whether the target was met, and probabilities on which the rest depends in a known way."""
+    rng = np.random.default_rng(seed)
+    p = rng.uniform(0.2, 0.4, rows)
+    met, timed_out = rng.random(rows) < p, rng.random(rows) < 0.3 - slope * (p - 0.3)
+    return np.where(met, 2.0, np.where(timed_out, rng.choice([-0.2, 0.4], rows), -1.0)), met, p
+
+
+def test_a_planted_line_is_found_in_the_rows_not_seen():
+    r, met, p = planted(40_000, 1.2, seed=1)
+    payoff = fit_payoff(r, met, p[10_000:], horizon=1)
+    assert abs(payoff.gain_slope + 1.2 * 0.5 * 0.4) < 0.05 and abs(payoff.loss_slope - 1.2 * (1 - 0.1)) < 0.1
+    assert (payoff(np.array([0.0, 1.0])) >= 0).all()
+
+
+def test_slopes_that_are_not_there_are_not_believed():
+    slopes = [abs(fit_payoff(*planted(600, 0.0, seed), horizon=6).gain_slope) for seed in range(40)]
+    plain = [abs(fit_payoff(*planted(600, 0.0, seed), horizon=1).gain_slope) for seed in range(40)]
+    assert np.mean(slopes) < 0.05 and np.mean(slopes) < np.mean(plain), "rows that share bars are less evidence"
+
+
+@pytest.mark.parametrize("p", [[0.3, 0.3, 0.3, 0.3], [0.3]])
+def test_one_probability_has_no_slope(p):
+    payoff = fit_payoff(R, MET, np.array(p), horizon=1)
+    assert (payoff.gain_slope, payoff.loss_slope) == (0.0, 0.0)
+
+
+def test_a_stored_classifier_without_payoff_is_refused():
+    content = json.loads(fitted().to_json())
+    del content["payoffs"]["short"]
+    with pytest.raises(ModelError, match="stored classifier cannot be read: KeyError 'short'"):
+        TPSLClassifier.from_json(json.dumps(content).encode())
+
+
+def fitted(results: bool = True) -> TPSLClassifier:
+    """Return a classifier fitted to a synthetic market."""
+    bars = synthetic_market(3_000, seed=4).bars
+    stop = barrier_distance(bars, 1.5)
+    labels = triple_barrier(bars, 24, 2 * stop, stop)
+    X = pd.DataFrame({"hour": bars.index.hour, "height": np.log(bars["high"] / bars["low"])}, bars.index)
+    return TPSLClassifier(24, Boosting(rounds=20)).fit(X, labels if results else labels[["long", "short"]])
+
+
+def test_a_classifier_says_the_rest_beside_its_probabilities():
+    model, plain = fitted(), fitted(results=False)
+    X = pd.DataFrame({"hour": [3.0, 14.0], "height": [0.001, 0.004]}, pd.date_range("2024", periods=2, tz="UTC"))
+    said, full = model.predict(X), plain.predict(X)
+    assert list(said) == model.columns_ and said.filter(like="p_").equals(full.filter(like="p_"))
+    for side in SIDES:
+        rest = model.payoffs_[side](said[f"p_{side}"].to_numpy())
+        assert np.array_equal(said[[f"rest_gain_{side}", f"rest_loss_{side}"]], rest) and (rest[:, 1] < 1).all()
+    assert (full[["rest_gain_long", "rest_gain_short"]] == 0).all(axis=None)
+    assert (full[["rest_loss_long", "rest_loss_short"]] == 1).all(axis=None)
+    assert TPSLClassifier.from_json(model.to_json()).predict(X).equals(said)
 
 
 def test_a_half_is_break_even_whatever_the_rest_is_worth():
@@ -56,10 +110,10 @@ def test_stated_confidence_is_what_trades_make_in_a_market_without_an_edge():
     """On a martingale with a time limit, base rate and rest together say one half; full losses would say far less."""
     bars = synthetic_market(30_000, seed=5, config=SyntheticConfig(cycles=False)).bars
     stop = barrier_distance(bars, 1.5)
-    labels = triple_barrier(bars, 24, 2 * stop, stop)
-    rest = RestPayoff().fit(bars, labels).rest_["long"]
-    said = confidence(pd.Series([labels["long"].mean()]), 2.0, *rest).iloc[0]
-    r = labels["long_r"].dropna()
+    labels = triple_barrier(bars, 24, 2 * stop, stop).dropna()
+    r = labels["long_r"]
+    rest = fit_payoff(r.to_numpy(), labels["long"].to_numpy() == 1, NOTHING, 24)
+    said = confidence(pd.Series([labels["long"].mean()]), 2.0, rest.gain, rest.loss).iloc[0]
     made = r.clip(lower=0).sum() / r.abs().sum()
     assert abs(said - made) < 0.01 and abs(said - 0.5) < 0.03
     assert confidence(pd.Series([labels["long"].mean()]), 2.0).iloc[0] < 0.45

@@ -10,15 +10,15 @@ from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models import phase2_jobs
 from orbiquant.models.bundle import to_content
-from orbiquant.models.payoff import RestPayoff
 from orbiquant.models.phase2 import OutOfFold, Phase2Pipeline, Training
 from orbiquant.models.phase2_jobs import BASELINES, MODELS, Phase2Config, scale_columns
+from orbiquant.models.tpsl import TPSLClassifier
 from orbiquant.settings import load_settings
 
 CONFIG = Phase2Config(folds=3, rounds=25, threads=2)
 RANGES = [f"{side}_{q}" for side in ("up", "down") for q in (0.1, 0.5, 0.9)]
-COLUMNS = ["p_long", "p_short", *RANGES, "p_meta", "meta_low", "meta_high", *RestPayoff().columns_]
-JOBS = 3 * (len(MODELS) + 2 + len(BASELINES)) + 4
+COLUMNS = [*TPSLClassifier().columns_, *RANGES, "p_meta", "meta_low", "meta_high"]
+JOBS = 3 * (len(MODELS) + 1 + len(BASELINES)) + 3
 
 
 @pytest.fixture(scope="module")

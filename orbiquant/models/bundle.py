@@ -19,7 +19,6 @@ from ..core import ModelError
 from ..domain import FeatureWeight
 from .boosting import Floats, feature_values
 from .meta import MetaModel, read_primary
-from .payoff import RestPayoff
 from .range_predictor import RangePredictor
 from .tpsl import TPSLClassifier, TradeSide
 
@@ -50,7 +49,6 @@ KEPT = {
     "tpsl": Keeping("tpsl.json", TPSLClassifier.from_json),
     "attention": Keeping("attention.bin", load_attention, optional=True),
     "meta": Keeping("meta.json", MetaModel.from_json, optional=True),
-    "payoff": Keeping("payoff.json", RestPayoff.from_json, optional=True),
 }
 
 
@@ -74,7 +72,6 @@ class ModelBundle:
     attention: "AttentionModel | None" = None
     meta: MetaModel | None = None
     range_from: RangeSource = "range"  # who answers for the range
-    payoff: RestPayoff | None = None  # what trades are worth that miss their target
 
     def __post_init__(self) -> None:
         "Raise `ModelError` when the range is to come from a model that is not there."
@@ -89,20 +86,13 @@ class ModelBundle:
     ) -> Self:
         "Return the bundle of stored models."
         models = {name: KEPT[name].load(content) for name, content in contents.items()}
-        return cls(
-            models["range"],
-            models["tpsl"],
-            models.get("attention"),
-            models.get("meta"),
-            range_from,
-            models.get("payoff"),
-        )
+        return cls(models["range"], models["tpsl"], models.get("attention"), models.get("meta"), range_from)
 
     @property
     def models(self) -> dict[str, Any]:
         "Return the models there are, by name."
         every = {"range": self.range_predictor, "tpsl": self.tpsl, "attention": self.attention, "meta": self.meta}
-        return {name: model for name, model in (every | {"payoff": self.payoff}).items() if model is not None}
+        return {name: model for name, model in every.items() if model is not None}
 
     @cached_property
     def features(self) -> list[str]:
@@ -117,7 +107,7 @@ class ModelBundle:
     @property
     def _said(self) -> list[Any]:
         "Return the models whose answers stand side by side; the range predictor stands for whoever answers for it."
-        return [m for m in (self.tpsl, self.range_predictor, self.meta, self.payoff) if m is not None]
+        return [m for m in (self.tpsl, self.range_predictor, self.meta) if m is not None]
 
     @property
     def context(self) -> int:
@@ -151,7 +141,7 @@ class ModelBundle:
         self,
         features: pd.DataFrame,  # the matrix, any rows; consecutive ones for a sequence model
     ) -> pd.DataFrame:
-        "Return `p_long`, `p_short`, `up_…`, `down_…` and, where trained, `p_meta`, `meta_low`, `meta_high`, `rest_…`."
+        "Return `p_long`, `p_short`, `rest_…`, `up_…`, `down_…` and, where trained, `p_meta`, `meta_low`, `meta_high`."
         answers = self.predict_values(self.values_of(features), features.index)
         return pd.DataFrame(answers, index=features.index, columns=self.columns)
 
@@ -164,9 +154,7 @@ class ModelBundle:
         sides = self.tpsl.predict_values(self._part(self.tpsl, values))
         answers = [sides, self._range(values, times)]
         if self.meta:
-            answers.append(self.meta.predict_values(self._part(self.meta, values), read_primary(sides)))
-        if self.payoff:
-            answers.append(self.payoff.predict_values(values))
+            answers.append(self.meta.predict_values(self._part(self.meta, values), read_primary(sides[:, :2])))
         return np.hstack(answers)
 
     def _part(self, model: Any, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -313,7 +313,4 @@ class Phase2Pipeline:
         predictions = pd.concat([stitch(("tpsl",), good, outcomes, rows), ranges], axis=1).dropna()
         if "meta" in contents:
             predictions = predictions.join(meta_columns(good, outcomes, rows))
-        if "payoff" in contents:
-            able = [part for part in good if not outcomes[part.number, "payoff"].error]
-            predictions = predictions.join(stitch(("payoff",), able, outcomes, rows))
         return predictions, gate, ModelBundle.of(contents, source)

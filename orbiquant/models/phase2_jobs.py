@@ -27,7 +27,6 @@ from .bundle import to_content
 from .garch import GarchRange
 from .labels import average_uniqueness, barrier_distance, range_targets, triple_barrier
 from .meta import MetaModel, fit_meta
-from .payoff import RestPayoff
 from .range_predictor import RangePredictor
 from .splits import WalkForward
 from .tpsl import TPSLClassifier
@@ -239,7 +238,6 @@ def make_har(rows: Labelled, config: Phase2Config, boosting: Boosting) -> HarRan
 ESTIMATORS: Mapping[str, Kind] = {
     "attention": Kind(make_attention, "optional"),
     "meta": Kind(make_meta, "optional"),
-    "payoff": Kind(lambda rows, config, _: RestPayoff(), "optional"),
     "range": Kind(make_range, "model"),
     "tpsl": Kind(make_tpsl, "model"),
     "garch": Kind(lambda rows, config, _: GarchRange(config.quantiles, config.horizon_bars), "baseline"),
@@ -263,7 +261,7 @@ def optional_models(
         notes.append(f"attention: needs {ATTENTION_ROWS:,} labelled rows, there are {len(rows.complete):,}")
     elif config.attention != "off" and find_spec("torch") is None:
         notes.append("attention: torch is not installed")
-    trained = {"attention": config.attention != "off" and not notes, "meta": config.meta != "off", "payoff": True}
+    trained = {"attention": config.attention != "off" and not notes, "meta": config.meta != "off"}
     return tuple(name for name, wanted in trained.items() if wanted), notes
 
 # %% ../../nbs/39_models.phase2_jobs.ipynb #6d8b081a

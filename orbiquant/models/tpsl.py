@@ -29,6 +29,7 @@ from orbiquant.models.boosting import (
     grow,
 )
 from .calibration import Calibration, CalibrationKind, calibrate, log_odds
+from .payoff import RestPayoff, fit_payoff
 
 # %% ../../nbs/33_models.tpsl.ipynb #66a8c93c
 TradeSide: TypeAlias = Literal["long", "short"]
@@ -51,7 +52,7 @@ class TPSLClassifier:
     def fit(
         self,
         X: pd.DataFrame,  # features in time order; NaN is allowed
-        Y: pd.DataFrame,  # `long`, `short` of `triple_barrier`; rows with NaN are left out
+        Y: pd.DataFrame,  # `long`, `short` of `triple_barrier` and, if known, `long_r`, `short_r`; NaN: left out
     ) -> Self:
         "Fit trees and calibration a side; raise `ModelError` when there are too few rows."
         check_device(self.boosting.device)
@@ -62,19 +63,23 @@ class TPSLClassifier:
         self.rates_ = {side: float(rate) for side, rate in BaseRate().fit(X, Y[known]).rates_.items()}
         self.boosters_: dict[str, Any] = {}
         self.calibrations_: dict[str, Calibration] = {}
+        self.payoffs_: dict[str, RestPayoff] = {side: RestPayoff() for side in SIDES}
         self.fallback_: dict[str, str] = {}
         values, categorical = self._values(X), [name in self.categories_ for name in self.features_]
         rows = Rows.of(values if known.all() else values[known], self.horizon, self.boosting, categorical)
         for i, side in enumerate(SIDES):
-            self._fit_side(side, rows, answers[:, i])
+            said = self._fit_side(side, rows, answers[:, i])
+            if f"{side}_r" in Y:
+                results = read_columns(Y, [f"{side}_r"])[known, 0]
+                self.payoffs_[side] = fit_payoff(results, answers[:, i] == 1, said, self.horizon)
         return self
 
-    def _fit_side(self, side: TradeSide, rows: Rows, outcome: Floats) -> None:
-        "Fit one side, or note why it has to be the base rate."
+    def _fit_side(self, side: TradeSide, rows: Rows, outcome: Floats) -> Floats:
+        "Fit one side and return what it says of the held-back rows, or note why it has to be the base rate."
         rate = outcome[rows.head].mean()
         if rate in (0, 1) or outcome[rows.tail].mean() in (0, 1):
             self.fallback_[side] = "labels all alike"
-            return
+            return np.empty(0)
         leaf_weight = self.boosting.leaf_rows * rate * (1 - rate)
         objective = {"objective": "binary:logistic", "min_child_weight": leaf_weight}
         booster = grow(rows, outcome, objective, self.boosting)
@@ -82,6 +87,7 @@ class TPSLClassifier:
         self.boosters_[side] = booster
         base = float(log_odds(rate))
         self.calibrations_[side] = calibrate(score, outcome[rows.tail], base, self.horizon, self.calibration)
+        return self.calibrations_[side](score)
 
     def _values(self, X: pd.DataFrame) -> NDArray[np.float32]:
         "Return the features in the order of training."
@@ -91,7 +97,7 @@ class TPSLClassifier:
         self,
         X: pd.DataFrame,  # has the columns of training, in any order
     ) -> pd.DataFrame:
-        "Return `p_long` and `p_short`, calibrated."
+        "Return `p_long`, `p_short`, calibrated, and `rest_<gain|loss>_<side>`, in R, of trades that miss the target."
         return pd.DataFrame(self.predict_values(self._values(X)), index=X.index, columns=self.columns_)
 
     def predict_values(
@@ -100,17 +106,19 @@ class TPSLClassifier:
         times: pd.DatetimeIndex | None = None,  # unused: the hour, where it matters, is a feature
     ) -> Floats:
         "Return the same as `predict` without names: the columns `columns_`."
-        predicted = np.empty((len(values), len(SIDES)))
+        predicted = np.empty((len(values), len(self.columns_)))
         for i, side in enumerate(SIDES):
             predicted[:, i] = self.rates_[side]
             if side in self.boosters_:
                 predicted[:, i] = self.calibrations_[side](ask(self.boosters_[side], values, margin=True)[:, 0])
+            predicted[:, 2 * i + 2 : 2 * i + 4] = self.payoffs_[side](predicted[:, i])
         return predicted
 
     @property
     def columns_(self) -> list[str]:
         "Return the names of what is predicted."
-        return [f"p_{side}" for side in SIDES]
+        rest = [f"rest_{what}_{side}" for side in SIDES for what in ("gain", "loss")]
+        return [f"p_{side}" for side in SIDES] + rest
 
     def explain(
         self,
@@ -139,6 +147,7 @@ class TPSLClassifier:
             "rates": self.rates_,
             "fallback": self.fallback_,
             "calibrations": {side: curve.model_dump() for side, curve in self.calibrations_.items()},
+            "payoffs": {side: payoff.model_dump() for side, payoff in self.payoffs_.items()},
             "boosters": {side: booster_json(booster) for side, booster in self.boosters_.items()},
         }
         return json.dumps(content).encode()
@@ -156,6 +165,7 @@ class TPSLClassifier:
             model.rates_, model.fallback_ = stored["rates"], stored["fallback"]
             curves, threads = stored["calibrations"], model.boosting.threads
             model.calibrations_ = {side: Calibration.model_validate(curve) for side, curve in curves.items()}
+            model.payoffs_ = {side: RestPayoff.model_validate(stored["payoffs"][side]) for side in SIDES}
             model.boosters_ = {side: booster_of(trees, threads) for side, trees in stored["boosters"].items()}
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"stored classifier cannot be read: {type(error).__name__} {error}") from error
