@@ -48,7 +48,7 @@ from orbiquant.market.exchanges import ExchangeSource  # noqa: E402
 from orbiquant.market.remote import HttpLine, RemoteSource, need  # noqa: E402
 from orbiquant.market.sql import SqlSource  # noqa: E402
 from orbiquant.market.store import DeltaBarStore  # noqa: E402
-from orbiquant.market.vendors import AlpacaSource, PolygonSource  # noqa: E402
+from orbiquant.market.vendors import AlpacaSource, PolygonSource, VendorSource  # noqa: E402
 
 BARS = random_bars("2024-02-26", 160)
 ELSEWHERE = f"""from datetime import datetime
@@ -338,15 +338,17 @@ def test_ctrl_c_in_a_pause_ends_a_pull_at_once_and_leaves_the_store_whole(tmp_pa
 # --- vendors ---
 
 
-class Polygon:
-    """Polygon's aggregates."""
+class Vendor:
+    """Hours of one series at a vendor that wants a key."""
 
-    symbol, secrets = "EURUSD", (FakePolygon.key,)
+    fake: ClassVar[type[FakeProvider]]
+    source_class: ClassVar[type[VendorSource]]
+    keys: ClassVar[dict[str, str]]  # header → what it must say
 
     @pytest.fixture
     def provider(self) -> Iterator[FakeProvider]:
         """Yield a running server."""
-        with FakePolygon("EURUSD", BARS).running() as server:
+        with self.fake(self.symbol, BARS).running() as server:
             yield server
 
     @pytest.fixture
@@ -360,17 +362,24 @@ class Polygon:
 
         def opened(**settings: Any) -> RemoteSource:
             provider.page_size = settings.get("page", 1_000_000)
-            line = line_to(provider, waited, {"Authorization": f"Bearer {FakePolygon.key}"})
-            return PolygonSource(line, **options(settings))
+            return self.source_class(line_to(provider, waited, self.keys), **options(settings))
 
         return opened
 
     @pytest.fixture
     def recipe(self, provider: FakeProvider) -> tuple[str, str]:
         """Return how another process makes the source."""
-        imports = f"{ELSEWHERE}from orbiquant.market.vendors import PolygonSource"
-        key = f"{{'Authorization': SecretStr('Bearer {FakePolygon.key}')}}"
-        return imports, f"PolygonSource(HttpLine('polygon', {provider.url!r}, {key}, per_minute=1e9), clock=CLOCK)"
+        name, provides = self.source_class.__name__, self.source_class.provider
+        keys = f"{{name: SecretStr(key) for name, key in {self.keys!r}.items()}}"
+        line = f"HttpLine({provides!r}, {provider.url!r}, {keys}, per_minute=1e9)"
+        return f"{ELSEWHERE}from orbiquant.market.vendors import {name}", f"{name}({line}, clock=CLOCK)"
+
+
+class Polygon(Vendor):
+    """Polygon's aggregates."""
+
+    fake, source_class, symbol, secrets = FakePolygon, PolygonSource, "EURUSD", (FakePolygon.key,)
+    keys: ClassVar = {"Authorization": f"Bearer {FakePolygon.key}"}
 
 
 class TestPolygon(Polygon, HttpSourceContract, WindowContract, KeyContract):
@@ -385,39 +394,11 @@ class TestPolygonKilled(Polygon, KillContract):
     expected = pytest.fixture(lambda self: BARS)
 
 
-class Alpaca:
+class Alpaca(Vendor):
     """Alpaca's crypto bars."""
 
-    symbol, secrets = "BTCUSD", (FakeAlpaca.key, FakeAlpaca.secret)
+    fake, source_class, symbol, secrets = FakeAlpaca, AlpacaSource, "BTCUSD", (FakeAlpaca.key, FakeAlpaca.secret)
     keys: ClassVar = {"APCA-API-KEY-ID": FakeAlpaca.key, "APCA-API-SECRET-KEY": FakeAlpaca.secret}
-
-    @pytest.fixture
-    def provider(self) -> Iterator[FakeProvider]:
-        """Yield a running server."""
-        with FakeAlpaca("BTCUSD", BARS).running() as server:
-            yield server
-
-    @pytest.fixture
-    def waited(self) -> list[float]:
-        """Return the pauses that were made."""
-        return []
-
-    @pytest.fixture
-    def open_source(self, provider: FakeProvider, waited: list[float]) -> Callable[..., RemoteSource]:
-        """Return a function that opens a source."""
-
-        def opened(**settings: Any) -> RemoteSource:
-            provider.page_size = settings.get("page", 1_000_000)
-            return AlpacaSource(line_to(provider, waited, self.keys), **options(settings))
-
-        return opened
-
-    @pytest.fixture
-    def recipe(self, provider: FakeProvider) -> tuple[str, str]:
-        """Return how another process makes the source."""
-        imports = f"{ELSEWHERE}from orbiquant.market.vendors import AlpacaSource"
-        keys = f"{{name: SecretStr(key) for name, key in {self.keys!r}.items()}}"
-        return imports, f"AlpacaSource(HttpLine('alpaca', {provider.url!r}, {keys}, per_minute=1e9), clock=CLOCK)"
 
 
 class TestAlpaca(Alpaca, HttpSourceContract, WindowContract, KeyContract):
@@ -436,8 +417,7 @@ def stock_source(server: FakeProvider) -> RemoteSource:
     """Return a source of the vendor whose server it is."""
     if isinstance(server, FakeAlpaca):
         return AlpacaSource(line_to(server, [], Alpaca.keys), clock=FixedClock(datetime(2025, 1, 1, tzinfo=UTC)))
-    line = line_to(server, [], {"Authorization": f"Bearer {FakePolygon.key}"})
-    return PolygonSource(line, clock=FixedClock(datetime(2025, 1, 1, tzinfo=UTC)))
+    return PolygonSource(line_to(server, [], Polygon.keys), clock=FixedClock(datetime(2025, 1, 1, tzinfo=UTC)))
 
 
 @pytest.fixture(params=[FakePolygon, FakeAlpaca])
@@ -472,9 +452,7 @@ def test_hours_of_a_stock_begin_with_the_session_and_leave_the_evening_out(stock
 def test_a_key_goes_to_no_other_host():
     with FakePolygon("EURUSD", BARS).running() as server, FakePolygon("EURUSD", BARS).running() as other:
         server.page_size, server.foreign_host = 50, other.url
-        bars = PolygonSource(
-            line_to(server, [], {"Authorization": f"Bearer {FakePolygon.key}"}), clock=FixedClock(LATER)
-        ).bars("EURUSD", "1h")
+        bars = PolygonSource(line_to(server, [], Polygon.keys), clock=FixedClock(LATER)).bars("EURUSD", "1h")
     assert len(bars) == 160 and other.requests == []
     assert all("apiKey" not in asked.query for asked in server.requests)
 
@@ -774,9 +752,7 @@ def test_a_table_that_cannot_be_read_says_what_to_set(
 def test_a_number_that_is_no_time_is_named(zone: str, table: Callable[..., SqlSource]):
     frame = BARS[:3].reset_index().assign(symbol="EURUSD", timeframe="1h")
     frame["time"] = [1_699_999_200, 0, -(10**15)]
-    with pytest.raises(
-        DataError, match=r"-1000000000000000 is no time of this unit; look at `sql_zone`"
-    ):
+    with pytest.raises(DataError, match=r"-1000000000000000 is no time of this unit; look at `sql_zone`"):
         table(frame, epoch="s", zone=zone).bars("EURUSD", "1h")
 
 
