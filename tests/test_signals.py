@@ -211,6 +211,14 @@ def test_wrong_tables_are_refused(scene):
         assert words in caught.value.message
 
 
+def test_daily_bars_lie_in_no_killzone(scene):
+    bars, features, phases = scene
+    daily = features.drop(columns=[column for column in features if column.startswith("killzone_")])
+    signals = signals_of((bars, daily, phases), "balanced_filter")
+    assert (signals["action"] == "HOLD").all() and (signals["killzone"] == "none").all()
+    assert (signals["reason"] == "outside killzone").any()
+
+
 def test_killzones_are_read_back_from_features():
     features = pd.DataFrame({"rsi": [1.0, 2.0, 3.0], "killzone_asia": [0, 1, 0], "killzone_late": [0.0, 0.0, 1.0]})
     assert list(killzone_of(features)) == ["none", "asia", "late"]
