@@ -22,7 +22,7 @@ from ..domain import Bars, CalendarName, Phase, Timeframe, Value
 from ..features.indicators import Floats, atr, column, lagged, ratio, rolling_mean, run_talib
 from ..features.phases import PROBABILITIES, PhaseConfig, detect_phases
 from ..market.synthetic import SyntheticConfig, synthetic_market
-from .boosting import Boosting, Rows, ask, booster_json, booster_of, feature_values, grow
+from .boosting import Boosting, Rows, ask, booster_json, booster_of, feature_values, grow, reading
 from ..ports import Progress
 
 # %% ../../nbs/35_models.amd.ipynb #aa2012bc
@@ -211,13 +211,11 @@ class AmdClassifier:
         content: bytes,  # what `to_json` returned
     ) -> Self:
         "Return the model that was stored; raise `ModelError` when the content is not one."
-        try:
+        with reading("AMD model"):
             stored = json.loads(content)
             model = cls(Boosting.model_validate(stored["boosting"]))
             model.features_, model.temperature_ = stored["features"], float(stored["temperature"])
             model.booster_ = booster_of(stored["booster"], model.boosting.threads)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"stored AMD model cannot be read: {type(error).__name__} {error}") from error
         return model
 
 

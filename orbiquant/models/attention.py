@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..core import ModelError
 from orbiquant.models.baselines import (
     FLOOR,
     TARGETS,
@@ -25,7 +24,7 @@ from orbiquant.models.baselines import (
     quantile_columns,
     read_columns,
 )
-from .boosting import Floats, feature_values, proven
+from .boosting import Floats, feature_values, proven, reading
 from .learning import Lesson, ask_network, learn
 from .network import AttentionSpec, Singles, Windows, check_torch, staircase, torch_settings
 from .splits import purged_tail
@@ -231,8 +230,7 @@ class AttentionModel:
             "scale": self.scale,
             "spec": self.spec.model_dump(),
             "features": self.features_,
-            "coefficients": self.scale_.coefficients_.tolist(),
-            "ratios": self.scale_.ratios_.tolist(),
+            **self.scale_.fitted(),
             "epochs": self.epochs_,
             "losses": self.losses_,
         }
@@ -244,16 +242,12 @@ class AttentionModel:
         content: bytes,  # what `to_bytes` returned
     ) -> Self:
         "Return the model that was stored; raise `ModelError` when the content is not one."
-        try:
+        with reading("attention model"):
             arrays, about = unpack(content)
             spec = AttentionSpec.model_validate(about["spec"])
             model = cls(about["quantiles"], about["horizon"], about["scale"], spec)
             model.features_, model.epochs_, model.losses_ = about["features"], about["epochs"], about["losses"]
-            model.scale_ = HarRange(about["scale"], about["quantiles"], about["horizon"])
-            model.scale_.coefficients_ = np.array(about["coefficients"])
-            model.scale_.ratios_ = np.array(about["ratios"])
+            model.scale_ = HarRange(about["scale"], about["quantiles"], about["horizon"]).restore(about)
             model.mean_, model.spread_ = arrays.pop("mean"), arrays.pop("spread")
             model.weights_ = arrays
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"stored attention model cannot be read: {type(error).__name__} {error}") from error
         return model

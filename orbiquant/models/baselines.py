@@ -8,8 +8,8 @@ __all__ = ['HAR_SPANS', 'TARGETS', 'FLOOR', 'PRIOR_LABELS', 'volatility_inputs',
            'ScaledRange', 'har_design', 'ridge', 'HarRange', 'BaseRate']
 
 # %% ../../nbs/37_models.baselines.ipynb #e0bec862
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -230,6 +230,18 @@ class HarRange:
     ) -> pd.DataFrame:
         "Return one row of quantiles a row of `X`; NaN where a volatility is unknown."
         return scaled_forecast(self.scale(X), self.ratios_, X.index, self.quantiles)
+
+    def fitted(self) -> dict[str, Any]:
+        "Return what was learned, as it is stored."
+        return {"coefficients": self.coefficients_.tolist(), "ratios": self.ratios_.tolist()}
+
+    def restore(
+        self,
+        content: Mapping[str, Any],  # has what `fitted` returned
+    ) -> Self:
+        "Take over what another has learned."
+        self.coefficients_, self.ratios_ = np.array(content["coefficients"]), np.array(content["ratios"])
+        return self
 
 # %% ../../nbs/37_models.baselines.ipynb #c4ea1fb0
 class BaseRate:

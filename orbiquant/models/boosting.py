@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['Floats', 'Categories', 'FEW_ROWS', 'Boosting', 'check_used', 'check_device', 'categories_of', 'numbered',
            'feature_values', 'thinned', 'Rows', 'quantile_matrix', 'grow', 'regrow', 'proven', 'ask', 'contributions',
-           'booster_json', 'booster_of']
+           'reading', 'booster_json', 'booster_of']
 
 # %% ../../nbs/32_models.boosting.ipynb #5b8d1c29
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -256,6 +257,17 @@ def contributions(
 
     matrix = xgboost.DMatrix(values, feature_types=booster.feature_types, enable_categorical=True)
     return np.asarray(booster.predict(matrix, pred_contribs=True), dtype=np.float64)
+
+
+@contextmanager
+def reading(
+    what: str,  # names the model
+) -> Iterator[None]:
+    "Raise `ModelError` for anything that content which is no such model raises inside the block."
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"stored {what} cannot be read: {type(error).__name__} {error}") from error
 
 
 def booster_json(

@@ -32,6 +32,7 @@ from orbiquant.models.boosting import (
     feature_values,
     grow,
     proven,
+    reading,
 )
 from .calibration import Calibration, CalibrationKind, calibrate, log_odds
 from .splits import WalkForward
@@ -290,7 +291,7 @@ class MetaModel:
         content: bytes,  # what `to_json` returned
     ) -> Self:
         "Return the model that was stored; raise `ModelError` when the content is not one."
-        try:
+        with reading("meta model"):
             stored = json.loads(content)
             boosting = Boosting.model_validate(stored["boosting"])
             model = cls(stored["horizon"], boosting, stored["coverage"], stored["calibration"])
@@ -300,8 +301,6 @@ class MetaModel:
             model.misses_ = np.array(stored["misses"], dtype=np.float64)
             trees = stored["booster"]
             model.booster_ = None if trees is None else booster_of(trees, boosting.threads)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"stored meta model cannot be read: {type(error).__name__} {error}") from error
         return model
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..core import ModelError
 from orbiquant.models.baselines import (
     TARGETS,
     HarRange,
@@ -36,6 +35,7 @@ from orbiquant.models.boosting import (
     feature_values,
     grow,
     proven,
+    reading,
     regrow,
 )
 
@@ -143,8 +143,7 @@ class RangePredictor:
             "boosting": self.boosting.model_dump(),
             "features": self.features_,
             "categories": self.categories_,
-            "coefficients": self.scale_.coefficients_.tolist(),
-            "ratios": self.scale_.ratios_.tolist(),
+            **self.scale_.fitted(),
             "boosters": {target: booster_json(booster) for target, booster in self.boosters_.items()},
         }
         return json.dumps(content).encode()
@@ -155,16 +154,12 @@ class RangePredictor:
         content: bytes,  # what `to_json` returned
     ) -> Self:
         "Return the model that was stored; raise `ModelError` when the content is not one."
-        try:
+        with reading("range predictor"):
             stored = json.loads(content)
             boosting = Boosting.model_validate(stored["boosting"])
             model = cls(stored["quantiles"], stored["horizon"], stored["scale"], boosting)
             model.features_, model.categories_ = stored["features"], stored["categories"]
-            model.scale_ = HarRange(stored["scale"], stored["quantiles"], stored["horizon"])
-            model.scale_.coefficients_ = np.array(stored["coefficients"])
-            model.scale_.ratios_ = np.array(stored["ratios"])
+            model.scale_ = HarRange(stored["scale"], stored["quantiles"], stored["horizon"]).restore(stored)
             trees = stored["boosters"].items()
             model.boosters_ = {target: booster_of(content, boosting.threads) for target, content in trees}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"stored range predictor cannot be read: {type(error).__name__} {error}") from error
         return model

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..core import ModelError
 from .baselines import BaseRate, complete_rows, read_columns
 from orbiquant.models.boosting import (
     Boosting,
@@ -27,6 +26,7 @@ from orbiquant.models.boosting import (
     contributions,
     feature_values,
     grow,
+    reading,
 )
 from .calibration import Calibration, CalibrationKind, calibrate, log_odds
 from .payoff import RestPayoff, fit_payoff
@@ -158,7 +158,7 @@ class TPSLClassifier:
         content: bytes,  # what `to_json` returned
     ) -> Self:
         "Return the model that was stored; raise `ModelError` when the content is not one."
-        try:
+        with reading("classifier"):
             stored = json.loads(content)
             model = cls(stored["horizon"], Boosting.model_validate(stored["boosting"]), stored["calibration"])
             model.features_, model.categories_ = stored["features"], stored["categories"]
@@ -167,6 +167,4 @@ class TPSLClassifier:
             model.calibrations_ = {side: Calibration.model_validate(curve) for side, curve in curves.items()}
             model.payoffs_ = {side: RestPayoff.model_validate(stored["payoffs"][side]) for side in SIDES}
             model.boosters_ = {side: booster_of(trees, threads) for side, trees in stored["boosters"].items()}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"stored classifier cannot be read: {type(error).__name__} {error}") from error
         return model
