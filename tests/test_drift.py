@@ -142,3 +142,24 @@ def test_shapes_hold_any_column(then, now):
     assert bins.min() >= 0 and bins.max() < len(shape.shares)
     own = np.bincount(bins_of(np.array(then), shape.quantiles, shape.values), minlength=len(shape.shares)) / len(then)
     assert float(stability(np.array(shape.shares), own)) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_period_that_the_sample_beats_with_is_seen_whole(monkeypatch):
+    monkeypatch.setattr("orbiquant.models.drift.SKETCH_ROWS", 1_000)
+    hours = np.sin(np.arange(4_000) % 48)  # every fourth row: twelve values
+    shape = shape_of(hours)
+    assert shape.quantiles and shape.shares[-1] == 0
+
+
+def test_a_column_that_comes_alive_has_drifted(sketch):
+    dead = sketch_of(*market(20_000, 1, noise=lambda rng, n: np.full(n, np.nan)), horizon=1)
+    assert status(drift_report(dead, *market(1_500, 10)))["noise"] == "drifted"
+
+
+def test_values_never_seen_are_not_missing(sketch):
+    line = (
+        drift_report(sketch, *market(1_500, 10, flag=lambda rng, n: np.full(n, 2.0)))
+        .table.set_index("name")
+        .loc["flag"]
+    )
+    assert (line["missing_now"], line["status"]) == (0, "drifted")

@@ -108,6 +108,32 @@ def test_a_task_that_kills_every_worker_is_a_failure_and_spares_its_neighbours(t
     assert isinstance(found["deadly"], Failure) and "worker" in found["deadly"].reason
 
 
+class Foreign:
+    """Data that a worker cannot unpack."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("not here",)
+
+
+def test_what_a_worker_cannot_do_is_said_as_it_is(client):
+    found: dict = {}
+    run_dask(client, least_squares, Foreign(), {0: (0, 1)}, found.__setitem__)
+    assert "invalid literal for int()" in found[0].reason
+
+
+def test_a_cluster_without_workers_is_an_error(monkeypatch):
+    from distributed import Client, LocalCluster
+
+    monkeypatch.setattr("orbiquant.models.executors.PATIENCE_S", 0.2)
+    options = {"n_workers": 0, "processes": False, "dashboard_address": None, "silence_logs": "CRITICAL"}
+    with (
+        LocalCluster(**options) as empty,
+        Client(empty) as idle,
+        pytest.raises(ModelError, match=r"had none for 0\.2 s"),
+    ):
+        run_dask(idle, least_squares, MATRIX, {0: TASKS[0]}, print)
+
+
 @pytest.mark.parametrize("where", WAYS, ids=("serial", "threads"))
 def test_an_interrupt_starts_nothing_more(where):
     begun: list[int] = []

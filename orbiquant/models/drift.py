@@ -36,7 +36,7 @@ class Shape(Value):
 
     quantiles: tuple[float, ...] = ()  # at `LEVELS`; empty for a column of few values
     values: tuple[float, ...] = ()  # the few values, rising
-    shares: tuple[float, ...]  # of the bins or values, the last one of missing values
+    shares: tuple[float, ...]  # of the bins, or of the values and of all others; the last one of what is missing
     usual: float  # PSI that one stretch in twenty exceeded
 
 
@@ -45,13 +45,13 @@ def bins_of(
     quantiles: tuple[float, ...],  # of the reference, or empty
     values: tuple[float, ...],  # its few values, or empty
 ) -> NDArray[np.intp]:
-    "Return the bin of each row; the last one is for what is missing, or was never seen among few values."
+    "Return the bin of each row; the last one is for what is missing, the one before it for values not among the few."
     if quantiles:
         found = np.searchsorted(np.array(quantiles[2:-2:2]), column, side="right")
         return np.where(np.isnan(column), len(quantiles[2:-2:2]) + 1, found)
     place = np.searchsorted(np.array(values), column).clip(max=max(len(values) - 1, 0))
     known = np.array(values)[place] == column if values else np.zeros(len(column), dtype=bool)
-    return np.where(known, place, len(values))
+    return np.where(known, place, len(values) + np.isnan(column))
 
 
 def stability(
@@ -69,12 +69,14 @@ def shape_of(
     "Return the shape of a column; raise `ModelError` for an empty one."
     if not len(column):
         raise ModelError("`column` must have at least one row, had none")
-    sample = column[:: -(-len(column) // SKETCH_ROWS)]
-    known = sample[np.isfinite(sample)]
-    few = np.unique(known) if len(known) else known
+    known = column[np.isfinite(column)]
+    sample = known[:: -(-len(known) // SKETCH_ROWS) or 1]
+    few = np.unique(sample)
+    if len(few) <= FEW_VALUES and not np.isin(known, few).all():  # the step of the sample beats with a period
+        sample, few = known, np.unique(known)
     values = tuple(few.tolist()) if len(few) <= FEW_VALUES else ()
-    quantiles = () if len(few) <= FEW_VALUES else tuple(np.quantile(known, LEVELS).tolist())
-    size = (len(quantiles[2:-2:2]) + 1 if quantiles else len(values)) + 1
+    quantiles = () if len(few) <= FEW_VALUES else tuple(np.quantile(sample, LEVELS).tolist())
+    size = len(quantiles[2:-2:2] or values) + 2
     bins = bins_of(column, quantiles, values)
     stretches = max(len(column) // STRETCH, 1)
     length = min(STRETCH, len(column))
@@ -151,7 +153,7 @@ def compare_column(
         "missing_now": 1 - len(known) / len(column),
     }
     if shape.values:
-        weights = np.array(shape.shares[:-1])
+        weights = np.array(shape.shares[: len(shape.values)])
         line["then"] = float(np.array(shape.values) @ weights / weights.sum())
     elif shape.quantiles:
         line["then"] = shape.quantiles[len(LEVELS) // 2]

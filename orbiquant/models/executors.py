@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Key', 'Work', 'Arguments', 'PATIENCE_S', 'Failure', 'one_thread', 'attempt', 'run_serial', 'run_threads', 'Packed',
-           'attempt_there', 'connect', 'send_out', 'run_dask', 'run_tasks']
+           'attempt_there', 'connect', 'answer_of', 'send_out', 'run_dask', 'run_tasks']
 
 # %% ../../nbs/38_models.executors.ipynb #728a6ed2
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -17,6 +17,7 @@ from ..core import ModelError, get_logger
 
 if TYPE_CHECKING:
     from distributed import Client
+    from distributed import Future as DaskFuture
 
 # %% ../../nbs/38_models.executors.ipynb #6de219f4
 Key = TypeVar("Key", bound=Hashable)
@@ -117,7 +118,8 @@ def attempt_there(
 ) -> Any:
     "Do a task in a worker, which nobody has told to keep to one thread."
     with one_thread():
-        return attempt(work, packed.unpack(), *arguments)
+        data = attempt(Packed.unpack, packed)
+        return data if isinstance(data, Failure) else attempt(work, data, *arguments)
 
 
 @contextmanager
@@ -143,6 +145,20 @@ def connect(
         yield client
 
 
+def answer_of(
+    future: "DaskFuture",  # of a task that has ended
+) -> tuple[Any, str]:
+    "Return a task's answer, and why there is none where it was lost with its worker."
+    from distributed import KilledWorker
+
+    try:
+        return future.result(), ""
+    except (CancelledError, KilledWorker) as error:
+        return None, f"the worker was lost ({type(error).__name__})"
+    except Exception as error:
+        return Failure(f"{type(error).__name__}: {error}"), ""
+
+
 def send_out(
     client: "Client",  # of the cluster
     work: Work,  # called as work(shared, *arguments)
@@ -150,26 +166,25 @@ def send_out(
     tasks: Mapping[Key, Arguments],  # what is still unanswered
     done: Callable[[Key, Any], None],  # called with each answer
 ) -> dict[Key, str]:
-    "Run tasks on a cluster and return why some of them have no answer."
+    "Run tasks on a cluster and return why some of them have no answer; raise `ModelError` when no worker is there."
     from distributed import as_completed
 
     lost: dict[Key, str] = {}
-    client.wait_for_workers(1, timeout=PATIENCE_S)
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE_S)
+    except TimeoutError as error:
+        raise ModelError(f"`scheduler` must have a worker, had none for {PATIENCE_S} s") from error
     data = client.scatter(Packed(shared), broadcast=True, hash=False)
     futures = {
         client.submit(attempt_there, work, data, *arguments, pure=False): key for key, arguments in tasks.items()
     }
     try:
         for future in as_completed(futures):
-            key, status = futures[future], future.status
-            try:
-                answer = future.result() if status == "finished" else None
-            except CancelledError:
-                status = "with the answer"
-            if status == "finished":
-                done(key, answer)
+            answer, reason = answer_of(future)
+            if reason:
+                lost[futures[future]] = reason
             else:
-                lost[key] = f"the worker was lost ({status})"
+                done(futures[future], answer)
             future.release()
     finally:
         client.cancel([*futures, data], force=True)
