@@ -40,7 +40,7 @@ from postgres import find_binaries, running_postgres  # noqa: E402
 from sqlalchemy import create_engine, text  # noqa: E402
 
 from orbiquant.core import DataError, FixedClock, NotFoundError, SettingsError  # noqa: E402
-from orbiquant.domain import Bars  # noqa: E402
+from orbiquant.domain import Bars, Timeframe  # noqa: E402
 from orbiquant.market.bars import resample  # noqa: E402
 from orbiquant.market.calendars import expected_times, open_at  # noqa: E402
 from orbiquant.market.dukascopy import DukascopySource  # noqa: E402
@@ -590,6 +590,14 @@ class TestSqliteText(Sql, RemoteSourceContract):
     """SQLite, times as text in UTC."""
 
 
+class TestSqliteMinutes(Sql, RemoteSourceContract):
+    """SQLite, times as text that ends with the minute."""
+
+    def told(self, index: pd.DatetimeIndex) -> list[Any]:
+        """Return times as the table tells them."""
+        return list(index.strftime("%Y-%m-%dT%H:%M"))
+
+
 class TestSqliteServerClock(Sql, RemoteSourceContract):
     """SQLite, times as seconds of a MetaTrader server's clock, through a change of New York's clocks."""
 
@@ -712,6 +720,19 @@ def test_a_timeframe_column_in_any_spelling_and_hours_for_those_who_ask_for_four
     assert fours.equals(resample(BARS, "1h", "4h", "forex", partial=True)[fours.index[0] : fours.index[-1]])
     with pytest.raises(NotFoundError, match="sql holds no EURUSD 15m"):
         source.bars("EURUSD", "15m")
+
+
+@pytest.mark.parametrize(
+    "form", ["%Y-%m-%d %H", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%MZ", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d"]
+)
+def test_no_window_loses_a_bar_however_long_the_text_of_its_times_is(form: str, table: Callable[..., SqlSource]):
+    frame = "1d" if form == "%Y-%m-%d" else "1h"
+    bars, step = random_bars("2024-01-01", 40, frame), Timeframe(frame).delta
+    held = bars.reset_index().assign(symbol="BTCUSDT", timeframe=frame, time=bars.index.strftime(form))
+    source = table(held)
+    for start, end in [(bars.index[5], bars.index[9]), (bars.index[5] - step / 3, bars.index[8] + step / 3)]:
+        window = source.bars("BTCUSDT", frame, start, end)
+        pd.testing.assert_frame_equal(window, bars[5:9], check_freq=False)
 
 
 @pytest.mark.parametrize(
