@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orbiquant.core import ModelError
 from orbiquant.market.synthetic import SyntheticConfig, synthetic_market
@@ -16,46 +18,44 @@ from orbiquant.signals import confidence, primary_signals
 
 R = np.array([2.0, -1.0, 0.5, -0.25])
 MET = R == 2
-NOTHING = np.empty(0)
 
 
 def test_the_rest_is_averaged_over_the_misses():
-    payoff = fit_payoff(R, MET, NOTHING, horizon=1)
-    assert payoff == RestPayoff(at=0.25, gain=0.5 / 3, loss=1.25 / 3)
-    assert np.allclose(payoff(np.array([0.1, 0.9])), [[0.5 / 3, 1.25 / 3]] * 2)
+    payoff = fit_payoff(R, MET)
+    assert (payoff.at, payoff.gain, payoff.loss) == (0.25, 0.5 / 3, 1.25 / 3)
+    assert np.allclose(payoff(np.array([0.25])), [[0.5 / 3, 1.25 / 3]])
 
 
-@pytest.mark.parametrize("r", [[2.0, 2.0], [0.5, 0.25], []])
-def test_rows_without_a_loss_are_no_evidence_of_riskless_trades(r):
-    assert fit_payoff(np.array(r), np.array(r) == 2, NOTHING, 1) == RestPayoff()
-    assert RestPayoff()(np.array([0.3])).tolist() == [[0.0, 1.0]]
-
-
-def planted(rows: int, slope: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return results, whether the target was met, and probabilities on which the rest depends in a known way."""
-    rng = np.random.default_rng(seed)
-    p = rng.uniform(0.2, 0.4, rows)
-    met, timed_out = rng.random(rows) < p, rng.random(rows) < 0.3 - slope * (p - 0.3)
-    return np.where(met, 2.0, np.where(timed_out, rng.choice([-0.2, 0.4], rows), -1.0)), met, p
-
-
-def test_a_planted_line_is_found_in_the_rows_not_seen():
-    r, met, p = planted(40_000, 1.2, seed=1)
-    payoff = fit_payoff(r, met, p[10_000:], horizon=1)
-    assert abs(payoff.gain_slope + 1.2 * 0.5 * 0.4) < 0.05 and abs(payoff.loss_slope - 1.2 * (1 - 0.1)) < 0.1
+def test_half_the_way_to_a_full_loss_where_every_trade_is_decided():
+    r = np.repeat([2.0, 0.4, -1.0], [30, 10, 60])
+    payoff = fit_payoff(r, r == 2)
+    assert np.allclose(payoff(np.array([0.3, 1 / 3])), [[4 / 70, 60 / 70], [2 / 70, (60 / 70 + 1) / 2]])
     assert (payoff(np.array([0.0, 1.0])) >= 0).all()
 
 
-def test_slopes_that_are_not_there_are_not_believed():
-    slopes = [abs(fit_payoff(*planted(600, 0.0, seed), horizon=6).gain_slope) for seed in range(40)]
-    plain = [abs(fit_payoff(*planted(600, 0.0, seed), horizon=1).gain_slope) for seed in range(40)]
-    assert np.mean(slopes) < 0.05 and np.mean(slopes) < np.mean(plain), "rows that share bars are less evidence"
+@pytest.mark.parametrize("r", [[2.0, 2.0], [0.5, 0.25], []])
+@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_rows_without_a_loss_are_no_evidence_of_riskless_trades(r):
+    assert fit_payoff(np.array(r), np.array(r) == 2) == RestPayoff()
+    assert RestPayoff()(np.array([0.3])).tolist() == [[0.0, 1.0]]
 
 
-@pytest.mark.parametrize("p", [[0.3, 0.3, 0.3, 0.3], [0.3]])
-def test_one_probability_has_no_slope(p):
-    payoff = fit_payoff(R, MET, np.array(p), horizon=1)
-    assert (payoff.gain_slope, payoff.loss_slope) == (0.0, 0.0)
+@pytest.mark.parametrize("wins", [0, 40, 50, 90])
+def test_a_base_rate_without_room_for_pace_has_no_slope(wins):
+    r = np.repeat([2.0, 0.4, -1.0], [wins, 5, 95 - wins])
+    payoff = fit_payoff(r, r == 2)
+    assert (payoff.gain_slope, payoff.loss_slope) == (0.0, 0.0) and payoff.loss > 0
+
+
+@given(st.lists(st.sampled_from([2.0, 2.1, -1.0, -1.3, -0.4, 0.2, 1.7]), min_size=4, max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_a_likelier_target_is_never_worth_less_at_the_base_rate(results):
+    r = np.array(results)
+    payoff = fit_payoff(r, r >= 2)
+    near = payoff.at + np.array([-1e-6, 1e-6])
+    gain, loss = payoff(near).T
+    worth = near * r[r >= 2].mean() + (1 - near) * (gain - loss) if payoff.gain_slope else near
+    assert worth[1] >= worth[0] - 1e-9
 
 
 def test_a_stored_classifier_without_payoff_is_refused():
@@ -112,7 +112,7 @@ def test_stated_confidence_is_what_trades_make_in_a_market_without_an_edge():
     stop = barrier_distance(bars, 1.5)
     labels = triple_barrier(bars, 24, 2 * stop, stop).dropna()
     r = labels["long_r"]
-    rest = fit_payoff(r.to_numpy(), labels["long"].to_numpy() == 1, NOTHING, 24)
+    rest = fit_payoff(r.to_numpy(), labels["long"].to_numpy() == 1)
     said = confidence(pd.Series([labels["long"].mean()]), 2.0, rest.gain, rest.loss).iloc[0]
     made = r.clip(lower=0).sum() / r.abs().sum()
     assert abs(said - made) < 0.01 and abs(said - 0.5) < 0.03

@@ -68,18 +68,18 @@ class TPSLClassifier:
         values, categorical = self._values(X), [name in self.categories_ for name in self.features_]
         rows = Rows.of(values if known.all() else values[known], self.horizon, self.boosting, categorical)
         for i, side in enumerate(SIDES):
-            said = self._fit_side(side, rows, answers[:, i])
+            self._fit_side(side, rows, answers[:, i])
             if f"{side}_r" in Y:
                 results = read_columns(Y, [f"{side}_r"])[known, 0]
-                self.payoffs_[side] = fit_payoff(results, answers[:, i] == 1, said, self.horizon)
+                self.payoffs_[side] = fit_payoff(results, answers[:, i] == 1)
         return self
 
-    def _fit_side(self, side: TradeSide, rows: Rows, outcome: Floats) -> Floats:
-        "Fit one side and return what it says of the held-back rows, or note why it has to be the base rate."
+    def _fit_side(self, side: TradeSide, rows: Rows, outcome: Floats) -> None:
+        "Fit one side, or note why it has to be the base rate."
         rate = outcome[rows.head].mean()
         if rate in (0, 1) or outcome[rows.tail].mean() in (0, 1):
             self.fallback_[side] = "labels all alike"
-            return np.empty(0)
+            return
         leaf_weight = self.boosting.leaf_rows * rate * (1 - rate)
         objective = {"objective": "binary:logistic", "min_child_weight": leaf_weight}
         booster = grow(rows, outcome, objective, self.boosting)
@@ -87,7 +87,6 @@ class TPSLClassifier:
         self.boosters_[side] = booster
         base = float(log_odds(rate))
         self.calibrations_[side] = calibrate(score, outcome[rows.tail], base, self.horizon, self.calibration)
-        return self.calibrations_[side](score)
 
     def _values(self, X: pd.DataFrame) -> NDArray[np.float32]:
         "Return the features in the order of training."
