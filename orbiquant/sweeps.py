@@ -8,6 +8,7 @@ __all__ = ['TERMS', 'Sweepable', 'without_levels', 'from_model', 'from_bars', 'f
 
 # %% ../nbs/71_sweeps.ipynb #b517b409
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,7 @@ def count_combinations(
     what: Sweepable,  # names the data
     found: "SweepResult",  # every combination
 ) -> int:
-    "Record every combination as a trial and return how many other trials there are on the series."
+    "Record every combination as a trial and return how many were new."
     from orbiquant.backtest.trials import Trial
 
     about = {
@@ -120,8 +121,7 @@ def count_combinations(
         )
         for row in table.to_dict("records")
     ]
-    ledger.record(*tried)
-    return ledger.count(what.symbol, what.timeframe) - len({trial.key for trial in tried})
+    return ledger.record(*tried)
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,11 @@ def run_sweep(
         what.bars, what.signals, grid, what.costs, period, folder, settings.models.threads,
         settings.cluster.scheduler, progress,
     )  # fmt: skip
-    others = count_combinations(runtime.trials, what, found)
+    ledger = runtime.trials
+    count_combinations(ledger, what, found)
+    judge = partial(ledger.overfitting, symbol=what.symbol, timeframe=what.timeframe, data_version=what.data_version)
     try:
-        headline = found.headline(earlier_trials=others)
+        headline = found.headline(judge=judge)
     except ModelError as error:
         return Swept(found, None, None, error.message)
     risk = settings.risk

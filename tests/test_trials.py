@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from purgedcv import deflated_sharpe_ratio_full, probability_of_backtest_overfitting
 from purgedcv import minimum_backtest_length as years_needed
 from test_cli import Ask, ask
-from test_line import prepared, runtime, spec, stored
+from test_line import make_runtime, prepared, runtime, spec, stored
 from test_persistence import at_once, postgres_url
 
 from orbiquant.backtest.overfitting import (
@@ -29,13 +30,17 @@ from orbiquant.backtest.overfitting import (
     probability_of_overfitting,
     selection_risk,
 )
+from orbiquant.backtest.sweep import Grid, parse_steps, sweep
 from orbiquant.backtest.trials import Trial, TrialsLedger
 from orbiquant.core import DataError, FixedClock
+from orbiquant.domain import Costs, Timeframe
+from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.registry import StoredModel
 from orbiquant.persistence import engine, migrate
 from orbiquant.research import Prepared, ResearchSpec, Stopwatch, backtest, compare_policies, judge, trials_note
 from orbiquant.runtime import Runtime, current
 from orbiquant.signals import POLICIES
+from orbiquant.sweeps import from_signals, run_sweep
 
 __all__ = ["ask", "postgres_url", "prepared", "runtime", "spec", "stored"]
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -90,6 +95,23 @@ def test_a_headline_sinks_with_every_trial_and_one_trial_costs_nothing():
     assert deflate(moments, 1).minimum_trades == 0 and deflate(moments, 100).minimum_trades > 400
 
 
+def test_trials_that_resemble_each_other_launder_no_luck():
+    moments = Moments.of(pd.Series(np.random.default_rng(5).normal(0.15, 1, 400)))
+    alike = [moments.sharpe] * 10
+    nine, ten = deflate(moments, 10, alike[:9]), deflate(moments, 10, alike)
+    assert ten.model_copy(update={"effective_trials": nine.effective_trials}) == nine
+    assert deflate(moments, 1000, alike * 100).deflated_sharpe < 0.5 < 0.95 < probabilistic_sharpe(moments)
+
+
+@pytest.mark.parametrize("scatter", [0.0, 0.01, 0.05, 0.2])
+def test_a_backtest_is_long_enough_exactly_where_it_beats_the_best_of_luck(scatter: float):
+    rng = np.random.default_rng(9)
+    for mean in (0.02, 0.1, 0.3):
+        left = deflate(Moments.of(pd.Series(rng.normal(mean, 1, 300))), 40, rng.normal(0, scatter, 40))
+        assert (left.minimum_trades < 300) == (left.sharpe_per_trade > left.expected_best)
+        assert (left.minimum_trades < 300) == (left.deflated_sharpe > 0.5)
+
+
 @pytest.mark.parametrize("r", [[], [1.0], [0.5] * 200, list(np.random.default_rng(2).normal(size=LEAST_MOMENTS - 1))])
 def test_what_cannot_be_computed_is_said(r: list[float]):
     left = deflate(Moments.of(pd.Series(r, dtype=float)), 5, [0.1, 0.2])
@@ -142,6 +164,16 @@ def test_trades_become_days_and_too_few_days_no_figure():
     assert selection_risk({"a": long}) is None
 
 
+def test_what_cannot_be_chosen_is_no_variant():
+    rng = np.random.default_rng(6)
+    days = pd.date_range("2024-01-01", periods=250, tz="UTC")
+    losing = {name: pd.DataFrame({"exit_time": days, "r": rng.normal(-0.4, 1, 250)}) for name in "abcde"}
+    idle = {f"idle {n}": losing["a"].iloc[:n] for n in (0, 1, LEAST_MOMENTS - 1)}
+    twin = {"twin": losing["b"].copy()}
+    assert selection_risk(losing | idle | twin) == selection_risk(losing)
+    assert selection_risk({"a": losing["a"]} | idle) is None and selection_risk({"b": losing["b"]} | twin) is None
+
+
 # --- ledger ---
 
 
@@ -177,8 +209,38 @@ def test_ratios_of_unequal_samples_are_compared_at_the_headlines_size(ledger: Tr
     ledger.record(*(trial({"stop": float(number)}, r) for number, r in enumerate(made)))
     headline = Moments.of(made[-1])
     t_values = [Moments.of(r).sharpe * np.sqrt(len(r)) for r in made]
-    expected = expected_best(40, np.var(t_values, ddof=1) / 3000)
+    expected = expected_best(40, max(np.var(t_values, ddof=1), 1) / 3000)
     assert ledger.overfitting(headline, "EURUSD", "15m").expected_best == pytest.approx(expected)
+
+
+def test_a_renamed_copy_of_a_file_does_not_start_again(ledger: TrialsLedger):
+    ledger.record(*(trial({"stop": float(n)}, data_version="file 1f") for n in range(5)), trial({"stop": 9.0}))
+    assert ledger.count("COPY", "15m", "file 1f") == 5 and ledger.count("EURUSD", "15m", "file 1f") == 6
+    assert ledger.count("COPY", "15m", "3") == 0 == ledger.count("COPY", "15m") == ledger.count("COPY", "1h", "file 1f")
+    assert len(ledger.table("COPY", "15m", "file 1f")) == 5
+    moments = Moments.of(pd.Series(np.random.default_rng(1).normal(size=50)))
+    assert ledger.overfitting(moments, "COPY", "15m", "file 1f").trials == 5
+    assert ledger.overfitting(moments, "COPY", "15m").trials == 1
+
+
+def test_a_fine_sweep_around_a_lucky_winner_does_not_survive(tmp_path: Path):
+    runtime = make_runtime(tmp_path)
+    rng = np.random.default_rng(11)
+    bars = synthetic_market(6000, "1h", seed=11).bars
+    coin = pd.DataFrame({"side": rng.choice([1, -1], len(bars))}, bars.index).iloc[::6]
+    what = from_signals(bars, coin, Costs(), "COIN", Timeframe.H1)
+    wide = run_sweep(runtime, what, Grid(stop_atr=parse_steps("0.5:3:0.5"), risk_reward=parse_steps("0.5:3:0.5")))
+    terms = {name: wide.headline.terms[name] for name in ("stop_atr", "risk_reward")}
+    near = {name: tuple(round(value * (1 + step * 1e-4), 8) for step in range(8)) for name, value in terms.items()}
+    fine = run_sweep(runtime, what, Grid(**near)).headline
+    assert fine.overfitting.trials == runtime.trials.count("COIN", "1h") > 90
+    assert fine.overfitting.deflated_sharpe < 0.95 and "does not survive" in fine.sentence()
+    again = sweep(bars, coin, Grid(**near), Costs())
+    assert again.headline().overfitting.deflated_sharpe < 0.95
+    moments = Moments.of(again.trades(fine.combination)["r"])
+    assert fine.overfitting == runtime.trials.overfitting(moments, "COIN", "1h")
+    copy = run_sweep(runtime, replace(what, symbol="RENAMED"), Grid(**near)).headline
+    assert copy.overfitting.trials > fine.overfitting.trials
 
 
 def test_a_trial_without_trades_counts(ledger: TrialsLedger):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEAST_MOMENTS', 'LEAST_TRIALS', 'Floats', 'BLOCKS', 'HALVES', 'expected_best', 'minimum_backtest_length', 'Moments',
            'probabilistic_sharpe', 'Overfitting', 'effective_trials', 'deflate', 'SelectionRisk', 'halves',
-           'block_sharpes', 'probability_of_overfitting', 'daily_r', 'selection_risk']
+           'block_sharpes', 'probability_of_overfitting', 'daily_r', 'choice_risk', 'selection_risk']
 
 # %% ../../nbs/56_backtest.overfitting.ipynb #c6552508
 from collections.abc import Iterator, Mapping, Sequence
@@ -130,13 +130,13 @@ def deflate(
     known = np.asarray(sharpes, dtype=float)
     known = known[np.isfinite(known)]
     null = 1 / moments.trades if moments.trades else float("nan")
-    variance = float(known.var(ddof=1)) if len(known) >= LEAST_TRIALS else null
+    variance = max(float(known.var(ddof=1)), null) if len(known) >= LEAST_TRIALS else null
     refused = moments.refusal
     best = float("nan") if refused else expected_best(trials, variance)
     figures = {
         "sharpe_per_trade": moments.sharpe, "expected_best": best,
         "deflated_sharpe": probabilistic_sharpe(moments, best),
-        "minimum_trades": minimum_backtest_length(trials, moments.sharpe),
+        "minimum_trades": minimum_backtest_length(trials, moments.sharpe) * variance * moments.trades,
     }  # fmt: skip
     finite = {name: value if np.isfinite(value) else None for name, value in figures.items()}
     worth = min(effective_trials(known), trials)
@@ -229,10 +229,19 @@ def daily_r(
     return pd.DataFrame({name: r.reindex(every, fill_value=0.0) for name, r in sums.items()})
 
 
+def choice_risk(
+    returns: pd.DataFrame,  # one row a period, one column a variant
+    trades: Sequence[int] | pd.Series,  # of each variant
+) -> SelectionRisk | None:
+    "Return what choosing among the variants with trades enough is worth; None for too few of them or of periods."
+    able = returns.loc[:, np.asarray(trades) >= LEAST_MOMENTS]
+    _, first = np.unique(able.to_numpy(dtype=float), axis=1, return_index=True)
+    enough = len(first) >= 2 and len(returns) >= 2 * BLOCKS
+    return probability_of_overfitting(able.iloc[:, np.sort(first)]) if enough else None
+
+
 def selection_risk(
     variants: Mapping[str, pd.DataFrame],  # name → trades
 ) -> SelectionRisk | None:
     "Return what choosing the best of the variants is worth, or None where there are too few days or variants."
-    returns = daily_r(variants)
-    enough = returns.shape[1] >= 2 and len(returns) >= 2 * BLOCKS
-    return probability_of_overfitting(returns) if enough else None
+    return choice_risk(daily_r(variants), [len(trades) for trades in variants.values()])

@@ -8,6 +8,7 @@ __all__ = ['Above0', 'Period', 'RETURNS_BYTES', 'FIGURES', 'REASONS', 'ROUNDING'
            'Headline', 'sweep']
 
 # %% ../../nbs/52_backtest.sweep.ipynb #72cf1e56
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -20,13 +21,12 @@ from pydantic import Field, field_validator
 from .metrics import ZERO
 from .orders import LABELS, check_prices, in_time, read_sides, refuse_where, to_floats
 from orbiquant.backtest.overfitting import (
-    BLOCKS,
     LEAST_MOMENTS,
     Moments,
     Overfitting,
     SelectionRisk,
+    choice_risk,
     deflate,
-    probability_of_overfitting,
 )
 from .simulate import BacktestResult, simulate
 from .sweep_job import Job, run_job
@@ -317,20 +317,20 @@ class SweepResult:
     def headline(
         self,
         combination: int | None = None,  # None: the best
-        earlier_trials: int = 0,  # looked at on the same data before this sweep
+        judge: Callable[[Moments], Overfitting]
+        | None = None,  # e.g. a ledger's, of all trials; None: by the sweep alone
     ) -> "Headline":
         "Return a combination with the number of trials and what they leave of it."
         number = self.best() if combination is None else combination
         moments, able = Moments.of(self.trades(number)["r"]), self.table[self.table["trades"] >= LEAST_MOMENTS]
         alike = able["sharpe_per_trade"] * np.sqrt(able["trades"] / max(moments.trades, 1))
-        enough = self.returns.shape[1] >= 2 and len(self.returns) >= 2 * BLOCKS
         figures = self.table.loc[number].drop(list(self.grid.table().columns)).astype(float)
         return Headline(
             combination=number,
             terms=self.terms(number),
             figures={name: value if np.isfinite(value) else None for name, value in figures.items()},
-            overfitting=deflate(moments, len(self.table) + earlier_trials, alike.tolist()),
-            selection=probability_of_overfitting(self.returns) if enough else None,
+            overfitting=judge(moments) if judge else deflate(moments, len(self.table), alike.tolist()),
+            selection=choice_risk(self.returns, self.table["trades"]),
         )
 
 
