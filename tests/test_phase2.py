@@ -237,6 +237,44 @@ def test_tuning_inside_folds_is_counted_and_causal(bars, features):
     assert "range tuned in 2 trials" in note and "tpsl tuned in 2 trials" in note
 
 
+def test_a_fold_too_short_to_search_in_is_trained_as_set_and_says_so(bars, features):
+    config = CONFIG.model_copy(update={"tune_trials": 2, "rounds": 5, "meta": "off"})
+    folds = Phase2Pipeline(config).run(bars[:1_800], features[:1_800]).folds
+    assert (folds["error"] == "").all() and "range not tuned: `n_rows` must be at least" in folds["note"].iloc[0]
+
+
+def test_the_meta_model_learns_beside_the_primary_that_is_tuned(bars, features, monkeypatch):
+    grown: list[int] = []
+    monkeypatch.setattr(phase2_jobs, "search", lambda rows, name, X, Y, config: ({"max_depth": 2}, f"{name} tuned"))
+    plain = phase2_jobs.make_tpsl
+
+    def make(rows, config, boosting):
+        grown.append(boosting.max_depth)
+        return plain(rows, config, boosting)
+
+    monkeypatch.setattr(phase2_jobs, "make_tpsl", make)
+    config = CONFIG.model_copy(update={"tune_trials": 2, "rounds": 5, "folds": 1, "threads": 1})
+    Phase2Pipeline(config).run(bars, features)
+    assert set(grown) == {2}
+
+
+def test_a_meta_model_that_no_fold_has_judged_does_not_answer(bars, features):
+    training = Phase2Pipeline(CONFIG.model_copy(update={"folds": 5})).run(bars[:2_020], features[:2_020])
+    assert "p_meta" not in training.predictions and "meta" not in training.bundle.models
+    assert any("no fold has judged the meta model" in note for note in training.notes)
+
+
+def test_a_fold_without_meta_is_judged_for_all_the_rest(bars, features):
+    training = Phase2Pipeline(CONFIG.model_copy(update={"folds": 4})).run(bars, features)
+    alone = Phase2Pipeline(CONFIG.model_copy(update={"folds": 4, "meta": "off"})).run(bars, features)
+    skill = training.skill.set_index(["target", "metric"])
+    assert training.predictions["p_meta"].isna().any() and training.predictions["p_meta"].notna().any()
+    assert skill.loc["meta", "rows"].max() < skill.loc["long", "rows"].min()
+    pd.testing.assert_frame_equal(skill.drop(index="meta", level=0), alone.skill.set_index(["target", "metric"]))
+    kept = training.reliability.query("target != 'meta'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, alone.reliability.reset_index(drop=True))
+
+
 def test_a_constant_series_is_refused_in_words():
     flat = synthetic_market(3_000, timeframe="15m", seed=7).bars
     flat[["open", "high", "low", "close"]] = 100.0
@@ -254,7 +292,7 @@ def test_columns_of_nan_are_missing_values(bars, features):
     holes = features.assign(rsi=np.nan)
     trained = Phase2Pipeline(CONFIG.model_copy(update={"folds": 1, "meta": "off"})).run(bars, holes)
     assert (trained.folds["error"] == "").all() and trained.predictions.notna().all(axis=None)
-    assert trained.sketch.features["rsi"].shares == (1.0,)
+    assert trained.sketch.features["rsi"].shares == (0.0, 1.0)
 
 
 def test_an_array_of_one_row_is_answered_like_a_table(features, training):

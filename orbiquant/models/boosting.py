@@ -123,9 +123,9 @@ def thinned(
     rows: NDArray[np.intp],  # row numbers, oldest first
     most: int,  # how many may stay
 ) -> NDArray[np.intp]:
-    "Return every n-th row, the newest among them, so that at most `most` stay."
-    step = -(-len(rows) // most)
-    return rows[::-1][:: max(step, 1)][::-1]
+    "Return rows evenly spread, the newest among them, so that at most `most` stay."
+    kept = min(most, len(rows))
+    return rows[len(rows) * np.arange(1, kept + 1) // max(kept, 1) - 1]
 
 # %% ../../nbs/32_models.boosting.ipynb #22a99f11
 @dataclass(frozen=True)

@@ -311,6 +311,10 @@ class Phase2Pipeline:
             notes.append(f"range: the trees answer live, because {source} has no final fit")
             source = "range"
         predictions = pd.concat([stitch(("tpsl",), good, outcomes, rows), ranges], axis=1).dropna()
-        if "meta" in contents:
-            predictions = predictions.join(meta_columns(good, outcomes, rows))
+        judged = meta_columns(good, outcomes, rows)
+        if "meta" in contents and judged.empty:
+            notes.append("meta: the primary answers live, because no fold has judged the meta model")
+            del contents["meta"]
+        elif "meta" in contents:
+            predictions = predictions.join(judged)
         return predictions, gate, ModelBundle.of(contents, source)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -31,9 +31,6 @@ from .range_predictor import RangePredictor
 from .splits import WalkForward
 from .tpsl import TPSLClassifier
 from ..settings import ModelSettings
-
-if TYPE_CHECKING:
-    from orbiquant.models.tuning import Tuning
 
 # %% ../../nbs/39_models.phase2_jobs.ipynb #d8bb768e
 class Phase2Config(Value):
@@ -318,33 +315,37 @@ def fit_estimator(
     kind, boosting, note = ESTIMATORS[name], config.boosting, ""
     X = (rows.inputs if name in BASELINES else rows.features).iloc[part.train]
     Y = rows.targets.iloc[part.train]
-    if config.tune_trials and kind.role == "model":
-        found = search(rows, kind, X, Y, config)
-        boosting = boosting.model_copy(update=found.params)
-        kept = ", ".join(f"{key} {value:.4g}" for key, value in found.params.items()) if found.proven else "as set"
-        note = f"{name} tuned in {found.count} trials: {kept}"
+    tuned = "tpsl" if name == "meta" else name  # the meta model learns beside the primary that will be served
+    if config.tune_trials and ESTIMATORS[tuned].role == "model":
+        params, note = search(rows, tuned, X, Y, config)
+        boosting = boosting.model_copy(update=params)
     return kind.make(rows, config, boosting).fit(X, Y), note
 
 
 def search(
     rows: Labelled,  # which columns there are
-    kind: Kind,  # of estimator
+    name: str,  # of the estimator
     X: pd.DataFrame,  # features of the training rows
     Y: pd.DataFrame,  # their labels
     config: Phase2Config,  # trials, seed, and the settings tried first
-) -> "Tuning":
-    "Return the settings of the trees that do best on folds inside the training rows, if they are proven better."
+) -> tuple[dict[str, int | float], str]:
+    "Return the settings of the trees that prove better on folds inside the training rows, and a note of the search."
     from orbiquant.models.tuning import BOOSTING_SPACE, tune
 
     start = config.boosting
 
     def make(params: Mapping[str, int | float]) -> Any:
-        return kind.make(rows, config, start.model_copy(update=dict(params)))
+        return ESTIMATORS[name].make(rows, config, start.model_copy(update=dict(params)))
 
-    return tune(
-        X, Y, make, trials=config.tune_trials, seed=config.seed, horizon=config.horizon_bars, embargo=config.embargo,
-        defaults={name: getattr(start, name) for name in BOOSTING_SPACE},
-    )  # fmt: skip
+    try:
+        found = tune(
+            X, Y, make, trials=config.tune_trials, seed=config.seed, horizon=config.horizon_bars,
+            embargo=config.embargo, defaults={key: getattr(start, key) for key in BOOSTING_SPACE},
+        )  # fmt: skip
+    except ModelError as error:
+        return {}, f"{name} not tuned: {error}"
+    kept = ", ".join(f"{key} {value:.4g}" for key, value in found.params.items()) if found.proven else "as set"
+    return found.params, f"{name} tuned in {found.count} trials: {kept}"
 
 
 def predict_part(

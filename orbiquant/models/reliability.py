@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..features.phases import PROBABILITIES
 from ..features.sessions import NO_SESSION
 from .baselines import TARGETS, check_quantiles
-from .meta import primary_view, run_coverage, side_outcome
+from .meta import META, primary_view, run_coverage, side_outcome
 from .skill import BLOCK_HORIZONS, Floats, drawn_sums, middle, said_of
 
 # %% ../../nbs/37_models.reliability.ipynb #73a81538
@@ -116,7 +116,7 @@ COLUMNS = ["target", "kind", "regime", "group", "rows", "predicted", "observed",
 
 
 def comparisons(
-    outcome: pd.DataFrame,  # `up`, `down`, `long`, `short` and, with a meta model, `meta`; all known
+    outcome: pd.DataFrame,  # `up`, `down`, `long`, `short` and, with a meta model, `meta`
     predictions: pd.DataFrame,  # on the same rows
     quantiles: Sequence[float],  # levels
 ) -> dict[tuple[str, str], tuple[Floats, Floats]]:
@@ -144,9 +144,10 @@ def reliability_report(
     "Return said against observed for each probability, quantile and interval: overall, and by regime."
     levels, block = check_quantiles(quantiles), BLOCK_HORIZONS * horizon
     outcome = outcome.reindex(predictions.index)
+    answers = predictions.drop(columns=list(META), errors="ignore")  # meta may be missing in folds that others answer
+    known = (outcome.notna().all(axis=1) & answers.notna().all(axis=1)).to_numpy()
     if "p_meta" in predictions:
         outcome = outcome.assign(meta=side_outcome(outcome, primary_view(predictions)))
-    known = (outcome.notna().all(axis=1) & predictions.notna().all(axis=1)).to_numpy()
     outcome, predictions = outcome[known], predictions[known]
     parts: list[pd.DataFrame] = []
 
@@ -155,11 +156,13 @@ def reliability_report(
         parts.append(table.assign(target=key[0], kind=key[1], regime=regime))
 
     everything = np.zeros(len(outcome), dtype=np.intp)
-    for key, (said, happened) in comparisons(outcome, predictions, levels).items():
-        groups = bin_of(said) if key[1] == "probability" and len(said) else (everything, ["all"])
+    for key, (every_said, every_happened) in comparisons(outcome, predictions, levels).items():
+        here = np.isfinite(every_said) & np.isfinite(every_happened)
+        said, happened = every_said[here], every_happened[here]
+        groups = bin_of(said) if key[1] == "probability" and len(said) else (everything[here], ["all"])
         add(key, "all", said, happened, *groups)
         for regime, labels in ({} if regimes is None else regimes.reindex(outcome.index)).items():
-            number, names = pd.factorize(labels, sort=True)
+            number, names = pd.factorize(labels[here], sort=True)
             add(key, str(regime), said, happened, number, [str(name) for name in names])
     for target in TARGETS:
         for level in levels:

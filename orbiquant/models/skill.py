@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Floats', 'Losses', 'FLOOR', 'DRAWS', 'MIN_BLOCKS', 'RANK_GROUPS', 'BLOCK_HORIZONS', 'quantile_weights', 'log_range',
            'crps', 'qlike', 'range_losses', 'barrier_losses', 'said_of', 'area_under_curve', 'draws', 'drawn_sums',
-           'middle', 'area_interval', 'skill_interval', 'skill_row', 'with_meta', 'area_row', 'skill_table']
+           'middle', 'area_interval', 'skill_interval', 'skill_row', 'meta_scene', 'area_row', 'forecast_losses',
+           'judge', 'skill_table']
 
 # %% ../../nbs/37_models.skill.ipynb #86242c89
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .baselines import TARGETS, check_quantiles, pinball_loss
-from .meta import primary_view, side_outcome
+from .meta import META, primary_view, side_outcome
 from .tpsl import SIDES
 
 # %% ../../nbs/37_models.skill.ipynb #73a3f969
@@ -210,20 +211,21 @@ def skill_row(
 BLOCK_HORIZONS = 5  # a block spans so many horizons: volatility outlives one
 
 
-def with_meta(
+def meta_scene(
     outcome: pd.DataFrame,  # `long`, `short`
     model: pd.DataFrame,  # predictions with `p_long`, `p_short`, `p_meta`
     baselines: Mapping[str, pd.DataFrame],  # name → predictions
-) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    "Return the outcome with `meta` (did the chosen side win?), and rivals with `p_meta`, the primary among them."
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, pd.DataFrame]]:
+    "Return `meta` (did the chosen side win?), `p_meta`, and the same said by its rivals, the primary among them."
     primary = primary_view(model)
     short = primary["side"].to_numpy() < 0
     rivals = {
-        name: frame.assign(p_meta=np.where(short, frame["p_short"], frame["p_long"])) if "p_long" in frame else frame
+        name: pd.DataFrame({"p_meta": np.where(short, frame["p_short"], frame["p_long"])}, frame.index)
         for name, frame in baselines.items()
+        if "p_long" in frame
     }
-    said = primary["probability"].rename("p_meta").to_frame()
-    return outcome.assign(meta=side_outcome(outcome, primary)), rivals | {"primary": said}
+    rivals["primary"] = primary["probability"].rename("p_meta").to_frame()
+    return side_outcome(outcome, primary).rename("meta").to_frame(), model[["p_meta"]], rivals
 
 
 def area_row(
@@ -242,6 +244,40 @@ def area_row(
     }  # fmt: skip
 
 
+def forecast_losses(
+    outcome: pd.DataFrame,  # what happened
+    predicted: pd.DataFrame,  # probabilities, ranges or both, on the same rows
+    quantiles: Sequence[float],  # levels
+) -> Losses:
+    "Return each row's losses of whatever is predicted."
+    ranges = any(str(name).startswith(f"{TARGETS[0]}_") for name in predicted)
+    return (range_losses(outcome, predicted, quantiles) if ranges else {}) | barrier_losses(outcome, predicted)
+
+
+def judge(
+    outcome: pd.DataFrame,  # what happened; NaN where unknown
+    model: pd.DataFrame,  # predictions on the same rows
+    baselines: Mapping[str, pd.DataFrame],  # name → predictions on the same rows
+    quantiles: Sequence[float],  # levels
+    block: int,  # rows a block
+    seed: int,  # of the resampling
+) -> list[dict[str, float | str]]:
+    "Return the lines of the skill table, all on the rows that everybody knows."
+    rows = np.logical_and.reduce([f.notna().all(axis=1).to_numpy() for f in (outcome, model, *baselines.values())])
+    outcome, model = outcome[rows], model[rows]
+    theirs = {name: forecast_losses(outcome, frame[rows], quantiles) for name, frame in baselines.items()}
+    moves = {target: outcome[target].to_numpy() for target in TARGETS if target in outcome}
+    ranges = {"log_range": log_range(**moves)} if len(moves) == len(TARGETS) else {}
+    spreads = {name: values.var() for name, values in {**moves, **ranges}.items()}
+    lines = []
+    for key, loss in forecast_losses(outcome, model, quantiles).items():
+        rivals = {name: found[key] for name, found in theirs.items() if key in found}
+        lines.append(skill_row(key, loss, rivals, float(spreads.get(key[0], 0)), block, seed))
+    areas = ((name, outcome[name].to_numpy(), model[f"p_{name}"].to_numpy()) for name in said_of(model))
+    lines += [area_row(*area, block, seed) for area in areas]
+    return [line | {"rows": len(outcome)} for line in lines]
+
+
 def skill_table(
     outcome: pd.DataFrame,  # `up`, `down`, `long`, `short`; NaN where unknown
     model: pd.DataFrame,  # out-of-fold predictions
@@ -250,22 +286,10 @@ def skill_table(
     horizon: int,  # bars a label looks ahead
     seed: int = 7,  # of the resampling
 ) -> pd.DataFrame:
-    "Return one row a target and metric: model, best baseline, skill and its 90 % interval, on common rows."
+    "Return one row a target and metric: model, best baseline, skill, its 90 % interval and the rows judged."
     known, others = outcome.reindex(model.index), {name: b.reindex(model.index) for name, b in baselines.items()}
-    if "p_meta" in model:
-        known, others = with_meta(known, model, others)
-    rows = np.logical_and.reduce([frame.notna().all(axis=1).to_numpy() for frame in (known, model, *others.values())])
-    known, answers = known[rows], model[rows]
-    others = {name: frame[rows] for name, frame in others.items()}
-    losses = range_losses(known, answers, quantiles) | barrier_losses(known, answers)
-    theirs: dict[str, Losses] = {}
-    for name, frame in others.items():
-        theirs[name] = barrier_losses(known, frame) if said_of(frame) else range_losses(known, frame, quantiles)
-    moves = {target: known[target].to_numpy() for target in TARGETS}
-    spreads = {name: values.var() for name, values in {**moves, "log_range": log_range(**moves)}.items()}
-    table, block = [], BLOCK_HORIZONS * horizon
-    for key, loss in losses.items():
-        rivals = {name: found[key] for name, found in theirs.items() if key in found}
-        table.append(skill_row(key, loss, rivals, float(spreads.get(key[0], 0)), block, seed))
-    areas = ((name, known[name].to_numpy(), answers[f"p_{name}"].to_numpy()) for name in said_of(answers))
-    return pd.DataFrame(table + [area_row(*area, block, seed) for area in areas])
+    block, answers = BLOCK_HORIZONS * horizon, model.drop(columns=list(META), errors="ignore")
+    lines = judge(known, answers, others, quantiles, block, seed)
+    if "p_meta" in model:  # it may be missing in folds that the others answer
+        lines += judge(*meta_scene(known, model, others), quantiles, block, seed)
+    return pd.DataFrame(lines)
