@@ -103,6 +103,7 @@ class ModelSettings(Section):
     seed: int = Field(ge=0)
     attention: Literal["off", "gated"]
     meta: Literal["off", "nested"]
+    calibration: Literal["auto", "sigmoid", "isotonic", "venn_abers"]
 
     _split = field_validator("quantiles", mode="before")(split_list)
 

@@ -237,6 +237,12 @@ def test_tuning_inside_folds_is_counted_and_causal(bars, features):
     assert "range tuned in 2 trials" in note and "tpsl tuned in 2 trials" in note
 
 
+def test_the_curve_is_chosen_in_the_settings(bars, features):
+    settings = load_settings(models={"calibration": "venn_abers", "meta": "off", "folds": 1, "rounds": 5})
+    training = Phase2Pipeline(Phase2Config.from_settings(settings.models)).run(bars, features)
+    assert {curve.kind for curve in training.bundle.tpsl.calibrations_.values()} == {"venn_abers"}
+
+
 def test_a_fold_too_short_to_search_in_is_trained_as_set_and_says_so(bars, features):
     config = CONFIG.model_copy(update={"tune_trials": 2, "rounds": 5, "meta": "off"})
     folds = Phase2Pipeline(config).run(bars[:1_800], features[:1_800]).folds

@@ -24,6 +24,7 @@ from ..domain import Bars, Value
 from .baselines import BaseRate, HarRange, ScaledRange, complete_rows, read_columns, volatility_inputs
 from .boosting import Boosting, Floats
 from .bundle import to_content
+from .calibration import CalibrationKind
 from .garch import GarchRange
 from .labels import average_uniqueness, barrier_distance, range_targets, triple_barrier
 from .meta import MetaModel, fit_meta
@@ -49,6 +50,7 @@ class Phase2Config(Value):
     seed: Annotated[int, Field(ge=0)] = 7
     attention: Literal["off", "gated"] = "off"  # the sequence model: not at all, or where it proved better
     meta: Literal["off", "nested"] = "nested"  # the confidence in the primary signal, learned inside each fold
+    calibration: CalibrationKind = "auto"  # which curve makes the classifier's scores probabilities
     tune_trials: Annotated[int, Field(ge=0)] = 0  # settings of the trees tried inside each fold; 0: those above
     test_from: AwareDatetime | None = (
         None  # only rows from then on are tested, all before is trained on; None: most rows
@@ -195,7 +197,7 @@ def make_range(rows: Labelled, config: Phase2Config, boosting: Boosting) -> Rang
 
 def make_tpsl(rows: Labelled, config: Phase2Config, boosting: Boosting) -> TPSLClassifier:
     "Return the classifier."
-    return TPSLClassifier(config.horizon_bars, boosting)
+    return TPSLClassifier(config.horizon_bars, boosting, config.calibration)
 
 
 def make_attention(rows: Labelled, config: Phase2Config, boosting: Boosting) -> Any:
