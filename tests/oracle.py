@@ -5,6 +5,7 @@ It imports nothing of the library and shares no trick with it: one bar after the
 came first instead of by assumption.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,9 +89,9 @@ def open_trade(order: Row, bar: Row, number: int, equity: float, terms: Terms) -
         target = fill + side * order["target_distance"]
     else:
         target = order.get("take_profit", float("nan"))
-    if side * (bar["open"] - stop) <= 0:
+    if reaches(side, bar["open"], stop):
         return "opened beyond stop"
-    if side * (target - fill) <= 0:
+    if reaches(-side, fill, target):
         return "opened beyond target"
     planned = terms.risk_from == "plan" and "stop_loss" in order
     risk = abs((order["entry_price"] if planned else fill) - stop)
@@ -100,11 +101,16 @@ def open_trade(order: Row, bar: Row, number: int, equity: float, terms: Terms) -
     return {**order, **levels, "bar": number, "side": side, "open": bar["open"], "fill": fill, "size": size}
 
 
+def reaches(side: int, price: float, level: float) -> bool:
+    """Return whether a price has come to a level, from above (+1) or below (-1); fourteen equal digits are there."""
+    return side * (price - level) <= 0 or math.isclose(price, level, rel_tol=1e-14)
+
+
 def hit(position: Row, bar: Row) -> tuple[bool, bool]:
     """Return whether a bar touches the stop, and the target."""
     side = position["side"]
     worst, best = (bar["low"], bar["high"]) if side > 0 else (bar["high"], bar["low"])
-    return side * (worst - position["stop_loss"]) <= 0, side * (best - position["take_profit"]) >= 0
+    return reaches(side, worst, position["stop_loss"]), reaches(-side, best, position["take_profit"])
 
 
 def at_open(position: Row, bar: Row) -> Row | None:

@@ -315,6 +315,58 @@ def test_levels_that_a_fraction_cannot_hold_are_still_touched():
         assert len(trades) == 4000 and (trades["exit_reason"] == trades["amd_phase"]).all()
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_an_open_on_the_stop_up_to_rounding_opens_nothing(side):
+    stop = 1.001 - side * 0.002
+    opened = round(stop, 3)
+    assert (stop != opened) == (side > 0)
+    bars = market((1.001,) * 4, (opened, 1.01, 0.99, 1.0), (1.0, 1.01, 0.99, 1.0))
+    for last_bits in (-2e-16, 0, 2e-16):
+        signal = pd.DataFrame({"side": [side], "stop_loss": [stop * (1 + last_bits)]}, bars.index[:1])
+        found = assert_agrees(bars, signal.assign(action="LONG" if side > 0 else "SHORT", entry_price=1.001), COSTS, 1)
+        assert found.trades.empty and found.skipped["opened beyond stop"] == 1
+    tight = pd.DataFrame({"side": [side], "stop_loss": [stop - side * 1e-9]}, bars.index[:1])
+    assert len(simulate(bars, tight, FREE).trades) == 1  # a tick of any market is no rounding
+
+
+def test_a_fill_on_the_target_up_to_rounding_opens_nothing():
+    bars = market((0.7,) * 4, (0.8, 1, 0.5, 0.8), (0.8,) * 4)
+    signal = pd.DataFrame({"side": [1], "stop_loss": [0.6], "take_profit": [0.7 + 0.1 + 1e-16]}, bars.index[:1])
+    assert simulate(bars, signal, FREE).skipped["opened beyond target"] == 1
+
+
+@pytest.mark.parametrize("tick", [0.1, 0.01, 1e-5])
+def test_decimal_ticks_agree_with_a_plain_loop(tick):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        bars, limit = random_bars(rng, 250), [None, 5, 24][seed]
+        signals = random_signals(rng, bars, 0.4)
+        scaled = bars[["open", "high", "low", "close"]] * tick
+        side = np.where(signals["action"] == "LONG", 1, -1)
+        far, near = (tick * rng.integers(1, most, 250) for most in (12, 8))  # price ± n · tick misses the grid by a bit
+        levels = {"stop_loss": scaled["close"] - side * near, "take_profit": scaled["close"] + side * far}
+        costs = (FREE, COSTS)[seed % 2]
+        assert_agrees(scaled, signals.assign(entry_price=scaled["close"], **levels), costs, limit)
+        bare = signals.drop(columns=["stop_loss", "take_profit"])
+        assert_agrees(scaled, bare.assign(stop_distance=near, target_distance=far), costs, limit)
+
+
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [
+        ({"stop_distance": 20.0}, "`stop_distance` must be .* in price, shorter than the fill of 1.05, was 20 in"),
+        ({"stop_distance": 1.05}, "shorter than the fill of 1.05, was 1.05 in 3 of 6 rows"),
+        ({"stop_distance": 0.01, "target_distance": 40.0}, "`target_distance` must be .* fill of 1.05, was 40 in 3"),
+    ],
+)
+def test_a_distance_in_pips_is_refused(levels, words):
+    bars = market(*[(1.05, 1.06, 1.04, 1.05)] * 7)
+    signals = pd.DataFrame({"side": [1, -1] * 3, **levels}, bars.index[:6])
+    with pytest.raises(DataError, match=words):
+        simulate(bars, signals, COSTS.model_copy(update={"slippage_bps": 0.0, "spread_bps": 0.0}))
+    assert simulate(bars.iloc[:1], signals.iloc[:1], FREE).skipped["no bar after it"] == 1  # never filled, never placed
+
+
 def test_sizes_risk_the_same_share_of_what_is_left():
     rng = np.random.default_rng(2)
     bars = random_bars(rng, 300)

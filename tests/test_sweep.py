@@ -100,7 +100,7 @@ def test_every_combination_makes_the_trades_of_vectorbt_and_of_a_plain_loop(cost
     rows=st.integers(1, 70),
     share=st.floats(0, 1),
     gap=st.floats(0, 1),
-    tick=st.sampled_from([1.0, 0.25, 64.0]),
+    tick=st.sampled_from([1.0, 0.25, 64.0, 0.1, 0.01]),
     stop=st.sampled_from([0.5, 1.0, 1.5, 4.0]),
     reward=st.sampled_from([0.5, 1.0, 3.0]),
     limit=st.none() | st.integers(1, 80),
@@ -119,6 +119,27 @@ def test_levels_that_lie_on_the_price_grid_by_a_rounding_are_touched_as_in_vecto
     found = sweep(bars, guesses(5, bars, tick=0.1), grid, COSTS)
     for combination in found.table.index:
         assert len(found.confirm(combination).trades) > 300
+
+
+def test_an_open_on_the_stop_up_to_rounding_is_no_trade():
+    bars = market(5, 3, gap=0.0)
+    bars[:] = [[1.001] * 4 + [1], [0.999, 1.01, 0.99, 1.0, 1], [1.0, 1.01, 0.99, 1.0, 1]]
+    assert 1.001 - 0.002 < 0.999
+    signal = pd.DataFrame({"side": [1], "distance": [0.002]}, bars.index[:1])
+    found = sweep(bars, signal, Grid(stop_atr=(1.0, 9.0), risk_reward=(1.0,)), COSTS)
+    assert list(found.table["trades"]) == [0, 1]
+    for combination in found.table.index:
+        assert_same_trades(found, combination)
+
+
+def test_decimal_ticks_make_the_trades_of_vectorbt_and_of_a_plain_loop():
+    grid = Grid(stop_atr=(0.7, 1.0, 2.0), risk_reward=(0.5, 1.0))
+    for seed, tick in enumerate((0.1, 0.01, 1e-5)):
+        bars = market(seed, 300, tick=tick)
+        for costs in (FREE, COSTS):
+            found = sweep(bars, guesses(seed, bars, tick=tick), grid, costs)
+            for combination in found.table.index:
+                assert_same_trades(found, combination)
 
 
 def test_figures_are_those_of_the_trades():
