@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TIME_NAMES', 'WRITERS', 'instrument_of', 'name_bars', 'read_table', 'check_ending', 'write_table', 'fingerprint',
-           'research_bars', 'trade_signals']
+           'file_version', 'research_bars', 'trade_signals']
 
 # %% ../nbs/71_outside.ipynb #ea9e21e4
 import hashlib
@@ -125,6 +125,15 @@ def fingerprint(
     rows = pd.util.hash_pandas_object(table, index=True).to_numpy()
     return hashlib.sha256(",".join(map(str, table.columns)).encode() + rows.tobytes()).hexdigest()[:16]
 
+
+def file_version(
+    bars: Bars,  # from a file
+) -> str:
+    "Return the data version that the ledger of trials keeps for a file's bars: it names their content."
+    from orbiquant.backtest.trials import FILE
+
+    return FILE + fingerprint(bars)
+
 # %% ../nbs/71_outside.ipynb #ca92ccf8
 def research_bars(
     runtime: Runtime,  # settings and the trials ledger; store and registry are left alone
@@ -147,7 +156,7 @@ def research_bars(
         )
     with watch("backtest"):
         traded = {spec.policy: trade(prepared, training.predictions, spec)}
-        counted = count_trials(runtime.trials, "backtest", prepared, spec, traded, f"file {fingerprint(bars)}")
+        counted = count_trials(runtime.trials, "backtest", prepared, spec, traded, file_version(bars))
     return training, counted[spec.policy]
 
 # %% ../nbs/71_outside.ipynb #3c335913
@@ -167,13 +176,13 @@ def trade_signals(
     from orbiquant.backtest.trials import Trial
 
     result = simulate(bars, signals, costs, **{name: value for name, value in terms.items() if value is not None})
-    r = result.trades["r"]
+    r, version = result.trades["r"], file_version(bars)
     runtime.trials.record(
         Trial.of(
-            r, kind="backtest", symbol=symbol, timeframe=timeframe, data_version=f"file {fingerprint(bars)}",
+            r, kind="backtest", symbol=symbol, timeframe=timeframe, data_version=version,
             first=bars.index[0], last=bars.index[-1], policy="signals",
             params=result.terms | {"costs": costs.model_dump(), "signals": fingerprint(signals)},
         )
     )  # fmt: skip
-    left = runtime.trials.overfitting(Moments.of(r), symbol, timeframe).figures
+    left = runtime.trials.overfitting(Moments.of(r), symbol, timeframe, version).figures
     return Traded(signals, result, summarise(result) | left, bars)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FEW_TRADES', 'DEFLATED', 'LIVE_MARGIN', 'ResearchSpec', 'Stopwatch', 'Prepared', 'feature_spec', 'prepare',
            'describe', 'Traded', 'trade', 'count_trials', 'compare_policies', 'train', 'make_pipeline', 'rows_of',
-           'make_card', 'backtest', 'Verdict', 'judge', 'judge_against_luck', 'trials_note', 'warnings_of',
+           'make_card', 'spec_now', 'backtest', 'Verdict', 'judge', 'judge_against_luck', 'trials_note', 'warnings_of',
            'find_series', 'recent_bars', 'live_signal']
 
 # %% ../nbs/71_research.ipynb #75984628
@@ -20,6 +20,7 @@ from pydantic import AfterValidator, AwareDatetime, Field
 
 from .core import ModelError, NotFoundError, code_version
 from orbiquant.domain import (
+    MIN_CONFIDENCE,
     Bars,
     CalendarName,
     Costs,
@@ -36,13 +37,13 @@ from .runtime import Runtime
 from .settings import Settings
 
 if TYPE_CHECKING:
+    from orbiquant.backtest.audit import Detector
     from orbiquant.backtest.overfitting import SelectionRisk
     from orbiquant.backtest.simulate import BacktestResult
     from orbiquant.backtest.trials import TrialsLedger
     from orbiquant.features.matrix import FeatureSpec
     from orbiquant.models.phase2 import Phase2Pipeline, Training
     from orbiquant.models.registry import ModelCard, StoredModel
-    from orbiquant.runtime import Detector
 
 # %% ../nbs/71_research.ipynb #8bbeec98
 class ResearchSpec(Value):
@@ -63,6 +64,7 @@ class ResearchSpec(Value):
     tune_trials: Annotated[int, Field(ge=0)] = 0  # settings of the trees tried inside each fold
     test_from: AwareDatetime | None = None  # folds divide the bars from then on; None: most bars
     policy: str
+    min_confidence: Annotated[float, Field(ge=MIN_CONFIDENCE, le=1)] = MIN_CONFIDENCE  # raises the policy's own
     phase_detector: Literal["rules", "learned"] = "rules"
     costs: Costs
     initial_equity: Annotated[float, Field(gt=0)]
@@ -85,7 +87,8 @@ class ResearchSpec(Value):
             "symbol": instrument.symbol, "timeframe": Timeframe.parse(timeframe), "horizon_bars": models.horizon_bars,
             "stop_atr": models.stop_atr, "risk_reward": models.risk_reward, "folds": models.folds,
             "rounds": models.rounds, "seed": models.seed, "attention": models.attention, "meta": models.meta,
-            "policy": settings.signals.policy, "phase_detector": settings.signals.phase_detector,
+            "policy": settings.signals.policy, "min_confidence": settings.signals.min_confidence,
+            "phase_detector": settings.signals.phase_detector,
             "costs": Costs(fee_bps=fee, slippage_bps=slippage, spread_bps=spread), **settings.risk.model_dump(),
         }  # fmt: skip
         return cls.model_validate(values | given)
@@ -190,8 +193,8 @@ def trade(
     if predictions.empty:
         raise ModelError("there is no out-of-fold prediction to trade on: every fold failed")
     signals = generate_signals(
-        prepared.bars, prepared.features, prepared.phases, OutOfFold(predictions), find_policy(policy or spec.policy),
-        stop_atr=spec.stop_atr, risk_reward=spec.risk_reward,
+        prepared.bars, prepared.features, prepared.phases, OutOfFold(predictions),
+        find_policy(policy or spec.policy, spec.min_confidence), stop_atr=spec.stop_atr, risk_reward=spec.risk_reward,
     ).loc[predictions.index[0] :]  # fmt: skip
     bars = prepared.bars.loc[signals.index[0] :]
     result = simulate(
@@ -219,7 +222,7 @@ def count_trials(
     results = {name: each.result.trades["r"] for name, each in traded.items()}
     spans = {name: {"first": each.signals.index[0], "last": each.signals.index[-1]} for name, each in traded.items()}
     ledger.record(*(Trial.of(r, policy=name, **shared, **spans[name]) for name, r in results.items()))
-    left = {name: ledger.overfitting(Moments.of(r), spec.symbol, spec.timeframe) for name, r in results.items()}
+    left = {name: ledger.overfitting(Moments.of(r), spec.symbol, spec.timeframe, data) for name, r in results.items()}
     return {name: replace(each, summary=each.summary | left[name].figures) for name, each in traded.items()}
 
 
@@ -302,6 +305,16 @@ def make_card(
     )  # fmt: skip
 
 
+def spec_now(
+    stored: "StoredModel",  # says what it was trained with
+    settings: Settings,  # say which of its signals are traded
+) -> ResearchSpec:
+    "Return a kept model's spec with the policy and the confidence floor that are in force."
+    return ResearchSpec.model_validate(
+        stored.card.params | settings.signals.model_dump(include={"policy", "min_confidence"})
+    )
+
+
 def backtest(
     runtime: Runtime,  # store and registry
     symbol: str,  # any spelling
@@ -312,8 +325,8 @@ def backtest(
 ) -> tuple["StoredModel", ResearchSpec, Traded]:
     "Trade a kept model's out-of-fold predictions, on the bars, horizon, stop and target it was trained with."
     stored = runtime.registry.load(normalise_symbol(symbol), Timeframe.parse(timeframe), version)
-    changes = {"policy": policy or runtime.settings.signals.policy, "version": stored.card.data_version}
-    spec = ResearchSpec.model_validate(stored.card.params | changes)
+    spec = spec_now(stored, runtime.settings)
+    spec = spec.model_copy(update={"policy": policy or spec.policy, "version": stored.card.data_version})
     prepared = prepare(runtime, spec, watch)
     with watch("backtest"):
         traded = {spec.policy: trade(prepared, stored.predictions, spec)}
@@ -372,6 +385,8 @@ def trials_note(
     risk: "SelectionRisk | None",  # of choosing among the variants that were compared
 ) -> str:
     "Return what the number of trials leaves of a headline, as a sentence."
+    from orbiquant.backtest.overfitting import LEAST_MOMENTS
+
     deflated, needed = summary["deflated_sharpe"], summary["minimum_trades"]
     said = (
         f"Trials: {summary['trials']:.0f} on this series (worth {summary['effective_trials']:.0f} independent ones). "
@@ -379,8 +394,10 @@ def trials_note(
     said += "Deflated Sharpe ratio: " + ("not computable. " if pd.isna(deflated) else f"{deflated:.2f}. ")
     if pd.notna(needed):
         said += f"Minimum backtest length: {needed:.0f} trades. "
-    chosen = "not computable" if risk is None else f"{risk.pbo:.2f}"
-    return f"{said}Probability that choosing among the policies overfits: {chosen}."
+    enough = f"with {LEAST_MOMENTS} trades or more"
+    chosen = f"not computable: too few differ {enough}, or too few days" if risk is None else f"{risk.pbo:.2f}"
+    among = "the policies" if risk is None else f"the {risk.variants} policies that differ {enough}"
+    return f"{said}Probability that choosing among {among} overfits: {chosen}."
 
 
 def warnings_of(
@@ -450,15 +467,14 @@ def live_signal(
 
     instrument = find_instrument(symbol)
     stored = runtime.registry.load(instrument.symbol, timeframe)
-    spec = ResearchSpec.model_validate(stored.card.params)
+    spec = spec_now(stored, runtime.settings)
     wanted = feature_spec(runtime.settings, spec.symbol, spec.timeframe)
     series = find_series(runtime, spec.symbol, spec.timeframe)
     bars = recent_bars(runtime, series, warmup_bars(wanted) + LIVE_MARGIN)
     features = build_features(bars, wanted)
-    chosen = runtime.settings.signals
     row = generate_signals(
         bars, features, runtime.detector(spec.phase_detector)(bars, wanted.phases), stored.bundle,
-        find_policy(chosen.policy, chosen.min_confidence), stop_atr=spec.stop_atr, risk_reward=spec.risk_reward,
+        find_policy(spec.policy, spec.min_confidence), stop_atr=spec.stop_atr, risk_reward=spec.risk_reward,
     ).iloc[-1]  # fmt: skip
     return to_signal(
         row, spec.symbol, spec.timeframe, spec.horizon_bars, stored.card.version,

@@ -6,27 +6,23 @@
 __all__ = ['Runtime', 'current', 'using']
 
 # %% ../nbs/70_runtime.ipynb #54a88c0e
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from .core import SystemClock
 from .ports import BarStore, Clock, MarketData
 from .settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    import pandas as pd
     from sqlalchemy import Engine
 
+    from orbiquant.backtest.audit import Detector
     from orbiquant.backtest.trials import TrialsLedger
-    from orbiquant.domain import Bars
-    from orbiquant.features.phases import PhaseConfig
     from orbiquant.models.amd import AmdClassifier
     from orbiquant.models.registry import ModelRegistry
-
-    Detector: TypeAlias = Callable[[Bars, PhaseConfig], pd.DataFrame]
 
 # %% ../nbs/70_runtime.ipynb #795f79ea
 @dataclass(frozen=True)
@@ -96,7 +92,8 @@ class Runtime:
             return detect_phases
         from orbiquant.models.amd import learned_phases
 
-        return lambda bars, config: learned_phases(bars, self.amd, config)
+        model = self.amd  # not the runtime: worker processes get what this returns
+        return lambda bars, config: learned_phases(bars, model, config)
 
 # %% ../nbs/70_runtime.ipynb #a2103b8e
 _current: list[Runtime] = []

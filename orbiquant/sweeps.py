@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .core import ModelError
 from .domain import Bars, Costs, Instrument, Signals, Timeframe
-from .outside import fingerprint, research_bars
+from .outside import file_version, fingerprint, research_bars
 from .ports import Progress
 from .research import ResearchSpec, Stopwatch, backtest
 from .runtime import Runtime
@@ -79,7 +79,7 @@ def from_bars(
     params = spec.model_dump(mode="json", exclude={"symbol", "timeframe", "version", "policy", "seed"})
     return Sweepable(
         traded.bars, without_levels(traded.signals, spec.stop_atr), spec.costs, spec.symbol, spec.timeframe,
-        f"file {fingerprint(bars)}", spec.policy, params, spec.horizon_bars, spec.seed,
+        file_version(bars), spec.policy, params, spec.horizon_bars, spec.seed,
     )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def from_signals(
 ) -> Sweepable:
     "Return signals made elsewhere."
     names = {"signals": fingerprint(signals)}
-    return Sweepable(bars, signals, costs, symbol, timeframe, f"file {fingerprint(bars)}", "signals", names, None)
+    return Sweepable(bars, signals, costs, symbol, timeframe, file_version(bars), "signals", names, None)
 
 # %% ../nbs/71_sweeps.ipynb #324affd0
 TERMS = ("stop_atr", "risk_reward", "max_holding_bars", "filter", "min_confidence")

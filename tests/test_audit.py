@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,12 +31,19 @@ from orbiquant.backtest.null_market import (
     null_bars,
     null_verdict,
 )
+from orbiquant.cli.audit import Audited, make_claim, make_line
 from orbiquant.core import DataError
 from orbiquant.domain import Bars, CalendarName, Phase, Timeframe
 from orbiquant.features.ict_rules import IctConfig
 from orbiquant.features.matrix import FeatureSpec
+from orbiquant.features.phases import PhaseConfig, detect_phases
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market
+from orbiquant.models.amd import AmdSpec, detector_file, learned_phases, train_detector
+from orbiquant.models.boosting import Boosting
 from orbiquant.models.phase2 import Phase2Config
+from orbiquant.outside import instrument_of
+from orbiquant.runtime import Runtime
+from orbiquant.settings import load_settings
 from orbiquant.signals import POLICIES
 
 __all__ = ["ask"]
@@ -112,6 +120,29 @@ def test_cuts_are_spread_over_the_second_half_or_refused():
             spread_cuts(rows, count)
     with pytest.raises(DataError, match="`cuts` must be"):
         replay_prefixes(LINE, BARS, [])
+
+
+def test_the_detector_that_settings_name_is_the_one_that_is_audited(ask: Ask, tmp_path):
+    def peeking_phases(bars: Bars, config: PhaseConfig) -> pd.DataFrame:
+        return detect_phases(bars, config).shift(-1).bfill().ffill()
+
+    line = Line.of(FeatureSpec(timeframe=Timeframe.M15, calendar=CalendarName.FOREX), TRAINING, detect=peeking_phases)
+    assert line.phases(BARS).equals(peeking_phases(BARS, PhaseConfig()))
+    spec = AmdSpec(markets=4, rows=2000, boosting=Boosting(rounds=5, learning_rate=0.3, max_depth=3, patience=5))
+    runtime = Runtime(load_settings(signals={"phase_detector": "learned"}))
+    kept = runtime.registry.root / "amd" / detector_file(AmdSpec())
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(train_detector(spec).to_json())
+    runtime.trials.count()  # an open database must not go along to worker processes
+    audited = Audited(BARS, instrument_of("EURUSD")[0], Timeframe.M15, "1")
+    found = make_line(runtime, audited).phases(BARS)
+    assert runtime.amd.to_json() == kept.read_bytes()
+    assert found.equals(learned_phases(BARS, runtime.amd, PhaseConfig()))
+    assert not found["phase"].equals(detect_phases(BARS, PhaseConfig())["phase"])
+    for claim in ("amd", "base"):
+        _, statistic = make_claim(runtime, audited, claim, "total_r", {})
+        sent = cloudpickle.loads(cloudpickle.dumps(statistic))
+        pd.testing.assert_frame_equal(sent.detect(BARS, PhaseConfig()), found)
 
 
 # --- warm-up ---

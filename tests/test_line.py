@@ -33,6 +33,8 @@ from orbiquant.research import (
     live_signal,
     prepare,
     recent_bars,
+    spec_now,
+    trade,
     train,
 )
 from orbiquant.runtime import Runtime
@@ -174,6 +176,23 @@ def test_a_kept_model_trades_on_the_bars_it_was_trained_on(runtime: Runtime, sto
     assert (traded.result.trades["r"] <= traded.result.trades["r_gross"]).all()
     with pytest.raises(NotFoundError, match="no model of GBPUSD_1h is saved"):
         backtest(runtime, "GBPUSD", "1h", Stopwatch())
+
+
+def test_the_confidence_floor_of_the_settings_shapes_backtest_and_trial(
+    runtime: Runtime, prepared: Prepared, spec: ResearchSpec, stored: StoredModel
+):
+    loose = backtest(runtime, "EURUSD", "1h", Stopwatch(), "base", stored.card.version)[2]
+    traded = loose.signals.loc[loose.signals["action"] != "HOLD", "confidence"]
+    floor = float(traded.median())
+    assert traded.min() < floor < traded.max()
+    strict = Runtime(load_settings(**runtime.settings.model_dump() | {"signals": {"min_confidence": floor}}))
+    assert spec_now(stored, strict.settings) == spec.model_copy(update={"min_confidence": floor})
+    _, used, found = backtest(strict, "EURUSD", "1h", Stopwatch(), "base", stored.card.version)
+    acted = found.signals["action"] != "HOLD"
+    assert used.min_confidence == floor and acted.sum() == (traded >= floor).sum()
+    kept = strict.trials.table("EURUSD", "1h").iloc[-1]
+    assert kept["params"]["min_confidence"] == pytest.approx(floor) and kept["trades"] == len(found.result.trades)
+    assert trade(prepared, stored.predictions, used, "primary").result.trades.equals(stored.trades)
 
 
 # --- the live end ---

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,9 @@ from orbiquant.features.phases import PhaseConfig
 from orbiquant.market.bars import check_bars
 from orbiquant.market.synthetic import SyntheticConfig, synthetic_market
 from orbiquant.models.phase2 import Phase2Config
+from orbiquant.outside import name_bars
+from orbiquant.runtime import current
+from orbiquant.signals import POLICIES
 
 __all__ = ["ask"]
 BARS = synthetic_market(1200, seed=4).bars
@@ -216,6 +220,39 @@ def test_the_command_prints_a_p_value_and_fails_with_the_claim(ask: Ask, file: P
     assert done.code == 1 and done.json["verdict"] == "fail" and 0.1 <= done.json["p_value"] <= 1
     assert done.json["claims"][0]["claim"] == "amd_completion" and done.json["surrogates"] == 9
     assert ask("audit", "surrogates", "--bars", str(file), "--claim", "amd", "--count", "2", "--alpha", "1").code == 0
+
+
+def test_what_policies_make_of_the_original_is_counted_once_under_the_name_a_backtest_gives(ask: Ask, tmp_path: Path):
+    file = tmp_path / "my-gold_2017.parquet"
+    BARS.reset_index().to_parquet(file)
+    words = ("--rounds", "2", "--folds", "1", "--count", "1", "--json")
+    for more in ((), ("--seed", "2", "--workers", "2")):
+        done = ask("audit", "surrogates", "--bars", str(file), "--claim", "primary", *words, *more)
+        assert done.code in (0, 1) and done.json["bars"] == "MY" and done.json["rows"] == len(BARS)
+    kept = current().trials.table().set_index("policy")
+    assert (
+        set(kept.index) == {"primary", *POLICIES} and len(kept) == 1 + len(POLICIES) and set(kept["kind"]) == {"audit"}
+    )
+    claims = {row["claim"]: row["observed"] for row in done.json["claims"]}
+    assert kept.loc["primary", "mean_r"] == pytest.approx(claims["primary"]) and kept.loc["primary", "trades"] > 5
+    assert kept.loc["primary", "params"]["phase_detector"] == "rules"
+    file.rename(tmp_path / "renamed.parquet")
+    for name in ("my-gold_2017.parquet", "renamed.parquet"):
+        BARS.reset_index().to_parquet(tmp_path / name)
+        seen = ask("audit", "trials", "--bars", str(tmp_path / name), "--json").json
+        assert seen["symbol"] == name_bars(tmp_path / name) and seen["trials"] == len(kept)
+    assert ask("audit", "surrogates", "--bars", str(file), "--claim", "amd", "--count", "1", "--json").code in (0, 1)
+    assert current().trials.count() == len(kept)
+
+
+def test_a_floor_of_confidence_binds_the_policies_and_not_the_primary_signal():
+    spec = FeatureSpec(timeframe=Timeframe.M15, calendar=CalendarName.FOREX)
+    training = Phase2Config(folds=1, rounds=20, learning_rate=0.2, horizon_bars=6, stop_atr=1.0, risk_reward=1.0)
+    edge = LineEdge(spec, training, Costs(), ("primary", "base"))
+    trending = persistent(synthetic_market(1200, seed=2, config=SyntheticConfig(cycles=False)).bars, 0.9, seed=1)
+    loose, strict = edge.results(trending), replace(edge, min_confidence=0.95).results(trending)
+    assert len(loose["base"]) > 50 and strict["base"].empty and loose["primary"].equals(strict["primary"])
+    assert np.isnan(edge.figures(strict)["base"])
 
 
 @pytest.mark.parametrize(

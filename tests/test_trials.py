@@ -22,6 +22,7 @@ from orbiquant.backtest.overfitting import (
     BLOCKS,
     LEAST_MOMENTS,
     Moments,
+    SelectionRisk,
     daily_r,
     deflate,
     expected_best,
@@ -305,6 +306,11 @@ def test_training_backtests_and_comparisons_count_once_each(
     assert kinds["primary"] == "train" and kinds["base"] == "compare"
     note = trials_note(traded.summary, selection_risk({name: each.result.trades for name, each in compared.items()}))
     assert note.startswith("Trials: 5 on this series") and "Deflated Sharpe ratio:" in note
+    some = SelectionRisk(pbo=0.25, slope=0.1, loss=0.5, variants=3, halves=12870)
+    assert "among the 3 policies that differ with 30 trades or more overfits: 0.25." in trials_note(
+        traded.summary, some
+    )
+    assert "among the policies overfits: not computable" in trials_note(traded.summary, None)
 
 
 def test_a_positive_result_is_believed_only_beyond_its_trials():

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from .audit import Line
+from .audit import Detector, Line
 from .metrics import r_figures
 from .simulate import simulate
 from ..core import DataError, choose
-from ..domain import Bars, Costs, Phase
+from ..domain import MIN_CONFIDENCE, Bars, Costs, Phase
 from ..features.matrix import FeatureSpec
 from ..features.phases import PhaseConfig, detect_phases
 from ..features.sessions import trading_day
@@ -157,6 +157,7 @@ def audit_surrogates(
     workers: int = 1,  # processes
     missing: float | None = None,  # what no answer on a surrogate is worth; None: it counts against the claim
     progress: Progress | None = None,  # called as (done, total, text)
+    observed: Mapping[str, float] | None = None,  # what the claim is worth on the bars; None: it is measured
 ) -> SurrogateTest:
     "Measure a claim on bars and on surrogates of them."
     for name, value in {"count": count, "workers": workers, "bars": len(bars)}.items():
@@ -166,14 +167,14 @@ def audit_surrogates(
     seeds = np.random.SeedSequence(seed).generate_state(count).tolist()
     if progress:
         progress(0, count, "the original")
-    observed = measure_claim(statistic, bars)
+    own = measure_claim(statistic, bars) if observed is None else dict(observed)
     rows = []
     for values in measure_all(partial(measure_surrogate, statistic, bars, block), seeds, workers):
         rows.append(values)
         if progress:
             progress(len(rows), count, f"surrogate {len(rows)} of {count}")
-    table = pd.DataFrame(rows).reindex(columns=list(observed))
-    return SurrogateTest(observed, table if missing is None else table.fillna(missing), block)
+    table = pd.DataFrame(rows).reindex(columns=list(own))
+    return SurrogateTest(own, table if missing is None else table.fillna(missing), block)
 
 # %% ../../nbs/55_backtest.surrogates.ipynb #c2471f9d
 @dataclass(frozen=True)
@@ -181,13 +182,14 @@ class AmdCompletion:
     "The share of manipulations that are followed by a distribution; NaN without any."
 
     config: PhaseConfig
+    detect: Detector = detect_phases  # the rules, or what a runtime's `detector` returns
 
     def __call__(
         self,
         bars: Bars,  # original or surrogate
     ) -> dict[str, float]:
         "Return the completion rate."
-        phase = detect_phases(bars, self.config)["phase"]
+        phase = self.detect(bars, self.config)["phase"]
         ended = (phase == Phase.MANIPULATION) & (phase.shift(-1) != Phase.MANIPULATION) & phase.shift(-1).notna()
         return {"amd_completion": float((phase.shift(-1)[ended] == Phase.DISTRIBUTION).mean())}
 
@@ -204,6 +206,8 @@ class LineEdge:
     costs: Costs  # the claim is net of them
     policies: tuple[str, ...] = ("primary", *POLICIES)
     figure: str = "expectancy_r"  # one of `EDGE_FIGURES`
+    min_confidence: float = MIN_CONFIDENCE  # raises a policy's own, never lowers it
+    detect: Detector = detect_phases  # the rules, or what a runtime's `detector` returns
 
     def __post_init__(self) -> None:
         "Raise `DataError` for an unknown figure or policy."
@@ -211,18 +215,32 @@ class LineEdge:
         for name in self.policies:
             find_policy(name)
 
-    def __call__(
+    def results(
         self,
         bars: Bars,  # original or surrogate
-    ) -> dict[str, float]:
-        "Return the figure of each policy's net R; NaN for one without trades."
-        line = Line.of(self.spec, self.training)
+    ) -> dict[str, pd.Series]:
+        "Return the net R of each policy's trades."
+        line = Line.of(self.spec, self.training, detect=self.detect)
         features, phases = line.features(bars), line.phases(bars)
         predictions = Phase2Pipeline(self.training).run(bars, features).predictions
         models, first, held = OutOfFold(predictions), predictions.index[0], self.training.horizon_bars
         found = {}
         for name in self.policies:
-            signals = line.signals(bars, features, phases, models, find_policy(name)).loc[first:]
-            r = simulate(bars.loc[first:], signals, self.costs, max_holding_bars=held).trades["r"]
-            found[name] = r_figures(r)[self.figure] if len(r) else float("nan")
+            policy = find_policy(name, self.min_confidence)
+            signals = line.signals(bars, features, phases, models, policy).loc[first:]
+            found[name] = simulate(bars.loc[first:], signals, self.costs, max_holding_bars=held).trades["r"]
         return found
+
+    def figures(
+        self,
+        results: Mapping[str, pd.Series],  # policy → net R of its trades
+    ) -> dict[str, float]:
+        "Return the figure of each policy; NaN for one without trades."
+        return {name: r_figures(r)[self.figure] if len(r) else float("nan") for name, r in results.items()}
+
+    def __call__(
+        self,
+        bars: Bars,  # original or surrogate
+    ) -> dict[str, float]:
+        "Return the figure of each policy's net R on bars."
+        return self.figures(self.results(bars))

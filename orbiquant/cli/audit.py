@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['commands', 'BarsFile', 'SymbolName', 'FrameName', 'Last', 'Rounds', 'Folds', 'SHOWN', 'Audited', 'load_bars',
-           'describe', 'make_line', 'finish', 'prefix_replay', 'null_market', 'parse_block', 'make_claim', 'surrogates',
-           'list_trials']
+           'describe', 'make_line', 'finish', 'prefix_replay', 'null_market', 'parse_block', 'make_claim',
+           'measure_original', 'surrogates', 'list_trials']
 
 # %% ../../nbs/85_cli.audit.ipynb #863359b4
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from orbiquant.backtest.audit import Line
     from orbiquant.backtest.surrogates import Block, Statistic
-    from orbiquant.domain import Bars, CalendarName, Timeframe
+    from orbiquant.domain import Bars, Instrument, Timeframe
     from orbiquant.features.matrix import FeatureSpec
     from orbiquant.models.phase2 import Phase2Config
     from orbiquant.runtime import Runtime
@@ -41,9 +41,9 @@ class Audited(NamedTuple):
     "Bars and what is known of them."
 
     bars: "Bars"
-    name: str
+    instrument: "Instrument"
     timeframe: "Timeframe"
-    calendar: "CalendarName"
+    data_version: str  # as the ledger of trials names it
 
 
 def load_bars(
@@ -54,20 +54,19 @@ def load_bars(
     last: int | None,  # None: all
 ) -> Audited:
     "Return the bars to audit; raise `typer.BadParameter` when neither a file nor a series is named."
-    from orbiquant.domain import CalendarName, Timeframe, normalise_symbol
+    from orbiquant.domain import Timeframe, normalise_symbol
     from orbiquant.market.files import infer_timeframe, read_bars
-    from orbiquant.market.sources import calendar_of, parse_name
+    from orbiquant.outside import file_version, instrument_of, name_bars
 
     if file is not None:
-        bars, name = read_bars(file, timeframe, symbol), symbol or parse_name(file.name)[0] or file.stem
-        frame = Timeframe.parse(timeframe) if timeframe else infer_timeframe(bars.index)
+        bars, name = read_bars(file, timeframe, symbol), name_bars(file, symbol)
+        frame, version = Timeframe.parse(timeframe) if timeframe else infer_timeframe(bars.index), file_version(bars)
     elif symbol and timeframe:
         name, frame = normalise_symbol(symbol), Timeframe.parse(timeframe)
-        bars = runtime.store.read(name, frame)
+        bars, version = runtime.store.read(name, frame), str(runtime.store.version())
     else:
         raise typer.BadParameter("give --bars FILE, or --symbol and --timeframe of stored bars")
-    calendar = CalendarName(calendar_of(name) or CalendarName.CRYPTO)
-    return Audited(bars.iloc[-last:] if last else bars, name, frame, calendar)
+    return Audited(bars.iloc[-last:] if last else bars, instrument_of(name)[0], frame, version)
 
 # %% ../../nbs/85_cli.audit.ipynb #7b7b45bb
 def describe(
@@ -76,17 +75,11 @@ def describe(
     **training: float | None,  # what the settings' training is overridden with; None keeps the setting
 ) -> "tuple[FeatureSpec, Phase2Config]":
     "Return the features and the training that the settings describe."
-    from orbiquant.features.matrix import FeatureSpec
-    from orbiquant.features.phases import PhaseConfig
     from orbiquant.models.phase2 import Phase2Config
+    from orbiquant.research import feature_spec
 
-    settings = runtime.settings
-    spec = FeatureSpec(
-        timeframe=audited.timeframe,
-        calendar=audited.calendar,
-        sessions=settings.sessions.model_dump(),
-        phases=PhaseConfig(**settings.phases.model_dump()),
-    )
+    settings, instrument = runtime.settings, audited.instrument
+    spec = feature_spec(settings, instrument.symbol, audited.timeframe, instrument.calendar)
     given = {name: value for name, value in training.items() if value is not None}
     return spec, Phase2Config.from_settings(settings.models).model_copy(update=given)
 
@@ -99,7 +92,8 @@ def make_line(
     "Return the library's line as the settings describe it."
     from orbiquant.backtest.audit import Line
 
-    return Line.of(*describe(runtime, audited, **training))
+    spec, config = describe(runtime, audited, **training)
+    return Line.of(spec, config, detect=runtime.detector(runtime.settings.signals.phase_detector))
 
 
 def finish(
@@ -149,7 +143,8 @@ def prefix_replay(
     warm = replay_warmup(line, audited.bars, places, models=models) if warmup else None
     remembered = warm.violations if warm else pd.DataFrame()
     facts = {
-        "bars": audited.name, "timeframe": audited.timeframe, "rows": found.rows, "columns": found.columns,
+        "bars": audited.instrument.symbol, "timeframe": audited.timeframe, "rows": found.rows,
+        "columns": found.columns, "phase_detector": runtime.settings.signals.phase_detector,
         "cuts": list(found.cuts), "changed": len(found.violations),
         "warmup_history": list(warm.history) if warm else [], "warmup_changed": len(remembered),
         "verdict": "pass" if found.passed and remembered.empty else "fail",
@@ -177,7 +172,7 @@ def null_market(
 
     runtime = open_runtime()
     audited = load_bars(runtime, file, symbol, timeframe, None)
-    config = market_like(audited.bars, audited.timeframe, audited.calendar)
+    config = market_like(audited.bars, audited.timeframe, audited.instrument.calendar)
     line = make_line(runtime, audited, rounds=rounds, folds=folds, stop_atr=stop_atr, risk_reward=risk_reward)
     with progress_bar(as_json) as progress:
         found = audit_null_market(
@@ -185,7 +180,8 @@ def null_market(
             progress=progress, most=markets,
         )  # fmt: skip
     facts = {
-        "bars": audited.name, "timeframe": audited.timeframe, "rows": rows, "seeds": seeds,
+        "bars": audited.instrument.symbol, "timeframe": audited.timeframe, "rows": rows, "seeds": seeds,
+        "phase_detector": runtime.settings.signals.phase_detector,
         "min_confidence": min_confidence, "stop_atr": stop_atr, "risk_reward": risk_reward, "verdict": found.verdict,
     }  # fmt: skip
     finish(facts, {"policies": found.verdicts, "markets": found.trades}, as_json)
@@ -216,10 +212,40 @@ def make_claim(
     from orbiquant.signals import POLICIES
 
     spec, config = describe(runtime, audited, **training)
-    if choose("claim", claim, ["amd", "primary", *POLICIES]) == "amd":
-        return "amd_completion", AmdCompletion(spec.phases)
-    costs = ResearchSpec.from_settings(runtime.settings, audited.name, audited.timeframe).costs
-    return claim, LineEdge(spec, config, costs, figure=figure)
+    wanted = choose("claim", claim, ["amd", "primary", *POLICIES])
+    chosen, instrument = runtime.settings.signals, audited.instrument
+    detect = runtime.detector(chosen.phase_detector)
+    if wanted == "amd":
+        return "amd_completion", AmdCompletion(spec.phases, detect)
+    costs = ResearchSpec.from_settings(runtime.settings, instrument.symbol, audited.timeframe, instrument).costs
+    edge = LineEdge(spec, config, costs, figure=figure, min_confidence=chosen.min_confidence, detect=detect)
+    return claim, edge
+
+
+def measure_original(
+    runtime: "Runtime",  # has the trials ledger
+    audited: Audited,  # the bars
+    statistic: "Statistic",  # the claim
+) -> dict[str, float]:
+    "Return what a claim is worth on the bars themselves; each policy whose trades are looked at is a trial."
+    from orbiquant.backtest.surrogates import LineEdge, measure_claim
+    from orbiquant.backtest.trials import Trial
+
+    if not isinstance(statistic, LineEdge):
+        return measure_claim(statistic, audited.bars)
+    results, bars = statistic.results(audited.bars), audited.bars
+    shape = statistic.training.model_dump(mode="json", exclude={"seed", "threads"})
+    about = {
+        "kind": "audit", "symbol": audited.instrument.symbol, "timeframe": audited.timeframe,
+        "data_version": audited.data_version, "first": bars.index[0], "last": bars.index[-1],
+        "seed": statistic.training.seed,
+        "params": shape | {
+            "costs": statistic.costs.model_dump(), "min_confidence": statistic.min_confidence,
+            "phase_detector": runtime.settings.signals.phase_detector,
+        },
+    }  # fmt: skip
+    runtime.trials.record(*(Trial.of(r, policy=name, **about) for name, r in results.items()))
+    return statistic.figures(results)
 
 
 @commands.command("surrogates")
@@ -246,11 +272,15 @@ def surrogates(
     audited = load_bars(runtime, file, symbol, timeframe, last)
     training = {"rounds": rounds, "folds": folds} | ({"threads": 1} if workers > 1 else {})
     name, statistic = make_claim(runtime, audited, claim or runtime.settings.signals.policy, figure, training)
-    missing = None if name == "amd_completion" else 0.0
+    length, missing = parse_block(block), None if name == "amd_completion" else 0.0
     with progress_bar(as_json) as progress:
-        found = audit_surrogates(statistic, audited.bars, count, seed, parse_block(block), workers, missing, progress)
+        if progress:
+            progress(0, count, "the original")
+        observed = measure_original(runtime, audited, statistic)
+        found = audit_surrogates(statistic, audited.bars, count, seed, length, workers, missing, progress, observed)
     facts = {
-        "bars": audited.name, "timeframe": audited.timeframe, "rows": len(audited.bars), "surrogates": count,
+        "bars": audited.instrument.symbol, "timeframe": audited.timeframe, "rows": len(audited.bars),
+        "phase_detector": runtime.settings.signals.phase_detector, "surrogates": count,
         "block": block, "seed": seed, "claim": name, "p_value": float(found.table.loc[name, "p_value"]), "alpha": alpha,
         "verdict": found.verdict(name, alpha),
     }  # fmt: skip
@@ -271,11 +301,12 @@ def list_trials(
 
     runtime = open_runtime()
     name, frame = normalise_symbol(symbol) if symbol else None, Timeframe.parse(timeframe) if timeframe else None
+    version = None
     if file is not None:
-        audited = load_bars(runtime, file, symbol, timeframe, None)
-        name, frame = normalise_symbol(audited.name), audited.timeframe
-    kept = runtime.trials.table(name, frame).drop(columns=["id", "key"])
-    best = runtime.trials.best(name, frame) if name and frame else None
+        _, instrument, frame, version = load_bars(runtime, file, symbol, timeframe, None)
+        name = instrument.symbol
+    kept = runtime.trials.table(name, frame, version).drop(columns=["id", "key"])
+    best = runtime.trials.best(name, frame, version) if name and frame else None
     deflated = best.deflated_sharpe if best else None
     verdict = "no verdict" if deflated is None else "pass" if deflated >= DEFLATED else "fail"
     facts = {"symbol": name, "timeframe": frame, "trials": len(kept), "best": best, "verdict": verdict}
