@@ -151,7 +151,7 @@ def progress_bar(
 # %% ../../nbs/83_cli.console.ipynb #1e7c240c
 EXTRAS = {
     "xgboost": "models", "sklearn": "models", "vectorbt": "backtest", "papermill": "notebook", "nbconvert": "notebook",
-    "psutil": "notebook", "fastapi": "service", "uvicorn": "service", "torch": "deep",
+    "psutil": "notebook", "fastapi": "service", "uvicorn": "service", "torch": "deep", "ccxt": "exchange",
 }  # fmt: skip
 HINTS = {
     "SETTINGS_INVALID": "`orbiquant settings show` prints what is in force, `orbiquant doctor` looks at the rest",

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from ..core import DataError, NotFoundError, suggest
-from ..domain import BAR_COLUMNS, Bars, CalendarName, Timeframe, normalise_symbol
+from ..domain import BAR_COLUMNS, Bars, CalendarName, Timeframe
 from .bars import empty_bars
+from .calendars import TIME_UNIT
 from orbiquant.market.remote import (
     Busy,
     Patience,
@@ -27,6 +28,7 @@ from orbiquant.market.remote import (
     need,
     persist,
     retry_after_s,
+    spell,
     to_rows,
 )
 from ..ports import Clock
@@ -50,7 +52,7 @@ def replace_host(
     return f"{base.rstrip('/')}{urlsplit(urls).path}" if isinstance(urls, str) else urls
 
 # %% ../../nbs/14_market.exchanges.ipynb #682db94b
-PAGE = 1000  # candles, Binance's most
+PAGE = 1000  # candles, where ccxt does not know how many an exchange sends
 FIELDS = 6  # of a candle: time, four prices, volume
 
 
@@ -99,7 +101,7 @@ class ExchangeSource(RemoteSource):
         return made
 
     def _ask(self, ask: Callable[[Any], T]) -> T:
-        import ccxt
+        ccxt = need("ccxt", "exchange")
 
         def once() -> T:
             try:
@@ -120,12 +122,15 @@ class ExchangeSource(RemoteSource):
         return persist(self.provider, once, self._patience, self._wait)
 
     @cached_property
-    def _markets(self) -> dict[str, str]:
-        listed = self._ask(lambda exchange: exchange.load_markets())
-        spot = [m for m in listed.values() if m.get("spot") and f"{m['base']}{m['quote']}".isascii()]
-        return {normalise_symbol(f"{m['base']}{m['quote']}"): m["symbol"] for m in spot}
+    def _markets(self) -> dict[str, dict[str, Any]]:
+        listed = self._ask(lambda exchange: exchange.load_markets()).values()
+        return {
+            symbol: market
+            for market in listed
+            if market.get("spot") and (symbol := spell(f"{market['base']}{market['quote']}"))
+        }
 
-    def _market(self, symbol: str) -> str:
+    def _market(self, symbol: str) -> dict[str, Any]:
         if symbol not in self._markets:
             raise NotFoundError(f"{self.provider} lists no spot market {symbol}")
         return self._markets[symbol]
@@ -165,13 +170,21 @@ class ExchangeSource(RemoteSource):
         self,
         symbol: str,  # normalised symbol
         timeframe: Timeframe,  # to fetch
-    ) -> pd.Timestamp | None:
-        "Return the open of the first candle there is."
-        page = self._page(symbol, timeframe, 0, 1)
-        return None if page.empty else page.index.min()
+    ) -> pd.Timestamp:
+        "Return the open of the first candle there is, or when the market was listed; raise `DataError` for neither."
+        page, listed = self._page(symbol, timeframe, 0, 1), self._market(symbol).get("created")
+        if not page.empty:
+            return page.index.min()
+        if listed:
+            return pd.Timestamp(listed, unit="ms", tz="UTC").floor("D").as_unit(TIME_UNIT)
+        raise DataError(
+            f"`start` (--since) must be given: {self.provider} does not tell since when it has {symbol}",
+            provider=self.provider,
+            symbol=symbol,
+        )
 
     def _page(self, symbol: str, timeframe: Timeframe, since: int, limit: int) -> Bars:
-        market = self._market(symbol)
+        market = self._market(symbol)["symbol"]
         sent = self._ask(lambda exchange: exchange.fetch_ohlcv(market, timeframe.value, since, limit))
         answer = self._exchange.last_json_response
         try:
@@ -193,12 +206,13 @@ class ExchangeSource(RemoteSource):
         end: pd.Timestamp,  # exclusive
     ) -> Bars:
         "Return the candles of a window as they come."
-        step = timeframe.minutes * 60_000
-        since, until = (int(moment.timestamp() * 1000) for moment in (start, end))
+        step, market = timeframe.minutes * 60_000, self._market(symbol)["symbol"]
+        most = self._exchange.feature_value(market, "fetchOHLCV", "limit") or PAGE
+        since, until = (int(moment.timestamp() * 1000) for moment in (start, end.ceil("ms")))
         pages = [empty_bars()]
         while since < until:
-            page = self._page(symbol, timeframe, since, PAGE)
+            page = self._page(symbol, timeframe, since, most)
             reached = since if page.empty else int(page.index.max().timestamp() * 1000) + step
-            since = reached if reached > since else since + PAGE * step
+            since = reached if reached > since else since + most * step
             pages.append(page)
         return pd.concat(pages)

@@ -33,7 +33,7 @@ def missing_keys(
     settings: ProviderSettings,  # keys among them
 ) -> list[str]:
     "Return the settings that a provider needs and that are empty."
-    return [key for key in KEYS.get(provider, ()) if not getattr(settings, key).get_secret_value()]
+    return [key for key in KEYS.get(provider, ()) if not getattr(settings, key).get_secret_value().strip()]
 
 
 def describe_keys(
@@ -74,7 +74,7 @@ def open_provider(
 
 
 def _open_line(name: str, settings: ProviderSettings, patience: Patience) -> HttpLine:
-    bearer = SecretStr(f"Bearer {settings.polygon_api_key.get_secret_value()}")
+    bearer = SecretStr(f"Bearer {settings.polygon_api_key.get_secret_value().strip()}")
     keys = {"APCA-API-KEY-ID": settings.alpaca_api_key, "APCA-API-SECRET-KEY": settings.alpaca_api_secret}
     url, headers, per_minute = {
         "dukascopy": (settings.dukascopy_url, {}, 600.0),

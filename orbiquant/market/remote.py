@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['T', 'AGAIN', 'EXCERPT', 'PAGE_RULES', 'Busy', 'Patience', 'persist', 'retry_after_s', 'Pace', 'need', 'excerpt',
-           'HttpLine', 'to_rows', 'minutes_of_ticks', 'tidy', 'RemoteSource', 'coarsest_part']
+           'HttpLine', 'to_rows', 'minutes_of_ticks', 'tidy', 'RemoteSource', 'spell', 'coarsest_part']
 
 # %% ../../nbs/14_market.remote.ipynb #2500ada3
 import random
@@ -181,7 +181,16 @@ class HttpLine:
         self.provider, self.base_url, self.key_setting = provider, base_url.rstrip("/"), key_setting
         self.patience, self._timeout_s, self._stopped = patience or Patience(), timeout_s, Event()
         self._wait = wait or self._stopped.wait
-        self._secrets, self._pace = dict(secrets or {}), Pace(per_minute, self._wait)
+        self._secrets = {name: self._sendable(secret) for name, secret in (secrets or {}).items()}
+        self._pace = Pace(per_minute, self._wait)
+
+    def _sendable(self, secret: SecretStr) -> SecretStr:
+        value = secret.get_secret_value().strip()
+        if not (value.isascii() and value.isprintable()):  # sent, it would stand in the error of the library
+            raise SettingsError(
+                f"{self.key_setting or 'the key'} must be printable ASCII, was not", provider=self.provider
+            )
+        return SecretStr(value)
 
     @cached_property
     def _client(self) -> "httpx.Client":
@@ -339,7 +348,6 @@ class RemoteSource(ABC):
         clock: Clock | None = None,  # None: the system's
     ) -> None:
         self.repair, self.clock = tuple(choose("rule", rule, RULES) for rule in repair), clock or SystemClock()
-        self._known: set[str] = set()
 
     @abstractmethod
     def calendar(
@@ -428,13 +436,9 @@ class RemoteSource(ABC):
         self, symbol: str, timeframe: Timeframe, base: Timeframe, window: tuple[pd.Timestamp, pd.Timestamp]
     ) -> Bars:
         try:
-            rows = self.fetch(symbol, base, *window)
+            return self.fetch(symbol, base, *window)
         except NotFoundError as error:
             raise self.unknown(symbol, timeframe) from error
-        if rows.empty and symbol not in self._known:
-            self.begins(symbol, timeframe)
-        self._known.add(symbol)
-        return rows
 
     def _require(self, symbol: str, timeframe: Timeframe) -> tuple[str, Timeframe]:
         try:
@@ -456,6 +460,16 @@ class RemoteSource(ABC):
 def _reach(end: pd.Timestamp, timeframe: Timeframe, calendar: str) -> pd.Timestamp:
     last = to_index(to_times(pd.DatetimeIndex([end])) - 1)
     return next_open(bar_open(last, timeframe, calendar), timeframe, calendar)[0]
+
+
+def spell(
+    name: object,  # of a market, as a provider lists it
+) -> str | None:
+    "Return a foreign name as a symbol; None for one that cannot be one, such as `$PAC/USDT`."
+    try:
+        return normalise_symbol(str(name))
+    except DataError:
+        return None
 
 
 def coarsest_part(
