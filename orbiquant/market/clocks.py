@@ -39,6 +39,7 @@ def parse_zone(
 def from_wall(
     times: pd.DatetimeIndex,  # what a clock showed, without a zone; NaT stays NaT
     source_zone: str,  # which clock, see `parse_zone`
+    ticks: bool = False,  # of which several may share a time: their order does not tell the hour
 ) -> pd.DatetimeIndex:
     "Return clock times in UTC; raise `DataError` for those that the zone does not have or has twice."
     zone, ahead = parse_zone(source_zone)
@@ -48,6 +49,11 @@ def from_wall(
     placed = wall.tz_localize(zone, ambiguous="NaT", nonexistent="shift_forward")
     skipped = wall.notna() & placed.notna() & (placed.tz_localize(None) != wall)
     doubled = wall.notna() & placed.isna()
+    if ticks and doubled.any():
+        raise DataError(
+            f"ticks of {times[doubled][0]:%Y-%m-%d %H:00} cannot be told from those an hour later, for {source_zone!r} "
+            "shows that hour twice; give them in UTC, or in a column that counts from 1970 in UTC"
+        )
     alone = doubled & ~wall.duplicated(keep=False)
     for mask, fault in ((skipped, "skips"), (alone, "shows twice what the file has once for")):
         if mask.any():
@@ -105,12 +111,13 @@ def to_moments(
     times: pd.Series,  # text, numbers or datetimes; what cannot be read becomes NaT
     source_zone: str = "UTC",  # the clock of times that do not tell theirs
     time_format: str | None = None,  # for text of a form that cannot be recognised
+    ticks: bool = False,  # of which several may share a time
 ) -> pd.DatetimeIndex:
     "Return times in UTC; raise `DataError` when their form is not known."
     if isinstance(times.dtype, pd.DatetimeTZDtype):
         return pd.DatetimeIndex(times).tz_convert("UTC").as_unit(TIME_UNIT)
     if pd.api.types.is_datetime64_dtype(times.dtype):
-        return from_wall(pd.DatetimeIndex(times), source_zone)
+        return from_wall(pd.DatetimeIndex(times), source_zone, ticks)
     if pd.api.types.is_numeric_dtype(times.dtype):
         return from_epoch(times)
     first, text = _first_text(times), times.astype("str").str.strip()
@@ -128,7 +135,7 @@ def to_moments(
         moments = pd.DatetimeIndex(pd.to_datetime(text, format=form, errors="coerce", utc="%z" in form))
     except ValueError as error:
         raise DataError(f"times must all have the form {form} and tell their zone all or none: {error}") from error
-    return moments.as_unit(TIME_UNIT) if moments.tz else from_wall(moments, source_zone)
+    return moments.as_unit(TIME_UNIT) if moments.tz else from_wall(moments, source_zone, ticks)
 
 
 def _first_text(times: pd.Series) -> str:

@@ -21,7 +21,7 @@ import pandas as pd
 from pydantic import SecretStr
 
 from ..core import DataError, NotFoundError, SettingsError, choose, suggest
-from ..domain import BAR_COLUMNS, Bars, Timeframe, normalise_symbol
+from ..domain import BAR_COLUMNS, Bars, Timeframe
 from .bars import empty_bars
 from .calendars import DAY, TIME_UNIT, to_times
 from .clocks import from_wall, is_absolute, parse_zone, to_moments
@@ -34,6 +34,7 @@ from orbiquant.market.remote import (
     minutes_of_ticks,
     need,
     persist,
+    spell,
 )
 from .sources import TIMEFRAME_NAMES
 from .vendors import find_kind
@@ -64,6 +65,8 @@ def connect_to(
     except (ArgumentError, ValueError):
         raise SettingsError("`sql_url` must be like mysql://user:password@host/database, was something else") from None
     backend = place.get_backend_name()
+    if "@" in (place.host or ""):
+        raise SettingsError("`sql_url` must have one @, before the host: percent-encode @ in the password as %40")
     if backend not in DRIVERS:
         raise SettingsError(f"`sql_url` must begin with one of {', '.join(DRIVERS)}, was {backend!r}")
     driver, module, extra = DRIVERS[backend]
@@ -117,19 +120,20 @@ class TimeColumn(NamedTuple):
     def moments(
         self,
         told: Sequence[Any],  # as the table has them
+        ticks: bool = False,  # of which several may share a time
     ) -> pd.DatetimeIndex:
-        "Return times in UTC; raise `DataError` for those that the clock does not have."
+        "Return times in UTC; raise `DataError` for those that the clock does not have, or cannot tell apart."
         if self.told == "moment":
             return pd.DatetimeIndex(pd.to_datetime(list(told), utc=True)).as_unit(TIME_UNIT)
         if self.told == "text":
-            return to_moments(pd.Series(list(told), dtype="str"), self.zone)
+            return to_moments(pd.Series(list(told), dtype="str"), self.zone, ticks=ticks)
         if self.told == "number":
             counted = (np.array(told, dtype="float64") * self.unit).round()
             outside = (counted < EPOCHS[0]) | (counted >= EPOCHS[1])
             if outside.any():
                 raise DataError(f"{told[int(outside.argmax())]} is no time of this unit")
-            return from_wall(pd.DatetimeIndex(counted.astype(f"datetime64[{TIME_UNIT}]")), self.zone)
-        return from_wall(pd.DatetimeIndex(pd.to_datetime(list(told))).as_unit(TIME_UNIT), self.zone)
+            return from_wall(pd.DatetimeIndex(counted.astype(f"datetime64[{TIME_UNIT}]")), self.zone, ticks)
+        return from_wall(pd.DatetimeIndex(pd.to_datetime(list(told))).as_unit(TIME_UNIT), self.zone, ticks)
 
 # %% ../../nbs/14_market.sql.ipynb #28d00f22
 def find_time_column(
@@ -293,7 +297,7 @@ class SqlSource(RemoteSource):
 
     def _moments(self, table: "Table", told: Sequence[Any]) -> pd.DatetimeIndex:
         try:
-            return self._time(table).moments(told)
+            return self._time(table).moments(told, self.ticks)
         except (DataError, ValueError, TypeError) as error:
             look = "look at `sql_zone` and `sql_epoch`"
             raise DataError(f"times of {table.name} cannot be read: {excerpt(error)}; {look}") from error
@@ -341,7 +345,7 @@ class SqlSource(RemoteSource):
             fits = [re.fullmatch(f"{before}(.+){after}", name, re.IGNORECASE) for name in self._names]
             return [match[1].upper() for match in fits if match]
         column = self._column(self._open(symbol), "symbol")
-        return [normalise_symbol(name) for (name,) in self._read(select(column).distinct().limit(NAMES)) if name]
+        return filter(None, (spell(name) for (name,) in self._read(select(column).distinct().limit(NAMES))))
 
     def base(
         self,
