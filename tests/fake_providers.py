@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import numpy as np
@@ -141,10 +141,33 @@ class FakeBinance(FakeProvider):
         return [opened, *(v if isinstance(v, str) else repr(v) for v in values), opened + 59_999, "1", 9, "1", "1", "0"]
 
 
+class FakeOkx(FakeProvider):
+    """`/api/v5/public/instruments` and `/api/v5/market/…candles`, which answer by time span and newest first."""
+
+    others: ClassVar[list[tuple[str, str]]] = []  # base and quote of what else is listed
+    listed_ms = ""  # since when the market is listed; empty: not told
+
+    def answer(self, path: str, query: dict[str, str], headers: dict[str, str]) -> tuple[int, Any]:
+        """Answer as OKX does."""
+        if path == "/api/v5/public/instruments":
+            named = [("BTC", "USDT"), *self.others]
+            return 200, {"code": "0", "msg": "", "data": [self.instrument(base, quote) for base, quote in named]}
+        rows = self.rows[(self.rows.index > moment(query["before"])) & (self.rows.index < moment(query["after"]))]
+        page = rows[::-1][: min(int(query["limit"]), 300)]
+        data = [[str(int(row[0].timestamp() * 1000)), *map(str, row[1:]), "1", "1", "1"] for row in page.itertuples()]
+        return 200, {"code": "0", "msg": "", "data": data}
+
+    def instrument(self, base: str, quote: str) -> dict[str, str]:
+        """Return a line of the list."""
+        names = {"instType": "SPOT", "instId": f"{base}-{quote}", "baseCcy": base, "quoteCcy": quote, "state": "live"}
+        return names | {"tickSz": "0.1", "lotSz": "0.1", "minSz": "0.1", "listTime": self.listed_ms}
+
+
 class FakePolygon(FakeProvider):
     """`/v2/aggs/ticker/…`, paged by `next_url`, and `/v3/reference/tickers`."""
 
     ticker, key = "C:EURUSD", "polygon-key-8Zq"
+    others: ClassVar[list[str]] = []  # what else is listed
     foreign_host = "https://api.polygon.io"  # as the real service writes next_url, whatever host was asked
 
     def answer(self, path: str, query: dict[str, str], headers: dict[str, str]) -> tuple[int, Any]:
@@ -152,7 +175,7 @@ class FakePolygon(FakeProvider):
         if headers.get("authorization") != f"Bearer {self.key}":
             return 401, {"status": "ERROR", "error": f"Unknown API Key {headers.get('authorization')}"}
         if path == "/v3/reference/tickers":
-            held = [self.ticker] if query["search"] in self.ticker else []
+            held = [ticker for ticker in (self.ticker, *self.others) if query["search"] in ticker]
             return 200, {"results": [{"ticker": ticker} for ticker in held], "status": "OK", "count": len(held)}
         _, _, _, _, ticker, _, _, _, since, until = path.split("/")
         if ticker != self.ticker:

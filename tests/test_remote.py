@@ -32,6 +32,7 @@ from fake_providers import (  # noqa: E402
     FakeAlpaca,
     FakeBinance,
     FakeDukascopy,
+    FakeOkx,
     FakePolygon,
     FakeProvider,
     reply,
@@ -43,12 +44,15 @@ from orbiquant.core import DataError, FixedClock, NotFoundError, SettingsError  
 from orbiquant.domain import Bars, Timeframe  # noqa: E402
 from orbiquant.market.bars import resample  # noqa: E402
 from orbiquant.market.calendars import expected_times, open_at  # noqa: E402
-from orbiquant.market.dukascopy import DukascopySource  # noqa: E402
+from orbiquant.market.dukascopy import FIRST_DAYS, DukascopySource  # noqa: E402
 from orbiquant.market.exchanges import ExchangeSource  # noqa: E402
-from orbiquant.market.remote import HttpLine, RemoteSource, need  # noqa: E402
+from orbiquant.market.providers import missing_keys, open_provider  # noqa: E402
+from orbiquant.market.remote import HttpLine, RemoteSource  # noqa: E402
+from orbiquant.market.sources import pull  # noqa: E402
 from orbiquant.market.sql import SqlSource  # noqa: E402
 from orbiquant.market.store import DeltaBarStore  # noqa: E402
 from orbiquant.market.vendors import AlpacaSource, PolygonSource, VendorSource  # noqa: E402
+from orbiquant.settings import load_settings  # noqa: E402
 
 BARS = random_bars("2024-02-26", 160)
 ELSEWHERE = f"""from datetime import datetime
@@ -154,9 +158,96 @@ def test_an_exchange_that_ccxt_does_not_know():
     assert len(ccxt.exchanges) > 90
 
 
+def okx(server: FakeOkx) -> ExchangeSource:
+    """Return a source that asks another exchange than Binance."""
+    source = ExchangeSource("okx", server.url, clock=FixedClock(LATER), patience=QUICK)
+    source._exchange.enableRateLimit = False
+    return source
+
+
+def test_a_quiet_stretch_longer_than_a_small_page_loses_nothing():
+    minutes = random_bars("2024-02-26", 2400, "1m")
+    there, edges = minutes.drop(minutes.index[600:1000]), (minutes.index[0], minutes.index[-1] + timedelta(minutes=1))
+    with FakeOkx("BTCUSDT", there).running() as server:
+        source = okx(server)
+        pd.testing.assert_frame_equal(source.bars("BTCUSDT", "1m", *edges), there, check_freq=False)
+        pages = [asked.query for asked in server.requests if "candles" in asked.path]
+        assert {page["limit"] for page in pages} == {"300"} and len(pages) <= 2400 // 300 + 1
+        assert okx(server).bars("BTCUSDT", "1m", minutes.index[700], minutes.index[800]).empty, "listed, and quiet"
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_exchange_that_answers_by_time_span_is_asked_from_the_listing_or_needs_a_start(listed: bool):
+    with FakeOkx("BTCUSDT", BARS).running() as server:
+        begin = BARS.index[0] - timedelta(hours=5)
+        server.listed_ms = str(int(begin.timestamp() * 1000)) if listed else ""
+        source = okx(server)
+        if listed:
+            assert source.begins("BTCUSDT", "1h") == begin.floor("D")
+            pd.testing.assert_frame_equal(source.bars("BTCUSDT", "1h"), BARS, check_freq=False)
+        else:
+            with pytest.raises(DataError, match=r"`start` \(--since\) must be given: okx does not tell") as refused:
+                source.bars("BTCUSDT", "1h")
+            assert not isinstance(refused.value, NotFoundError), "it is listed"
+            assert source.bars("BTCUSDT", "1h", BARS.index[0], BARS.index[9]).equals(BARS[:9])
+
+
+def test_a_listed_name_that_is_no_symbol_is_passed_over(table: Callable[..., SqlSource]):
+    odd = ["$PAC", "HARRYPOTTEROBAMASONIC10INU", "币安人生"]
+    with FakeOkx("BTCUSDT", BARS).running() as server:
+        server.others = [(base, "USDT") for base in odd]
+        assert okx(server).bars("BTCUSDT", "1h", BARS.index[0], BARS.index[9]).equals(BARS[:9])
+        with pytest.raises(NotFoundError, match="okx holds no BTCUSDC 1h, did you mean 'BTCUSDT 1h'"):
+            okx(server).bars("BTCUSDC", "1h")
+    with FakePolygon("EURUSD", BARS).running() as server:
+        server.others = ["C:EUR$", "C:EURO/$"]
+        with pytest.raises(NotFoundError, match="polygon holds no EURUSQ 1h, did you mean 'EURUSD 1h'"):
+            PolygonSource(line_to(server, [], Polygon.keys), clock=FixedClock(LATER)).bars("EURUSQ", "1h")
+    held = [BARS[:3].reset_index().assign(symbol=name, timeframe="1h") for name in ("#AAPL", "EURUSD", "US500.cash+")]
+    with pytest.raises(NotFoundError, match="sql holds no EURUSQ 1h, did you mean 'EURUSD 1h'"):
+        table(pd.concat(held).astype({"time": "str"})).bars("EURUSQ", "1h")
+
+
 def test_a_library_that_is_missing_names_its_extra():
-    with pytest.raises(DataError, match=r"no_such_library is not installed: pip install 'orbiquant\[exchange\]'"):
-        need("no_such_library", "exchange")
+    script = f"""import sys
+sys.modules["ccxt"] = None
+{ELSEWHERE}from orbiquant.cli.console import explain_error
+from orbiquant.market.exchanges import ExchangeSource
+try:
+    ExchangeSource("binance").bars("BTCUSDT", "1h")
+except Exception as error:
+    print(explain_error(error)[0])
+try:
+    import ccxt
+except ImportError as error:
+    print(*explain_error(error))"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said == (
+        "ccxt is not installed: pip install 'orbiquant[exchange]'\n"
+        "ccxt is not installed pip install 'orbiquant[exchange]'\n"
+    )
+
+
+@pytest.mark.parametrize("key", ["hunter2\n", "\r\n hunter2 "])
+def test_space_around_a_key_is_not_sent(key: str):
+    with FakePolygon("EURUSD", BARS).running() as server:
+        settings = load_settings(providers={"polygon_api_key": key, "polygon_url": server.url}).providers
+        with pytest.raises(SettingsError, match="HTTP 401") as refused:
+            open_provider("polygon", settings, FixedClock(LATER)).bars("EURUSD", "1h")
+    assert server.requests[0].headers["authorization"] == "Bearer hunter2" and "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["hunter2é", "hunt\ner2", "hunt\x7fer2"])
+def test_a_key_that_no_header_can_carry_is_named_and_not_shown(key: str, caplog: pytest.LogCaptureFixture):
+    settings = load_settings(providers={"polygon_api_key": key}).providers
+    with pytest.raises(
+        SettingsError, match=r"^\[providers\] polygon_api_key must be printable ASCII, was not"
+    ) as refused:
+        open_provider("polygon", settings, FixedClock(LATER))
+    told = f"{refused.value!r} {refused.value.__cause__!r} {refused.value.__context__!r} {caplog.text}"
+    assert "hunt" not in told and "er2" not in told
+    blank = load_settings(providers={"polygon_api_key": " \n"}).providers
+    assert missing_keys("polygon", blank) == ["polygon_api_key"]
 
 
 # --- Dukascopy ---
@@ -174,6 +265,12 @@ def quoted_minutes(start: str, days: int) -> Bars:
 
 
 MINUTES = quoted_minutes("2024-02-26", 7)
+
+
+@pytest.fixture(autouse=True)
+def begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let EURUSD begin with the minutes that are served here."""
+    monkeypatch.setitem(FIRST_DAYS, "EURUSD", "2024-02-26")
 
 
 class Dukascopy:
@@ -203,20 +300,17 @@ class Dukascopy:
         """Return a function that opens a source."""
 
         def opened(**settings: Any) -> RemoteSource:
-            begin = {"first_day": datetime(2024, 2, 26, tzinfo=UTC), "connections": 1}
-            return DukascopySource(line_to(provider, waited), **begin, **self.settings, **options(settings))
+            return DukascopySource(line_to(provider, waited), connections=1, **self.settings, **options(settings))
 
         return opened
 
     @pytest.fixture
     def recipe(self, provider: FakeProvider) -> tuple[str, str]:
         """Return how another process makes the source."""
-        imports = f"{ELSEWHERE}from orbiquant.market.dukascopy import DukascopySource"
+        imports = f"{ELSEWHERE}from orbiquant.market.dukascopy import FIRST_DAYS, DukascopySource"
+        imports += f"\nFIRST_DAYS['EURUSD'] = {FIRST_DAYS['EURUSD']!r}"
         line = f"HttpLine('dukascopy', {provider.url!r}, per_minute=1e9)"
-        return (
-            imports,
-            f"DukascopySource({line}, first_day=datetime.fromisoformat('2024-02-26T00:00+00:00'), clock=CLOCK)",
-        )
+        return imports, f"DukascopySource({line}, clock=CLOCK)"
 
 
 class TestDukascopy(Dukascopy, HttpSourceContract):
@@ -238,9 +332,7 @@ SIDE = {"bid": 0.0, "ask": 12e-5, "mid": 6e-5}
 def test_candles_and_ticks_make_the_same_bars_of_each_side(price: str, detail: str):
     minutes = MINUTES[:2880]
     with FakeDukascopy("EURUSD", minutes).running() as server:
-        source = DukascopySource(
-            line_to(server, []), price, detail, first_day=minutes.index[0], clock=FixedClock(LATER)
-        )
+        source = DukascopySource(line_to(server, []), price, detail, clock=FixedClock(LATER))
         bars = source.bars("EUR/USD", "15m", minutes.index[0], minutes.index[-1])
     made = resample(minutes, "1m", "15m", "forex", partial=True)
     prices = made[["open", "high", "low", "close"]] + SIDE[price]
@@ -259,7 +351,7 @@ def test_fillers_of_the_weekend_are_no_bars():
     for name in ("open", "high", "low"):
         filled.loc[flat, name] = filled.loc[flat, "close"]
     with FakeDukascopy("EURUSD", filled).running() as server:
-        source = DukascopySource(line_to(server, []), first_day=week[0], clock=FixedClock(LATER))
+        source = DukascopySource(line_to(server, []), clock=FixedClock(LATER))
         bars = source.bars("EURUSD", "1m", week[0], week[-1] + timedelta(minutes=1))
         asked = [request.path for request in server.requests]
     assert open_at(bars.index, "forex").all() and bars.index.equals(whole.index[~flat])
@@ -270,9 +362,7 @@ def test_fillers_of_the_weekend_are_no_bars():
 def test_forex_days_end_at_17_new_york_on_both_sides_of_a_clock_change(start: str, opens: set[int]):
     minutes = quoted_minutes(start, 14)
     with FakeDukascopy("EURUSD", minutes).running() as server:
-        source = DukascopySource(
-            line_to(server, []), first_day=minutes.index[0], clock=FixedClock(datetime(2024, 12, 1, tzinfo=UTC))
-        )
+        source = DukascopySource(line_to(server, []), clock=FixedClock(datetime(2024, 12, 1, tzinfo=UTC)))
         parts = [
             source.bars("EURUSD", "1d", a, a + timedelta(days=3))
             for a in pd.date_range(start, periods=5, freq="3D", tz="UTC")
@@ -285,14 +375,14 @@ def test_forex_days_end_at_17_new_york_on_both_sides_of_a_clock_change(start: st
 def test_an_empty_file_of_an_open_day_is_asked_for_again():
     with FakeDukascopy("EURUSD", MINUTES[:1440]).running() as server:
         server.faults.extend([reply(200, b""), reply(200, b"")])
-        source = DukascopySource(line_to(server, []), first_day=MINUTES.index[0], clock=FixedClock(LATER))
+        source = DukascopySource(line_to(server, []), clock=FixedClock(LATER))
         bars = source.bars("EURUSD", "1h", MINUTES.index[0], MINUTES.index[1439])
     assert len(bars) == 24 and len(server.requests) == 3
 
 
 def test_days_at_the_seam_of_two_windows_are_fetched_once():
     with FakeDukascopy("EURUSD", MINUTES).running() as server:
-        source = DukascopySource(line_to(server, []), first_day=MINUTES.index[0], clock=FixedClock(LATER))
+        source = DukascopySource(line_to(server, []), clock=FixedClock(LATER))
         for day in pd.date_range("2024-02-26", periods=4, freq="D", tz="UTC"):
             source.bars("EURUSD", "4h", day, day + timedelta(days=1))
         assert len({asked.path for asked in server.requests}) == len(server.requests)
@@ -302,11 +392,51 @@ def test_an_interrupt_does_not_wait_for_the_pauses_of_other_threads():
     with FakeDukascopy("EURUSD", MINUTES).running() as server:
         server.faults.extend([reply(200, b"nonsense"), *[reply(503, Retry_After="50")] * 30])
         line = HttpLine("dukascopy", server.url, per_minute=1e9)
-        source = DukascopySource(line, first_day=MINUTES.index[0], clock=FixedClock(LATER))
+        source = DukascopySource(line, clock=FixedClock(LATER))
         begin = time.monotonic()
         with pytest.raises(DataError):
             source.bars("EURUSD", "1h")
     assert time.monotonic() - begin < 10
+
+
+SILENT = """
+import socket, threading
+from datetime import datetime
+from orbiquant.market.dukascopy import DukascopySource
+from orbiquant.market.remote import HttpLine
+with socket.create_server(("127.0.0.1", 0)) as server:
+    line = HttpLine("dukascopy", f"http://127.0.0.1:{server.getsockname()[1]}", timeout_s=30)
+    source = DukascopySource(line)
+    lines = []
+    def hear():
+        while True:
+            lines.append(server.accept())
+            if len(lines) == 2:
+                print("silent", flush=True)
+    threading.Thread(target=hear, daemon=True).start()
+    source.bars("EURUSD", "1h", *map(datetime.fromisoformat, ("2024-01-08T00:00Z", "2024-01-12T00:00Z")))
+"""
+
+
+def test_ctrl_c_does_not_wait_for_a_silent_server():
+    command = [sys.executable, "-c", SILENT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "silent\n", "both connections have been taken"
+        begin = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=20)
+    assert "KeyboardInterrupt" in said and time.monotonic() - begin < 5
+
+
+def test_years_before_a_series_begins_are_not_asked_for_at_any_pull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(FakeDukascopy, "scale", 10)
+    minutes, clock = quoted_minutes("2017-05-08", 1), FixedClock(datetime(2017, 5, 10, 1, tzinfo=UTC))
+    with FakeDukascopy("BTCUSD", minutes).running() as server:
+        for wanted in (24, 0):
+            server.requests.clear()
+            source = DukascopySource(line_to(server, []), clock=clock)
+            assert pull(DeltaBarStore(tmp_path), source, "BTCUSD", "1h", clock=clock).rows_added == wanted
+            assert len(server.requests) < 12 and all("/2017/04/" in asked.path for asked in server.requests)
 
 
 @pytest.mark.slow
@@ -436,6 +566,17 @@ def test_days_of_a_stock_carry_the_exchanges_date_in_summer_and_winter(stocks: F
     assert bars.index.equals(dates) and set(midnights.hour) == {4, 5}
     weeks = stock_source(stocks).bars("AAPL", "1w", dates[0])
     assert len(weeks) == 4 and set(weeks.index.day_name()) == {"Monday"}
+
+
+@pytest.mark.parametrize("hours", [0, 1, 4, 6])
+def test_the_newest_day_of_a_stock_is_there_as_soon_as_it_has_closed(stocks: FakeProvider, hours: int, tmp_path: Path):
+    dates = expected_times("2024-01-02", "2024-01-06", "1d", "us_equity")
+    midnights = dates.tz_localize(None).tz_localize("America/New_York").tz_convert("UTC").rename("time")
+    stocks.rows = random_bars("2024-01-01", len(dates), "1d").set_axis(midnights)
+    source, clock = stock_source(stocks), FixedClock(datetime(2024, 1, 5, hours, tzinfo=UTC))
+    source.clock = clock
+    result = pull(DeltaBarStore(tmp_path), source, "AAPL", "1d", dates[0], clock=clock)
+    assert result.last == pd.Timestamp("2024-01-04", tz="UTC") and result.rows_added == 3
 
 
 def test_hours_of_a_stock_begin_with_the_session_and_leave_the_evening_out(stocks: FakeProvider):
@@ -769,6 +910,20 @@ def test_a_table_that_cannot_be_read_says_what_to_set(
         table(frame.assign(**change), **settings).bars("EURUSD", "1h")
 
 
+@pytest.mark.parametrize("epoch", ["", "s"])
+def test_ticks_of_an_hour_that_the_clock_shows_twice_are_refused(epoch: str, table: Callable[..., SqlSource]):
+    utc = pd.date_range("2023-10-28 22:30", "2023-10-29 03:00", freq="20s", tz="UTC").repeat(2)
+    wall = utc.tz_convert("Europe/Athens").tz_localize(None)
+    told = wall.as_unit("s").asi8 if epoch else wall.strftime("%Y-%m-%d %H:%M:%S")
+    frame = pd.DataFrame({"time": told, "symbol": "EURUSD", "price": 1.0 + np.arange(len(utc)) / 1e4})
+    source = table(frame, kind="ticks", price="price", epoch=epoch, zone="Europe/Athens")
+    with pytest.raises(DataError, match=r"ticks of 2023-10-29 03:00 cannot be told .* give them in UTC"):
+        source.bars("EURUSD", "1m")
+    frame["time"] = utc.strftime("%Y-%m-%d %H:%M:%S")
+    bars = table(frame, kind="ticks", price="price").bars("EURUSD", "1m")
+    assert bars["volume"].iloc[:-1].eq(6).all() and bars["close"].is_monotonic_increasing
+
+
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
 def test_a_number_that_is_no_time_is_named(zone: str, table: Callable[..., SqlSource]):
     frame = BARS[:3].reset_index().assign(symbol="EURUSD", timeframe="1h")
@@ -782,6 +937,9 @@ def test_a_database_that_is_not_there_is_an_error_without_its_password(tmp_path:
         with pytest.raises(DataError, match=r"sql_url") as refused:
             SqlSource(SecretStr(url)).bars("EURUSD", "1h")
         assert "hunter2" not in f"{refused.value!r} {refused.value.__cause__!r} {refused.value.__context__!r}"
+    with pytest.raises(SettingsError, match="percent-encode @ in the password as %40") as refused:
+        SqlSource(SecretStr("mysql://orbi:p@hunter2@127.0.0.1/x")).bars("EURUSD", "1h")
+    assert "hunter2" not in f"{refused.value!r} {refused.value.__cause__!r} {refused.value.__context__!r}"
     for url in ("no url", "oracle://x"):
         with pytest.raises(SettingsError, match="`sql_url` must"):
             SqlSource(SecretStr(url)).bars("EURUSD", "1h")
