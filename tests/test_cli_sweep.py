@@ -113,7 +113,10 @@ def test_bars_of_a_file_go_through_the_whole_line(ask, tmp_path):
     said = json.loads(out)
     assert code == 0 and said["combinations"] == 8 and said["signals"] == "primary" and said["seed"] == 3
     assert {row["max_holding_bars"] for row in said["best"]} == {24}  # the horizon the models were trained for
-    assert current().trials.count("SYNTH", "1h") >= 8
+    kept = current().trials.table("SYNTH", "1h")
+    tried = [params for params, kind in zip(kept["params"], kept["kind"], strict=True) if kind == "sweep"]
+    assert len(kept) >= len(tried) == 8
+    assert {(one["min_confidence"], one["policy_min_confidence"]) for one in tried} == {(0.0, 0.6), (0.5, 0.6)}
 
 
 def test_signals_keep_the_distance_they_were_made_with():
