@@ -5,7 +5,7 @@ READY   := .venv/.installed
 ASSETS  := orbiquant/assets
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lab bench bench-quant reference lint generate hooks lock wheel clean
+.PHONY: help demo test test-slow lab bench bench-quant reference stills lint generate hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ reference: $(READY)  ## the reference figures, run anew on the shared bars (abou
 	$(BIN)/nbdev-clean --fname nbs/90_reference.ipynb
 	$(BIN)/jupyter nbconvert --log-level=WARN --to markdown nbs/90_reference.ipynb --no-input --stdout \
 		--NbConvertBase.display_data_priority='["text/plain", "text/markdown"]' | cat -s > reports/reference.md
+
+stills: $(READY)  ## an image beside each interactive chart of the notebooks, for code hosts
+	$(BIN)/python -m tests.stills nbs/*.ipynb
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
