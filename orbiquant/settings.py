@@ -6,8 +6,8 @@
 __all__ = ['NotNegative', 'BasisPoints', 'WebAddress', 'ENV_PREFIX', 'NOT_SETTINGS', 'Section', 'split_list', 'WorkspaceSettings',
            'MarketSettings', 'SessionSettings', 'PhaseSettings', 'ModelSettings', 'SignalSettings', 'CostSettings',
            'RiskSettings', 'ServiceSettings', 'ProviderSettings', 'ReportSettings', 'ClusterSettings',
-           'LoggingSettings', 'IniSource', 'check_known', 'Settings', 'workspace', 'load_settings', 'read_dotenv',
-           'check_environment', 'explain']
+           'LoggingSettings', 'IniSource', 'find_fault', 'check_known', 'Settings', 'workspace', 'load_settings',
+           'read_dotenv', 'check_environment', 'explain']
 
 # %% ../nbs/00_settings.ipynb #33a78a75
 import configparser
@@ -218,14 +218,28 @@ class IniSource(PydanticBaseSettingsSource):
         "Return `{section: {key: text}}` of the file."
         parser = configparser.ConfigParser(interpolation=None, default_section="")
         try:
-            parser.read(self.path, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError) as error:
-            raise SettingsError(f"{self.path} cannot be read as settings: {error}") from error
+            parser.read(self.path, encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise SettingsError(f"{self.path} cannot be read as settings: it is no UTF-8 text") from None
+        except configparser.Error as error:  # its text quotes the line, which may hold a key
+            line, fault = find_fault(error)
+            raise SettingsError(f"{self.path} cannot be read as settings: line {line} {fault}") from None
         values = {name: dict(parser.items(name)) for name in parser.sections()}
         for section, keys in values.items():
             for key in keys:
                 check_known(self.settings_cls, section, key, str(self.path))
         return values
+
+
+def find_fault(
+    error: configparser.Error,  # from reading a file
+) -> tuple[int, str]:
+    "Return the line at which a file cannot be read and what is wrong there, without what it says."
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return error.lineno, "stands before any [section]"
+    if isinstance(error, configparser.ParsingError):
+        return error.errors[0][0], "must be [section] or key = value"
+    return getattr(error, "lineno", 0), "repeats a section or a key"
 
 
 def check_known(
@@ -307,7 +321,7 @@ def load_settings(**overrides: Mapping[str, Any]) -> Settings:
     check_environment(os.environ, "environment variable")
     check_environment(read_dotenv(dotenv), str(dotenv))
     try:
-        return Settings(_env_file=dotenv, **overrides)  # type: ignore[call-arg, arg-type]
+        return Settings(_env_file=dotenv, _env_file_encoding="utf-8-sig", **overrides)  # type: ignore[call-arg, arg-type]
     except ValidationError as error:
         raise SettingsError("; ".join(explain(problem, dotenv) for problem in error.errors())) from error
 
@@ -318,7 +332,7 @@ def read_dotenv(
     "Return the variables of a `.env` file."
     from dotenv import dotenv_values
 
-    return {name: value or "" for name, value in dotenv_values(path).items()}
+    return {name: value or "" for name, value in dotenv_values(path, encoding="utf-8-sig").items()}
 
 
 def check_environment(

@@ -145,14 +145,41 @@ def test_settings_are_frozen(home: Path):
         ("[sessions]\nasia = 20:00-24:00", ("[sessions] asia", "HH:MM-HH:MM", "'20:00-24:00'")),
         ("[signals]\nmin_confidence = 0.59", ("[signals] min_confidence", "0.6", "'0.59'")),
         ("[market]\ntimeframes = 5m, 7m", ("[market] timeframes", "'5m'", "'7m'")),
-        ("folds = 3", ("cannot be read",)),
-        ("[models]\nfolds = 1\nfolds = 2", ("cannot be read", "folds")),
+        ("folds = 3", ("cannot be read", "line 1 stands before any [section]")),
+        ("[models]\nfolds = 1\nfolds = 2", ("cannot be read", "line 3 repeats")),
+        ("[models]\n\n[models]\nfolds = 2", ("cannot be read", "line 3 repeats")),
     ],
 )
 def test_a_bad_file_names_itself_section_key_and_value(text: str, said: tuple[str, ...], home: Path):
     (home / "settings.ini").write_text(text)
     message = refusal()
     assert all(part in message for part in (str(home / "settings.ini"), *said)), message
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("polygon_api_key = hunter2\n", 1),
+        ("[providers]\npolygon_api_key hunter2\n", 2),
+        ("[providers]\n\npolygon_api_key\nsql_url = hunter2\npolygon_api_key hunter2\n", 3),
+        ("[providers]\npolygon_api_key = hunter2\npolygon_api_key = hunter2\n", 3),
+        ("[providers]\npolygon_api_key = hunter2\n[providers]\n", 3),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_numbered_and_not_quoted(text: str, line: int, home: Path):
+    (home / "settings.ini").write_text(text)
+    with pytest.raises(SettingsError, match=f"settings.ini cannot be read as settings: line {line} ") as refused:
+        load_settings()
+    error = refused.value
+    assert error.__suppress_context__ and "hunter2" not in f"{error!r} {error} {error.__cause__!r}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("settings.ini", "[models]\nfolds = 3\n"), (".env", "ORBIQUANT_MODELS_FOLDS=3\n")]
+)
+def test_a_byte_order_mark_is_no_part_of_a_file(name: str, text: str, home: Path):
+    (home / name).write_text(text, encoding="utf-8-sig")
+    assert load_settings().models.folds == 3
 
 
 def test_a_default_section_is_no_section(home: Path):
