@@ -172,6 +172,22 @@ def test_bad_files_are_refused_in_one_line(ask: Ask, tmp_path: Path, monkeypatch
     assert not Path("t.txt").exists()
 
 
+def test_the_dearest_costs_leave_out_the_multiples_they_cannot_have(ask: Ask, tmp_path: Path):
+    signals_of(BARS).to_parquet(tmp_path / "s.parquet")
+    files = ("--bars", tmp_path / "bars.parquet", "--signals", tmp_path / "s.parquet")
+    answer = ask(*files, "--fee-bps", 2600, "--json")
+    assert answer.code == 0, answer.err
+    assert [row["times the costs"] for row in answer.json["cost_sensitivity"]] == [0, 0.5, 1]
+
+
+def test_signals_out_of_time_are_refused_with_the_last_bars_too(ask: Ask, tmp_path: Path):
+    signals_of(BARS).iloc[::-1].to_parquet(tmp_path / "s.parquet")
+    files = ("--bars", tmp_path / "bars.parquet", "--signals", tmp_path / "s.parquet")
+    for words in ((), ("--last", 500)):
+        answer = ask(*files, *words)
+        assert answer.code == 1 and "`signals` must be sorted by time" in " ".join(answer.err.split())
+
+
 def test_names_and_files():
     assert name_bars(Path("EURUSD_15m.parquet")) == "EURUSD" and name_bars(Path("x.csv"), "btc/usdt") == "BTCUSDT"
     assert name_bars(Path("my bars.csv")) == "MY" and name_bars(Path("ü.csv")) == "BARS"

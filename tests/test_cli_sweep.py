@@ -96,14 +96,71 @@ def test_wrong_options_are_refused(ask, words, code, message):
     ("words", "message"),
     [
         (("--stop-atr", "3:1:1"), "FIRST:LAST:STEP"),
-        (("--filter", "lnog"), "did you mean 'long'"),
+        (("--stop-atr", "0"), "--stop-atr: Input should be greater than 0, was 0.0"),
+        (("--stop-atr", "1,1"), "--stop-atr: must hold at least one value and none twice, was (1.0, 1.0)"),
+        (("--stop-atr", "1:5:0.000001"), "--stop-atr: steps must be at most 10,000"),
+        (("--risk-reward", "inf"), "--risk-reward: Input should be a finite number, was inf"),
+        (("--min-confidence", "2"), "--min-confidence: Input should be less than or equal to 1, was 2.0"),
+        (("--filter", "lnog"), "--filter: must be all, long, short or column=value, joined by &, had 'lnog', did you"),
+        (("--max-holding-bars", "0"), "--max-holding-bars: Input should be greater than or equal to 1, was 0"),
         (("--max-holding-bars", "soon"), "must be a list of bars"),
-        (("--save", "table.xls"), "must end in"),
+        (("--max-holding-bars", "²"), "must be a list of bars"),
     ],
 )
-def test_wrong_grids_are_refused(ask, files, words, message):
-    code, _, err = ask(*files, *words)
-    assert code in (1, 2) and message in err
+def test_a_wrong_grid_is_refused_before_anything_is_read(ask, words, message):
+    code, _, err = ask("--bars", "absent.parquet", *words)
+    assert code == 2 and message in " ".join(err.replace("│", " ").split())
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_anything_is_read(ask):
+    code, _, err = ask("--bars", "absent.parquet", "--save", "table.xls")
+    assert code == 1 and "must end in" in err
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda table: table.iloc[::-1], "`signals` must be sorted by time"),
+        (lambda table: table.shift(freq="-400h"), "`signals` must stand on times of `bars`"),
+        (lambda table: table.assign(distance=-1.0), "`distance` must be above zero"),
+        (lambda table: table.assign(entry_price=0.0), "`entry_price` must be above zero"),
+        (lambda table: table.assign(confidence=60.0), "`confidence` must be from 0 to 1"),
+    ],
+)
+def test_signals_that_cannot_be_right_are_refused_and_count_as_no_trial(ask, files, tmp_path, spoil, message):
+    spoil(guesses(8, market(8, 900, 0.0), 0.9)).to_parquet(tmp_path / "signals.parquet")
+    for words in ((), ("--last", "500")):
+        if "stand on" in message and words:
+            continue  # those before the last bars are cut off, as asked
+        code, _, err = ask(*files, *GRID, *words)
+        assert code == 1 and message in " ".join(err.split())
+    assert current().trials.count("COIN", "4h") == 0
+
+
+def test_the_last_bars_take_their_signals_with_them(ask, files, tmp_path):
+    whole, table = tmp_path / "whole.csv", guesses(8, market(8, 900, 0.0), 0.9)
+    table.shift(freq="-4h").iloc[400:].to_parquet(tmp_path / "signals.parquet")
+    code, out, _ = ask(*files, *GRID, "--last", "500", "--save", str(whole), "--json")
+    assert code == 0 and json.loads(out)["bars"] == 500 and pd.read_csv(whole)["trades"].min() > 30
+
+
+def test_signals_that_come_with_levels_are_swept_and_confirmed(ask, files, tmp_path):
+    table = guesses(8, market(8, 900, 0.0), 0.9)
+    table.assign(stop_distance=1.0, target_distance=2.0).to_parquet(tmp_path / "signals.parquet")
+    code, out, err = ask(*files, *GRID, "--json")
+    assert code == 0, err
+    assert json.loads(out)["confirmed_by_vectorbt"]
+
+
+def test_a_filter_takes_signals_with_a_missing_value(ask, files, tmp_path):
+    table = guesses(8, market(8, 900, 0.0), 0.9)
+    table.assign(killzone=table["killzone"].where(table["killzone"] == "asia", None)).to_parquet(
+        tmp_path / "signals.parquet"
+    )
+    code, _, err = ask(*files, "--filter", "all,killzone=asia", "--json")
+    assert code == 0, err
+    code, _, err = ask(*files, "--filter", "killzone=aisa")
+    assert code == 1 and "must be one of asia, was 'aisa'" in err
 
 
 def test_bars_of_a_file_go_through_the_whole_line(ask, tmp_path):

@@ -268,6 +268,14 @@ def test_costs_are_scaled_and_the_backtest_is_run_again():
     assert result.costs_in_r["median"] == pytest.approx(6e-4 / 0.005, rel=0.05)
 
 
+def test_multiples_that_no_cost_can_have_are_left_out():
+    bars, signals = random_walk()
+    result = simulate(bars, signals, Costs(fee_bps=2600, slippage_bps=1), max_holding_bars=30)
+    assert list(cost_sensitivity(bars, signals, result).index) == [0, 0.5, 1]
+    nothing = cost_sensitivity(bars, signals, result, scales=(2.0,))
+    assert nothing.empty and list(nothing) == list(cost_sensitivity(bars, signals, result))
+
+
 def test_wilson_against_known_values_and_gain_share_by_hand():
     assert wilson_interval(0, 10) == pytest.approx((0, 0.2130), abs=1e-4)
     assert wilson_interval(50, 100) == pytest.approx((0.4188, 0.5812), abs=1e-4)

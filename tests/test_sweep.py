@@ -370,6 +370,13 @@ def test_wrong_steps_are_refused(text):
         parse_steps(text)
 
 
+def test_a_list_has_an_end():
+    assert len(parse_steps("1:2:0.001")) == 1001
+    for text in ("1:5:0.000001", "0:1:1e-300"):
+        with pytest.raises(DataError, match="at most 10,000"):
+            parse_steps(text)
+
+
 def test_steps_hold_both_ends():
     assert parse_steps("0.1:0.7:0.1") == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
     assert parse_steps("1:1:5") == (1.0,) and parse_steps("1:2:0.7") == (1.0, 1.7)
@@ -377,7 +384,14 @@ def test_steps_hold_both_ends():
 
 @pytest.mark.parametrize(
     "given",
-    [{"stop_atr": ()}, {"risk_reward": (1.0, 1.0)}, {"stop_atr": (0.0,)}, {"min_confidence": (1.1,)}, {"filters": ()}],
+    [
+        {"stop_atr": ()},
+        {"risk_reward": (1.0, 1.0)},
+        {"stop_atr": (0.0,)},
+        {"min_confidence": (1.1,)},
+        {"filters": ()},
+        {"filters": ("all", "long&")},
+    ],
 )
 def test_wrong_grids_are_refused(given):
     with pytest.raises(ValueError, match=next(iter(given))):
@@ -386,12 +400,32 @@ def test_wrong_grids_are_refused(given):
 
 @pytest.mark.parametrize(
     ("filters", "words"),
-    [("phase=x", "`filter` must be one of"), ("killzone=asai", "did you mean 'asia'"), ("lnog", "did you mean 'long'")],
+    [("phase=x", "`filter` must be one of"), ("killzone=asai", "did you mean 'asia'"), ("killzone=nan", "was 'nan'")],
 )
 def test_wrong_filters_are_refused(filters, words):
     bars = market(2, 60)
     with pytest.raises(DataError, match=words):
         sweep(bars, guesses(2, bars), Grid(stop_atr=(1.0,), risk_reward=(1.0,), filters=(filters,)), FREE)
+
+
+def test_a_filter_lets_no_missing_value_in():
+    bars = market(2, 200)
+    signals = guesses(2, bars).assign(hour=np.where(np.arange(200) % 3, bars.index.hour, np.nan))
+    signals["killzone"] = signals["killzone"].where(signals["killzone"] == "asia", None)
+    grid = Grid(stop_atr=(1.0,), risk_reward=(1.0,), filters=("killzone=asia", "hour=8.0&killzone=asia"))
+    found = sweep(bars, signals, grid, FREE)
+    asia = signals["killzone"].eq("asia")
+    for combination, at in enumerate((asia, asia & (signals["hour"] == 8))):
+        want = sweep(bars, signals[at], Grid(stop_atr=(1.0,), risk_reward=(1.0,)), FREE)
+        assert list(found.trades(combination)["r"]) == list(want.trades(0)["r"]) and len(want.trades(0)) > 1
+
+
+def test_stops_and_targets_of_the_signals_are_left_aside():
+    bars, grid = market(2, 200), Grid(stop_atr=(1.0,), risk_reward=(2.0,))
+    signals = guesses(2, bars)
+    want = sweep(bars, signals, grid, COSTS).confirm(0).trades
+    for levels in ({"stop_distance": 7.0, "target_distance": 9.0}, {"stop_loss": 1.0, "take_profit": np.nan}):
+        pd.testing.assert_frame_equal(sweep(bars, signals.assign(**levels), grid, COSTS).confirm(0).trades, want)
 
 
 def test_filters_join():
@@ -409,6 +443,11 @@ def test_filters_join():
         (lambda b, s: (b, s.drop(columns="side")), "must have `action` or `side`"),
         (lambda b, s: (b, s.assign(side=2)), "`side` must be one of"),
         (lambda b, s: (b, s.assign(distance="far")), "must hold numbers"),
+        (lambda b, s: (b, s.assign(distance=-1.0)), "`distance` must be above zero and finite, was not in"),
+        (lambda b, s: (b, s.assign(distance=np.inf)), "`distance` must be above zero and finite, was not in"),
+        (lambda b, s: (b, s.assign(entry_price=0.0)), "`entry_price` must be above zero and finite, was not in"),
+        (lambda b, s: (b, s.assign(confidence=65.0)), "`confidence` must be from 0 to 1, was not in"),
+        (lambda b, s: (b, s.assign(confidence=np.nan)), "`confidence` must be from 0 to 1, was not in"),
         (lambda b, s: (b, s.iloc[::-1]), "must be sorted"),
     ],
 )
@@ -416,6 +455,17 @@ def test_wrong_tables_are_refused(spoil, words):
     bars = market(2, 60)
     with pytest.raises(DataError, match=words):
         sweep(*spoil(bars, guesses(2, bars)), GRID, FREE)
+
+
+def test_rows_without_a_distance_trade_nothing():
+    bars = market(2, 100)
+    signals = guesses(2, bars)
+    kept = np.arange(100) % 2 == 0
+    grid = Grid(stop_atr=(1.0,), risk_reward=(1.0,))
+    found = sweep(bars, signals.assign(distance=signals["distance"].where(kept)), grid, FREE)
+    pd.testing.assert_frame_equal(found.trades(0), sweep(bars, signals[kept], grid, FREE).trades(0))
+    still = bars.assign(open=50.0, high=50.0, low=50.0, close=50.0)  # no range, so no distance to count in
+    assert sweep(still, signals.drop(columns="distance"), grid, FREE).trades(0).empty
 
 
 def test_wrong_terms_are_refused():

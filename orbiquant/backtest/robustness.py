@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .metrics import by_group, confidence_bucket, json_figures, monthly, r_figures, ratio
 from .simulate import BacktestResult, simulate
 from ..core import DataError
-from ..domain import Bars, Costs, Signals
+from ..domain import MOST_BPS, Bars, Costs, Signals
 
 # %% ../../nbs/55_backtest.robustness.ipynb #fb7be499
 Floats = NDArray[np.float64]
@@ -143,14 +143,14 @@ def cost_sensitivity(
     result: BacktestResult,  # its terms and costs
     scales: Sequence[float] = SCALES,  # multiples of its costs
 ) -> pd.DataFrame:
-    "Return the figures in R at each multiple of the costs."
-    table = {}
-    for scale in scales:
+    "Return the figures in R at each multiple of the costs that costs can be."
+    table, dearest = {}, max(result.costs.model_dump().values())
+    for scale in (scale for scale in scales if scale * dearest < MOST_BPS):
         costs = scale_costs(result.costs, scale)
         again = result if costs == result.costs else simulate(bars, signals, costs, **result.terms)
         table[scale] = {"cost_r": float(again.trades["cost_r"].mean()), **r_figures(again.trades["r"])}
-    rows = pd.DataFrame(table).T.rename_axis("times the costs")
-    return rows[["cost_r", *COST_COLUMNS]].astype({"trades": int})
+    rows = pd.DataFrame(table, index=["cost_r", *COST_COLUMNS]).T.rename_axis("times the costs")
+    return rows.astype({"trades": int})
 
 # %% ../../nbs/55_backtest.robustness.ipynb #969543b3
 RELIABILITY = ("trades", "stated", "realised", "low", "high", "net", "win_rate", "win_low", "win_high", "true")

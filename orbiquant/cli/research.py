@@ -68,6 +68,7 @@ def trade_file(
     progress: "Progress | None",  # of the training
 ) -> tuple[Given, "Traded"]:
     "Send a file's bars through the whole line, or given signals through the backtest; return facts and result."
+    from orbiquant.backtest.orders import latest
     from orbiquant.domain import Costs, Timeframe
     from orbiquant.market.files import infer_timeframe, read_bars
     from orbiquant.outside import instrument_of, name_bars, read_table, research_bars, trade_signals
@@ -90,8 +91,7 @@ def trade_file(
         return facts | {"policy": spec.policy, "seed": spec.seed, "rounds": spec.rounds, "folds": folds}, traded
     signals = read_table(given["signals"])
     if given["last"]:
-        bars = bars.iloc[-given["last"] :]
-        signals = signals.loc[bars.index[0] :]
+        bars, signals = latest(bars, signals, given["last"])
     terms = {name: given[name] for name in SIGNALS_ONLY} | {"initial_equity": spec.initial_equity}
     with watch("backtest"):
         traded = trade_signals(
