@@ -201,6 +201,38 @@ def test_a_window_is_pulled_and_the_synthetic_market_has_any_name(ask: Ask):
     assert one_day.json["rows_added"] == 24
 
 
+def test_what_the_settings_follow_is_pulled_where_nothing_is_named(ask: Ask, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ORBIQUANT_MARKET_SYMBOLS", "EURUSD, XAUUSD")
+    monkeypatch.setenv("ORBIQUANT_MARKET_TIMEFRAMES", "1h, 1w")
+    with using(Runtime()):
+        pulled = ask("data", "pull", "sample", "--json").json
+        assert [(s["symbol"], s["timeframe"], s["rows_added"]) for s in pulled["series"]] == [("EURUSD", "1h", 6225)]
+        assert pulled["missed"] == [["EURUSD", "1w"], ["XAUUSD", "1h"], ["XAUUSD", "1w"]]
+        *_, hours, weeks = ask("data", "pull", "sample", "EURUSD").out.strip().splitlines()
+        assert hours.split()[:2] == ["EURUSD", "1h"] and weeks.split() == "EURUSD 1w not there – – –".split()
+        assert "holds no XAUUSD 1w" in ask("data", "pull", "sample", "XAUUSD").err
+        assert "`SYMBOL` must be given" in ask("data", "pull", "synthetic").err
+
+
+@pytest.mark.parametrize(
+    ("source", "option", "said"),
+    [
+        ("sample", ("--repair", "sort"), "`--repair` is for csv and parquet and remote sources, was given for sample"),
+        ("sample", ("--price", "bid"), "`--price` is for dukascopy and sql, was given for sample"),
+        ("synthetic", ("--path", "x.csv"), "`--path` is for csv and parquet, was given for synthetic"),
+        ("binance", ("--path", "x.csv"), "`--path` is for csv and parquet, was given for binance"),
+        ("csv", ("--seed", "7"), "`--seed` is for synthetic, was given for csv"),
+        ("dukascopy", ("--rows", "9"), "`--rows` is for synthetic, was given for dukascopy"),
+    ],
+)
+def test_an_option_that_a_source_does_not_take_is_refused_before_anything_is_opened(
+    source: str, option: tuple[str, str], said: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("orbiquant.cli.data.open_runtime", lambda: pytest.fail("opened"))
+    refused = ask("data", "pull", source, "EURUSD", "1h", *option)
+    assert refused.code == 1 and said in refused.err
+
+
 def test_a_file_is_imported_and_checked(ask: Ask, tmp_path: Path):
     ask("data", "pull", "synthetic", "GAPUSD", "1h", "--rows", "200")
     bars = ask("data", "show", "GAPUSD", "1h", "--rows", "200", "--json").json
@@ -250,6 +282,9 @@ def test_remote_sources_say_what_they_lack(ask: Ask, monkeypatch: pytest.MonkeyP
         assert refused.code == 1 and f"ORBIQUANT_PROVIDERS_{variable}" in refused.err
     assert "did you mean 'kraken'" in ask("data", "pull", "krakn", "BTCUSD", "1h").err
     assert "`--price` is for dukascopy and sql" in ask("data", "pull", "binance", "BTCUSDT", "1h", "--price", "bid").err
+    monkeypatch.setenv("ORBIQUANT_PROVIDERS_SQL_URL", "sqlite:///none.db")
+    with using(Runtime()):
+        assert "a table of bars" in ask("data", "pull", "sql", "EURUSD", "1h", "--price", "bid").err
     assert "`price` must be one of bid" in ask("data", "pull", "dukascopy", "EURUSD", "1h", "--price", "bud").err
 
 
