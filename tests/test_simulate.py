@@ -330,8 +330,9 @@ def test_an_open_on_the_stop_up_to_rounding_opens_nothing(side):
 
 
 def test_a_fill_on_the_target_up_to_rounding_opens_nothing():
-    bars = market((0.7,) * 4, (0.8, 1, 0.5, 0.8), (0.8,) * 4)
-    signal = pd.DataFrame({"side": [1], "stop_loss": [0.6], "take_profit": [0.7 + 0.1 + 1e-16]}, bars.index[:1])
+    bars, target = market((0.2,) * 4, (0.3, 0.4, 0.2, 0.3), (0.3,) * 4), 0.2 + 0.1
+    assert target > 0.3
+    signal = pd.DataFrame({"side": [1], "stop_loss": [0.1], "take_profit": [target]}, bars.index[:1])
     assert simulate(bars, signal, FREE).skipped["opened beyond target"] == 1
 
 
