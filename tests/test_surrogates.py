@@ -226,7 +226,7 @@ def test_what_policies_make_of_the_original_is_counted_once_under_the_name_a_bac
     file = tmp_path / "my-gold_2017.parquet"
     BARS.reset_index().to_parquet(file)
     words = ("--rounds", "2", "--folds", "1", "--count", "1", "--json")
-    for more in ((), ("--seed", "2", "--workers", "2")):
+    for more in ((), ("--seed", "2")):
         done = ask("audit", "surrogates", "--bars", str(file), "--claim", "primary", *words, *more)
         assert done.code in (0, 1) and done.json["bars"] == "MY" and done.json["rows"] == len(BARS)
     kept = current().trials.table().set_index("policy")
