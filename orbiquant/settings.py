@@ -321,7 +321,7 @@ def load_settings(**overrides: Mapping[str, Any]) -> Settings:
     check_environment(os.environ, "environment variable")
     check_environment(read_dotenv(dotenv), str(dotenv))
     try:
-        return Settings(_env_file=dotenv, _env_file_encoding="utf-8-sig", **overrides)  # type: ignore[call-arg, arg-type]
+        return Settings(_env_file=dotenv, **overrides)  # type: ignore[call-arg, arg-type]
     except ValidationError as error:
         raise SettingsError("; ".join(explain(problem, dotenv) for problem in error.errors())) from error
 
@@ -332,7 +332,7 @@ def read_dotenv(
     "Return the variables of a `.env` file."
     from dotenv import dotenv_values
 
-    return {name: value or "" for name, value in dotenv_values(path, encoding="utf-8-sig").items()}
+    return {name: value or "" for name, value in dotenv_values(path).items()}
 
 
 def check_environment(

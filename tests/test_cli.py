@@ -209,15 +209,7 @@ def test_what_the_settings_follow_is_pulled_where_nothing_is_named(ask: Ask, mon
         assert [(s["symbol"], s["timeframe"], s["rows_added"]) for s in pulled["series"]] == [("EURUSD", "1h", 6225)]
         assert pulled["missed"] == [["EURUSD", "1w"], ["XAUUSD", "1h"], ["XAUUSD", "1w"]]
         *_, hours, weeks = ask("data", "pull", "sample", "EURUSD").out.strip().splitlines()
-        assert hours.split()[:2] == ["EURUSD", "1h"] and weeks.split() == [
-            "EURUSD",
-            "1w",
-            "not",
-            "there",
-            "–",
-            "–",
-            "–",
-        ]
+        assert hours.split()[:2] == ["EURUSD", "1h"] and weeks.split()[:4] == ["EURUSD", "1w", "not", "there"]
         assert "holds no XAUUSD 1w" in ask("data", "pull", "sample", "XAUUSD").err
         assert "`SYMBOL` must be given" in ask("data", "pull", "synthetic").err
 
