@@ -7,9 +7,11 @@ __all__ = ['Block', 'Statistic', 'EDGE_FIGURES', 'block_numbers', 'mirror', 'sig
            'p_value', 'SurrogateTest', 'measure_all', 'audit_surrogates', 'AmdCompletion', 'LineEdge']
 
 # %% ../../nbs/55_backtest.surrogates.ipynb #cf88c2c4
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -145,7 +147,13 @@ def measure_all(
         return
     from joblib import Parallel, delayed
 
-    yield from Parallel(workers, return_as="generator")(delayed(measure)(seed) for seed in seeds)
+    resource_tracker.ensure_running()  # later it would lift the mask
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it: Ctrl-C is this one's
+    try:
+        found = Parallel(workers, return_as="generator")(delayed(measure)(seed) for seed in seeds)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    yield from found
 
 
 def audit_surrogates(
