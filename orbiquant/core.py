@@ -6,7 +6,7 @@
 __all__ = ['SECRET_NAME', 'F', 'Method', 'Plan', 'OrbiError', 'SettingsError', 'DataError', 'NotFoundError', 'ModelError',
            'BrokerError', 'BrokerUnavailable', 'BrokerRejected', 'ExecutionUnknown', 'ToolError', 'AuthError',
            'suggest', 'choose', 'SystemClock', 'FixedClock', 'atomic_write', 'code_version', 'asset', 'mask_secrets',
-           'configure_logging', 'get_logger', 'EndpointInfo', 'ToolInfo', 'endpoint', 'tool']
+           'configure_logging', 'get_logger', 'log_context', 'EndpointInfo', 'ToolInfo', 'endpoint', 'tool']
 
 # %% ../nbs/00_core.ipynb #cc04611f
 import difflib
@@ -17,14 +17,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, MutableMapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-
-import structlog
 
 from . import __version__
 
@@ -224,6 +223,8 @@ def configure_logging(
     json_lines: bool = False,  # one JSON object a line instead of aligned text
 ) -> None:
     "Set up structured logging for this process."
+    import structlog
+
     renderer: Any = structlog.processors.JSONRenderer() if json_lines else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[
@@ -244,7 +245,18 @@ def get_logger(
     name: str,  # the module that speaks
 ) -> Any:
     "Return a logger bound to `name`: `log.info('event', key=value)`."
+    import structlog
+
     return structlog.get_logger(module=name)
+
+
+def log_context(
+    **fields: str,  # e.g. the id of a request
+) -> AbstractContextManager[None]:
+    "Add fields to whatever this task logs inside the `with` block."
+    import structlog
+
+    return structlog.contextvars.bound_contextvars(**fields)
 
 # %% ../nbs/00_core.ipynb #5d644490
 F = TypeVar("F", bound=Callable[..., Any])

@@ -45,7 +45,7 @@ def ask_service(
     from fastapi.testclient import TestClient
 
     from orbiquant.app import app
-    from orbiquant.service.auth import create_api_key, revoke_api_key
+    from orbiquant.service.keys import create_api_key, revoke_api_key
 
     key = create_api_key(runtime.engine, "demo", "demo", "free", ("read",), runtime.clock)
     try:

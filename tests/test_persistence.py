@@ -14,7 +14,7 @@ from postgres import find_binaries, running_postgres
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, insert, inspect, select, text
 
 import orbiquant.backtest.trials
-import orbiquant.service.auth  # noqa: F401 - both declare their tables
+import orbiquant.service.keys  # noqa: F401 - both declare their tables
 from orbiquant import persistence
 from orbiquant.core import DataError, FixedClock, SettingsError
 from orbiquant.persistence import (

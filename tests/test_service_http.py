@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from orbiquant.core import DataError, SettingsError, configure_logging
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.runtime import Runtime, using
-from orbiquant.service.auth import Caller, create_api_key, list_api_keys, revoke_api_key
+from orbiquant.service.auth import Caller
+from orbiquant.service.keys import create_api_key, list_api_keys, revoke_api_key
 from orbiquant.service.web import MAX_BODY_BYTES, create_app, listen, needs, serve
 from orbiquant.settings import load_settings
 

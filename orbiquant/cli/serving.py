@@ -58,7 +58,7 @@ def create_key(
     as_json: AsJson = False,
 ) -> None:
     "Make an API key and print it; it cannot be shown again."
-    from orbiquant.service.auth import create_api_key
+    from orbiquant.service.keys import create_api_key
 
     runtime = open_runtime()
     key = create_api_key(runtime.engine, name, user, plan, scope or ["read"], runtime.clock)
@@ -68,7 +68,7 @@ def create_key(
 @keys.command("list")
 def list_keys(as_json: AsJson = False) -> None:
     "List every key there ever was."
-    from orbiquant.service.auth import list_api_keys
+    from orbiquant.service.keys import list_api_keys
 
     found = list_api_keys(open_runtime().engine)
     rows = [
@@ -87,7 +87,7 @@ def revoke_key(
     as_json: AsJson = False,
 ) -> None:
     "End a key for good."
-    from orbiquant.service.auth import revoke_api_key
+    from orbiquant.service.keys import revoke_api_key
 
     runtime = open_runtime()
     revoke_api_key(runtime.engine, prefix, runtime.clock)

@@ -17,31 +17,29 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from string import Template
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 from uuid import uuid4
 
-import structlog
 from fastapi import FastAPI, Request, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import APIKeyHeader, APIKeyQuery, HTTPBearer, SecurityScopes
 from fastapi.staticfiles import StaticFiles
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from sqlalchemy import Engine
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
-from ..core import AuthError, OrbiError, SettingsError, get_logger
+from ..core import AuthError, OrbiError, SettingsError, get_logger, log_context
 from ..ports import Clock
 from ..runtime import current
-from .auth import SCOPES, Caller, authenticate, find_credential, has_key, is_loopback
+from .auth import SCOPES, Caller, find_credential, is_loopback
 from .errors import Problem, RateLimitError, answer_error, on_error, on_http_error, on_invalid
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 # %% ../../nbs/80_service.web.ipynb #8eea4a4f
 MAX_BODY_BYTES = 1_048_576
@@ -54,11 +52,15 @@ class Gatekeeper:
 
     def __init__(
         self,
-        engine: Engine,  # a migrated database with the keys
+        engine: "Engine",  # a migrated database with the keys
         clock: Clock,  # when keys are used
         requests_per_minute: int,  # of one caller
         console_token: str | None = None,  # accepted besides keys; None: keys only
     ) -> None:
+        from limits import RateLimitItemPerMinute
+        from limits.aio.storage import MemoryStorage
+        from limits.aio.strategies import SlidingWindowCounterRateLimiter
+
         self.engine, self.clock = engine, clock
         self.console_token = console_token
         self.rate = RateLimitItemPerMinute(requests_per_minute)
@@ -90,6 +92,8 @@ class Gatekeeper:
             return None
         if self.console_token and secrets.compare_digest(key.encode(), self.console_token.encode()):
             return Caller("console", "local", "premium", frozenset(SCOPES))
+        from orbiquant.service.keys import authenticate
+
         return await run_in_threadpool(authenticate, self.engine, key, self.clock)
 
     async def count(
@@ -124,7 +128,7 @@ class Gate:
             return
         given = HTTPConnection(scope).headers.get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with log_context(request_id=request_id):
             await self.handle(scope, receive, Marked(send, request_id))
 
     async def handle(
@@ -320,6 +324,8 @@ def serve(
 ) -> None:
     "Serve until interrupted; raise `SettingsError` when others could reach it and there is no API key."
     import uvicorn
+
+    from orbiquant.service.keys import has_key
 
     runtime = current()
     host, port = host or runtime.settings.service.host, runtime.settings.service.port if port is None else port
