@@ -186,12 +186,18 @@ def test_a_word_that_depends_on_the_start_is_reported(long_bars: Bars):
 
 def test_differences_are_relative_and_gaps_count():
     full = pd.Series([1.0, np.nan, 2.0, 0.0, 100.0, np.nan])
-    short = pd.Series([1.0, np.nan, np.nan, 1e-12, 100.1, 3.0])
+    short = pd.Series([1.0, np.nan, np.nan, 1e-11, 100.1, 3.0])
     assert relative_difference(full, short).tolist() == pytest.approx([0, 0, np.inf, 1, 0.1 / 100.1, np.inf])
     assert relative_difference(pd.Series(["a", "b"]), pd.Series(["a", "c"])).tolist() == [0, np.inf]
     frame = pd.DataFrame({"x": full}, pd.date_range("2024-01-01", periods=6, freq="1h"))
     late = compare_rows(frame.assign(y=1.0), frame, 2, 0.5)
     assert list(late["column"]) == ["y", "y"]
+
+
+def test_two_values_that_are_zero_up_to_rounding_do_not_differ_and_a_hair_more_does():
+    full = pd.Series([-2.7e-13, 0.0, np.inf, 3e-12])
+    short = pd.Series([-5.5e-13, -0.9e-12, np.inf, 1.5e-12])
+    assert relative_difference(full, short).tolist() == [0, 0, 0, 0.5]
 
 
 def test_a_history_that_does_not_fit_is_refused(long_bars: Bars):

@@ -180,12 +180,13 @@ def relative_difference(
     full: pd.Series,  # from the whole history
     short: pd.Series,  # of the same rows
 ) -> pd.Series:
-    "Return |full − short| over the larger; 0 where equal or both missing, infinite for words and one-sided gaps."
+    "Return |full − short| over the larger; 0 where the same up to `ROUNDING`, infinite for words and one-sided gaps."
     equal = (full == short) | (full.isna() & short.isna())
     different = pd.Series(np.inf, index=full.index)
     if pd.api.types.is_numeric_dtype(full) and pd.api.types.is_numeric_dtype(short):
+        apart = (full - short).abs().astype(float)
         largest = np.maximum(full.abs(), short.abs()).astype(float)
-        different = ((full - short).abs() / largest.where(largest > 0, 1.0)).astype(float).fillna(np.inf)
+        different = (apart / largest).mask(apart <= ROUNDING, 0.0).fillna(np.inf)
     return different.mask(equal.fillna(False).astype(bool), 0.0)
 
 
