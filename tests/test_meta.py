@@ -442,6 +442,7 @@ def test_on_real_bars_runs_are_covered_and_the_primary_is_not_spoiled():
     won = table["won"].to_numpy()
     losses = {name: surprise(table[name].to_numpy(), won).mean() for name in ("primary", "p_meta")}
     assert losses["p_meta"] < losses["primary"] + 0.001 and abs(table["p_meta"].mean() - won.mean()) < 0.02
+    assert abs(table["p_meta"].mean() - won.mean()) < table["primary"].mean() - won.mean()  # the winner's curse
 
 
 def test_log_odds_and_sigmoid_undo_each_other_and_nothing_is_certain():
