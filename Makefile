@@ -22,8 +22,8 @@ demo: $(READY)  ## real bars to a report and a served signal, in three minutes
 	$(BIN)/orbiquant demo
 
 test: $(READY) lint  ## regenerate and compare, run every notebook, run tests/
-	@ls nbs/*.ipynb | xargs -P 2 -I{} sh -c 'said=$$($(BIN)/nbdev-test {} --n-workers 0 2>&1) && echo "ok {}" || { echo "FAILED {}" "$$said"; exit 1; }'
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m tests.notebooks nbs/*.ipynb
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

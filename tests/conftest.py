@@ -2,5 +2,15 @@
 
 import signal
 
+import pytest
+
 # A shell ignores Ctrl-C in what it runs in the background, and so would all programs that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LONGEST = ("test_wheel.py", "test_line.py", "test_phase2.py", "test_audit.py", "test_reports.py", "test_sweep.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process is left alone with one at the end."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))

@@ -110,6 +110,19 @@ def test_a_leaked_label_is_found_at_once(bars, features):
     assert cheat["long", "auc"] > 0.4 and cheat["up", "pinball_bps"] > 0.1
 
 
+@pytest.mark.parametrize("change", ["nothing", "no meta model", "a fold that fails"])
+def test_predictions_without_the_rest_are_those_of_a_whole_training(bars, features, change):
+    config = CONFIG.model_copy(
+        update={"folds": 2, "rounds": 5, "meta": "off" if change == "no meta model" else "nested"}
+    )
+    X = features.copy()
+    if change == "a fold that fails":
+        X.iloc[-3:, 4] = np.inf
+    whole, alone = Phase2Pipeline(config).run(bars, X), Phase2Pipeline(config).predict_folds(bars, X)
+    assert (whole.folds["error"] != "").any() == (change == "a fold that fails")
+    pd.testing.assert_frame_equal(alone, whole.predictions, check_exact=True)
+
+
 @pytest.mark.parametrize("threads", [1, 4])
 def test_threads_change_nothing(bars, features, training, threads):
     same(Phase2Pipeline(CONFIG.model_copy(update={"threads": threads})).run(bars, features), training)

@@ -230,7 +230,7 @@ class LineEdge:
         "Return the net R of each policy's trades."
         line = Line.of(self.spec, self.training, detect=self.detect)
         features, phases = line.features(bars), line.phases(bars)
-        predictions = Phase2Pipeline(self.training).run(bars, features).predictions
+        predictions = Phase2Pipeline(self.training).predict_folds(bars, features)
         models, first, held = OutOfFold(predictions), predictions.index[0], self.training.horizon_bars
         found = {}
         for name in self.policies:
