@@ -17,7 +17,7 @@ from orbiquant.features.phases import PhaseConfig
 from orbiquant.features.spec import FeatureSpec, warmup_bars
 from orbiquant.features.stream import FeatureStream, Tape
 from orbiquant.market.bars import empty_bars
-from orbiquant.market.calendars import expected_times, to_times
+from orbiquant.market.calendars import bar_open, expected_times, next_open, to_times
 from orbiquant.market.synthetic import BITCOIN_LIKE, SyntheticConfig, synthetic_market
 
 QUICK = {
@@ -126,15 +126,22 @@ def test_a_later_beginning_agrees_after_the_warmup():
 
 
 def seeded() -> tuple[FeatureStream, Bars, int]:
-    spec, bars = MARKETS["15m forex"][0], market("15m forex")
+    spec, bars = MARKETS["1h forex"][0], market("1h forex")
     stream, cut = FeatureStream(spec), len(bars) - 5
     stream.seed(bars.iloc[:cut])
     return stream, bars, cut
 
 
+def across_a_higher_bound(bar: pd.Series) -> pd.Series:
+    """Return the bar half an hour before the next bound of four-hour bars: on the grid, but in two of them."""
+    opened = bar_open(pd.DatetimeIndex([bar.name]), "4h", "forex", "1h")
+    return bar.rename(next_open(opened, "4h", "forex")[0] - pd.Timedelta("30min"))
+
+
 WRONG = {
-    "unsorted": lambda bar: bar.rename(bar.name - pd.Timedelta("30min")),
-    "duplicates": lambda bar: bar.rename(bar.name - pd.Timedelta("15min")),
+    "cross the bounds of 4h": across_a_higher_bound,
+    "unsorted": lambda bar: bar.rename(bar.name - pd.Timedelta("2h")),
+    "duplicates": lambda bar: bar.rename(bar.name - pd.Timedelta("1h")),
     "off_grid": lambda bar: bar.rename(bar.name + pd.Timedelta("1min")),
     "missing": lambda bar: bar.drop("low"),
     "infinite": lambda bar: bar.replace(bar["high"], np.inf),

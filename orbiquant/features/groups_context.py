@@ -260,6 +260,16 @@ class Higher:
         self.memory = state, unknown(4), ring, unknown(len(HIGHER_NAMES))
         self.last: tuple[int, int] | None = None  # open and end of the higher bar of the last row
 
+    def place(
+        self,
+        times: Ints,  # opens of new rows
+    ) -> Place:
+        "Return open and end of the higher bar each row falls in; raise `DataError` for bars that lie in two of them."
+        last, step = self.last, length(self.spec.timeframe)
+        if len(times) == 1 and last and last[0] <= times[0] <= last[1] - step:
+            return np.array(last[:1]), np.array(last[1:])
+        return higher_place(times, self.frame, self.spec)
+
     def run(
         self,
         view: View,  # the bars
@@ -270,16 +280,11 @@ class Higher:
         times, step = view.times[new], length(self.spec.timeframe)
         if len(times):
             bars = view.open[new], view.high[new], view.low[new], view.close[new]
-            place, inside = self._place(times, step), self._inside(times)
+            place, inside = self.place(times), self._inside(times)
             if self.last is None:
                 inside &= ~self._cut_off(times, place[0], inside)
             self.last = int(place[0][-1]), int(place[1][-1])
             _follow_higher(bars, place, times + step, inside, self.memory, out)
-
-    def _place(self, times: Ints, step: int) -> Place:
-        if len(times) == 1 and self.last and self.last[0] <= times[0] <= self.last[1] - step:
-            return np.array(self.last[:1]), np.array(self.last[1:])
-        return higher_place(times, self.frame, self.spec)
 
     def _inside(self, times: Ints) -> npt.NDArray[np.bool_]:
         if self.spec.calendar is not CalendarName.US_EQUITY:

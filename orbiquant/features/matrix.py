@@ -46,7 +46,8 @@ class Matrix:
         "Begin without a bar."
         self.spec, self.yardstick = spec, Yardstick()
         self.groups: list[Group] = [group(spec) for group in GROUPS]
-        self.groups += [Higher(frame, spec) for frame in spec.higher]
+        self.higher = [Higher(frame, spec) for frame in spec.higher]
+        self.groups += self.higher
         self.columns = [name for group in self.groups for name in group.columns]
 
     def run(

@@ -100,9 +100,11 @@ class FeatureStream:
     ) -> Floats:
         "Return the features of the bar that has just closed; raise `DataError` for one that cannot follow."
         self._check(time, prices)
-        values = np.empty((len(FIELDS), 1))
+        opened, values = np.array([time]), np.empty((len(FIELDS), 1))
+        for higher in self.matrix.higher:
+            higher.place(opened)  # refuses a bar before anything has taken it in
         values[: len(BAR_COLUMNS), 0] = prices
-        self.tape.append(np.array([time]), values)
+        self.tape.append(opened, values)
         times, values = self.tape.last(self.tape.keep)
         return self.matrix.run(times, values, len(times) - 1, more=True)[:, 0]
 
