@@ -145,8 +145,9 @@ class Slow:
         for i, p in enumerate(self.lows):
             tolerance = config.pool_tolerance * self.atr[p + width]
             q = next((q for q in self.lows[:i][::-1] if self.low[q] <= self.low[p] + tolerance), None)
-            if q is not None and abs(self.low[q] - self.low[p]) <= tolerance and p - q <= config.max_age_bars:
-                edges = sorted((self.low[q], self.low[p]))
+            near = q is not None and abs(self.low[q] - self.low[p]) <= tolerance and p - q <= config.max_age_bars
+            edges = sorted((self.low[q], self.low[p])) if near else []
+            if near and all(self.low[s] >= edges[0] for s in range(q, p)):
                 found.append(self.zone("liquidity_pool", q, p, p + width, *edges))
         for t in range(2, self.rows):
             body = self.close[t - 1] > self.open[t - 1] or not config.gap_needs_body
@@ -184,6 +185,18 @@ def test_default_rules_equal_the_written_out_definitions_on_a_synthetic_market(s
     bars = synthetic_market(700, timeframe="5m", seed=seed, config=BITCOIN_LIKE).bars
     found = ict_events(bars, CONFIG)
     assert as_rows(bars, found[found["direction"] > 0]) == Slow(bars, CONFIG).events()
+
+
+@pytest.mark.parametrize("dip, pools", [(95.0, 1), (94.9, 0)])
+@pytest.mark.parametrize("upwards", [True, False])
+def test_two_bars_that_share_a_low_beyond_a_pool_are_no_swing_but_break_it(dip, pools, upwards):
+    close = np.full(60, 100.0)
+    close[[30, 50]] = 95.0
+    close[[39, 40]] = dip  # a tie, so no pivot
+    bars = frame(np.append(100, close[:-1]), np.maximum(np.append(100, close[:-1]), close), close, close)
+    config = IctConfig(swing_bars=5, pool_tolerance=1.0)
+    events = ict_events(bars if upwards else upside_down(bars), config)
+    assert (events["kind"] == "liquidity_pool").sum() == pools and (events["kind"] == "swing").sum() == 2
 
 
 def upside_down(bars: Bars) -> Bars:

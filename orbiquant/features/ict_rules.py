@@ -145,6 +145,14 @@ def find_swings(
 
 
 @njit(cache=True)
+def _undercut(low: Floats, first: int, second: int) -> bool:
+    level, bar = min(low[first], low[second]), second - 1
+    while bar > first and low[bar] >= level:
+        bar -= 1
+    return bar > first
+
+
+@njit(cache=True)
 def find_pools(
     side: Side,  # whose equal lows
     swings: Events,  # its swings
@@ -155,6 +163,8 @@ def find_pools(
     "Return the pools that each pair of equal swings makes."
     partner = match_equal_lows(swings.near, tolerance * unit[swings.known])
     second = np.flatnonzero((partner >= 0) & (swings.event - swings.event[partner] <= max_age))
+    bare = [not _undercut(side.low, swings.event[partner[i]], swings.event[i]) for i in second]
+    second = second[np.array(bare, dtype=np.bool_)]
     first = partner[second]
     one, other = swings.near[first], swings.near[second]
     edges = np.maximum(one, other), np.minimum(one, other)
