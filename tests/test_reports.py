@@ -23,6 +23,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from orbiquant.core import DataError, NotFoundError, asset
 from orbiquant.reports import ReportRun, find_report, list_reports, list_runs, read_run, run_report
 from orbiquant.reports.catalogue import read_parameters, read_report
+from orbiquant.signals import POLICIES
 
 KERNEL = {"kernelspec": {"name": "no-such-kernel", "display_name": "gone", "language": "python"}}
 PARAMETERS = """symbol: str = "EURUSD"  # what is looked at
@@ -312,6 +313,30 @@ def test_an_unknown_report_names_the_nearest(home: Path):
 def test_a_parameters_cell_holds_plain_assignments_only(cell: str):
     with pytest.raises(DataError):
         read_parameters(cell)
+
+
+def test_a_wrapped_parameter_keeps_its_comment():
+    wrapped, after = read_parameters(
+        "policy: str | None = (\n    None  # whose rules; choices: base, bold\n)\nrows: int = 1  # so many"
+    )
+    assert (wrapped.help, wrapped.choices, wrapped.default) == ("whose rules", ("base", "bold"), None)
+    assert (after.help, after.choices) == ("so many", ())
+
+
+def test_the_research_report_offers_every_policy_and_refuses_another():
+    report = find_report("research")
+    (policy,) = [parameter for parameter in report.parameters if parameter.name == "policy"]
+    assert policy.choices == ("primary", *POLICIES) and policy.help
+    with pytest.raises(DataError, match=r"`policy` must be one of primary, .*'blanced_filter', did you mean 'balanced"):
+        report.check({"policy": "blanced_filter"})
+
+
+def test_the_research_report_names_its_policy_before_it_works():
+    cells = nbformat.read(find_report("research").path, as_version=4).cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    first = next(number for number, source in enumerate(code) if "ResearchSpec.from_settings" in source)
+    assert code[first].index("ResearchSpec.from_settings") < code[first].index("find_policy(spec.policy)")
+    assert not any("prepare(" in source or "train(" in source for source in code[:first])
 
 
 def test_a_file_that_is_no_notebook_is_named(tmp_path: Path):

@@ -94,14 +94,16 @@ def read_parameters(
         target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
         if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(target, ast.Name):
             raise DataError(f"a parameters cell must hold lines of `name: type = value`, was {ast.unparse(node)!r}")
-        found.append(read_parameter(target.id, node, comments.get(node.end_lineno or 0, "")))
+        lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)  # a formatter may have wrapped it
+        comment = " ".join(comments[number] for number in lines if number in comments)
+        found.append(read_parameter(target.id, node, comment))
     return tuple(found)
 
 
 def read_parameter(
     name: str,  # of the variable
     node: ast.Assign | ast.AnnAssign,  # the line that sets it
-    comment: str,  # what stands behind it
+    comment: str,  # what stands behind or inside it
 ) -> ReportParameter:
     "Return the parameter that one assignment declares."
     try:
