@@ -11,6 +11,7 @@ from shared_bars import shared_bars
 from orbiquant.core import DataError
 from orbiquant.domain import Bars
 from orbiquant.features import indicators
+from orbiquant.features.windows import moving_sum, new_memory, new_ranking
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market
 
 with warnings.catch_warnings():
@@ -168,6 +169,35 @@ def test_one_nan_is_refused_where_it_stands_not_spread(bars):
 def test_a_length_talib_cannot_use_is_named(bars):
     with pytest.raises(DataError, match=r"SMA cannot run with .*'timeperiod': 0"):
         indicators.sma(bars, 0)
+
+
+@pytest.mark.parametrize("value", [0, -1, -5, 2.5])
+@pytest.mark.parametrize("name", ["realised_volatility", "parkinson_volatility", "volume_zscore", "log_returns"])
+def test_a_length_without_bars_is_refused_where_talib_is_not_asked(name, value, bars):
+    parameter, least = ("lag", 1) if name == "log_returns" else ("length", 2)
+    with pytest.raises(DataError, match=f"`{parameter}` must be a whole number of bars, at least {least}, was {value}"):
+        getattr(indicators, name)(bars, value)
+
+
+@pytest.mark.parametrize("value", [0, -1, -5, 2.5])
+def test_a_memory_without_bars_is_refused_before_compiled_code_writes_to_it(value):
+    values = np.arange(10.0)
+    for refused in (indicators.rolling_mean, moving_sum):
+        with pytest.raises(DataError, match=f"`length` must be a whole number of bars, at least 1, was {value}"):
+            refused(values, value)
+    for make in (new_memory, new_ranking):
+        with pytest.raises(DataError, match=f"`length` must be a whole number of bars, at least 1, was {value}"):
+            make(value)
+
+
+def test_a_lag_does_not_look_ahead_nor_a_band_turn_over(bars):
+    with pytest.raises(DataError, match="`lag` must be a whole number of bars, at least 0, was -1"):
+        indicators.lagged(np.arange(5.0), -1)
+    np.testing.assert_equal(indicators.lagged(np.arange(3.0), 0), [0, 1, 2])
+    np.testing.assert_equal(indicators.lagged(np.arange(3.0), 5), [np.nan] * 3)
+    for width in (-1.0, np.nan):
+        with pytest.raises(DataError, match=f"`width` must be at least 0, was {width}"):
+            indicators.bollinger(bars, 20, width)
 
 
 def test_no_talib_parameter_is_left_to_its_default(monkeypatch):

@@ -19,7 +19,7 @@ from numba import njit
 from ..core import DataError
 from ..domain import Bars
 from .sessions import day_numbers, follow_vwap, new_york_minutes, unknown
-from .windows import Floats, moving_sum
+from .windows import Floats, check_length, moving_sum
 
 # %% ../../nbs/20_features.indicators.ipynb #715a0341
 def read_only(
@@ -121,18 +121,19 @@ def ratio(
 
 def rolling_mean(
     values: Floats,  # any values, finite after a warm-up
-    length: int,  # bars
+    length: int,  # bars, at least 1
 ) -> Floats:
-    "Return the mean of the last `length` values, exactly 0 where they are all 0."
+    "Return the mean of the last `length` values, exactly 0 where they are all 0; raise `DataError` for a bad length."
     check_values(values, "rolling mean")
     return moving_sum(values, length) / length
 
 
 def lagged(
     values: Floats,  # any values
-    lag: int,  # bars
+    lag: int,  # bars, at least 0: a negative lag would look ahead
 ) -> Floats:
-    "Return each row's value of `lag` bars before; NaN where there is none."
+    "Return each row's value of `lag` bars before, NaN where there is none; raise `DataError` for a bad lag."
+    check_length("lag", lag, 0)
     return np.concatenate([np.full(min(lag, len(values)), np.nan), values[: max(len(values) - lag, 0)]])
 
 # %% ../../nbs/20_features.indicators.ipynb #4114cda7
@@ -251,9 +252,11 @@ def atr(
 def bollinger(
     bars: Bars,  # any bars
     length: int = 20,  # bars, at least 2
-    width: float = 2.0,  # half the band's width in population standard deviations
+    width: float = 2.0,  # half the band's width in population standard deviations, not negative
 ) -> pd.DataFrame:
     "Return `lower`, `middle`, `upper` in price, `percent_b` (0 at lower, 1 at upper, 0.5 without width), `bandwidth`."
+    if not width >= 0:
+        raise DataError(f"`width` must be at least 0, was {width}")
     parameters = {"timeperiod": length, "nbdevup": width, "nbdevdn": width, "matype": 0}
     close = read_only(bars, "close")
     upper, middle, lower = run_talib("BBANDS", close, **parameters)
@@ -265,18 +268,20 @@ def bollinger(
 
 def log_returns(
     bars: Bars,  # any bars
-    lag: int = 1,  # bars between the two closes
+    lag: int = 1,  # bars between the two closes, at least 1
 ) -> pd.Series:
-    "Return the logarithm of close over the close `lag` bars before."
+    "Return the logarithm of close over the close `lag` bars before; raise `DataError` for a bad lag."
+    check_length("lag", lag, 1)
     logs = np.log(bars["close"].astype("float64"))
     return logs.diff(lag).rename(f"log_return_{lag}")
 
 
 def mean_root(
     values: Floats,  # squares
-    length: int,  # bars
+    length: int,  # bars, at least 2
 ) -> Floats:
-    "Return the root of the rolling mean of squares."
+    "Return the root of the rolling mean of squares; raise `DataError` for a bad length."
+    check_length("length", length, 2)
     return np.sqrt(rolling_mean(values, length).clip(min=0))
 
 
@@ -320,6 +325,7 @@ def volume_zscore(
     length: int = 96,  # bars, at least 2
 ) -> pd.Series:
     "Return how many standard deviations volume lies above its rolling mean; 0 while it does not vary."
+    check_length("length", length, 2)
     volume = column(bars, "volume")
     mean = rolling_mean(volume, length)
     spread = run_talib("STDDEV", volume, timeperiod=length, nbdev=1.0)
