@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from purgedcv import deflated_sharpe_ratio_full, probability_of_backtest_overfitting
+from purgedcv import deflated_sharpe_ratio_full, effective_n_trials, probability_of_backtest_overfitting
 from purgedcv import minimum_backtest_length as years_needed
 from test_cli import Ask, ask
 from test_line import make_runtime, prepared, runtime, spec, stored
@@ -25,6 +26,7 @@ from orbiquant.backtest.overfitting import (
     SelectionRisk,
     daily_r,
     deflate,
+    effective_trials,
     expected_best,
     minimum_backtest_length,
     probabilistic_sharpe,
@@ -140,8 +142,35 @@ def test_overfitting_equals_purgedcvs(rows: int, variants: int, blocks: int):
         probability_of_overfitting(returns, blocks),
         probability_of_backtest_overfitting(returns.to_numpy().T, blocks),
     )
-    assert own.pbo == theirs.pbo and own.slope == pytest.approx(theirs.slope) and own.halves == theirs.n_combos
+    logits = np.asarray(theirs.logits)
+    below = np.mean(logits < 0) + np.mean(logits == 0) / 2  # theirs lets a choice at the median off
+    assert (
+        own.pbo == pytest.approx(below) and own.slope == pytest.approx(theirs.slope) and own.halves == theirs.n_combos
+    )
     assert own.loss == pytest.approx(np.mean(theirs.is_oos_performance[:, 1] < 0))
+
+
+@pytest.mark.parametrize("variants", range(2, 8))
+def test_choosing_among_any_number_without_skill_is_worth_one_half(variants: int):
+    rng = np.random.default_rng(3)
+    found = [probability_of_overfitting(pd.DataFrame(rng.normal(size=(240, variants))), 6).pbo for _ in range(300)]
+    assert abs(np.mean(found) - 0.5) < 3 * np.std(found) / np.sqrt(len(found))
+
+
+@pytest.mark.parametrize("kind", ["noise", "walk", "sweep"])
+def test_effective_trials_equal_purgedcvs(kind: str):
+    rng = np.random.default_rng(8)
+    for size in (1, 2, 3, 50, 801):
+        noise = rng.normal(size=size)
+        sharpes = {"noise": noise, "walk": noise.cumsum(), "sweep": np.sin(np.arange(size) / 7) + noise / 9}[kind]
+        assert effective_trials(sharpes) == effective_n_trials(sharpes)
+    assert effective_trials([]) == 1 and effective_trials([0.1] * 9) == effective_n_trials(np.full(9, 0.1)) == 1
+
+
+def test_a_quarter_million_trials_are_weighed_at_once():
+    start = time.perf_counter()
+    assert effective_trials(np.random.default_rng(2).normal(size=250_000).cumsum()) < 100
+    assert time.perf_counter() - start < 3
 
 
 def test_choosing_is_worth_nothing_without_skill_and_much_with_it():

@@ -114,11 +114,18 @@ def effective_trials(
     sharpes: Sequence[float],  # in the order the trials were run
 ) -> int:
     "Return what so many trials are worth, were they independent; at least 1."
-    from purgedcv import effective_n_trials
+    from scipy.signal import correlate
 
-    finite = np.asarray(sharpes, dtype=float)
-    finite = finite[np.isfinite(finite)]
-    return int(effective_n_trials(finite)) if len(finite) else 1
+    known = np.asarray(sharpes, dtype=float)
+    known = known[np.isfinite(known)]
+    if len(known) < 3:
+        return max(len(known), 1)
+    centred = known - known.mean()
+    if not (power := centred @ centred) > 0:
+        return 1
+    lags = correlate(centred, centred, method="fft")[len(known) :] / power
+    alike = lags[: int(np.argmax(lags <= 0))].sum()  # lags sum to -1/2, so some are negative
+    return max(round(len(known) / (1 + 2 * float(alike))), 1)
 
 
 def deflate(
@@ -151,7 +158,7 @@ HALVES = 512  # judged at once: bounds the memory of a sweep of thousands
 class SelectionRisk(Value):
     "What choosing the best of several variants is worth."
 
-    pbo: float  # share of choices that end below the median
+    pbo: float  # share of choices that end below the median; one at it counts half
     slope: float  # of the outcome on the result that it was chosen for
     loss: float  # share of choices that lose
     variants: int
@@ -209,11 +216,11 @@ def probability_of_overfitting(
 
 
 def _choose(inside: Floats, outside: Floats) -> Floats:
-    "Return, a column a half: the chosen variant's result inside and outside, and whether that is below the median."
+    "Return, a column a half: the chosen variant's result inside and outside, and whether below the median (at it: half)."
     chosen = inside.argmax(axis=1)[:, None]
     own = np.take_along_axis(outside, chosen, axis=1)
     rank = (outside < own).sum(axis=1) + ((outside == own).sum(axis=1) + 1) / 2
-    below = rank / (outside.shape[1] + 1) < 0.5
+    below = np.heaviside((outside.shape[1] + 1) / 2 - rank, 0.5)
     return np.stack([np.take_along_axis(inside, chosen, axis=1)[:, 0], own[:, 0], below])
 
 # %% ../../nbs/56_backtest.overfitting.ipynb #ba800dc2
