@@ -216,7 +216,7 @@ def probability_of_overfitting(
 
 
 def _choose(inside: Floats, outside: Floats) -> Floats:
-    "Return, a column a half: the chosen variant's result inside and outside, and whether below the median (at it: half)."
+    "Return, a column a half: the chosen variant's result inside and outside, and whether below the median: 1, at it ½."
     chosen = inside.argmax(axis=1)[:, None]
     own = np.take_along_axis(outside, chosen, axis=1)
     rank = (outside < own).sum(axis=1) + ((outside == own).sum(axis=1) + 1) / 2
