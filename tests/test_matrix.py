@@ -240,6 +240,20 @@ def test_ict_columns_are_bounded_and_say_what_the_rules_say(bars):
     pd.testing.assert_series_equal(features["ict_context"], context_score(ict, zones, SPEC.ict), check_names=False)
 
 
+@pytest.mark.parametrize("start", ["2023-05-01", "2023-11-06"])
+def test_bars_before_and_after_the_bell_may_lie_across_a_higher_bound_in_summer_and_winter(start):
+    local = pd.date_range(start, periods=120 * 48, freq="30min", tz="America/New_York")
+    local = local[(local.hour >= 4) & (local.hour < 20) & (local.day_of_week < 5)]
+    index = pd.DatetimeIndex(local.tz_convert("UTC"), name="time").as_unit("us")
+    bars = synthetic_market(len(index), timeframe="30m", seed=5).bars.set_axis(index, axis=0)
+    spec = FeatureSpec(timeframe="30m", calendar="us_equity")
+    features = build_features(bars, spec)
+    assert features.iloc[-1].notna().all()
+    daily = resample(bars, "30m", "1d", "us_equity")
+    body = ((daily["close"] - daily["open"]) / (daily["high"] - daily["low"])).iloc[-1]
+    assert features["body_1d"].iloc[-1] == pytest.approx(body)
+
+
 def test_a_halted_market_stays_finite_and_small():
     bars = synthetic_market(3000, timeframe="5m", seed=4, config=BITCOIN_LIKE).bars * [1, 1, 1, 1, 0.1234567]
     spec = FeatureSpec(timeframe="5m")
