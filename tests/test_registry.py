@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from orbiquant.core import DataError, ModelError, NotFoundError
 from orbiquant.models.boosting import Boosting
 from orbiquant.models.bundle import ModelBundle
 from orbiquant.models.range_predictor import RangePredictor
-from orbiquant.models.registry import FILES, MANIFEST, ModelCard, ModelRegistry
+from orbiquant.models.registry import FILES, MANIFEST, ModelCard, ModelRegistry, digest, version_name
 from orbiquant.models.tpsl import TPSLClassifier
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -139,6 +140,87 @@ def test_a_manifest_that_lists_something_else_is_refused(tmp_path, training, con
     path = tmp_path / "EURUSD_1h" / registry.save(training, card()) / MANIFEST
     path.write_text(json.dumps(content))
     with pytest.raises(ModelError, match=r"manifest\.json is not the file that was saved"):
+        registry.load("EURUSD", "1h")
+
+
+def write_manifest(folder: Path, **hashes: str | None) -> None:
+    """Put hashes into a version's manifest; None strikes a file out."""
+    kept = json.loads((folder / MANIFEST).read_text()) | hashes
+    (folder / MANIFEST).write_text(json.dumps({name: value for name, value in kept.items() if value}))
+
+
+def test_a_version_of_another_series_is_refused(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    version = registry.save(training, card())
+    for series in ("GBPUSD_1h", "EURUSD_4h"):
+        shutil.copytree(tmp_path / "EURUSD_1h", tmp_path / series)
+        with pytest.raises(ModelError, match=f"must be of {series}/{version}, was of EURUSD_1h/{version}"):
+            registry.load(*series.split("_"))
+    assert [c.symbol for c in registry.list()] == ["EURUSD"] and registry.list("GBPUSD") == []
+    assert registry.load("EURUSD", "1h").card.version == version
+
+
+def test_a_renamed_version_is_refused(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    version, fake = registry.save(training, card()), "20300101T000000000000Z-deadbeef"
+    shutil.copytree(tmp_path / "EURUSD_1h" / version, tmp_path / "EURUSD_1h" / fake)
+    with pytest.raises(ModelError, match=f"must be of EURUSD_1h/{fake}, was of EURUSD_1h/{version}"):
+        registry.load("EURUSD", "1h")
+    assert [c.version for c in registry.list()] == [version]
+
+
+def test_a_file_struck_from_the_manifest_is_missed(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    version = registry.save(SimpleNamespace(**vars(training) | {"gate": pd.DataFrame({"fold": [1]})}), card())
+    folder = tmp_path / "EURUSD_1h" / version
+    write_manifest(folder, **{"gate.parquet": None})
+    (folder / "gate.parquet").unlink()
+    with pytest.raises(ModelError, match=f"model {version}: its files must be those of that version, were those of"):
+        registry.load("EURUSD", "1h")
+
+
+def test_a_file_replaced_together_with_its_hash_is_found(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    folder = tmp_path / "EURUSD_1h" / registry.save(training, card())
+    other = training.predictions.head(3).to_parquet()
+    (folder / "predictions.parquet").write_bytes(other)
+    write_manifest(folder, **{"predictions.parquet": digest(other)})
+    with pytest.raises(ModelError, match="its files must be those of that version"):
+        registry.load("EURUSD", "1h")
+
+
+@pytest.mark.parametrize("change", [{"future_field": 1}, {"rows": "many"}, {"seed": None}])
+def test_a_card_of_another_form_is_refused_by_field(tmp_path, training, change):
+    registry = ModelRegistry(tmp_path)
+    folder = tmp_path / "EURUSD_1h" / registry.save(training, card())
+    content = json.dumps(json.loads((folder / "card.json").read_text()) | change).encode()
+    (folder / "card.json").write_bytes(content)
+    write_manifest(folder, **{"card.json": digest(content)})
+    with pytest.raises(ModelError, match=rf"card\.json is not of this program's form \({next(iter(change))}: "):
+        registry.load("EURUSD", "1h")
+
+
+def test_a_card_from_before_a_field_keeps_its_name(tmp_path, training):
+    """A version that was kept with fewer fields is still the one its name says."""
+    registry = ModelRegistry(tmp_path)
+    folder = tmp_path / "EURUSD_1h" / registry.save(training, card())
+    said = {k: v for k, v in json.loads((folder / "card.json").read_text()).items() if k != "training"}
+    hashes = {k: v for k, v in json.loads((folder / MANIFEST).read_text()).items() if k != "card.json"}
+    former = ModelCard.model_validate({k: v for k, v in said.items() if k != "version"})
+    version = version_name(former, hashes)
+    assert version != folder.name
+    content = json.dumps(said | {"version": version}).encode()
+    (folder / "card.json").write_bytes(content)
+    write_manifest(folder, **{"card.json": digest(content)})
+    folder.rename(folder.parent / version)
+    assert registry.load("EURUSD", "1h").card.training == {}
+
+
+def test_a_sketch_of_another_form_is_refused(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    odd = SimpleNamespace(model_dump_json=lambda: '{"horizon": 0}')
+    registry.save(SimpleNamespace(**vars(training) | {"sketch": odd}), card())
+    with pytest.raises(ModelError, match=r"sketch\.json is not of this program's form: train it again"):
         registry.load("EURUSD", "1h")
 
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MANIFEST', 'TABLES', 'OPTIONAL_TABLES', 'SKETCH', 'FILES', 'OPTIONAL_FILES', 'PROPER', 'Cards', 'Names', 'History',
            'VERSION', 'SAVING_AGE_S', 'RUN_AGE_S', 'ModelCard', 'Trained', 'StoredModel', 'digest', 'parquet_bytes',
-           'version_files', 'read_verified', 'Promotion', 'worse_than_baselines', 'Promotions', 'ModelRegistry',
-           'series_name', 'read_table', 'publish', 'sweep', 'idle_s']
+           'version_files', 'version_name', 'read_card', 'read_verified', 'Promotion', 'worse_than_baselines',
+           'Promotions', 'ModelRegistry', 'series_name', 'read_table', 'read_sketch', 'publish', 'sweep', 'idle_s']
 
 # %% ../../nbs/38_models.registry.ipynb #09a33baa
 import hashlib
@@ -42,7 +42,7 @@ class ModelCard(BaseModel):
     data_version: int | str  # version of the store that the bars came from
     code_version: str
     features: list[str]
-    params: dict[str, Any]  # everything that shaped the training, JSON-serialisable
+    params: dict[str, Any]  # what was asked for, JSON-serialisable
     metrics: dict[str, float]  # out-of-sample figures
     created: AwareDatetime
     rows: Annotated[int, Field(ge=0)]  # bars it was trained and judged on
@@ -51,6 +51,8 @@ class ModelCard(BaseModel):
     seed: int
     notes: list[str] = []  # what was left out of the training, and why
     range_from: RangeSource = "range"  # who answers for the range
+    feature_spec: dict[str, Any] = {}  # how its features are built: what it is asked with must be built the same
+    training: dict[str, Any] = {}  # how it was fitted: every setting of the pipeline
     version: str = ""  # given by the registry
 
 
@@ -139,20 +141,47 @@ def version_files(
     files |= {KEPT[name].file: to_content(model) for name, model in training.bundle.models.items()}
     if training.sketch is not None:
         files[SKETCH] = training.sketch.model_dump_json().encode()
-    hashes = "".join(digest(content) for content in files.values())
-    given = card.model_copy(update={"range_from": training.bundle.range_from})
-    content_hash = digest((hashes + given.model_dump_json(exclude={"version"})).encode())
-    version = f"{card.created.astimezone(UTC):%Y%m%dT%H%M%S%fZ}-{content_hash[:8]}"
-    named = ModelCard.model_validate(given.model_dump() | {"version": version})
-    files["card.json"] = named.model_dump_json(indent=2).encode()
-    files[MANIFEST] = json.dumps({name: digest(content) for name, content in files.items()}, indent=2).encode()
+    hashes = {name: digest(content) for name, content in files.items()}
+    given = ModelCard.model_validate(card.model_dump() | {"range_from": training.bundle.range_from})
+    version = version_name(given, hashes)
+    files["card.json"] = given.model_copy(update={"version": version}).model_dump_json(indent=2).encode()
+    files[MANIFEST] = json.dumps(hashes | {"card.json": digest(files["card.json"])}, indent=2).encode()
     return version, files
+
+
+def version_name(
+    card: ModelCard,  # with the fields it is kept with, and no more: one that is thought of later changes no name
+    hashes: Mapping[str, str],  # of the other files, in the manifest's order
+) -> str:
+    "Return the name that belongs to a content: the time it was created and a hash of card and files."
+    said = card.model_dump_json(exclude={"version"}, exclude_unset=True)
+    content = digest(("".join(hashes.values()) + said).encode())
+    return f"{card.created.astimezone(UTC):%Y%m%dT%H%M%S%fZ}-{content[:8]}"
+
+
+def read_card(
+    content: bytes,  # of a card's file
+    folder: Path,  # a version's folder: `<SYMBOL>_<timeframe>/<version>`
+) -> ModelCard:
+    "Return a card; raise `ModelError` when it cannot be read or is the card of another folder."
+    try:
+        card = ModelCard.model_validate_json(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "its content"
+        raise ModelError(
+            f"model {folder.name}: card.json is not of this program's form ({where}: {fault['msg']}): train it again"
+        ) from error
+    expected, found = f"{folder.parent.name}/{folder.name}", f"{card.symbol}_{card.timeframe}/{card.version}"
+    if found != expected:
+        raise ModelError(f"model {folder.name}: card.json must be of {expected}, was of {found}")
+    return card
 
 
 def read_verified(
     folder: Path,  # a version's folder
-) -> dict[str, bytes]:
-    "Return a version's files; raise `ModelError` naming the first that is missing or not what was saved."
+) -> tuple[ModelCard, dict[str, bytes]]:
+    "Return a version's card and files; raise `ModelError` naming the first that is missing or not what was saved."
     try:
         hashes = json.loads((folder / MANIFEST).read_bytes())
         if not isinstance(hashes, dict) or not FILES <= set(hashes) <= FILES | OPTIONAL_FILES:
@@ -164,7 +193,11 @@ def read_verified(
     for name, expected in hashes.items():
         if digest(files[name]) != expected:
             raise ModelError(f"model {folder.name}: {name} is not the file that was saved (its hash differs)")
-    return files
+    card = read_card(files["card.json"], folder)
+    named = version_name(card, {name: value for name, value in hashes.items() if name != "card.json"})
+    if named != folder.name:
+        raise ModelError(f"model {folder.name}: its files must be those of that version, were those of {named}")
+    return card, files
 
 # %% ../../nbs/38_models.registry.ipynb #a371631a
 PROPER = ("pinball_bps", "log_loss")  # scores that only the truth optimises
@@ -265,12 +298,11 @@ class ModelRegistry:
         "Return a verified version; raise `NotFoundError` when there is none, `ModelError` when it is damaged."
         name = series_name(symbol, timeframe)
         chosen = self.find(name, version) if version else self.served(symbol, timeframe)
-        files = read_verified(self.root / name / chosen)
-        card = ModelCard.model_validate_json(files["card.json"])
+        card, files = read_verified(self.root / name / chosen)
         contents = {key: files[keeping.file] for key, keeping in KEPT.items() if keeping.file in files}
         tables = {table: read_table(files, table) for table in (*TABLES, *OPTIONAL_TABLES)}
-        sketch = Sketch.model_validate_json(files[SKETCH]) if SKETCH in files else None
-        return StoredModel(card, ModelBundle.of(contents, card.range_from), **tables, sketch=sketch)
+        bundle = ModelBundle.of(contents, card.range_from)
+        return StoredModel(card, bundle, **tables, sketch=read_sketch(files, card.version))
 
     def find(
         self,
@@ -295,15 +327,14 @@ class ModelRegistry:
         symbol: str | None = None,  # only this one
         timeframe: str | None = None,  # only this one
     ) -> Cards:
-        "Return the cards of all versions, newest first; a card that cannot be read is left out and logged."
+        "Return the cards of all versions, newest first; one unreadable or misplaced is left out and logged."
         cards = []
         for series in self.series():
             for version in self.versions(series):
+                folder = self.root / series / version
                 try:
-                    cards.append(
-                        ModelCard.model_validate_json((self.root / series / version / "card.json").read_bytes())
-                    )
-                except (OSError, ValidationError) as error:
+                    cards.append(read_card((folder / "card.json").read_bytes(), folder))
+                except (OSError, ModelError) as error:
                     log = get_logger("models.registry")
                     log.warning("card cannot be read", series=series, version=version, reason=str(error))
         wanted = (normalise_symbol(symbol) if symbol else None, timeframe and Timeframe.parse(timeframe))
@@ -375,6 +406,17 @@ def read_table(
     "Return a table of a version, empty where it was not kept."
     content = files.get(f"{name}.parquet")
     return pd.DataFrame() if content is None else pd.read_parquet(io.BytesIO(content))
+
+
+def read_sketch(
+    files: Mapping[str, bytes],  # of a version
+    version: str,  # its name
+) -> Sketch | None:
+    "Return a version's sketch, or None where it was not kept; raise `ModelError` for one of another form."
+    try:
+        return Sketch.model_validate_json(files[SKETCH]) if SKETCH in files else None
+    except ValidationError as error:
+        raise ModelError(f"model {version}: {SKETCH} is not of this program's form: train it again") from error
 
 
 def publish(
