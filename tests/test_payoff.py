@@ -26,11 +26,58 @@ def test_the_rest_is_averaged_over_the_misses():
     assert np.allclose(payoff(np.array([0.25])), [[0.5 / 3, 1.25 / 3]])
 
 
-def test_half_the_way_to_a_full_loss_where_every_trade_is_decided():
+def worth(payoff: RestPayoff, p: np.ndarray, target: float) -> np.ndarray:
+    """Return the confidence that `signals` states at each probability."""
+    gain, loss = payoff(p).T
+    return confidence(pd.Series(p), target, pd.Series(gain), pd.Series(loss)).to_numpy()
+
+
+def test_pace_ends_where_every_trade_is_decided_at_the_same_mean_result():
     r = np.repeat([2.0, 0.4, -1.0], [30, 10, 60])
+    payoff, end = fit_payoff(r, r == 2), (1 + r.mean()) / 3
+    pace = payoff.model_copy(update={"share": 1.0})
+    assert np.allclose(pace(np.array([0.3, end])), [[4 / 70, 60 / 70], [0, 1]])
+    assert np.allclose(payoff(np.array([end, 0.9])), [[2 / 70, (60 / 70 + 1) / 2]] * 2)
+    slower = np.array([0.1, 0.2])
+    gain, loss = pace(slower).T
+    assert np.allclose(slower * 2 + (1 - slower) * (gain - loss), r.mean())
+
+
+def test_losses_beyond_the_stop_stay_as_they_were_measured():
+    r = np.repeat([2.0, 0.4, -1.3], [30, 5, 65])
+    payoff, end = fit_payoff(r, r == 2), (1.3 * 65 / 70 + r.mean()) / (2 + 1.3 * 65 / 70)
+    assert payoff.full == payoff.loss == pytest.approx(1.3 * 65 / 70) and payoff.share == 0.5
+    assert np.allclose(payoff(np.array([0.05, 0.3, end, 0.9]))[:, 1], payoff.loss)
+    assert np.allclose(payoff(np.array([end, 0.9]))[:, 0], payoff.gain / 2)
+
+
+@pytest.mark.parametrize("wins", [32, 33, 34, 40, 50])
+def test_a_base_rate_near_that_of_a_market_without_time_limit_is_no_singularity(wins):
+    r = np.repeat([2.0, 0.3, -1.0], [wins, 1, 99 - wins])
     payoff = fit_payoff(r, r == 2)
-    assert np.allclose(payoff(np.array([0.3, 1 / 3])), [[4 / 70, 60 / 70], [2 / 70, (60 / 70 + 1) / 2]])
-    assert (payoff(np.array([0.0, 1.0])) >= 0).all()
+    stated = payoff(np.linspace(0.1, 0.6, 51))
+    assert payoff.share == 0.5 and np.abs(np.diff(stated, axis=0)).max() < 0.1
+    assert (np.diff(worth(payoff, np.linspace(0.1, 0.6, 51), 2.0)) > 0).all()
+
+
+@given(
+    st.floats(0, 1), st.floats(0.001, 3), st.floats(0.1, 10), st.floats(0.001, 0.999), st.integers(0, 10_000)
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_a_likelier_target_is_never_worth_less(timed_out, loss, target, rate, seed):
+    """Whatever is measured: misses gain up to the target, lose less or more than one R, and are rare or common."""
+    rows = 2_000
+    wins = max(int(rate * rows), 1)
+    gains = np.random.default_rng(seed).uniform(0, 0.99 * target, int(timed_out * (rows - wins)))
+    r = np.concatenate([np.full(wins, target), gains, np.full(rows - wins - len(gains), -loss)])
+    payoff = fit_payoff(r, np.arange(rows) < wins)
+    p = np.linspace(0, 1, 501)
+    stated, said = payoff(p), worth(payoff, p, target)
+    assert np.isfinite(stated).all() and (stated >= 0).all() and abs(payoff.slope) <= max(target, payoff.full) + 1e-9
+    assert (stated <= [(payoff.gain + target) / 2 + 1e-9, max(payoff.full, payoff.loss) + 1e-9]).all()
+    assert (np.diff(said) >= -1e-9).all()
+    rate = np.array([payoff.at])
+    assert np.allclose(payoff(rate), [[payoff.gain, payoff.loss]])
 
 
 @pytest.mark.parametrize("r", [[2.0, 2.0], [0.5, 0.25], []])
@@ -40,22 +87,11 @@ def test_rows_without_a_loss_are_no_evidence_of_riskless_trades(r):
     assert RestPayoff()(np.array([0.3])).tolist() == [[0.0, 1.0]]
 
 
-@pytest.mark.parametrize("wins", [0, 40, 50, 90])
-def test_a_base_rate_without_room_for_pace_has_no_slope(wins):
-    r = np.repeat([2.0, 0.4, -1.0], [wins, 5, 95 - wins])
+@pytest.mark.parametrize(("wins", "timed_out"), [(0, 5), (30, 0)])
+def test_rows_that_tell_nothing_of_pace_leave_constants(wins, timed_out):
+    r = np.repeat([2.0, 0.4, -1.0], [wins, timed_out, 95])
     payoff = fit_payoff(r, r == 2)
-    assert (payoff.gain_slope, payoff.loss_slope) == (0.0, 0.0) and payoff.loss > 0
-
-
-@given(st.lists(st.sampled_from([2.0, 2.1, -1.0, -1.3, -0.4, 0.2, 1.7]), min_size=4, max_size=60))
-@settings(max_examples=200, deadline=None)
-def test_a_likelier_target_is_never_worth_less_at_the_base_rate(results):
-    r = np.array(results)
-    payoff = fit_payoff(r, r >= 2)
-    near = payoff.at + np.array([-1e-6, 1e-6])
-    gain, loss = payoff(near).T
-    worth = near * r[r >= 2].mean() + (1 - near) * (gain - loss) if payoff.gain_slope else near
-    assert worth[1] >= worth[0] - 1e-9
+    assert payoff.share == 0 and np.allclose(payoff(np.array([0.0, 0.3, 1.0])), [[payoff.gain, payoff.loss]] * 3)
 
 
 def test_a_stored_classifier_without_payoff_is_refused():

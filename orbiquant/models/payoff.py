@@ -14,22 +14,35 @@ from .calibration import Floats
 
 # %% ../../nbs/33_models.payoff.ipynb #32820a3a
 class RestPayoff(Value):
-    "Mean gain and loss, in R, of trades that miss their target, as lines of the probability that they meet it."
+    "Mean gain and loss, in R, of trades that miss their target, given the probability that they meet it."
 
     at: float = 0.0  # base rate, at which `gain` and `loss` hold
     gain: float = 0.0
     loss: float = 1.0  # a positive number; the defaults are a full loss whatever the probability
-    gain_slope: float = 0.0
-    loss_slope: float = 0.0
+    target: float = 1.0  # what trades gain that meet it
+    share: float = 0.0  # how far a probability is taken to tell pace, and not direction
+
+    @property
+    def full(self) -> float:
+        "Return what a decided trade loses: one R, or the measured loss where gaps make it more."
+        return max(self.loss, 1.0)
+
+    @property
+    def slope(self) -> float:
+        "Return what pace adds to a mean trade's loss when the probability grows by one."
+        decided = self.full + self.gain - self.loss
+        return ((self.full - self.loss) * self.target - self.full * self.gain) / decided if decided > 0 else 0.0
 
     def __call__(
         self,
         probability: Floats,  # that the target is met
     ) -> Floats:
         "Return two columns, mean gain and mean loss; neither is below 0."
-        away = (probability - self.at)[:, None]
-        line = np.array([self.gain, self.loss]) + away * np.array([self.gain_slope, self.loss_slope])
-        return np.maximum(line, 0.0)
+        measured, slopes = np.array([self.gain, self.loss]), np.array([self.slope - self.target, self.slope])
+        lines = (1 - self.at) * measured + (probability - self.at)[:, None] * slopes
+        paced = lines / np.maximum(1 - probability, np.finfo(float).eps)[:, None]
+        stated: Floats = (1 - self.share) * measured + self.share * np.clip(paced, 0.0, [self.target, self.full])
+        return stated
 
 
 def gains_and_losses(
@@ -39,23 +52,19 @@ def gains_and_losses(
     return np.maximum(np.column_stack([r, -r]), 0.0)
 
 
-PACE_SHARE = 0.5  # how far a stated probability is taken to tell pace, and not direction
+PACE_SHARE = 0.5  # how far a stated probability is taken to tell pace
 
 
 def fit_payoff(
     r: Floats,  # results in R of the training rows
     met: NDArray[np.bool_],  # whether each met its target
 ) -> RestPayoff:
-    "Return the lines; full losses where no training row lost, constants where the base rate leaves no room for pace."
-    rest = gains_and_losses(r)
-    gain, loss = rest[~met].mean(axis=0) if (~met).any() else (0.0, 0.0)
+    "Return what is measured; full losses where no training row lost, constants where none met its target."
+    gain, loss = gains_and_losses(r)[~met].mean(axis=0) if (~met).any() else (0.0, 0.0)
     if not loss > 0:
         return RestPayoff()
-    rate, target = met.mean(), r[met].mean() if met.any() else np.inf
-    room = 1 / (1 + target) - rate
-    if room <= 0:
+    if not met.any() or (gain == 0 and loss >= 1):
         return RestPayoff(gain=gain, loss=loss)
-    slopes = PACE_SHARE * np.array([-gain, 1 - loss]) / room
-    falls, bearable = slopes[1] - slopes[0], (target - gain + loss) / (1 - rate)
-    slopes *= min(1.0, bearable / max(falls, 1e-12))  # a likelier target is never worth less
-    return RestPayoff(at=rate, gain=gain, loss=loss, gain_slope=slopes[0], loss_slope=slopes[1])
+    flat = RestPayoff(at=met.mean(), gain=gain, loss=loss, target=r[met].mean())
+    stake, drift = flat.target * loss, max(flat.slope * r.mean(), 0.0)
+    return flat.model_copy(update={"share": min(PACE_SHARE, stake / (stake + drift))})
