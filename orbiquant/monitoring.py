@@ -12,7 +12,7 @@ from .core import ModelError
 from .domain import Bars
 from .models.drift import DriftReport, drift_report
 from .models.labels import barrier_distance, triple_barrier
-from .research import LIVE_MARGIN, ResearchSpec, feature_spec
+from .research import LIVE_MARGIN, ResearchSpec, asked_spec, kept_features
 from .runtime import Runtime
 
 # %% ../nbs/71_monitoring.ipynb #2f1c742d
@@ -54,8 +54,8 @@ def model_drift(
     stored = runtime.registry.load(symbol, timeframe, version)
     if stored.sketch is None:
         raise ModelError(f"model {stored.card.version} was kept without a sketch of its data: train it again")
-    spec = ResearchSpec.model_validate(stored.card.params)
-    wanted, moment = feature_spec(runtime.settings, spec.symbol, spec.timeframe), pd.Timestamp(stored.card.end)
+    spec, wanted = asked_spec(stored.card), kept_features(stored.card)
+    moment = pd.Timestamp(stored.card.end)
     bars = bars_since(runtime, spec, moment, warmup_bars(wanted) + stored.bundle.context + LIVE_MARGIN)
     features = build_features(bars, wanted)
     new = bars.index > moment

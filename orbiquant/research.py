@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FEW_TRADES', 'DEFLATED', 'LIVE_MARGIN', 'ResearchSpec', 'Stopwatch', 'Prepared', 'feature_spec', 'prepare',
            'describe', 'Traded', 'trade', 'count_trials', 'compare_policies', 'train', 'make_pipeline', 'rows_of',
-           'make_card', 'spec_now', 'backtest', 'Verdict', 'judge', 'judge_against_luck', 'trials_note', 'warnings_of',
-           'find_series', 'recent_bars', 'live_signal']
+           'make_card', 'asked_spec', 'kept_features', 'spec_now', 'backtest', 'Verdict', 'judge', 'judge_against_luck',
+           'trials_note', 'warnings_of', 'find_series', 'recent_bars', 'live_signal']
 
 # %% ../nbs/71_research.ipynb #75984628
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pandas as pd
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field, ValidationError
 
 from .core import ModelError, NotFoundError, code_version
 from orbiquant.domain import (
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from orbiquant.backtest.trials import TrialsLedger
     from orbiquant.features.matrix import FeatureSpec
     from orbiquant.models.phase2 import Phase2Pipeline, Training
+    from orbiquant.models.phase2_jobs import Phase2Config
     from orbiquant.models.registry import ModelCard, StoredModel
 
 # %% ../nbs/71_research.ipynb #8bbeec98
@@ -121,6 +122,7 @@ class Prepared:
     features: pd.DataFrame
     phases: pd.DataFrame
     data_version: int
+    wanted: "FeatureSpec"  # how features and phases were built
 
 
 def feature_spec(
@@ -129,7 +131,7 @@ def feature_spec(
     timeframe: str,  # the bars' own
     calendar: CalendarName | None = None,  # None: as the instrument tables say
 ) -> "FeatureSpec":
-    "Return the features that research and live signals share."
+    "Return the features that a new training gets."
     from orbiquant.features.matrix import FeatureSpec
     from orbiquant.features.phases import PhaseConfig
 
@@ -145,13 +147,14 @@ def prepare(
     runtime: Runtime,  # store and settings
     spec: ResearchSpec,  # which bars
     watch: Stopwatch,  # keeps "data" and "features"
+    wanted: "FeatureSpec | None" = None,  # how features are built; None: as the settings say
 ) -> Prepared:
     "Read the bars of a spec and compute their features and phases."
+    wanted = wanted or feature_spec(runtime.settings, spec.symbol, spec.timeframe)
     with watch("data"):
         version = runtime.store.version() if spec.version is None else spec.version
         bars = runtime.store.read(spec.symbol, spec.timeframe, version=version)
-    wanted, detect = feature_spec(runtime.settings, spec.symbol, spec.timeframe), runtime.detector(spec.phase_detector)
-    return describe(bars, wanted, detect, version, watch)
+    return describe(bars, wanted, runtime.detector(spec.phase_detector), version, watch)
 
 
 def describe(
@@ -165,7 +168,7 @@ def describe(
     from orbiquant.features.matrix import build_features
 
     with watch("features"):
-        return Prepared(bars, build_features(bars, wanted), detect(bars, wanted.phases), version)
+        return Prepared(bars, build_features(bars, wanted), detect(bars, wanted.phases), version, wanted)
 
 # %% ../nbs/71_research.ipynb #90d98188
 @dataclass(frozen=True)
@@ -258,7 +261,7 @@ def train(
     with watch("backtest"):
         primary = trade(prepared, training.predictions, spec, "primary")
         primary = count_trials(runtime.trials, "train", prepared, spec, {"primary": primary})["primary"]
-    card = make_card(runtime, prepared, spec, training, primary)
+    card = make_card(runtime, prepared, spec, pipeline.config, training, primary)
     version = runtime.registry.save(training, card, primary.result.trades)
     if training.folder:
         training.folder.remove()
@@ -290,6 +293,7 @@ def make_card(
     runtime: Runtime,  # tells the time
     prepared: Prepared,  # the data and their version
     spec: ResearchSpec,  # what was asked for
+    config: "Phase2Config",  # how the models were fitted
     training: "Training",  # what came of it
     primary: Traded,  # the unfiltered signal's trades
 ) -> "ModelCard":
@@ -301,8 +305,33 @@ def make_card(
         features=training.bundle.features, params=spec.model_dump(mode="json"), metrics=primary.summary,
         created=runtime.clock.now(), rows=rows_of(prepared, spec),
         start=prepared.bars.index[-rows_of(prepared, spec)], end=prepared.bars.index[-1], seed=spec.seed,
-        notes=list(training.notes),
+        notes=list(training.notes), feature_spec=prepared.wanted.model_dump(mode="json"),
+        training=config.model_dump(mode="json"),
     )  # fmt: skip
+
+
+def asked_spec(
+    card: "ModelCard",  # of a kept model
+) -> ResearchSpec:
+    "Return what a kept model was trained for; raise `ModelError` when its card cannot tell."
+    try:
+        return ResearchSpec.model_validate(card.params)
+    except ValidationError as error:
+        raise ModelError(f"model {card.version} was kept with another research spec: train it again") from error
+
+
+def kept_features(
+    card: "ModelCard",  # of a kept model
+) -> "FeatureSpec":
+    "Return how a kept model's features are built; raise `ModelError` when its card cannot tell."
+    from orbiquant.features.matrix import FeatureSpec
+
+    try:
+        return FeatureSpec.model_validate(card.feature_spec)
+    except ValidationError as error:
+        raise ModelError(
+            f"model {card.version} was kept without how its features are built, or in another form: train it again"
+        ) from error
 
 
 def spec_now(
@@ -310,9 +339,8 @@ def spec_now(
     settings: Settings,  # say which of its signals are traded
 ) -> ResearchSpec:
     "Return a kept model's spec with the policy and the confidence floor that are in force."
-    return ResearchSpec.model_validate(
-        stored.card.params | settings.signals.model_dump(include={"policy", "min_confidence"})
-    )
+    now = settings.signals.model_dump(include={"policy", "min_confidence"})
+    return asked_spec(stored.card).model_copy(update=now)
 
 
 def backtest(
@@ -323,11 +351,11 @@ def backtest(
     policy: str | None = None,  # None: the settings'
     version: str | None = None,  # of the model; None: the newest
 ) -> tuple["StoredModel", ResearchSpec, Traded]:
-    "Trade a kept model's out-of-fold predictions, on the bars, horizon, stop and target it was trained with."
+    "Trade a kept model's out-of-fold predictions, on the bars, features, horizon, stop and target it was trained with."
     stored = runtime.registry.load(normalise_symbol(symbol), Timeframe.parse(timeframe), version)
     spec = spec_now(stored, runtime.settings)
     spec = spec.model_copy(update={"policy": policy or spec.policy, "version": stored.card.data_version})
-    prepared = prepare(runtime, spec, watch)
+    prepared = prepare(runtime, spec, watch, kept_features(stored.card))
     with watch("backtest"):
         traded = {spec.policy: trade(prepared, stored.predictions, spec)}
         return stored, spec, count_trials(runtime.trials, "backtest", prepared, spec, traded)[spec.policy]
@@ -467,8 +495,7 @@ def live_signal(
 
     instrument = find_instrument(symbol)
     stored = runtime.registry.load(instrument.symbol, timeframe)
-    spec = spec_now(stored, runtime.settings)
-    wanted = feature_spec(runtime.settings, spec.symbol, spec.timeframe)
+    spec, wanted = spec_now(stored, runtime.settings), kept_features(stored.card)
     series = find_series(runtime, spec.symbol, spec.timeframe)
     bars = recent_bars(runtime, series, warmup_bars(wanted) + LIVE_MARGIN)
     features = build_features(bars, wanted)

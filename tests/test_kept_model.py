@@ -1,0 +1,93 @@
+"""A kept model is fed what it was trained on, whatever the settings say by now."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from orbiquant.core import ModelError, configure_logging
+from orbiquant.market.synthetic import synthetic_market
+from orbiquant.models.registry import ModelCard, StoredModel
+from orbiquant.monitoring import model_drift
+from orbiquant.research import (
+    ResearchSpec,
+    Stopwatch,
+    asked_spec,
+    backtest,
+    feature_spec,
+    kept_features,
+    live_signal,
+    make_pipeline,
+    prepare,
+    spec_now,
+    train,
+)
+from orbiquant.runtime import Runtime
+from orbiquant.settings import load_settings
+
+BARS = synthetic_market(3000, "1h", seed=11).bars
+OTHER = {
+    "phases": {"range_bars": 96},
+    "sessions": {"asia": "00:00-04:00", "london_open": "08:00-11:00", "new_york_am": "12:00-14:00"},
+}
+
+
+def runtime_in(folder: Path, **changes: dict) -> Runtime:
+    """Return a runtime on a folder, with settings of its own."""
+    places = {"store_uri": f"{folder}/store", "models_dir": f"{folder}/models", "database_url": f"sqlite:///{folder}/o"}
+    return Runtime(load_settings(workspace=places, models={"folds": 2, "rounds": 20}, **changes))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="module")
+def stored(place: Path) -> StoredModel:
+    configure_logging("ERROR")
+    made = runtime_in(place)
+    made.store.upsert("EURUSD", "1h", BARS.iloc[:2400])
+    spec = ResearchSpec.from_settings(made.settings, "EURUSD", "1h")
+    kept = train(made, prepare(made, spec, Stopwatch()), spec, Stopwatch())
+    made.store.upsert("EURUSD", "1h", BARS)
+    return kept
+
+
+def test_the_card_keeps_how_features_were_built_and_models_fitted(place: Path, stored: StoredModel):
+    settings = runtime_in(place).settings
+    assert kept_features(stored.card) == feature_spec(settings, "EURUSD", "1h")
+    spec = asked_spec(stored.card)
+    assert stored.card.training == make_pipeline(settings, spec).config.model_dump(mode="json")
+    assert {"max_depth", "learning_rate", "embargo_bars", "quantiles"} <= set(stored.card.training)
+
+
+@pytest.mark.parametrize("section", sorted(OTHER))
+def test_other_settings_do_not_change_what_a_kept_model_is_fed(place: Path, stored: StoredModel, section: str):
+    as_trained, other = runtime_in(place), runtime_in(place, **{section: OTHER[section]})
+    assert feature_spec(other.settings, "EURUSD", "1h") != kept_features(stored.card)
+    assert live_signal(other, "EURUSD", "1h") == live_signal(as_trained, "EURUSD", "1h")
+    pd.testing.assert_frame_equal(
+        model_drift(other, "EURUSD", "1h").table, model_drift(as_trained, "EURUSD", "1h").table
+    )
+    found, expected = (backtest(each, "EURUSD", "1h", Stopwatch(), "base")[2] for each in (other, as_trained))
+    pd.testing.assert_frame_equal(found.signals, expected.signals)
+
+
+@pytest.mark.parametrize("spec", [{}, {"timeframe": "1h", "retired": 1}], ids=["before", "other form"])
+def test_a_model_that_cannot_tell_its_features_must_be_trained_again(place: Path, stored: StoredModel, spec: dict):
+    runtime = runtime_in(place)
+    before = stored.card.model_copy(update={"feature_spec": spec, "version": ""})
+    version = runtime.registry.save(stored, before, stored.trades)
+    runtime.registry.promote("EURUSD", "1h", version, runtime.clock.now(), force=True)
+    for ask in (live_signal, model_drift, lambda *series: backtest(*series, Stopwatch())):
+        with pytest.raises(ModelError, match=f"model {version} was kept without how its features are built.*train it"):
+            ask(runtime, "EURUSD", "1h")
+    runtime.registry.promote("EURUSD", "1h", stored.card.version, runtime.clock.now(), force=True)
+
+
+def test_a_card_of_another_research_spec_is_a_model_error(stored: StoredModel):
+    odd: ModelCard = stored.card.model_copy(update={"params": stored.card.params | {"retired": 1}})
+    model = StoredModel(**vars(stored) | {"card": odd})
+    with pytest.raises(ModelError, match="was kept with another research spec: train it again"):
+        spec_now(model, load_settings())
