@@ -132,9 +132,23 @@ def test_p_values_count_the_original_and_what_has_no_answer():
     assert p_value(1.0, [0.0] * 99) == 0.01 and p_value(0.0, [0.0] * 99) == 1.0
     assert p_value(1.0, [0, 0, np.nan]) == 0.5 and np.isnan(p_value(np.nan, [0.0]))
     test = SurrogateTest({"a": 1.0, "b": float("nan")}, pd.DataFrame({"a": np.zeros(19), "b": np.zeros(19)}), 1)
-    assert (test.verdict("a"), test.verdict("a", 0.01), test.verdict("b")) == ("pass", "fail", "no verdict")
+    assert (test.verdict("a"), test.verdict("a", 0.01), test.verdict("b")) == ("pass", "no verdict", "no verdict")
     with pytest.raises(DataError, match="`claim` must be one of"):
         test.verdict("c")
+
+
+def test_a_policy_that_loses_less_than_its_surrogates_has_no_edge():
+    losses = pd.DataFrame({"a": np.full(99, -0.3)})
+    for observed, verdict in ((-0.1, "fail"), (0.0, "fail"), (0.1, "pass")):
+        assert SurrogateTest({"a": observed}, losses, 1, missing=0.0).verdict("a") == verdict
+    assert SurrogateTest({"a": -0.1}, losses, 1).verdict("a") == "pass"  # a correlation may be below zero
+
+
+@pytest.mark.parametrize(
+    ("count", "alpha", "verdict"), [(18, 0.05, "no verdict"), (19, 0.05, "pass"), (98, 0.01, "no verdict")]
+)
+def test_surrogates_too_few_for_any_pass_are_no_verdict(count: int, alpha: float, verdict: str):
+    assert SurrogateTest({"a": 1.0}, pd.DataFrame({"a": np.zeros(count)}), 1).verdict("a", alpha) == verdict
 
 
 def test_a_martingale_gives_uniform_p_values():
@@ -214,11 +228,13 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_command_prints_a_p_value_and_fails_with_the_claim(ask: Ask, file: Path):
-    done = ask(
-        "audit", "surrogates", "--bars", str(file), "--claim", "amd", "--count", "9", "--alpha", "0.01", "--json"
-    )
-    assert done.code == 1 and done.json["verdict"] == "fail" and 0.1 <= done.json["p_value"] <= 1
-    assert done.json["claims"][0]["claim"] == "amd_completion" and done.json["surrogates"] == 9
+    synthetic_market(1200, seed=2).bars.reset_index().to_parquet(file)
+    words = ("audit", "surrogates", "--bars", str(file), "--claim", "amd", "--json")
+    done = ask(*words, "--count", "19")
+    assert done.code == 1 and done.json["verdict"] == "fail" and 0.05 < done.json["p_value"] <= 1
+    assert done.json["claims"][0]["claim"] == "amd_completion" and done.json["surrogates"] == 19
+    few = ask(*words, "--count", "9")
+    assert few.code == 0 and few.json["verdict"] == "no verdict"
     assert ask("audit", "surrogates", "--bars", str(file), "--claim", "amd", "--count", "2", "--alpha", "1").code == 0
 
 

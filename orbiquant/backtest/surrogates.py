@@ -113,6 +113,7 @@ class SurrogateTest:
     observed: dict[str, float]
     surrogates: pd.DataFrame  # one row a surrogate, one column a claim
     block: Block
+    missing: float | None = None  # what no answer is worth: a claim passes above it only; None: nothing is known of it
 
     @property
     def table(self) -> pd.DataFrame:
@@ -131,9 +132,12 @@ class SurrogateTest:
         claim: str,  # one of the claims
         alpha: float = 0.05,  # largest p-value that is believed
     ) -> str:
-        "Return pass when the claim is better than chance, fail when it is not, no verdict when it has no value."
-        value = self.table.loc[choose("claim", claim, self.observed), "p_value"]
-        return "no verdict" if np.isnan(value) else "pass" if value <= alpha else "fail"
+        "Return pass for a claim better than chance and than no answer, else fail; no verdict when none could pass."
+        observed, value = self.table.loc[choose("claim", claim, self.observed), ["observed", "p_value"]]
+        if np.isnan(value) or 1 / (1 + len(self.surrogates)) > alpha:
+            return "no verdict"
+        worth = self.missing is None or observed > self.missing
+        return "pass" if worth and value <= alpha else "fail"
 
 
 def measure_all(
@@ -163,7 +167,7 @@ def audit_surrogates(
     seed: int = 1,  # of all of them
     block: Block = 1,  # flipped as a whole: bars, or "day"
     workers: int = 1,  # processes
-    missing: float | None = None,  # what no answer on a surrogate is worth; None: it counts against the claim
+    missing: float | None = None,  # what no answer is worth; None: on a surrogate it counts against the claim
     progress: Progress | None = None,  # called as (done, total, text)
     observed: Mapping[str, float] | None = None,  # what the claim is worth on the bars; None: it is measured
 ) -> SurrogateTest:
@@ -182,7 +186,7 @@ def audit_surrogates(
         if progress:
             progress(len(rows), count, f"surrogate {len(rows)} of {count}")
     table = pd.DataFrame(rows).reindex(columns=list(own))
-    return SurrogateTest(own, table if missing is None else table.fillna(missing), block)
+    return SurrogateTest(own, table if missing is None else table.fillna(missing), block, missing)
 
 # %% ../../nbs/55_backtest.surrogates.ipynb #c2471f9d
 @dataclass(frozen=True)
