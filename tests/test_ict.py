@@ -513,11 +513,16 @@ def test_features_are_finite_after_the_first_atr():
     assert np.isfinite(real.iloc[ATR_LENGTH:]).all(axis=None) and real["premium"].between(0, 1).all()
 
 
-def test_a_hole_in_the_prices_is_refused():
+@pytest.mark.parametrize("name", ["open", "high", "low", "close"])
+@pytest.mark.parametrize("rows", [slice(80, 81), slice(0, 20)])
+def test_a_hole_in_the_prices_is_refused(name, rows):
     bars = ticks(0)
-    bars.iloc[80, bars.columns.get_loc("low")] = np.nan
-    with pytest.raises(DataError, match="row 80"):
+    bars.iloc[rows, bars.columns.get_loc(name)] = np.nan
+    with pytest.raises(DataError, match=rf"`{name}` must be finite, \d+ values are not, the first is row {rows.start}"):
         ict_features(bars, CONFIG)
+    bars.iloc[rows, :4] = np.nan
+    with pytest.raises(DataError, match=f"row {rows.start}"):
+        ict_events(bars, CONFIG)
 
 
 @pytest.mark.parametrize(

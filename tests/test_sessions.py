@@ -13,6 +13,7 @@ from shared_bars import shared_bars
 
 from orbiquant.core import DataError
 from orbiquant.domain import Bars
+from orbiquant.features.indicators import session_vwap
 from orbiquant.features.sessions import SESSIONS, asian_range, day_range, killzones, parse_window, trading_day
 from orbiquant.market.calendars import expected_times
 from orbiquant.settings import load_settings
@@ -145,6 +146,27 @@ def test_asian_range_over_midnight_and_with_missing_evenings():
     assert tuple(kept.loc["2024-01-10 12:00"]) == tuple(kept.loc["2024-01-09 12:00"])
     jump = bars.loc[utc("2024-01-09 02:00", "2024-01-10 03:00", "2024-01-10 08:00")]
     assert tuple(asian_range(jump).iloc[2]) == (jump["high"].iloc[1], jump["low"].iloc[1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["high", "low"])
+def test_a_hole_is_refused_and_neither_hides_in_a_range_nor_spreads(name, value):
+    bars = flat_bars(pd.date_range("2024-03-08", periods=400, freq="30min", tz="UTC", unit="us"))
+    bars.iloc[0, bars.columns.get_loc(name)] = bars.iloc[200, bars.columns.get_loc(name)] = value
+    for function in (day_range, asian_range, session_vwap):
+        with pytest.raises(DataError, match=f"`{name}` must be finite, 2 values are not, the first is row 0"):
+            function(bars)
+    silent = bars.assign(high=2.0, low=1.0, volume=np.nan)
+    with pytest.raises(DataError, match="`volume` must be finite, 400 values are not"):
+        session_vwap(silent)
+
+
+def test_a_time_without_a_zone_or_without_a_time_is_refused():
+    for function in (trading_day, lambda index: killzones(index, SESSIONS)):
+        with pytest.raises(DataError, match="must be time-zone aware"):
+            function(pd.date_range("2024-07-01 08:30", periods=2, freq="h"))
+        with pytest.raises(DataError, match="a time in every row, was NaT in row 1"):
+            function(pd.DatetimeIndex(["2024-07-01 08:30", None], tz="UTC"))
 
 
 def test_no_bars_give_no_rows():

@@ -29,7 +29,8 @@ from orbiquant.features.ict_kernels import (
     pivot_lows,
     watch_levels,
 )
-from .indicators import atr, column
+from .indicators import atr
+from .sessions import whole_columns
 from .windows import Floats
 
 # %% ../../nbs/22_features.ict_rules.ipynb #b1b52615
@@ -90,8 +91,8 @@ def mirror(
 def both_sides(
     bars: Bars,  # any bars
 ) -> tuple[Side, Side]:
-    "Return the same for a table of bars."
-    return mirror(*(column(bars, name) for name in ("open", "high", "low", "close")))
+    "Return the same for a table of bars; raise `DataError` for any price that is missing or infinite."
+    return mirror(*whole_columns(bars, "open", "high", "low", "close"))
 
 
 class Events(NamedTuple):
@@ -384,7 +385,7 @@ def read_market(
     config: IctConfig,  # the rules' numbers
 ) -> Market:
     "Find and follow everything; raise `DataError` for prices that are NaN."
-    unit, sides = atr(bars, ATR_LENGTH).to_numpy(), both_sides(bars)
+    sides, unit = both_sides(bars), atr(bars, ATR_LENGTH).to_numpy()
     swings = find_swings(sides[0], config.swing_bars), find_swings(sides[1], config.swing_bars)
     structure = Structure(*read_structure(sides[0], swings, config.swing_bars))
     return read_sides(sides, swings, structure, unit, config)

@@ -18,7 +18,7 @@ from numba import njit
 
 from ..core import DataError
 from ..domain import Bars
-from .sessions import day_numbers, follow_vwap, new_york_minutes, unknown
+from .sessions import day_numbers, follow_vwap, new_york_minutes, unknown, whole_columns
 from .windows import Floats, check_length, moving_sum
 
 # %% ../../nbs/20_features.indicators.ipynb #715a0341
@@ -314,7 +314,7 @@ def session_vwap(
     bars: Bars,  # any bars
 ) -> pd.Series:
     "Return the volume-weighted average of typical prices since the trading day began, in price."
-    high, low, close, volume = (column(bars, name) for name in ("high", "low", "close", "volume"))
+    high, low, close, volume = whole_columns(bars, "high", "low", "close", "volume")
     days, out = day_numbers(new_york_minutes(bars.index)), np.empty(len(bars))
     follow_vwap(days, high, low, close, volume, unknown(5), out)
     return pd.Series(out, bars.index, name="session_vwap")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Ints', 'NO_SESSION', 'MINUTES_A_DAY', 'SESSIONS', 'parse_window', 'wall_minutes', 'new_york_minutes', 'session_table',
-           'killzones', 'day_numbers', 'trading_day', 'unknown', 'follow_days', 'day_range', 'window_numbers',
-           'follow_windows', 'asian_range', 'follow_vwap']
+           'killzones', 'day_numbers', 'trading_day', 'unknown', 'follow_days', 'whole_columns', 'day_range',
+           'window_numbers', 'follow_windows', 'asian_range', 'follow_vwap']
 
 # %% ../../nbs/21_features.sessions.ipynb #0fcd45f3
 import re
@@ -69,7 +69,11 @@ def wall_minutes(
 def new_york_minutes(
     index: pd.DatetimeIndex,  # time-zone aware
 ) -> Ints:
-    "Return the same for an index."
+    "Return the same for an index; raise `DataError` for one without a zone or with a time missing."
+    if index.tz is None:
+        raise DataError("`index` must be time-zone aware, was without a zone")
+    if index.hasnans:
+        raise DataError(f"`index` must have a time in every row, was NaT in row {index.isna().argmax()}")
     return wall_minutes(to_times(index))
 
 
@@ -134,11 +138,23 @@ def follow_days(
     memory[:] = today, top, bottom, last_top, last_bottom
 
 
+def whole_columns(
+    bars: Bars,  # any bars
+    *names: str,  # some of its columns
+) -> list[Floats]:
+    "Return copies of columns as float64; raise `DataError` for a value that is missing or infinite."
+    values = [np.array(bars[name], dtype="float64") for name in names]
+    for name, column in zip(names, values, strict=True):
+        if len(spoilt := np.flatnonzero(~np.isfinite(column))):
+            raise DataError(f"`{name}` must be finite, {len(spoilt)} values are not, the first is row {spoilt[0]}")
+    return values
+
+
 def day_range(
     bars: Bars,  # any intraday bars
 ) -> pd.DataFrame:
     "Return `high` and `low` of the trading day so far, this bar included, and `previous_high`, `previous_low`."
-    high, low = (np.array(bars[name], dtype="float64") for name in ("high", "low"))
+    high, low = whole_columns(bars, "high", "low")
     out = np.empty((4, len(bars)))
     follow_days(day_numbers(new_york_minutes(bars.index)), high, low, unknown(5), out)
     return pd.DataFrame(out.T, bars.index, ["high", "low", "previous_high", "previous_low"])
@@ -180,7 +196,7 @@ def asian_range(
     window: str = SESSIONS["asia"],  # New York time, half-open
 ) -> pd.DataFrame:
     "Return `high` and `low` of the last finished window; NaN inside a window and before the first one has ended."
-    high, low = (np.array(bars[name], dtype="float64") for name in ("high", "low"))
+    high, low = whole_columns(bars, "high", "low")
     out = np.empty((2, len(bars)))
     follow_windows(window_numbers(new_york_minutes(bars.index), window), high, low, unknown(3), out)
     return pd.DataFrame(out.T, bars.index, ["high", "low"])
