@@ -298,12 +298,14 @@ def analyse(
     from orbiquant.features.ict import IctConfig, ict_context, ict_features, key_levels
     from orbiquant.features.indicators import atr
     from orbiquant.features.phases import PhaseConfig
+    from orbiquant.features.spec import FeatureSpec
 
     series = choose_series(runtime, symbol, timeframe)
     bars = recent_bars(runtime, series, ANALYSIS_BARS)
     detect = runtime.detector(runtime.settings.signals.phase_detector)
     phases = detect(bars, PhaseConfig(**runtime.settings.phases.model_dump()))
-    rules, sessions, ranges = IctConfig(), runtime.settings.sessions.model_dump(), atr(bars)
+    spec = FeatureSpec(timeframe=Timeframe(series["timeframe"]), sessions=runtime.settings.sessions.model_dump())
+    rules, ranges = IctConfig(), atr(bars)
     last_range = float(ranges.iloc[-1])
     return Analysis(
         symbol=series["symbol"],
@@ -311,7 +313,7 @@ def analyse(
         time=bars.index[-1],
         current_price=float(bars["close"].iloc[-1]),
         amd_phase=Phase(phases["phase"].iloc[-1]),
-        ict_context=IctContext(**ict_context(bars, rules, sessions)),
+        ict_context=IctContext(**ict_context(bars, rules, spec.killzones)),
         key_levels=KeyLevels(**key_levels(bars, rules)),
         recent_signals=recent_signals(runtime, series),
         trend=TRENDS[int(ict_features(bars, rules)["trend"].iloc[-1])],

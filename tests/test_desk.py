@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from orbiquant.core import FixedClock, NotFoundError
-from orbiquant.desk import WireSignal, check_component, choose_series, memory_of
+from orbiquant.desk import WireSignal, analyse, check_component, choose_series, memory_of
 from orbiquant.domain import Bars, Signal, Timeframe
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.research import recent_bars
@@ -39,6 +39,15 @@ def gappy(rows: int) -> Bars:
     """Return bars that thin out at the end, so that no density says how far to read back."""
     bars = synthetic_market(rows, "1h", seed=3).bars
     return pd.concat([bars.iloc[: rows // 2], bars.iloc[rows // 2 :: 40]])
+
+
+@pytest.mark.parametrize("timeframe, killzone", [("1d", "none"), ("4h", "asia")])
+def test_a_day_has_no_killzone(runtime: Runtime, timeframe: str, killzone: str):
+    bars = synthetic_market(400, "1h", seed=3).bars
+    index = pd.date_range(end="2025-06-02", periods=400, freq=Timeframe(timeframe).delta, tz="UTC", name="time")
+    runtime.store.upsert("BTCUSDT", timeframe, bars.set_axis(index))  # the last bar opens at 20:00 New York
+    found = analyse(runtime, "BTCUSDT", Timeframe(timeframe))
+    assert found.ict_context.killzone == killzone
 
 
 @pytest.mark.parametrize("count", [1, 7, 60, 200, 300, 5000])

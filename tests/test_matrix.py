@@ -240,6 +240,11 @@ def test_ict_columns_are_bounded_and_say_what_the_rules_say(bars):
     pd.testing.assert_series_equal(features["ict_context"], context_score(ict, zones, SPEC.ict), check_names=False)
 
 
+def test_a_higher_timeframe_is_named_once():
+    with pytest.raises(ValidationError, match="`higher` must name each timeframe once, was 1h, 4h, 1h"):
+        FeatureSpec(timeframe="5m", higher=("1h", "4h", "1h"))
+
+
 @pytest.mark.parametrize("start", ["2023-05-01", "2023-11-06"])
 def test_bars_before_and_after_the_bell_may_lie_across_a_higher_bound_in_summer_and_winter(start):
     local = pd.date_range(start, periods=120 * 48, freq="30min", tz="America/New_York")

@@ -95,7 +95,7 @@ class Ict:
     ) -> None:
         "Begin without a bar."
         self.config, self.reach = spec.ict, reach(spec.ict)
-        self.zones = session_table(spec.sessions if spec.intraday else {}) > 0
+        self.zones = session_table(spec.killzones) > 0
         self.memory, self.before = new_structure(), np.empty((len(STRUCTURE), 0))
 
     def run(

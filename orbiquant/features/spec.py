@@ -46,6 +46,8 @@ class FeatureSpec(Value):
         for frame in self.higher:
             if frame.minutes <= self.timeframe.minutes or frame.minutes % self.timeframe.minutes:
                 raise ValueError(f"`higher` must be multiples of {self.timeframe}, was {frame}")
+        if len(set(self.higher)) < len(self.higher):
+            raise ValueError(f"`higher` must name each timeframe once, was {', '.join(self.higher)}")
         if len(self.windows) < 2 or list(self.windows) != sorted(set(self.windows)):
             raise ValueError(f"`windows` must be two or more rising lengths, was {self.windows}")
         for window in self.sessions.values():
@@ -56,6 +58,11 @@ class FeatureSpec(Value):
     def intraday(self) -> bool:
         "Say whether bars are shorter than a day, so that a clock means something."
         return self.timeframe.minutes < MINUTES_A_DAY
+
+    @property
+    def killzones(self) -> dict[str, str]:
+        "Return the sessions, none for bars of a day and longer."
+        return self.sessions if self.intraday else {}
 
 # %% ../../nbs/24_features.spec.ipynb #177965ae
 HIGHER_BARS = 20  # features of a higher timeframe look back over so many of its bars
