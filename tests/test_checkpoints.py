@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.market.synthetic import synthetic_market
+from orbiquant.models import checkpoints
 from orbiquant.models.checkpoints import RunFolder, outcome_bytes, outcome_of, training_key
 from orbiquant.models.phase2 import Phase2Pipeline
 from orbiquant.models.phase2_jobs import Labelled, Outcome, Phase2Config
@@ -19,6 +22,7 @@ from orbiquant.models.phase2_jobs import Labelled, Outcome, Phase2Config
 CONFIG = Phase2Config(folds=2, rounds=10, horizon_bars=8, meta="off")
 BARS = synthetic_market(2_000, timeframe="1h", seed=5).bars
 FEATURES = build_features(BARS, FeatureSpec(timeframe="1h"))
+ROWS = Labelled.of(BARS, FEATURES, CONFIG)
 OUTCOME = Outcome(np.array([[0.1, np.nan], [0.3, 0.4]]), ("a", "b"), b"model\n", {"rounds": 3}, "note", 1.5)
 TRAIN = """
 import sys
@@ -156,3 +160,20 @@ def test_a_folder_without_jobs_is_empty(tmp_path):
     folder.keep((1, "tpsl"), Outcome(error="failed"))
     assert folder.find({(1, "tpsl"): None}) == {} and not folder.path.exists()
     folder.remove()
+
+
+@pytest.mark.parametrize("library", ["numba", "ta-lib", "xgboost", "optuna"])
+def test_another_version_of_a_library_is_another_training(monkeypatch, library):
+    key = training_key(BARS, ROWS, CONFIG)
+    monkeypatch.setattr(checkpoints, "version", lambda name: "0.0" if name == library else version(name))
+    checkpoints.code_fingerprint.cache_clear()
+    changed = training_key(BARS, ROWS, CONFIG)
+    checkpoints.code_fingerprint.cache_clear()
+    assert changed != key
+
+
+@pytest.mark.parametrize("table", ["features", "inputs", "targets"])
+def test_another_figure_is_another_training(table):
+    changed = getattr(ROWS, table).copy()
+    changed.iloc[700, 0] += 1
+    assert training_key(BARS, replace(ROWS, **{table: changed}), CONFIG) != training_key(BARS, ROWS, CONFIG)

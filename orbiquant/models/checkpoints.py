@@ -26,7 +26,9 @@ from ..domain import Bars
 from .phase2_jobs import Labelled, Outcome, Phase2Config
 
 # %% ../../nbs/39_models.checkpoints.ipynb #6d6442cf
-LIBRARIES = ("numpy", "pandas", "xgboost", "scikit-learn", "scipy", "arch", "torch")
+LIBRARIES = (
+    "numpy", "pandas", "numba", "ta-lib", "xgboost", "scikit-learn", "scipy", "arch", "torch", "optuna"
+)  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -45,13 +47,13 @@ def code_fingerprint() -> str:
 
 def training_key(
     bars: Bars,  # what is trained on
-    rows: Labelled,  # the same with features
+    rows: Labelled,  # the same with features, baseline inputs and targets
     config: Phase2Config,  # what shapes the training
 ) -> str:
     "Return the name of a training: equal for equal data, settings and code."
     shape = config.model_dump_json(exclude={"threads"})
     found = hashlib.sha256(f"{code_fingerprint()} {shape} {list(rows.features)}".encode())
-    for table in (bars, rows.features):
+    for table in (bars, rows.features, rows.inputs, rows.targets):
         found.update(str(table.dtypes.to_dict()).encode())
         found.update(pd.util.hash_pandas_object(table).to_numpy().tobytes())
     return found.hexdigest()[:32]
