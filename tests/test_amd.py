@@ -29,6 +29,7 @@ from orbiquant.models.amd_rivals import (
     HMM_COLUMNS,
     HmmPhases,
     VolatilityPhases,
+    best_naming,
     codes_of,
     macro_f1,
     phase_scores,
@@ -137,6 +138,17 @@ def test_it_beats_its_rivals_where_the_truth_is_known(detector, lesson):
         for codes in (lambda v: state_codes(detector.predict(v)), lambda v: state_codes(blind.predict(v)), hidden.codes)
     )
     assert own > max(calm, states) + 0.1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_hidden_states_get_the_names_that_suit_them_best(seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(4, 2000, p=[0.6, 0.25, 0.03, 0.12])
+    states = np.where(rng.random(2000) < 0.5, (truth + 1) % 4, rng.integers(0, 4, 2000))
+    counts = np.zeros((4, 4))
+    np.add.at(counts, (states, truth), 1.0)
+    scores = [macro_f1(truth, np.array(naming)[states]) for naming in np.ndindex(4, 4, 4, 4)]
+    assert macro_f1(truth, best_naming(counts)[states]) == pytest.approx(max(scores))
 
 
 def test_the_hidden_markov_model_is_filtered_not_smoothed(lesson):

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SCORED', 'HMM_COLUMNS', 'FIT_ROWS', 'codes_of', 'macro_f1', 'stretches', 'phase_scores', 'VolatilityPhases',
-           'HmmPhases', 'state_codes']
+           'best_naming', 'HmmPhases', 'state_codes']
 
 # %% ../../nbs/35_models.amd_rivals.ipynb #a4a83a11
+from itertools import product
 from typing import Any, Self
 
 import numpy as np
@@ -104,6 +105,17 @@ def _forward(logs: Floats, start: Floats, moves: Floats) -> Floats:
     return out
 
 
+def best_naming(
+    counts: Floats,  # training rows, one row a hidden state, one column a phase of `SCORED`
+) -> npt.NDArray[np.int64]:
+    "Return the phase of each hidden state that gives the highest macro-F1; every naming is tried."
+    namings = np.array(list(product(range(counts.shape[1]), repeat=len(counts))))
+    given = namings[:, :, None] == np.arange(counts.shape[1])  # naming × state × phase
+    hits, named = (given * counts).sum(axis=1), (given * counts.sum(axis=1)[:, None]).sum(axis=1)
+    f1 = 2 * hits / np.maximum(named + counts.sum(axis=0), 1)
+    return namings[f1.mean(axis=1).argmax()]
+
+
 class HmmPhases:
     "Predict phases with an unsupervised Gaussian hidden Markov model, filtered forward."
 
@@ -130,9 +142,9 @@ class HmmPhases:
         self.model_ = GaussianHMM(self.states, "diag", n_iter=50, random_state=self.seed)
         self.model_.fit(self._scaled(values[complete][-FIT_ROWS:]))
         phase = np.array([SCORED.index(PHASE_OF[number].value) for number in y])
-        weights = np.zeros((self.states, len(SCORED)))
-        np.add.at(weights, (self.filtered(X).argmax(axis=1)[complete], phase[complete]), 1.0)
-        self.phase_of_ = (weights / np.maximum(weights.sum(axis=0), 1)).argmax(axis=1)
+        counts = np.zeros((self.states, len(SCORED)))
+        np.add.at(counts, (self.filtered(X).argmax(axis=1)[complete], phase[complete]), 1.0)
+        self.phase_of_ = best_naming(counts)
         return self
 
     def _scaled(self, values: Floats) -> Floats:
