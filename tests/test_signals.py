@@ -172,6 +172,20 @@ def test_a_market_that_stands_still_has_no_levels(scene):
     assert set(wide["reason"]) == {"no prediction", "no levels"}
 
 
+@pytest.mark.parametrize("rows", [200, 420])
+def test_a_market_that_stops_moving_is_traded_no_more_and_its_backtest_runs(rows: int):
+    moving = synthetic_market(rows, timeframe="15m", seed=3).bars
+    last = moving["close"].iloc[-1]
+    times = pd.date_range(moving.index[-1], periods=601, freq="15min")[1:]
+    bars = pd.concat([moving, pd.DataFrame(dict.fromkeys(moving, last), times)])
+    features = pd.DataFrame({"p_long": 0.6, "p_short": 0.3}, bars.index)
+    signals = generate_signals(
+        bars, features, detect_phases(bars, PhaseConfig()), FromColumns(), primary_policy(), 1.5, 2.0
+    )
+    assert (signals["reason"].iloc[-200:] == "no levels").all() and (signals["action"].iloc[20:150] == "LONG").all()
+    assert np.isfinite(simulate(bars, signals, Costs(), max_holding_bars=24).trades["r"]).all()
+
+
 def test_ties_go_long_and_extremes_are_no_error(scene):
     bars, features, phases = scene
     for p in (0.0, 0.4, 1.0):
