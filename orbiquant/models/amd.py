@@ -86,7 +86,7 @@ def amd_view(
     bars: Bars,  # valid bars of any timeframe
     rules: pd.DataFrame,  # from `detect_phases` on the same bars
 ) -> pd.DataFrame:
-    "Return what the model reads, one row a bar; NaN where a span is not complete."
+    "Return what the model reads, one row a bar; NaN where a span is not complete, ages of highs and lows apart."
     shapes = volatility_shape(bars)
     for span in SPANS:
         shapes |= range_shape(bars, span)
