@@ -120,7 +120,7 @@ def test_what_was_usual_is_not_news():
     rng = np.random.default_rng(7)
     spells = np.exp(np.repeat(rng.normal(size=60), 500) + 0.2 * rng.normal(size=30_000))
     shape = shape_of(spells)
-    assert shape.usual > 0.25
+    assert shape.usual_over(500) > 0.25
     counts = np.bincount(bins_of(spells[:500], shape.quantiles, ()), minlength=len(shape.shares))
     assert float(stability(np.array(shape.shares), counts / 500)) > 0.25
 
@@ -137,7 +137,8 @@ def test_an_empty_column_has_no_shape():
 )
 def test_shapes_hold_any_column(then, now):
     shape = shape_of(np.array(then))
-    assert sum(shape.shares) == pytest.approx(1) and np.isfinite(shape.usual) and shape.usual >= 0
+    assert sum(shape.shares) == pytest.approx(1)
+    assert all(np.isfinite(usual) and usual >= 0 for usual in shape.usual.values())
     bins = bins_of(np.array(now), shape.quantiles, shape.values)
     assert bins.min() >= 0 and bins.max() < len(shape.shares)
     own = np.bincount(bins_of(np.array(then), shape.quantiles, shape.values), minlength=len(shape.shares)) / len(then)
@@ -163,3 +164,48 @@ def test_values_never_seen_are_not_missing(sketch):
         .loc["flag"]
     )
     assert (line["missing_now"], line["status"]) == (0, "drifted")
+
+
+def spells(rows: int, seed: int) -> pd.DataFrame:
+    """Return thirty columns that all know one volatility, which comes in spells of a few days."""
+    rng = np.random.default_rng(seed)
+    level = pd.Series(rng.normal(size=rows)).ewm(halflife=60).mean().to_numpy()
+    loud = np.exp(6 * level)[:, None] * np.exp(0.4 * rng.normal(size=(rows, 30)))
+    return pd.DataFrame(loud, columns=[f"range_{number}" for number in range(30)])
+
+
+SPELLS = spells(42_000, 7)
+
+
+@pytest.fixture(scope="module")
+def habit() -> Sketch:
+    return sketch_of(SPELLS.iloc[:30_000], *market(30_000, 1)[1:], horizon=1)
+
+
+def reports(habit: Sketch, features: pd.DataFrame, bars: int, count: int = 8) -> list:
+    """Return the reports of so many windows of newer bars."""
+    cuts = np.linspace(30_000, len(features) - bars, count).astype(int)
+    return [drift_report(habit, features.iloc[cut : cut + bars], *market(bars, cut)[1:]) for cut in cuts]
+
+
+@pytest.mark.parametrize("bars", [100, 150, 300, 500, 1_000, 1_500])
+def test_newer_bars_of_the_same_market_are_stable_however_few(habit, bars):
+    """Chance may show something in one report of twenty; two of eight would be more than that."""
+    assert sum("drifted" in report.counts for report in reports(habit, SPELLS, bars)) <= 1
+
+
+@pytest.mark.parametrize("bars", [100, 150, 300, 500, 1_000, 1_500])
+def test_a_planted_change_is_found_however_few(habit, bars):
+    planted = SPELLS.assign(range_7=0.0)
+    for report in reports(habit, planted, bars):
+        assert "range_7" in report.table.loc[report.table["status"] == "drifted", "name"].tolist()
+        assert "range_7" in report.verdict
+
+
+def test_shorter_stretches_are_further_from_the_whole(habit):
+    usual = habit.features["range_0"].usual
+    assert list(usual) == [100, 200, 500, 1_000] and list(usual.values()) == sorted(usual.values(), reverse=True)
+    shape = habit.features["range_0"]
+    assert [shape.usual_over(n) for n in (100, 199, 200, 700, 9_999)] == [usual[n] for n in (100, 100, 200, 500, 1_000)]
+    assert list(shape_of(SPELLS["range_0"].to_numpy()[:4_000]).usual) == [100, 200]
+    assert list(shape_of(SPELLS["range_0"].to_numpy()[:60]).usual) == [60]
