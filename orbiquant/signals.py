@@ -127,7 +127,7 @@ def find_policy(
 LEAST_STOP = 1e-6  # of the price, far below any tick: where prices stand still the average range decays without end
 REASONS = {
     "no prediction": "There is no model prediction for this bar.",
-    "no levels": "Stop and target cannot be placed: the average true range is unknown, nearly zero, or above the price.",
+    "no levels": "Stop and target cannot be placed: the average true range is unknown, almost 0, or above the price.",
     "manipulation": "The market is being manipulated: stay out.",
     "low confidence": "The expected gain is too small a share of what is at stake.",
     "phase not traded": "The policy does not trade in this phase.",
