@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import cloudpickle
 import numpy as np
@@ -26,11 +27,13 @@ from orbiquant.backtest.null_market import (
     NullMarket,
     audit_null_market,
     fresh_seeds,
+    largest_gift,
     lowered,
     market_like,
     null_bars,
     null_verdict,
 )
+from orbiquant.backtest.simulate import BacktestResult, simulate
 from orbiquant.cli.audit import Audited, make_claim, make_line
 from orbiquant.core import DataError
 from orbiquant.domain import Bars, CalendarName, Phase, Timeframe
@@ -266,6 +269,29 @@ def test_a_verdict_needs_enough_trades_in_every_seed_and_sees_both_signs():
     assert null_verdict("x", [noise[:0]], coin)["verdict"] == "no verdict"
     with pytest.raises(DataError, match="`seeds` must be"):
         audit_null_market(LINE, null_market, seeds=())
+
+
+def test_a_coin_that_earns_more_than_the_fills_can_give_fails_every_policy():
+    rng = np.random.default_rng(1)
+    coin, noise = pd.Series(rng.normal(size=4000)), pd.Series(rng.normal(size=600))
+    gift = largest_gift(1.0, 2.0)
+    assert 0.05 < gift < 0.08 and largest_gift(2.0, 2.0) == gift / 2
+    centred = coin - coin.mean()
+    for shift, verdict in ((0.0, "pass"), (gift + 0.3, "fail")):
+        assert null_verdict("x", [noise + shift], centred + shift, gift=gift)["verdict"] == verdict
+    assert null_verdict("x", [noise - 0.3], centred - 0.3, gift=gift)["verdict"] == "pass"  # ambiguous bars cost it
+    assert null_verdict("x", [noise[:9]], centred + 0.4, gift=gift)["verdict"] == "fail"
+
+
+def test_fills_that_give_every_trade_money_are_caught(monkeypatch: pytest.MonkeyPatch):
+    def generous(*given: Any, **terms: Any) -> BacktestResult:
+        found = simulate(*given, **terms)
+        return replace(found, trades=found.trades.assign(r_gross=found.trades["r_gross"] + 0.3))
+
+    monkeypatch.setattr("orbiquant.backtest.null_market.simulate", generous)
+    found = audit_null_market(LINE, null_market, seeds=(1,), most=0)
+    assert found.verdict == "fail" and set(found.verdicts["verdict"]) == {"fail"}
+    assert found.verdicts["coin_r"].min() > 0.2
 
 
 def test_only_the_confidence_floor_is_lowered():
