@@ -220,6 +220,22 @@ def test_the_same_trial_is_one_line_and_another_result_another(ledger: TrialsLed
     assert ledger.table("XAUUSD").empty and ledger.best("XAUUSD", "1h") is None
 
 
+def test_money_makes_no_other_trial(ledger: TrialsLedger):
+    small, large = ({"risk_per_trade": share, "initial_equity": 1e4, "max_leverage": 30.0} for share in (0.01, 0.05))
+    assert trial({"stop": 1.0} | small).key == trial({"stop": 1.0} | large).key == trial({"stop": 1.0}).key
+    assert trial({"stop": 1.0} | small).key != trial({"stop": 2.0} | small).key
+    assert ledger.record(trial({"stop": 1.0} | small)) == 1 and ledger.record(trial({"stop": 1.0} | large)) == 0
+
+
+def test_the_best_trial_is_the_one_least_like_luck(ledger: TrialsLedger):
+    rng = np.random.default_rng(1)
+    many, few = pd.Series(rng.normal(size=5000)), pd.Series(rng.normal(size=31))
+    many, few = ((r - r.mean()) / r.std() + mean for r, mean in ((many, 0.12), (few, 0.25)))
+    ledger.record(trial({"a": 1}, many), trial({"a": 2}, few))
+    best = ledger.best("EURUSD", "15m")
+    assert best.trades == 5000 and best.deflated_sharpe > 0.99
+
+
 def test_a_sweep_keeps_its_order_and_deflates_its_best(ledger: TrialsLedger):
     rng = np.random.default_rng(2)
     swept = [trial({"stop": float(step)}, pd.Series(rng.normal(size=60))) for step in range(1100)]
