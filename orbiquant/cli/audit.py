@@ -255,7 +255,7 @@ def surrogates(
     timeframe: FrameName = None,
     claim: Annotated[str | None, typer.Option(help="A policy, primary, or amd; else the settings' policy.")] = None,
     figure: Annotated[str, typer.Option(help="expectancy_r, total_r or t_statistic of its net R.")] = "expectancy_r",
-    count: Annotated[int, typer.Option(min=1, help="How many surrogates.")] = 99,
+    count: Annotated[int, typer.Option(min=1, help="How many surrogates; fewer than 1/alpha − 1 are no verdict.")] = 99,
     block: Annotated[str, typer.Option(help="Flipped as a whole: bars, or day; shorter than what is claimed.")] = "1",
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Largest p-value that is believed.")] = 0.05,
     seed: Annotated[int, typer.Option(min=0, help="Of the surrogates.")] = 1,
