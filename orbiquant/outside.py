@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from .core import DataError, NotFoundError, atomic_write
@@ -90,10 +91,15 @@ def read_table(
         table = pd.read_parquet(file) if parquet else pd.read_csv(file)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(f"{file.name} cannot be read as Parquet or CSV: {error}") from error
-    table = table.reset_index() if table.index.name in TIME_NAMES else table
+    if table.index.name in TIME_NAMES:
+        if table.index.name in table:
+            raise DataError(f"{file.name} must tell `{table.index.name}` once, had it as index and as column")
+        table = table.reset_index()
     named = next((name for name in TIME_NAMES if name in table), None)
     if named is None:
         raise DataError(f"{file.name} must have a column `time`, had {', '.join(map(str, table.columns))}")
+    if pd.api.types.is_float_dtype(table[named]) and np.isinf(table[named]).any():
+        raise DataError(f"{file.name} must hold finite times in `{named}`, had infinite ones")
     moments = to_moments(table[named])
     if moments.hasnans:
         raise DataError(f"{file.name} must hold a time in every row, had {int(moments.isna().sum())} without")
