@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -498,6 +499,8 @@ def test_wrong_tables_are_refused_with_their_first_place(spoil, words):
         ({"max_holding_bars": 0}, "must be above 0"),
         ({"max_holding_bars": 2.5}, "must be a whole number"),
         ({"initial_equity": float("nan")}, "must be above 0"),
+        ({"max_holding_bars": "3"}, "must be above 0, was '3'"),
+        ({"risk_per_trade": None}, "must be above 0, was None"),
         ({"max_leverage": float("inf")}, "must be above 0"),
         ({"risk_from": "stop"}, "`risk_from` must be one of plan, fill, was 'stop'"),
     ],
@@ -634,3 +637,38 @@ def test_the_slow_engine_agrees(monkeypatch, limit):
     monkeypatch.setattr(_engine, "_rust_status", False)
     slow = simulate(bars, signals, COSTS, max_holding_bars=limit)
     pd.testing.assert_frame_equal(fast.trades, slow.trades)
+
+
+@pytest.fixture
+def plain() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return random bars and signals of half of them."""
+    rng = np.random.default_rng(5)
+    bars = random_bars(rng, 80)
+    return bars, random_signals(rng, bars, 0.3)
+
+
+@pytest.mark.parametrize("kind", [object, "Float64", "float64", lambda price: Decimal(str(price))])
+def test_prices_of_any_number_type_make_the_same_trades(plain: tuple[pd.DataFrame, pd.DataFrame], kind: object):
+    bars, signals = plain
+    given = bars.map(kind) if callable(kind) and kind is not object else bars.astype(kind)
+    pd.testing.assert_frame_equal(simulate(given, signals, Costs()).trades, simulate(bars, signals, Costs()).trades)
+
+
+def test_text_and_missing_times_are_refused_by_name(plain: tuple[pd.DataFrame, pd.DataFrame]):
+    bars, signals = plain
+    with pytest.raises(DataError, match="`bars` must hold numbers in open, high, low, close, was text in open, high"):
+        simulate(bars.astype(str), signals, Costs())
+    for name, tables in {"bars": (broken(bars), signals), "signals": (bars, broken(signals))}.items():
+        with pytest.raises(DataError, match=f"`{name}` must have a time in every row, was NaT in 1 of"):
+            simulate(*tables, Costs())
+
+
+def broken(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose last row has no time."""
+    return table.set_axis(table.index[:-1].append(pd.DatetimeIndex([pd.NaT], tz="UTC")))
+
+
+def test_a_time_limit_may_be_a_whole_float(plain: tuple[pd.DataFrame, pd.DataFrame]):
+    found = [simulate(*plain, Costs(), max_holding_bars=limit) for limit in (3, 3.0, np.float64(3))]
+    assert [type(each.max_holding_bars) for each in found] == [int] * 3
+    assert all(each.trades.equals(found[0].trades) for each in found)

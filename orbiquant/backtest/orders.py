@@ -42,6 +42,8 @@ def in_time(
     if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
         kind = "times without a zone" if isinstance(index, pd.DatetimeIndex) else str(index.dtype)
         raise DataError(f"`{name}` must have a DatetimeIndex with a time zone, such as UTC, was {kind}")
+    if index.hasnans:
+        raise DataError(f"`{name}` must have a time in every row, was NaT in {int(index.isna().sum())} of {len(index)}")
     if not (index.is_monotonic_increasing and index.is_unique):
         first = index[1:][index[1:] <= index[:-1]][0]
         raise DataError(f"`{name}` must be sorted by time without duplicates, was not, first at {first}")
@@ -67,6 +69,9 @@ def to_floats(
     missing = [column for column in columns if column not in table]
     if missing:
         raise DataError(f"`{name}` must have the columns {', '.join(columns)}, was without {', '.join(missing)}")
+    text = [column for column in columns if pd.api.types.infer_dtype(table[column], skipna=True) == "string"]
+    if text:
+        raise DataError(f"`{name}` must hold numbers in {', '.join(columns)}, was text in {', '.join(text)}")
     try:
         return table[list(columns)].astype(float)
     except (TypeError, ValueError) as error:
@@ -75,13 +80,14 @@ def to_floats(
 
 def check_prices(
     bars: Bars,  # in time
-) -> None:
-    "Raise `DataError` for a price that is none, and for a bar whose high and low do not hold its open and close."
+) -> Bars:
+    "Return bars with float prices; raise `DataError` for one that is none or that high and low do not hold."
     prices = to_floats("bars", bars, OHLC)
     refuse_where(prices.isna().any(axis=1), "`bars` must hold numbers, was NaN")
     refuse_where(~((prices > 0) & np.isfinite(prices)).all(axis=1), "`bars` must hold prices above zero, was not")
     outside = (prices.max(axis=1) > prices["high"]) | (prices.min(axis=1) < prices["low"])
     refuse_where(outside, "`high` and `low` must hold open and close between them, did not")
+    return bars.assign(**prices)
 
 # %% ../../nbs/50_backtest.orders.ipynb #34fe596d
 STOPS = ("stop_loss", "stop_distance")  # as a price, as a distance from the fill
@@ -202,7 +208,7 @@ def read_orders(
     "Return the checked bars and one order a signal that trades; raise `DataError` for what cannot be right."
     choose("risk_from", risk_from, get_args(RiskFrom))
     bars, signals = in_time("bars", bars), in_time("signals", signals)
-    check_prices(bars)
+    bars = check_prices(bars)
     absent = pd.Series(bars.index.get_indexer(signals.index) < 0, index=signals.index)
     refuse_where(absent, "`signals` must stand on times of `bars`, was on others")
     sides = read_sides(signals)

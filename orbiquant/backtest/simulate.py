@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['CELLS', 'TRADE_COLUMNS', 'Board', 'lay_out', 'stop_fraction', 'play', 'one_at_a_time', 'play_all', 'play_likely',
-           'close_reason', 'size_trades', 'equity_curve', 'BacktestResult', 'check_terms', 'simulate', 'measure']
+           'close_reason', 'size_trades', 'equity_curve', 'BacktestResult', 'check_terms', 'whole_bars', 'simulate',
+           'measure']
 
 # %% ../../nbs/50_backtest.simulate.ipynb #41b4f9a2
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -252,14 +254,24 @@ class BacktestResult:
 
 
 def check_terms(
-    **terms: float | None,  # numbers that must be above zero, or None
+    **terms: float,  # numbers that must be above zero
 ) -> None:
-    "Raise `DataError` naming the first number that is not above zero."
+    "Raise `DataError` naming the first that is no number above zero."
     for name, value in terms.items():
-        if value is not None and not (0 < value < np.inf):
-            raise DataError(f"`{name}` must be above 0, was {value}")
-        if name.endswith("_bars") and value is not None and value != int(value):
-            raise DataError(f"`{name}` must be a whole number, was {value}")
+        if not isinstance(value, Real) or not 0 < value < np.inf:
+            raise DataError(f"`{name}` must be above 0, was {value!r}")
+
+
+def whole_bars(
+    max_holding_bars: int | None,  # as the caller gave it
+) -> int | None:
+    "Return a time limit as a whole number of bars, or None for none; raise `DataError` for anything else."
+    if max_holding_bars is None:
+        return None
+    check_terms(max_holding_bars=max_holding_bars)
+    if max_holding_bars != int(max_holding_bars):
+        raise DataError(f"`max_holding_bars` must be a whole number, was {max_holding_bars}")
+    return int(max_holding_bars)
 
 
 def simulate(
@@ -273,12 +285,8 @@ def simulate(
     risk_from: RiskFrom = "fill",  # what one R is measured from: the signal's entry price, or the fill
 ) -> BacktestResult:
     "Return the trades that `signals` would have made on `bars`; raise `DataError` for tables that cannot be right."
-    check_terms(
-        risk_per_trade=risk_per_trade,
-        initial_equity=initial_equity,
-        max_holding_bars=max_holding_bars,
-        max_leverage=max_leverage,
-    )
+    check_terms(risk_per_trade=risk_per_trade, initial_equity=initial_equity, max_leverage=max_leverage)
+    max_holding_bars = whole_bars(max_holding_bars)
     bars, orders = read_orders(bars, signals, costs, risk_from)
     live = orders[orders["skip"] == ""].reset_index(drop=True)
     trades = measure(bars, live, costs, max_holding_bars)
