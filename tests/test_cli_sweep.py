@@ -11,6 +11,7 @@ import pytest
 
 from orbiquant.backtest import sweep_job
 from orbiquant.cli import main
+from orbiquant.cli.console import fields
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.runtime import Runtime, current, using
 from tests.test_sweep import guesses, market
@@ -55,7 +56,12 @@ def test_signals_of_a_file_are_swept_and_counted(ask, files, tmp_path):
 
 def test_people_get_the_verdict_with_its_trials(ask, files):
     code, out, _ = ask(*files, *GRID, "--top", "3")
-    assert code == 0 and "The best of 40 trials made" in out and "trade for trade" in out
+    said = " ".join(out.split())
+    assert (
+        code == 0
+        and re.search(r"Combination \d+, the best of this sweep's 40 \(40 trials on the", said)
+        and "trade for trade" in out
+    )
     assert len(re.findall(r"\b(all|long)\b", out)) >= 3 and "deflated_sharpe" in out
 
 
@@ -68,11 +74,21 @@ def test_a_second_run_computes_nothing_and_pays_for_no_new_trial(ask, files, mon
     assert code == 1 and "of the sweep failed: ZeroDivisionError" in err
 
 
+def test_combinations_with_trades_enough_come_first(ask, files):
+    said = json.loads(
+        ask(*files, "--stop-atr", "0.5,40", "--risk-reward", "1,5", "--min-confidence", "0,0.99", "--json")[1]
+    )
+    enough = [row["trades"] >= 30 for row in said["best"]]
+    assert enough == sorted(enough, reverse=True) and enough[0] and not enough[-1]
+    assert said["best"][0]["combination"] == said["headline"]["combination"]
+
+
 def test_too_few_trades_are_said_and_not_judged(ask, files):
     code, out, _ = ask(*files, "--stop-atr", "40", "--risk-reward", "5", "--json")
     said = json.loads(out)
     assert code == 0 and said["headline"] is None and not said["confirmed_by_vectorbt"]
     assert said["verdict"].startswith("no combination has 30 trades")
+    assert "nan" not in ask(*files, "--stop-atr", "40", "--risk-reward", "5")[1].lower()
     assert current().trials.count("COIN", "4h") == 1
 
 
@@ -183,3 +199,11 @@ def test_signals_keep_the_distance_they_were_made_with():
     made = pd.DataFrame({"action": ["LONG", "SHORT"], "side": side, "entry_price": entry, "risk_reward": 2.0})
     made = made.assign(stop_loss=entry - side * 1.5 * atr, take_profit=entry + side * 3 * atr)
     assert np.allclose(without_levels(made, 1.5)["distance"], atr)
+
+
+def test_a_figure_that_is_not_there_is_not_printed():
+    from rich.console import Console
+
+    with (console := Console(width=80)).capture() as taken:
+        console.print(fields({"trades": 40, "minimum_trades": float("nan"), "zero": 0.0}))
+    assert "nan" not in taken.get() and "minimum_trades" not in taken.get() and "zero" in taken.get()

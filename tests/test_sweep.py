@@ -330,8 +330,19 @@ def test_luck_does_not_survive_its_trials_and_skill_does():
     assert found["luck"].overfitting.deflated_sharpe < 0.95 < found["skill"].overfitting.deflated_sharpe
     assert found["skill"].selection.pbo < 0.1
     assert "does not survive" in found["luck"].sentence() and "it survives" in found["skill"].sentence()
+    number = found["skill"].combination
+    assert found["skill"].sentence().startswith(f"Combination {number}, the best of this sweep's 84 (84 trials on the")
+    named = result.headline(3, judge=lambda moments: deflate(moments, 1084)).sentence()
+    assert named.startswith("Combination 3, one of this sweep's 84 (1,084 trials on the series), made")
     more = result.headline(judge=lambda moments: deflate(moments, 1084)).overfitting
     assert more == deflate(Moments.of(result.trades(found["skill"].combination)["r"]), 1084)
+
+
+def test_a_missing_entry_price_is_refused_as_simulate_does():
+    bars = market(2, 60)
+    signals = guesses(2, bars, 0.1).assign(entry_price=np.nan)
+    with pytest.raises(DataError, match="`entry_price` must be above zero and finite, was not"):
+        sweep(bars, signals, Grid(stop_atr=(1.0,), risk_reward=(1.0,)), FREE)
 
 
 def test_too_few_trades_are_no_headline():

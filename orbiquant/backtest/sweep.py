@@ -125,8 +125,10 @@ def read_signals(
     }
     filled = {name: make().loc[acting.index] for name, make in given.items() if name not in acting}
     acting = acting.assign(**to_floats("signals", acting.assign(**filled), list(given)))
-    for name in [name for name in ("entry_price", "distance") if name in signals]:
-        refuse_where(acting[name].le(0) | np.isinf(acting[name]), f"`{name}` must be above zero and finite, was not")
+    planned, distance = acting["entry_price"], acting["distance"]
+    refuse_where(~(planned.gt(0) & np.isfinite(planned)), "`entry_price` must be above zero and finite, was not")
+    if "distance" in signals:
+        refuse_where(distance.le(0) | np.isinf(distance), "`distance` must be above zero and finite, was not")
     refuse_where(~acting["confidence"].between(0, 1), "`confidence` must be from 0 to 1, was not")
     return acting
 
@@ -353,6 +355,8 @@ class SweepResult:
         figures = self.table.loc[number].drop(list(self.grid.table().columns)).astype(float)
         return Headline(
             combination=number,
+            combinations=len(self.table),
+            best=combination is None,
             terms=self.terms(number),
             figures={name: value if np.isfinite(value) else None for name, value in figures.items()},
             overfitting=judge(moments) if judge else deflate(moments, len(self.table), alike.tolist()),
@@ -364,6 +368,8 @@ class Headline(Value):
     "A combination, and what so many trials leave of it."
 
     combination: int
+    combinations: int  # of the sweep
+    best: bool  # of them all; False: it was named
     terms: dict[str, Any]
     figures: dict[str, float | None]
     overfitting: Overfitting
@@ -372,10 +378,13 @@ class Headline(Value):
     def sentence(self) -> str:
         "Return the headline as a person should read it."
         figures, left, risk = self.figures, self.overfitting, self.selection
+        which = "the best" if self.best else "one"
+        name = f"Combination {self.combination}, {which} of this sweep's {self.combinations:,}"
+        name = f"{name} ({left.trials:,} trials on the series)"
         if left.deflated_sharpe is None:
-            return f"Combination {self.combination} of {left.trials:,} trials: deflated Sharpe ratio {left.note}."
+            return f"{name}: deflated Sharpe ratio {left.note}."
         said = (
-            f"The best of {left.trials:,} trials made {figures['total_r']:+.1f} R in {left.trades:,} trades"
+            f"{name}, made {figures['total_r']:+.1f} R in {left.trades:,} trades"
             f" ({figures['expectancy_r']:+.3f} ± {figures['standard_error_r']:.3f} R each,"
             f" after {figures['cost_r']:.3f} R of costs)."
         )
@@ -399,7 +408,7 @@ def sweep(
     if threads < 1:
         raise DataError(f"`threads` must be at least 1, was {threads}")
     bars = in_time("bars", bars)
-    check_prices(bars)
+    bars = check_prices(bars)
     acting = read_signals(bars, signals)
     numbers, begins = number_periods(bars.index, period)
     if (needed := 8 * len(begins) * len(grid)) > RETURNS_BYTES:

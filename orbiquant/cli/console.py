@@ -113,7 +113,7 @@ def fields(
 
     made = Table.grid(padding=(0, 2))
     for label, value in values.items():
-        if value not in (None, "", (), [], {}):
+        if value not in (None, "", (), [], {}) and value == value:  # a NaN is no figure
             made.add_row(Text(label, style="dim"), Text(format_cell(value)))
     return made
 

@@ -142,7 +142,10 @@ def show_sweep(
     "Print the headline with its trials, then the best combinations."
     from rich.console import Group
 
-    ranked = swept.result.table.sort_values("t_statistic", ascending=False, na_position="last").head(top)
+    from orbiquant.backtest.overfitting import LEAST_MOMENTS
+
+    able = swept.result.table.assign(able=swept.result.table["trades"] >= LEAST_MOMENTS)  # others are no answer
+    ranked = able.sort_values(["able", "t_statistic"], ascending=False).drop(columns="able").head(top)
     best = ranked.reset_index().astype(object).where(ranked.reset_index().notna(), None)
     every = swept.result.grid.table()
     tried = [name for name in every if every[name].nunique(dropna=False) > 1]
@@ -188,7 +191,9 @@ def sweep(
     policy: Annotated[
         str | None, typer.Option(help="Policy that filters first; else `primary`, which trades all.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Version, as `models list` shows it; else the newest.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Version, as `models list` shows it; else the one that is served.")
+    ] = None,
     period: Annotated[Literal["day", "week", "month"], typer.Option(help="Of the R series compared.")] = "day",
     top: Annotated[int, typer.Option(min=1, help="Combinations shown.")] = 10,
     save: Annotated[Path | None, typer.Option(help="Write every combination here, as .parquet or .csv.")] = None,
