@@ -339,3 +339,11 @@ def test_five_folds_on_200_000_real_bars_beat_every_baseline():
     assert (own["skill"] > 0).all()
     assert (meta["high"] > 0).all()  # it calibrates the primary once more, and a fold's curve may cost what noise costs
     assert (skill.loc[["up", "down"]].query("metric == 'pinball_bps'")["low"] > 0).all()
+
+
+def test_what_the_final_fit_noted_stands_in_the_notes():
+    bars = synthetic_market(2_000, timeframe="1h", seed=7).bars
+    config = Phase2Config(folds=1, rounds=5, horizon_bars=8, tune_trials=2, meta="off")
+    training = Phase2Pipeline(config).run(bars, build_features(bars, FeatureSpec(timeframe="1h")))
+    noted = [note.removeprefix("final fit: ") for note in training.notes if note.startswith("final fit: ")]
+    assert {note.split()[0] for note in noted} == {"range", "tpsl"} and all("tuned" in note for note in noted)

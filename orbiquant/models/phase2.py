@@ -330,6 +330,7 @@ class Phase2Pipeline:
     ) -> tuple[pd.DataFrame, pd.DataFrame, ModelBundle]:
         "Return the predictions of all models, the gate's decisions, and the bundle; note what is missing of it."
         notes += [f"{f'fold {job[0]}' if job[0] else 'final fit'}: {o.error}" for job, o in outcomes.items() if o.error]
+        notes += [f"final fit: {o.note}" for (number, _), o in outcomes.items() if number == 0 and o.note]
         contents = {
             name: outcome.model for (number, name), outcome in outcomes.items() if number == 0 and outcome.model
         }
