@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .core import DataError, NotFoundError, atomic_write
+from .core import DataError, NotFoundError, atomic_write, get_logger
 from orbiquant.domain import (
     AssetClass,
     Bars,
@@ -51,10 +51,11 @@ if TYPE_CHECKING:
 def instrument_of(
     symbol: str,  # any spelling
 ) -> tuple[Instrument, bool]:
-    "Return an instrument and whether it is known; one in no table is taken as crypto."
+    "Return an instrument and whether it is known; one in no table is taken as crypto, and a warning says so."
     try:
         return find_instrument(symbol), True
     except NotFoundError:
+        get_logger("outside").warning("symbol in no instrument table: crypto's calendar and costs", symbol=symbol)
         step = Decimal("0.00000001")
         return Instrument(
             symbol=symbol, name="assumed", asset_class=AssetClass.CRYPTO, base=normalise_symbol(symbol), quote="USDT",

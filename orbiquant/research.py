@@ -349,7 +349,7 @@ def backtest(
     timeframe: str,  # e.g. "5m"
     watch: Stopwatch,  # keeps every stage
     policy: str | None = None,  # None: the settings'
-    version: str | None = None,  # of the model; None: the newest
+    version: str | None = None,  # of the model; None: the one that is served
 ) -> tuple["StoredModel", ResearchSpec, Traded]:
     "Trade a kept model's out-of-fold predictions, on the bars, features, horizon, stop and target it was trained with."
     stored = runtime.registry.load(normalise_symbol(symbol), Timeframe.parse(timeframe), version)
@@ -489,7 +489,7 @@ def live_signal(
     symbol: str,  # any spelling
     timeframe: str,  # e.g. "1h"
 ) -> Signal:
-    "Return the signal of the newest bar in the store, from the newest model."
+    "Return the signal of the newest bar in the store, from the model that is served."
     from orbiquant.features.matrix import build_features, warmup_bars
     from orbiquant.signals import find_policy, generate_signals, historical_accuracy, to_signal
 

@@ -63,7 +63,7 @@ def from_model(
     timeframe: str,  # e.g. "5m"
     watch: Stopwatch,  # keeps every stage
     policy: str = "primary",  # or one whose filters stand before the sweep's
-    version: str | None = None,  # of the model; None: the newest
+    version: str | None = None,  # of the model; None: the one that is served
 ) -> Sweepable:
     "Return the out-of-fold signals of a kept model."
     stored, spec, traded = backtest(runtime, symbol, timeframe, watch, policy, version)

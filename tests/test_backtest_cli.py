@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from oracle import Terms, replay
+from structlog.testing import capture_logs
 from test_cli import Answer, main
 
 from orbiquant.backtest.simulate import simulate
@@ -191,7 +192,9 @@ def test_signals_out_of_time_are_refused_with_the_last_bars_too(ask: Ask, tmp_pa
 def test_names_and_files():
     assert name_bars(Path("EURUSD_15m.parquet")) == "EURUSD" and name_bars(Path("x.csv"), "btc/usdt") == "BTCUSDT"
     assert name_bars(Path("my bars.csv")) == "MY" and name_bars(Path("ü.csv")) == "BARS"
-    known, unknown = instrument_of("EURUSD"), instrument_of("NOSUCHCOIN")
+    with capture_logs() as said:
+        known, unknown = instrument_of("EURUSD"), instrument_of("NOSUCHCOIN")
+    assert [(entry["log_level"], entry["symbol"]) for entry in said] == [("warning", "NOSUCHCOIN")]
     assert known[1] and known[0].calendar == "forex"
     assert not unknown[1] and unknown[0].calendar == "crypto"
     assert fingerprint(BARS) == fingerprint(BARS.copy()) != fingerprint(BARS.iloc[1:])

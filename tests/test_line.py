@@ -338,13 +338,18 @@ def test_a_killed_import_leaves_a_store_that_reads(place: Workspace, tmp_path: P
     pd.testing.assert_frame_equal(home_runtime(place).store.read("ORBUSD", "5m"), bars, check_freq=False)
 
 
-@pytest.fixture
-def trained(place: Workspace) -> str:
-    """Train one small model in the workspace and return its version."""
+def train_small(place: Workspace) -> str:
+    """Train one small model in a workspace and return its version."""
     made = home_runtime(place)
-    made.store.upsert("EURUSD", "1h", BARS.iloc[:2200])
     spec = ResearchSpec.from_settings(made.settings, "EURUSD", "1h", folds=1, rounds=3)
     return train(made, prepare(made, spec, Stopwatch()), spec, Stopwatch()).card.version
+
+
+@pytest.fixture
+def trained(place: Workspace) -> str:
+    """Store bars in the workspace, train a model on them and return its version."""
+    home_runtime(place).store.upsert("EURUSD", "1h", BARS.iloc[:2200])
+    return train_small(place)
 
 
 TRAIN = ("train", "--symbol", "EURUSD", "--timeframe", "1h", "--folds", "1", "--rounds", "3")
@@ -356,7 +361,7 @@ def check_models(place: Workspace, before: str) -> None:
     assert before in listed
     registry = home_runtime(place).registry
     assert all(registry.load("EURUSD", "1h", version).card.version == version for version in listed)
-    again = place.ask(*TRAIN)["version"]
+    again = train_small(place)
     assert {card.version for card in registry.list()} == listed | {again} and again not in listed
 
 

@@ -119,7 +119,7 @@ def show_model(
     stored = registry.load(symbol, timeframe, version)
     card, said = stored.card, stored.reliability
     history = registry.promotions(f"{card.symbol}_{card.timeframe}")
-    facts = card.model_dump(exclude={"features", "params", "metrics", "notes"}) | {
+    facts = card.model_dump(exclude={"features", "feature_spec", "training", "params", "metrics", "notes"}) | {
         "features": len(card.features),
         "models": ", ".join(stored.bundle.models),
         "served": "yes" if registry.served(symbol, timeframe) == card.version else "no",

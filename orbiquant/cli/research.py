@@ -172,7 +172,9 @@ def backtest(
     symbol: Annotated[str | None, typer.Option(help="In any spelling; of a file: by its name.")] = None,
     timeframe: Annotated[str | None, typer.Option(help="Of the bars, e.g. 5m; of a file: by its step.")] = None,
     policy: Annotated[str | None, typer.Option(help="Signal policy or `primary`; else the settings'.")] = None,
-    model: Annotated[str | None, typer.Option(help="Version, as `models list` shows it; else the newest.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Version, as `models list` shows it; else the one that is served.")
+    ] = None,
     bars: Annotated[Path | None, typer.Option(help="Bars, Parquet or CSV: train and trade on this file alone.")] = None,
     signals: Annotated[Path | None, typer.Option(help="Signals, Parquet or CSV: trade these on --bars.")] = None,
     trades: Annotated[Path | None, typer.Option(help="Write the trades here, as .parquet or .csv.")] = None,
