@@ -2444,7 +2444,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'orbiquant.monitoring': { 'orbiquant.monitoring.bars_since': ('monitoring.html#bars_since', 'orbiquant/monitoring.py'),
                                       'orbiquant.monitoring.model_drift': ('monitoring.html#model_drift', 'orbiquant/monitoring.py'),
                                       'orbiquant.monitoring.outcomes_of': ('monitoring.html#outcomes_of', 'orbiquant/monitoring.py')},
-            'orbiquant.outside': { 'orbiquant.outside.check_ending': ('outside.html#check_ending', 'orbiquant/outside.py'),
+            'orbiquant.outside': { 'orbiquant.outside.check_target': ('outside.html#check_target', 'orbiquant/outside.py'),
                                    'orbiquant.outside.file_version': ('outside.html#file_version', 'orbiquant/outside.py'),
                                    'orbiquant.outside.fingerprint': ('outside.html#fingerprint', 'orbiquant/outside.py'),
                                    'orbiquant.outside.instrument_of': ('outside.html#instrument_of', 'orbiquant/outside.py'),

@@ -14,7 +14,7 @@ from orbiquant.backtest.simulate import simulate
 from orbiquant.core import DataError
 from orbiquant.domain import Costs
 from orbiquant.market.synthetic import synthetic_market
-from orbiquant.outside import check_ending, fingerprint, instrument_of, name_bars, read_table, write_table
+from orbiquant.outside import check_target, fingerprint, instrument_of, name_bars, read_table, write_table
 from orbiquant.runtime import Runtime, using
 
 Ask = Callable[..., Answer]
@@ -198,7 +198,14 @@ def test_names_and_files():
     assert known[1] and known[0].calendar == "forex"
     assert not unknown[1] and unknown[0].calendar == "crypto"
     assert fingerprint(BARS) == fingerprint(BARS.copy()) != fingerprint(BARS.iloc[1:])
-    assert check_ending("a.CSV") == ".csv"
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    assert check_target(tmp_path / "new" / "a.CSV") == ".csv" and list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "file" / "a.csv", Path("/proc/nope/a.csv")):
+        with pytest.raises(DataError, match="must be a file that can be written, was not"):
+            check_target(target)
 
 
 def test_tables_come_back_whatever_their_times(tmp_path: Path):

@@ -197,11 +197,11 @@ def backtest(
     "Trade out-of-fold predictions, or given signals, and say what they came to, in R and in money."
     given = dict(locals())
     check_source(given)
-    from orbiquant.outside import check_ending, write_table
+    from orbiquant.outside import check_target, write_table
     from orbiquant.research import Stopwatch
 
     if trades:
-        check_ending(trades)
+        check_target(trades)
     runtime, watch = open_runtime(), Stopwatch()
     if bars is None:
         facts, traded = trade_stored(runtime, given, watch)

@@ -212,12 +212,12 @@ def sweep(
     "Try every combination of stop, target, threshold, time limit and filter, and say what the best is worth."
     given = dict(locals())
     check_options(given)
-    from orbiquant.outside import check_ending, write_table
+    from orbiquant.outside import check_target, write_table
     from orbiquant.research import Stopwatch
     from orbiquant.sweeps import run_sweep
 
     if save:
-        check_ending(save)
+        check_target(save)
     grid = parse_grid(given)
     runtime, watch = open_runtime(), Stopwatch()
     with progress_bar(as_json) as progress:
