@@ -192,7 +192,7 @@ class Recorder:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1_500, 4_000), st.integers(1, 48), st.integers(0, 48), st.integers(1, 5))
+@given(st.integers(1_776, 4_000), st.integers(1, 48), st.integers(0, 48), st.integers(1, 5))
 def test_inner_predictions_are_purged_embargoed_and_later_than_what_was_fitted(rows, horizon, embargo, splits):
     index = pd.RangeIndex(rows)
     X, calls = pd.DataFrame({"a": 0.0}, index), []
