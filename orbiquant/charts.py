@@ -263,7 +263,7 @@ def monthly_chart(
     scale = [[0, ORANGE], [0.5, "#FFFFFF"], [1, BLUE]]
     values = {"z": months.to_numpy(), "x": list(months.columns), "y": names, "text": text.to_numpy()}
     look = {"colorscale": scale, "zmin": -limit, "zmax": limit, "texttemplate": "%{text}", "xgap": 2, "ygap": 2}
-    figure = go.Figure(go.Heatmap(**values, **look, colorbar={"title": {"text": "R"}}, hoverongaps=False))
+    figure = go.Figure(go.Heatmap(**values, **look, showscale=False, hoverongaps=False))
     style(figure, f"{title} · net R by month of exit", height=150 + 40 * len(table))
     return figure.update_yaxes(autorange="reversed", type="category").update_xaxes(side="top", showgrid=False)
 
