@@ -337,7 +337,7 @@ def test_five_folds_on_200_000_real_bars_beat_every_baseline():
     assert len(training.folds) == 5 and (training.folds["error"] == "").all()
     own, meta = skill.drop(index="meta", level="target"), skill.loc["meta"]
     assert (own["skill"] > 0).all()
-    assert (meta["high"] > 0).all()  # it calibrates the primary once more, and a fold's curve may cost what noise costs
+    assert (meta["skill"] > -0.005).all()  # the primary calibrated once more: half a percent at most where it was right
     assert (skill.loc[["up", "down"]].query("metric == 'pinball_bps'")["low"] > 0).all()
 
 
