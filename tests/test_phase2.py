@@ -335,9 +335,7 @@ def test_five_folds_on_200_000_real_bars_beat_every_baseline():
     training = Phase2Pipeline(Phase2Config()).run(bars[-200_000:], features)
     skill = training.skill.set_index(["target", "metric"])
     assert len(training.folds) == 5 and (training.folds["error"] == "").all()
-    own, meta = skill.drop(index="meta", level="target"), skill.loc["meta"]
-    assert (own["skill"] > 0).all()
-    assert (meta["skill"] > -0.005).all()  # the primary calibrated once more: half a percent at most where it was right
+    assert (skill["skill"] > 0).all()
     assert (skill.loc[["up", "down"]].query("metric == 'pinball_bps'")["low"] > 0).all()
 
 
