@@ -666,6 +666,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'orbiquant/features/groups_ict.py'),
                                                'orbiquant.features.groups_ict.Ict.run': ( 'features.groups_ict.html#ict.run',
                                                                                           'orbiquant/features/groups_ict.py'),
+                                               'orbiquant.features.groups_ict._age_scale': ( 'features.groups_ict.html#_age_scale',
+                                                                                             'orbiquant/features/groups_ict.py'),
                                                'orbiquant.features.groups_ict.fill_columns': ( 'features.groups_ict.html#fill_columns',
                                                                                                'orbiquant/features/groups_ict.py'),
                                                'orbiquant.features.groups_ict.log_age': ( 'features.groups_ict.html#log_age',

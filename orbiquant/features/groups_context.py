@@ -56,8 +56,8 @@ class Clock:
         day = np.arange(MINUTES_A_DAY) * (2 * np.pi / MINUTES_A_DAY)
         week = np.arange(7) * (2 * np.pi / 7)
         zones = session_table(spec.sessions) == np.arange(1, len(spec.sessions) + 1)[:, None]
-        self.by_minute = np.vstack([np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), zones])
-        self.by_weekday = np.vstack([np.sin(week), np.cos(week)])
+        self.waves = np.vstack([np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day)])
+        self.weekdays, self.zones = np.vstack([np.sin(week), np.cos(week)]), zones.astype("float64")
 
     def run(
         self,
@@ -68,10 +68,12 @@ class Clock:
         if self.columns:
             minutes = view.minutes
             place, day = minutes % MINUTES_A_DAY, weekday(day_numbers(minutes))
-            for row, table in zip((*out[:4], *out[6:]), self.by_minute, strict=True):
-                np.take(table, place, out=row)
-            for row, table in zip(out[4:6], self.by_weekday, strict=True):
-                np.take(table, day, out=row)
+            for table, at, rows in (
+                (self.waves, place, out[:4]),
+                (self.weekdays, day, out[4:6]),
+                (self.zones, place, out[6:]),
+            ):
+                np.take(table, at, axis=1, out=rows, mode="clip")  # any other mode copies
 
 # %% ../../nbs/24_features.groups_context.ipynb #39d1b000
 @njit(cache=True)

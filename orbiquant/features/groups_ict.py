@@ -7,6 +7,7 @@ __all__ = ['SIDES', 'DISTANCES', 'AGES', 'BALANCES', 'log_age', 'fill_columns', 
 
 # %% ../../nbs/24_features.groups_ict.ipynb #851e95b2
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 
@@ -41,12 +42,17 @@ AGES = (
 BALANCES = {"gap": ("bull_gap", "bear_gap"), "liquidity": ("liquidity_below", "liquidity_above")}
 
 
+@cache
+def _age_scale(longest: int) -> Floats:
+    return np.log1p(np.arange(longest + 1)) / np.log1p(longest)
+
+
 def log_age(
     age: Floats,  # bars, 0 to `longest`
     longest: int,  # bars
 ) -> Floats:
     "Return ages from 0, now, to 1, long ago, on a logarithmic scale."
-    return np.log1p(np.arange(longest + 1))[age.astype("int64")] / np.log1p(longest)
+    return _age_scale(longest)[age.astype("int64")]
 
 
 def fill_columns(

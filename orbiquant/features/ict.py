@@ -151,7 +151,7 @@ def range_features(
     "Return where the close lies in the dealing range."
     structure, side = market.structure, market.buyers.side
     premium, height = place_in_range(side.close, structure.top, structure.bottom)
-    retracement = np.select([structure.trend > 0, structure.trend < 0], [1 - premium, premium], 0.0)
+    retracement = np.where(structure.trend > 0, 1 - premium, np.where(structure.trend < 0, premium, 0.0))
     return {
         "premium": premium,
         "retracement": retracement,
@@ -264,7 +264,7 @@ def context_score(
 def ict_context(
     bars: Bars,  # at least one bar
     config: IctConfig,  # the rules' numbers
-    sessions: Mapping[str, str] = SESSIONS,  # name → "HH:MM-HH:MM", New York time
+    sessions: Mapping[str, str] = SESSIONS,  # name → "HH:MM-HH:MM", New York time; none for bars of a day and longer
 ) -> IctContext:
     "Return killzone, OTE zone and score of the last bar; raise `DataError` when there is none."
     check_not_empty(bars)

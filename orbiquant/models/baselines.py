@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from ..core import ModelError, suggest
 from ..domain import Bars
 from ..features.indicators import atr
+from ..features.sessions import MINUTES_A_DAY, new_york_minutes
+from ..market.calendars import weekday
 from .labels import ATR_BARS, check_horizon
 
 # %% ../../nbs/37_models.baselines.ipynb #a0d6428e
@@ -160,8 +162,9 @@ def har_design(
     index: pd.DatetimeIndex,  # bar opens
 ) -> NDArray[np.float64]:
     "Return the regressors: log volatilities, hour of the New York day, weekday, and the constant."
-    local = index.tz_convert("America/New_York")
-    clock = [np.eye(24)[local.hour], np.eye(7)[local.day_of_week], np.ones((len(index), 1))]
+    minutes = new_york_minutes(index)
+    hour, day = minutes // 60 % 24, weekday(minutes // MINUTES_A_DAY)
+    clock = [np.eye(24)[hour], np.eye(7)[day], np.ones((len(index), 1))]
     return np.hstack([np.log(np.maximum(volatility, FLOOR)), *clock])
 
 

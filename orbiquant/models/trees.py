@@ -81,7 +81,8 @@ def base_scores(
     base = np.atleast_1d(np.array(json.loads(learner["learner_model_param"]["base_score"]), dtype=np.float32))
     if learner["objective"]["name"] != "binary:logistic":
         return base
-    return -np.log(np.float32(1) / base - np.float32(1))
+    odds = (np.float32(1) / base - np.float32(1)).astype(np.float64)
+    return -np.log(odds).astype(np.float32)  # NumPy's own float32 logarithm may miss the last bit
 
 
 def lay_out(
