@@ -5,7 +5,7 @@ READY   := .venv/.installed
 ASSETS  := orbiquant/assets
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lab bench bench-quant reference stills lint generate hooks lock wheel clean
+.PHONY: help demo test test-slow lab bench bench-quant study-meta reference stills lint generate hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,8 @@ test: $(READY) lint  ## regenerate and compare, run every notebook, run tests/
 	$(BIN)/python -m tests.notebooks nbs/*.ipynb
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: $(READY)  ## the tests that take minutes
+test-slow: $(READY)  ## the tests and the cells of notebooks that take minutes
+	$(BIN)/python -m tests.notebooks --slow nbs/*.ipynb
 	$(BIN)/python -m pytest -m slow
 
 reference: $(READY)  ## the reference figures, run anew on the shared bars (about twenty minutes)
@@ -50,6 +51,9 @@ bench: $(READY)  ## figures to reports/benchmarks/
 
 bench-quant: $(READY)  ## the quant core beside its peers, to reports/benchmarks/quant.md
 	$(BIN)/python -m tests.benchmarks.bench_quant
+
+study-meta: $(READY)  ## the meta model on real bars, to reports/benchmarks/meta.md (five minutes)
+	$(BIN)/python -m tests.benchmarks.study_meta
 
 generate: $(READY)  ## everything that is generated: modules, packaged files, README, app, OpenAPI
 	$(BIN)/nbdev-export

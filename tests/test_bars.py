@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -425,12 +424,9 @@ def test_real_bars_pass_and_their_days_are_whole(name: str, timeframe: str, cale
 
 
 @needs_shared
-def test_six_years_of_five_minutes_are_checked_in_a_second() -> None:
+def test_six_years_of_five_minutes_are_checked() -> None:
     bars = shared("BTCUSDT_5m")
-    inspect_bars(bars.iloc[:1000], "5m", "crypto")
-    start = time.process_time()
     report = inspect_bars(check_bars(bars, "5m"), "5m", "crypto")
-    assert time.process_time() - start < 1
     assert (report.rows, report.missing, report.gaps) == (630_478, 818, 21)
 
 

@@ -1,6 +1,5 @@
 """Indicators against pandas-ta-classic, hand-computed definitions, dead markets and poisoned input."""
 
-import time
 import warnings
 
 import numpy as np
@@ -240,7 +239,5 @@ def test_prices_of_any_size_give_the_same_oscillators():
 
 def test_all_indicators_on_six_years_of_five_minute_bars():
     real = shared_bars("BTCUSDT_5m")
-    started = time.perf_counter()
     for name, warmup in FUNCTIONS.items():
         assert np.isfinite(call(name, real).iloc[warmup:]).all(axis=None), name
-    assert time.perf_counter() - started < 10

@@ -345,16 +345,14 @@ def test_sessions_name_the_columns(bars):
 
 
 @pytest.mark.slow
-def test_six_years_of_five_minute_bars_take_seconds_and_less_than_two_gigabytes():
+def test_six_years_of_five_minute_bars_take_less_than_two_gigabytes():
     shared_bars("BTCUSDT_5m")
     code = (
-        "import resource, time, pandas as pd\n"
+        "import resource, pandas as pd\n"
         "from orbiquant.features.matrix import FeatureSpec, build_features\n"
         f"bars = pd.read_parquet({str(SHARED / 'BTCUSDT_5m.parquet')!r}).set_index('time').astype('float64')\n"
-        "started = time.perf_counter()\n"
         "build_features(bars, FeatureSpec(timeframe='5m'))\n"
-        "print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    seconds, kilobytes = map(float, done.stdout.split())
-    assert seconds < 30 and kilobytes * 1024 < 2e9
+    assert int(done.stdout) * 1024 < 2e9

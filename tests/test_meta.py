@@ -1,7 +1,7 @@
 """Calibration curves and the meta model: true probabilities, intervals that cover, no row that answers for itself."""
 
 import json
-import timeit
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from orbiquant.models.boosting import Boosting
 from orbiquant.models.calibration import Calibration, calibrate, fit_venn_abers, log_odds, sigmoid
 from orbiquant.models.labels import barrier_distance, triple_barrier
 from orbiquant.models.meta import (
+    CORRECTED,
     RUN_TRADES,
     MetaModel,
     adapt_intervals,
@@ -88,13 +89,28 @@ def test_overlapping_rows_are_not_taken_for_independent_ones():
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "isotonic", "venn_abers"])
-def test_one_score_costs_little(kind):
+def test_half_a_correction_lies_halfway_and_costs_at_most_half(kind):
     rng = np.random.default_rng(7)
     score = rng.normal(size=6_000)
-    curve = calibrate(score, (rng.random(6_000) < sigmoid(score)).astype(float), 0.0, 24, kind)
-    one = score[:1]
-    curve(one)
-    assert min(timeit.repeat(lambda: curve(one), number=100, repeat=5)) / 100 < 2e-4
+    won = (rng.random(6_000) < sigmoid(score)).astype(float)
+    whole = calibrate(score[:300], 1 - won[:300], 0.0, 1, kind)
+    half = calibrate(score[:300], 1 - won[:300], 0.0, 1, kind, share=0.5)
+    np.testing.assert_allclose(half(score), (sigmoid(score) + whole(score)) / 2)
+    low, high = half.interval(score)
+    assert (low <= half(score) + 1e-12).all() and (half(score) <= high + 1e-12).all()
+    told, wrong, between = (surprise(p, won).mean() for p in (sigmoid(score), whole(score), half(score)))
+    assert told < between < (told + wrong) / 2
+
+
+def test_the_primary_alone_is_corrected_by_half_and_trees_in_full():
+    rng = np.random.default_rng(7)
+    X = pd.DataFrame({"told": rng.normal(size=8_000), "noise": rng.normal(size=8_000)})
+    said = np.full(8_000, 0.5)
+    primary = pd.DataFrame({"side": 1, "probability": said, "margin": 0.1})
+    for strength, share in ((0.0, CORRECTED), (1.5, 1.0)):
+        won = pd.Series((rng.random(8_000) < sigmoid(strength * X["told"].to_numpy())).astype(float))
+        meta = MetaModel(1, QUICK).fit(X, primary, won)
+        assert (meta.booster_ is None) == (strength == 0) and meta.calibration_.share == share
 
 
 @pytest.mark.parametrize("kind", ["auto", "sigmoid", "isotonic", "venn_abers"])
@@ -405,18 +421,21 @@ def test_explanations_add_up_to_the_distance_from_the_primary(scene):
     assert np.allclose(np.diff(moved), np.diff(parts.sum(axis=1)), atol=1e-4)
 
 
+SIGMOID = partial(calibrate, base=0.0, horizon=24, kind="sigmoid")
+
+
 def test_curves_that_judge_are_fitted_on_the_other_half():
     rng = np.random.default_rng(7)
     score = rng.normal(size=2_000)
     won = (rng.random(2_000) < sigmoid(score)).astype(float)
-    plain = crossed(score, won, 0.0, 24, "sigmoid")
+    plain = crossed(score, won, 24, SIGMOID)
     changed = won.copy()
     changed[1_024:] = 0
-    moved = crossed(score, changed, 0.0, 24, "sigmoid")
+    moved = crossed(score, changed, 24, SIGMOID)
     assert (moved[:1_000] != plain[:1_000]).any() and (moved[1_000:] == plain[1_000:]).all()
     near = won.copy()
     near[1_000 - 24 : 1_000 + 24] = 1 - near[1_000 - 24 : 1_000 + 24]
-    assert (crossed(score, near, 0.0, 24, "sigmoid") == plain).all()
+    assert (crossed(score, near, 24, SIGMOID) == plain).all()
 
 
 @pytest.mark.slow

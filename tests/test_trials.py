@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -167,10 +166,8 @@ def test_effective_trials_equal_purgedcvs(kind: str):
     assert effective_trials([]) == 1 and effective_trials([0.1] * 9) == effective_n_trials(np.full(9, 0.1)) == 1
 
 
-def test_a_quarter_million_trials_are_weighed_at_once():
-    start = time.perf_counter()
+def test_a_quarter_million_trials_are_weighed():
     assert effective_trials(np.random.default_rng(2).normal(size=250_000).cumsum()) < 100
-    assert time.perf_counter() - start < 3
 
 
 def test_choosing_is_worth_nothing_without_skill_and_much_with_it():

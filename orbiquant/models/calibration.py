@@ -28,6 +28,7 @@ class Calibration(Value):
     kind: CurveKind = "sigmoid"
     slope: float = 1.0
     intercept: float = 0.0
+    share: float = 1.0  # how far to go from the score's own probability to the curve
     scores: tuple[float, ...] = ()  # knots of the isotonic curve or of the staircases
     probabilities: tuple[float, ...] = ()  # isotonic: one a knot
     lower: tuple[float, ...] = ()  # venn_abers: one a step, one more than knots
@@ -52,11 +53,15 @@ class Calibration(Value):
         score: Floats,  # log odds
     ) -> Floats:
         "Return probabilities."
+        return self.share * self._curve(score) + (1 - self.share) * sigmoid(score)
+
+    def _curve(self, score: Floats) -> Floats:
+        "Return the curve's probabilities."
         if self.kind == "isotonic":
             knots, values, *_ = self._tables
             return np.interp(score, knots, values)
         if self.kind == "venn_abers":
-            low, high = self.interval(score)
+            low, high = self._stairs(score)
             return high / (1 - low + high)
         return sigmoid(self.slope * score + self.intercept)
 
@@ -67,6 +72,11 @@ class Calibration(Value):
         "Return the two probabilities of Venn–Abers, had the row lost and had it won; equal ones of any other curve."
         if self.kind != "venn_abers":
             return (probability := self(score)), probability
+        low, high = (self.share * stair + (1 - self.share) * sigmoid(score) for stair in self._stairs(score))
+        return low, high
+
+    def _stairs(self, score: Floats) -> tuple[Floats, Floats]:
+        "Return both staircases."
         knots, _, lower, upper = self._tables
         return lower[knots.searchsorted(score, "right")], upper[knots.searchsorted(score, "left")]
 
@@ -206,11 +216,14 @@ def calibrate(
     horizon: int,  # bars a label looks ahead: neighbours share them
     kind: CalibrationKind = "auto",  # auto: what so many independent labels can carry
     belief: float = PRIOR_SLOPE,  # the sigmoid's slope before there is evidence
+    share: float = 1.0,  # how far to go from the score's own probability to the curve
 ) -> Calibration:
     "Return the curve from scores to probabilities."
     independent = len(score) / horizon
     if kind == "venn_abers":
-        return fit_venn_abers(score, outcome, float(horizon))
-    if kind == "isotonic" or (kind == "auto" and independent >= ISOTONIC_LABELS):
-        return fit_isotonic(score, outcome, independent)
-    return fit_sigmoid(score, outcome, base, independent, belief)
+        curve = fit_venn_abers(score, outcome, float(horizon))
+    elif kind == "isotonic" or (kind == "auto" and independent >= ISOTONIC_LABELS):
+        curve = fit_isotonic(score, outcome, independent)
+    else:
+        curve = fit_sigmoid(score, outcome, base, independent, belief)
+    return curve.model_copy(update={"share": share})
