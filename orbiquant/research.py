@@ -34,7 +34,7 @@ from orbiquant.domain import (
 )
 from .ports import Progress, Series
 from .runtime import Runtime
-from .settings import Settings
+from .settings import Seed, Settings
 
 if TYPE_CHECKING:
     from orbiquant.backtest.audit import Detector
@@ -59,7 +59,7 @@ class ResearchSpec(Value):
     risk_reward: Annotated[float, Field(gt=0)]
     folds: Annotated[int, Field(ge=1)]
     rounds: Annotated[int, Field(ge=1)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     attention: Literal["off", "gated"] = "off"  # the sequence model
     meta: Literal["off", "nested"] = "off"  # the confidence in the primary signal
     tune_trials: Annotated[int, Field(ge=0)] = 0  # settings of the trees tried inside each fold

@@ -464,6 +464,13 @@ def test_parquet_without_prices_is_refused(tmp_path: Path, expected: pd.DataFram
         read_bars(tmp_path / "x.parquet", "15m")
 
 
+def test_numbers_that_are_no_time_become_none():
+    for wrong in (np.inf, -np.inf, np.nan, 1e300):
+        moments = to_moments(pd.Series([1_704_067_200.0, wrong]))
+        assert moments[0] == pd.Timestamp("2024-01-01", tz="UTC") and moments.isna().tolist() == [False, True]
+    assert to_moments(pd.Series([2**64 - 1], dtype="uint64")).isna().all()
+
+
 # --- any bars, any dialect -----------------------------------------------------------------------------------------
 
 

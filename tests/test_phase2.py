@@ -3,12 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 from shared_bars import shared_bars
 
 from orbiquant.core import ModelError
 from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models import phase2_jobs
+from orbiquant.models.amd import AmdSpec
+from orbiquant.models.boosting import Boosting
 from orbiquant.models.bundle import to_content
 from orbiquant.models.phase2 import OutOfFold, Phase2Pipeline, Training
 from orbiquant.models.phase2_jobs import BASELINES, MODELS, Phase2Config, scale_columns
@@ -47,6 +50,13 @@ def same(first: Training, second: Training) -> None:
     assert first.notes == second.notes and first.bundle.range_from == second.bundle.range_from
     contents = [{name: to_content(model) for name, model in t.bundle.models.items()} for t in (first, second)]
     assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("config", [Phase2Config, Boosting, AmdSpec])
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_library_takes_is_refused(config, seed):
+    with pytest.raises(ValidationError, match="seed"):
+        config(seed=seed)
 
 
 def test_what_a_training_leaves_behind(bars, features, training):

@@ -21,6 +21,7 @@ from .overfitting import LEAST_MOMENTS, Moments, Overfitting, deflate
 from ..domain import Timeframe, Value
 from ..persistence import UtcDateTime, metadata, writing
 from ..ports import Clock
+from ..settings import Seed
 
 # %% ../../nbs/56_backtest.trials.ipynb #65eb06c9
 DIGITS = 9  # of a result that count: machines differ in the last few
@@ -39,7 +40,7 @@ class Trial(Value):
     last: AwareDatetime
     policy: str
     params: dict[str, Any]  # everything else that shapes the result, as JSON
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Seed | None = None
     trades: Annotated[int, Field(ge=0)]
     mean_r: float | None = None  # net
     sharpe: float | None = None  # per trade

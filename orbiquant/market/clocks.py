@@ -87,14 +87,15 @@ OFFSET = r"Z| UTC| ?(?:GMT|UTC)?([+-])(\d{2}):?(\d{2})"
 
 
 def from_epoch(
-    numbers: pd.Series,  # since 1970, each in s, ms, µs or ns; NaN stays NaT
+    numbers: pd.Series,  # since 1970, each in s, ms, µs or ns; what is no time becomes NaT
 ) -> pd.DatetimeIndex:
     "Return the moments that numbers since 1970 stand for."
     values = numbers.to_numpy(dtype="float64", na_value=np.nan)
-    exact = numbers.to_numpy() if numbers.dtype == np.int64 else np.nan_to_num(values).round().astype("int64")
     size = np.abs(values)
+    known = size < 2**63
+    exact = numbers.to_numpy() if numbers.dtype == np.int64 else np.where(known, values, 0).round().astype("int64")
     whole = np.select([size < 1e11, size < 1e14, size < 1e17], [exact * 10**6, exact * 10**3, exact], exact // 10**3)
-    return to_index(np.where(np.isnan(values), pd.NaT.value, whole))
+    return to_index(np.where(known, whole, pd.NaT.value))
 
 
 def is_absolute(

@@ -24,6 +24,7 @@ from ..features.phases import PROBABILITIES, PhaseConfig, detect_phases
 from ..market.synthetic import SyntheticConfig, synthetic_market
 from .boosting import Boosting, Rows, ask, booster_json, booster_of, feature_values, grow, reading
 from ..ports import Progress
+from ..settings import Seed
 
 # %% ../../nbs/35_models.amd.ipynb #aa2012bc
 STATES = ("neutral", "accumulation", "manipulation_up", "manipulation_down", "distribution_up", "distribution_down")
@@ -100,7 +101,7 @@ class AmdSpec(Value):
     markets: Annotated[int, Field(ge=4)] = 40
     rows: Annotated[int, Field(ge=2000)] = 6000  # bars a market
     timeframes: tuple[Timeframe, ...] = (Timeframe.M5, Timeframe.M15, Timeframe.H1)  # in turn
-    seed: Annotated[int, Field(ge=0)] = 7
+    seed: Seed = 7
     rules: PhaseConfig = PhaseConfig()
     boosting: Boosting = Boosting(rounds=150, learning_rate=0.1, max_depth=5, max_rows=1_000_000, patience=10)
 

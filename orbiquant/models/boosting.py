@@ -26,6 +26,7 @@ from ..domain import Value
 from .baselines import pick_columns
 from .splits import purged_tail
 from .trees import flat_trees
+from ..settings import Seed
 
 if TYPE_CHECKING:
     from xgboost import Booster
@@ -47,7 +48,7 @@ class Boosting(Value):
     patience: Annotated[int, Field(ge=1)] = 20  # rounds without gain on the tail before it stops
     threads: Annotated[int, Field(ge=1)] = 1
     device: Literal["cpu", "cuda"] = "cpu"
-    seed: Annotated[int, Field(ge=0)] = 7
+    seed: Seed = 7
 
     @property
     def parameters(self) -> dict[str, Any]:

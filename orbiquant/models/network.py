@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 
 from ..core import ModelError
 from ..domain import Value
+from ..settings import Seed
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -51,7 +52,7 @@ class AttentionSpec(Value):
     tail_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.15  # latest training rows, held back to stop on
     threads: Annotated[int, Field(ge=1)] = 1
     device: Literal["cpu", "cuda"] = "cpu"  # where it trains; it predicts on the CPU
-    seed: Annotated[int, Field(ge=0)] = 7
+    seed: Seed = 7
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -31,7 +31,7 @@ from .meta import MetaModel, fit_meta
 from .range_predictor import RangePredictor
 from .splits import WalkForward
 from .tpsl import TPSLClassifier
-from ..settings import ModelSettings
+from ..settings import ModelSettings, Seed
 
 # %% ../../nbs/39_models.phase2_jobs.ipynb #d8bb768e
 class Phase2Config(Value):
@@ -47,7 +47,7 @@ class Phase2Config(Value):
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
     threads: Annotated[int, Field(ge=1)] = 2
     device: Literal["cpu", "cuda"] = "cpu"
-    seed: Annotated[int, Field(ge=0)] = 7
+    seed: Seed = 7
     attention: Literal["off", "gated"] = "off"  # the sequence model: not at all, or where it proved better
     meta: Literal["off", "nested"] = "nested"  # the confidence in the primary signal, learned inside each fold
     calibration: CalibrationKind = "auto"  # which curve makes the classifier's scores probabilities
