@@ -7,7 +7,7 @@ import pytest
 # A shell ignores Ctrl-C in what it runs in the background, and so would all programs that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONGEST = ("test_wheel.py", "test_line.py", "test_phase2.py", "test_audit.py", "test_reports.py", "test_sweep.py")
+LONGEST = ("test_phase2.py", "test_line.py", "test_audit.py", "test_reports.py", "test_sweep.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

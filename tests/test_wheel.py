@@ -94,6 +94,7 @@ class Loads(HTMLParser):
         self.found += [value for name, value in attrs if (tag, name) in LOADS and value]
 
 
+@pytest.mark.slow  # it compiles everything anew
 def test_the_demonstration_runs_from_an_empty_folder(environment: dict[str, str], installed: Path, tmp_path: Path):
     where = run(
         sys.executable, "-c", "import orbiquant; print(orbiquant.__file__)", cwd=tmp_path, env=environment
