@@ -30,8 +30,8 @@ from orbiquant.features.ict_kernels import (
     watch_levels,
 )
 from .indicators import atr
-from .sessions import whole_columns
 from .windows import Floats
+from ..market.bars import whole_columns
 
 # %% ../../nbs/22_features.ict_rules.ipynb #b1b52615
 ATR_LENGTH = 14

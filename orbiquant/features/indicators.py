@@ -18,8 +18,9 @@ from numba import njit
 
 from ..core import DataError
 from ..domain import Bars
-from .sessions import day_numbers, follow_vwap, new_york_minutes, unknown, whole_columns
+from .sessions import day_numbers, follow_vwap, new_york_minutes, unknown
 from .windows import Floats, check_length, moving_sum
+from ..market.bars import whole_columns
 
 # %% ../../nbs/20_features.indicators.ipynb #715a0341
 def read_only(

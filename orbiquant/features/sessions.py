@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Ints', 'NO_SESSION', 'MINUTES_A_DAY', 'SESSIONS', 'parse_window', 'wall_minutes', 'new_york_minutes', 'session_table',
-           'killzones', 'day_numbers', 'trading_day', 'unknown', 'follow_days', 'whole_columns', 'day_range',
-           'window_numbers', 'follow_windows', 'asian_range', 'follow_vwap']
+           'killzones', 'day_numbers', 'trading_day', 'unknown', 'follow_days', 'day_range', 'window_numbers',
+           'follow_windows', 'asian_range', 'follow_vwap']
 
 # %% ../../nbs/21_features.sessions.ipynb #0fcd45f3
 import re
@@ -21,6 +21,7 @@ from numba import njit
 from ..core import DataError
 from ..domain import Bars
 from .windows import Floats
+from ..market.bars import whole_columns
 from ..market.calendars import DAY, FOREX_CLOSE, HOUR, MINUTE, NEW_YORK, to_times, wall_time
 
 # %% ../../nbs/21_features.sessions.ipynb #471ecece
@@ -136,18 +137,6 @@ def follow_days(
             today, last_top, last_bottom, top, bottom = day[t], top, bottom, high[t], low[t]
         out[0, t], out[1, t], out[2, t], out[3, t] = top, bottom, last_top, last_bottom
     memory[:] = today, top, bottom, last_top, last_bottom
-
-
-def whole_columns(
-    bars: Bars,  # any bars
-    *names: str,  # some of its columns
-) -> list[Floats]:
-    "Return copies of columns as float64; raise `DataError` for a value that is missing or infinite."
-    values = [np.array(bars[name], dtype="float64") for name in names]
-    for name, column in zip(names, values, strict=True):
-        if len(spoilt := np.flatnonzero(~np.isfinite(column))):
-            raise DataError(f"`{name}` must be finite, {len(spoilt)} values are not, the first is row {spoilt[0]}")
-    return values
 
 
 def day_range(

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FAULTS', 'WARNINGS', 'Rule', 'SHAPE_RULES', 'RULES', 'empty_bars', 'known_at', 'price_faults', 'time_faults',
-           'in_session', 'Issue', 'schema_issues', 'row_issues', 'find_rule', 'check_bars', 'Gap', 'BarReport',
-           'grid_times', 'find_gaps', 'inspect_bars', 'Repair', 'count_changes', 'apply_rules', 'repair_bars',
-           'resample']
+           'in_session', 'Issue', 'schema_issues', 'row_issues', 'find_rule', 'check_bars', 'whole_columns', 'Gap',
+           'BarReport', 'grid_times', 'find_gaps', 'inspect_bars', 'Repair', 'count_changes', 'apply_rules',
+           'repair_bars', 'resample']
 
 # %% ../../nbs/10_market.bars.ipynb #63a92f15
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ..core import DataError, choose, get_logger
@@ -204,6 +205,18 @@ def check_bars(
     _refuse(schema_issues(bars) or row_issues(bars, frame, None), frame)
     shaped = bars[list(BAR_COLUMNS)]
     return shaped.set_axis(bars.index.as_unit(TIME_UNIT), axis=0) if bars.index.unit != TIME_UNIT else shaped
+
+
+def whole_columns(
+    bars: Bars,  # of any shape, checked or not
+    *names: str,  # some of their columns
+) -> list[npt.NDArray[np.float64]]:
+    "Return copies of columns as float64; raise `DataError` for a value that is missing or infinite."
+    values = [np.array(bars[name], dtype="float64") for name in names]
+    for name, column in zip(names, values, strict=True):
+        if len(spoilt := np.flatnonzero(~np.isfinite(column))):
+            raise DataError(f"`{name}` must be finite, {len(spoilt)} values are not, the first is row {spoilt[0]}")
+    return values
 
 # %% ../../nbs/10_market.bars.ipynb #d808ad47
 class Gap(Value):
