@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from .console import AsJson, fields, open_runtime, progress_bar, show, table
+from .console import MOST_SEED, AsJson, fields, open_runtime, progress_bar, show, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -258,7 +258,7 @@ def surrogates(
     count: Annotated[int, typer.Option(min=1, help="How many surrogates; fewer than 1/alpha − 1 are no verdict.")] = 99,
     block: Annotated[str, typer.Option(help="Flipped as a whole: bars, or day; shorter than what is claimed.")] = "1",
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Largest p-value that is believed.")] = 0.05,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the surrogates.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the surrogates.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     last: Last = 6000,
     rounds: Rounds = 20,

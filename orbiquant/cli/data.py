@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orbiquant.cli.console import (
+    MOST_SEED,
     TIMEFRAMES,
     AsJson,
     Since,
@@ -111,9 +112,7 @@ def pull(
     ] = None,
     path: Annotated[Path | None, typer.Option(help="File or folder, for csv and parquet.")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Bars of the synthetic market; else 20,000.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of the synthetic market; else 7.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MOST_SEED, help="Of the synthetic market; else 7.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Ask for what is stored too.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from orbiquant.cli.console import (
     AsJson,
+    SeedOption,
     Symbol,
     TimeframeName,
     fields,
@@ -49,7 +50,7 @@ def train(
     ] = None,
     folds: Annotated[int | None, typer.Option(min=1, help="Walk-forward folds; else the settings'.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Boosting rounds at most.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")] = None,
+    seed: SeedOption = None,
     attention: Annotated[str | None, typer.Option(help="The sequence model: off, or gated by earlier folds.")] = None,
     meta: Annotated[str | None, typer.Option(help="The confidence in the signal: off, or nested in each fold.")] = None,
     tune: Annotated[int | None, typer.Option(min=0, help="Tree settings tried inside each fold.")] = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from .console import AsJson, fields, open_runtime, progress_bar, show, table
+from .console import AsJson, SeedOption, fields, open_runtime, progress_bar, show, table
 
 if TYPE_CHECKING:
     from orbiquant.ports import Progress
@@ -181,7 +181,7 @@ def backtest(
     last: Annotated[int | None, typer.Option(min=2, help="Only the last so many bars.")] = None,
     folds: Annotated[int | None, typer.Option(min=1, help="Walk-forward folds; else the settings'.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Boosting rounds at most.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")] = None,
+    seed: SeedOption = None,
     stop_atr: Annotated[float | None, typer.Option(min=0.01, help="Stop in average true ranges.")] = None,
     risk_reward: Annotated[float | None, typer.Option(min=0.01, help="Target over stop.")] = None,
     fee_bps: Annotated[float | None, typer.Option(min=0, max=4999, help="Fee of a side, basis points.")] = None,

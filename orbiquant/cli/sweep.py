@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from .console import AsJson, fields, open_runtime, progress_bar, show, table
+from .console import AsJson, SeedOption, fields, open_runtime, progress_bar, show, table
 
 if TYPE_CHECKING:
     from orbiquant.backtest.sweep import Grid
@@ -201,7 +201,7 @@ def sweep(
     last: Annotated[int | None, typer.Option(min=2, help="Of a file: only the last so many bars.")] = None,
     folds: Annotated[int | None, typer.Option(min=1, help="Walk-forward folds; else the settings'.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Boosting rounds at most.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")] = None,
+    seed: SeedOption = None,
     fee_bps: Annotated[float | None, typer.Option(min=0, max=4999, help="Fee of a side, basis points.")] = None,
     slippage_bps: Annotated[float | None, typer.Option(min=0, max=4999, help="Slippage of a side.")] = None,
     spread_bps: Annotated[

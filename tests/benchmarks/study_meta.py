@@ -96,16 +96,16 @@ def second_look(name: str, rows: int) -> dict[str, Any]:
     }
 
 
-def corrected(name: str, rows: int) -> pd.DataFrame:
-    """Return by how much each share of the correction moves the primary's log-loss, a row a fold."""
+def corrected(name: str, rows: int) -> "pd.Series[float]":
+    """Return by how much each share of the correction moves the primary's log-loss, mean of the folds."""
     found = []
     for X, Y, asked, won in folds(name, rows):
         inner = primary_view(inner_predictions(X, Y, primary, HORIZON, HORIZON, 4))
         score, outcome = log_odds(inner["probability"].to_numpy()), side_outcome(Y.loc[inner.index], inner).to_numpy()
-        said, came = log_odds(asked["probability"].to_numpy()), won.to_numpy()
+        said, came, base = log_odds(asked["probability"].to_numpy()), won.to_numpy(), float(log_odds(outcome.mean()))
         told, row = surprise(sigmoid(said), came).mean(), {"too sure": (sigmoid(said) - came).mean()}
         for share in SHARES:
-            curve = calibrate(score, outcome, 0.0, HORIZON, "auto", BELIEF, share)
+            curve = calibrate(score, outcome, base, HORIZON, "auto", BELIEF, share)
             row |= {f"loss {share}": surprise(curve(said), came).mean() - told}
             row |= {f"gap {share}": (curve(said) - came).mean()}
         found.append(row)
