@@ -52,7 +52,7 @@ bench: $(READY)  ## figures to reports/benchmarks/
 bench-quant: $(READY)  ## the quant core beside its peers, to reports/benchmarks/quant.md
 	$(BIN)/python -m tests.benchmarks.bench_quant
 
-study-meta: $(READY)  ## the meta model on real bars, to reports/benchmarks/meta.md (five minutes)
+study-meta: $(READY)  ## the meta model on real bars, to reports/benchmarks/meta.md (six minutes)
 	$(BIN)/python -m tests.benchmarks.study_meta
 
 generate: $(READY)  ## everything that is generated: modules, packaged files, README, app, OpenAPI
