@@ -158,9 +158,9 @@ ten trades, 90 % promised.
 ## How far to correct the primary
 
 {len(studied)} series: the last {in_words(ROWS[0][1])} rows of {len(COINS)} coins at 5m, the last
-{in_words(ROWS[1][1])} of {len(MARKETS)} markets at 1h; four inner parts, no trees. Uncorrected the primary is too sure of
-the side it chose on {own} of them. Log-loss is compared with that of the primary
-uncorrected: less than 0 is better.
+{in_words(ROWS[1][1])} of {len(MARKETS)} markets at 1h; four inner parts, no trees. Uncorrected the primary is
+too sure of the side it chose on {own} of them. Log-loss is compared with that of the primary uncorrected: less than 0
+is better.
 
 {as_table(in_short(studied))}
 """
