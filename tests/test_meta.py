@@ -13,10 +13,8 @@ from sklearn.isotonic import IsotonicRegression
 from venn_abers import VennAbers
 
 from orbiquant.core import ModelError
-from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.models.boosting import Boosting
 from orbiquant.models.calibration import Calibration, calibrate, fit_venn_abers, log_odds, sigmoid
-from orbiquant.models.labels import barrier_distance, triple_barrier
 from orbiquant.models.meta import (
     CORRECTED,
     RUN_TRADES,
@@ -35,6 +33,7 @@ from orbiquant.models.meta import (
 from orbiquant.models.splits import WalkForward
 from orbiquant.models.tpsl import TPSLClassifier
 from orbiquant.signals import primary_signals
+from tests.benchmarks.study_meta import real_labels
 
 QUICK = Boosting(rounds=60, leaf_rows=60, max_depth=3, learning_rate=0.1)
 
@@ -441,14 +440,8 @@ def test_curves_that_judge_are_fitted_on_the_other_half():
 @pytest.mark.slow
 def test_on_real_bars_runs_are_covered_and_the_primary_is_not_spoiled():
     """EURUSD 1h 2010 to 2018, three outer folds, target twice the stop of 1.5 ATR: labels are judged, not trades."""
-    bars = shared_bars("EURUSD_1h")
-    stop = barrier_distance(bars, 1.5)
-    X, Y = (
-        build_features(bars, FeatureSpec(timeframe="1h")),
-        triple_barrier(bars, 24, 2 * stop, stop)[["long", "short"]],
-    )
-    known = (X.notna().all(axis=1) & Y.notna().all(axis=1)).to_numpy()
-    X, Y, parts, spec = X[known], Y[known], [], Boosting(rounds=60, max_rows=20_000)
+    X, Y = real_labels(shared_bars("EURUSD_1h"), "1h")
+    parts, spec = [], Boosting(rounds=60, max_rows=20_000)
     for train, test in WalkForward.over(len(X), 3, 24, 24).split(X):
         meta = fit_meta(X.iloc[train], Y.iloc[train], lambda: TPSLClassifier(24, spec), MetaModel(24, spec), 24, 3)
         said = TPSLClassifier(24, spec).fit(X.iloc[train], Y.iloc[train]).predict(X.iloc[test])

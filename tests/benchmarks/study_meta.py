@@ -48,7 +48,7 @@ STUDIED = [(name, rows) for names, lengths in ROWS for name in names for rows in
 SHARES = (0.25, CORRECTED, 0.75, 1.0)
 
 
-def labelled(bars: Bars, timeframe: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def real_labels(bars: Bars, timeframe: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return features and labels of the rows on which both are known."""
     stop = barrier_distance(bars, 1.5)
     X, Y = build_features(bars, FeatureSpec(timeframe=timeframe)), triple_barrier(bars, HORIZON, 2 * stop, stop)
@@ -63,7 +63,7 @@ def primary() -> TPSLClassifier:
 
 def folds(name: str, rows: int) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.Series]]:
     """Yield features and labels to train on, features to ask about with the primary's answer, and who won."""
-    X, Y = labelled(shared_rows(name, rows), name.split("_")[1])
+    X, Y = real_labels(shared_rows(name, rows), name.split("_")[1])
     for train, test in WalkForward.over(len(X), OUTER, HORIZON, HORIZON).split(X):
         said = primary_view(primary().fit(X.iloc[train], Y.iloc[train]).predict(X.iloc[test]))
         yield X.iloc[train], Y.iloc[train], X.iloc[test].assign(**said), side_outcome(Y.iloc[test], said)
