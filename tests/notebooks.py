@@ -17,7 +17,7 @@ from nbdev.test import test_nb
 PROCESSES = 2
 LIBRARIES = ("numba", "numpy", "pandas", "plotly.graph_objects", "pydantic_settings", "pyarrow.dataset")
 LIBRARIES += ("scipy.stats", "sklearn.linear_model", "sqlalchemy", "vectorbt", "xgboost")
-SLOW = "slow"
+SLOW = get_config(Path(__file__).parent).tst_flags  # the flag that plain `nbdev-test` leaves out, too
 
 
 def run(notebook: Path, skipped: list[str]) -> None:
