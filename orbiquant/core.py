@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SECRET_NAME', 'F', 'Method', 'Plan', 'OrbiError', 'SettingsError', 'DataError', 'NotFoundError', 'ModelError',
            'BrokerError', 'BrokerUnavailable', 'BrokerRejected', 'ExecutionUnknown', 'ToolError', 'AuthError',
-           'suggest', 'choose', 'SystemClock', 'FixedClock', 'atomic_write', 'code_version', 'asset', 'mask_secrets',
-           'configure_logging', 'get_logger', 'log_context', 'EndpointInfo', 'ToolInfo', 'endpoint', 'tool']
+           'suggest', 'choose', 'split_list', 'SystemClock', 'FixedClock', 'atomic_write', 'code_version', 'asset',
+           'mask_secrets', 'configure_logging', 'get_logger', 'log_context', 'EndpointInfo', 'ToolInfo', 'endpoint',
+           'tool']
 
 # %% ../nbs/00_core.ipynb #cc04611f
 import difflib
@@ -123,6 +124,13 @@ def choose(
     if value in accepted:
         return value
     raise DataError(f"`{parameter}` must be one of {', '.join(accepted)}, was {value!r}{suggest(value, accepted)}")
+
+
+def split_list(
+    value: Any,  # "a, b" or a list already
+) -> Any:
+    "Split a comma-separated setting into its trimmed parts."
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 # %% ../nbs/00_core.ipynb #af3dfa90
 class SystemClock:

@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from orbiquant.features.config import PhaseConfig
 from shared_bars import shared_bars
 
 from orbiquant.core import DataError, ModelError
 from orbiquant.domain import Bars
 from orbiquant.features.matrix import causality_violations
-from orbiquant.features.phases import PROBABILITIES, PhaseConfig, detect_phases
+from orbiquant.features.phases import PROBABILITIES, detect_phases
 from orbiquant.market.bars import empty_bars
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market
 from orbiquant.models.amd import (
@@ -36,7 +37,7 @@ from orbiquant.models.amd_rivals import (
     state_codes,
 )
 from orbiquant.models.boosting import Boosting
-from orbiquant.research import ResearchSpec
+from orbiquant.research.spec import ResearchSpec
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
 

@@ -14,19 +14,19 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "orbiquant"
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 HAND_WRITTEN = {"__init__.py", "_modidx.py", "app.py"}
+PLAIN = {"cli"}  # rooms, or modules as `room.module`, that are written by hand: there is nothing in them to show
 
-LAYERS = {
-    "core": 0, "settings": 0, "domain": 0, "ports": 0, "charts": 0, "persistence": 0,
-    "market": 1, "llm": 1,
-    "features": 2,
-    "models": 3,
-    "signals": 4,
-    "backtest": 5, "trading": 5,
-    "runtime": 6, "research": 6, "monitoring": 6, "outside": 6, "sweeps": 6,
-    "desk": 7, "service": 7, "reports": 7, "copilot": 7,
-    "app": 8,
-    "demo": 9, "cli": 9,
-}  # fmt: skip
+# From the ground up: a room may import the rooms before it.
+ROOMS = (
+    *("core", "arrays", "domain", "ports", "workspace"),
+    *("charts", "net", "compute", "persistence"),
+    *("market", "llm", "features", "models"),
+    *("execution", "performance", "policies", "signals", "strategies", "line"),
+    *("backtest", "trading", "settings", "runtime"),
+    *("research", "desk", "reports", "copilot", "service"),
+    *("app", "demo", "cli"),
+)
+LAYERS = {room: rank for rank, room in enumerate(ROOMS)}
 SIBLINGS = [{"market", "llm"}, {"backtest", "trading"}]
 HEAVY = {"vectorbt", "torch", "transformers", "xgboost", "ccxt", "sklearn"}
 
@@ -98,7 +98,8 @@ def test_no_two_notebooks_write_one_module():
 def test_no_module_without_its_notebook():
     exports = {name for notebook in NOTEBOOKS for name in directive(notebook, "default_exp")}
     generated = {dotted(path) for path in modules() if path.name not in HAND_WRITTEN}
-    assert generated == exports
+    plain = {name for name in generated if name in PLAIN or name.split(".")[0] in PLAIN}
+    assert generated - plain == exports
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
@@ -158,7 +159,7 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["orbiquant", "orbiquant.app", "orbiquant.cli", "orbiquant.research"])
+@pytest.mark.parametrize("module", ["orbiquant", "orbiquant.app", "orbiquant.cli", "orbiquant.research.train"])
 def test_heavy_libraries_load_only_when_used(module: str):
     loaded = set(python(f"import sys, {module}; print(*sys.modules)").split())
     assert loaded & HEAVY == set()

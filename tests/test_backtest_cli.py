@@ -14,7 +14,7 @@ from orbiquant.backtest.simulate import simulate
 from orbiquant.core import DataError
 from orbiquant.domain import Costs
 from orbiquant.market.synthetic import synthetic_market
-from orbiquant.outside import check_target, fingerprint, instrument_of, name_bars, read_table, write_table
+from orbiquant.research.files import check_target, fingerprint, instrument_of, name_bars, read_table, write_table
 from orbiquant.runtime import Runtime, using
 
 Ask = Callable[..., Answer]

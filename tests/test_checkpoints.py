@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from orbiquant.models.config import Phase2Config
 
 from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models import checkpoints
 from orbiquant.models.checkpoints import RunFolder, outcome_bytes, outcome_of, training_key
 from orbiquant.models.phase2 import Phase2Pipeline
-from orbiquant.models.phase2_jobs import Labelled, Outcome, Phase2Config
+from orbiquant.models.phase2_jobs import Labelled, Outcome
 
 CONFIG = Phase2Config(folds=2, rounds=10, horizon_bars=8, meta="off")
 BARS = synthetic_market(2_000, timeframe="1h", seed=5).bars
@@ -29,7 +30,8 @@ import sys
 from datetime import UTC, datetime
 from orbiquant.core import FixedClock, configure_logging
 from orbiquant.market.synthetic import synthetic_market
-from orbiquant.research import ResearchSpec, Stopwatch, prepare, train
+from orbiquant.research.spec import ResearchSpec
+from orbiquant.research.train import Stopwatch, prepare, train
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
 

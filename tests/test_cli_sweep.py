@@ -193,7 +193,7 @@ def test_bars_of_a_file_go_through_the_whole_line(ask, tmp_path):
 
 
 def test_signals_keep_the_distance_they_were_made_with():
-    from orbiquant.sweeps import without_levels
+    from orbiquant.research.sweeps import without_levels
 
     entry, atr, side = np.array([100.0, 101.0]), np.array([2.0, 3.0]), np.array([1, -1])
     made = pd.DataFrame({"action": ["LONG", "SHORT"], "side": side, "entry_price": entry, "risk_reward": 2.0})

@@ -34,21 +34,9 @@ from orbiquant.core import (
     mask_secrets,
     tool,
 )
-from orbiquant.domain import (
-    Action,
-    Costs,
-    Instrument,
-    Order,
-    Phase,
-    Side,
-    Signal,
-    Timeframe,
-    find_instrument,
-    known_instruments,
-    normalise_symbol,
-    read_instruments,
-)
-from orbiquant.settings import load_settings
+from orbiquant.domain import Action, Costs, Instrument, Order, Phase, Side, Signal, Timeframe, normalise_symbol
+from orbiquant.market.instruments import find_instrument, known_instruments, read_instruments
+from orbiquant.settings import Settings, load_settings
 
 
 @pytest.fixture
@@ -90,9 +78,15 @@ def test_every_packaged_setting_can_be_overridden_from_every_source(home: Path, 
     assert load_settings() == packaged
     for section, keys in packaged.model_dump(mode="json").items():
         for key, value in keys.items():
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            text = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
             monkeypatch.setenv(f"ORBIQUANT_{section}_{key}".upper(), text)
     assert load_settings() == packaged
+
+
+def test_the_packaged_file_says_what_the_sections_say_by_themselves():
+    packaged = load_settings()
+    for name, section in Settings.model_fields.items():
+        assert getattr(packaged, name) == section.annotation(), name
 
 
 @pytest.mark.parametrize("source", ["settings.ini", ".env", "environment"])
@@ -111,10 +105,10 @@ def test_lists_are_written_with_commas_everywhere(source: str, home: Path, monke
             with (home / source).open("a") as file:
                 file.write(line)
     merged = load_settings()
-    assert merged.models.quantiles == [0.2, 0.8]
-    assert merged.market.symbols == ["SPX", "NDX"]
-    assert merged.costs.forex == [1.0, 2.0, 3.0]
-    assert merged.costs.crypto == [10.0, 1.0, 0.2]
+    assert merged.models.quantiles == (0.2, 0.8)
+    assert merged.market.symbols == ("SPX", "NDX")
+    assert merged.costs.forex == (1.0, 2.0, 3.0)
+    assert merged.costs.crypto == (10.0, 1.0, 0.2)
 
 
 def test_paths_count_from_the_workspace(home: Path):
@@ -223,9 +217,9 @@ def test_the_stronger_source_is_blamed(home: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_all_bad_values_are_named_at_once(home: Path):
-    (home / "settings.ini").write_text("[models]\nfolds = 0\n[risk]\nrisk_per_trade = 0.5\n")
+    (home / "settings.ini").write_text("[models]\nfolds = 0\n[backtest]\nrisk_per_trade = 0.5\n")
     message = refusal()
-    assert "[models] folds" in message and "[risk] risk_per_trade" in message
+    assert "[models] folds" in message and "[backtest] risk_per_trade" in message
 
 
 def test_a_dotenv_shared_with_other_programs_is_no_error(home: Path):

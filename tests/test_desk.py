@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 
 from orbiquant.core import FixedClock, NotFoundError
-from orbiquant.desk import WireSignal, analyse, check_component, choose_series, memory_of
+from orbiquant.desk.health import check_component
+from orbiquant.desk.market import analyse
+from orbiquant.desk.series import choose_series, memory_of
+from orbiquant.desk.signals import WireSignal
 from orbiquant.domain import Bars, Signal, Timeframe
 from orbiquant.market.synthetic import synthetic_market
-from orbiquant.research import recent_bars
+from orbiquant.research.live import recent_bars
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orbiquant import compute
+from orbiquant.compute import Failure, Packed, connect, run_dask, run_tasks
 from orbiquant.core import ModelError
-from orbiquant.models import executors
-from orbiquant.models.executors import Failure, Packed, connect, run_dask, run_tasks
 
 MATRIX = np.random.default_rng(7).normal(size=(4_000, 12))
 WAYS = [{"threads": 1}, {"threads": 3}]
@@ -124,7 +124,7 @@ def test_what_a_worker_cannot_do_is_said_as_it_is(client):
 def test_a_cluster_without_workers_is_an_error(monkeypatch):
     from distributed import Client, LocalCluster
 
-    monkeypatch.setattr("orbiquant.models.executors.PATIENCE_S", 0.2)
+    monkeypatch.setattr("orbiquant.compute.PATIENCE_S", 0.2)
     options = {"n_workers": 0, "processes": False, "dashboard_address": None, "silence_logs": "CRITICAL"}
     with (
         LocalCluster(**options) as empty,
@@ -168,14 +168,14 @@ def test_no_task_asks_nobody():
 
 
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
-    monkeypatch.setattr(executors, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(compute, "PATIENCE_S", 0.5)
     with pytest.raises(ModelError, match=r"`scheduler` must be the address .* was 'tcp://127\.0\.0\.1:1'"):
         answers(scheduler="tcp://127.0.0.1:1")
 
 
 INTERRUPTED = """
 import sys, time
-from orbiquant.models.executors import run_tasks
+from orbiquant.compute import run_tasks
 def work(shared, i):
     time.sleep(0.2)
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
+from orbiquant.features.config import ATR_LENGTH, SESSIONS, IctConfig
 from pydantic import ValidationError
 from shared_bars import shared_bars
 
@@ -25,10 +26,9 @@ from orbiquant.features.ict import (
     ict_features,
     key_levels,
 )
-from orbiquant.features.ict_rules import ATR_LENGTH, IctConfig
 from orbiquant.features.indicators import atr
 from orbiquant.features.matrix import causality_violations
-from orbiquant.features.sessions import NO_SESSION, SESSIONS, killzones
+from orbiquant.features.sessions import NO_SESSION, killzones
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market
 
 CONFIG = IctConfig()

@@ -8,20 +8,10 @@ import pytest
 from orbiquant.core import ModelError, configure_logging
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.registry import ModelCard, StoredModel
-from orbiquant.monitoring import model_drift
-from orbiquant.research import (
-    ResearchSpec,
-    Stopwatch,
-    asked_spec,
-    backtest,
-    feature_spec,
-    kept_features,
-    live_signal,
-    make_pipeline,
-    prepare,
-    spec_now,
-    train,
-)
+from orbiquant.research.drift import model_drift
+from orbiquant.research.live import live_signal
+from orbiquant.research.spec import ResearchSpec, asked_spec, feature_spec, kept_features, spec_now
+from orbiquant.research.train import Stopwatch, backtest, make_pipeline, prepare, train
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from orbiquant.policies import find_policy
 
 from orbiquant.core import DataError, NotFoundError, code_version, configure_logging
 from orbiquant.domain import MIN_CONFIDENCE, Action, Bars, Costs
@@ -20,26 +21,14 @@ from orbiquant.features.matrix import build_features, warmup_bars
 from orbiquant.features.phases import detect_phases
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.registry import StoredModel
-from orbiquant.monitoring import model_drift
-from orbiquant.research import (
-    LIVE_MARGIN,
-    Prepared,
-    ResearchSpec,
-    Stopwatch,
-    backtest,
-    feature_spec,
-    find_series,
-    judge,
-    live_signal,
-    prepare,
-    recent_bars,
-    spec_now,
-    trade,
-    train,
-)
+from orbiquant.research.drift import model_drift
+from orbiquant.research.live import LIVE_MARGIN, find_series, live_signal, recent_bars
+from orbiquant.research.spec import ResearchSpec, feature_spec, spec_now
+from orbiquant.research.train import Prepared, Stopwatch, backtest, prepare, trade, train
+from orbiquant.research.verdict import judge
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
-from orbiquant.signals import find_policy, generate_signals
+from orbiquant.signals import generate_signals
 
 ORBIQUANT = str(Path(sys.executable).parent / "orbiquant")
 BARS = synthetic_market(3000, "1h", seed=11).bars
@@ -86,7 +75,7 @@ def test_a_spec_charges_the_asset_class(symbol: str, asset_class: str):
     settings = load_settings(costs={asset_class: (1.0, 2.0, 3.0)})
     spec = ResearchSpec.from_settings(settings, symbol, "1h", folds=2, seed=None)
     assert spec.costs == Costs(fee_bps=1, slippage_bps=2, spread_bps=3)
-    assert (spec.folds, spec.seed, spec.risk_per_trade) == (2, settings.models.seed, settings.risk.risk_per_trade)
+    assert (spec.folds, spec.seed, spec.risk_per_trade) == (2, settings.models.seed, settings.backtest.risk_per_trade)
     other = ResearchSpec.from_settings(settings, "BTCUSDT" if symbol != "BTCUSDT" else "SPX", "1h")
     assert other.costs != spec.costs
 

@@ -8,20 +8,20 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from orbiquant.features.config import IctConfig, PhaseConfig
 from pydantic import ValidationError
 from shared_bars import SHARED, shared_bars
 
+from orbiquant.arrays import Floats
 from orbiquant.core import DataError
 from orbiquant.domain import Bars, CalendarName, Timeframe
 from orbiquant.features import groups_context, matrix
 from orbiquant.features.groups_price import View
 from orbiquant.features.ict import context_score, ict_features
-from orbiquant.features.ict_rules import IctConfig
 from orbiquant.features.matrix import build_features, causality_violations
-from orbiquant.features.phases import PhaseConfig
 from orbiquant.features.sessions import asian_range, killzones
 from orbiquant.features.spec import HIGHER, FeatureSpec, warmup_bars
-from orbiquant.features.windows import LIMIT, Floats
+from orbiquant.features.windows import LIMIT
 from orbiquant.market.bars import empty_bars, resample
 from orbiquant.market.calendars import expected_times
 from orbiquant.market.synthetic import BITCOIN_LIKE, SyntheticConfig, synthetic_market

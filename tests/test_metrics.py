@@ -8,17 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orbiquant.backtest.metrics import (
-    by_group,
-    confidence_bucket,
-    daily_returns,
-    drawdown_r,
-    json_figures,
-    money_figures,
-    monthly,
-    r_figures,
-    summarise,
-)
 from orbiquant.backtest.robustness import (
     LEAST_TRADES,
     block_length,
@@ -33,9 +22,19 @@ from orbiquant.backtest.robustness import (
     share_interval,
     wilson_interval,
 )
-from orbiquant.backtest.simulate import BacktestResult, simulate
+from orbiquant.backtest.simulate import BacktestResult, simulate, summarise
 from orbiquant.core import DataError
 from orbiquant.domain import Costs
+from orbiquant.performance import (
+    by_group,
+    confidence_bucket,
+    daily_returns,
+    drawdown_r,
+    json_figures,
+    money_figures,
+    monthly,
+    r_figures,
+)
 
 
 def trade_list(r, times=None, **columns):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from orbiquant.core import DataError
-from orbiquant.outside import read_table
+from orbiquant.research.files import read_table
 
 
 def test_a_time_told_twice_is_refused(tmp_path: Path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from orbiquant.models.config import Phase2Config
 from pydantic import ValidationError
 from shared_bars import shared_bars
 
@@ -14,7 +15,7 @@ from orbiquant.models.amd import AmdSpec
 from orbiquant.models.boosting import Boosting
 from orbiquant.models.bundle import to_content
 from orbiquant.models.phase2 import OutOfFold, Phase2Pipeline, Training
-from orbiquant.models.phase2_jobs import BASELINES, MODELS, Phase2Config, scale_columns
+from orbiquant.models.phase2_jobs import BASELINES, MODELS, scale_columns
 from orbiquant.models.tpsl import TPSLClassifier
 from orbiquant.settings import load_settings
 
@@ -262,7 +263,7 @@ def test_tuning_inside_folds_is_counted_and_causal(bars, features):
 
 def test_the_curve_is_chosen_in_the_settings(bars, features):
     settings = load_settings(models={"calibration": "venn_abers", "meta": "off", "folds": 1, "rounds": 5})
-    training = Phase2Pipeline(Phase2Config.from_settings(settings.models)).run(bars, features)
+    training = Phase2Pipeline(settings.models).run(bars, features)
     assert {curve.kind for curve in training.bundle.tpsl.calibrations_.values()} == {"venn_abers"}
 
 

@@ -11,7 +11,8 @@ from test_service_http import TOKEN, make_runtime, running
 from orbiquant.core import configure_logging
 from orbiquant.domain import Signal
 from orbiquant.market.synthetic import synthetic_market
-from orbiquant.research import ResearchSpec, Stopwatch, prepare, train
+from orbiquant.research.spec import ResearchSpec
+from orbiquant.research.train import Stopwatch, prepare, train
 from orbiquant.runtime import Runtime
 
 BARS = synthetic_market(2500, "1h", seed=7).bars

@@ -8,27 +8,25 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from orbiquant.features.config import PhaseConfig
+from orbiquant.policies import POLICIES, Policy, find_policy, primary_policy
 from pydantic import ValidationError
 
 from orbiquant.backtest.simulate import simulate
 from orbiquant.core import DataError
 from orbiquant.domain import Costs, FeatureWeight, Timeframe
-from orbiquant.features.phases import PhaseConfig, detect_phases
+from orbiquant.features.phases import detect_phases
 from orbiquant.features.sessions import killzones
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.labels import barrier_distance
 from orbiquant.signals import (
-    POLICIES,
     REASONS,
-    Policy,
     confidence,
     explain_row,
-    find_policy,
     generate_signals,
     historical_accuracy,
     horizon_text,
     killzone_of,
-    primary_policy,
     to_signal,
 )
 

@@ -615,7 +615,7 @@ def test_how_pessimistic_five_minutes_are(capsys):
 
 
 def test_vectorbt_loads_only_when_something_is_simulated():
-    code = "import sys, orbiquant.backtest.metrics; sys.exit('vectorbt' in sys.modules)"
+    code = "import sys, orbiquant.performance; sys.exit('vectorbt' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -19,9 +19,10 @@ from contracts.bar_store import random_bars  # noqa: E402
 from contracts.market_data import MarketDataContract  # noqa: E402
 
 from orbiquant.core import DataError, FixedClock, NotFoundError  # noqa: E402
-from orbiquant.domain import Bars, Timeframe, find_instrument  # noqa: E402
+from orbiquant.domain import Bars, Timeframe  # noqa: E402
 from orbiquant.market.bars import find_gaps, inspect_bars  # noqa: E402
 from orbiquant.market.calendars import expected_times  # noqa: E402
+from orbiquant.market.instruments import find_instrument  # noqa: E402
 from orbiquant.market.sources import (  # noqa: E402
     SAMPLES,
     CsvSource,

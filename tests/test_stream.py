@@ -7,13 +7,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from orbiquant.features.config import IctConfig, PhaseConfig
 from shared_bars import shared_bars
 
 from orbiquant.core import DataError
 from orbiquant.domain import Bars
-from orbiquant.features.ict_rules import IctConfig
 from orbiquant.features.matrix import build_features
-from orbiquant.features.phases import PhaseConfig
 from orbiquant.features.spec import FeatureSpec, warmup_bars
 from orbiquant.features.stream import FeatureStream, Tape
 from orbiquant.market.bars import empty_bars

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from orbiquant.backtest import simulate as simulate_module
 from orbiquant.backtest import sweep_job, sweep_kernel
-from orbiquant.backtest.metrics import r_figures, r_moments
-from orbiquant.backtest.overfitting import Moments, deflate
+from orbiquant.backtest.overfitting import deflate
 from orbiquant.backtest.simulate import simulate
 from orbiquant.backtest.sweep import Grid, SweepResult, filter_mask, parse_steps, sweep
 from orbiquant.backtest.sweep_job import chunk_file
 from orbiquant.core import DataError, ModelError
 from orbiquant.domain import Bars, Costs, Signals
+from orbiquant.performance import Moments, r_figures, r_moments
 from tests.oracle import Terms, replay
 from tests.shared_bars import shared_bars
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from orbiquant.policies import POLICIES
 from purgedcv import deflated_sharpe_ratio_full, effective_n_trials, probability_of_backtest_overfitting
 from purgedcv import minimum_backtest_length as years_needed
 from test_cli import Ask, ask
@@ -20,15 +21,12 @@ from test_persistence import at_once, postgres_url
 
 from orbiquant.backtest.overfitting import (
     BLOCKS,
-    LEAST_MOMENTS,
-    Moments,
     SelectionRisk,
     daily_r,
     deflate,
     effective_trials,
     expected_best,
     minimum_backtest_length,
-    probabilistic_sharpe,
     probability_of_overfitting,
     selection_risk,
 )
@@ -38,11 +36,13 @@ from orbiquant.core import DataError, FixedClock
 from orbiquant.domain import Costs, Timeframe
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.registry import StoredModel
+from orbiquant.performance import LEAST_MOMENTS, Moments, probabilistic_sharpe
 from orbiquant.persistence import engine, migrate
-from orbiquant.research import Prepared, ResearchSpec, Stopwatch, backtest, compare_policies, judge, trials_note
+from orbiquant.research.spec import ResearchSpec
+from orbiquant.research.sweeps import from_signals, run_sweep
+from orbiquant.research.train import Prepared, Stopwatch, backtest, compare_policies
+from orbiquant.research.verdict import judge, trials_note
 from orbiquant.runtime import Runtime, current
-from orbiquant.signals import POLICIES
-from orbiquant.sweeps import from_signals, run_sweep
 
 __all__ = ["ask", "postgres_url", "prepared", "runtime", "spec", "stored"]
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)

@@ -9,8 +9,8 @@ __all__ = ['PACE_SHARE', 'RestPayoff', 'gains_and_losses', 'fit_payoff']
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import Floats
 from ..domain import Value
-from .calibration import Floats
 
 # %% ../../nbs/33_models.payoff.ipynb #32820a3a
 class RestPayoff(Value):

@@ -128,7 +128,7 @@ def feature_figures(bars: Bars, runtime: Runtime) -> Iterator[Figure]:
     """Yield how fast features and phases are, compiled beforehand."""
     from orbiquant.features.matrix import build_features
     from orbiquant.features.phases import detect_phases
-    from orbiquant.research import feature_spec
+    from orbiquant.research.spec import feature_spec
 
     spec, few = feature_spec(runtime.settings, SYMBOL, TIMEFRAME), bars.iloc[-20_000:]
     columns = build_features(few, spec).shape[1]
@@ -139,10 +139,13 @@ def feature_figures(bars: Bars, runtime: Runtime) -> Iterator[Figure]:
 
 def trade_figures(bars: Bars, runtime: Runtime) -> Iterator[Figure]:
     """Yield how fast signals and backtest go over all bars, on random predictions."""
+    from orbiquant.policies import find_policy
+
     from orbiquant.backtest.simulate import simulate
     from orbiquant.models.phase2 import OutOfFold
-    from orbiquant.research import ResearchSpec, Stopwatch, prepare
-    from orbiquant.signals import find_policy, generate_signals
+    from orbiquant.research.spec import ResearchSpec
+    from orbiquant.research.train import Stopwatch, prepare
+    from orbiquant.signals import generate_signals
 
     spec = ResearchSpec.from_settings(runtime.settings, SYMBOL, TIMEFRAME)
     prepared, models = prepare(runtime, spec, Stopwatch()), OutOfFold(random_predictions(bars))
@@ -165,7 +168,8 @@ def trade_figures(bars: Bars, runtime: Runtime) -> Iterator[Figure]:
 
 def research_figures(runtime: Runtime) -> Iterator[Figure]:
     """Yield the stages of training on the last bars and of backtesting what came out."""
-    from orbiquant.research import ResearchSpec, Stopwatch, backtest, prepare, train
+    from orbiquant.research.spec import ResearchSpec
+    from orbiquant.research.train import Stopwatch, backtest, prepare, train
 
     spec = ResearchSpec.from_settings(runtime.settings, SYMBOL, TIMEFRAME, train_rows=TRAIN_ROWS, folds=5, seed=SEED)
     watch = Stopwatch()

@@ -108,7 +108,9 @@ def matrix_rows() -> Iterator[Row]:
 
 def trained(bars: Bars) -> Any:
     """Return small models of ranges, barriers and their confidence, trained on some bars."""
-    from orbiquant.models.phase2 import Phase2Config, Phase2Pipeline
+    from orbiquant.models.config import Phase2Config
+
+    from orbiquant.models.phase2 import Phase2Pipeline
 
     features = build_features(bars, SPEC).iloc[warmup_bars(SPEC) :]
     return Phase2Pipeline(Phase2Config(folds=3, rounds=60)).run(bars.loc[features.index], features).bundle

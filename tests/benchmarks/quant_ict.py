@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from orbiquant.features.config import SESSIONS
 
 from orbiquant.domain import Bars
 from orbiquant.features.ict_kernels import place_in_range
 from orbiquant.features.ict_rules import read_market
-from orbiquant.features.sessions import SESSIONS, asian_range, killzones
+from orbiquant.features.sessions import asian_range, killzones
 from tests.benchmarks.bench_ict import CONFIG, gaps_of
 from tests.benchmarks.quant_row import Row, Seconds, best_of, shared_rows, times_faster
 

@@ -7,10 +7,11 @@ from time import process_time, thread_time
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from orbiquant.models.config import Phase2Config
+
 from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.models import boosting
 from orbiquant.models.phase2 import Phase2Pipeline, Training
-from orbiquant.models.phase2_jobs import Phase2Config
 from tests.benchmarks.quant_row import Row, shared_rows
 
 BARS, COLUMNS, FOLDS, ROUNDS, SEED = 200_000, 60, 20, 300, 7
