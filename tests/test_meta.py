@@ -15,6 +15,7 @@ from venn_abers import VennAbers
 from orbiquant.core import ModelError
 from orbiquant.models.boosting import Boosting
 from orbiquant.models.calibration import Calibration, calibrate, fit_venn_abers, log_odds, sigmoid
+from orbiquant.models.labels import barrier_distance
 from orbiquant.models.meta import (
     CORRECTED,
     RUN_TRADES,
@@ -166,10 +167,10 @@ def test_the_view_chooses_the_side_that_signals_choose():
     both.iloc[::7, 0] = both.iloc[3::11, 1] = np.nan
     close = pd.Series(np.exp(np.cumsum(rng.normal(scale=1e-3, size=300))), index)
     bars = pd.DataFrame({"open": close, "high": close * 1.001, "low": close * 0.999, "close": close, "volume": 1.0})
-    traded = primary_signals(bars, both, stop_atr=1.5, risk_reward=2.0)
+    traded = primary_signals(bars["close"], barrier_distance(bars, 1.5), both, risk_reward=2.0)
     view = primary_view(both)
-    assert (view["side"] == traded["side"]).all()
-    pd.testing.assert_series_equal(view["probability"], traded["probability"], check_names=False)
+    assert (view["side"] == traded.side).all()
+    np.testing.assert_array_equal(view["probability"], traded.probability)
     assert view["margin"].min() == 0 and view[both.isna().any(axis=1)][["probability", "margin"]].isna().all(axis=None)
 
 
@@ -179,10 +180,10 @@ def test_signals_use_the_meta_models_probability_where_there_is_one():
     said = pd.DataFrame({"p_long": 0.4, "p_short": 0.3, "p_meta": 0.55, "meta_low": 0.4, "meta_high": 0.7}, index)
     said.iloc[-1, 2:] = np.nan
     said.iloc[0] = np.nan
-    traded = primary_signals(bars, said, stop_atr=1.5, risk_reward=2.0)
-    assert (traded["probability"].iloc[1:-1] == 0.55).all() and traded["probability"].iloc[-1] == 0.4
-    assert traded["side"].iloc[0] == 0 and (traded["side"].iloc[1:] == 1).all()
-    assert np.isnan(traded["probability"].iloc[0])
+    traded = primary_signals(bars["close"], barrier_distance(bars, 1.5), said, risk_reward=2.0)
+    assert (traded.probability[1:-1] == 0.55).all() and traded.probability[-1] == 0.4
+    assert traded.side[0] == 0 and (traded.side[1:] == 1).all()
+    assert np.isnan(traded.probability[0])
 
 
 # --- nothing answers for itself

@@ -134,10 +134,10 @@ def test_a_half_is_break_even_whatever_the_rest_is_worth():
 def test_each_side_counts_its_own_rest_and_full_losses_where_none_is_said():
     bars = synthetic_market(60, seed=2).bars
     predicted = pd.DataFrame({"p_long": 0.2, "p_short": 0.3}, bars.index)
-    plain = primary_signals(bars, predicted, 1.5, 2.0)["confidence"]
+    plain = primary_signals(bars["close"], barrier_distance(bars, 1.5), predicted, 2.0).confidence
     said = predicted.assign(rest_gain_long=0.9, rest_loss_long=0.1, rest_gain_short=0.1, rest_loss_short=0.8)
     said.iloc[:31, 2:] = np.nan
-    told = primary_signals(bars, said, 1.5, 2.0)["confidence"]
+    told = primary_signals(bars["close"], barrier_distance(bars, 1.5), said, 2.0).confidence
     short = (0.3 * 2 + 0.7 * 0.1) / (0.3 * 2 + 0.7 * 0.9)
     assert np.allclose(plain, 0.6 / 1.3) and np.allclose(told[31:], short) and np.allclose(told[:31], 0.6 / 1.3)
 

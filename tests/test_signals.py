@@ -8,17 +8,17 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from orbiquant.features.config import PhaseConfig
-from orbiquant.policies import POLICIES, Policy, find_policy, primary_policy
 from pydantic import ValidationError
 
 from orbiquant.backtest.simulate import simulate
 from orbiquant.core import DataError
-from orbiquant.domain import Costs, FeatureWeight, Timeframe
+from orbiquant.domain import Costs, FeatureWeight, SeriesId, Timeframe
+from orbiquant.features.config import PhaseConfig
 from orbiquant.features.phases import detect_phases
 from orbiquant.features.sessions import killzones
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.labels import barrier_distance
+from orbiquant.policies import POLICIES, Policy, find_policy, primary_policy
 from orbiquant.signals import (
     REASONS,
     confidence,
@@ -38,6 +38,8 @@ SESSIONS = {
     "new_york_pm": "13:30-16:00",
 }
 ORDER = ("primary", "base", "aggressive_filter", "balanced_filter", "conservative_filter")
+
+SERIES = SeriesId.parse("EUR/USD", "15m")
 
 
 class FromColumns:
@@ -156,7 +158,7 @@ def test_signals_trade_and_leave_the_house(scene):
         result = simulate(bars, signals, Costs(fee_bps=1), max_holding_bars=24)
         assert len(result.trades) + sum(result.skipped.values()) == len(acts)
         for _, row in pd.concat([acts.iloc[:40], signals.iloc[280:340]]).iterrows():
-            signal = to_signal(row, "EUR/USD", "15m", 24, "v1", [FeatureWeight(name="adx", importance=1.0)], decimals=5)
+            signal = to_signal(row, row.name, SERIES, 24, "v1", [FeatureWeight(name="adx", importance=1.0)], decimals=5)
             assert signal.action == row["action"] and signal.reasoning
             assert signal.stop_loss is None or signal.stop_loss == round(row["stop_loss"], 5)
 
@@ -258,10 +260,10 @@ def test_research_rows_cannot_leave_the_house(scene):
     moved = acts[(acts["confidence"] > 0.6) & (acts["amd_phase"] == "manipulation")].iloc[0]
     for row in (unsure, moved):
         with pytest.raises(DataError, match="cannot leave"):
-            to_signal(row, "EURUSD", "15m", 24, "v1")
+            to_signal(row, row.name, SERIES, 24, "v1")
     flat = acts[acts["confidence"] > 0.7].iloc[0]
     with pytest.raises(DataError, match="needs"):
-        to_signal(flat, "EURUSD", "15m", 24, "v1", decimals=1)
+        to_signal(flat, flat.name, SERIES, 24, "v1", decimals=1)
 
 
 def test_reasons_are_sentences(scene):

@@ -11,13 +11,13 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 from numba import njit
-from .config import MINUTES_A_DAY
 
 from ..arrays import Floats, Ints
 from ..core import DataError
 from ..domain import CalendarName, Timeframe
+from .config import MINUTES_A_DAY
 from .groups_price import View
-from .phases import PROBABILITIES, PhaseReader
+from .phases import PROBABILITIES, PhaseReader, PhaseReading
 from orbiquant.features.sessions import (
     day_numbers,
     follow_days,
@@ -150,6 +150,7 @@ class Phases:
     ) -> None:
         "Begin without a bar."
         self.reader, self.unknown_rows = PhaseReader(spec.phases), spec.phases.first_known
+        self.read: PhaseReading | None = None  # of the rows that came last
 
     def run(
         self,
@@ -159,7 +160,7 @@ class Phases:
         "Write the features of the new rows."
         new = slice(view.first, None)
         close = view.close[new]
-        read = self.reader.read(view.high[new], view.low[new], close, view.atr[new])
+        self.read = read = self.reader.read(view.high[new], view.low[new], close, view.atr[new])
         out[:4] = read.probabilities
         out[4] = read.directions
         np.minimum(read.ages / self.reader.config.max_age_bars, 1.0, out=out[5])

@@ -11,10 +11,12 @@ import pandas as pd
 
 from ..arrays import Floats, Ints
 from ..core import DataError
-from ..domain import BAR_COLUMNS, Bars
+from ..domain import BAR_COLUMNS, Bars, Phase
+from .groups_context import Phases
 from .groups_ict import reach
 from .groups_price import FIELDS
 from .matrix import Matrix, bar_values, check_enough
+from .phases import PHASES
 from .spec import FeatureSpec
 from ..market.bars import check_bars
 from ..market.calendars import HOUR, MINUTE, length, to_index, to_times
@@ -56,6 +58,9 @@ class Tape:
         return self.times[piece], self.values[:, piece]
 
 # %% ../../nbs/29_features.stream.ipynb #05eecfda
+_ATR = FIELDS.index("atr")
+
+
 class FeatureStream:
     "The feature matrix of a feed, row by row as bars close."
 
@@ -67,6 +72,7 @@ class FeatureStream:
         self.spec, self.matrix = spec, Matrix(spec)
         self.columns = pd.Index(self.matrix.columns)
         self.tape = Tape(max(reach(spec.ict), spec.windows[-1]) + 1)
+        self._phases = next(group for group in self.matrix.groups if isinstance(group, Phases))
         self.since: pd.Timestamp | None = None  # open of the first bar seen
         self._step = length(spec.timeframe)
         self._grace = (
@@ -116,6 +122,19 @@ class FeatureStream:
         prices = bar.reindex(list(BAR_COLUMNS)).to_numpy("float64")
         found = self.advance(time.value // 1000, prices)  # from nanoseconds
         return pd.Series(found, self.columns, name=time)
+
+    @property
+    def atr(self) -> float:
+        "Return the average true range at the last bar, in price."
+        return float(self.tape.values[_ATR, self.tape.size - 1])
+
+    @property
+    def phase(self) -> tuple[Phase, int]:
+        "Return the AMD phase at the last bar, by the rules, and which way it points."
+        read = self._phases.read
+        if read is None:
+            raise DataError("a stream must be seeded before it knows a phase, was not")
+        return PHASES[read.phases[-1]], int(read.directions[-1])
 
     def _check(self, time: int, prices: Floats) -> None:
         if self.since is None:

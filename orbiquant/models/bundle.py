@@ -181,8 +181,18 @@ class ModelBundle:
         one = row.to_frame().T if isinstance(row, pd.Series) else row
         if len(one) != 1:
             raise ModelError(f"`row` must be one row, had {len(one)}")
-        predicted = self.tpsl.predict(one).iloc[0]
-        likelier: TradeSide = "long" if predicted["p_long"] >= predicted["p_short"] else "short"
-        weights = self.tpsl.explain(one, side or likelier).iloc[0]
-        strongest = weights[weights != 0].sort_values(key=abs, ascending=False, kind="stable").head(most)
-        return [FeatureWeight(name=str(name), importance=float(value)) for name, value in strongest.items()]
+        return self.explain_values(self.values_of(one), side, most)
+
+    def explain_values(
+        self,
+        values: NDArray[np.float32],  # one row, the columns `features`
+        side: TradeSide | None = None,  # None: the likelier one
+        most: int = 8,  # how many features
+    ) -> list[FeatureWeight]:
+        "Return the same for a row without names."
+        own = self._part(self.tpsl, values)
+        p_long, p_short = self.tpsl.predict_values(own)[0, :2]
+        likelier: TradeSide = "long" if p_long >= p_short else "short"
+        weights = self.tpsl.explain_values(own, side or likelier)[0]
+        strongest = [i for i in np.argsort(-np.abs(weights), kind="stable")[:most] if weights[i] != 0]
+        return [FeatureWeight(name=self.tpsl.features_[i], importance=float(weights[i])) for i in strongest]

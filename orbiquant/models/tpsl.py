@@ -12,7 +12,6 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from .config import CalibrationKind
 
 from .baselines import BaseRate, complete_rows, read_columns
 from orbiquant.models.boosting import (
@@ -30,6 +29,7 @@ from orbiquant.models.boosting import (
     reading,
 )
 from .calibration import Calibration, calibrate, log_odds
+from .config import CalibrationKind
 from .payoff import RestPayoff, fit_payoff
 
 # %% ../../nbs/34_models.tpsl.ipynb #66a8c93c
@@ -126,10 +126,17 @@ class TPSLClassifier:
         side: TradeSide,  # "long" or "short"
     ) -> pd.DataFrame:
         "Return what each feature added to the log odds, before calibration; all zero for a base rate."
-        if side not in self.boosters_ or X.empty:
-            return pd.DataFrame(0.0, index=X.index, columns=self.features_)
-        parts = contributions(self.boosters_[side], self._values(X))
-        return pd.DataFrame(parts[:, :-1], index=X.index, columns=self.features_)
+        return pd.DataFrame(self.explain_values(self._values(X), side), index=X.index, columns=self.features_)
+
+    def explain_values(
+        self,
+        values: NDArray[np.float32],  # one row a row, the columns `features_`
+        side: TradeSide,  # "long" or "short"
+    ) -> Floats:
+        "Return the same without names: the columns `features_`."
+        if side not in self.boosters_ or not len(values):
+            return np.zeros(values.shape)
+        return contributions(self.boosters_[side], values)[:, :-1]
 
     @property
     def rounds_(self) -> dict[str, int]:
