@@ -19,8 +19,8 @@ from .settings import Settings, load_settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from orbiquant.backtest.audit import Detector
     from orbiquant.backtest.trials import TrialsLedger
+    from orbiquant.line import Detector
     from orbiquant.models.amd import AmdClassifier
     from orbiquant.models.registry import ModelRegistry
 

@@ -8,14 +8,10 @@ import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
-from orbiquant.features.config import IctConfig, PhaseConfig
-from orbiquant.models.config import Phase2Config
-from orbiquant.policies import POLICIES
 from shared_bars import shared_bars
 from test_cli import Ask, ask
 
 from orbiquant.backtest.audit import (
-    Line,
     compare_rows,
     fit_before,
     known_levels,
@@ -40,11 +36,15 @@ from orbiquant.backtest.simulate import BacktestResult, simulate
 from orbiquant.cli.audit import Audited, make_claim, make_line
 from orbiquant.core import DataError
 from orbiquant.domain import Bars, CalendarName, Phase, Timeframe
-from orbiquant.features.matrix import FeatureSpec
+from orbiquant.features.config import IctConfig, PhaseConfig
+from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.features.phases import detect_phases
+from orbiquant.line import Line, LineSpec
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market
 from orbiquant.models.amd import AmdSpec, detector_file, learned_phases, train_detector
 from orbiquant.models.boosting import Boosting
+from orbiquant.models.config import Phase2Config
+from orbiquant.policies import POLICIES
 from orbiquant.research.files import instrument_of
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
@@ -53,7 +53,8 @@ __all__ = ["ask"]
 COMMAND = Phase2Config(folds=3, rounds=20, stop_atr=1.0, risk_reward=1.0)
 NEAR = Phase2Config(folds=2, rounds=10, horizon_bars=6, stop_atr=1.0, risk_reward=1.0)
 TRAINING = Phase2Config(folds=2, rounds=5, horizon_bars=6, stop_atr=1.0)
-LINE = Line.of(FeatureSpec(timeframe=Timeframe.M15, calendar=CalendarName.FOREX), TRAINING)
+FEATURES = FeatureSpec(timeframe=Timeframe.M15, calendar=CalendarName.FOREX)
+LINE = Line(LineSpec(features=FEATURES, training=TRAINING))
 BARS = synthetic_market(1600, seed=3).bars
 CUTS = [1200, 1333, 1599]
 
@@ -68,9 +69,14 @@ def next_return(bars: Bars) -> pd.Series:
     return bars["close"].pct_change().shift(-1)
 
 
-def peeking(bars: Bars) -> pd.DataFrame:
+def trained(training: Phase2Config, **stages: Any) -> Line:
+    """Return the line with another training and other stages."""
+    return replace(LINE, spec=LINE.spec.model_copy(update={"training": training}), **stages)
+
+
+def peeking(bars: Bars, spec: FeatureSpec) -> pd.DataFrame:
     """Return the features and one that looks a bar ahead."""
-    return LINE.features(bars).assign(peek=next_return(bars))
+    return build_features(bars, spec).assign(peek=next_return(bars))
 
 
 # --- prefix replay ---
@@ -83,26 +89,26 @@ def test_the_librarys_own_line_passes_the_replay():
 
 
 def test_a_feature_that_peeks_one_bar_is_named_with_time_and_both_values():
-    violations = replay_prefixes(replace(LINE, features=peeking), BARS, CUTS).violations
+    violations = replay_prefixes(replace(LINE, build=peeking), BARS, CUTS).violations
     assert set(violations["time"]) == {BARS.index[cut - 1] for cut in CUTS}
     own = violations[violations["column"] == "features.peek"]
     np.testing.assert_array_equal(own["full"].astype(float), next_return(BARS).iloc[[cut - 1 for cut in CUTS]])
     assert own["truncated"].isna().all()
 
 
-def test_every_stage_is_replayed_and_every_changed_value_reported():
-    line = replace(
-        LINE,
-        phases=lambda bars: LINE.phases(bars).assign(last=bars["close"].iloc[-1]),
-        levels=lambda bars: LINE.levels(bars).assign(top=bars["high"].rolling(5, center=True).max()),
-    )
+def test_every_stage_is_replayed_and_every_changed_value_reported(monkeypatch: pytest.MonkeyPatch):
+    def centred(bars: Bars, config: IctConfig) -> pd.DataFrame:
+        return known_levels(bars, config).assign(top=bars["high"].rolling(5, center=True).max())
+
+    monkeypatch.setattr("orbiquant.backtest.audit.known_levels", centred)
+    line = replace(LINE, detect=lambda bars, rules: detect_phases(bars, rules).assign(last=bars["close"].iloc[-1]))
     counts = replay_prefixes(line, BARS, CUTS[:2]).violations.groupby("column").size()
     assert counts.to_dict() == {"levels.top": 4, "phases.last": sum(CUTS[:2])}
 
 
 def test_a_shifted_phase_reaches_the_signals():
-    line = replace(LINE, phases=lambda bars: LINE.phases(bars).shift(-1).bfill().ffill())
-    phase = LINE.phases(BARS)["phase"]
+    line = replace(LINE, detect=lambda bars, rules: detect_phases(bars, rules).shift(-1).bfill().ffill())
+    phase = detect_phases(BARS, PhaseConfig())["phase"]
     last_of_a_phase = np.flatnonzero(phase != phase.shift(-1))
     cuts = [int(row) + 1 for row in last_of_a_phase if 1200 <= row < len(BARS) - 1][:2]
     columns = set(replay_prefixes(line, BARS, cuts).violations["column"])
@@ -129,8 +135,8 @@ def test_the_detector_that_settings_name_is_the_one_that_is_audited(ask: Ask, tm
     def peeking_phases(bars: Bars, config: PhaseConfig) -> pd.DataFrame:
         return detect_phases(bars, config).shift(-1).bfill().ffill()
 
-    line = Line.of(FeatureSpec(timeframe=Timeframe.M15, calendar=CalendarName.FOREX), TRAINING, detect=peeking_phases)
-    assert line.phases(BARS).equals(peeking_phases(BARS, PhaseConfig()))
+    line = replace(LINE, detect=peeking_phases)
+    assert line.describe(BARS).phases.equals(peeking_phases(BARS, PhaseConfig()))
     spec = AmdSpec(markets=4, rows=2000, boosting=Boosting(rounds=5, learning_rate=0.3, max_depth=3, patience=5))
     runtime = Runtime(load_settings(signals={"phase_detector": "learned"}))
     kept = runtime.registry.root / "amd" / detector_file(AmdSpec())
@@ -151,11 +157,11 @@ def test_the_detector_that_settings_name_is_the_one_that_is_audited(ask: Ask, tm
 # --- warm-up ---
 
 
-def remembering(bars: Bars) -> pd.DataFrame:
+def remembering(bars: Bars, spec: FeatureSpec) -> pd.DataFrame:
     """Return the features, one that never forgets, one that forgets too slowly and one that forgets at once."""
     close = bars["close"]
     own = {"total": bars["volume"].cumsum(), "slow": close.ewm(halflife=200).mean(), "window": close.rolling(50).mean()}
-    return LINE.features(bars).assign(**own)
+    return build_features(bars, spec).assign(**own)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +176,7 @@ def test_the_librarys_own_line_forgets_where_history_starts(long_bars: Bars):
 
 
 def test_a_feature_that_remembers_is_named_with_both_values_however_long_the_history(long_bars: Bars):
-    line, history = replace(LINE, features=remembering), [LINE.warmup, LINE.warmup + 600]
+    line, history = replace(LINE, build=remembering), [LINE.warmup, LINE.warmup + 600]
     found = replay_warmup(line, long_bars, [2600], history, rows=3).violations
     own = found[found["column"] == "features.total"]
     assert sorted(own["time"]) == sorted([*long_bars.index[-3:]] * 2) and set(own["history"]) == set(history)
@@ -182,7 +188,7 @@ def test_a_feature_that_remembers_is_named_with_both_values_however_long_the_his
 
 
 def test_a_word_that_depends_on_the_start_is_reported(long_bars: Bars):
-    line = replace(LINE, phases=lambda bars: LINE.phases(bars).assign(first=str(bars.index[0])))
+    line = replace(LINE, detect=lambda bars, rules: detect_phases(bars, rules).assign(first=str(bars.index[0])))
     violations = replay_warmup(line, long_bars, [2600], [LINE.warmup], rows=2).violations
     assert list(violations["column"]) == ["phases.first"] * 2 and np.isinf(violations["relative"].astype(float)).all()
 
@@ -238,7 +244,7 @@ def test_a_policy_with_few_trades_gets_no_verdict_and_spoils_the_pass(clean: Nul
 
 
 def test_a_planted_leak_fails_every_policy_that_trades_enough():
-    line = replace(LINE, features=peeking, training=TRAINING.model_copy(update={"rounds": 30}))
+    line = trained(TRAINING.model_copy(update={"rounds": 30}), build=peeking)
     found = audit_null_market(line, null_market, seeds=(1,), least_trades=300, most=0)
     judged = found.verdicts[found.verdicts["fewest"] >= 300]
     assert {"primary", "base"} <= set(judged["policy"]) and set(judged["verdict"]) == {"fail"}
@@ -323,7 +329,7 @@ def test_fresh_markets_are_traded_until_a_policy_has_enough_and_no_longer():
         traded.append(seed)
         return null_market(seed)
 
-    found = audit_null_market(replace(LINE, training=NEAR), market, seeds=(1,), least_trades=260, most=2)
+    found = audit_null_market(trained(NEAR), market, seeds=(1,), least_trades=260, most=2)
     rows = found.trades.set_index("policy")
     assert rows.loc["primary", "fresh"] == 0 and rows.loc["conservative_filter", "fresh"] > 0
     assert traded == [1, *list(fresh_seeds(1))[:2]] and len({*fresh_seeds(1), *fresh_seeds(2)}) == 2 * MOST_MARKETS
@@ -332,13 +338,13 @@ def test_fresh_markets_are_traded_until_a_policy_has_enough_and_no_longer():
 
 def leaking_verdicts(market: Callable[[int], Bars]) -> pd.Series:
     """Return each policy's verdict on a line whose features look a bar ahead."""
-    line = replace(LINE, features=peeking, training=NEAR.model_copy(update={"rounds": 20}))
+    line = trained(NEAR.model_copy(update={"rounds": 20}), build=peeking)
     return audit_null_market(line, market, seeds=(1,)).verdicts.set_index("policy")["verdict"]
 
 
 @pytest.mark.slow
 def test_every_policy_reaches_a_verdict_and_passes_on_ten_markets():
-    line = replace(LINE, training=NEAR)
+    line = trained(NEAR)
     found = audit_null_market(line, lambda s: null_bars(8000, Timeframe.M15, s), range(1, 11))
     assert found.verdict == "pass" and found.verdicts["fewest"].min() >= LEAST_TRADES
 
@@ -354,7 +360,7 @@ def test_a_planted_leak_fails_every_policy():
 def test_every_policy_passes_at_the_commands_stop_and_target(timeframe: str, calendar: str):
     frame, market = Timeframe(timeframe), CalendarName(calendar)
     like = BITCOIN_LIKE if market is CalendarName.CRYPTO else None
-    line = Line.of(FeatureSpec(timeframe=frame, calendar=market), COMMAND)
+    line = Line(LineSpec(features=FeatureSpec(timeframe=frame, calendar=market), training=COMMAND))
     found = audit_null_market(line, lambda seed: null_bars(20_000, frame, seed, like), seeds=(1,))
     assert found.verdict == "pass" and found.verdicts["fewest"].min() >= LEAST_TRADES
 
@@ -365,7 +371,8 @@ def test_real_bars_pass_the_replay(name: str):
     bars = shared_bars(name).iloc[-6000:]
     symbol, timeframe = name.split("_")
     calendar = CalendarName.FOREX if symbol == "EURUSD" else CalendarName.CRYPTO
-    line = Line.of(FeatureSpec(timeframe=Timeframe(timeframe), calendar=calendar), TRAINING)
+    features = FeatureSpec(timeframe=Timeframe(timeframe), calendar=calendar)
+    line = Line(LineSpec(features=features, training=TRAINING))
     assert replay_prefixes(line, bars, spread_cuts(len(bars), 7)).passed
 
 

@@ -12,9 +12,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orbiquant.features.config import PhaseConfig
-from orbiquant.models.config import Phase2Config
-from orbiquant.policies import POLICIES
 from shared_bars import shared_bars
 from test_cli import ORBIQUANT, Ask, ask
 
@@ -30,9 +27,13 @@ from orbiquant.backtest.surrogates import (
 )
 from orbiquant.core import DataError
 from orbiquant.domain import Bars, CalendarName, Costs, Timeframe
+from orbiquant.features.config import PhaseConfig
 from orbiquant.features.matrix import FeatureSpec
+from orbiquant.line import Line, LineSpec
 from orbiquant.market.bars import check_bars
 from orbiquant.market.synthetic import SyntheticConfig, synthetic_market
+from orbiquant.models.config import Phase2Config
+from orbiquant.policies import POLICIES
 from orbiquant.research.files import name_bars
 from orbiquant.runtime import current
 
@@ -201,16 +202,16 @@ def test_what_no_answer_is_worth_is_the_callers_word():
 def test_a_claim_of_a_figure_or_policy_that_is_none_is_refused():
     spec = FeatureSpec(timeframe=Timeframe.M15, calendar=CalendarName.FOREX)
     with pytest.raises(DataError, match="`figure` must be one of"):
-        LineEdge(spec, Phase2Config(), Costs(), figure="profit")
+        LineEdge(Line(LineSpec(features=spec)), Costs(), figure="profit")
     with pytest.raises(DataError, match="`policy` must be one of"):
-        LineEdge(spec, Phase2Config(), Costs(), ("bas",))
+        LineEdge(Line(LineSpec(features=spec)), Costs(), ("bas",))
 
 
 @pytest.mark.slow
 def test_the_whole_line_finds_a_planted_edge_and_none_on_a_martingale():
     spec = FeatureSpec(timeframe=Timeframe.M15, calendar=CalendarName.FOREX)
     training = Phase2Config(folds=1, rounds=20, learning_rate=0.2, horizon_bars=6, stop_atr=1.0, risk_reward=1.0)
-    edge = LineEdge(spec, training, Costs(), ("primary",))
+    edge = LineEdge(Line(LineSpec(features=spec, training=training)), Costs(), ("primary",))
     quiet = synthetic_market(3600, seed=2, config=SyntheticConfig(cycles=False)).bars
     planted = audit_surrogates(edge, persistent(quiet, 0.75, seed=1), 19, missing=0.0, workers=2)
     assert planted.verdict("primary") == "pass"
@@ -264,7 +265,7 @@ def test_what_policies_make_of_the_original_is_counted_once_under_the_name_a_bac
 def test_a_floor_of_confidence_binds_the_policies_and_not_the_primary_signal():
     spec = FeatureSpec(timeframe=Timeframe.M15, calendar=CalendarName.FOREX)
     training = Phase2Config(folds=1, rounds=20, learning_rate=0.2, horizon_bars=6, stop_atr=1.0, risk_reward=1.0)
-    edge = LineEdge(spec, training, Costs(), ("primary", "base"))
+    edge = LineEdge(Line(LineSpec(features=spec, training=training)), Costs(), ("primary", "base"))
     trending = persistent(synthetic_market(1200, seed=2, config=SyntheticConfig(cycles=False)).bars, 0.9, seed=1)
     loose, strict = edge.results(trending), replace(edge, min_confidence=0.95).results(trending)
     assert len(loose["base"]) > 50 and strict["base"].empty and loose["primary"].equals(strict["primary"])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FINEST', 'Market', 'LEAST_TRADES', 'OVERSHOOT', 'COARSEST', 'STANDARD_ERRORS', 'MOST_MARKETS', 'COIN', 'TOSSES',
-           'Results', 'null_bars', 'market_like', 'lowered', 'Traded', 'walk_forward_trades', 'fresh_seeds',
+           'Results', 'null_bars', 'market_like', 'lowered', 'NullTraded', 'walk_forward_trades', 'fresh_seeds',
            'fresh_trades', 'NullMarket', 'largest_gift', 'null_verdict', 'null_trades', 'audit_null_market']
 
 # %% ../../nbs/58_backtest.null_market.ipynb #9c20c1cc
@@ -14,16 +14,16 @@ from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
-from ..policies import POLICIES, PrimaryPolicy, find_policy
 
-from .audit import Line
 from .simulate import simulate
 from ..core import DataError
 from ..domain import Bars, CalendarName, Costs, Timeframe
+from ..line import Described, Line, LineSpec
 from ..market.bars import resample
 from ..market.synthetic import SyntheticConfig, synthetic_market, trading_days
 from ..models.phase2 import OutOfFold, Phase2Pipeline
 from ..performance import r_figures
+from ..policies import POLICIES, PrimaryPolicy, find_policy
 from ..ports import Progress
 from ..signals import Predictor
 
@@ -85,22 +85,20 @@ def lowered(
 
 
 @dataclass(frozen=True)
-class Traded:
+class NullTraded:
     "A market ready to be traded: its bars and what the line makes of them."
 
     line: Line
-    bars: Bars
-    features: pd.DataFrame
-    phases: pd.DataFrame
+    described: Described
 
     @classmethod
     def of(
         cls,
         line: Line,  # what is audited
         bars: Bars,  # of a market without an edge
-    ) -> "Traded":
+    ) -> "NullTraded":
         "Compute features and phases of a market."
-        return cls(line, bars, line.features(bars), line.phases(bars))
+        return cls(line, line.describe(bars))
 
     def gross_r(
         self,
@@ -110,9 +108,9 @@ class Traded:
         start: int = 0,  # first row that may trade
     ) -> pd.Series:
         "Return the gross R of every trade of a policy."
-        signals = self.line.signals(self.bars, self.features, self.phases, models, lowered(name, floor)).iloc[start:]
-        held = self.line.training.horizon_bars
-        return simulate(self.bars.iloc[start:], signals, Costs(), max_holding_bars=held).trades["r_gross"]
+        signals = self.line.signals(self.described, models, lowered(name, floor)).iloc[start:]
+        held, bars = self.line.spec.training.horizon_bars, self.described.bars.iloc[start:]
+        return simulate(bars, signals, Costs(), max_holding_bars=held).trades["r_gross"]
 
 
 def walk_forward_trades(
@@ -122,8 +120,8 @@ def walk_forward_trades(
     min_confidence: float = 0.0,  # the floor during the audit
 ) -> tuple[Results, Predictor]:
     "Return the trades of coin, primary signal and policies on out-of-fold predictions, and the models fitted last."
-    traded = Traded.of(line, bars)
-    training = Phase2Pipeline(line.training).run(bars, traded.features)
+    traded = NullTraded.of(line, bars)
+    training = Phase2Pipeline(line.spec.training).run(bars, traded.described.features)
     predictions, rng = training.predictions, np.random.default_rng(seed)
     start = int(bars.index.get_indexer(predictions.index[:1])[0])
 
@@ -164,7 +162,7 @@ def fresh_trades(
             break
         if progress:
             progress(number, most, f"seed {seed}: fresh market {number + 1} for {', '.join(wanted)}")
-        traded = Traded.of(line, market(fresh))
+        traded = NullTraded.of(line, market(fresh))
         for name in wanted:
             found[name].append(traded.gross_r(name, models, min_confidence, line.warmup))
     return {name: pd.concat(results) for name, results in found.items() if results}
@@ -259,6 +257,6 @@ def audit_null_market(
         ]  # fmt: skip
     coin = pd.concat([results[COIN] for results in found])
     names = ("primary", *POLICIES)
-    gift = largest_gift(line.training.stop_atr, line.training.risk_reward)
+    gift = largest_gift(line.spec.training.stop_atr, line.spec.training.risk_reward)
     verdicts = [null_verdict(name, [each[name] for each in found], coin, least_trades, gift) for name in names]
     return NullMarket(pd.DataFrame(rows), pd.DataFrame(verdicts))

@@ -17,19 +17,19 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from ..features.config import PhaseConfig
-from ..models.config import Phase2Config
-from ..policies import POLICIES, find_policy
 
-from .audit import Detector, Line
 from .simulate import simulate
 from ..core import DataError, choose
 from ..domain import MIN_CONFIDENCE, Bars, Costs, Phase
+from ..features.config import PhaseConfig
 from ..features.matrix import FeatureSpec
 from ..features.phases import detect_phases
 from ..features.sessions import trading_day
+from ..line import Detector, Line, LineSpec
+from ..models.config import Phase2Config
 from ..models.phase2 import OutOfFold, Phase2Pipeline
 from ..performance import r_figures
+from ..policies import POLICIES, find_policy
 from ..ports import Progress
 
 # %% ../../nbs/58_backtest.surrogates.ipynb #372d4a84
@@ -215,13 +215,11 @@ EDGE_FIGURES = ("expectancy_r", "total_r", "t_statistic")
 class LineEdge:
     "What each policy's trades come to, the whole line run from the start."
 
-    spec: FeatureSpec
-    training: Phase2Config
+    line: Line
     costs: Costs  # the claim is net of them
     policies: tuple[str, ...] = ("primary", *POLICIES)
     figure: str = "expectancy_r"  # one of `EDGE_FIGURES`
     min_confidence: float = MIN_CONFIDENCE  # raises a policy's own, never lowers it
-    detect: Detector = detect_phases  # the rules, or what a runtime's `detector` returns
 
     def __post_init__(self) -> None:
         "Raise `DataError` for an unknown figure or policy."
@@ -234,14 +232,13 @@ class LineEdge:
         bars: Bars,  # original or surrogate
     ) -> dict[str, pd.Series]:
         "Return the net R of each policy's trades."
-        line = Line.of(self.spec, self.training, detect=self.detect)
-        features, phases = line.features(bars), line.phases(bars)
-        predictions = Phase2Pipeline(self.training).predict_folds(bars, features)
-        models, first, held = OutOfFold(predictions), predictions.index[0], self.training.horizon_bars
+        described, training = self.line.describe(bars), self.line.spec.training
+        predictions = Phase2Pipeline(training).predict_folds(bars, described.features)
+        models, first, held = OutOfFold(predictions), predictions.index[0], training.horizon_bars
         found = {}
         for name in self.policies:
             policy = find_policy(name, self.min_confidence)
-            signals = line.signals(bars, features, phases, models, policy).loc[first:]
+            signals = self.line.signals(described, models, policy).loc[first:]
             found[name] = simulate(bars.loc[first:], signals, self.costs, max_holding_bars=held).trades["r"]
         return found
 

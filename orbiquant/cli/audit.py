@@ -10,7 +10,7 @@ from orbiquant.cli.console import MOST_SEED, AsJson, fields, open_runtime, progr
 if TYPE_CHECKING:
     import pandas as pd
 
-    from orbiquant.backtest.audit import Line
+    from orbiquant.line import Line
     from orbiquant.backtest.surrogates import Block, Statistic
     from orbiquant.domain import Bars, Instrument, Timeframe
     from orbiquant.features.matrix import FeatureSpec
@@ -81,7 +81,7 @@ def make_line(
     **training: float | None,  # what the settings' training is overridden with; None keeps the setting
 ) -> "Line":
     "Return the library's line as the settings describe it."
-    from orbiquant.backtest.audit import Line
+    from orbiquant.line import Line
 
     spec, config = describe(runtime, audited, **training)
     return Line.of(spec, config, detect=runtime.detector(runtime.settings.signals.phase_detector))

@@ -27,12 +27,11 @@ from ..runtime import Runtime
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from orbiquant.models.config import Phase2Config
-
-    from orbiquant.backtest.audit import Detector
     from orbiquant.backtest.simulate import BacktestResult
     from orbiquant.backtest.trials import TrialsLedger
     from orbiquant.features.matrix import FeatureSpec
+    from orbiquant.line import Detector
+    from orbiquant.models.config import Phase2Config
     from orbiquant.models.phase2 import Phase2Pipeline, Training
     from orbiquant.models.registry import ModelCard, StoredModel
 from .spec import ResearchSpec, feature_spec, kept_features, spec_now
@@ -113,10 +112,9 @@ def trade(
     policy: str | None = None,  # a policy's name, or "primary"; None: the spec's
 ) -> Traded:
     "Turn out-of-fold predictions into signals and backtest them from the first prediction on."
-    from orbiquant.policies import find_policy
-
     from orbiquant.backtest.simulate import simulate, summarise
     from orbiquant.models.phase2 import OutOfFold
+    from orbiquant.policies import find_policy
     from orbiquant.signals import generate_signals
 
     if predictions.empty:
@@ -201,7 +199,6 @@ def make_pipeline(
 ) -> "Phase2Pipeline":
     "Return the walk-forward training that settings and spec describe."
     from orbiquant.models.config import Phase2Config
-
     from orbiquant.models.phase2 import Phase2Pipeline
 
     shape = spec.model_dump(include=set(Phase2Config.model_fields))
