@@ -8,10 +8,6 @@ import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
-from orbiquant.features.config import IctConfig, PhaseConfig
-from orbiquant.models.config import Phase2Config
-from orbiquant.policies import POLICIES
-from shared_bars import shared_bars
 from test_cli import Ask, ask
 
 from orbiquant.backtest.audit import (
@@ -40,14 +36,18 @@ from orbiquant.backtest.simulate import BacktestResult, simulate
 from orbiquant.cli.audit import Audited, make_claim, make_line
 from orbiquant.core import DataError
 from orbiquant.domain import Bars, CalendarName, Phase, Timeframe
+from orbiquant.features.config import IctConfig, PhaseConfig
 from orbiquant.features.matrix import FeatureSpec
 from orbiquant.features.phases import detect_phases
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market
 from orbiquant.models.amd import AmdSpec, detector_file, learned_phases, train_detector
 from orbiquant.models.boosting import Boosting
+from orbiquant.models.config import Phase2Config
+from orbiquant.policies import POLICIES
 from orbiquant.research.files import instrument_of
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
+from tests.tools.shared_bars import shared_bars
 
 __all__ = ["ask"]
 COMMAND = Phase2Config(folds=3, rounds=20, stop_atr=1.0, risk_reward=1.0)
