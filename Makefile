@@ -22,11 +22,11 @@ demo: $(READY)  ## real bars to a report and a served signal, in three minutes
 	$(BIN)/orbiquant demo
 
 test: $(READY) lint  ## regenerate and compare, run every notebook, run tests/
-	$(BIN)/python -m tests.notebooks nbs/*.ipynb
+	$(BIN)/python -m tests.tools.notebooks nbs/*.ipynb
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY)  ## the tests and the cells of notebooks that take minutes
-	$(BIN)/python -m tests.notebooks --slow nbs/*.ipynb
+	$(BIN)/python -m tests.tools.notebooks --slow nbs/*.ipynb
 	$(BIN)/python -m pytest -m slow
 
 reference: $(READY)  ## the reference figures, run anew on the shared bars (about twenty minutes)
@@ -36,7 +36,7 @@ reference: $(READY)  ## the reference figures, run anew on the shared bars (abou
 		--NbConvertBase.display_data_priority='["text/plain", "text/markdown"]' | cat -s > reports/reference.md
 
 stills: $(READY)  ## an image beside each interactive chart of the notebooks, for code hosts
-	$(BIN)/python -m tests.stills nbs/*.ipynb
+	$(BIN)/python -m tests.tools.stills nbs/*.ipynb
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

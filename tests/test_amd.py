@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orbiquant.features.config import PhaseConfig
-from shared_bars import shared_bars
 
 from orbiquant.core import DataError, ModelError
 from orbiquant.domain import Bars
+from orbiquant.features.config import PhaseConfig
 from orbiquant.features.matrix import causality_violations
 from orbiquant.features.phases import PROBABILITIES, detect_phases
 from orbiquant.market.bars import empty_bars
@@ -40,6 +39,7 @@ from orbiquant.models.boosting import Boosting
 from orbiquant.research.spec import ResearchSpec
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
+from tests.tools.shared_bars import shared_bars
 
 RULES = PhaseConfig()
 SPEC = AmdSpec(

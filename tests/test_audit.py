@@ -8,7 +8,6 @@ import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
-from shared_bars import shared_bars
 from test_cli import Ask, ask
 
 from orbiquant.backtest.audit import (
@@ -48,6 +47,7 @@ from orbiquant.policies import POLICIES
 from orbiquant.research.files import instrument_of
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
+from tests.tools.shared_bars import shared_bars
 
 __all__ = ["ask"]
 COMMAND = Phase2Config(folds=3, rounds=20, stop_atr=1.0, risk_reward=1.0)

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from oracle import Terms, replay
 from structlog.testing import capture_logs
 from test_cli import Answer, main
 
@@ -16,6 +15,7 @@ from orbiquant.domain import Costs
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.research.files import check_target, fingerprint, instrument_of, name_bars, read_table, write_table
 from orbiquant.runtime import Runtime, using
+from tests.tools.oracle import Terms, replay
 
 Ask = Callable[..., Answer]
 BARS = synthetic_market(4000, timeframe="15m", seed=11).bars

@@ -1,9 +1,7 @@
 """Bars under fault injection, resampling against properties and an independent feed, real bars at scale."""
 
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,8 +24,8 @@ from orbiquant.market.bars import (
     resample,
 )
 from orbiquant.market.calendars import expected_times
+from tests.tools.shared_bars import SHARED
 
-SHARED = Path(os.environ.get("ORBIQUANT_SAMPLE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 CLOCK_CHANGES = {"spring": "2024-03-03", "autumn": "2024-10-27"}
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason=f"no market data in {SHARED}; set ORBIQUANT_SAMPLE_DATA")
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from orbiquant.cli import main
-from orbiquant.cli.program import app
+from orbiquant.cli.program import program
 from orbiquant.runtime import Runtime, using
 
 ORBIQUANT = [str(Path(sys.executable).parent / "orbiquant")]
@@ -82,7 +82,7 @@ def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
 def test_every_command_is_described_and_prints_json():
     from typer.main import get_command
 
-    found = dict(commands(get_command(app)))
+    found = dict(commands(get_command(program)))
     assert {("data", "import"), ("service", "keys", "create"), ("report", "run"), ("serve",)} <= set(found)
     for words, command in found.items():
         options = {option for parameter in command.params for option in parameter.opts}
@@ -262,7 +262,8 @@ def test_a_bad_file_is_refused_and_named(ask: Ask, tmp_path: Path):
 
 def test_remote_bars_are_pulled_reported_and_go_on(ask: Ask, monkeypatch: pytest.MonkeyPatch):
     from contracts.bar_store import random_bars
-    from fake_providers import FakeBinance
+
+    from tests.tools.fake_providers import FakeBinance
 
     words = ("data", "pull", "binance", "btc/usdt", "1h", "--since", "2024-02-26", "--until", "2024-03-01")
     with FakeBinance("BTCUSDT", random_bars("2024-02-26", 90)).running() as server:

@@ -1,7 +1,6 @@
 """Files: every dialect as brokers and exchanges write it, clocks, and refusals that name the line."""
 
 import gzip
-import os
 import re
 import zipfile
 from collections.abc import Callable
@@ -16,8 +15,8 @@ from hypothesis import strategies as st
 from orbiquant.core import DataError, NotFoundError
 from orbiquant.market.clocks import from_wall, parse_zone, to_moments
 from orbiquant.market.files import infer_timeframe, load_file, read_bars
+from tests.tools.shared_bars import SHARED
 
-SHARED = Path(os.environ.get("ORBIQUANT_SAMPLE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason=f"no market data in {SHARED}; set ORBIQUANT_SAMPLE_DATA")
 
 MT4 = """\

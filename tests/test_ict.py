@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
-from orbiquant.features.config import ATR_LENGTH, SESSIONS, IctConfig
 from pydantic import ValidationError
-from shared_bars import shared_bars
 
 from orbiquant.core import DataError
 from orbiquant.domain import Bars
+from orbiquant.features.config import ATR_LENGTH, SESSIONS, IctConfig
 from orbiquant.features.ict import (
     EVENT_COLUMNS,
     FAR,
@@ -30,6 +29,7 @@ from orbiquant.features.indicators import atr
 from orbiquant.features.matrix import causality_violations
 from orbiquant.features.sessions import NO_SESSION, killzones
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market
+from tests.tools.shared_bars import shared_bars
 
 CONFIG = IctConfig()
 SMALL = IctConfig(swing_bars=2, minor_bars=1, pool_tolerance=0.3, sweep_bars=2, max_age_bars=25, displacement_atr=0.8)

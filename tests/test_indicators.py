@@ -5,13 +5,13 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from shared_bars import shared_bars
 
 from orbiquant.core import DataError
 from orbiquant.domain import Bars
 from orbiquant.features import indicators
 from orbiquant.features.windows import moving_sum, new_memory, new_ranking
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market
+from tests.tools.shared_bars import shared_bars
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

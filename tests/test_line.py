@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from orbiquant.policies import find_policy
 
 from orbiquant.core import DataError, NotFoundError, code_version, configure_logging
 from orbiquant.domain import MIN_CONFIDENCE, Action, Bars, Costs
@@ -21,6 +20,7 @@ from orbiquant.features.matrix import build_features, warmup_bars
 from orbiquant.features.phases import detect_phases
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.registry import StoredModel
+from orbiquant.policies import find_policy
 from orbiquant.research.drift import model_drift
 from orbiquant.research.live import LIVE_MARGIN, find_series, live_signal, recent_bars
 from orbiquant.research.spec import ResearchSpec, feature_spec, spec_now

@@ -8,14 +8,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orbiquant.features.config import IctConfig, PhaseConfig
 from pydantic import ValidationError
-from shared_bars import SHARED, shared_bars
 
 from orbiquant.arrays import Floats
 from orbiquant.core import DataError
 from orbiquant.domain import Bars, CalendarName, Timeframe
 from orbiquant.features import groups_context, matrix
+from orbiquant.features.config import IctConfig, PhaseConfig
 from orbiquant.features.groups_price import View
 from orbiquant.features.ict import context_score, ict_features
 from orbiquant.features.matrix import build_features, causality_violations
@@ -25,6 +24,7 @@ from orbiquant.features.windows import LIMIT
 from orbiquant.market.bars import empty_bars, resample
 from orbiquant.market.calendars import expected_times
 from orbiquant.market.synthetic import BITCOIN_LIKE, SyntheticConfig, synthetic_market
+from tests.tools.shared_bars import SHARED, shared_bars
 
 QUICK = PhaseConfig(range_bars=8, lookback_bars=60, max_age_bars=24)
 QUICK_ICT = IctConfig(max_age_bars=20)

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared_bars import shared_bars
 from sklearn.isotonic import IsotonicRegression
 from venn_abers import VennAbers
 
@@ -35,6 +34,7 @@ from orbiquant.models.splits import WalkForward
 from orbiquant.models.tpsl import TPSLClassifier
 from orbiquant.signals import primary_signals
 from tests.benchmarks.study_meta import real_labels
+from tests.tools.shared_bars import shared_bars
 
 QUICK = Boosting(rounds=60, leaf_rows=60, max_depth=3, learning_rate=0.1)
 

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared_bars import shared_bars
 
 from orbiquant.core import ModelError
 from orbiquant.models.baselines import (
@@ -37,6 +36,7 @@ from orbiquant.models.range_predictor import RangePredictor
 from orbiquant.models.skill import area_under_curve, quantile_weights, skill_interval, skill_table
 from orbiquant.models.splits import WalkForward
 from orbiquant.models.tpsl import TPSLClassifier
+from tests.tools.shared_bars import shared_bars
 
 QUANTILES = (0.1, 0.5, 0.9)
 QUICK = Boosting(rounds=60, leaf_rows=40, max_depth=3, learning_rate=0.1)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from postgres import find_binaries, running_postgres
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, insert, inspect, select, text
 
 import orbiquant.backtest.trials
@@ -28,6 +27,7 @@ from orbiquant.persistence import (
     renew_lease,
     writing,
 )
+from tests.tools.postgres import find_binaries, running_postgres
 
 MINUTE = timedelta(minutes=1)
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)

@@ -3,9 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from orbiquant.models.config import Phase2Config
 from pydantic import ValidationError
-from shared_bars import shared_bars
 
 from orbiquant.core import ModelError
 from orbiquant.features.matrix import FeatureSpec, build_features
@@ -14,10 +12,12 @@ from orbiquant.models import phase2_jobs
 from orbiquant.models.amd import AmdSpec
 from orbiquant.models.boosting import Boosting
 from orbiquant.models.bundle import to_content
+from orbiquant.models.config import Phase2Config
 from orbiquant.models.phase2 import OutOfFold, Phase2Pipeline, Training
 from orbiquant.models.phase2_jobs import BASELINES, MODELS, scale_columns
 from orbiquant.models.tpsl import TPSLClassifier
 from orbiquant.settings import load_settings
+from tests.tools.shared_bars import shared_bars
 
 CONFIG = Phase2Config(folds=3, rounds=25, threads=2)
 RANGES = [f"{side}_{q}" for side in ("up", "down") for q in (0.1, 0.5, 0.9)]

@@ -28,16 +28,6 @@ from contracts.remote_source import (  # noqa: E402
     RemoteSourceContract,
     WindowContract,
 )
-from fake_providers import (  # noqa: E402
-    FakeAlpaca,
-    FakeBinance,
-    FakeDukascopy,
-    FakeOkx,
-    FakePolygon,
-    FakeProvider,
-    reply,
-)
-from postgres import find_binaries, running_postgres  # noqa: E402
 from sqlalchemy import create_engine, text  # noqa: E402
 
 from orbiquant.core import DataError, FixedClock, NotFoundError, SettingsError  # noqa: E402
@@ -53,6 +43,16 @@ from orbiquant.market.sql import SqlSource  # noqa: E402
 from orbiquant.market.store import DeltaBarStore  # noqa: E402
 from orbiquant.market.vendors import AlpacaSource, PolygonSource, VendorSource  # noqa: E402
 from orbiquant.settings import load_settings  # noqa: E402
+from tests.tools.fake_providers import (  # noqa: E402
+    FakeAlpaca,
+    FakeBinance,
+    FakeDukascopy,
+    FakeOkx,
+    FakePolygon,
+    FakeProvider,
+    reply,
+)
+from tests.tools.postgres import find_binaries, running_postgres  # noqa: E402
 
 BARS = random_bars("2024-02-26", 160)
 ELSEWHERE = f"""from datetime import datetime

@@ -15,15 +15,15 @@ import nbformat
 import papermill
 import psutil
 import pytest
-from browser import Witness, running_browser
 from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from orbiquant.policies import POLICIES
 
 from orbiquant.core import DataError, NotFoundError, asset
+from orbiquant.policies import POLICIES
 from orbiquant.reports import ReportRun, find_report, list_reports, list_runs, read_run, run_report
 from orbiquant.reports.catalogue import read_parameters, read_report
+from tests.tools.browser import Witness, running_browser
 
 KERNEL = {"kernelspec": {"name": "no-such-kernel", "display_name": "gone", "language": "python"}}
 PARAMETERS = """symbol: str = "EURUSD"  # what is looked at

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import Terms, replay
 from pydantic import ValidationError
-from shared_bars import shared_bars
 
 from orbiquant.backtest import simulate as module
 from orbiquant.backtest.simulate import TRADE_COLUMNS, one_at_a_time, simulate
 from orbiquant.core import DataError
 from orbiquant.domain import Costs
 from orbiquant.market.synthetic import synthetic_market
+from tests.tools.oracle import Terms, replay
+from tests.tools.shared_bars import shared_bars
 
 COSTS = Costs(fee_bps=2.0, slippage_bps=1.0, spread_bps=1.0)
 FREE = Costs()

@@ -1,7 +1,8 @@
 """Sources: the contract of every source, samples without their packages, imports, and pulls that are cut off."""
 
+import gzip
+import hashlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -38,8 +39,8 @@ from orbiquant.market.sources import (  # noqa: E402
 )
 from orbiquant.market.store import DeltaBarStore  # noqa: E402
 from orbiquant.ports import BarStore, MarketData  # noqa: E402
+from tests.tools.shared_bars import SHARED  # noqa: E402
 
-SHARED = Path(os.environ.get("ORBIQUANT_SAMPLE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 BARS = random_bars("2024-02-26", 400)
 
 
@@ -158,8 +159,6 @@ def test_samples_are_read_without_their_packages():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
     assert not loaded & {
-        "gym_anytrading",
-        "gymnasium",
         "matplotlib",
         "arch",
         "statsmodels",
@@ -167,6 +166,18 @@ def test_samples_are_read_without_their_packages():
         "numba",
         "deltalake",
     }
+
+
+def test_the_euro_sample_holds_the_very_bars_of_the_package_it_was_taken_from():
+    text = gzip.decompress(sample_path(SAMPLES[0]).read_bytes())
+    assert hashlib.sha256(text).hexdigest() == "28398b7edff9f74860d35a6f3c263f08e15c55264316dc07737d459d8688d7aa"
+    rows = pd.util.hash_pandas_object(SampleSource().bars("EURUSD", "1h")).to_numpy().tobytes()
+    assert hashlib.sha256(rows).hexdigest() == "ca480fcda347d1c071333ca34c370de74d1a00fd6abb3db79b2caba8a35683d7"
+
+
+def test_samples_say_whose_they_are():
+    notice = sample_path(SAMPLES[0]).with_name("LICENSE.md").read_text()
+    assert "MIT License" in notice and "Mohammad Amin Haghpanah" in notice and SAMPLES[0].origin in notice
 
 
 def test_a_sample_without_its_package_says_which():

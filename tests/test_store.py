@@ -21,8 +21,7 @@ from contracts.bar_store import BarStoreContract, random_bars  # noqa: E402
 from orbiquant.core import DataError, NotFoundError  # noqa: E402
 from orbiquant.market import store as module  # noqa: E402
 from orbiquant.market.store import DeltaBarStore  # noqa: E402
-
-SHARED = Path(os.environ.get("ORBIQUANT_SAMPLE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+from tests.tools.shared_bars import SHARED  # noqa: E402
 
 
 class TestDeltaBarStore(BarStoreContract):

@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orbiquant.features.config import IctConfig, PhaseConfig
-from shared_bars import shared_bars
 
 from orbiquant.core import DataError
 from orbiquant.domain import Bars
+from orbiquant.features.config import IctConfig, PhaseConfig
 from orbiquant.features.matrix import build_features
 from orbiquant.features.spec import FeatureSpec, warmup_bars
 from orbiquant.features.stream import FeatureStream, Tape
 from orbiquant.market.bars import empty_bars
 from orbiquant.market.calendars import bar_open, expected_times, next_open, to_times
 from orbiquant.market.synthetic import BITCOIN_LIKE, SyntheticConfig, synthetic_market
+from tests.tools.shared_bars import shared_bars
 
 QUICK = {
     "phases": PhaseConfig(range_bars=8, lookback_bars=60, max_age_bars=24),

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared_bars import shared_bars
 from test_cli import ORBIQUANT, Ask, ask
 
 from orbiquant.backtest.surrogates import (
@@ -36,6 +35,7 @@ from orbiquant.models.config import Phase2Config
 from orbiquant.policies import POLICIES
 from orbiquant.research.files import name_bars
 from orbiquant.runtime import current
+from tests.tools.shared_bars import shared_bars
 
 __all__ = ["ask"]
 BARS = synthetic_market(1200, seed=4).bars

@@ -21,8 +21,8 @@ from orbiquant.backtest.sweep_job import chunk_file
 from orbiquant.core import DataError, ModelError
 from orbiquant.domain import Bars, Costs, Signals
 from orbiquant.performance import Moments, r_figures, r_moments
-from tests.oracle import Terms, replay
-from tests.shared_bars import shared_bars
+from tests.tools.oracle import Terms, replay
+from tests.tools.shared_bars import shared_bars
 
 FREE, COSTS = Costs(), Costs(fee_bps=2.0, slippage_bps=1.0, spread_bps=1.0)
 EXACT = 1e-12

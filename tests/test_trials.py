@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orbiquant.policies import POLICIES
 from purgedcv import deflated_sharpe_ratio_full, effective_n_trials, probability_of_backtest_overfitting
 from purgedcv import minimum_backtest_length as years_needed
 from test_cli import Ask, ask
@@ -38,6 +37,7 @@ from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.registry import StoredModel
 from orbiquant.performance import LEAST_MOMENTS, Moments, probabilistic_sharpe
 from orbiquant.persistence import engine, migrate
+from orbiquant.policies import POLICIES
 from orbiquant.research.spec import ResearchSpec
 from orbiquant.research.sweeps import from_signals, run_sweep
 from orbiquant.research.train import Prepared, Stopwatch, backtest, compare_policies

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orbiquant.runtime import Runtime
 
 
-commands = typer.Typer(
+audit_commands = typer.Typer(
     help="Ask whether the line knows its future, earns where nothing is, or was only tried often.", no_args_is_help=True
 )
 BarsFile = Annotated[Path | None, typer.Option("--bars", help="File of bars, Parquet or CSV; else the store's.")]
@@ -38,7 +38,7 @@ class Audited(NamedTuple):
     data_version: str  # as the ledger of trials names it
 
 
-def load_bars(
+def load_audited(
     runtime: "Runtime",  # has the store
     file: Path | None,  # None: from the store
     symbol: str | None,  # any spelling
@@ -61,7 +61,7 @@ def load_bars(
     return Audited(bars.iloc[-last:] if last else bars, instrument_of(name)[0], frame, version)
 
 
-def describe(
+def configure(
     runtime: "Runtime",  # has the settings
     audited: Audited,  # timeframe and calendar
     **training: float | None,  # what the settings' training is overridden with; None keeps the setting
@@ -83,7 +83,7 @@ def make_line(
     "Return the library's line as the settings describe it."
     from orbiquant.line import Line
 
-    spec, config = describe(runtime, audited, **training)
+    spec, config = configure(runtime, audited, **training)
     return Line.of(spec, config, detect=runtime.detector(runtime.settings.signals.phase_detector))
 
 
@@ -106,10 +106,10 @@ def finish(
         raise typer.Exit(1)
 
 
-SHOWN = 20  # violations printed for people; JSON has all
+VIOLATIONS_SHOWN = 20  # violations printed for people; JSON has all
 
 
-@commands.command("prefix-replay")
+@audit_commands.command("prefix-replay")
 def prefix_replay(
     file: BarsFile = None,
     symbol: SymbolName = None,
@@ -126,7 +126,7 @@ def prefix_replay(
     from orbiquant.backtest.audit import fit_before, replay_prefixes, replay_warmup, spread_cuts
 
     runtime = open_runtime()
-    audited = load_bars(runtime, file, symbol, timeframe, last)
+    audited = load_audited(runtime, file, symbol, timeframe, last)
     line = make_line(runtime, audited, rounds=rounds, folds=1)
     places = spread_cuts(len(audited.bars), cuts)
     models = fit_before(line, audited.bars, places)
@@ -140,10 +140,10 @@ def prefix_replay(
         "warmup_history": list(warm.history) if warm else [], "warmup_changed": len(remembered),
         "verdict": "pass" if found.passed and remembered.empty else "fail",
     }  # fmt: skip
-    finish(facts, {"violations": found.violations, "warmup_violations": remembered}, as_json, SHOWN)
+    finish(facts, {"violations": found.violations, "warmup_violations": remembered}, as_json, VIOLATIONS_SHOWN)
 
 
-@commands.command("null-market")
+@audit_commands.command("null-market")
 def null_market(
     file: BarsFile = None,
     symbol: SymbolName = None,
@@ -162,7 +162,7 @@ def null_market(
     from orbiquant.backtest.null_market import audit_null_market, market_like, null_bars
 
     runtime = open_runtime()
-    audited = load_bars(runtime, file, symbol, timeframe, None)
+    audited = load_audited(runtime, file, symbol, timeframe, None)
     config = market_like(audited.bars, audited.timeframe, audited.instrument.calendar)
     line = make_line(runtime, audited, rounds=rounds, folds=folds, stop_atr=stop_atr, risk_reward=risk_reward)
     with progress_bar(as_json) as progress:
@@ -202,7 +202,7 @@ def make_claim(
     from orbiquant.research.spec import ResearchSpec
     from orbiquant.policies import POLICIES
 
-    spec, config = describe(runtime, audited, **training)
+    spec, config = configure(runtime, audited, **training)
     wanted = choose("claim", claim, ["amd", "primary", *POLICIES])
     chosen, instrument = runtime.settings.signals, audited.instrument
     detect = runtime.detector(chosen.phase_detector)
@@ -239,7 +239,7 @@ def measure_original(
     return statistic.figures(results)
 
 
-@commands.command("surrogates")
+@audit_commands.command("surrogates")
 def surrogates(
     file: BarsFile = None,
     symbol: SymbolName = None,
@@ -260,7 +260,7 @@ def surrogates(
     from orbiquant.backtest.surrogates import audit_surrogates
 
     runtime = open_runtime()
-    audited = load_bars(runtime, file, symbol, timeframe, last)
+    audited = load_audited(runtime, file, symbol, timeframe, last)
     training = {"rounds": rounds, "folds": folds} | ({"threads": 1} if workers > 1 else {})
     name, statistic = make_claim(runtime, audited, claim or runtime.settings.signals.policy, figure, training)
     length, missing = parse_block(block), None if name == "amd_completion" else 0.0
@@ -278,7 +278,7 @@ def surrogates(
     finish(facts, {"claims": found.table.reset_index()}, as_json)
 
 
-@commands.command("trials")
+@audit_commands.command("trials")
 def list_trials(
     file: BarsFile = None,
     symbol: SymbolName = None,
@@ -294,7 +294,7 @@ def list_trials(
     name, frame = normalise_symbol(symbol) if symbol else None, Timeframe.parse(timeframe) if timeframe else None
     version = None
     if file is not None:
-        _, instrument, frame, version = load_bars(runtime, file, symbol, timeframe, None)
+        _, instrument, frame, version = load_audited(runtime, file, symbol, timeframe, None)
         name = instrument.symbol
     kept = runtime.trials.table(name, frame, version).drop(columns=["id", "key"])
     best = runtime.trials.best(name, frame, version) if name and frame else None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from signal import SIGINT, pthread_kill
 from threading import Timer, get_ident
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
 
 import typer
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from orbiquant.runtime import Runtime
 
 
+Given: TypeAlias = dict[str, Any]  # options by name, None where one was left out
+COST_OPTIONS = ("fee_bps", "slippage_bps", "spread_bps")
 TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w")
 
 
@@ -46,6 +48,25 @@ Symbol = Annotated[str, typer.Argument(metavar="SYMBOL", help="In any spelling: 
 TimeframeName = Annotated[
     str, typer.Argument(metavar="TIMEFRAME", help=f"One of {', '.join(TIMEFRAMES)}.", autocompletion=lambda: TIMEFRAMES)
 ]
+
+
+def find_source(
+    given: Given,  # `bars`, `signals`, `symbol` and `timeframe` among them
+) -> str:
+    "Return where the signals come from: `--signals`, `--bars` or `stored bars`; refuse half of one."
+    if given["signals"] and not given["bars"]:
+        raise typer.BadParameter("--signals needs the --bars it stands on")
+    if not given["bars"] and not (given["symbol"] and given["timeframe"]):
+        raise typer.BadParameter("give --bars FILE, or --symbol and --timeframe of stored bars")
+    return "--signals" if given["signals"] else "--bars" if given["bars"] else "stored bars"
+
+
+def refuse_option(
+    name: str,  # of the parameter
+    source: str,  # that does not take it
+) -> NoReturn:
+    "Raise `typer.BadParameter` for an option that does not go with where the signals come from."
+    raise typer.BadParameter(f"--{name.replace('_', '-')} does not go with {source}")
 
 
 def console(
@@ -181,14 +202,14 @@ def redeliver_interrupt(
 
 
 def run(
-    app: typer.Typer,  # the whole command line
+    program: typer.Typer,  # the whole command line
     words: Sequence[str],  # what was typed after the program's name
 ) -> NoReturn:
     "Run a command and exit: 0 done, 1 failed, 2 mistyped, 130 interrupted."
     debug = "--debug" in words
     sys.unraisablehook = redeliver_interrupt
     try:
-        app([word for word in words if word != "--debug"], prog_name="orbiquant")
+        program([word for word in words if word != "--debug"], prog_name="orbiquant")
     except SystemExit as ended:
         if ended.code == 130:
             print("Interrupted.", file=sys.stderr)

@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from orbiquant.runtime import Runtime
 
 
-commands = typer.Typer(help="Bring bars in, and look at them.", no_args_is_help=True)
+data_commands = typer.Typer(help="Bring bars in, and look at them.", no_args_is_help=True)
 LOCAL = ("sample", "synthetic", "csv", "parquet")
-FILES = ("csv", "parquet")
+FILE_SOURCES = ("csv", "parquet")
 SOURCES = (*LOCAL, "binance", "dukascopy", "polygon", "alpaca", "sql")
 TAKEN: Mapping[str, Sequence[str]] = {  # option of a pull → sources that take it
-    "path": FILES,
+    "path": FILE_SOURCES,
     "price": ("dukascopy", "sql"),
-    "repair": (*FILES, "remote sources"),
+    "repair": (*FILE_SOURCES, "remote sources"),
     "rows": ("synthetic",),
     "seed": ("synthetic",),
 }
 
 
-@commands.command("import")
+@data_commands.command("import")
 def import_(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV (plain, .gz, .zip) or Parquet.")],
     symbol: Annotated[str | None, typer.Option(help="Stored as this; else as the file's name begins.")] = None,
@@ -72,14 +72,14 @@ def import_(
                 "new": result.rows_added,
                 "store version": result.version,
                 "repaired": ", ".join(f"{rule} {rows}" for rule, rows in result.repairs.items() if rows),
-                **describe(result.report),
+                **describe_report(result.report),
             }
         ),
     )
 
 
-@commands.command()
-def pull(
+@data_commands.command("pull")
+def pull_command(
     source: Annotated[
         str,
         typer.Argument(
@@ -112,7 +112,7 @@ def pull(
     "Bring the store up to date with a source; go on where an earlier pull ended."
     options: dict[str, Any] = {"path": path, "price": price, "repair": repair, "rows": rows, "seed": seed}
     given = {name: value for name, value in options.items() if value not in (None, [])}
-    check_options(source, given)
+    check_taken(source, given)
     runtime = open_runtime()
     origin = open_local(source, symbol, **given) if source in LOCAL else open_remote(runtime, source, **given)
     market, asked = runtime.settings.market, {"start": since, "end": until, "again": again}
@@ -133,7 +133,7 @@ def pull(
     )
 
 
-def check_options(
+def check_taken(
     source: str,  # a name, known or not
     given: Mapping[str, Any],  # option → value
 ) -> None:
@@ -155,12 +155,12 @@ def pull_series(
 ) -> tuple[list["PullResult"], list[tuple[str, str]]]:
     "Return what came of pulling each series, and those that the source lacks; raise `NotFoundError` when it has none."
     from orbiquant.core import NotFoundError
-    from orbiquant.market.sources import pull as pull_bars
+    from orbiquant.market.sources import pull
 
     results, missed = [], []
     for name in series:
         try:
-            results.append(pull_bars(runtime.store, origin, *name, progress=progress, clock=runtime.clock, **asked))
+            results.append(pull(runtime.store, origin, *name, progress=progress, clock=runtime.clock, **asked))
         except NotFoundError:
             missed.append(name)
             if missed == [*series]:
@@ -175,7 +175,7 @@ def describe_pull(
     facts = {"series": f"{result.symbol} {result.timeframe}", "rows": result.rows_read, "new": result.rows_added}
     facts |= {"store version": result.version, "first": result.first, "last": result.last}
     return facts | (
-        {} if result.report is None else {"window": f"{result.report.rows:,} bars", **describe(result.report)}
+        {} if result.report is None else {"window": f"{result.report.rows:,} bars", **describe_report(result.report)}
     )
 
 
@@ -230,8 +230,8 @@ def open_local(
     return CsvSource(path, repair=repair) if name == "csv" else ParquetSource(path, repair=repair)
 
 
-@commands.command("list")
-def list_(as_json: AsJson = False) -> None:
+@data_commands.command("list")
+def list_series(as_json: AsJson = False) -> None:
     "List the series that the store holds."
     store = open_runtime().store
     series = store.series()
@@ -244,8 +244,8 @@ def list_(as_json: AsJson = False) -> None:
     )
 
 
-@commands.command()
-def check(
+@data_commands.command("check")
+def check_series(
     symbol: Symbol, timeframe: TimeframeName, since: Since = None, until: Until = None, as_json: AsJson = False
 ) -> None:
     "Report faults, gaps and oddities of a stored series; exit 1 when it has a fault."
@@ -255,12 +255,12 @@ def check(
 
     bars = open_runtime().store.read(normalise_symbol(symbol), timeframe, since, until)
     report = inspect_bars(bars, timeframe, calendar_of(symbol))
-    show(report.to_dict(), as_json, lambda: fields({"bars": report.rows, **describe(report)}))
+    show(report.to_dict(), as_json, lambda: fields({"bars": report.rows, **describe_report(report)}))
     if not report.ok:
         raise typer.Exit(1)
 
 
-@commands.command("show")
+@data_commands.command("show")
 def show_(
     symbol: Symbol,
     timeframe: TimeframeName,
@@ -288,7 +288,7 @@ def to_records(
     return [{"time": time, **row} for time, row in zip(bars.index, bars.to_dict("records"), strict=True)]
 
 
-def describe(
+def describe_report(
     report: "BarReport",  # from `inspect_bars`
 ) -> dict[str, Any]:
     "Return what a report says, label → text."

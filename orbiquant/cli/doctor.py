@@ -128,7 +128,7 @@ def see_reports() -> str:
     return ", ".join(report.name for report in list_reports())
 
 
-def examine() -> list[Finding]:
+def examine_installation() -> list[Finding]:
     "Return what there is to say about this installation and this workspace."
     from orbiquant.core import code_version
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-commands = typer.Typer(help="Look at trained models, and say which one answers.", no_args_is_help=True)
+model_commands = typer.Typer(help="Look at trained models, and say which one answers.", no_args_is_help=True)
 VersionOption = Annotated[str | None, typer.Option(help="As `models list` shows it; else the one that is served.")]
 
 
@@ -35,7 +35,7 @@ def frame_table(
     return table(frame.itertuples(index=False), *heads)
 
 
-def train(
+def train_command(
     symbol: Annotated[str, typer.Option(help="In any spelling: BTCUSDT, btc/usdt.")],
     timeframe: Annotated[str, typer.Option(help="Of the stored bars, e.g. 5m.")],
     last: Annotated[int | None, typer.Option(min=1, help="Train and test on the last so many bars.")] = None,
@@ -59,9 +59,7 @@ def train(
 
     from orbiquant.core import choose
     from orbiquant.research.spec import ResearchSpec
-    from orbiquant.research.train import Stopwatch
-    from orbiquant.research.train import prepare as prepare_bars
-    from orbiquant.research.train import train as train_models
+    from orbiquant.research.train import Stopwatch, prepare, train
 
     runtime, watch = open_runtime(), Stopwatch()
     wanted: dict[str, Any] = {
@@ -71,8 +69,8 @@ def train(
     }  # fmt: skip
     spec = ResearchSpec.from_settings(runtime.settings, symbol, timeframe, **wanted)
     with progress_bar(as_json) as progress:
-        prepared = prepare_bars(runtime, spec, watch)
-        stored = train_models(runtime, prepared, spec, watch, progress, fresh, scheduler)
+        prepared = prepare(runtime, spec, watch)
+        stored = train(runtime, prepared, spec, watch, progress, fresh, scheduler)
     card, served = stored.card, runtime.registry.served(symbol, timeframe)
     facts = {"model": card.version, "bars": card.rows, "folds": len(stored.folds), "notes": "; ".join(card.notes)}
     if served != card.version:
@@ -87,7 +85,7 @@ def train(
     )  # fmt: skip
 
 
-@commands.command("list")
+@model_commands.command("list")
 def list_models(as_json: AsJson = False) -> None:
     "List every version of every model, newest first."
     registry = open_runtime().registry
@@ -104,7 +102,7 @@ def list_models(as_json: AsJson = False) -> None:
     show(found, as_json, lambda: table(rows, *heads) if rows else empty)
 
 
-@commands.command("show")
+@model_commands.command("show")
 def show_model(
     symbol: Symbol, timeframe: TimeframeName, version: VersionOption = None, as_json: AsJson = False
 ) -> None:
@@ -138,7 +136,7 @@ def show_model(
     )  # fmt: skip
 
 
-@commands.command("promote")
+@model_commands.command("promote")
 def promote_model(
     symbol: Symbol,
     timeframe: TimeframeName,
@@ -153,7 +151,7 @@ def promote_model(
     show(promotion, as_json, lambda: fields(facts))
 
 
-@commands.command("drift")
+@model_commands.command("drift")
 def show_drift(
     symbol: Symbol, timeframe: TimeframeName, version: VersionOption = None, as_json: AsJson = False
 ) -> None:

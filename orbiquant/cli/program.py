@@ -11,18 +11,18 @@ from . import audit, data, models, research, serving, sweep, warmup
 from orbiquant.cli.console import AsJson, run, show, table
 
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+program = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 settings = typer.Typer(help="Look at the settings.", no_args_is_help=True)
 
 
-@app.callback()
+@program.callback()
 def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; stands anywhere.")] = False,
 ) -> None:
     "From bars to a served signal: data, models, backtests, reports, service."
 
 
-@app.command()
+@program.command()
 def version(as_json: AsJson = False) -> None:
     "Print the version of the code."
     from orbiquant.core import code_version
@@ -30,12 +30,12 @@ def version(as_json: AsJson = False) -> None:
     show({"version": code_version(), "python": sys.version.split()[0]}, as_json, code_version)
 
 
-@app.command()
+@program.command()
 def doctor(as_json: AsJson = False) -> None:
     "Look at everything a command needs; exit 1 when there is a problem."
-    from orbiquant.cli.doctor import examine
+    from orbiquant.cli.doctor import examine_installation
 
-    findings = examine()
+    findings = examine_installation()
     show(
         [finding._asdict() for finding in findings],
         as_json,
@@ -76,18 +76,22 @@ def hide_password(
     return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", value) if isinstance(value, str) else value
 
 
-app.add_typer(settings, name="settings")
-app.add_typer(data.commands, name="data")
-app.add_typer(models.commands, name="models")
-app.add_typer(audit.commands, name="audit")
-app.add_typer(serving.reports, name="report")
-app.add_typer(serving.service, name="service")
-for command in (research.demo, models.train, research.backtest, sweep.sweep, serving.serve, warmup.warmup):
-    app.command()(command)
+program.add_typer(settings, name="settings")
+program.add_typer(data.data_commands, name="data")
+program.add_typer(models.model_commands, name="models")
+program.add_typer(audit.audit_commands, name="audit")
+program.add_typer(serving.reports, name="report")
+program.add_typer(serving.service, name="service")
+program.command("demo")(research.demo)
+program.command("train")(models.train_command)
+program.command("backtest")(research.backtest_command)
+program.command("sweep")(sweep.sweep_command)
+program.command("serve")(serving.serve_command)
+program.command("warmup")(warmup.warmup)
 
 
 def main(
     words: Sequence[str] | None = None,  # what was typed after `orbiquant`; None: as it was
 ) -> NoReturn:
     "Run the command line and exit."
-    run(app, sys.argv[1:] if words is None else words)
+    run(program, sys.argv[1:] if words is None else words)

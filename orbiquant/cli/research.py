@@ -1,11 +1,23 @@
 """`orbiquant backtest | demo`"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orbiquant.cli.console import AsJson, SeedOption, fields, open_runtime, progress_bar, show, table
+from orbiquant.cli.console import (
+    COST_OPTIONS,
+    AsJson,
+    Given,
+    SeedOption,
+    fields,
+    find_source,
+    open_runtime,
+    progress_bar,
+    refuse_option,
+    show,
+    table,
+)
 
 if TYPE_CHECKING:
     from orbiquant.ports import Progress
@@ -13,11 +25,7 @@ if TYPE_CHECKING:
     from orbiquant.runtime import Runtime
 
 
-Given: TypeAlias = dict[str, Any]  # options by name
-
-
 BARS_ONLY = ("last", "folds", "rounds", "seed", "stop_atr", "risk_reward", "risk_per_trade")
-COSTS = ("fee_bps", "slippage_bps", "spread_bps")
 SIGNALS_ONLY = ("max_holding_bars", "risk_from")
 
 
@@ -25,19 +33,16 @@ def check_source(
     given: Given,  # every option by name, None where it was left out
 ) -> None:
     "Raise `typer.BadParameter` for an option that does not go with where the signals come from."
-    source, allowed = "stored bars", {"model", "policy"}
-    if given["bars"]:
-        source, allowed = "--bars", {"policy", *BARS_ONLY, *COSTS}
-    if given["signals"]:
-        source, allowed = "--signals", {"last", "risk_per_trade", *COSTS, *SIGNALS_ONLY}
-        if not given["bars"]:
-            raise typer.BadParameter("--signals needs the --bars it stands on")
-    elif not given["bars"] and not (given["symbol"] and given["timeframe"]):
-        raise typer.BadParameter("give --bars FILE, or --symbol and --timeframe of stored bars")
+    allowed = {
+        "--signals": {"last", "risk_per_trade", *COST_OPTIONS, *SIGNALS_ONLY},
+        "--bars": {"policy", *BARS_ONLY, *COST_OPTIONS},
+        "stored bars": {"model", "policy"},
+    }
+    source = find_source(given)
     common = {"bars", "signals", "symbol", "timeframe", "trades", "as_json"}
     for name, value in given.items():
-        if value is not None and name not in allowed | common:
-            raise typer.BadParameter(f"--{name.replace('_', '-')} does not go with {source}")
+        if value is not None and name not in allowed[source] | common:
+            refuse_option(name, source)
 
 
 def trade_stored(
@@ -46,9 +51,9 @@ def trade_stored(
     watch: "Stopwatch",  # keeps every stage
 ) -> tuple[Given, "Traded"]:
     "Trade a kept model's predictions; return the facts and what they came to."
-    from orbiquant.research.train import backtest as run_backtest
+    from orbiquant.research.train import backtest
 
-    found = run_backtest(runtime, given["symbol"], given["timeframe"], watch, given["policy"], given["model"])
+    found = backtest(runtime, given["symbol"], given["timeframe"], watch, given["policy"], given["model"])
     stored, spec, traded = found
     facts = {"symbol": spec.symbol, "timeframe": spec.timeframe, "policy": spec.policy, "model": stored.card.version}
     return facts | {"data_version": stored.card.data_version, "seed": spec.seed}, traded
@@ -74,7 +79,7 @@ def trade_file(
     changes: Given = {"policy": given["policy"], "train_rows": given["last"]}
     changes |= {name: given[name] for name in BARS_ONLY if name != "last"}
     spec = ResearchSpec.from_settings(runtime.settings, instrument.symbol, frame, instrument, **changes)
-    told = {name: given[name] for name in COSTS if given[name] is not None}
+    told = {name: given[name] for name in COST_OPTIONS if given[name] is not None}
     spec = spec.model_copy(update={"costs": Costs(**spec.costs.model_dump() | told)})
     facts = {"file": given["bars"].name, "symbol": spec.symbol, "timeframe": frame}
     facts |= {} if known else {"assumed": "no instrument table knows the symbol: crypto's calendar and costs"}
@@ -161,7 +166,7 @@ only.
 """
 
 
-def backtest(
+def backtest_command(
     symbol: Annotated[str | None, typer.Option(help="In any spelling; of a file: by its name.")] = None,
     timeframe: Annotated[str | None, typer.Option(help="Of the bars, e.g. 5m; of a file: by its step.")] = None,
     policy: Annotated[str | None, typer.Option(help="Signal policy or `primary`; else the settings'.")] = None,
@@ -206,7 +211,7 @@ def backtest(
     show_backtest(facts, traded, watch, as_json)
 
 
-backtest.__doc__ = f"{backtest.__doc__}\n{CONTRACT}"  # what `--help` prints
+backtest_command.__doc__ = f"{backtest_command.__doc__}\n{CONTRACT}"  # what `--help` prints
 
 
 class Announcer:

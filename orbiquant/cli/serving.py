@@ -12,22 +12,20 @@ keys = typer.Typer(help="API keys; only their hashes are stored.", no_args_is_he
 service.add_typer(keys, name="keys")
 
 
-def serve(
+def serve_command(
     host: Annotated[str | None, typer.Option(help="Address to listen on; else the settings'.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one; else the settings'.")] = None,
 ) -> None:
     "Serve signals, analysis and market data over HTTP until interrupted."
-    from orbiquant.service.web import serve as listen
+    from orbiquant.service.web import serve
 
     open_runtime()
     say = console(stderr=True)
-    listen(
-        host, port, lambda address: say.print(f"Serving on {address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
-    )
+    serve(host, port, lambda address: say.print(f"Serving on {address} (Ctrl-C ends it)", markup=False, soft_wrap=True))
 
 
-@service.command()
-def build(
+@service.command("build")
+def build_command(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when something is stale.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -108,7 +106,7 @@ def complete_report() -> list[str]:
 
 
 @reports.command("run")
-def run_(
+def run_named_report(
     name: Annotated[str, typer.Argument(help="As `report list` shows it.", autocompletion=complete_report)],
     symbol: Annotated[str | None, typer.Option(help="Short for --param symbol=…")] = None,
     timeframe: Annotated[str | None, typer.Option(help="Short for --param timeframe=…")] = None,
@@ -141,7 +139,7 @@ def run_(
 
 
 @reports.command("list")
-def list_(as_json: AsJson = False) -> None:
+def show_reports(as_json: AsJson = False) -> None:
     "List the reports and what they take."
     from orbiquant.reports import list_reports
 
@@ -153,7 +151,7 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @reports.command("runs")
-def runs(
+def show_runs(
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 20,
     as_json: AsJson = False,
 ) -> None:

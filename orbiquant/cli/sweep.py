@@ -1,11 +1,23 @@
 """`orbiquant sweep`"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orbiquant.cli.console import AsJson, SeedOption, fields, open_runtime, progress_bar, show, table
+from orbiquant.cli.console import (
+    COST_OPTIONS,
+    AsJson,
+    Given,
+    SeedOption,
+    fields,
+    find_source,
+    open_runtime,
+    progress_bar,
+    refuse_option,
+    show,
+    table,
+)
 
 if TYPE_CHECKING:
     from orbiquant.backtest.sweep import Grid
@@ -15,10 +27,8 @@ if TYPE_CHECKING:
     from orbiquant.research.sweeps import Sweepable, Swept
 
 
-Given: TypeAlias = dict[str, Any]
 MODEL_ONLY = ("folds", "rounds", "seed")
-COSTS = ("fee_bps", "slippage_bps", "spread_bps")
-SHOWN = (
+FIGURES_SHOWN = (
     "trades",
     "expectancy_r",
     "standard_error_r",
@@ -34,19 +44,15 @@ def check_options(
     given: Given,  # every option by name, None where it was left out
 ) -> None:
     "Raise `typer.BadParameter` for an option that does not go with where the signals come from."
-    if given["signals"] and not given["bars"]:
-        raise typer.BadParameter("--signals needs the --bars it stands on")
-    if not given["bars"] and not (given["symbol"] and given["timeframe"]):
-        raise typer.BadParameter("give --bars FILE, or --symbol and --timeframe of stored bars")
     refused = {
         "--signals": ("model", "policy", *MODEL_ONLY),
         "--bars": ("model",),
-        "stored bars": (*MODEL_ONLY, *COSTS),
+        "stored bars": (*MODEL_ONLY, *COST_OPTIONS),
     }
-    source = "--signals" if given["signals"] else "--bars" if given["bars"] else "stored bars"
+    source = find_source(given)
     for name in refused[source]:
         if given[name] is not None:
-            raise typer.BadParameter(f"--{name.replace('_', '-')} does not go with {source}")
+            refuse_option(name, source)
 
 
 def parse_grid(
@@ -115,7 +121,7 @@ def find_signals(
     instrument, _ = instrument_of(name_bars(given["bars"], given["symbol"]))
     changes = {name: given[name] for name in MODEL_ONLY} | {"policy": policy, "train_rows": given["last"]}
     spec = ResearchSpec.from_settings(runtime.settings, instrument.symbol, frame, instrument, **changes)
-    told = {name: given[name] for name in COSTS if given[name] is not None}
+    told = {name: given[name] for name in COST_OPTIONS if given[name] is not None}
     spec = spec.model_copy(update={"costs": Costs(**spec.costs.model_dump() | told)})
     if not given["signals"]:
         return from_bars(runtime, bars, spec, instrument, watch, progress)
@@ -161,15 +167,15 @@ def show_sweep(
             fields(facts | {"best": told, "confirmed by vectorbt": sure}),
             fields(left | risk),
             table(
-                best[["combination", *tried, *SHOWN]].itertuples(index=False),
-                *(f">{name}" for name in ("combination", *tried, *SHOWN)),
+                best[["combination", *tried, *FIGURES_SHOWN]].itertuples(index=False),
+                *(f">{name}" for name in ("combination", *tried, *FIGURES_SHOWN)),
             ),
             fields(seconds),
         ),
     )
 
 
-def sweep(
+def sweep_command(
     symbol: Annotated[str | None, typer.Option(help="In any spelling; of a file: by its name.")] = None,
     timeframe: Annotated[str | None, typer.Option(help="Of the bars, e.g. 5m; of a file: by its step.")] = None,
     bars: Annotated[Path | None, typer.Option(help="Bars, Parquet or CSV: train and sweep on this file alone.")] = None,

@@ -139,10 +139,9 @@ def feature_figures(bars: Bars, runtime: Runtime) -> Iterator[Figure]:
 
 def trade_figures(bars: Bars, runtime: Runtime) -> Iterator[Figure]:
     """Yield how fast signals and backtest go over all bars, on random predictions."""
-    from orbiquant.policies import find_policy
-
     from orbiquant.backtest.simulate import simulate
     from orbiquant.models.phase2 import OutOfFold
+    from orbiquant.policies import find_policy
     from orbiquant.research.spec import ResearchSpec
     from orbiquant.research.train import Stopwatch, prepare
     from orbiquant.signals import generate_signals

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from orbiquant.domain import Bars
-from tests.shared_bars import SHARED
+from tests.tools.shared_bars import SHARED
 
 
 class Seconds(NamedTuple):

@@ -12,7 +12,7 @@ from orbiquant.backtest.sweep import Grid, SweepResult, sweep
 from orbiquant.domain import Bars, Costs, Signals
 from orbiquant.models.labels import barrier_distance
 from tests.benchmarks.quant_row import Row, Seconds, best_of, shared_rows, times_faster
-from tests.oracle import Terms, replay
+from tests.tools.oracle import Terms, replay
 
 ROWS, SHARE, SEED = 100_000, 0.1, 7
 COSTS = Costs(fee_bps=2, slippage_bps=1, spread_bps=1)

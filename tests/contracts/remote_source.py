@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_providers import FakeProvider, cut, reply
 
 from contracts.market_data import MarketDataContract
 from orbiquant.core import DataError, FixedClock, SettingsError
@@ -18,6 +17,7 @@ from orbiquant.market.bars import check_bars
 from orbiquant.market.remote import Patience, RemoteSource
 from orbiquant.market.sources import RemoteData, pull
 from orbiquant.market.store import DeltaBarStore
+from tests.tools.fake_providers import FakeProvider, cut, reply
 
 LATER = datetime(2024, 3, 11, 12, tzinfo=UTC)  # days after the last bar
 LIMIT_2S, BAN_2S = reply(429, Retry_After="2"), reply(418, Retry_After="2")
@@ -288,7 +288,7 @@ class KillContract:
         script = SCRIPT.format(
             imports=imports, source=made, symbol=self.symbol, timeframe=self.timeframe, chunk=self.chunk_bars
         )
-        environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
+        environment = {"PYTHONPATH": f"{Path(__file__).parents[1]}:{Path(__file__).parents[2]}"}
         with subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
         ) as child:

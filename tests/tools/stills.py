@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 from plotly.offline import get_plotlyjs
 
 from orbiquant.core import atomic_write
-from tests.browser import running_browser
+from tests.tools.browser import running_browser
 
 CHART, STILL = "application/vnd.plotly.v1+json", "image/png"
 PAGE = "<body style='margin:0'><div id='chart'></div></body>"

@@ -9,7 +9,7 @@ import pytest
 
 from orbiquant.domain import Bars
 
-SHARED = Path(os.environ.get("ORBIQUANT_SAMPLE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SHARED = Path(os.environ.get("ORBIQUANT_SAMPLE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 @cache
