@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIMIT', 'check_length', 'new_memory', 'rolling_sum', 'rolling_extreme', 'moving_sum', 'new_ranking',
-           'rolling_quantile', 'quotient', 'quotients', 'distances']
+           'rolling_quantile', 'quotient', 'quotients', 'distances_in_units']
 
 # %% ../../nbs/20_features.windows.ipynb #506fd1b6
 import numpy as np
@@ -188,7 +188,7 @@ def quotients(
 
 
 @njit(cache=True)
-def distances(
+def distances_in_units(
     price: Floats,  # one a row
     level: Floats,  # one a row
     unit: Floats,  # what distances are measured in, one a row
