@@ -101,7 +101,7 @@ class Leak:
 
 @pytest.mark.parametrize("leak", LEAKS)
 def test_a_seeded_leak_is_caught_and_named(leak, bars, monkeypatch):
-    monkeypatch.setattr(matrix, "GROUPS", (*matrix.GROUPS, lambda spec: Leak(LEAKS[leak])))
+    monkeypatch.setattr(matrix, "FEATURE_GROUPS", (*matrix.FEATURE_GROUPS, lambda spec: Leak(LEAKS[leak])))
     found = causality_violations(lambda b: build_features(b, SPEC), bars, [1500, 1501, 1502, 1777])
     assert set(found["column"]) == {"leak"}
 

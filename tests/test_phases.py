@@ -10,12 +10,19 @@ from pydantic import ValidationError
 from orbiquant.domain import Bars
 from orbiquant.features.config import PhaseConfig
 from orbiquant.features.matrix import causality_violations
-from orbiquant.features.phases import PHASES, PROBABILITIES, _run_cycle, detect_phases, new_cycle, range_compression
+from orbiquant.features.phases import (
+    PHASE_CODES,
+    PROBABILITIES,
+    _run_cycle,
+    detect_phases,
+    new_cycle,
+    range_compression,
+)
 from orbiquant.market.synthetic import BITCOIN_LIKE, SyntheticConfig, synthetic_market
 from orbiquant.settings import load_settings
 from tests.tools.shared_bars import shared_bars
 
-LETTERS = dict(zip((phase.value for phase in PHASES), ".AMDI", strict=True))
+LETTERS = dict(zip((phase.value for phase in PHASE_CODES), ".AMDI", strict=True))
 FOLLOWS = {
     "neutral": {"accumulation"},
     "accumulation": {"manipulation", "distribution", "invalidated"},
@@ -32,7 +39,7 @@ def play(*path: tuple[float, float, float], tight: tuple[int, ...] = (0,), **rul
     ranges = (np.full(len(close), 110.0), np.full(len(close), 100.0))
     numbers = {"range_bars": 24, "sweep_bars": 3, "min_pierce": 0.1, "max_age_bars": 10} | rules
     phases, directions, *_ = _run_cycle((high, low, close), ranges, marks, *numbers.values(), new_cycle())
-    return "".join(LETTERS[PHASES[code].value] for code in phases), directions.tolist()
+    return "".join(LETTERS[PHASE_CODES[code].value] for code in phases), directions.tolist()
 
 
 INSIDE = (106, 104, 105)
@@ -213,7 +220,7 @@ def test_a_market_without_cycles_has_no_direction_to_give():
 
 def test_real_bars_hold_the_invariants():
     found = check_invariants(shared_bars("BTCUSDT_5m").iloc[-60_000:], PhaseConfig())
-    assert set(found["phase"]) == {phase.value for phase in PHASES}
+    assert set(found["phase"]) == {phase.value for phase in PHASE_CODES}
     check_invariants(shared_bars("EURUSD_15m"), PhaseConfig())
 
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'EVENT_COLUMNS', 'FAR', 'SIDE_NAMES', 'event_columns', 'ict_events', 'signed_flags', 'side_features',
-           'range_features', 'structure_features', 'moment_features', 'market_features', 'ict_features', 'IctContext',
-           'gather_evidence', 'score_evidence', 'context_evidence', 'context_score', 'ict_context', 'check_not_empty',
-           'KeyLevels', 'open_levels', 'key_levels']
+           'range_features', 'structure_features', 'moment_features', 'market_features', 'ict_features',
+           'ContextReading', 'gather_evidence', 'score_evidence', 'context_evidence', 'context_score', 'ict_context',
+           'check_not_empty', 'LevelReading', 'open_levels', 'key_levels']
 
 # %% ../../nbs/24_features.ict.ipynb #4ce3ac76
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from numba import njit
-from .config import SESSIONS, IctConfig
 
 from ..arrays import Floats, Ints
 from ..core import DataError
 from ..domain import Bars
+from .config import SESSIONS, IctConfig
 from .ict_kernels import bars_since, count_open, level_distance, place_in_range
-from .ict_rules import Market, Reading, SideMoments, SideZones, first_touches, read_market
-from .indicators import ratio
+from .ict_rules import IctMarket, Reading, SideMoments, SideZones, first_touches, read_market
+from .indicators import finite_ratio
 from .sessions import NO_SESSION, killzones
 
 # %% ../../nbs/24_features.ict.ipynb #f1556190
@@ -138,7 +138,7 @@ def side_features(
 
 
 def range_features(
-    market: Market,  # what it shows
+    market: IctMarket,  # what it shows
     config: IctConfig,  # the OTE's bounds
 ) -> dict[str, Floats]:
     "Return where the close lies in the dealing range."
@@ -149,12 +149,12 @@ def range_features(
         "premium": premium,
         "retracement": retracement,
         "in_ote": ((retracement >= config.ote_low) & (retracement <= config.ote_high)).astype("float64"),
-        "range_height": ratio(height, market.unit),
+        "range_height": finite_ratio(height, market.unit),
     }
 
 
 def structure_features(
-    market: Market,  # what it shows
+    market: IctMarket,  # what it shows
     config: IctConfig,  # the largest age
 ) -> dict[str, Floats]:
     "Return the trend, its age, and the way to the last swings."
@@ -171,7 +171,7 @@ def structure_features(
 
 
 def moment_features(
-    market: Market,  # what it shows
+    market: IctMarket,  # what it shows
 ) -> dict[str, Floats]:
     "Return this bar's moments with their sign."
     both = zip(market.buyers.moments, market.sellers.moments, strict=True)
@@ -180,7 +180,7 @@ def moment_features(
 
 
 def market_features(
-    market: Market,  # what it shows
+    market: IctMarket,  # what it shows
     config: IctConfig,  # the rules' numbers
 ) -> dict[str, Floats]:
     "Return the features of a market that has been read, by name, but for this bar's moments."
@@ -198,7 +198,7 @@ def ict_features(
     return pd.DataFrame(features, bars.index, copy=False)
 
 # %% ../../nbs/24_features.ict.ipynb #1f7ad82c
-class IctContext(TypedDict):
+class ContextReading(TypedDict):
     "The context of the last bar."
 
     killzone: str  # name of the session, `none` outside
@@ -258,7 +258,7 @@ def ict_context(
     bars: Bars,  # at least one bar
     config: IctConfig,  # the rules' numbers
     sessions: Mapping[str, str] = SESSIONS,  # name → "HH:MM-HH:MM", New York time; none for bars of a day and longer
-) -> IctContext:
+) -> ContextReading:
     "Return killzone, OTE zone and score of the last bar; raise `DataError` when there is none."
     check_not_empty(bars)
     features = ict_features(bars, config)
@@ -280,7 +280,7 @@ def check_not_empty(
         raise DataError("`bars` must be at least 1 to describe the last of them, was 0")
 
 # %% ../../nbs/24_features.ict.ipynb #b167431a
-class KeyLevels(TypedDict):
+class LevelReading(TypedDict):
     "Prices where orders are likely to rest, the nearest first."
 
     resistance: list[float]
@@ -307,7 +307,7 @@ def key_levels(
     bars: Bars,  # at least one bar
     config: IctConfig,  # the rules' numbers
     count: int = 3,  # the most on either side
-) -> KeyLevels:
+) -> LevelReading:
     "Return resistance and support known at the close of the last bar; raise `DataError` when there is none."
     check_not_empty(bars)
     market = read_market(bars, config)

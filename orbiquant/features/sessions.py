@@ -13,18 +13,15 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 from numba import njit
-from .config import MINUTES_A_DAY, SESSIONS, parse_window
 
 from ..arrays import Floats, Ints
 from ..core import DataError
 from ..domain import Bars
+from .config import MINUTES_A_DAY, SESSIONS, parse_window
 from ..market.bars import whole_columns
 from ..market.calendars import DAY, FOREX_CLOSE, HOUR, MINUTE, NEW_YORK, to_times, wall_time
 
 # %% ../../nbs/21_features.sessions.ipynb #471ecece
-NO_SESSION = "none"
-
-
 @lru_cache(maxsize=1024)
 def _offset_of(hour: int) -> int:
     moment = np.array([hour * HOUR])
@@ -53,6 +50,9 @@ def new_york_minutes(
         raise DataError(f"`index` must have a time in every row, was NaT in row {index.isna().argmax()}")
     return wall_minutes(to_times(index))
 
+# %% ../../nbs/21_features.sessions.ipynb #bec41e12
+NO_SESSION = "none"
+
 
 def session_table(
     sessions: Mapping[str, str],  # name → "HH:MM-HH:MM", New York time; the first of two that overlap wins
@@ -67,7 +67,7 @@ def session_table(
 
 def killzones(
     index: pd.DatetimeIndex,  # bar opens, time-zone aware
-    sessions: Mapping[str, str],  # name → "HH:MM-HH:MM", New York time; the first of two that overlap wins
+    sessions: Mapping[str, str] = SESSIONS,  # name → "HH:MM-HH:MM", New York time; the first of two that overlap wins
 ) -> pd.Series:
     "Return the name of the session each moment lies in, `none` outside."
     names, codes = pd.array([NO_SESSION, *sessions], dtype="str"), session_table(sessions)
@@ -88,7 +88,7 @@ def trading_day(
     days = day_numbers(new_york_minutes(index))
     return pd.Series(days.astype("datetime64[D]"), index, name="trading_day")
 
-
+# %% ../../nbs/21_features.sessions.ipynb #43468320
 def unknown(
     values: int,  # how many
 ) -> Floats:
@@ -114,7 +114,7 @@ def follow_days(
         out[0, t], out[1, t], out[2, t], out[3, t] = top, bottom, last_top, last_bottom
     memory[:] = today, top, bottom, last_top, last_bottom
 
-
+# %% ../../nbs/21_features.sessions.ipynb #0069f631
 def day_range(
     bars: Bars,  # any intraday bars
 ) -> pd.DataFrame:
@@ -155,7 +155,7 @@ def follow_windows(
             top, bottom = max(top, high[t]), min(bottom, low[t])
     memory[:] = current, top, bottom
 
-
+# %% ../../nbs/21_features.sessions.ipynb #c3f8ede9
 def asian_range(
     bars: Bars,  # any intraday bars
     window: str = SESSIONS["asia"],  # New York time, half-open

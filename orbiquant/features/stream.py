@@ -14,7 +14,7 @@ from ..core import DataError
 from ..domain import BAR_COLUMNS, Bars, Phase
 from .groups_context import Phases
 from .groups_ict import reach
-from .groups_price import FIELDS
+from .groups_price import VIEW_FIELDS
 from .matrix import Matrix, bar_values, check_enough
 from .phases import PHASES
 from .spec import FeatureSpec
@@ -31,7 +31,7 @@ class Tape:
     ) -> None:
         "Begin without a bar."
         self.keep, self.size = keep, 0
-        self.times, self.values = np.empty(2 * keep + 2, dtype="int64"), np.empty((len(FIELDS), 2 * keep + 2))
+        self.times, self.values = np.empty(2 * keep + 2, dtype="int64"), np.empty((len(VIEW_FIELDS), 2 * keep + 2))
 
     def append(
         self,
@@ -105,7 +105,7 @@ class FeatureStream:
     ) -> Floats:
         "Return the features of the bar that has just closed; raise `DataError` for one that cannot follow."
         self._check(time, prices)
-        opened, values = np.array([time]), np.empty((len(FIELDS), 1))
+        opened, values = np.array([time]), np.empty((len(VIEW_FIELDS), 1))
         for higher in self.matrix.higher:
             higher.place(opened)  # refuses a bar before anything has taken it in
         values[: len(BAR_COLUMNS), 0] = prices

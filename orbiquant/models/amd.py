@@ -15,12 +15,12 @@ from typing import Annotated, Self
 
 import numpy as np
 import pandas as pd
-from ..features.config import PhaseConfig
 from pydantic import Field
 
 from ..core import ModelError, atomic_write, get_logger
 from ..domain import Bars, CalendarName, Phase, Seed, Timeframe, Value
-from ..features.indicators import Floats, atr, column, lagged, ratio, rolling_mean, run_talib
+from ..features.config import PhaseConfig
+from ..features.indicators import Floats, atr, column, finite_ratio, lagged, rolling_mean, run_talib
 from ..features.phases import PROBABILITIES, detect_phases
 from ..market.synthetic import SyntheticConfig, synthetic_market
 from .boosting import Boosting, Rows, ask, booster_json, booster_of, feature_values, grow, reading
@@ -53,7 +53,7 @@ def volatility_shape(
     "Return the log of each span's mean range over that of the last `YARDSTICK` bars."
     heights = np.log(column(bars, "high") / column(bars, "low"))
     usual = rolling_mean(heights, YARDSTICK)
-    relative = {span: ratio(rolling_mean(heights, span), usual, undefined=1.0) for span in VOLATILITY_SPANS}
+    relative = {span: finite_ratio(rolling_mean(heights, span), usual, undefined=1.0) for span in VOLATILITY_SPANS}
     return {f"volatility_{span}": np.log(np.maximum(values, 1e-6)) for span, values in relative.items()}
 
 
@@ -68,18 +68,18 @@ def range_shape(
     top, bottom = run_talib("MAX", high, timeperiod=span), run_talib("MIN", low, timeperiod=span)
     row, way = np.arange(len(bars)), np.abs(close - lagged(close, 1))
     shape = {
-        "height": ratio(top - bottom, atr(bars, 96).to_numpy() * np.sqrt(span)),
-        "place": ratio(close - bottom, top - bottom, undefined=0.5),
-        "efficiency": ratio(close - lagged(close, span), span * rolling_mean(way, span)),
+        "height": finite_ratio(top - bottom, atr(bars, 96).to_numpy() * np.sqrt(span)),
+        "place": finite_ratio(close - bottom, top - bottom, undefined=0.5),
+        "efficiency": finite_ratio(close - lagged(close, span), span * rolling_mean(way, span)),
         "since_high": (row - talib.MAXINDEX(high, timeperiod=span)) / span,
         "since_low": (row - talib.MININDEX(low, timeperiod=span)) / span,
     }
     for newest in NEWEST:
         before_top, before_bottom = lagged(top, newest), lagged(bottom, newest)
         height = before_top - before_bottom
-        shape[f"above_{newest}"] = ratio(run_talib("MAX", high, timeperiod=newest) - before_top, height)
-        shape[f"below_{newest}"] = ratio(before_bottom - run_talib("MIN", low, timeperiod=newest), height)
-        shape[f"place_{newest}"] = ratio(close - before_bottom, height, undefined=0.5)
+        shape[f"above_{newest}"] = finite_ratio(run_talib("MAX", high, timeperiod=newest) - before_top, height)
+        shape[f"below_{newest}"] = finite_ratio(before_bottom - run_talib("MIN", low, timeperiod=newest), height)
+        shape[f"place_{newest}"] = finite_ratio(close - before_bottom, height, undefined=0.5)
     return {f"{name}_{span}": values for name, values in shape.items()}
 
 

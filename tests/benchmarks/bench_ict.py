@@ -20,7 +20,15 @@ from orbiquant.arrays import Floats, Ints
 from orbiquant.domain import Bars
 from orbiquant.features.config import IctConfig
 from orbiquant.features.ict import ict_events, ict_features
-from orbiquant.features.ict_rules import Events, Side, both_sides, find_gaps, find_swings, first_touches, read_market
+from orbiquant.features.ict_rules import (
+    Events,
+    SideView,
+    both_sides,
+    find_fair_value_gaps,
+    find_swings,
+    first_touches,
+    read_market,
+)
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market
 from tests.tools.shared_bars import SHARED
 
@@ -46,7 +54,7 @@ def best_ms(work: Callable[[], Any], repeats: int) -> float:
 
 
 @njit(cache=True)
-def put_gaps(side: Side, gaps: Events, touched: Ints, found: Floats) -> None:
+def put_gaps(side: SideView, gaps: Events, touched: Ints, found: Floats) -> None:
     """Write one side's gaps into four rows of the peer's form: sign, top, bottom, and the bar that came back or 0."""
     for i in range(len(touched)):
         at, near, far = gaps.event[i], side.sign * gaps.near[i], side.sign * gaps.far[i]
@@ -59,7 +67,7 @@ def gaps_of(bars: Bars) -> pd.DataFrame:
     rows = len(bars)
     found = np.full((4, rows), np.nan)
     for side in both_sides(bars):
-        gaps = find_gaps(side, needs_body=True)
+        gaps = find_fair_value_gaps(side, needs_body=True)
         put_gaps(side, gaps, first_touches(side, gaps, rows), found)
     return pd.DataFrame(found.T, range(rows), ["FVG", "Top", "Bottom", "MitigatedIndex"])
 
