@@ -37,11 +37,12 @@ from orbiquant.market.calendars import expected_times, open_at  # noqa: E402
 from orbiquant.market.dukascopy import FIRST_DAYS, DukascopySource  # noqa: E402
 from orbiquant.market.exchanges import ExchangeSource  # noqa: E402
 from orbiquant.market.providers import missing_keys, open_provider  # noqa: E402
-from orbiquant.market.remote import HttpLine, RemoteSource  # noqa: E402
+from orbiquant.market.remote import RemoteSource  # noqa: E402
 from orbiquant.market.sources import pull  # noqa: E402
 from orbiquant.market.sql import SqlSource  # noqa: E402
 from orbiquant.market.store import DeltaBarStore  # noqa: E402
 from orbiquant.market.vendors import AlpacaSource, PolygonSource, VendorSource  # noqa: E402
+from orbiquant.net import HttpClient  # noqa: E402
 from orbiquant.settings import load_settings  # noqa: E402
 from tests.tools.fake_providers import (  # noqa: E402
     FakeAlpaca,
@@ -58,7 +59,7 @@ BARS = random_bars("2024-02-26", 160)
 ELSEWHERE = f"""from datetime import datetime
 from pydantic import SecretStr
 from orbiquant.core import FixedClock
-from orbiquant.market.remote import HttpLine
+from orbiquant.net import HttpClient
 CLOCK = FixedClock(datetime.fromisoformat('{LATER.isoformat()}'))
 """  # begins the script of another process
 
@@ -68,11 +69,11 @@ def options(settings: dict[str, Any]) -> dict[str, Any]:
     return {"clock": settings.get("clock") or FixedClock(LATER), "repair": settings.get("repair", ())}
 
 
-def line_to(provider: FakeProvider, waited: list[float], keys: dict[str, str] | None = None) -> HttpLine:
+def line_to(provider: FakeProvider, waited: list[float], keys: dict[str, str] | None = None) -> HttpClient:
     """Return a line that does not really wait."""
     secrets = {name: SecretStr(key) for name, key in (keys or {}).items()}
     name = type(provider).__name__.removeprefix("Fake").lower()
-    return HttpLine(name, provider.url, secrets, "[providers]", 1e9, 5, QUICK, waited.append)
+    return HttpClient(name, provider.url, secrets, "[providers]", 1e9, 5, QUICK, waited.append)
 
 
 # --- exchanges ---
@@ -100,7 +101,7 @@ class Binance:
 
         def opened(**settings: Any) -> RemoteSource:
             provider.page_size = settings.get("page", 1_000_000)
-            source = ExchangeSource("binance", provider.url, patience=QUICK, wait=waited.append, **options(settings))
+            source = ExchangeSource("binance", provider.url, backoff=QUICK, wait=waited.append, **options(settings))
             source._exchange.enableRateLimit = False
             return source
 
@@ -160,7 +161,7 @@ def test_an_exchange_that_ccxt_does_not_know():
 
 def okx(server: FakeOkx) -> ExchangeSource:
     """Return a source that asks another exchange than Binance."""
-    source = ExchangeSource("okx", server.url, clock=FixedClock(LATER), patience=QUICK)
+    source = ExchangeSource("okx", server.url, clock=FixedClock(LATER), backoff=QUICK)
     source._exchange.enableRateLimit = False
     return source
 
@@ -309,7 +310,7 @@ class Dukascopy:
         """Return how another process makes the source."""
         imports = f"{ELSEWHERE}from orbiquant.market.dukascopy import FIRST_DAYS, DukascopySource"
         imports += f"\nFIRST_DAYS['EURUSD'] = {FIRST_DAYS['EURUSD']!r}"
-        line = f"HttpLine('dukascopy', {provider.url!r}, per_minute=1e9)"
+        line = f"HttpClient('dukascopy', {provider.url!r}, per_minute=1e9)"
         return imports, f"DukascopySource({line}, clock=CLOCK)"
 
 
@@ -391,7 +392,7 @@ def test_days_at_the_seam_of_two_windows_are_fetched_once():
 def test_an_interrupt_does_not_wait_for_the_pauses_of_other_threads():
     with FakeDukascopy("EURUSD", MINUTES).running() as server:
         server.faults.extend([reply(200, b"nonsense"), *[reply(503, Retry_After="50")] * 30])
-        line = HttpLine("dukascopy", server.url, per_minute=1e9)
+        line = HttpClient("dukascopy", server.url, per_minute=1e9)
         source = DukascopySource(line, clock=FixedClock(LATER))
         begin = time.monotonic()
         with pytest.raises(DataError):
@@ -403,9 +404,9 @@ SILENT = """
 import socket, threading
 from datetime import datetime
 from orbiquant.market.dukascopy import DukascopySource
-from orbiquant.market.remote import HttpLine
+from orbiquant.net import HttpClient
 with socket.create_server(("127.0.0.1", 0)) as server:
-    line = HttpLine("dukascopy", f"http://127.0.0.1:{server.getsockname()[1]}", timeout_s=30)
+    line = HttpClient("dukascopy", f"http://127.0.0.1:{server.getsockname()[1]}", timeout_s=30)
     source = DukascopySource(line)
     lines = []
     def hear():
@@ -501,7 +502,7 @@ class Vendor:
         """Return how another process makes the source."""
         name, provides = self.source_class.__name__, self.source_class.provider
         keys = f"{{name: SecretStr(key) for name, key in {self.keys!r}.items()}}"
-        line = f"HttpLine({provides!r}, {provider.url!r}, {keys}, per_minute=1e9)"
+        line = f"HttpClient({provides!r}, {provider.url!r}, {keys}, per_minute=1e9)"
         return f"{ELSEWHERE}from orbiquant.market.vendors import {name}", f"{name}({line}, clock=CLOCK)"
 
 

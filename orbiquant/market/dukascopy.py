@@ -16,12 +16,14 @@ from multiprocessing.pool import ThreadPool
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from .rows import minutes_of_ticks, to_rows
+from ..net import HttpClient, excerpt
 
 from ..core import DataError, NotFoundError, choose, get_logger
 from ..domain import Bars, CalendarName, Timeframe
 from .bars import empty_bars
 from .calendars import HOUR, TIME_UNIT, open_at, to_index, to_times
-from .remote import HttpLine, RemoteSource, excerpt, minutes_of_ticks, to_rows
+from .remote import RemoteSource
 from .sources import calendar_of
 from ..ports import Clock
 
@@ -123,7 +125,7 @@ class DukascopySource(RemoteSource):
 
     def __init__(
         self,
-        line: HttpLine,  # to the folder that holds the symbols
+        client: HttpClient,  # to the folder that holds the symbols
         price: str = "bid",  # "bid", "ask" or "mid"
         detail: str = "minutes",  # from "minutes" or from "ticks"
         connections: int = 2,  # files fetched at a time
@@ -131,7 +133,7 @@ class DukascopySource(RemoteSource):
         clock: Clock | None = None,  # None: the system's
     ) -> None:
         super().__init__(repair, clock)
-        self._line, self._connections = line, connections
+        self._client, self._connections = client, connections
         self.price, self.detail = choose("price", price, PRICES), choose("detail", detail, ("minutes", "ticks"))
         self._days: OrderedDict[tuple[str, pd.Timestamp], Bars] = OrderedDict()
 
@@ -191,12 +193,12 @@ class DukascopySource(RemoteSource):
         return pd.concat([empty_bars(), *parts])
 
     def _fetch_days(self, symbol: str, days: Sequence[pd.Timestamp]) -> dict[pd.Timestamp, Bars]:
-        self._line.resume()
+        self._client.stopped.clear()
         with ThreadPool(self._connections) as pool:  # its threads die with the process, be a server ever so silent
             try:  # the error of one need not wait for the others
                 return dict(pool.imap_unordered(lambda day: (day, self._day(symbol, day)), days))
             except BaseException:  # an interrupt too must not wait for the pauses of the others
-                self._line.stop()
+                self._client.stopped.set()
                 raise
 
     def _remember(self, fetched: dict[tuple[str, pd.Timestamp], Bars]) -> None:
@@ -226,10 +228,10 @@ class DukascopySource(RemoteSource):
             yield hour_minutes(self._content(file, hour + timedelta(hours=1)), hour, scale, self.price, file)
 
     def _content(self, file: str, ends: pd.Timestamp) -> bytes:
-        content, checks = self._line.content(file), 0
+        content, checks = self._client.content(file), 0
         published = ends + timedelta(hours=6) < self.clock.now()
         while not content and published and checks < RECHECKS:
-            content, checks = self._line.content(file), checks + 1
+            content, checks = self._client.content(file), checks + 1
         if published and not content:
             get_logger("market.dukascopy").warning("no quotes although the market was open", file=file)
         return content

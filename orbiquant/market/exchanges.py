@@ -14,23 +14,14 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pandas as pd
+from .rows import to_rows
+from ..net import Backoff, Busy, excerpt, need, retry, retry_after_s
 
 from ..core import DataError, NotFoundError, suggest
 from ..domain import BAR_COLUMNS, Bars, CalendarName, Timeframe
 from .bars import empty_bars
 from .calendars import TIME_UNIT
-from orbiquant.market.remote import (
-    Busy,
-    Patience,
-    RemoteSource,
-    coarsest_part,
-    excerpt,
-    need,
-    persist,
-    retry_after_s,
-    spell,
-    to_rows,
-)
+from .remote import PULLING, RemoteSource, coarsest_part, spell
 from ..ports import Clock
 
 # %% ../../nbs/15_market.exchanges.ipynb #9585255f
@@ -79,12 +70,12 @@ class ExchangeSource(RemoteSource):
         repair: Iterable[str] = (),  # names of repair rules
         clock: Clock | None = None,  # None: the system's
         timeout_s: float = 30,  # for one answer
-        patience: Patience | None = None,  # None: the usual
+        backoff: Backoff | None = None,  # None: the usual
         wait: Callable[[float], object] = sleep,  # takes seconds
     ) -> None:
         super().__init__(repair, clock)
         self.provider, self.url = exchange, url
-        self._timeout_s, self._patience, self._wait = timeout_s, patience or Patience(), wait
+        self._timeout_s, self._backoff, self._wait = timeout_s, backoff or PULLING, wait
 
     @cached_property
     def _exchange(self) -> Any:
@@ -119,7 +110,7 @@ class ExchangeSource(RemoteSource):
                     provider=self.provider,
                 ) from error
 
-        return persist(self.provider, once, self._patience, self._wait)
+        return retry(self.provider, once, self._backoff, self._wait)
 
     @cached_property
     def _markets(self) -> dict[str, dict[str, Any]]:

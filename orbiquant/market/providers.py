@@ -7,14 +7,16 @@ __all__ = ['PROVIDERS', 'KEYS', 'missing_keys', 'describe_keys', 'open_provider'
 
 # %% ../../nbs/17_market.providers.ipynb #188ed6fc
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from .config import ProviderConfig
+from ..net import Backoff, HttpClient
 from pydantic import SecretStr
 
 from ..core import SettingsError
+from .config import ProviderConfig
 from .dukascopy import DukascopySource
 from .exchanges import ExchangeSource
-from .remote import HttpLine, Patience, RemoteSource
+from .remote import PULLING, RemoteSource
 from .sql import SqlSource
 from .vendors import AlpacaSource, PolygonSource
 from ..ports import Clock
@@ -58,22 +60,22 @@ def open_provider(
     if lacking := missing_keys(name, settings):
         variables = " and ".join(f"ORBIQUANT_PROVIDERS_{key.upper()}" for key in lacking)
         raise SettingsError(f"{name} needs {variables}, in the environment or in .env", provider=name)
-    patience, rules = Patience(attempts=settings.attempts), tuple(repair)
+    backoff, rules = replace(PULLING, attempts=settings.attempts), tuple(repair)
     if name == "sql":
-        return _open_table(settings, clock, rules, patience)
+        return _open_table(settings, clock, rules, backoff)
     if name not in PROVIDERS:
         url = dict(pair.split("=", 1) for pair in settings.exchange_urls).get(name)
-        return ExchangeSource(name, url, rules, clock, settings.timeout_s, patience)
-    line = _open_line(name, settings, patience)
+        return ExchangeSource(name, url, rules, clock, settings.timeout_s, backoff)
+    client = _open_client(name, settings, backoff)
     if name == "polygon":
-        return PolygonSource(line, repair=rules, clock=clock)
+        return PolygonSource(client, repair=rules, clock=clock)
     if name == "alpaca":
-        return AlpacaSource(line, settings.alpaca_feed, repair=rules, clock=clock)
+        return AlpacaSource(client, settings.alpaca_feed, repair=rules, clock=clock)
     choices = (settings.dukascopy_price, settings.dukascopy_detail, settings.dukascopy_connections)
-    return DukascopySource(line, *choices, repair=rules, clock=clock)
+    return DukascopySource(client, *choices, repair=rules, clock=clock)
 
 
-def _open_line(name: str, settings: ProviderConfig, patience: Patience) -> HttpLine:
+def _open_client(name: str, settings: ProviderConfig, backoff: Backoff) -> HttpClient:
     bearer = SecretStr(f"Bearer {settings.polygon_api_key.get_secret_value().strip()}")
     keys = {"APCA-API-KEY-ID": settings.alpaca_api_key, "APCA-API-SECRET-KEY": settings.alpaca_api_secret}
     url, headers, per_minute = {
@@ -82,10 +84,10 @@ def _open_line(name: str, settings: ProviderConfig, patience: Patience) -> HttpL
         "alpaca": (settings.alpaca_url, keys, settings.alpaca_per_minute),
     }[name]
     where = f"[providers] {' and '.join(KEYS[name])}" if name in KEYS else ""
-    return HttpLine(name, url, headers, where, per_minute, settings.timeout_s, patience)
+    return HttpClient(name, url, headers, where, per_minute, settings.timeout_s, backoff)
 
 
-def _open_table(settings: ProviderConfig, clock: Clock, repair: tuple[str, ...], patience: Patience) -> SqlSource:
+def _open_table(settings: ProviderConfig, clock: Clock, repair: tuple[str, ...], backoff: Backoff) -> SqlSource:
     return SqlSource(
         settings.sql_url,
         settings.sql_table,
@@ -97,5 +99,5 @@ def _open_table(settings: ProviderConfig, clock: Clock, repair: tuple[str, ...],
         zone=settings.sql_zone,
         repair=repair,
         clock=clock,
-        patience=patience,
+        backoff=backoff,
     )

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from ..workspace import workspace
+from .rows import minutes_of_ticks
+from ..net import Backoff, Busy, excerpt, need, retry
 from pydantic import SecretStr
 
 from ..core import DataError, NotFoundError, SettingsError, choose, suggest
@@ -26,23 +27,15 @@ from ..domain import BAR_COLUMNS, Bars, Timeframe
 from .bars import empty_bars
 from .calendars import DAY, TIME_UNIT, to_times
 from .clocks import from_wall, is_absolute, parse_zone, to_moments
-from orbiquant.market.remote import (
-    Busy,
-    Patience,
-    RemoteSource,
-    coarsest_part,
-    excerpt,
-    minutes_of_ticks,
-    need,
-    persist,
-    spell,
-)
+from .remote import RemoteSource, coarsest_part, spell
 from .sources import TIMEFRAME_NAMES
 from .vendors import find_kind
 from ..ports import Clock
+from ..workspace import workspace
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Engine, Select, Table
+from .remote import PULLING
 
 # %% ../../nbs/16_market.sql.ipynb #32efe1fd
 DRIVERS = {
@@ -193,7 +186,7 @@ class SqlSource(RemoteSource):
         page_rows: int = 100_000,  # read at a time
         repair: Iterable[str] = (),  # names of repair rules
         clock: Clock | None = None,  # None: the system's
-        patience: Patience | None = None,  # None: the usual
+        backoff: Backoff | None = None,  # None: the usual
         wait: Callable[[float], object] = sleep,  # takes seconds
     ) -> None:
         super().__init__(repair, clock)
@@ -203,7 +196,7 @@ class SqlSource(RemoteSource):
         self.epoch, self.zone, self.page_rows = epoch, zone, page_rows
         parse_zone(zone)
         self.columns = {choose("role", role, ROLES): column for role, column in (columns or {}).items()}
-        self._url, self._patience, self._wait = url, patience or Patience(), wait
+        self._url, self._backoff, self._wait = url, backoff or PULLING, wait
         self._tables: dict[str, Table] = {}
         self._times: dict[str, TimeColumn] = {}
 
@@ -227,7 +220,7 @@ class SqlSource(RemoteSource):
                 raise Busy(said)
             raise DataError(f"the database of `sql_url` cannot be read: {said}", provider="sql")
 
-        return persist("the database of `sql_url`", once, self._patience, self._wait)
+        return retry("the database of `sql_url`", once, self._backoff, self._wait)
 
     def _read(self, query: "Select[Any]") -> list[tuple[Any, ...]]:
         def read(engine: "Engine") -> list[tuple[Any, ...]]:

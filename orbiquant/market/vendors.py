@@ -16,14 +16,16 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pandas as pd
-from .instruments import find_instrument, known_instruments
+from .rows import to_rows
+from ..net import HttpClient
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
 
 from ..core import DataError, NotFoundError
 from ..domain import AssetClass, Bars, CalendarName, Instrument, Timeframe, Value
 from .bars import empty_bars
 from .calendars import NEW_YORK, TIME_UNIT, to_times
-from .remote import HttpLine, RemoteSource, coarsest_part, spell, to_rows
+from .instruments import find_instrument, known_instruments
+from .remote import RemoteSource, coarsest_part, spell
 from ..ports import Clock
 
 # %% ../../nbs/15_market.vendors.ipynb #ce748747
@@ -98,12 +100,12 @@ class VendorSource(RemoteSource):
 
     def __init__(
         self,
-        line: HttpLine,  # to the vendor
+        client: HttpClient,  # to the vendor
         repair: Iterable[str] = (),  # names of repair rules
         clock: Clock | None = None,  # None: the system's
     ) -> None:
         super().__init__(repair, clock)
-        self._line, self._known = line, set[str]()
+        self._client, self._known = client, set[str]()
 
     @abstractmethod
     def pages(
@@ -124,7 +126,7 @@ class VendorSource(RemoteSource):
     ) -> P:
         "Return a page; raise `DataError` when it has another form, `NotFoundError` when the symbol is refused."
         try:
-            sent = self._line.json(path, parameters)
+            sent = self._client.json(path, parameters)
         except DataError as error:
             if error.details.get("status") in (400, 422) and "symbol" in error.message:
                 raise NotFoundError(error.message, **error.details) from error
@@ -134,7 +136,7 @@ class VendorSource(RemoteSource):
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             place = ".".join(map(str, first["loc"])) or "answer"
-            said = self._line.tell(f"{place}: {first['msg']}, was {first['input']!r}")
+            said = self._client.excerpt(f"{place}: {first['msg']}, was {first['input']!r}")
         raise DataError(f"{self.provider} answered {path} in an unknown form ({said})", provider=self.provider)
 
     def calendar(
@@ -233,12 +235,12 @@ class PolygonSource(VendorSource):
 
     def __init__(
         self,
-        line: HttpLine,  # to the vendor, with the key as `Authorization`
+        client: HttpClient,  # to the vendor, with the key as `Authorization`
         adjusted: bool = True,  # prices of stocks for splits
         repair: Iterable[str] = (),  # names of repair rules
         clock: Clock | None = None,  # None: the system's
     ) -> None:
-        super().__init__(line, repair, clock)
+        super().__init__(client, repair, clock)
         self.adjusted = adjusted
 
     def span(
@@ -315,13 +317,13 @@ class AlpacaSource(VendorSource):
 
     def __init__(
         self,
-        line: HttpLine,  # to the vendor, with both keys
+        client: HttpClient,  # to the vendor, with both keys
         feed: str = "iex",  # of stocks: "iex", "sip" or "otc"
         adjustment: str = "raw",  # of stocks: "raw", "split", "dividend" or "all"
         repair: Iterable[str] = (),  # names of repair rules
         clock: Clock | None = None,  # None: the system's
     ) -> None:
-        super().__init__(line, repair, clock)
+        super().__init__(client, repair, clock)
         self.feed, self.adjustment = feed, adjustment
 
     def calendar(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ from contracts.market_data import MarketDataContract
 from orbiquant.core import DataError, FixedClock, SettingsError
 from orbiquant.domain import Bars, Timeframe
 from orbiquant.market.bars import check_bars
-from orbiquant.market.remote import Patience, RemoteSource
+from orbiquant.market.remote import PULLING, RemoteSource
 from orbiquant.market.sources import RemoteData, pull
 from orbiquant.market.store import DeltaBarStore
 from tests.tools.fake_providers import FakeProvider, cut, reply
 
 LATER = datetime(2024, 3, 11, 12, tzinfo=UTC)  # days after the last bar
 LIMIT_2S, BAN_2S = reply(429, Retry_After="2"), reply(418, Retry_After="2")
-QUICK = Patience(attempts=4, first_pause_s=0.01, max_pause_s=60)
+QUICK = replace(PULLING, attempts=4, first_pause_s=0.01, max_pause_s=60)
 
 
 class RemoteSourceContract(MarketDataContract):
@@ -232,7 +233,7 @@ class KeyContract:
     ):
         source = open_source()
         echo = " ".join(self.secrets).encode()
-        told = [repr(source), repr(vars(source)), repr(vars(getattr(source, "_line", source)))]
+        told = [repr(source), repr(vars(source)), repr(vars(getattr(source, "_client", source)))]
         for fault in (reply(400, echo), reply(401, echo), reply(403, echo), reply(200, echo), reply(503, echo)):
             provider.faults.extend([fault] * 9)
             with pytest.raises((DataError, SettingsError)) as refused:
