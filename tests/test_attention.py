@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orbiquant.core import ModelError
-from orbiquant.models.attention import AttentionModel, pack, sequence_columns, standard, unpack
+from orbiquant.models.attention import AttentionModel, to_safetensors, sequence_columns, standard, from_safetensors
 from orbiquant.models.baselines import HarRange, pinball_loss, quantile_columns
 from orbiquant.models.gate import blend, gate
 from orbiquant.models.network import AttentionSpec, Windows, initial_weights, staircase, torch_settings
@@ -175,8 +175,8 @@ def test_a_stored_model_answers_the_same_to_the_last_bit(data, model):
         b"{}",
         b"\x02" + bytes(7) + b"{}",
         b"\xff" * 64,
-        pack({}, {}),
-        pack({"a": np.zeros(2, np.float32)}, {"spec": 1}),
+        to_safetensors({}, {}),
+        to_safetensors({"a": np.zeros(2, np.float32)}, {"spec": 1}),
     ],
 )
 def test_what_is_no_model_is_refused(content):
@@ -190,10 +190,10 @@ def test_a_model_cut_short_is_refused(model):
 
 
 def test_packing_is_the_safetensors_layout():
-    content = pack({"a": np.float32([[1, 2]]), "b": np.float32([3])}, {"n": 1})
+    content = to_safetensors({"a": np.float32([[1, 2]]), "b": np.float32([3])}, {"n": 1})
     size = int.from_bytes(content[:8], "little")
     assert size % 8 == 0 and np.frombuffer(content[8 + size :], "<f4").tolist() == [1, 2, 3]
-    arrays, about = unpack(content)
+    arrays, about = from_safetensors(content)
     assert arrays["a"].shape == (1, 2) and about == {"n": 1}
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from orbiquant.core import ModelError
 from orbiquant.models.drift import (
-    COLUMNS,
+    DRIFT_COLUMNS,
     MIN_BARS,
     Sketch,
     bins_of,
@@ -49,7 +49,7 @@ def status(report) -> dict[str, str]:
 def test_more_of_the_same_is_stable(sketch, seed):
     report = drift_report(sketch, *market(1_500, 10 + seed))
     assert set(status(report).values()) <= {"watch"} and "drifted" not in report.verdict
-    assert list(report.table) == COLUMNS and (report.table.query("kind == 'feature'")["psi"] < 0.1).all()
+    assert list(report.table) == DRIFT_COLUMNS and (report.table.query("kind == 'feature'")["psi"] < 0.1).all()
 
 
 @pytest.mark.parametrize(

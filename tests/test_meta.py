@@ -17,19 +17,18 @@ from orbiquant.models.calibration import Calibration, calibrate, fit_venn_abers,
 from orbiquant.models.labels import barrier_distance
 from orbiquant.models.meta import (
     CORRECTED,
-    RUN_TRADES,
     MetaModel,
+    RUN_TRADES,
     adapt_intervals,
     adaptive_reach,
     conformal_quantile,
     crossed,
     fit_meta,
     inner_predictions,
-    primary_view,
     run_coverage,
-    side_outcome,
-    surprise,
 )
+from orbiquant.models.skill import log_loss
+from orbiquant.models.primary import primary_view, side_outcome
 from orbiquant.models.splits import WalkForward
 from orbiquant.models.tpsl import TPSLClassifier
 from orbiquant.signals import primary_signals
@@ -98,7 +97,7 @@ def test_half_a_correction_lies_halfway_and_costs_at_most_half(kind):
     np.testing.assert_allclose(half(score), (sigmoid(score) + whole(score)) / 2)
     low, high = half.interval(score)
     assert (low <= half(score) + 1e-12).all() and (half(score) <= high + 1e-12).all()
-    told, wrong, between = (surprise(p, won).mean() for p in (sigmoid(score), whole(score), half(score)))
+    told, wrong, between = (log_loss(p, won).mean() for p in (sigmoid(score), whole(score), half(score)))
     assert told < between < (told + wrong) / 2
 
 
@@ -453,7 +452,7 @@ def test_on_real_bars_runs_are_covered_and_the_primary_is_not_spoiled():
     runs = run_coverage(table, table["won"], 24)
     assert len(runs) > 150 and abs(runs["inside"].mean() - 0.9) < 0.06
     won = table["won"].to_numpy()
-    losses = {name: surprise(table[name].to_numpy(), won).mean() for name in ("primary", "p_meta")}
+    losses = {name: log_loss(table[name].to_numpy(), won).mean() for name in ("primary", "p_meta")}
     assert losses["p_meta"] < losses["primary"] + 0.001 and abs(table["p_meta"].mean() - won.mean()) < 0.02
     assert abs(table["p_meta"].mean() - won.mean()) < table["primary"].mean() - won.mean()  # the winner's curse
 

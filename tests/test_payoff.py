@@ -13,7 +13,7 @@ from orbiquant.market.synthetic import SyntheticConfig, synthetic_market
 from orbiquant.models.boosting import Boosting
 from orbiquant.models.labels import barrier_distance, triple_barrier
 from orbiquant.models.payoff import RestPayoff, fit_payoff
-from orbiquant.models.tpsl import SIDES, TPSLClassifier
+from orbiquant.models.tpsl import TRADE_SIDES, TPSLClassifier
 from orbiquant.signals import confidence, primary_signals
 
 R = np.array([2.0, -1.0, 0.5, -0.25])
@@ -115,7 +115,7 @@ def test_a_classifier_says_the_rest_beside_its_probabilities():
     X = pd.DataFrame({"hour": [3.0, 14.0], "height": [0.001, 0.004]}, pd.date_range("2024", periods=2, tz="UTC"))
     said, full = model.predict(X), plain.predict(X)
     assert list(said) == model.columns_ and said.filter(like="p_").equals(full.filter(like="p_"))
-    for side in SIDES:
+    for side in TRADE_SIDES:
         rest = model.payoffs_[side](said[f"p_{side}"].to_numpy())
         assert np.array_equal(said[[f"rest_gain_{side}", f"rest_loss_{side}"]], rest) and (rest[:, 1] < 1).all()
     assert (full[["rest_gain_long", "rest_gain_short"]] == 0).all(axis=None)

@@ -11,9 +11,9 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss, mean_pinball_loss, roc_auc_score
 
 from orbiquant.features.phases import PROBABILITIES
-from orbiquant.models.baselines import TARGETS
+from orbiquant.models.baselines import RANGE_TARGETS
 from orbiquant.models.reliability import (
-    COLUMNS,
+    RELIABILITY_COLUMNS,
     bin_of,
     calibration_error,
     largest_of,
@@ -42,10 +42,10 @@ def predicted_world(rows: int = 6_000, seed: int = 7) -> tuple[pd.DataFrame, pd.
     scale = 0.01 * np.exp(rng.normal(scale=0.3, size=rows))
     p_long = rng.uniform(0.2, 0.5, rows)
     odds = pd.DataFrame({"p_long": p_long, "p_short": 0.6 - p_long}, index)
-    truth = pd.DataFrame(rng.exponential(size=(rows, 2)) * scale[:, None], index, TARGETS)
+    truth = pd.DataFrame(rng.exponential(size=(rows, 2)) * scale[:, None], index, RANGE_TARGETS)
     for side in ("long", "short"):
         truth[side] = (rng.random(rows) < odds[f"p_{side}"]).astype(float)
-    moves = {f"{t}_{q:g}": -np.log1p(-q) * scale for t in TARGETS for q in QUANTILES}
+    moves = {f"{t}_{q:g}": -np.log1p(-q) * scale for t in RANGE_TARGETS for q in QUANTILES}
     best = odds.max(axis=1)
     meta = {"p_meta": best, "meta_low": best - 0.25, "meta_high": best + 0.25}
     rates = pd.DataFrame({"p_long": 0.35, "p_short": 0.25}, index)
@@ -98,8 +98,8 @@ def test_qlike_is_pattons_and_ranks_by_the_true_variance_whatever_the_proxy():
 
 def test_a_constant_market_has_finite_losses():
     index = pd.RangeIndex(100)
-    still = pd.DataFrame(0.0, index, TARGETS)
-    forecast = pd.DataFrame(0.0, index, [f"{t}_{q:g}" for t in TARGETS for q in QUANTILES])
+    still = pd.DataFrame(0.0, index, RANGE_TARGETS)
+    forecast = pd.DataFrame(0.0, index, [f"{t}_{q:g}" for t in RANGE_TARGETS for q in QUANTILES])
     losses = range_losses(still, forecast, QUANTILES)
     assert {metric for _, metric in losses} == {"pinball_bps", "crps_bps", "r2", "qlike"}
     assert all((loss == 0).all() for loss in losses.values())
@@ -250,14 +250,14 @@ def test_a_true_forecast_is_reliable_and_a_narrow_one_is_caught_in_every_regime(
     truth, said, _ = predicted_world(7_000)
     regimes = regime_labels(matrix().set_axis(said.index))
     report = reliability_report(truth, said, QUANTILES, 2, regimes)
-    assert list(report) == COLUMNS and report["true"].mean() > 0.8
+    assert list(report) == RELIABILITY_COLUMNS and report["true"].mean() > 0.8
     assert set(report["regime"]) == {"all", "volatility", "killzone", "phase"}
     assert set(report["kind"]) == {"probability", "interval", "quantile", "runs"}
     assert np.allclose(report.query("kind == 'interval'")["predicted"], 0.8)
     inside = truth["up"].between(said["up_0.1"], said["up_0.9"]).mean()
     found = report.query("kind == 'interval' and target == 'up' and regime == 'all'")
     assert found["observed"].iloc[0] == pytest.approx(inside)
-    narrow = said.assign(**{f"{t}_0.9": said[f"{t}_0.5"] for t in TARGETS}, p_meta=said["p_meta"] + 0.15)
+    narrow = said.assign(**{f"{t}_0.9": said[f"{t}_0.5"] for t in RANGE_TARGETS}, p_meta=said["p_meta"] + 0.15)
     caught = reliability_report(truth, narrow, QUANTILES, 2, regimes).query("regime != 'all'")
     assert not caught.query("kind == 'interval'")["true"].any()
     assert caught.query("target == 'meta'")["true"].mean() < 0.1

@@ -10,9 +10,9 @@ from sklearn.metrics import log_loss, mean_pinball_loss
 from orbiquant.core import ModelError
 from orbiquant.models.boosting import Boosting
 from orbiquant.models.tpsl import TPSLClassifier
-from orbiquant.models.tuning import BOOSTING_SPACE, Span, default_params, forecast_loss, luck_of, tune
+from orbiquant.models.tuning import BOOSTING_SPACE, SearchRange, default_params, forecast_loss, luck_of, tune
 
-RATE = {"rate": Span(low=0.05, high=0.95)}
+RATE = {"rate": SearchRange(low=0.05, high=0.95)}
 
 
 class Says:
@@ -112,7 +112,7 @@ def test_what_cannot_be_searched_is_refused():
         tune(X, Y, lambda p: Says(p["rate"], []), RATE, trials=1)
     for low, high, log in ((1, 1, False), (2, 1, False), (0, 1, True)):
         with pytest.raises(ValueError, match="`low` must be below `high`"):
-            Span(low=low, high=high, log=log)
+            SearchRange(low=low, high=high, log=log)
 
 
 def test_losses_are_those_of_scikit_learn():

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 from numba import njit
 
+from ..arrays import Floats
 from ..core import ModelError
 from ..domain import Phase
-from ..features.indicators import Floats
 from .amd import PHASE_OF, STATES, AmdClassifier
 
 # %% ../../nbs/41_models.amd_rivals.ipynb #681634f4

@@ -13,11 +13,11 @@ from typing import Literal, Self, TypeAlias
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from .config import CalibrationKind
 from pydantic import model_validator
 
 from ..arrays import Floats
 from ..domain import Value
+from .config import CalibrationKind
 
 # %% ../../nbs/32_models.calibration.ipynb #538c1d8a
 CurveKind: TypeAlias = Literal["sigmoid", "isotonic", "venn_abers"]
@@ -116,8 +116,8 @@ def fit_sigmoid(
 
     def loss(line: Floats) -> float:
         fitted = base + line[0] * (score - base) + line[1]
-        surprise = independent * np.mean(np.logaddexp(0, fitted) - outcome * fitted)
-        return float(surprise + ((line[0] - belief) ** 2 + line[1] ** 2) / (2 * PRIOR_SPREAD**2))
+        log_loss = independent * np.mean(np.logaddexp(0, fitted) - outcome * fitted)
+        return float(log_loss + ((line[0] - belief) ** 2 + line[1] ** 2) / (2 * PRIOR_SPREAD**2))
 
     start, bounds = np.array([belief, 0.0]), [(0, None), (None, None)]
     slope, shift = minimize(loss, start, method="L-BFGS-B", bounds=bounds).x

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..core import ModelError, suggest
-from .baselines import TARGETS, quantile_columns
+from .baselines import RANGE_TARGETS, quantile_columns
 from .skill import BLOCK_HORIZONS, range_losses, skill_interval
 
 # %% ../../nbs/37_models.gate.ipynb #916766cb
@@ -38,7 +38,7 @@ def total_loss(
 ) -> NDArray[np.float64]:
     "Return each row's pinball loss of rise and fall, in basis points."
     losses = range_losses(outcome, predicted, quantiles)
-    return np.sum([losses[target, "pinball_bps"] for target in TARGETS], axis=0)
+    return np.sum([losses[target, "pinball_bps"] for target in RANGE_TARGETS], axis=0)
 
 
 def weigh(
@@ -111,7 +111,7 @@ def gate(
     columns = quantile_columns(quantiles)
     frames = {name: forecasts[name].reindex(folds.index)[columns] for name in (*incumbents, challenger)}
     frames[BLEND] = blend([frames[incumbents[0]], frames[challenger]])
-    happened, number = outcome.reindex(folds.index)[list(TARGETS)], folds.to_numpy()
+    happened, number = outcome.reindex(folds.index)[list(RANGE_TARGETS)], folds.to_numpy()
     known = np.logical_and.reduce([frame.notna().all(axis=1).to_numpy() for frame in (happened, *frames.values())])
     losses = {name: total_loss(happened, frame, quantiles) for name, frame in frames.items()}
     stitched, decisions = frames[incumbents[0]].copy(), []

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ATR_BARS', 'BARRIER_COLUMNS', 'check_horizon', 'label_end', 'range_targets', 'barrier_distance', 'first_exit',
-           'barrier_outcomes', 'distances', 'triple_barrier', 'average_uniqueness']
+           'barrier_outcomes', 'check_distances', 'triple_barrier', 'average_uniqueness']
 
 # %% ../../nbs/30_models.labels.ipynb #2c6d5ddf
 import numpy as np
@@ -105,7 +105,7 @@ def barrier_outcomes(
     return outcomes
 
 
-def distances(
+def check_distances(
     name: str,  # parameter, for the message
     value: pd.Series | float,  # one distance, or one a row
     index: pd.DatetimeIndex,  # the bars' own
@@ -130,8 +130,8 @@ def triple_barrier(
 ) -> pd.DataFrame:
     "Return labels `long` and `short` (1 target first, 0 not, NaN unknown), their results in R and the bars held."
     horizon = check_horizon(horizon)
-    reward = distances("take_profit", take_profit, bars.index)
-    risk = distances("stop_loss", stop_loss, bars.index)
+    reward = check_distances("take_profit", take_profit, bars.index)
+    risk = check_distances("stop_loss", stop_loss, bars.index)
     prices = np.ascontiguousarray(bars[["open", "high", "low", "close"]].to_numpy(dtype=np.float64))
     outcomes = barrier_outcomes(prices, horizon, reward, risk)
     return pd.DataFrame(outcomes[:, [0, 3, 1, 4, 2, 5]], index=bars.index, columns=BARRIER_COLUMNS)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MIN_TRAIN', 'ESTIMATORS', 'MODELS', 'BASELINES', 'ATTENTION_ROWS', 'boosting_of', 'scale_columns', 'Labelled', 'Part',
-           'slim', 'Kind', 'make_range', 'make_tpsl', 'make_attention', 'NestedMeta', 'make_meta', 'make_har',
-           'optional_models', 'Outcome', 'run_job', 'fit_estimator', 'search', 'predict_part', 'rounds_of']
+           'slim', 'EstimatorKind', 'make_range', 'make_tpsl', 'make_attention', 'NestedMeta', 'make_meta', 'make_har',
+           'optional_models', 'Outcome', 'fit_job', 'fit_estimator', 'search', 'predict_part', 'rounds_of']
 
 # %% ../../nbs/46_models.phase2_jobs.ipynb #78d42158
 from collections.abc import Callable, Mapping
@@ -17,13 +17,14 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from .config import Phase2Config, TreeConfig
 
+from ..arrays import Floats
 from ..core import ModelError, get_logger
 from ..domain import Bars
 from .baselines import BaseRate, HarRange, ScaledRange, complete_rows, read_columns, volatility_inputs
-from .boosting import Boosting, Floats
+from .boosting import Boosting
 from .bundle import to_content
+from .config import Phase2Config, TreeConfig
 from .garch import GarchRange
 from .labels import average_uniqueness, barrier_distance, range_targets, triple_barrier
 from .meta import MetaModel, fit_meta
@@ -145,7 +146,7 @@ def slim(
 
 # %% ../../nbs/46_models.phase2_jobs.ipynb #a4a23781
 @dataclass(frozen=True)
-class Kind:
+class EstimatorKind:
     "How an estimator is made, and what it stands for."
 
     make: Callable[[Labelled, Phase2Config, Boosting], Any]
@@ -196,16 +197,16 @@ def make_har(rows: Labelled, config: Phase2Config, boosting: Boosting) -> HarRan
     return HarRange(spans, config.quantiles, config.horizon_bars)
 
 
-ESTIMATORS: Mapping[str, Kind] = {
-    "attention": Kind(make_attention, "optional"),
-    "meta": Kind(make_meta, "optional"),
-    "range": Kind(make_range, "model"),
-    "tpsl": Kind(make_tpsl, "model"),
-    "garch": Kind(lambda rows, config, _: GarchRange(config.quantiles, config.horizon_bars), "baseline"),
-    "har": Kind(make_har, "baseline"),
-    "atr": Kind(lambda rows, config, _: ScaledRange("atr", config.quantiles), "baseline"),
-    "ewma": Kind(lambda rows, config, _: ScaledRange("ewma", config.quantiles), "baseline"),
-    "base_rate": Kind(lambda rows, config, _: BaseRate(), "baseline"),
+ESTIMATORS: Mapping[str, EstimatorKind] = {
+    "attention": EstimatorKind(make_attention, "optional"),
+    "meta": EstimatorKind(make_meta, "optional"),
+    "range": EstimatorKind(make_range, "model"),
+    "tpsl": EstimatorKind(make_tpsl, "model"),
+    "garch": EstimatorKind(lambda rows, config, _: GarchRange(config.quantiles, config.horizon_bars), "baseline"),
+    "har": EstimatorKind(make_har, "baseline"),
+    "atr": EstimatorKind(lambda rows, config, _: ScaledRange("atr", config.quantiles), "baseline"),
+    "ewma": EstimatorKind(lambda rows, config, _: ScaledRange("ewma", config.quantiles), "baseline"),
+    "base_rate": EstimatorKind(lambda rows, config, _: BaseRate(), "baseline"),
 }
 MODELS = tuple(name for name, kind in ESTIMATORS.items() if kind.role == "model")
 BASELINES = tuple(name for name, kind in ESTIMATORS.items() if kind.role == "baseline")
@@ -247,7 +248,7 @@ class Outcome:
         return pd.DataFrame(self.values, rows.features.index[part.test], list(self.columns))
 
 
-def run_job(
+def fit_job(
     rows: Labelled,  # the data
     name: str,  # which estimator
     part: Part,  # which rows

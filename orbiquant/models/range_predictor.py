@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..arrays import Floats
 from orbiquant.models.baselines import (
-    TARGETS,
+    RANGE_TARGETS,
     HarRange,
     check_quantiles,
     complete_rows,
@@ -25,7 +26,6 @@ from orbiquant.models.baselines import (
 )
 from orbiquant.models.boosting import (
     Boosting,
-    Floats,
     Rows,
     ask,
     booster_json,
@@ -62,7 +62,7 @@ class RangePredictor:
     ) -> Self:
         "Fit the scale, then one set of trees a target; raise `ModelError` when there are too few rows."
         check_device(self.boosting.device)
-        moves = read_columns(Y, TARGETS)
+        moves = read_columns(Y, RANGE_TARGETS)
         known = complete_rows(moves, read_columns(X, self.scale))
         self.features_, self.categories_ = [str(name) for name in X], categories_of(X)
         values, times, moves = self._values(X), X.index, moves[known]
@@ -70,13 +70,13 @@ class RangePredictor:
             values, times = values[known], times[known]
         volatility = pd.DataFrame(self._volatility(values), times, list(self.scale))
         self.scale_ = HarRange(self.scale, self.quantiles, self.horizon).fit(
-            volatility, pd.DataFrame(moves, times, TARGETS)
+            volatility, pd.DataFrame(moves, times, RANGE_TARGETS)
         )
         relative = moves / self.scale_.expected(volatility.to_numpy(), times)[:, None]
         categorical = [name in self.categories_ for name in self.features_]
         rows = Rows.of(values, self.horizon, self.boosting, categorical)
         self.boosters_: dict[str, Any] = {}
-        for i, target in enumerate(TARGETS):
+        for i, target in enumerate(RANGE_TARGETS):
             self._fit_target(target, rows, relative[:, i])
         return self
 
@@ -103,7 +103,7 @@ class RangePredictor:
     def _relative(self, target: str, values: NDArray[np.float32]) -> Floats:
         "Return one target's quantiles of move / expected range."
         if target not in self.boosters_ or not len(values):
-            return np.tile(self.scale_.ratios_[TARGETS.index(target)], (len(values), 1))
+            return np.tile(self.scale_.ratios_[RANGE_TARGETS.index(target)], (len(values), 1))
         return np.sort(ask(self.boosters_[target], values), axis=1)
 
     def predict(
@@ -121,7 +121,7 @@ class RangePredictor:
     ) -> Floats:
         "Return the same as `predict` without names: the columns `columns_`."
         scale = self.scale_.expected(self._volatility(values), times)
-        return np.hstack([scale[:, None] * self._relative(target, values) for target in TARGETS])
+        return np.hstack([scale[:, None] * self._relative(target, values) for target in RANGE_TARGETS])
 
     @property
     def columns_(self) -> list[str]:
@@ -132,7 +132,7 @@ class RangePredictor:
     def rounds_(self) -> dict[str, int]:
         "Return how many rounds each target was given; 0 where the trees proved nothing."
         boosters = self.boosters_
-        return {t: boosters[t].num_boosted_rounds() if t in boosters else 0 for t in TARGETS}
+        return {t: boosters[t].num_boosted_rounds() if t in boosters else 0 for t in RANGE_TARGETS}
 
     def to_json(self) -> bytes:
         "Return the fitted model as JSON."

@@ -25,11 +25,10 @@ from orbiquant.models.meta import (
     adapt_intervals,
     fit_meta,
     inner_predictions,
-    primary_view,
     run_coverage,
-    side_outcome,
-    surprise,
 )
+from orbiquant.models.skill import log_loss
+from orbiquant.models.primary import primary_view, side_outcome
 from orbiquant.models.splits import WalkForward
 from orbiquant.models.tpsl import TPSLClassifier
 from tests.benchmarks.quant_row import shared_rows
@@ -80,7 +79,7 @@ def second_look(name: str, rows: int) -> dict[str, Any]:
         base.append(np.full(len(won), side_outcome(Y.loc[inner.index], inner).mean()))
     table = pd.concat(parts).assign(base=np.concatenate(base))
     won = table["won"].to_numpy()
-    told = {kind: f"{surprise(table[kind].to_numpy(), won).mean():.4f}" for kind in ("base", "primary", "p_meta")}
+    told = {kind: f"{log_loss(table[kind].to_numpy(), won).mean():.4f}" for kind in ("base", "primary", "p_meta")}
     moving = adapt_intervals(table, table["won"], HORIZON, earlier)
     inside = [run_coverage(frame, table["won"], HORIZON)["inside"] for frame in (table, moving)]
     return {
@@ -102,10 +101,10 @@ def corrected(name: str, rows: int) -> "pd.Series[float]":
         inner = primary_view(inner_predictions(X, Y, primary, HORIZON, HORIZON, 4))
         score, outcome = log_odds(inner["probability"].to_numpy()), side_outcome(Y.loc[inner.index], inner).to_numpy()
         said, came, base = log_odds(asked["probability"].to_numpy()), won.to_numpy(), float(log_odds(outcome.mean()))
-        told, row = surprise(sigmoid(said), came).mean(), {"too sure": (sigmoid(said) - came).mean()}
+        told, row = log_loss(sigmoid(said), came).mean(), {"too sure": (sigmoid(said) - came).mean()}
         for share in SHARES:
             curve = calibrate(score, outcome, base, HORIZON, "auto", BELIEF, share)
-            row |= {f"loss {share}": surprise(curve(said), came).mean() - told}
+            row |= {f"loss {share}": log_loss(curve(said), came).mean() - told}
             row |= {f"gap {share}": (curve(said) - came).mean()}
         found.append(row)
     return pd.DataFrame(found).mean().rename(f"{name}, {rows:,}")
