@@ -17,13 +17,16 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one; else the settings'.")] = None,
 ) -> None:
     "Serve signals, analysis and market data over HTTP until interrupted."
-    from orbiquant.service.web import serve as listen
+    from orbiquant.app import app
+    from orbiquant.service.serving import serve as run
 
     open_runtime()
     say = console(stderr=True)
-    listen(
-        host, port, lambda address: say.print(f"Serving on {address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
-    )
+
+    def announce(address: str) -> None:
+        say.print(f"Serving on {address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
+
+    run(app, host, port, announce)
 
 
 @service.command()
