@@ -6,7 +6,7 @@
 __all__ = ['BAR_COLUMNS', 'Seed', 'MIN_CONFIDENCE', 'Probability', 'Price', 'MOST_BPS', 'BasisPoints', 'Positive', 'NotNegative',
            'Timeframe', 'AssetClass', 'CalendarName', 'normalise_symbol', 'Value', 'Instrument', 'SeriesId', 'Action',
            'Phase', 'FeatureWeight', 'Signal', 'check_levels', 'Costs', 'Side', 'OrderState', 'Order', 'OrderStatus',
-           'Fill', 'Position', 'Account']
+           'Fill', 'Position', 'Account', 'Caller']
 
 # %% ../nbs/01_domain.ipynb #37004ebc
 import re
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .core import DataError, choose
+from .core import DataError, ForbiddenError, Plan, Scope, choose
 
 # %% ../nbs/01_domain.ipynb #f114a8a9
 BAR_COLUMNS = ("open", "high", "low", "close", "volume")
@@ -356,3 +356,22 @@ class Account(Value):
     def free_margin(self) -> Decimal:
         "Return what is left for new positions."
         return self.equity - self.margin
+
+# %% ../nbs/01_domain.ipynb #b310d44a
+@dataclass(frozen=True)
+class Caller:
+    "Who asks, and what they may do."
+
+    id: str  # counts requests and appears in the log; no secret
+    user_id: str
+    plan: Plan
+    scopes: frozenset[Scope]
+
+    def require(
+        self,
+        scope: str,  # "read", "write" or "trade"
+    ) -> None:
+        "Raise `ForbiddenError` unless the caller has the scope."
+        if scope not in self.scopes:
+            has = ", ".join(sorted(self.scopes)) or "none"
+            raise ForbiddenError(f"this needs a key with scope {scope!r}, the scopes of this one are: {has}")

@@ -22,11 +22,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orbiquant.core import DataError, SettingsError, configure_logging
+from orbiquant.domain import Caller
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.runtime import Runtime, using
-from orbiquant.service.auth import Caller
+from orbiquant.service.factory import create_app, needs
+from orbiquant.service.gate import MAX_BODY_BYTES
 from orbiquant.service.keys import create_api_key, list_api_keys, revoke_api_key
-from orbiquant.service.web import MAX_BODY_BYTES, create_app, listen, needs, serve
+from orbiquant.service.serving import address as page_address
+from orbiquant.service.serving import listen, serve
 from orbiquant.settings import load_settings
 
 TOKEN = "console-token-of-the-tests"
@@ -497,10 +500,11 @@ def test_the_caller_reaches_the_route(tmp_path: Path):
 
 SERVE = """
 import sys
+from orbiquant.app import app
 from orbiquant.core import configure_logging
-from orbiquant.service.web import serve
+from orbiquant.service.serving import serve
 configure_logging("INFO")
-serve(port=0, announce=lambda url: print(url, flush=True))
+serve(app, port=0, announce=lambda url: print(url, flush=True))
 """
 
 
@@ -529,15 +533,15 @@ def test_a_started_service_prints_its_address_logs_no_secret_and_ends_on_ctrl_c(
 
 
 def test_without_a_key_nobody_else_is_served(tmp_path: Path):
-    runtime = make_runtime(tmp_path)
+    runtime, app = make_runtime(tmp_path), create_app()
     with using(runtime):
         for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
             with pytest.raises(SettingsError, match="there is no API key yet"):
-                serve(host, 0)
+                serve(app, host, 0)
         key = create_api_key(runtime.engine, "gone", "ana", "free", ["read"], runtime.clock)
         revoke_api_key(runtime.engine, key[3:11], runtime.clock)
         with pytest.raises(SettingsError, match="there is no API key yet"):
-            serve("0.0.0.0", 0)
+            serve(app, "0.0.0.0", 0)
     runtime.engine.dispose()
 
 
@@ -546,8 +550,20 @@ def test_a_port_in_use_is_a_clear_error(tmp_path: Path):
     with using(runtime), listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
-            serve("127.0.0.1", port)
+            serve(create_app(), "127.0.0.1", port)
     runtime.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "page"),
+    [
+        ("127.0.0.1", "abc", "http://127.0.0.1:8003/docs?token=abc"),
+        ("::1", None, "http://[::1]:8003/docs"),
+        ("example.org", None, "http://example.org:8003/docs"),
+    ],
+)
+def test_the_printed_address_can_be_opened(host: str, token: str | None, page: str):
+    assert page_address(host, 8003, token) == page
 
 
 def test_an_unset_service_is_not_open(tmp_path: Path):

@@ -17,11 +17,16 @@ def serve_command(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one; else the settings'.")] = None,
 ) -> None:
     "Serve signals, analysis and market data over HTTP until interrupted."
-    from orbiquant.service.web import serve
+    from orbiquant.app import app
+    from orbiquant.service.serving import serve
 
     open_runtime()
     say = console(stderr=True)
-    serve(host, port, lambda address: say.print(f"Serving on {address} (Ctrl-C ends it)", markup=False, soft_wrap=True))
+
+    def announce(address: str) -> None:
+        say.print(f"Serving on {address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
+
+    serve(app, host, port, announce)
 
 
 @service.command("build")

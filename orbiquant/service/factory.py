@@ -1,0 +1,134 @@
+"""The application around the generated routes: who is asking, what a route needs, the API page."""
+
+# What a route needs stands in the route: `dependencies=[needs("trade")]`. The three ways to send a key are declared with
+# it, so that the API page can offer them. That page is served from the package, not from a content network: it works
+# offline, nobody else learns of it, and what is tried on it is sent with the key the page was opened with.
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from string import Template
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.security import APIKeyHeader, APIKeyQuery, HTTPBearer, SecurityScopes
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from orbiquant import __version__
+from orbiquant.core import OrbiError, Scope
+from orbiquant.domain import Caller
+from orbiquant.runtime import current
+from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
+from orbiquant.service.gate import Gate, Gatekeeper
+
+BEARER_KEY = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key or the console's token.")
+HEADER_KEY = APIKeyHeader(auto_error=False, scheme_name="header", name="X-API-Key")
+QUERY_KEY = APIKeyQuery(auto_error=False, scheme_name="query", name="token", description="On GET only.")
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": text}
+    for status, text in {401: "No valid key", 403: "Wrong scope", 422: "Not valid", 429: "Too many requests"}.items()
+}
+
+
+async def caller_of(
+    request: Request,  # has been through the gate
+) -> Caller | None:
+    "Return the `Caller` behind a request, None for a stranger on a public path."
+    return request.state.caller
+
+
+async def check_scope(
+    needed: SecurityScopes,  # what the route asks for
+    request: Request,  # has been through the gate
+    bearer: Annotated[Any, Security(BEARER_KEY)],  # declared for the API page
+    header: Annotated[Any, Security(HEADER_KEY)],  # declared for the API page
+    query: Annotated[Any, Security(QUERY_KEY)],  # declared for the API page
+) -> None:
+    "Raise `ForbiddenError` unless the caller has every scope."
+    caller: Caller = request.state.caller
+    for scope in needed.scopes:
+        caller.require(scope)
+
+
+def needs(
+    scope: Scope,  # "read", "write" or "trade"
+) -> Any:
+    "Return the dependency that lets only callers with a scope pass."
+    return Security(check_scope, scopes=[scope])
+
+
+@asynccontextmanager
+async def lifespan(
+    app: FastAPI,  # gets its gatekeeper
+) -> AsyncIterator[None]:
+    "Open what the settings name before the first request."
+    runtime = current()
+    limit = runtime.settings.service.requests_per_minute
+    token = getattr(app.state, "console_token", None)
+    app.state.gatekeeper = Gatekeeper(runtime.engine, runtime.clock, limit, token)
+    yield
+
+
+def create_app(
+    public: Iterable[str] = (),  # paths that need no key
+) -> FastAPI:
+    "Return the application around the generated routes."
+    app = FastAPI(
+        title="OrbiQuant",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url=None,
+        responses=REFUSALS,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.add_middleware(Gate, public=public)
+    app.add_exception_handler(OrbiError, on_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http_error)
+    add_api_page(app)
+    return app
+
+
+API_PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>$title</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="/docs/assets/swagger-ui.css?token=$token">
+</head>
+<body>
+<div id="page"></div>
+<script src="/docs/assets/swagger-ui-bundle.js?token=$token"></script>
+<script>
+SwaggerUIBundle({
+  url: "/openapi.json", dom_id: "#page", deepLinking: true,
+  requestInterceptor: (request) => {
+    if (!request.headers.Authorization) request.headers["X-API-Key"] ||= "$token";
+    return request;
+  },
+});
+</script>
+</body>
+</html>
+""")
+
+
+def add_api_page(
+    app: FastAPI,  # gets /docs and /openapi.json
+) -> None:
+    "Add the description of the API and a page to try it; both need a key like everything else."
+    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
+
+    def openapi() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    def docs(request: Request) -> HTMLResponse:
+        token = quote(request.query_params.get("token", ""), safe="")
+        return HTMLResponse(API_PAGE.substitute(title=app.title, token=token))
+
+    app.add_api_route("/openapi.json", openapi, include_in_schema=False)
+    app.add_api_route("/docs", docs, include_in_schema=False)

@@ -1,0 +1,182 @@
+"""What every request goes through before its function: identity, rate limit, body limit, errors, one log line."""
+
+# A plain ASGI layer in front of routing: identity first, so that a stranger's body is not even read. Three promises: no
+# request gets past the gate without a key unless its path is public, nothing a caller sends makes a 5xx, and no key is
+# ever logged.
+
+import math
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from fastapi.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orbiquant.core import SCOPES, AuthError, get_logger, log_context
+from orbiquant.domain import Caller
+from orbiquant.ports import Clock
+from orbiquant.service.auth import find_credential
+from orbiquant.service.errors import RateLimitError, answer_error
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+MAX_BODY_BYTES = 1_048_576
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
+
+
+class Gatekeeper:
+    "Knows the keys and counts the requests."
+
+    def __init__(
+        self,
+        engine: "Engine",  # a migrated database with the keys
+        clock: Clock,  # when keys are used
+        requests_per_minute: int,  # of one caller
+        console_token: str | None = None,  # accepted besides keys; None: keys only
+    ) -> None:
+        from limits import RateLimitItemPerMinute
+        from limits.aio.storage import MemoryStorage
+        from limits.aio.strategies import SlidingWindowCounterRateLimiter
+
+        self.engine, self.clock = engine, clock
+        self.console_token = console_token
+        self.rate = RateLimitItemPerMinute(requests_per_minute)
+        self.limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    async def identify(
+        self,
+        connection: HTTPConnection,  # a request, or the opening of a WebSocket
+        public: bool,  # whether a stranger may pass
+    ) -> Caller | None:
+        "Return who is calling; raise `AuthError` for a stranger, who is counted by address."
+        try:
+            caller = await self.find_caller(connection)
+            if caller is None and not public:
+                raise AuthError("an API key is required: send it as `Authorization: Bearer …` or `X-API-Key`")
+        except AuthError:
+            await self.count(None, connection)
+            raise
+        return caller
+
+    async def find_caller(
+        self,
+        connection: HTTPConnection,  # whose key is looked at
+    ) -> Caller | None:
+        "Return whose key a request carries, None without one; raise `AuthError` for one that is not valid."
+        method = connection.scope.get("method", "GET")
+        key = find_credential(method, connection.headers, connection.query_params)
+        if key is None:
+            return None
+        if self.console_token and secrets.compare_digest(key.encode(), self.console_token.encode()):
+            return Caller("console", "local", "premium", frozenset(SCOPES))
+        from orbiquant.service.keys import authenticate
+
+        return await run_in_threadpool(authenticate, self.engine, key, self.clock)
+
+    async def count(
+        self,
+        caller: Caller | None,  # a stranger is counted by address
+        connection: HTTPConnection,  # which has it
+    ) -> None:
+        "Count one request; raise `RateLimitError` when there were too many."
+        who = caller.id if caller else f"address:{connection.client.host if connection.client else 'unknown'}"
+        if not await self.limiter.hit(self.rate, who):
+            stats = await self.limiter.get_window_stats(self.rate, who)
+            wait_s = max(1, math.ceil(stats.reset_time - time.time()))
+            raise RateLimitError(
+                f"more than {self.rate.amount} requests a minute; try again in {wait_s} s", retry_after_s=wait_s
+            )
+
+
+class Gate:
+    "The ASGI layer that lets a request in, names it, answers what fails and logs it."
+
+    def __init__(
+        self,
+        app: ASGIApp,  # what is behind the gate
+        public: Iterable[str] = (),  # paths that need no key
+    ) -> None:
+        self.app, self.public = app, frozenset(public)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        "Pass one connection on."
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        given = HTTPConnection(scope).headers.get("x-request-id", "")
+        request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
+        with log_context(request_id=request_id):
+            await self.handle(scope, receive, NamedSend(send, request_id))
+
+    async def handle(
+        self,
+        scope: Scope,  # the connection
+        receive: Receive,  # its input
+        send: "NamedSend",  # its output
+    ) -> None:
+        "Let one request in, or answer why not, and log how it ended."
+        begin, caller, connection = time.perf_counter(), None, HTTPConnection(scope)
+        try:
+            gatekeeper: Gatekeeper = scope["app"].state.gatekeeper
+            caller = await gatekeeper.identify(connection, scope["path"] in self.public)
+            await gatekeeper.count(caller, connection)
+            connection.state.caller = caller
+            await self.app(scope, limit_body(receive), send)
+        except Exception as error:
+            answer = answer_error(error)
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            elif send.status is None:
+                await answer(scope, receive, send)
+        get_logger("service").info(
+            "request",
+            method=scope.get("method", "WEBSOCKET"),
+            path=scope["path"],
+            status=send.status,
+            ms=round((time.perf_counter() - begin) * 1000, 1),
+            caller=caller.id if caller else None,
+        )
+
+
+def limit_body(
+    receive: Receive,  # a request's input
+) -> Receive:
+    "Return an input that ends with status 413 when a body is too large, whatever length it claims."
+    size = 0
+
+    async def read() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BODY_BYTES:
+            raise HTTPException(413, f"a body may have {MAX_BODY_BYTES:,} bytes")
+        return message
+
+    return read
+
+
+class NamedSend:
+    "A sender that adds the common headers and remembers the status."
+
+    def __init__(
+        self,
+        send: Send,  # the server's
+        request_id: str,  # put in the answer's headers
+    ) -> None:
+        self.send = send
+        self.status: int | None = None
+        self.headers = [(k.encode(), v.encode()) for k, v in (HEADERS | {"x-request-id": request_id}).items()]
+
+    async def __call__(self, message: Message) -> None:
+        "Send one message."
+        if message["type"] == "http.response.start":
+            self.status = int(message["status"])
+            message = {**message, "headers": [*message["headers"], *self.headers]}
+        await self.send(message)
