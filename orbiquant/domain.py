@@ -69,6 +69,11 @@ class Timeframe(StrEnum):
         "Return the bar's length in minutes."
         return int(self.delta.total_seconds() // 60)
 
+    @property
+    def intraday(self) -> bool:
+        "Say whether a bar is shorter than a day, so that a clock means something."
+        return self.delta < timedelta(days=1)
+
 # %% ../nbs/01_domain.ipynb #22826e96
 class AssetClass(StrEnum):
     "What kind of thing is traded."

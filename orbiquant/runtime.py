@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orbiquant.line import Detector
     from orbiquant.models.amd import AmdClassifier
     from orbiquant.models.registry import ModelRegistry
+from .line import Line, LineSpec
 
 # %% ../nbs/71_runtime.ipynb #795f79ea
 @dataclass(frozen=True)
@@ -79,6 +80,15 @@ class Runtime:
         from orbiquant.models.amd import stored_detector
 
         return stored_detector(self.registry.root / "amd")
+
+    def line(
+        self,
+        spec: "LineSpec",  # features, training, which detector
+    ) -> "Line":
+        "Return the line that a spec describes: what research trades, audits attack and the service runs."
+        from orbiquant.line import Line
+
+        return Line(spec, detect=self.detector(spec.phase_detector))
 
     def detector(
         self,

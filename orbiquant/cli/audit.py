@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
     from orbiquant.line import Line
     from orbiquant.backtest.surrogates import Block, Statistic
-    from orbiquant.domain import Bars, Instrument, Timeframe
-    from orbiquant.features.matrix import FeatureSpec
-    from orbiquant.models.config import Phase2Config
+    from orbiquant.domain import Bars, Instrument, SeriesId
     from orbiquant.runtime import Runtime
 
 
@@ -33,8 +31,8 @@ class Audited(NamedTuple):
     "Bars and what is known of them."
 
     bars: "Bars"
+    series: "SeriesId"
     instrument: "Instrument"
-    timeframe: "Timeframe"
     data_version: str  # as the ledger of trials names it
 
 
@@ -46,45 +44,31 @@ def load_audited(
     last: int | None,  # None: all
 ) -> Audited:
     "Return the bars to audit; raise `typer.BadParameter` when neither a file nor a series is named."
-    from orbiquant.domain import Timeframe, normalise_symbol
-    from orbiquant.market.files import infer_timeframe, read_bars
-    from orbiquant.research.files import file_version, instrument_of, name_bars
+    from orbiquant.domain import SeriesId
+    from orbiquant.research.files import bars_of_file, file_version, instrument_of
 
     if file is not None:
-        bars, name = read_bars(file, timeframe, symbol), name_bars(file, symbol)
-        frame, version = Timeframe.parse(timeframe) if timeframe else infer_timeframe(bars.index), file_version(bars)
+        bars, series, instrument, _ = bars_of_file(file, symbol, timeframe)
+        version = file_version(bars)
     elif symbol and timeframe:
-        name, frame = normalise_symbol(symbol), Timeframe.parse(timeframe)
-        bars, version = runtime.store.read(name, frame), str(runtime.store.version())
+        series = SeriesId.parse(symbol, timeframe)
+        bars, version = runtime.store.read(series), str(runtime.store.version())
+        instrument = instrument_of(series.symbol)[0]
     else:
         raise typer.BadParameter("give --bars FILE, or --symbol and --timeframe of stored bars")
-    return Audited(bars.iloc[-last:] if last else bars, instrument_of(name)[0], frame, version)
-
-
-def configure(
-    runtime: "Runtime",  # has the settings
-    audited: Audited,  # timeframe and calendar
-    **training: float | None,  # what the settings' training is overridden with; None keeps the setting
-) -> "tuple[FeatureSpec, Phase2Config]":
-    "Return the features and the training that the settings describe."
-    from orbiquant.research.spec import feature_spec
-
-    settings, instrument = runtime.settings, audited.instrument
-    spec = feature_spec(settings, instrument.symbol, audited.timeframe, instrument.calendar)
-    given = {name: value for name, value in training.items() if value is not None}
-    return spec, settings.models.model_copy(update=given)
+    return Audited(bars.iloc[-last:] if last else bars, series, instrument, version)
 
 
 def make_line(
     runtime: "Runtime",  # has the settings
-    audited: Audited,  # timeframe and calendar
+    audited: Audited,  # series and calendar
     **training: float | None,  # what the settings' training is overridden with; None keeps the setting
 ) -> "Line":
-    "Return the library's line as the settings describe it."
-    from orbiquant.line import Line
+    "Return the line that the runtime serves, as the settings describe it."
+    from orbiquant.research.spec import ResearchSpec, line_spec
 
-    spec, config = configure(runtime, audited, **training)
-    return Line.of(spec, config, detect=runtime.detector(runtime.settings.signals.phase_detector))
+    spec = ResearchSpec.from_settings(runtime.settings, audited.series, audited.instrument, **training)
+    return runtime.line(line_spec(runtime.settings, spec, audited.instrument.calendar))
 
 
 def finish(
@@ -134,7 +118,7 @@ def prefix_replay(
     warm = replay_warmup(line, audited.bars, places, models=models) if warmup else None
     remembered = warm.violations if warm else pd.DataFrame()
     facts = {
-        "bars": audited.instrument.symbol, "timeframe": audited.timeframe, "rows": found.rows,
+        "bars": audited.series.symbol, "timeframe": audited.series.timeframe, "rows": found.rows,
         "columns": found.columns, "phase_detector": runtime.settings.signals.phase_detector,
         "cuts": list(found.cuts), "changed": len(found.violations),
         "warmup_history": list(warm.history) if warm else [], "warmup_changed": len(remembered),
@@ -163,15 +147,15 @@ def null_market(
 
     runtime = open_runtime()
     audited = load_audited(runtime, file, symbol, timeframe, None)
-    config = market_like(audited.bars, audited.timeframe, audited.instrument.calendar)
+    config = market_like(audited.bars, audited.series.timeframe, audited.instrument.calendar)
     line = make_line(runtime, audited, rounds=rounds, folds=folds, stop_atr=stop_atr, risk_reward=risk_reward)
     with progress_bar(as_json) as progress:
         found = audit_null_market(
-            line, lambda seed: null_bars(rows, audited.timeframe, seed, config), range(1, seeds + 1), min_confidence,
+            line, lambda seed: null_bars(rows, audited.series.timeframe, seed, config), range(1, seeds + 1), min_confidence,
             progress=progress, most=markets,
         )  # fmt: skip
     facts = {
-        "bars": audited.instrument.symbol, "timeframe": audited.timeframe, "rows": rows, "seeds": seeds,
+        "bars": audited.series.symbol, "timeframe": audited.series.timeframe, "rows": rows, "seeds": seeds,
         "phase_detector": runtime.settings.signals.phase_detector,
         "min_confidence": min_confidence, "stop_atr": stop_atr, "risk_reward": risk_reward, "verdict": found.verdict,
     }  # fmt: skip
@@ -199,17 +183,13 @@ def make_claim(
     "Return the name of a claim's value and the claim."
     from orbiquant.backtest.surrogates import AmdCompletion, LineEdge
     from orbiquant.core import choose
-    from orbiquant.research.spec import ResearchSpec
     from orbiquant.policies import POLICIES
 
-    spec, config = configure(runtime, audited, **training)
-    wanted = choose("claim", claim, ["amd", "primary", *POLICIES])
-    chosen, instrument = runtime.settings.signals, audited.instrument
-    detect = runtime.detector(chosen.phase_detector)
+    wanted, line = choose("claim", claim, ["amd", "primary", *POLICIES]), make_line(runtime, audited, **training)
     if wanted == "amd":
-        return "amd_completion", AmdCompletion(spec.phases, detect)
-    costs = ResearchSpec.from_settings(runtime.settings, instrument.symbol, audited.timeframe, instrument).costs
-    edge = LineEdge(spec, config, costs, figure=figure, min_confidence=chosen.min_confidence, detect=detect)
+        return "amd_completion", AmdCompletion(line.spec.features.phases, line.detect)
+    costs = runtime.settings.costs.of(audited.instrument.asset_class)
+    edge = LineEdge(line, costs, figure=figure, min_confidence=runtime.settings.signals.min_confidence)
     return claim, edge
 
 
@@ -225,11 +205,12 @@ def measure_original(
     if not isinstance(statistic, LineEdge):
         return measure_claim(statistic, audited.bars)
     results, bars = statistic.results(audited.bars), audited.bars
-    shape = statistic.training.model_dump(mode="json", exclude={"seed", "threads"})
+    training = statistic.line.spec.training
+    shape = training.model_dump(mode="json", exclude={"seed", "threads"})
     about = {
-        "kind": "audit", "symbol": audited.instrument.symbol, "timeframe": audited.timeframe,
+        "kind": "audit", "symbol": audited.series.symbol, "timeframe": audited.series.timeframe,
         "data_version": audited.data_version, "first": bars.index[0], "last": bars.index[-1],
-        "seed": statistic.training.seed,
+        "seed": training.seed,
         "params": shape | {
             "costs": statistic.costs.model_dump(), "min_confidence": statistic.min_confidence,
             "phase_detector": runtime.settings.signals.phase_detector,
@@ -270,7 +251,7 @@ def surrogates(
         observed = measure_original(runtime, audited, statistic)
         found = audit_surrogates(statistic, audited.bars, count, seed, length, workers, missing, progress, observed)
     facts = {
-        "bars": audited.instrument.symbol, "timeframe": audited.timeframe, "rows": len(audited.bars),
+        "bars": audited.series.symbol, "timeframe": audited.series.timeframe, "rows": len(audited.bars),
         "phase_detector": runtime.settings.signals.phase_detector, "surrogates": count,
         "block": block, "seed": seed, "claim": name, "p_value": float(found.table.loc[name, "p_value"]), "alpha": alpha,
         "verdict": found.verdict(name, alpha),

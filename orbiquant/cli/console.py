@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
+    from orbiquant.domain import Costs
     from orbiquant.ports import Progress
     from orbiquant.runtime import Runtime
 
@@ -48,6 +49,15 @@ Symbol = Annotated[str, typer.Argument(metavar="SYMBOL", help="In any spelling: 
 TimeframeName = Annotated[
     str, typer.Argument(metavar="TIMEFRAME", help=f"One of {', '.join(TIMEFRAMES)}.", autocompletion=lambda: TIMEFRAMES)
 ]
+
+
+def costs_told(
+    costs: "Costs",  # of the settings
+    given: Given,  # with `COST_OPTIONS`
+) -> "Costs":
+    "Return the costs with those that options name."
+    told = {name: given[name] for name in COST_OPTIONS if given[name] is not None}
+    return type(costs).model_validate(costs.model_dump() | told)
 
 
 def find_source(

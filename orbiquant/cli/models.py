@@ -57,31 +57,31 @@ def train_command(
     "Train every model walk-forward on stored bars and keep it with its out-of-fold predictions."
     from rich.console import Group
 
-    from orbiquant.core import choose
+    from orbiquant.core import choose, stage_seconds
+    from orbiquant.domain import SeriesId
     from orbiquant.research.spec import ResearchSpec
-    from orbiquant.research.train import Stopwatch, prepare, train
+    from orbiquant.research.train import prepare, train
 
-    runtime, watch = open_runtime(), Stopwatch()
-    wanted: dict[str, Any] = {
+    runtime, series = open_runtime(), SeriesId.parse(symbol, timeframe)
+    changes: dict[str, Any] = {
         "train_rows": last, "test_from": test_from, "folds": folds, "rounds": rounds, "seed": seed, "tune_trials": tune,
         "attention": attention and choose("attention", attention, ("off", "gated")),
         "meta": meta and choose("meta", meta, ("off", "nested")),
     }  # fmt: skip
-    spec = ResearchSpec.from_settings(runtime.settings, symbol, timeframe, **wanted)
-    with progress_bar(as_json) as progress:
-        prepared = prepare(runtime, spec, watch)
-        stored = train(runtime, prepared, spec, watch, progress, fresh, scheduler)
-    card, served = stored.card, runtime.registry.served(symbol, timeframe)
+    spec = ResearchSpec.from_settings(runtime.settings, series, **changes)
+    with stage_seconds() as seconds, progress_bar(as_json) as progress:
+        stored = train(runtime, prepare(runtime, spec), spec, progress, fresh, scheduler)
+    card, served = stored.card, runtime.registry.served(series)
     facts = {"model": card.version, "bars": card.rows, "folds": len(stored.folds), "notes": "; ".join(card.notes)}
     if served != card.version:
-        facts["served"] = f"{served}, until `orbiquant models promote {spec.symbol} {spec.timeframe} {card.version}`"
+        facts["served"] = f"{served}, until `orbiquant models promote {series} {card.version}`"
     show(
         {
-            "version": card.version, "card": card, "served": served, "seconds": watch.seconds,
+            "version": card.version, "card": card, "served": served, "seconds": seconds,
             "skill": stored.skill.to_dict("records"), "folds": stored.folds.to_dict("records"),
         },
         as_json,
-        lambda: Group(fields(facts | watch.seconds), frame_table(stored.skill)),
+        lambda: Group(fields(facts | seconds), frame_table(stored.skill)),
     )  # fmt: skip
 
 
@@ -90,8 +90,8 @@ def list_models(as_json: AsJson = False) -> None:
     "List every version of every model, newest first."
     registry = open_runtime().registry
     cards = registry.list()
-    served = {key: registry.served(*key) for key in {(card.symbol, card.timeframe) for card in cards}}
-    states = ["served" if served[card.symbol, card.timeframe] == card.version else "" for card in cards]
+    served = {series: registry.served(series) for series in {card.series for card in cards}}
+    states = ["served" if served[card.series] == card.version else "" for card in cards]
     rows = [
         (c.symbol, c.timeframe, c.version, state, c.created, c.rows, c.data_version, c.code_version)
         for c, state in zip(cards, states, strict=True)
@@ -109,14 +109,16 @@ def show_model(
     "Print a model's card, its out-of-sample skill against the baselines, and whether its figures can be trusted."
     from rich.console import Group
 
-    registry = open_runtime().registry
-    stored = registry.load(symbol, timeframe, version)
+    from orbiquant.domain import SeriesId
+
+    registry, series = open_runtime().registry, SeriesId.parse(symbol, timeframe)
+    stored = registry.load(series, version)
     card, said = stored.card, stored.reliability
-    history = registry.promotions(f"{card.symbol}_{card.timeframe}")
+    history = registry.promotions(series)
     facts = card.model_dump(exclude={"features", "feature_spec", "training", "params", "metrics", "notes"}) | {
         "features": len(card.features),
         "models": ", ".join(stored.bundle.models),
-        "served": "yes" if registry.served(symbol, timeframe) == card.version else "no",
+        "served": "yes" if registry.served(series) == card.version else "no",
         "notes": "; ".join(card.notes),
     }
     parts = {"gate": stored.gate, "reliability": said[said["regime"] == "all"] if "regime" in said else said}
@@ -145,8 +147,10 @@ def promote_model(
     as_json: AsJson = False,
 ) -> None:
     "Serve a version from now on, whatever is trained after it."
+    from orbiquant.domain import SeriesId
+
     runtime = open_runtime()
-    promotion = runtime.registry.promote(symbol, timeframe, version, runtime.clock.now(), force)
+    promotion = runtime.registry.promote(SeriesId.parse(symbol, timeframe), version, runtime.clock.now(), force)
     facts = {"served": promotion.version, "since": promotion.time, "against": "; ".join(promotion.against)}
     show(promotion, as_json, lambda: fields(facts))
 
@@ -158,10 +162,11 @@ def show_drift(
     "Say how far the bars since a model's training are from what it was trained on."
     from rich.console import Group
 
+    from orbiquant.domain import SeriesId
     from orbiquant.models.drift import worst_lines
     from orbiquant.research.drift import model_drift
 
-    report = model_drift(open_runtime(), symbol, timeframe, version)
+    report = model_drift(open_runtime(), SeriesId.parse(symbol, timeframe), version)
     facts = {"verdict": report.verdict, "newer bars": report.bars} | report.counts
     show(
         {

@@ -10,6 +10,7 @@ from orbiquant.cli.console import (
     AsJson,
     Given,
     SeedOption,
+    costs_told,
     fields,
     find_source,
     open_runtime,
@@ -21,7 +22,7 @@ from orbiquant.cli.console import (
 
 if TYPE_CHECKING:
     from orbiquant.ports import Progress
-    from orbiquant.research.train import Stopwatch, Traded
+    from orbiquant.research.train import Traded
     from orbiquant.runtime import Runtime
 
 
@@ -48,72 +49,66 @@ def check_source(
 def trade_stored(
     runtime: "Runtime",  # store and registry
     given: Given,  # symbol, timeframe, policy, model
-    watch: "Stopwatch",  # keeps every stage
 ) -> tuple[Given, "Traded"]:
     "Trade a kept model's predictions; return the facts and what they came to."
-    from orbiquant.research.train import backtest
+    from orbiquant.domain import SeriesId
+    from orbiquant.research.train import trade_model
 
-    found = backtest(runtime, given["symbol"], given["timeframe"], watch, given["policy"], given["model"])
-    stored, spec, traded = found
-    facts = {"symbol": spec.symbol, "timeframe": spec.timeframe, "policy": spec.policy, "model": stored.card.version}
-    return facts | {"data_version": stored.card.data_version, "seed": spec.seed}, traded
+    series = SeriesId.parse(given["symbol"], given["timeframe"])
+    stored, spec, traded = trade_model(runtime, series, given["policy"], given["model"])
+    facts = {"symbol": series.symbol, "timeframe": series.timeframe, "policy": spec.signals.policy}
+    facts |= {"model": stored.card.version, "data_version": stored.card.data_version}
+    return facts | {"seed": spec.training.seed}, traded
 
 
 def trade_file(
     runtime: "Runtime",  # settings and the trials ledger
     given: Given,  # the options
-    watch: "Stopwatch",  # keeps every stage
     progress: "Progress | None",  # of the training
 ) -> tuple[Given, "Traded"]:
     "Send a file's bars through the whole line, or given signals through the backtest; return facts and result."
     from orbiquant.execution import latest
-    from orbiquant.domain import Costs, Timeframe
-    from orbiquant.market.files import infer_timeframe, read_bars
-    from orbiquant.research.files import instrument_of, name_bars, read_table, research_bars, trade_signals
+    from orbiquant.core import stage
+    from orbiquant.research.files import bars_of_file, read_signals, research_bars, trade_signals
     from orbiquant.research.spec import ResearchSpec
 
-    with watch("data"):
-        bars = read_bars(given["bars"], given["timeframe"], given["symbol"])
-        frame = Timeframe.parse(given["timeframe"]) if given["timeframe"] else infer_timeframe(bars.index)
-    instrument, known = instrument_of(name_bars(given["bars"], given["symbol"]))
+    bars, series, instrument, known = bars_of_file(given["bars"], given["symbol"], given["timeframe"])
     changes: Given = {"policy": given["policy"], "train_rows": given["last"]}
     changes |= {name: given[name] for name in BARS_ONLY if name != "last"}
-    spec = ResearchSpec.from_settings(runtime.settings, instrument.symbol, frame, instrument, **changes)
-    told = {name: given[name] for name in COST_OPTIONS if given[name] is not None}
-    spec = spec.model_copy(update={"costs": Costs(**spec.costs.model_dump() | told)})
-    facts = {"file": given["bars"].name, "symbol": spec.symbol, "timeframe": frame}
+    spec = ResearchSpec.from_settings(runtime.settings, series, instrument, **changes)
+    spec = spec.changed(costs=costs_told(spec.costs, given))
+    facts = {"file": given["bars"].name, "symbol": series.symbol, "timeframe": series.timeframe}
     facts |= {} if known else {"assumed": "no instrument table knows the symbol: crypto's calendar and costs"}
     if not given["signals"]:
-        training, traded = research_bars(runtime, bars, spec, instrument, watch, progress)
-        folds = training.folds.to_dict("records")
-        return facts | {"policy": spec.policy, "seed": spec.seed, "rounds": spec.rounds, "folds": folds}, traded
-    signals = read_table(given["signals"])
+        training, traded = research_bars(runtime, bars, spec, instrument, progress)
+        shape = {"policy": spec.signals.policy, "seed": spec.training.seed, "rounds": spec.training.rounds}
+        return facts | shape | {"folds": training.folds.to_dict("records")}, traded
+    signals = read_signals(given["signals"])
     if given["last"]:
         bars, signals = latest(bars, signals, given["last"])
-    terms = {name: given[name] for name in SIGNALS_ONLY} | {"initial_equity": spec.initial_equity}
-    with watch("backtest"):
-        traded = trade_signals(
-            runtime, bars, signals, spec.costs, spec.symbol, frame, risk_per_trade=spec.risk_per_trade, **terms
-        )
+    terms = {name: given[name] for name in SIGNALS_ONLY} | spec.backtest.model_dump()
+    with stage("backtest"):
+        traded = trade_signals(runtime, bars, signals, spec.costs, series, **terms)
     return facts | {"signals": given["signals"].name, **traded.result.terms}, traded
 
 
 def show_backtest(
     facts: Given,  # what was traded
     traded: "Traded",  # what came of it
-    watch: "Stopwatch",  # what each stage took
+    seconds: dict[str, float],  # what each stage took
     as_json: bool,  # for a script
 ) -> None:
     "Print costs up front, the verdict, every figure and, as JSON, every table."
     from rich.console import Group
 
+    from orbiquant.core import stage
     from orbiquant.performance import json_figures
     from orbiquant.backtest.robustness import examine
     from orbiquant.research.verdict import judge
 
     result, figures = traded.result, json_figures(traded.summary)
     verdict = judge(traded.summary, given="signals" in facts)
-    with watch("robustness"):
+    with stage("robustness"):
         tables = examine(traded.bars, traded.signals, result, facts.get("seed", 7))
     span = {"first": traded.bars.index[0], "last": traded.bars.index[-1], "bars": len(traded.bars)}
     facts = facts | span | {"costs": result.costs, "trades": len(result.trades)}
@@ -131,10 +126,10 @@ def show_backtest(
         facts
         | {"costs_in_r": paid, "verdict": verdict, "metrics": figures, "skipped": result.skipped}
         | tables
-        | {"seconds": watch.seconds},
+        | {"seconds": seconds},
         as_json,
         lambda: Group(
-            fields(told | figures | watch.seconds),
+            fields(told | figures | seconds),
             table(drawn, f"{odds['draws']} draws", *(f">{name}" for name in next(iter(odds["quantiles"].values())))),
             table((row.values() for row in scaled), *(f">{name}" for name in scaled[0])),
         ),
@@ -196,19 +191,20 @@ def backtest_command(
     given = dict(locals())
     check_source(given)
     from orbiquant.research.files import check_target, write_table
-    from orbiquant.research.train import Stopwatch
+    from orbiquant.core import stage_seconds
 
     if trades:
         check_target(trades)
-    runtime, watch = open_runtime(), Stopwatch()
-    if bars is None:
-        facts, traded = trade_stored(runtime, given, watch)
-    else:
-        with progress_bar(as_json) as progress:
-            facts, traded = trade_file(runtime, given, watch, progress)
-    if trades:
-        write_table(trades, traded.result.trades)
-    show_backtest(facts, traded, watch, as_json)
+    runtime = open_runtime()
+    with stage_seconds() as seconds:
+        if bars is None:
+            facts, traded = trade_stored(runtime, given)
+        else:
+            with progress_bar(as_json) as progress:
+                facts, traded = trade_file(runtime, given, progress)
+        if trades:
+            write_table(trades, traded.result.trades)
+        show_backtest(facts, traded, seconds, as_json)
 
 
 backtest_command.__doc__ = f"{backtest_command.__doc__}\n{CONTRACT}"  # what `--help` prints

@@ -10,6 +10,7 @@ from orbiquant.cli.console import (
     AsJson,
     Given,
     SeedOption,
+    costs_told,
     fields,
     find_source,
     open_runtime,
@@ -22,7 +23,6 @@ from orbiquant.cli.console import (
 if TYPE_CHECKING:
     from orbiquant.backtest.sweep import Grid
     from orbiquant.ports import Progress
-    from orbiquant.research.train import Stopwatch
     from orbiquant.runtime import Runtime
     from orbiquant.research.sweeps import Sweepable, Swept
 
@@ -101,34 +101,28 @@ def option_of(
 def find_signals(
     runtime: "Runtime",  # settings, store, registry
     given: Given,  # the options
-    watch: "Stopwatch",  # keeps every stage
     progress: "Progress | None",  # of a training
 ) -> "Sweepable":
     "Return the signals that the options name."
+    from orbiquant.domain import SeriesId
     from orbiquant.execution import latest
-    from orbiquant.domain import Costs, Timeframe
-    from orbiquant.market.files import infer_timeframe, read_bars
-    from orbiquant.research.files import instrument_of, name_bars, read_table
+    from orbiquant.research.files import bars_of_file, read_signals
     from orbiquant.research.spec import ResearchSpec
     from orbiquant.research.sweeps import from_bars, from_model, from_signals
 
     policy = given["policy"] or "primary"
     if given["bars"] is None:
-        return from_model(runtime, given["symbol"], given["timeframe"], watch, policy, given["model"])
-    with watch("data"):
-        bars = read_bars(given["bars"], given["timeframe"], given["symbol"])
-    frame = Timeframe.parse(given["timeframe"]) if given["timeframe"] else infer_timeframe(bars.index)
-    instrument, _ = instrument_of(name_bars(given["bars"], given["symbol"]))
+        return from_model(runtime, SeriesId.parse(given["symbol"], given["timeframe"]), policy, given["model"])
+    bars, series, instrument, _ = bars_of_file(given["bars"], given["symbol"], given["timeframe"])
     changes = {name: given[name] for name in MODEL_ONLY} | {"policy": policy, "train_rows": given["last"]}
-    spec = ResearchSpec.from_settings(runtime.settings, instrument.symbol, frame, instrument, **changes)
-    told = {name: given[name] for name in COST_OPTIONS if given[name] is not None}
-    spec = spec.model_copy(update={"costs": Costs(**spec.costs.model_dump() | told)})
+    spec = ResearchSpec.from_settings(runtime.settings, series, instrument, **changes)
+    spec = spec.changed(costs=costs_told(spec.costs, given))
     if not given["signals"]:
-        return from_bars(runtime, bars, spec, instrument, watch, progress)
-    signals = read_table(given["signals"])
+        return from_bars(runtime, bars, spec, instrument, progress)
+    signals = read_signals(given["signals"])
     if given["last"]:
         bars, signals = latest(bars, signals, given["last"])
-    return from_signals(bars, signals, spec.costs, spec.symbol, frame)
+    return from_signals(bars, signals, spec.costs, series)
 
 
 def show_sweep(
@@ -149,7 +143,7 @@ def show_sweep(
     every = swept.result.grid.table()
     tried = [name for name in every if every[name].nunique(dropna=False) > 1]
     facts = {
-        "symbol": what.symbol, "timeframe": what.timeframe, "data": what.data_version, "signals": what.policy,
+        "symbol": what.series.symbol, "timeframe": what.series.timeframe, "data": what.data_version, "signals": what.policy,
         "first": what.bars.index[0], "last": what.bars.index[-1], "bars": len(what.bars),
         "costs": ", ".join(f"{name.removesuffix('_bps')} {value:g} bp" for name, value in what.costs),
         "combinations": len(swept.result.table), "seed": what.seed,
@@ -212,19 +206,19 @@ def sweep_command(
     given = dict(locals())
     check_options(given)
     from orbiquant.research.files import check_target, write_table
-    from orbiquant.research.train import Stopwatch
+    from orbiquant.core import stage, stage_seconds
     from orbiquant.research.sweeps import run_sweep
 
     if save:
         check_target(save)
     grid = parse_grid(given)
-    runtime, watch = open_runtime(), Stopwatch()
-    with progress_bar(as_json) as progress:
-        what = find_signals(runtime, given, watch, progress)
+    runtime = open_runtime()
+    with stage_seconds() as seconds, progress_bar(as_json) as progress:
+        what = find_signals(runtime, given, progress)
         if max_holding_bars is None:
             grid = grid.model_copy(update={"max_holding_bars": (what.max_holding_bars,)})
-        with watch("sweep"):
+        with stage("sweep"):
             swept = run_sweep(runtime, what, grid, period, resume, progress)
     if save:
         write_table(save, swept.result.table.reset_index())
-    show_sweep(what, swept, top, watch.seconds, as_json)
+    show_sweep(what, swept, top, seconds, as_json)

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from ..core import endpoint, get_logger
-from .series import memory_of
+from .series import live_of
+from ..domain import SeriesId
 from ..runtime import Runtime, current
 
 # %% ../../nbs/78_desk.health.ipynb #0e8bcca4
@@ -54,7 +55,7 @@ def health() -> Health:
     "Return the state of the service and its parts."
     runtime = current()
     checks: dict[str, Callable[[], Any]] = {
-        "store": lambda: bool(memory_of(runtime).series()),
+        "store": lambda: bool(live_of(runtime).series()),
         "database": lambda: answers(runtime),
         "models": lambda: bool(runtime.registry.series()),
     }

@@ -13,10 +13,9 @@ import pandas as pd
 from pydantic import AwareDatetime, BaseModel, Field
 
 from ..core import endpoint
-from .series import choose_series, model_versions
+from .series import choose_series, has_model
 from .signals import WireSignal, latest_of
-from ..domain import Phase, Timeframe
-from ..ports import Series
+from ..domain import Phase, SeriesId, Timeframe
 from ..research.live import recent_bars
 from ..runtime import Runtime, current
 
@@ -48,9 +47,9 @@ def market_data(
 ) -> MarketBars:
     "Return the newest bars of a series."
     runtime = current()
-    series = choose_series(runtime, symbol, timeframe)
-    records = recent_bars(runtime, series, limit).reset_index().to_dict("records")
-    return MarketBars(symbol=series["symbol"], timeframe=Timeframe(series["timeframe"]), bars=records)
+    held = choose_series(runtime, symbol, timeframe)
+    records = recent_bars(runtime, held, limit).reset_index().to_dict("records")
+    return MarketBars(symbol=held.series.symbol, timeframe=held.series.timeframe, bars=records)
 
 # %% ../../nbs/78_desk.market.ipynb #a1c73628
 ANALYSIS_BARS = 1500
@@ -108,22 +107,20 @@ def analyse(
 
     from orbiquant.features.ict import IctConfig, ict_context, ict_features, key_levels
     from orbiquant.features.indicators import atr
-    from orbiquant.features.spec import FeatureSpec
 
-    series = choose_series(runtime, symbol, timeframe)
-    bars = recent_bars(runtime, series, ANALYSIS_BARS)
-    detect = runtime.detector(runtime.settings.signals.phase_detector)
-    phases = detect(bars, runtime.settings.phases)
-    spec = FeatureSpec(timeframe=Timeframe(series["timeframe"]), sessions=runtime.settings.sessions.model_dump())
+    held = choose_series(runtime, symbol, timeframe)
+    bars, series, settings = recent_bars(runtime, held, ANALYSIS_BARS), held.series, runtime.settings
+    phases = runtime.detector(settings.signals.phase_detector)(bars, settings.phases)
+    killzones = settings.sessions.model_dump() if series.timeframe.intraday else {}
     rules, ranges = IctConfig(), atr(bars)
     last_range = float(ranges.iloc[-1])
     return Analysis(
-        symbol=series["symbol"],
-        timeframe=Timeframe(series["timeframe"]),
+        symbol=series.symbol,
+        timeframe=series.timeframe,
         time=bars.index[-1],
         current_price=float(bars["close"].iloc[-1]),
         amd_phase=Phase(phases["phase"].iloc[-1]),
-        ict_context=IctContext(**ict_context(bars, rules, spec.killzones)),
+        ict_context=IctContext(**ict_context(bars, rules, killzones)),
         key_levels=KeyLevels(**key_levels(bars, rules)),
         recent_signals=recent_signals(runtime, series),
         trend=TRENDS[int(ict_features(bars, rules)["trend"].iloc[-1])],
@@ -134,12 +131,10 @@ def analyse(
 
 def recent_signals(
     runtime: Runtime,  # registry
-    series: Series,  # a line of the store's list
+    series: SeriesId,  # which bars
 ) -> list[WireSignal]:
     "Return the latest signal of a series that has a model, and nothing for one without."
-    if not model_versions(runtime, series["symbol"], series["timeframe"]):
-        return []
-    return [latest_of(runtime, series["symbol"], Timeframe(series["timeframe"]))]
+    return [latest_of(runtime, series.symbol, series.timeframe)] if has_model(runtime, series) else []
 
 
 @endpoint("GET", "/api/analysis", tags=("market",))

@@ -12,9 +12,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, computed_field
 
 from ..core import NotFoundError, OrbiError, endpoint
-from .series import choose_series, memory_of, model_versions
-from ..domain import Action, Signal, Timeframe
-from ..research.live import live_signal
+from .series import choose_series, has_model, live_of
+from ..domain import Action, SeriesId, Signal, Timeframe
 from ..runtime import Runtime, current
 
 # %% ../../nbs/77_desk.signals.ipynb #d87344de
@@ -65,15 +64,10 @@ def latest_of(
     timeframe: Timeframe | None,  # None: 1h or one that has a model
 ) -> WireSignal:
     "Return a series' latest signal."
-    series = choose_series(runtime, symbol, timeframe)
-    key = (series["symbol"], series["timeframe"])
-    if not model_versions(runtime, *key):
-        raise NotFoundError(f"no model of {' '.join(key)} is trained yet")
-
-    def compute() -> WireSignal:
-        return WireSignal.of(live_signal(runtime, *key))
-
-    return memory_of(runtime).recall(key, (series["last"], runtime.registry.served(*key)), compute)
+    series = choose_series(runtime, symbol, timeframe).series
+    if not has_model(runtime, series):
+        raise NotFoundError(f"no model of {series} is trained yet")
+    return WireSignal.of(live_of(runtime).latest(series))
 
 # %% ../../nbs/77_desk.signals.ipynb #77f03fca
 @endpoint("GET", "/api/v1/signals/latest/{symbol:path}", tags=("signals",))

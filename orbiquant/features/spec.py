@@ -55,7 +55,7 @@ class FeatureSpec(Value):
     @property
     def intraday(self) -> bool:
         "Say whether bars are shorter than a day, so that a clock means something."
-        return self.timeframe.minutes < MINUTES_A_DAY
+        return self.timeframe.intraday
 
     @property
     def killzones(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ from .groups_context import Phases
 from .groups_ict import reach
 from .groups_price import VIEW_FIELDS
 from .matrix import Matrix, bar_values, check_enough
-from .phases import PHASES
+from .phases import PHASE_CODES
 from .spec import FeatureSpec
 from ..market.bars import check_bars
 from ..market.calendars import HOUR, MINUTE, length, to_index, to_times
@@ -58,7 +58,7 @@ class Tape:
         return self.times[piece], self.values[:, piece]
 
 # %% ../../nbs/29_features.stream.ipynb #05eecfda
-_ATR = FIELDS.index("atr")
+_ATR = VIEW_FIELDS.index("atr")
 
 
 class FeatureStream:
@@ -134,7 +134,7 @@ class FeatureStream:
         read = self._phases.read
         if read is None:
             raise DataError("a stream must be seeded before it knows a phase, was not")
-        return PHASES[read.phases[-1]], int(read.directions[-1])
+        return PHASE_CODES[read.phases[-1]], int(read.directions[-1])
 
     def _check(self, time: int, prices: Floats) -> None:
         if self.since is None:

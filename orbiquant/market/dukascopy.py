@@ -16,15 +16,15 @@ from multiprocessing.pool import ThreadPool
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from .rows import minutes_of_ticks, to_rows
-from ..net import HttpClient, excerpt
 
 from ..core import DataError, NotFoundError, choose, get_logger
 from ..domain import Bars, CalendarName, Timeframe
 from .bars import empty_bars
 from .calendars import HOUR, TIME_UNIT, open_at, to_index, to_times
 from .remote import RemoteSource
+from .rows import minutes_of_ticks, to_rows
 from .sources import calendar_of
+from ..net import HttpClient, excerpt
 from ..ports import Clock
 
 # %% ../../nbs/15_market.dukascopy.ipynb #c267f803

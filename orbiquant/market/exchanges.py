@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pandas as pd
-from .rows import to_rows
-from ..net import Backoff, Busy, excerpt, need, retry, retry_after_s
 
 from ..core import DataError, NotFoundError, suggest
 from ..domain import BAR_COLUMNS, Bars, CalendarName, Timeframe
 from .bars import empty_bars
 from .calendars import TIME_UNIT
 from .remote import PULLING, RemoteSource, coarsest_part, spell
+from .rows import to_rows
+from ..net import Backoff, Busy, excerpt, need, retry, retry_after_s
 from ..ports import Clock
 
 # %% ../../nbs/15_market.exchanges.ipynb #9585255f

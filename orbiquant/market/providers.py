@@ -9,7 +9,6 @@ __all__ = ['PROVIDERS', 'KEYS', 'missing_keys', 'describe_keys', 'open_provider'
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ..net import Backoff, HttpClient
 from pydantic import SecretStr
 
 from ..core import SettingsError
@@ -19,6 +18,7 @@ from .exchanges import ExchangeSource
 from .remote import PULLING, RemoteSource
 from .sql import SqlSource
 from .vendors import AlpacaSource, PolygonSource
+from ..net import Backoff, HttpClient
 from ..ports import Clock
 
 # %% ../../nbs/17_market.providers.ipynb #c3f92032

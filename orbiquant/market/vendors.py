@@ -16,8 +16,6 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pandas as pd
-from .rows import to_rows
-from ..net import HttpClient
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
 
 from ..core import DataError, NotFoundError
@@ -26,6 +24,8 @@ from .bars import empty_bars
 from .calendars import NEW_YORK, TIME_UNIT, to_times
 from .instruments import find_instrument, known_instruments
 from .remote import RemoteSource, coarsest_part, spell
+from .rows import to_rows
+from ..net import HttpClient
 from ..ports import Clock
 
 # %% ../../nbs/15_market.vendors.ipynb #ce748747

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from .primary import read_primary
 
 from ..arrays import Floats
 from ..core import ModelError
 from ..domain import FeatureWeight
 from .boosting import feature_values
 from .meta import MetaModel
+from .primary import read_primary
 from .range_predictor import RangePredictor
 from .tpsl import TPSLClassifier, TradeSide
 

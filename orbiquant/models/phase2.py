@@ -15,7 +15,6 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
-from .primary import META, primary_view
 
 from ..compute import Failure, run_tasks
 from ..core import ModelError, get_logger
@@ -26,6 +25,7 @@ from .checkpoints import RunFolder, training_key
 from .config import Phase2Config
 from .drift import SKETCH_ROWS, Sketch, sketch_of
 from .phase2_jobs import BASELINES, MODELS, Labelled, Outcome, Part, fit_job, optional_models
+from .primary import META, primary_view
 from .reliability import regime_labels, reliability_report
 from .skill import skill_table
 from ..ports import Progress

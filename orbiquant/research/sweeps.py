@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import ModelError
-from ..domain import Bars, Costs, Instrument, Signals, Timeframe
+from ..domain import Bars, Costs, Instrument, Signals
 from ..ports import Progress
 from .files import file_version, fingerprint, research_bars
 from .spec import ResearchSpec
-from .train import Stopwatch, backtest
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
     from orbiquant.backtest.simulate import BacktestResult
     from orbiquant.backtest.sweep import Grid, Headline, Period, SweepResult
     from orbiquant.backtest.trials import TrialsLedger
+from ..domain import SeriesId
+from .train import trade_model, trial_params
 
 # %% ../../nbs/75_research.sweeps.ipynb #fa6fc7cd
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ class Sweepable:
     bars: Bars
     signals: Signals
     costs: Costs
-    symbol: str
-    timeframe: Timeframe
+    series: SeriesId
     data_version: str
     policy: str  # what the signals come from
     params: dict[str, Any]  # whatever else shaped them, as JSON
@@ -55,23 +55,21 @@ def floor_of(
     spec: ResearchSpec,  # of the signals
 ) -> dict[str, float]:
     "Return the floor that stands before the sweep's own, by a name that the sweep does not use."
-    return {"policy_min_confidence": spec.min_confidence}
+    return {"policy_min_confidence": spec.signals.min_confidence}
 
 
 def from_model(
     runtime: Runtime,  # store and registry
-    symbol: str,  # any spelling
-    timeframe: str,  # e.g. "5m"
-    watch: Stopwatch,  # keeps every stage
+    series: SeriesId,  # of the model
     policy: str = "primary",  # or one whose filters stand before the sweep's
     version: str | None = None,  # of the model; None: the one that is served
 ) -> Sweepable:
     "Return the out-of-fold signals of a kept model."
-    stored, spec, traded = backtest(runtime, symbol, timeframe, watch, policy, version)
+    stored, spec, traded = trade_model(runtime, series, policy, version)
+    training, params = spec.training, {"model": stored.card.version} | floor_of(spec)
     return Sweepable(
-        traded.bars, without_levels(traded.signals, spec.stop_atr), spec.costs, spec.symbol, spec.timeframe,
-        str(stored.card.data_version), policy, {"model": stored.card.version} | floor_of(spec), spec.horizon_bars,
-        spec.seed,
+        traded.bars, without_levels(traded.signals, training.stop_atr), spec.costs, series,
+        str(stored.card.data_version), policy, params, training.horizon_bars, training.seed,
     )  # fmt: skip
 
 
@@ -80,15 +78,14 @@ def from_bars(
     bars: Bars,  # valid bars
     spec: ResearchSpec,  # folds, rounds, stop, target, costs, policy
     instrument: Instrument,  # its calendar says where higher bars begin
-    watch: Stopwatch,  # keeps every stage
     progress: Progress | None = None,  # of the training
 ) -> Sweepable:
     "Train on bars from anywhere and return the out-of-fold signals."
-    _, traded = research_bars(runtime, bars, spec, instrument, watch, progress)
-    params = spec.model_dump(mode="json", exclude={"symbol", "timeframe", "version", "policy", "seed"}) | floor_of(spec)
+    _, traded = research_bars(runtime, bars, spec, instrument, progress)
+    training, params = spec.training, trial_params(spec) | floor_of(spec)
     return Sweepable(
-        traded.bars, without_levels(traded.signals, spec.stop_atr), spec.costs, spec.symbol, spec.timeframe,
-        file_version(bars), spec.policy, params, spec.horizon_bars, spec.seed,
+        traded.bars, without_levels(traded.signals, training.stop_atr), spec.costs, spec.series, file_version(bars),
+        spec.signals.policy, params, training.horizon_bars, training.seed,
     )  # fmt: skip
 
 
@@ -96,12 +93,11 @@ def from_signals(
     bars: Bars,  # valid bars
     signals: Signals,  # `action` or `side`; confidence, entry_price, distance where known; levels are not read
     costs: Costs,  # what a side costs
-    symbol: str,  # normalised symbol
-    timeframe: Timeframe,  # the bars'
+    series: SeriesId,  # of the bars
 ) -> Sweepable:
     "Return signals made elsewhere."
     names = {"signals": fingerprint(signals)}
-    return Sweepable(bars, signals, costs, symbol, timeframe, file_version(bars), "signals", names, None)
+    return Sweepable(bars, signals, costs, series, file_version(bars), "signals", names, None)
 
 # %% ../../nbs/75_research.sweeps.ipynb #324affd0
 TERMS = ("stop_atr", "risk_reward", "max_holding_bars", "filter", "min_confidence")
@@ -116,7 +112,8 @@ def count_combinations(
     from orbiquant.backtest.trials import Trial
 
     about = {
-        "kind": "sweep", "symbol": what.symbol, "timeframe": what.timeframe, "data_version": what.data_version,
+        "kind": "sweep", "symbol": what.series.symbol, "timeframe": what.series.timeframe,
+        "data_version": what.data_version,
         "first": what.bars.index[0], "last": what.bars.index[-1], "policy": what.policy, "seed": what.seed,
     }  # fmt: skip
     shared = what.params | {"costs": what.costs.model_dump()}
@@ -162,13 +159,10 @@ def run_sweep(
     )  # fmt: skip
     ledger = runtime.trials
     count_combinations(ledger, what, found)
-    judge = partial(ledger.overfitting, symbol=what.symbol, timeframe=what.timeframe, data_version=what.data_version)
+    judge = partial(ledger.overfitting, series=what.series, data_version=what.data_version)
     try:
         headline = found.headline(judge=judge)
     except ModelError as error:
         return Swept(found, None, None, error.message)
-    risk = settings.backtest
-    confirmed = found.confirm(
-        headline.combination, risk_per_trade=risk.risk_per_trade, initial_equity=risk.initial_equity
-    )
+    confirmed = found.confirm(headline.combination, **settings.backtest.model_dump())
     return Swept(found, headline, confirmed, "")

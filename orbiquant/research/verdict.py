@@ -17,7 +17,8 @@ from orbiquant.domain import (
 if TYPE_CHECKING:
     from orbiquant.backtest.overfitting import SelectionRisk
     from orbiquant.models.registry import StoredModel
-from .train import Prepared, Traded
+from ..domain import Bars
+from .train import Traded
 
 # %% ../../nbs/73_research.verdict.ipynb #57a58170
 FEW_TRADES = 100
@@ -88,7 +89,7 @@ def trials_note(
 
 
 def warnings_of(
-    prepared: Prepared,  # the bars
+    bars: Bars,  # that were traded on
     stored: "StoredModel",  # skill and failed folds
     traded: Traded,  # the headline policy
     compared: int,  # how many policies were looked at
@@ -105,7 +106,7 @@ def warnings_of(
         found.append(f"Models: {worse} of {len(skill)} skill figures are below their best baseline.")
     if failed := int((stored.folds["error"] != "").sum()):
         found.append(f"Folds: {failed} of {len(stored.folds)} failed; their reasons stand in the fold table.")
-    if (prepared.bars["volume"] == 0).all():
+    if (bars["volume"] == 0).all():
         found.append("Volume: this feed has none; volume features are 0.")
     counted = "trials" in summary
     few = f"Trials: {compared} policies were compared on the same data, so the best of them is flattered."
