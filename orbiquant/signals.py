@@ -14,7 +14,6 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
-from .policies import Policy, find_policy
 from pydantic import ValidationError
 
 from .core import DataError
@@ -29,6 +28,7 @@ from orbiquant.domain import (
 )
 from .features.sessions import NO_SESSION
 from .models.labels import barrier_distance
+from .policies import Policy, find_policy
 
 # %% ../nbs/49_signals.ipynb #634c1147
 def confidence(

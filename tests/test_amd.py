@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orbiquant.features.config import PhaseConfig
 from shared_bars import shared_bars
 
 from orbiquant.core import DataError, ModelError
 from orbiquant.domain import Bars
+from orbiquant.features.config import PhaseConfig
 from orbiquant.features.matrix import causality_violations
 from orbiquant.features.phases import PROBABILITIES, detect_phases
 from orbiquant.market.bars import empty_bars

@@ -8,9 +8,6 @@ import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
-from orbiquant.features.config import IctConfig, PhaseConfig
-from orbiquant.models.config import Phase2Config
-from orbiquant.policies import POLICIES
 from shared_bars import shared_bars
 from test_cli import Ask, ask
 
@@ -40,11 +37,14 @@ from orbiquant.backtest.simulate import BacktestResult, simulate
 from orbiquant.cli.audit import Audited, make_claim, make_line
 from orbiquant.core import DataError
 from orbiquant.domain import Bars, CalendarName, Phase, Timeframe
+from orbiquant.features.config import IctConfig, PhaseConfig
 from orbiquant.features.matrix import FeatureSpec
 from orbiquant.features.phases import detect_phases
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market
 from orbiquant.models.amd import AmdSpec, detector_file, learned_phases, train_detector
 from orbiquant.models.boosting import Boosting
+from orbiquant.models.config import Phase2Config
+from orbiquant.policies import POLICIES
 from orbiquant.research.files import instrument_of
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings

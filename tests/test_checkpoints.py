@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from orbiquant.models.config import Phase2Config
 
 from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models import checkpoints
 from orbiquant.models.checkpoints import RunFolder, outcome_bytes, outcome_of, training_key
+from orbiquant.models.config import Phase2Config
 from orbiquant.models.phase2 import Phase2Pipeline
 from orbiquant.models.phase2_jobs import Labelled, Outcome
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
-from orbiquant.features.config import ATR_LENGTH, SESSIONS, IctConfig
 from pydantic import ValidationError
 from shared_bars import shared_bars
 
 from orbiquant.core import DataError
 from orbiquant.domain import Bars
+from orbiquant.features.config import ATR_LENGTH, SESSIONS, IctConfig
 from orbiquant.features.ict import (
     EVENT_COLUMNS,
     FAR,

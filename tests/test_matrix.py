@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orbiquant.features.config import IctConfig, PhaseConfig
 from pydantic import ValidationError
 from shared_bars import SHARED, shared_bars
 
@@ -16,6 +15,7 @@ from orbiquant.arrays import Floats
 from orbiquant.core import DataError
 from orbiquant.domain import Bars, CalendarName, Timeframe
 from orbiquant.features import groups_context, matrix
+from orbiquant.features.config import IctConfig, PhaseConfig
 from orbiquant.features.groups_price import View
 from orbiquant.features.ict import context_score, ict_features
 from orbiquant.features.matrix import build_features, causality_violations

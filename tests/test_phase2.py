@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from orbiquant.models.config import Phase2Config
 from pydantic import ValidationError
 from shared_bars import shared_bars
 
@@ -14,6 +13,7 @@ from orbiquant.models import phase2_jobs
 from orbiquant.models.amd import AmdSpec
 from orbiquant.models.boosting import Boosting
 from orbiquant.models.bundle import to_content
+from orbiquant.models.config import Phase2Config
 from orbiquant.models.phase2 import OutOfFold, Phase2Pipeline, Training
 from orbiquant.models.phase2_jobs import BASELINES, MODELS, scale_columns
 from orbiquant.models.tpsl import TPSLClassifier

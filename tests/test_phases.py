@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orbiquant.features.config import PhaseConfig
 from pydantic import ValidationError
 from shared_bars import shared_bars
 
 from orbiquant.domain import Bars
+from orbiquant.features.config import PhaseConfig
 from orbiquant.features.matrix import causality_violations
 from orbiquant.features.phases import PHASES, PROBABILITIES, _run_cycle, detect_phases, new_cycle, range_compression
 from orbiquant.market.synthetic import BITCOIN_LIKE, SyntheticConfig, synthetic_market

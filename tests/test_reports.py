@@ -19,9 +19,9 @@ from browser import Witness, running_browser
 from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from orbiquant.policies import POLICIES
 
 from orbiquant.core import DataError, NotFoundError, asset
+from orbiquant.policies import POLICIES
 from orbiquant.reports import ReportRun, find_report, list_reports, list_runs, read_run, run_report
 from orbiquant.reports.catalogue import read_parameters, read_report
 

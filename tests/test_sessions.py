@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from orbiquant.features.config import SESSIONS, parse_window
 from shared_bars import shared_bars
 
 from orbiquant.core import DataError
 from orbiquant.domain import Bars
+from orbiquant.features.config import SESSIONS, parse_window
 from orbiquant.features.indicators import session_vwap
 from orbiquant.features.sessions import asian_range, day_range, killzones, trading_day
 from orbiquant.market.calendars import expected_times

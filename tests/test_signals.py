@@ -8,17 +8,17 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from orbiquant.features.config import PhaseConfig
-from orbiquant.policies import POLICIES, Policy, find_policy, primary_policy
 from pydantic import ValidationError
 
 from orbiquant.backtest.simulate import simulate
 from orbiquant.core import DataError
 from orbiquant.domain import Costs, FeatureWeight, Timeframe
+from orbiquant.features.config import PhaseConfig
 from orbiquant.features.phases import detect_phases
 from orbiquant.features.sessions import killzones
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.labels import barrier_distance
+from orbiquant.policies import POLICIES, Policy, find_policy, primary_policy
 from orbiquant.signals import (
     REASONS,
     confidence,

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orbiquant.features.config import IctConfig, PhaseConfig
 from shared_bars import shared_bars
 
 from orbiquant.core import DataError
 from orbiquant.domain import Bars
+from orbiquant.features.config import IctConfig, PhaseConfig
 from orbiquant.features.matrix import build_features
 from orbiquant.features.spec import FeatureSpec, warmup_bars
 from orbiquant.features.stream import FeatureStream, Tape

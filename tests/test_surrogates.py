@@ -12,9 +12,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orbiquant.features.config import PhaseConfig
-from orbiquant.models.config import Phase2Config
-from orbiquant.policies import POLICIES
 from shared_bars import shared_bars
 from test_cli import ORBIQUANT, Ask, ask
 
@@ -30,9 +27,12 @@ from orbiquant.backtest.surrogates import (
 )
 from orbiquant.core import DataError
 from orbiquant.domain import Bars, CalendarName, Costs, Timeframe
+from orbiquant.features.config import PhaseConfig
 from orbiquant.features.matrix import FeatureSpec
 from orbiquant.market.bars import check_bars
 from orbiquant.market.synthetic import SyntheticConfig, synthetic_market
+from orbiquant.models.config import Phase2Config
+from orbiquant.policies import POLICIES
 from orbiquant.research.files import name_bars
 from orbiquant.runtime import current
 

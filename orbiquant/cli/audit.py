@@ -46,8 +46,9 @@ def load_bars(
     last: int | None,  # None: all
 ) -> Audited:
     "Return the bars to audit; raise `typer.BadParameter` when neither a file nor a series is named."
-    from orbiquant.domain import Timeframe, normalise_symbol
-    from orbiquant.market.files import infer_timeframe, read_bars
+    from orbiquant.domain import SeriesId, Timeframe, normalise_symbol
+    from orbiquant.market.bars import infer_timeframe
+    from orbiquant.market.files import read_bars
     from orbiquant.research.files import file_version, instrument_of, name_bars
 
     if file is not None:
@@ -55,7 +56,7 @@ def load_bars(
         frame, version = Timeframe.parse(timeframe) if timeframe else infer_timeframe(bars.index), file_version(bars)
     elif symbol and timeframe:
         name, frame = normalise_symbol(symbol), Timeframe.parse(timeframe)
-        bars, version = runtime.store.read(name, frame), str(runtime.store.version())
+        bars, version = runtime.store.read(SeriesId(name, frame)), str(runtime.store.version())
     else:
         raise typer.BadParameter("give --bars FILE, or --symbol and --timeframe of stored bars")
     return Audited(bars.iloc[-last:] if last else bars, instrument_of(name)[0], frame, version)
@@ -287,7 +288,7 @@ def list_trials(
     as_json: AsJson = False,
 ) -> None:
     "Show every backtest that was looked at, and what their number leaves of the best of them."
-    from orbiquant.domain import Timeframe, normalise_symbol
+    from orbiquant.domain import SeriesId, Timeframe, normalise_symbol
     from orbiquant.research.verdict import DEFLATED
 
     runtime = open_runtime()
@@ -296,8 +297,11 @@ def list_trials(
     if file is not None:
         _, instrument, frame, version = load_bars(runtime, file, symbol, timeframe, None)
         name = instrument.symbol
-    kept = runtime.trials.table(name, frame, version).drop(columns=["id", "key"])
-    best = runtime.trials.best(name, frame, version) if name and frame else None
+    series = SeriesId(name, frame) if name and frame else None
+    kept = runtime.trials.table(series, version).drop(columns=["id", "key"])
+    if series is None:  # half of it may be named
+        kept = kept[(kept["symbol"] == (name or kept["symbol"])) & (kept["timeframe"] == (frame or kept["timeframe"]))]
+    best = runtime.trials.best(series, version) if series else None
     deflated = best.deflated_sharpe if best else None
     verdict = "no verdict" if deflated is None else "pass" if deflated >= DEFLATED else "fail"
     facts = {"symbol": name, "timeframe": frame, "trials": len(kept), "best": best, "verdict": verdict}

@@ -73,7 +73,7 @@ def train(
     with progress_bar(as_json) as progress:
         prepared = prepare_bars(runtime, spec, watch)
         stored = train_models(runtime, prepared, spec, watch, progress, fresh, scheduler)
-    card, served = stored.card, runtime.registry.served(symbol, timeframe)
+    card, served = stored.card, runtime.registry.served(stored.card.series)
     facts = {"model": card.version, "bars": card.rows, "folds": len(stored.folds), "notes": "; ".join(card.notes)}
     if served != card.version:
         facts["served"] = f"{served}, until `orbiquant models promote {spec.symbol} {spec.timeframe} {card.version}`"
@@ -92,8 +92,8 @@ def list_models(as_json: AsJson = False) -> None:
     "List every version of every model, newest first."
     registry = open_runtime().registry
     cards = registry.list()
-    served = {key: registry.served(*key) for key in {(card.symbol, card.timeframe) for card in cards}}
-    states = ["served" if served[card.symbol, card.timeframe] == card.version else "" for card in cards]
+    served = {series: registry.served(series) for series in {card.series for card in cards}}
+    states = ["served" if served[card.series] == card.version else "" for card in cards]
     rows = [
         (c.symbol, c.timeframe, c.version, state, c.created, c.rows, c.data_version, c.code_version)
         for c, state in zip(cards, states, strict=True)
@@ -111,14 +111,16 @@ def show_model(
     "Print a model's card, its out-of-sample skill against the baselines, and whether its figures can be trusted."
     from rich.console import Group
 
+    from orbiquant.domain import SeriesId
+
     registry = open_runtime().registry
-    stored = registry.load(symbol, timeframe, version)
+    stored = registry.load(SeriesId.parse(symbol, timeframe), version)
     card, said = stored.card, stored.reliability
-    history = registry.promotions(f"{card.symbol}_{card.timeframe}")
+    history = registry.promotions(card.series)
     facts = card.model_dump(exclude={"features", "feature_spec", "training", "params", "metrics", "notes"}) | {
         "features": len(card.features),
         "models": ", ".join(stored.bundle.models),
-        "served": "yes" if registry.served(symbol, timeframe) == card.version else "no",
+        "served": "yes" if registry.served(card.series) == card.version else "no",
         "notes": "; ".join(card.notes),
     }
     parts = {"gate": stored.gate, "reliability": said[said["regime"] == "all"] if "regime" in said else said}
@@ -147,8 +149,10 @@ def promote_model(
     as_json: AsJson = False,
 ) -> None:
     "Serve a version from now on, whatever is trained after it."
+    from orbiquant.domain import SeriesId
+
     runtime = open_runtime()
-    promotion = runtime.registry.promote(symbol, timeframe, version, runtime.clock.now(), force)
+    promotion = runtime.registry.promote(SeriesId.parse(symbol, timeframe), version, runtime.clock.now(), force)
     facts = {"served": promotion.version, "since": promotion.time, "against": "; ".join(promotion.against)}
     show(promotion, as_json, lambda: fields(facts))
 

@@ -63,7 +63,8 @@ def trade_file(
     "Send a file's bars through the whole line, or given signals through the backtest; return facts and result."
     from orbiquant.execution import latest
     from orbiquant.domain import Costs, Timeframe
-    from orbiquant.market.files import infer_timeframe, read_bars
+    from orbiquant.market.bars import infer_timeframe
+    from orbiquant.market.files import read_bars
     from orbiquant.research.files import instrument_of, name_bars, read_table, research_bars, trade_signals
     from orbiquant.research.spec import ResearchSpec
 

@@ -101,7 +101,8 @@ def find_signals(
     "Return the signals that the options name."
     from orbiquant.execution import latest
     from orbiquant.domain import Costs, Timeframe
-    from orbiquant.market.files import infer_timeframe, read_bars
+    from orbiquant.market.bars import infer_timeframe
+    from orbiquant.market.files import read_bars
     from orbiquant.research.files import instrument_of, name_bars, read_table
     from orbiquant.research.spec import ResearchSpec
     from orbiquant.research.sweeps import from_bars, from_model, from_signals

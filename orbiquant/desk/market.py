@@ -16,7 +16,7 @@ from ..core import endpoint
 from .series import choose_series, model_versions
 from .signals import WireSignal, latest_of
 from ..domain import Phase, Timeframe
-from ..ports import Series
+from ..ports import StoredSeries
 from ..research.live import recent_bars
 from ..runtime import Runtime, current
 
@@ -50,7 +50,7 @@ def market_data(
     runtime = current()
     series = choose_series(runtime, symbol, timeframe)
     records = recent_bars(runtime, series, limit).reset_index().to_dict("records")
-    return MarketBars(symbol=series["symbol"], timeframe=Timeframe(series["timeframe"]), bars=records)
+    return MarketBars(symbol=series.series.symbol, timeframe=series.series.timeframe, bars=records)
 
 # %% ../../nbs/78_desk.market.ipynb #a1c73628
 ANALYSIS_BARS = 1500
@@ -114,12 +114,12 @@ def analyse(
     bars = recent_bars(runtime, series, ANALYSIS_BARS)
     detect = runtime.detector(runtime.settings.signals.phase_detector)
     phases = detect(bars, runtime.settings.phases)
-    spec = FeatureSpec(timeframe=Timeframe(series["timeframe"]), sessions=runtime.settings.sessions.model_dump())
+    spec = FeatureSpec(timeframe=series.series.timeframe, sessions=runtime.settings.sessions.model_dump())
     rules, ranges = IctConfig(), atr(bars)
     last_range = float(ranges.iloc[-1])
     return Analysis(
-        symbol=series["symbol"],
-        timeframe=Timeframe(series["timeframe"]),
+        symbol=series.series.symbol,
+        timeframe=series.series.timeframe,
         time=bars.index[-1],
         current_price=float(bars["close"].iloc[-1]),
         amd_phase=Phase(phases["phase"].iloc[-1]),
@@ -134,12 +134,12 @@ def analyse(
 
 def recent_signals(
     runtime: Runtime,  # registry
-    series: Series,  # a line of the store's list
+    series: StoredSeries,  # a line of the store's list
 ) -> list[WireSignal]:
     "Return the latest signal of a series that has a model, and nothing for one without."
-    if not model_versions(runtime, series["symbol"], series["timeframe"]):
+    if not model_versions(runtime, series.series.symbol, series.series.timeframe):
         return []
-    return [latest_of(runtime, series["symbol"], Timeframe(series["timeframe"]))]
+    return [latest_of(runtime, series.series.symbol, series.series.timeframe)]
 
 
 @endpoint("GET", "/api/analysis", tags=("market",))

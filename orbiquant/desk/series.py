@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from ..core import NotFoundError, suggest
-from ..domain import Timeframe, normalise_symbol
-from ..ports import Series
+from ..domain import SeriesId, Timeframe, normalise_symbol
+from ..ports import StoredSeries
 from ..research.live import recent_bars
 from ..runtime import Runtime
 
@@ -38,11 +38,11 @@ class Memory:
         runtime: Runtime,  # store, clock, settings
     ) -> None:
         self.runtime = runtime
-        self._listed: tuple[int, list[Series]] | None = None
+        self._listed: tuple[int, list[StoredSeries]] | None = None
         self._kept: dict[tuple[str, str], Kept] = {}
         self._computing = Lock()
 
-    def series(self) -> list[Series]:
+    def series(self) -> list[StoredSeries]:
         "Return what the store holds; its log is read once a version."
         version = self.runtime.store.version()
         if self._listed is None or self._listed[0] != version:
@@ -87,12 +87,12 @@ def choose_series(
     runtime: Runtime,  # whose store is asked
     symbol: str,  # any spelling
     timeframe: Timeframe | None,  # None: 1h or one that has a model
-) -> Series:
+) -> StoredSeries:
     "Return the store's line of a series; raise `NotFoundError` naming what there is."
     name, stored = normalise_symbol(symbol), memory_of(runtime).series()
-    lines = {Timeframe(line["timeframe"]): line for line in stored if line["symbol"] == name}
+    lines = {line.series.timeframe: line for line in stored if line.series.symbol == name}
     if not lines:
-        known = sorted({line["symbol"] for line in stored})
+        known = sorted({line.series.symbol for line in stored})
         there = f"there is {', '.join(known)}" if known else "the store is empty"
         raise NotFoundError(f"the store holds no {name}{suggest(name, known)} ({there})")
     if timeframe is None:
@@ -110,4 +110,4 @@ def model_versions(
     timeframe: str,  # e.g. "1h"
 ) -> list[str]:
     "Return the versions of a series' models, oldest first."
-    return runtime.registry.versions(f"{symbol}_{timeframe}")
+    return runtime.registry.versions(SeriesId.parse(symbol, timeframe))

@@ -66,14 +66,14 @@ def latest_of(
 ) -> WireSignal:
     "Return a series' latest signal."
     series = choose_series(runtime, symbol, timeframe)
-    key = (series["symbol"], series["timeframe"])
+    key = (series.series.symbol, series.series.timeframe)
     if not model_versions(runtime, *key):
         raise NotFoundError(f"no model of {' '.join(key)} is trained yet")
 
     def compute() -> WireSignal:
         return WireSignal.of(live_signal(runtime, *key))
 
-    return memory_of(runtime).recall(key, (series["last"], runtime.registry.served(*key)), compute)
+    return memory_of(runtime).recall(key, (series.last, runtime.registry.served(series.series)), compute)
 
 # %% ../../nbs/77_desk.signals.ipynb #77f03fca
 @endpoint("GET", "/api/v1/signals/latest/{symbol:path}", tags=("signals",))

@@ -11,11 +11,11 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 from numba import njit
-from .config import MINUTES_A_DAY
 
 from ..arrays import Floats, Ints
 from ..core import DataError
 from ..domain import CalendarName, Timeframe
+from .config import MINUTES_A_DAY
 from .groups_price import View
 from .phases import PROBABILITIES, PhaseReader
 from orbiquant.features.sessions import (

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
-from .config import MINUTES_A_DAY, IctConfig
 
 from ..arrays import Floats
+from .config import MINUTES_A_DAY, IctConfig
 from .groups_price import View
 from .ict import FAR, gather_evidence, market_features, score_evidence
 from .ict_kernels import STRUCTURE, new_structure

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from numba import njit
-from .config import SESSIONS, IctConfig
 
 from ..arrays import Floats, Ints
 from ..core import DataError
 from ..domain import Bars
+from .config import SESSIONS, IctConfig
 from .ict_kernels import bars_since, count_open, level_distance, place_in_range
 from .ict_rules import Market, Reading, SideMoments, SideZones, first_touches, read_market
 from .indicators import ratio

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from .config import ATR_LENGTH, IctConfig
 
 from ..arrays import Floats, Ints
 from ..domain import Bars
+from .config import ATR_LENGTH, IctConfig
 from orbiquant.features.ict_kernels import (
     STRUCTURE,
     Signs,

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from numba import njit
-from .config import ATR_LENGTH, PhaseConfig
 
 from ..arrays import Floats
 from ..domain import Bars, Phase
+from .config import ATR_LENGTH, PhaseConfig
 from .indicators import atr, column
 from .windows import new_memory, new_ranking, quotients, rolling_extreme, rolling_quantile
 

@@ -13,11 +13,11 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 from numba import njit
-from .config import MINUTES_A_DAY, SESSIONS, parse_window
 
 from ..arrays import Floats, Ints
 from ..core import DataError
 from ..domain import Bars
+from .config import MINUTES_A_DAY, SESSIONS, parse_window
 from ..market.bars import whole_columns
 from ..market.calendars import DAY, FOREX_CLOSE, HOUR, MINUTE, NEW_YORK, to_times, wall_time
 

@@ -9,10 +9,10 @@ __all__ = ['HIGHER', 'HIGHER_BARS', 'RECURSION_BARS', 'FeatureSpec', 'warmup_bar
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-from .config import MINUTES_A_DAY, SESSIONS, IctConfig, PhaseConfig, parse_window
 from pydantic import Field, model_validator
 
 from ..domain import CalendarName, Timeframe, Value
+from .config import MINUTES_A_DAY, SESSIONS, IctConfig, PhaseConfig, parse_window
 
 # %% ../../nbs/26_features.spec.ipynb #1d78aeee
 HIGHER: Mapping[Timeframe, tuple[Timeframe, ...]] = {

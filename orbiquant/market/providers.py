@@ -8,10 +8,10 @@ __all__ = ['PROVIDERS', 'KEYS', 'missing_keys', 'describe_keys', 'open_provider'
 # %% ../../nbs/17_market.providers.ipynb #188ed6fc
 from collections.abc import Iterable, Mapping
 
-from .config import ProviderConfig
 from pydantic import SecretStr
 
 from ..core import SettingsError
+from .config import ProviderConfig
 from .dukascopy import DukascopySource
 from .exchanges import ExchangeSource
 from .remote import HttpLine, Patience, RemoteSource

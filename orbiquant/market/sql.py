@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from ..workspace import workspace
 from pydantic import SecretStr
 
 from ..core import DataError, NotFoundError, SettingsError, choose, suggest
@@ -40,6 +39,7 @@ from orbiquant.market.remote import (
 from .sources import TIMEFRAME_NAMES
 from .vendors import find_kind
 from ..ports import Clock
+from ..workspace import workspace
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Engine, Select, Table

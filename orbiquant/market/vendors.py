@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pandas as pd
-from .instruments import find_instrument, known_instruments
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
 
 from ..core import DataError, NotFoundError
 from ..domain import AssetClass, Bars, CalendarName, Instrument, Timeframe, Value
 from .bars import empty_bars
 from .calendars import NEW_YORK, TIME_UNIT, to_times
+from .instruments import find_instrument, known_instruments
 from .remote import HttpLine, RemoteSource, coarsest_part, spell, to_rows
 from ..ports import Clock
 
@@ -243,10 +243,10 @@ class PolygonSource(VendorSource):
 
     def span(
         self,
-        timeframe: str,  # of the bars
+        timeframe: Timeframe,  # of the bars
     ) -> timedelta:
         "Return some five pages: a page is 50,000 minutes, whatever they are made into."
-        return timedelta(days=180) if Timeframe.parse(timeframe).minutes < 1440 else timedelta(days=3650)
+        return timedelta(days=180) if timeframe.minutes < 1440 else timedelta(days=3650)
 
     def near(
         self,

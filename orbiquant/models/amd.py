@@ -15,11 +15,11 @@ from typing import Annotated, Self
 
 import numpy as np
 import pandas as pd
-from ..features.config import PhaseConfig
 from pydantic import Field
 
 from ..core import ModelError, atomic_write, get_logger
 from ..domain import Bars, CalendarName, Phase, Seed, Timeframe, Value
+from ..features.config import PhaseConfig
 from ..features.indicators import Floats, atr, column, lagged, ratio, rolling_mean, run_talib
 from ..features.phases import PROBABILITIES, detect_phases
 from ..market.synthetic import SyntheticConfig, synthetic_market

@@ -14,10 +14,10 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from ..features.config import MINUTES_A_DAY
 
 from ..core import ModelError, suggest
 from ..domain import Bars
+from ..features.config import MINUTES_A_DAY
 from ..features.indicators import atr
 from ..features.sessions import new_york_minutes
 from ..market.calendars import weekday

@@ -13,11 +13,11 @@ from typing import Literal, Self, TypeAlias
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from .config import CalibrationKind
 from pydantic import model_validator
 
 from ..arrays import Floats
 from ..domain import Value
+from .config import CalibrationKind
 
 # %% ../../nbs/32_models.calibration.ipynb #538c1d8a
 CurveKind: TypeAlias = Literal["sigmoid", "isotonic", "venn_abers"]

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from .config import Phase2Config
 
 from .. import __version__
 from ..core import atomic_write, get_logger
 from ..domain import Bars
+from .config import Phase2Config
 from .phase2_jobs import Labelled, Outcome
 
 # %% ../../nbs/47_models.checkpoints.ipynb #6d6442cf

@@ -17,7 +17,6 @@ from typing import Any, Protocol, Self, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from .config import CalibrationKind
 
 from ..core import ModelError
 from .baselines import complete_rows, read_columns
@@ -37,6 +36,7 @@ from orbiquant.models.boosting import (
     reading,
 )
 from .calibration import Calibration, calibrate, log_odds
+from .config import CalibrationKind
 from .splits import WalkForward
 
 # %% ../../nbs/42_models.meta.ipynb #a46b9b03

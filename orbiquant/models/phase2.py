@@ -15,7 +15,6 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
-from .config import Phase2Config
 
 from ..compute import Failure, run_tasks
 from ..core import ModelError, get_logger
@@ -23,6 +22,7 @@ from ..domain import Bars, FeatureWeight
 from .boosting import check_device
 from .bundle import KEPT, ModelBundle, RangeSource
 from .checkpoints import RunFolder, training_key
+from .config import Phase2Config
 from .drift import SKETCH_ROWS, Sketch, sketch_of
 from .meta import META, primary_view
 from .phase2_jobs import BASELINES, MODELS, Labelled, Outcome, Part, optional_models, run_job

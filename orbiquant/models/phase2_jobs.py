@@ -17,13 +17,13 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from .config import Phase2Config, TreeConfig
 
 from ..core import ModelError, get_logger
 from ..domain import Bars
 from .baselines import BaseRate, HarRange, ScaledRange, complete_rows, read_columns, volatility_inputs
 from .boosting import Boosting, Floats
 from .bundle import to_content
+from .config import Phase2Config, TreeConfig
 from .garch import GarchRange
 from .labels import average_uniqueness, barrier_distance, range_targets, triple_barrier
 from .meta import MetaModel, fit_meta

@@ -12,7 +12,6 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from .config import CalibrationKind
 
 from .baselines import BaseRate, complete_rows, read_columns
 from orbiquant.models.boosting import (
@@ -30,6 +29,7 @@ from orbiquant.models.boosting import (
     reading,
 )
 from .calibration import Calibration, calibrate, log_odds
+from .config import CalibrationKind
 from .payoff import RestPayoff, fit_payoff
 
 # %% ../../nbs/34_models.tpsl.ipynb #66a8c93c

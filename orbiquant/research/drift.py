@@ -9,7 +9,7 @@ __all__ = ['bars_since', 'outcomes_of', 'model_drift']
 import pandas as pd
 
 from ..core import ModelError
-from ..domain import Bars
+from ..domain import Bars, SeriesId
 from ..models.drift import DriftReport, drift_report
 from ..models.labels import barrier_distance, triple_barrier
 from .live import LIVE_MARGIN
@@ -27,7 +27,7 @@ def bars_since(
     delta, span = spec.timeframe.delta, warmup
     while True:
         start = moment - span * delta
-        bars = runtime.store.read(spec.symbol, spec.timeframe, start=start.to_pydatetime())
+        bars = runtime.store.read(SeriesId.parse(spec.symbol, spec.timeframe), start=start.to_pydatetime())
         before = int((bars.index <= moment).sum())
         if before >= warmup or span > 64 * warmup:
             return bars.iloc[max(before - warmup, 0) :]
@@ -52,7 +52,7 @@ def model_drift(
     "Return how far the bars since a model's training are from what it was trained on."
     from orbiquant.features.matrix import build_features, warmup_bars
 
-    stored = runtime.registry.load(symbol, timeframe, version)
+    stored = runtime.registry.load(SeriesId.parse(symbol, timeframe), version)
     if stored.sketch is None:
         raise ModelError(f"model {stored.card.version} was kept without a sketch of its data: train it again")
     spec, wanted = asked_spec(stored.card), kept_features(stored.card)

@@ -16,12 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from ..market.instruments import find_instrument
 
 from ..core import DataError, NotFoundError, atomic_write, get_logger
-from ..domain import AssetClass, Bars, CalendarName, Costs, Instrument, Signals, Timeframe, normalise_symbol
+from orbiquant.domain import (
+    AssetClass,
+    Bars,
+    CalendarName,
+    Costs,
+    Instrument,
+    SeriesId,
+    Signals,
+    Timeframe,
+    normalise_symbol,
+)
 from ..market.clocks import to_moments
 from ..market.files import existing_file
+from ..market.instruments import find_instrument
 from ..ports import Progress
 from .spec import ResearchSpec, feature_spec
 from .train import Stopwatch, Traded, count_trials, describe, make_pipeline, rows_of, trade
@@ -178,5 +188,5 @@ def trade_signals(
             params=result.terms | {"costs": costs.model_dump(), "signals": fingerprint(signals)},
         )
     )  # fmt: skip
-    left = runtime.trials.overfitting(Moments.of(r), symbol, timeframe, version).figures
+    left = runtime.trials.overfitting(Moments.of(r), SeriesId.parse(symbol, timeframe), version).figures
     return Traded(signals, result, summarise(result) | left, bars)

@@ -8,11 +8,10 @@ __all__ = ['LIVE_MARGIN', 'find_series', 'recent_bars', 'live_signal']
 # %% ../../nbs/74_research.live.ipynb #455f4d5c
 from typing import TYPE_CHECKING
 
-from ..market.instruments import find_instrument
-
 from ..core import NotFoundError
-from ..domain import Bars, Signal, Timeframe
-from ..ports import Series
+from ..domain import Bars, SeriesId, Signal, Timeframe
+from ..market.instruments import find_instrument
+from ..ports import StoredSeries
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
@@ -27,28 +26,28 @@ def find_series(
     runtime: Runtime,  # whose store is asked
     symbol: str,  # normalised symbol
     timeframe: str,  # e.g. "1h"
-) -> Series:
+) -> StoredSeries:
     "Return the store's line of a series; raise `NotFoundError` when it holds none."
     for series in runtime.store.series():
-        if (series["symbol"], series["timeframe"]) == (symbol, timeframe):
+        if series.series == SeriesId(symbol, Timeframe(timeframe)):
             return series
     raise NotFoundError(f"the store holds no {symbol} {timeframe}; import it with `orbiquant data import`")
 
 
 def recent_bars(
     runtime: Runtime,  # whose store is read
-    series: Series,  # a line of its list
+    series: StoredSeries,  # a line of its list
     count: int,  # how many bars
 ) -> Bars:
     "Return the last bars of a series, reading little more than those; fewer when there are fewer."
-    first, last = series["first"], series["last"]
-    span = (last - first) * min(1.0, 1.5 * count / series["rows"])
+    first, last = series.first, series.last
+    span = (last - first) * min(1.0, 1.5 * count / series.rows)
     while True:
         start = max(first, last - span)
-        bars = runtime.store.read(series["symbol"], series["timeframe"], start=start)
+        bars = runtime.store.read(series.series, start=start)
         if len(bars) >= count or start <= first:
             return bars.iloc[-count:]
-        span = span * 2 + Timeframe(series["timeframe"]).delta
+        span = span * 2 + series.series.timeframe.delta
 
 
 def live_signal(
@@ -57,13 +56,12 @@ def live_signal(
     timeframe: str,  # e.g. "1h"
 ) -> Signal:
     "Return the signal of the newest bar in the store, from the model that is served."
-    from orbiquant.policies import find_policy
-
     from orbiquant.features.matrix import build_features, warmup_bars
+    from orbiquant.policies import find_policy
     from orbiquant.signals import generate_signals, historical_accuracy, to_signal
 
     instrument = find_instrument(symbol)
-    stored = runtime.registry.load(instrument.symbol, timeframe)
+    stored = runtime.registry.load(SeriesId.parse(instrument.symbol, timeframe))
     spec, wanted = spec_now(stored, runtime.settings), kept_features(stored.card)
     series = find_series(runtime, spec.symbol, spec.timeframe)
     bars = recent_bars(runtime, series, warmup_bars(wanted) + LIVE_MARGIN)

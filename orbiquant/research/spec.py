@@ -17,7 +17,7 @@ from ..settings import Settings
 
 if TYPE_CHECKING:
     from orbiquant.features.matrix import FeatureSpec
-    from orbiquant.models.registry import ModelCard, StoredModel
+    from orbiquant.models.cards import ModelCard, StoredModel
 
 # %% ../../nbs/72_research.spec.ipynb #30ff038f
 class ResearchSpec(Value):

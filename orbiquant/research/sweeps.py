@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import ModelError
-from ..domain import Bars, Costs, Instrument, Signals, Timeframe
+from ..domain import Bars, Costs, Instrument, SeriesId, Signals, Timeframe
 from ..ports import Progress
 from .files import file_version, fingerprint, research_bars
 from .spec import ResearchSpec
@@ -162,7 +162,8 @@ def run_sweep(
     )  # fmt: skip
     ledger = runtime.trials
     count_combinations(ledger, what, found)
-    judge = partial(ledger.overfitting, symbol=what.symbol, timeframe=what.timeframe, data_version=what.data_version)
+    series = SeriesId.parse(what.symbol, what.timeframe)
+    judge = partial(ledger.overfitting, series=series, data_version=what.data_version)
     try:
         headline = found.headline(judge=judge)
     except ModelError as error:

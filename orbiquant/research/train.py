@@ -19,22 +19,20 @@ from ..core import ModelError, code_version
 from orbiquant.domain import (
     Bars,
     Signals,
-    Timeframe,
-    normalise_symbol,
 )
 from ..ports import Progress
 from ..runtime import Runtime
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from orbiquant.models.config import Phase2Config
-
     from orbiquant.backtest.audit import Detector
     from orbiquant.backtest.simulate import BacktestResult
     from orbiquant.backtest.trials import TrialsLedger
     from orbiquant.features.matrix import FeatureSpec
+    from orbiquant.models.cards import ModelCard, StoredModel
+    from orbiquant.models.config import Phase2Config
     from orbiquant.models.phase2 import Phase2Pipeline, Training
-    from orbiquant.models.registry import ModelCard, StoredModel
+from ..domain import SeriesId
 from .spec import ResearchSpec, feature_spec, kept_features, spec_now
 
 # %% ../../nbs/73_research.train.ipynb #a3eadfa7
@@ -78,7 +76,7 @@ def prepare(
     wanted = wanted or feature_spec(runtime.settings, spec.symbol, spec.timeframe)
     with watch("data"):
         version = runtime.store.version() if spec.version is None else spec.version
-        bars = runtime.store.read(spec.symbol, spec.timeframe, version=version)
+        bars = runtime.store.read(SeriesId.parse(spec.symbol, spec.timeframe), version=version)
     return describe(bars, wanted, runtime.detector(spec.phase_detector), version, watch)
 
 
@@ -113,10 +111,9 @@ def trade(
     policy: str | None = None,  # a policy's name, or "primary"; None: the spec's
 ) -> Traded:
     "Turn out-of-fold predictions into signals and backtest them from the first prediction on."
-    from orbiquant.policies import find_policy
-
     from orbiquant.backtest.simulate import simulate, summarise
     from orbiquant.models.phase2 import OutOfFold
+    from orbiquant.policies import find_policy
     from orbiquant.signals import generate_signals
 
     if predictions.empty:
@@ -151,7 +148,8 @@ def count_trials(
     results = {name: each.result.trades["r"] for name, each in traded.items()}
     spans = {name: {"first": each.signals.index[0], "last": each.signals.index[-1]} for name, each in traded.items()}
     ledger.record(*(Trial.of(r, policy=name, **shared, **spans[name]) for name, r in results.items()))
-    left = {name: ledger.overfitting(Moments.of(r), spec.symbol, spec.timeframe, data) for name, r in results.items()}
+    series = SeriesId.parse(spec.symbol, spec.timeframe)
+    left = {name: ledger.overfitting(Moments.of(r), series, data) for name, r in results.items()}
     return {name: replace(each, summary=each.summary | left[name].figures) for name, each in traded.items()}
 
 
@@ -191,7 +189,7 @@ def train(
     version = runtime.registry.save(training, card, primary.result.trades)
     if training.folder:
         training.folder.remove()
-    return runtime.registry.load(spec.symbol, spec.timeframe, version)
+    return runtime.registry.load(SeriesId.parse(spec.symbol, spec.timeframe), version)
 
 
 def make_pipeline(
@@ -201,7 +199,6 @@ def make_pipeline(
 ) -> "Phase2Pipeline":
     "Return the walk-forward training that settings and spec describe."
     from orbiquant.models.config import Phase2Config
-
     from orbiquant.models.phase2 import Phase2Pipeline
 
     shape = spec.model_dump(include=set(Phase2Config.model_fields))
@@ -226,7 +223,7 @@ def make_card(
     primary: Traded,  # the unfiltered signal's trades
 ) -> "ModelCard":
     "Return the card that goes with a trained model."
-    from orbiquant.models.registry import ModelCard
+    from orbiquant.models.cards import ModelCard
 
     return ModelCard(
         symbol=spec.symbol, timeframe=spec.timeframe, data_version=prepared.data_version, code_version=code_version(),
@@ -247,7 +244,7 @@ def backtest(
     version: str | None = None,  # of the model; None: the one that is served
 ) -> tuple["StoredModel", ResearchSpec, Traded]:
     "Trade a kept model's out-of-fold predictions, on the bars, features, horizon, stop and target it was trained with."
-    stored = runtime.registry.load(normalise_symbol(symbol), Timeframe.parse(timeframe), version)
+    stored = runtime.registry.load(SeriesId.parse(symbol, timeframe), version)
     spec = spec_now(stored, runtime.settings)
     spec = spec.model_copy(update={"policy": policy or spec.policy, "version": stored.card.data_version})
     prepared = prepare(runtime, spec, watch, kept_features(stored.card))

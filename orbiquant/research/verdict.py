@@ -16,7 +16,7 @@ from orbiquant.domain import (
 
 if TYPE_CHECKING:
     from orbiquant.backtest.overfitting import SelectionRisk
-    from orbiquant.models.registry import StoredModel
+    from orbiquant.models.cards import StoredModel
 from .train import Prepared, Traded
 
 # %% ../../nbs/73_research.verdict.ipynb #57a58170

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numba import njit
-from orbiquant.features.config import IctConfig
 
 from orbiquant.arrays import Floats, Ints
 from orbiquant.domain import Bars
+from orbiquant.features.config import IctConfig
 from orbiquant.features.ict import ict_events, ict_features
 from orbiquant.features.ict_rules import Events, Side, both_sides, find_gaps, find_swings, first_touches, read_market
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market

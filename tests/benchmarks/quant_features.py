@@ -109,7 +109,6 @@ def matrix_rows() -> Iterator[Row]:
 def trained(bars: Bars) -> Any:
     """Return small models of ranges, barriers and their confidence, trained on some bars."""
     from orbiquant.models.config import Phase2Config
-
     from orbiquant.models.phase2 import Phase2Pipeline
 
     features = build_features(bars, SPEC).iloc[warmup_bars(SPEC) :]

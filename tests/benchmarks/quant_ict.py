@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from orbiquant.features.config import SESSIONS
 
 from orbiquant.domain import Bars
+from orbiquant.features.config import SESSIONS
 from orbiquant.features.ict_kernels import place_in_range
 from orbiquant.features.ict_rules import read_market
 from orbiquant.features.sessions import asian_range, killzones

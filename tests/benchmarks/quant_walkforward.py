@@ -7,10 +7,9 @@ from time import process_time, thread_time
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from orbiquant.models.config import Phase2Config
-
 from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.models import boosting
+from orbiquant.models.config import Phase2Config
 from orbiquant.models.phase2 import Phase2Pipeline, Training
 from tests.benchmarks.quant_row import Row, shared_rows
 
