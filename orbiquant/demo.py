@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from .core import OrbiError
+from .domain import SeriesId
 from .ports import Progress
 from .reports.result import ReportRun
 from .runtime import Runtime
@@ -34,8 +35,9 @@ def bring_bars(
     "Put the packaged sample into the store and return the number of its bars; a second time changes nothing."
     from orbiquant.market.sources import SampleSource, pull
 
-    pull(runtime.store, SampleSource(), SYMBOL, TIMEFRAME)
-    return len(runtime.store.read(SYMBOL, TIMEFRAME))
+    series = SeriesId.parse(SYMBOL, TIMEFRAME)
+    pull(runtime.store, SampleSource(), series)
+    return len(runtime.store.read(series))
 
 
 def ask_service(

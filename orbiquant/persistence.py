@@ -16,7 +16,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from .workspace import workspace
 from sqlalchemy import (
     Column,
     Connection,
@@ -43,6 +42,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from .core import DataError, OrbiError, SettingsError, choose
 from .ports import Clock
+from .workspace import workspace
 
 # %% ../nbs/04_persistence.ipynb #de18a808
 BUSY_TIMEOUT_S = 30

@@ -13,18 +13,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
 from .backtest.config import BacktestConfig
+from .compute import ClusterConfig
+from .core import SECRET_NAME, SettingsError, asset, suggest
+from .domain import Value
 from .features.config import PhaseConfig, SessionConfig
 from .market.config import CostConfig, MarketConfig, ProviderConfig
 from .models.config import Phase2Config
 from .policies import SignalConfig
 from .workspace import WorkspaceConfig, workspace
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-
-from .compute import ClusterConfig
-from .core import SECRET_NAME, SettingsError, asset, suggest
-from .domain import Value
 
 # %% ../nbs/70_settings.ipynb #8114783b
 class ServiceConfig(Value):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orbiquant.core import ModelError
-from orbiquant.models.attention import AttentionModel, to_safetensors, sequence_columns, standard, from_safetensors
+from orbiquant.models.attention import AttentionModel, from_safetensors, sequence_columns, standard, to_safetensors
 from orbiquant.models.baselines import HarRange, pinball_loss, quantile_columns
 from orbiquant.models.gate import blend, gate
 from orbiquant.models.network import AttentionSpec, Windows, initial_weights, staircase, torch_settings

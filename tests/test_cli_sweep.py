@@ -12,9 +12,12 @@ import pytest
 from orbiquant.backtest import sweep_job
 from orbiquant.cli import main
 from orbiquant.cli.console import fields
+from orbiquant.domain import SeriesId
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.runtime import Runtime, current, using
 from tests.test_sweep import guesses, market
+
+COIN_4H = SeriesId.parse("COIN", "4h")
 
 Ask = Callable[..., tuple[int, str, str]]
 GRID = ("--stop-atr", "1:3:0.5", "--risk-reward", "1,2", "--min-confidence", "0.5,0.7", "--filter", "all,long")
@@ -47,10 +50,10 @@ def test_signals_of_a_file_are_swept_and_counted(ask, files, tmp_path):
     said = json.loads(out)
     assert code == 0 and said["combinations"] == 80 == len(pd.read_csv(tmp_path / "all.csv"))
     assert said["confirmed_by_vectorbt"] and said["symbol"] == "COIN" and said["timeframe"] == "4h"
-    assert said["headline"]["overfitting"]["trials"] == 80 == current().trials.count("COIN", "4h")
+    assert said["headline"]["overfitting"]["trials"] == 80 == current().trials.count(COIN_4H)
     assert said["headline"]["combination"] == said["best"][0]["combination"] and len(said["best"]) == 10
     assert {row["max_holding_bars"] for row in said["best"]} <= {12, None}
-    kept = set(current().trials.table("COIN", "4h")["kind"])
+    kept = set(current().trials.table(COIN_4H)["kind"])
     assert kept == {"sweep"}
 
 
@@ -89,7 +92,7 @@ def test_too_few_trades_are_said_and_not_judged(ask, files):
     assert code == 0 and said["headline"] is None and not said["confirmed_by_vectorbt"]
     assert said["verdict"].startswith("no combination has 30 trades")
     assert "nan" not in ask(*files, "--stop-atr", "40", "--risk-reward", "5")[1].lower()
-    assert current().trials.count("COIN", "4h") == 1
+    assert current().trials.count(COIN_4H) == 1
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_signals_that_cannot_be_right_are_refused_and_count_as_no_trial(ask, fil
             continue  # those before the last bars are cut off, as asked
         code, _, err = ask(*files, *GRID, *words)
         assert code == 1 and message in " ".join(err.split())
-    assert current().trials.count("COIN", "4h") == 0
+    assert current().trials.count(COIN_4H) == 0
 
 
 def test_the_last_bars_take_their_signals_with_them(ask, files, tmp_path):
@@ -186,7 +189,7 @@ def test_bars_of_a_file_go_through_the_whole_line(ask, tmp_path):
     said = json.loads(out)
     assert code == 0 and said["combinations"] == 8 and said["signals"] == "primary" and said["seed"] == 3
     assert {row["max_holding_bars"] for row in said["best"]} == {24}  # the horizon the models were trained for
-    kept = current().trials.table("SYNTH", "1h")
+    kept = current().trials.table(SeriesId.parse("SYNTH", "1h"))
     tried = [params for params, kind in zip(kept["params"], kept["kind"], strict=True) if kind == "sweep"]
     assert len(kept) >= len(tried) == 8
     assert {(one["min_confidence"], one["policy_min_confidence"]) for one in tried} == {(0.0, 0.6), (0.5, 0.6)}

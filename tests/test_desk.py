@@ -13,11 +13,13 @@ from orbiquant.desk.health import check_component
 from orbiquant.desk.market import analyse
 from orbiquant.desk.series import choose_series, memory_of
 from orbiquant.desk.signals import WireSignal
-from orbiquant.domain import Bars, Signal, Timeframe
+from orbiquant.domain import Bars, SeriesId, Signal, Timeframe
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.research.live import recent_bars
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
+
+EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 
 NOON = datetime(2025, 6, 2, 12, tzinfo=UTC)
 KEY = ("EURUSD", "1h")
@@ -48,7 +50,9 @@ def gappy(rows: int) -> Bars:
 def test_a_day_has_no_killzone(runtime: Runtime, timeframe: str, killzone: str):
     bars = synthetic_market(400, "1h", seed=3).bars
     index = pd.date_range(end="2025-06-02", periods=400, freq=Timeframe(timeframe).delta, tz="UTC", name="time")
-    runtime.store.upsert("BTCUSDT", timeframe, bars.set_axis(index))  # the last bar opens at 20:00 New York
+    runtime.store.upsert(
+        SeriesId.parse("BTCUSDT", timeframe), bars.set_axis(index)
+    )  # the last bar opens at 20:00 New York
     found = analyse(runtime, "BTCUSDT", Timeframe(timeframe))
     assert found.ict_context.killzone == killzone
 
@@ -56,13 +60,13 @@ def test_a_day_has_no_killzone(runtime: Runtime, timeframe: str, killzone: str):
 @pytest.mark.parametrize("count", [1, 7, 60, 200, 300, 5000])
 def test_the_last_bars_are_the_last_bars_whatever_the_gaps(runtime: Runtime, count: int):
     bars = gappy(500)
-    runtime.store.upsert("EURUSD", "1h", bars)
+    runtime.store.upsert(EURUSD_1H, bars)
     series = choose_series(runtime, "EURUSD", None)
     pd.testing.assert_frame_equal(recent_bars(runtime, series, count), bars.iloc[-count:], check_freq=False)
 
 
 def test_a_single_bar_is_a_series(runtime: Runtime):
-    runtime.store.upsert("EURUSD", "1h", gappy(500).iloc[:1])
+    runtime.store.upsert(EURUSD_1H, gappy(500).iloc[:1])
     assert len(recent_bars(runtime, choose_series(runtime, "EURUSD", None), 10)) == 1
 
 
@@ -71,13 +75,14 @@ def test_a_timeframe_left_out_is_1h_or_one_with_a_model(runtime: Runtime, tmp_pa
     for symbol, timeframe in (("EURUSD", "1h"), ("EURUSD", "4h"), ("GBPUSD", "1d"), ("GBPUSD", "4h")):
         step = Timeframe(timeframe).delta
         runtime.store.upsert(
-            symbol, timeframe, bars.set_axis(pd.date_range("2025-06-02", periods=50, freq=step, tz="UTC", name="time"))
+            SeriesId.parse(symbol, timeframe),
+            bars.set_axis(pd.date_range("2025-06-02", periods=50, freq=step, tz="UTC", name="time")),
         )
-    assert choose_series(runtime, "EURUSD", None)["timeframe"] == "1h"
-    assert choose_series(runtime, "gbp/usd", None)["timeframe"] == "4h"
+    assert choose_series(runtime, "EURUSD", None).series.timeframe == "1h"
+    assert choose_series(runtime, "gbp/usd", None).series.timeframe == "4h"
     (tmp_path / "models" / "EURUSD_4h" / "20250602T120000000000Z-0123abcd").mkdir(parents=True)
-    assert choose_series(runtime, "EURUSD", None)["timeframe"] == "4h"
-    assert choose_series(runtime, "EURUSD", Timeframe.H1)["timeframe"] == "1h"
+    assert choose_series(runtime, "EURUSD", None).series.timeframe == "4h"
+    assert choose_series(runtime, "EURUSD", Timeframe.H1).series.timeframe == "1h"
     with pytest.raises(NotFoundError, match=r"no EURUSD 5m \(there is 1h, 4h\)"):
         choose_series(runtime, "EURUSD", Timeframe.M5)
 
@@ -127,12 +132,12 @@ def test_many_who_ask_at_once_cost_one_computation(runtime: Runtime):
 
 def test_the_list_of_series_follows_the_store(runtime: Runtime):
     bars = synthetic_market(50, "1h", seed=3).bars
-    runtime.store.upsert("EURUSD", "1h", bars.iloc[:40])
+    runtime.store.upsert(EURUSD_1H, bars.iloc[:40])
     memory = memory_of(runtime)
     first = memory.series()
     assert memory.series() is first
-    runtime.store.upsert("EURUSD", "1h", bars)
-    assert memory.series()[0]["rows"] == 50
+    runtime.store.upsert(EURUSD_1H, bars)
+    assert memory.series()[0].rows == 50
 
 
 def test_a_signal_speaks_both_vocabularies():

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orbiquant.core import DataError, NotFoundError
+from orbiquant.market.bars import infer_timeframe
 from orbiquant.market.clocks import from_wall, parse_zone, to_moments
-from orbiquant.market.files import infer_timeframe, load_file, read_bars
+from orbiquant.market.files import load_file, read_bars
 from tests.tools.shared_bars import SHARED
 
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason=f"no market data in {SHARED}; set ORBIQUANT_SAMPLE_DATA")

@@ -6,14 +6,17 @@ import pandas as pd
 import pytest
 
 from orbiquant.core import ModelError, configure_logging
+from orbiquant.domain import SeriesId
 from orbiquant.market.synthetic import synthetic_market
-from orbiquant.models.registry import ModelCard, StoredModel
+from orbiquant.models.cards import ModelCard, StoredModel
 from orbiquant.research.drift import model_drift
 from orbiquant.research.live import live_signal
 from orbiquant.research.spec import ResearchSpec, asked_spec, feature_spec, kept_features, spec_now
 from orbiquant.research.train import Stopwatch, backtest, make_pipeline, prepare, train
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
+
+EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 
 BARS = synthetic_market(3000, "1h", seed=11).bars
 OTHER = {
@@ -37,10 +40,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stored(place: Path) -> StoredModel:
     configure_logging("ERROR")
     made = runtime_in(place)
-    made.store.upsert("EURUSD", "1h", BARS.iloc[:2400])
+    made.store.upsert(EURUSD_1H, BARS.iloc[:2400])
     spec = ResearchSpec.from_settings(made.settings, "EURUSD", "1h")
     kept = train(made, prepare(made, spec, Stopwatch()), spec, Stopwatch())
-    made.store.upsert("EURUSD", "1h", BARS)
+    made.store.upsert(EURUSD_1H, BARS)
     return kept
 
 
@@ -69,11 +72,11 @@ def test_a_model_that_cannot_tell_its_features_must_be_trained_again(place: Path
     runtime = runtime_in(place)
     before = stored.card.model_copy(update={"feature_spec": spec, "version": ""})
     version = runtime.registry.save(stored, before, stored.trades)
-    runtime.registry.promote("EURUSD", "1h", version, runtime.clock.now(), force=True)
+    runtime.registry.promote(EURUSD_1H, version, runtime.clock.now(), force=True)
     for ask in (live_signal, model_drift, lambda *series: backtest(*series, Stopwatch())):
         with pytest.raises(ModelError, match=f"model {version} was kept without how its features are built.*train it"):
             ask(runtime, "EURUSD", "1h")
-    runtime.registry.promote("EURUSD", "1h", stored.card.version, runtime.clock.now(), force=True)
+    runtime.registry.promote(EURUSD_1H, stored.card.version, runtime.clock.now(), force=True)
 
 
 def test_a_card_of_another_research_spec_is_a_model_error(stored: StoredModel):

@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 
 from orbiquant.core import DataError, NotFoundError, code_version, configure_logging
-from orbiquant.domain import MIN_CONFIDENCE, Action, Bars, Costs
+from orbiquant.domain import MIN_CONFIDENCE, Action, Bars, Costs, SeriesId
 from orbiquant.features.matrix import build_features, warmup_bars
 from orbiquant.features.phases import detect_phases
 from orbiquant.market.synthetic import synthetic_market
-from orbiquant.models.registry import StoredModel
+from orbiquant.models.cards import StoredModel
 from orbiquant.policies import find_policy
 from orbiquant.research.drift import model_drift
 from orbiquant.research.live import LIVE_MARGIN, find_series, live_signal, recent_bars
@@ -29,6 +29,9 @@ from orbiquant.research.verdict import judge
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
 from orbiquant.signals import generate_signals
+
+EURUSD_1H = SeriesId.parse("EURUSD", "1h")
+ORBUSD_5M = SeriesId.parse("ORBUSD", "5m")
 
 ORBIQUANT = str(Path(sys.executable).parent / "orbiquant")
 BARS = synthetic_market(3000, "1h", seed=11).bars
@@ -45,7 +48,7 @@ def make_runtime(folder: Path) -> Runtime:
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     configure_logging("ERROR")
     made = make_runtime(tmp_path_factory.mktemp("line"))
-    made.store.upsert("EURUSD", "1h", BARS.iloc[:-HELD_BACK])
+    made.store.upsert(EURUSD_1H, BARS.iloc[:-HELD_BACK])
     return made
 
 
@@ -149,7 +152,7 @@ def test_the_promoted_model_serves_and_is_watched(runtime: Runtime, stored: Stor
     newer = stored.card.model_copy(update={"created": stored.card.created + pd.Timedelta("1h"), "version": ""})
     later = runtime.registry.save(stored, newer, stored.trades)
     assert live_signal(runtime, "EURUSD", "1h").model_version == later
-    runtime.registry.promote("EURUSD", "1h", stored.card.version, runtime.clock.now(), force=True)
+    runtime.registry.promote(EURUSD_1H, stored.card.version, runtime.clock.now(), force=True)
     assert live_signal(runtime, "EURUSD", "1h").model_version == stored.card.version
     assert model_drift(runtime, "EURUSD", "1h").verdict == "no verdict: 0 newer bars, 100 are needed"
     assert not list(runtime.registry.runs.glob("*")), "the jobs of a saved training are kept no longer"
@@ -179,7 +182,7 @@ def test_the_confidence_floor_of_the_settings_shapes_backtest_and_trial(
     _, used, found = backtest(strict, "EURUSD", "1h", Stopwatch(), "base", stored.card.version)
     acted = found.signals["action"] != "HOLD"
     assert used.min_confidence == floor and acted.sum() == (traded >= floor).sum()
-    kept = strict.trials.table("EURUSD", "1h").iloc[-1]
+    kept = strict.trials.table(EURUSD_1H).iloc[-1]
     assert kept["params"]["min_confidence"] == pytest.approx(floor) and kept["trades"] == len(found.result.trades)
     assert trade(prepared, stored.predictions, used, "primary").result.trades.equals(stored.trades)
 
@@ -213,7 +216,7 @@ def test_signals_do_not_change_when_later_bars_come(runtime: Runtime, stored: St
 def test_the_live_signal_is_the_last_row_of_the_full_history(runtime: Runtime, stored: StoredModel, spec: ResearchSpec):
     whole = full_signals(runtime, stored, spec, BARS)
     for end in range(len(BARS) - HELD_BACK, len(BARS) + 1, 6):
-        runtime.store.upsert("EURUSD", "1h", BARS.iloc[:end])
+        runtime.store.upsert(EURUSD_1H, BARS.iloc[:end])
         live, row = live_signal(runtime, "eur/usd", "1h"), whole.iloc[end - 1]
         assert live.time == row.name == BARS.index[end - 1]
         assert live.action == row["action"] and live.amd_phase == row["amd_phase"]
@@ -230,7 +233,7 @@ def test_recent_bars_give_the_features_of_the_full_history(runtime: Runtime, sto
     series = find_series(runtime, "EURUSD", "1h")
     few = recent_bars(runtime, series, warmup_bars(wanted) + LIVE_MARGIN)
     assert len(few) == warmup_bars(wanted) + LIVE_MARGIN < series["rows"]
-    whole = build_features(runtime.store.read("EURUSD", "1h"), wanted).iloc[-LIVE_MARGIN:]
+    whole = build_features(runtime.store.read(EURUSD_1H), wanted).iloc[-LIVE_MARGIN:]
     recent = build_features(few, wanted).iloc[-LIVE_MARGIN:]
     assert list(recent) == list(whole) and recent.index.equals(whole.index)
     np.testing.assert_allclose(recent, whole, rtol=1e-6, atol=1e-6)
@@ -319,12 +322,12 @@ def test_a_killed_import_leaves_a_store_that_reads(place: Workspace, tmp_path: P
     shares = np.random.default_rng(3).uniform(0.5, 1.1, 2)
     in_time = sum(place.kill((*load, str(tmp_path / "whole.parquet")), after(share * took)) for share in shares)
     in_time += place.kill((*load, str(tmp_path / "whole.parquet")), lambda: bool(set(store.rglob("*")) - known))
-    kept = home_runtime(place).store.read("ORBUSD", "5m")
+    kept = home_runtime(place).store.read(ORBUSD_5M)
     assert in_time and len(kept) in sizes.values()
     assert place.ask("data", "list")["series"][0]["rows"] == len(kept)
     pd.testing.assert_frame_equal(kept, bars.iloc[: len(kept)], check_freq=False)
     assert place.ask(*load, str(tmp_path / "whole.parquet"))["rows_read"] == sizes["whole"]
-    pd.testing.assert_frame_equal(home_runtime(place).store.read("ORBUSD", "5m"), bars, check_freq=False)
+    pd.testing.assert_frame_equal(home_runtime(place).store.read(ORBUSD_5M), bars, check_freq=False)
 
 
 def train_small(place: Workspace) -> str:
@@ -337,7 +340,7 @@ def train_small(place: Workspace) -> str:
 @pytest.fixture
 def trained(place: Workspace) -> str:
     """Store bars in the workspace, train a model on them and return its version."""
-    home_runtime(place).store.upsert("EURUSD", "1h", BARS.iloc[:2200])
+    home_runtime(place).store.upsert(EURUSD_1H, BARS.iloc[:2200])
     return train_small(place)
 
 
@@ -349,7 +352,7 @@ def check_models(place: Workspace, before: str) -> None:
     listed = {card["version"] for card in place.ask("models", "list")}
     assert before in listed
     registry = home_runtime(place).registry
-    assert all(registry.load("EURUSD", "1h", version).card.version == version for version in listed)
+    assert all(registry.load(EURUSD_1H, version).card.version == version for version in listed)
     again = train_small(place)
     assert {card.version for card in registry.list()} == listed | {again} and again not in listed
 
@@ -373,7 +376,7 @@ def test_a_training_killed_at_any_moment_leaves_whole_models(place: Workspace, t
 
 @pytest.mark.parametrize("fitting", [False, True])
 def test_ctrl_c_ends_a_training_with_130(fitting: bool, place: Workspace):
-    home_runtime(place).store.upsert("EURUSD", "1h", BARS)
+    home_runtime(place).store.upsert(EURUSD_1H, BARS)
     words = ("train", "--symbol", "EURUSD", "--timeframe", "1h", "--folds", "5", "--rounds", "3000")
     with place.start(*words) as process:
         maps = Path(f"/proc/{process.pid}/maps")

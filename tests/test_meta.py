@@ -17,8 +17,8 @@ from orbiquant.models.calibration import Calibration, calibrate, fit_venn_abers,
 from orbiquant.models.labels import barrier_distance
 from orbiquant.models.meta import (
     CORRECTED,
-    MetaModel,
     RUN_TRADES,
+    MetaModel,
     adapt_intervals,
     adaptive_reach,
     conformal_quantile,
@@ -27,8 +27,8 @@ from orbiquant.models.meta import (
     inner_predictions,
     run_coverage,
 )
-from orbiquant.models.skill import log_loss
 from orbiquant.models.primary import primary_view, side_outcome
+from orbiquant.models.skill import log_loss
 from orbiquant.models.splits import WalkForward
 from orbiquant.models.tpsl import TPSLClassifier
 from orbiquant.signals import primary_signals

@@ -16,11 +16,15 @@ import pandas as pd
 import pytest
 
 from orbiquant.core import DataError, ModelError, NotFoundError
+from orbiquant.domain import SeriesId
 from orbiquant.models.boosting import Boosting
 from orbiquant.models.bundle import ModelBundle
+from orbiquant.models.cards import MANIFEST, NEEDED_FILES, ModelCard, digest, version_name
 from orbiquant.models.range_predictor import RangePredictor
-from orbiquant.models.registry import FILES, MANIFEST, ModelCard, ModelRegistry, digest, version_name
+from orbiquant.models.registry import ModelRegistry
 from orbiquant.models.tpsl import TPSLClassifier
+
+EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 
@@ -64,7 +68,7 @@ def card(minutes: int = 0, **changes) -> ModelCard:
 def test_what_was_saved_is_what_is_loaded(tmp_path, training):
     registry = ModelRegistry(tmp_path / "models")
     version = registry.save(training, card(metrics={"sharpe": float("nan"), "worst": float("-inf"), "r": 1e-300}))
-    stored = registry.load("eur/usd", "1h")
+    stored = registry.load(SeriesId.parse("eur/usd", "1h"))
     assert stored.card.version == version and stored.card.params == {"folds": 5}
     assert np.isnan(stored.card.metrics["sharpe"]) and stored.card.metrics["worst"] == -np.inf
     assert stored.card.metrics["r"] == 1e-300
@@ -75,7 +79,7 @@ def test_what_was_saved_is_what_is_loaded(tmp_path, training):
     row = training.X.tail(1)
     assert stored.bundle.explain(row) == training.bundle.explain(row)
     assert stored.bundle.features == ["atr", "signal"]
-    assert {p.name for p in (tmp_path / "models" / "EURUSD_1h" / version).iterdir()} == FILES | {MANIFEST}
+    assert {p.name for p in (tmp_path / "models" / "EURUSD_1h" / version).iterdir()} == NEEDED_FILES | {MANIFEST}
 
 
 def test_an_explanation_names_the_side_that_is_likelier(training):
@@ -93,11 +97,11 @@ def test_versions_are_listed_newest_first_and_by_series(tmp_path, training):
     saved = [registry.save(training, card(minute)) for minute in (5, 1, 3)]
     other = registry.save(training, card(2, symbol="BTCUSDT", timeframe="5m"))
     assert [c.version for c in registry.list()] == [saved[0], saved[2], other, saved[1]]
-    assert [c.version for c in registry.list("EUR/USD", "1h")] == [saved[0], saved[2], saved[1]]
+    assert [c.version for c in registry.list(SeriesId.parse("EUR/USD", "1h"))] == [saved[0], saved[2], saved[1]]
     assert [c.symbol for c in registry.list(timeframe="5m")] == ["BTCUSDT"]
-    assert registry.list("GBPUSD") == [] and ModelRegistry(tmp_path / "none").list() == []
-    assert registry.load("EURUSD", "1h").card.version == saved[0]
-    assert registry.load("EURUSD", "1h", saved[1]).card.created == card(1).created
+    assert registry.list(SeriesId.parse("GBPUSD", "1h")) == [] and ModelRegistry(tmp_path / "none").list() == []
+    assert registry.load(EURUSD_1H).card.version == saved[0]
+    assert registry.load(EURUSD_1H, saved[1]).card.created == card(1).created
 
 
 def test_versions_count_in_utc_whatever_zone_the_clock_is_in(tmp_path, training):
@@ -117,7 +121,7 @@ def test_saving_the_same_again_changes_nothing(tmp_path, training):
     assert [path.name for path in folder.parent.iterdir()] == [first]
 
 
-@pytest.mark.parametrize("name", sorted(FILES | {MANIFEST}))
+@pytest.mark.parametrize("name", sorted(NEEDED_FILES | {MANIFEST}))
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
 def test_a_damaged_file_is_refused_by_name(tmp_path, training, name, damage):
     registry = ModelRegistry(tmp_path)
@@ -129,8 +133,8 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, training, name, damage):
     else:
         path.write_bytes({"flip": bytes(content), "cut": bytes(content[:-5]), "empty": b""}[damage])
     with pytest.raises(ModelError) as raised:
-        registry.load("EURUSD", "1h")
-    named = {MANIFEST, *FILES} if name == MANIFEST else {name}
+        registry.load(EURUSD_1H)
+    named = {MANIFEST, *NEEDED_FILES} if name == MANIFEST else {name}
     assert any(file in str(raised.value) for file in named)
 
 
@@ -140,7 +144,7 @@ def test_a_manifest_that_lists_something_else_is_refused(tmp_path, training, con
     path = tmp_path / "EURUSD_1h" / registry.save(training, card()) / MANIFEST
     path.write_text(json.dumps(content))
     with pytest.raises(ModelError, match=r"manifest\.json is not the file that was saved"):
-        registry.load("EURUSD", "1h")
+        registry.load(EURUSD_1H)
 
 
 def write_manifest(folder: Path, **hashes: str | None) -> None:
@@ -156,8 +160,8 @@ def test_a_version_of_another_series_is_refused(tmp_path, training):
         shutil.copytree(tmp_path / "EURUSD_1h", tmp_path / series)
         with pytest.raises(ModelError, match=f"must be of {series}/{version}, was of EURUSD_1h/{version}"):
             registry.load(*series.split("_"))
-    assert [c.symbol for c in registry.list()] == ["EURUSD"] and registry.list("GBPUSD") == []
-    assert registry.load("EURUSD", "1h").card.version == version
+    assert [c.symbol for c in registry.list()] == ["EURUSD"] and registry.list(SeriesId.parse("GBPUSD", "1h")) == []
+    assert registry.load(EURUSD_1H).card.version == version
 
 
 def test_a_renamed_version_is_refused(tmp_path, training):
@@ -165,7 +169,7 @@ def test_a_renamed_version_is_refused(tmp_path, training):
     version, fake = registry.save(training, card()), "20300101T000000000000Z-deadbeef"
     shutil.copytree(tmp_path / "EURUSD_1h" / version, tmp_path / "EURUSD_1h" / fake)
     with pytest.raises(ModelError, match=f"must be of EURUSD_1h/{fake}, was of EURUSD_1h/{version}"):
-        registry.load("EURUSD", "1h")
+        registry.load(EURUSD_1H)
     assert [c.version for c in registry.list()] == [version]
 
 
@@ -176,7 +180,7 @@ def test_a_file_struck_from_the_manifest_is_missed(tmp_path, training):
     write_manifest(folder, **{"gate.parquet": None})
     (folder / "gate.parquet").unlink()
     with pytest.raises(ModelError, match=f"model {version}: its files must be those of that version, were those of"):
-        registry.load("EURUSD", "1h")
+        registry.load(EURUSD_1H)
 
 
 def test_a_file_replaced_together_with_its_hash_is_found(tmp_path, training):
@@ -186,7 +190,7 @@ def test_a_file_replaced_together_with_its_hash_is_found(tmp_path, training):
     (folder / "predictions.parquet").write_bytes(other)
     write_manifest(folder, **{"predictions.parquet": digest(other)})
     with pytest.raises(ModelError, match="its files must be those of that version"):
-        registry.load("EURUSD", "1h")
+        registry.load(EURUSD_1H)
 
 
 @pytest.mark.parametrize("change", [{"future_field": 1}, {"rows": "many"}, {"seed": None}])
@@ -197,7 +201,7 @@ def test_a_card_of_another_form_is_refused_by_field(tmp_path, training, change):
     (folder / "card.json").write_bytes(content)
     write_manifest(folder, **{"card.json": digest(content)})
     with pytest.raises(ModelError, match=rf"card\.json is not of this program's form \({next(iter(change))}: "):
-        registry.load("EURUSD", "1h")
+        registry.load(EURUSD_1H)
 
 
 def test_a_card_from_before_a_field_keeps_its_name(tmp_path, training):
@@ -213,7 +217,7 @@ def test_a_card_from_before_a_field_keeps_its_name(tmp_path, training):
     (folder / "card.json").write_bytes(content)
     write_manifest(folder, **{"card.json": digest(content)})
     folder.rename(folder.parent / version)
-    assert registry.load("EURUSD", "1h").card.training == {}
+    assert registry.load(EURUSD_1H).card.training == {}
 
 
 def test_a_sketch_of_another_form_is_refused(tmp_path, training):
@@ -221,7 +225,7 @@ def test_a_sketch_of_another_form_is_refused(tmp_path, training):
     odd = SimpleNamespace(model_dump_json=lambda: '{"horizon": 0}')
     registry.save(SimpleNamespace(**vars(training) | {"sketch": odd}), card())
     with pytest.raises(ModelError, match=r"sketch\.json is not of this program's form: train it again"):
-        registry.load("EURUSD", "1h")
+        registry.load(EURUSD_1H)
 
 
 def test_a_damaged_card_does_not_hide_the_others_from_the_list(tmp_path, training):
@@ -230,22 +234,22 @@ def test_a_damaged_card_does_not_hide_the_others_from_the_list(tmp_path, trainin
     (tmp_path / "EURUSD_1h" / bad / "card.json").write_text("{}")
     assert [c.version for c in registry.list()] == [good]
     with pytest.raises(ModelError, match=r"card\.json"):
-        registry.load("EURUSD", "1h")
+        registry.load(EURUSD_1H)
 
 
 def test_what_is_not_there_is_said_with_the_nearest_name(tmp_path, training):
     registry = ModelRegistry(tmp_path)
     with pytest.raises(NotFoundError, match="no model of EURUSD_1h is saved"):
-        registry.load("EURUSD", "1h")
+        registry.load(EURUSD_1H)
     version = registry.save(training, card())
     with pytest.raises(NotFoundError, match=r"did you mean .?EURUSD_1h"):
-        registry.load("EURUSD", "4h")
+        registry.load(SeriesId.parse("EURUSD", "4h"))
     with pytest.raises(NotFoundError, match=f"did you mean .{version}"):
-        registry.load("EURUSD", "1h", version[:-1] + "z")
+        registry.load(EURUSD_1H, version[:-1] + "z")
     with pytest.raises(NotFoundError):
-        registry.load("EURUSD", "1h", "../../etc")
+        registry.load(EURUSD_1H, "../../etc")
     with pytest.raises(DataError):
-        registry.load("../x", "1h")
+        registry.load(SeriesId.parse("../x", "1h"))
 
 
 def test_many_that_save_at_once_all_succeed(tmp_path, training):
@@ -254,7 +258,7 @@ def test_many_that_save_at_once_all_succeed(tmp_path, training):
         versions = list(pool.map(lambda i: registry.save(training, card(i % 4)), range(16)))
     assert len(set(versions)) == 4 and [c.version for c in registry.list()] == sorted(set(versions), reverse=True)
     for version in set(versions):
-        registry.load("EURUSD", "1h", version)
+        registry.load(EURUSD_1H, version)
     assert not list((tmp_path / "EURUSD_1h").glob(".*"))
 
 
@@ -283,7 +287,7 @@ def test_a_killed_save_leaves_every_listed_version_whole(tmp_path, training):
         cards = registry.list()
         assert cards and len(cards) == len(registry.versions("EURUSD_1h"))
         for found in cards[:3]:
-            registry.load("EURUSD", "1h", found.version)
+            registry.load(EURUSD_1H, found.version)
         assert registry.save(training, card(99_999)) == registry.list()[0].version
 
 
@@ -311,12 +315,12 @@ def judged(training: SimpleNamespace, *skill: float) -> SimpleNamespace:
 def test_what_was_promoted_is_served_whatever_is_trained_after_it(tmp_path, training):
     registry = ModelRegistry(tmp_path)
     first, second = (registry.save(judged(training, 0.02, 0.001), card(minute)) for minute in (0, 1))
-    assert registry.served("EURUSD", "1h") == second
-    registry.promote("eur/usd", "1h", first, START)
+    assert registry.served(EURUSD_1H) == second
+    registry.promote(SeriesId.parse("eur/usd", "1h"), first, START)
     third = registry.save(judged(training, 0.02, 0.001), card(2))
-    assert registry.served("EURUSD", "1h") == registry.load("EURUSD", "1h").card.version == first
-    registry.promote("EURUSD", "1h", third, START + timedelta(hours=1))
-    assert registry.served("EURUSD", "1h") == third
+    assert registry.served(EURUSD_1H) == registry.load(EURUSD_1H).card.version == first
+    registry.promote(EURUSD_1H, third, START + timedelta(hours=1))
+    assert registry.served(EURUSD_1H) == third
     assert [p.version for p in registry.promotions("EURUSD_1h")] == [first, third]
     assert registry.series() == ["EURUSD_1h"] and len(registry.versions("EURUSD_1h")) == 3
 
@@ -326,43 +330,43 @@ def test_a_model_worse_than_a_baseline_is_promoted_by_force_only(tmp_path, train
     registry = ModelRegistry(tmp_path)
     version = registry.save(judged(training, *skill), card())
     with pytest.raises(ModelError, match=r"is not promoted, out of sample it was worse than a baseline: (up|long)"):
-        registry.promote("EURUSD", "1h", version, START)
+        registry.promote(EURUSD_1H, version, START)
     assert registry.promotions("EURUSD_1h") == []
-    forced = registry.promote("EURUSD", "1h", version, START, force=True)
+    forced = registry.promote(EURUSD_1H, version, START, force=True)
     assert len(forced.against) == 1 and registry.promotions("EURUSD_1h") == [forced]
 
 
 def test_only_a_whole_known_version_is_promoted(tmp_path, training):
     registry = ModelRegistry(tmp_path)
     with pytest.raises(NotFoundError, match="no model of EURUSD_1h is saved"):
-        registry.promote("EURUSD", "1h", "20240301T000000000000Z-00000000", START)
+        registry.promote(EURUSD_1H, "20240301T000000000000Z-00000000", START)
     version = registry.save(judged(training, 0.02, 0.001), card())
     with pytest.raises(NotFoundError, match=f"did you mean '{version}'"):
-        registry.promote("EURUSD", "1h", version[:-1] + "z", START)
+        registry.promote(EURUSD_1H, version[:-1] + "z", START)
     (tmp_path / "EURUSD_1h" / version / "tpsl.json").write_text("{}")
     with pytest.raises(ModelError, match=r"tpsl\.json"):
-        registry.promote("EURUSD", "1h", version, START)
+        registry.promote(EURUSD_1H, version, START)
 
 
 def test_many_that_promote_at_once_all_stand_in_the_history(tmp_path, training):
     registry = ModelRegistry(tmp_path)
     versions = [registry.save(judged(training, 0.02, 0.001), card(minute)) for minute in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda i: registry.promote("EURUSD", "1h", versions[i], START + timedelta(minutes=i)), range(4)))
+        list(pool.map(lambda i: registry.promote(EURUSD_1H, versions[i], START + timedelta(minutes=i)), range(4)))
     assert [p.version for p in registry.promotions("EURUSD_1h")] == versions
-    assert registry.served("EURUSD", "1h") == versions[-1]
+    assert registry.served(EURUSD_1H) == versions[-1]
 
 
 def test_a_promoted_version_that_is_gone_is_named_and_not_replaced_in_silence(tmp_path, training):
     registry = ModelRegistry(tmp_path)
     first, _ = (registry.save(judged(training, 0.02, 0.001), card(minute)) for minute in (0, 1))
-    registry.promote("EURUSD", "1h", first, START)
+    registry.promote(EURUSD_1H, first, START)
     (tmp_path / "EURUSD_1h" / first).rename(tmp_path / "elsewhere")
     with pytest.raises(NotFoundError, match=first):
-        registry.load("EURUSD", "1h")
+        registry.load(EURUSD_1H)
     next((tmp_path / "EURUSD_1h" / ".promoted").iterdir()).write_text("{")
     with pytest.raises(ModelError, match=r"promotion .* cannot be read"):
-        registry.served("EURUSD", "1h")
+        registry.served(EURUSD_1H)
 
 
 # --- leftovers and older versions ---
@@ -384,7 +388,7 @@ def test_a_save_sweeps_what_a_killed_one_left_long_ago(tmp_path, training):
 def test_a_version_without_the_newer_files_is_read_without_them(tmp_path, training):
     registry = ModelRegistry(tmp_path)
     registry.save(training, card())
-    stored = registry.load("EURUSD", "1h")
+    stored = registry.load(EURUSD_1H)
     assert stored.sketch is None and stored.gate.empty and stored.reliability.empty and stored.bundle.meta is None
 
 
@@ -393,4 +397,4 @@ def test_a_manifest_with_a_file_nobody_knows_is_refused(tmp_path, training):
     manifest = tmp_path / "EURUSD_1h" / registry.save(training, card()) / MANIFEST
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"code.py": "0"}))
     with pytest.raises(ModelError, match=MANIFEST):
-        registry.load("EURUSD", "1h")
+        registry.load(EURUSD_1H)

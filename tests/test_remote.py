@@ -31,7 +31,7 @@ from contracts.remote_source import (  # noqa: E402
 from sqlalchemy import create_engine, text  # noqa: E402
 
 from orbiquant.core import DataError, FixedClock, NotFoundError, SettingsError  # noqa: E402
-from orbiquant.domain import Bars, Timeframe  # noqa: E402
+from orbiquant.domain import Bars, SeriesId, Timeframe  # noqa: E402
 from orbiquant.market.bars import resample  # noqa: E402
 from orbiquant.market.calendars import expected_times, open_at  # noqa: E402
 from orbiquant.market.dukascopy import FIRST_DAYS, DukascopySource  # noqa: E402
@@ -54,6 +54,13 @@ from tests.tools.fake_providers import (  # noqa: E402
     reply,
 )
 from tests.tools.postgres import find_binaries, running_postgres  # noqa: E402
+
+EURUSD_1H = SeriesId.parse("EURUSD", "1h")
+EURUSD_4H = SeriesId.parse("EURUSD", "4h")
+EURUSD_1M = SeriesId.parse("EURUSD", "1m")
+BTCUSDT_1H = SeriesId.parse("BTCUSDT", "1h")
+EURUSQ_1H = SeriesId.parse("EURUSQ", "1h")
+BTCUSDT_1M = SeriesId.parse("BTCUSDT", "1m")
 
 BARS = random_bars("2024-02-26", 160)
 ELSEWHERE = f"""from datetime import datetime
@@ -128,7 +135,9 @@ class TestBinanceKilled(Binance, KillContract):
 def test_binance_is_asked_as_it_documents():
     with FakeBinance("BTCUSDT", random_bars("2024-02-26", 2500, "1m")).running() as server:
         source = ExchangeSource("binance", server.url, clock=FixedClock(LATER))
-        bars = source.bars("BTC/USDT", "1m", server.rows.index[0], server.rows.index[0] + timedelta(minutes=2500))
+        bars = source.bars(
+            SeriesId.parse("BTC/USDT", "1m"), server.rows.index[0], server.rows.index[0] + timedelta(minutes=2500)
+        )
     pd.testing.assert_frame_equal(bars, server.rows, check_freq=False)
     pages = [asked.query for asked in server.requests if asked.path == "/api/v3/klines"]
     assert [page["limit"] for page in pages] == ["1000", "1000", "1000"]
@@ -140,7 +149,7 @@ def test_binance_is_asked_as_it_documents():
 def test_weeks_are_made_of_days_and_begin_on_monday():
     with FakeBinance("BTCUSDT", random_bars("2024-01-01", 70, "1d")).running() as server:
         bars = ExchangeSource("binance", server.url, clock=FixedClock(datetime(2024, 3, 8, tzinfo=UTC))).bars(
-            "BTCUSDT", "1w"
+            SeriesId.parse("BTCUSDT", "1w")
         )
     assert set(bars.index.day_name()) == {"Monday"} and len(bars) == 9
     assert {asked.query.get("interval") for asked in server.requests} == {None, "1d"}
@@ -150,12 +159,12 @@ def test_bars_on_another_clock_are_refused():
     moved = random_bars("2024-01-01 16:00", 30, "1d")
     said = "30 1d bars that begin elsewhere than those of the crypto calendar"
     with FakeBinance("BTCUSDT", moved).running() as server, pytest.raises(DataError, match=said):
-        ExchangeSource("binance", server.url, clock=FixedClock(LATER)).bars("BTCUSDT", "1d")
+        ExchangeSource("binance", server.url, clock=FixedClock(LATER)).bars(SeriesId.parse("BTCUSDT", "1d"))
 
 
 def test_an_exchange_that_ccxt_does_not_know():
     with pytest.raises(DataError, match="one that ccxt knows, was 'binanse', did you mean 'binance'"):
-        ExchangeSource("binanse").bars("BTCUSDT", "1h")
+        ExchangeSource("binanse").bars(BTCUSDT_1H)
     assert len(ccxt.exchanges) > 90
 
 
@@ -171,10 +180,10 @@ def test_a_quiet_stretch_longer_than_a_small_page_loses_nothing():
     there, edges = minutes.drop(minutes.index[600:1000]), (minutes.index[0], minutes.index[-1] + timedelta(minutes=1))
     with FakeOkx("BTCUSDT", there).running() as server:
         source = okx(server)
-        pd.testing.assert_frame_equal(source.bars("BTCUSDT", "1m", *edges), there, check_freq=False)
+        pd.testing.assert_frame_equal(source.bars(BTCUSDT_1M, *edges), there, check_freq=False)
         pages = [asked.query for asked in server.requests if "candles" in asked.path]
         assert {page["limit"] for page in pages} == {"300"} and len(pages) <= 2400 // 300 + 1
-        assert okx(server).bars("BTCUSDT", "1m", minutes.index[700], minutes.index[800]).empty, "listed, and quiet"
+        assert okx(server).bars(BTCUSDT_1M, minutes.index[700], minutes.index[800]).empty, "listed, and quiet"
 
 
 @pytest.mark.parametrize("listed", [True, False])
@@ -184,29 +193,29 @@ def test_an_exchange_that_answers_by_time_span_is_asked_from_the_listing_or_need
         server.listed_ms = str(int(begin.timestamp() * 1000)) if listed else ""
         source = okx(server)
         if listed:
-            assert source.begins("BTCUSDT", "1h") == begin.floor("D")
-            pd.testing.assert_frame_equal(source.bars("BTCUSDT", "1h"), BARS, check_freq=False)
+            assert source.begins(BTCUSDT_1H) == begin.floor("D")
+            pd.testing.assert_frame_equal(source.bars(BTCUSDT_1H), BARS, check_freq=False)
         else:
             with pytest.raises(DataError, match=r"`start` \(--since\) must be given: okx does not tell") as refused:
-                source.bars("BTCUSDT", "1h")
+                source.bars(BTCUSDT_1H)
             assert not isinstance(refused.value, NotFoundError), "it is listed"
-            assert source.bars("BTCUSDT", "1h", BARS.index[0], BARS.index[9]).equals(BARS[:9])
+            assert source.bars(BTCUSDT_1H, BARS.index[0], BARS.index[9]).equals(BARS[:9])
 
 
 def test_a_listed_name_that_is_no_symbol_is_passed_over(table: Callable[..., SqlSource]):
     odd = ["$PAC", "HARRYPOTTEROBAMASONIC10INU", "币安人生"]
     with FakeOkx("BTCUSDT", BARS).running() as server:
         server.others = [(base, "USDT") for base in odd]
-        assert okx(server).bars("BTCUSDT", "1h", BARS.index[0], BARS.index[9]).equals(BARS[:9])
+        assert okx(server).bars(BTCUSDT_1H, BARS.index[0], BARS.index[9]).equals(BARS[:9])
         with pytest.raises(NotFoundError, match="okx holds no BTCUSDC 1h, did you mean 'BTCUSDT 1h'"):
-            okx(server).bars("BTCUSDC", "1h")
+            okx(server).bars(SeriesId.parse("BTCUSDC", "1h"))
     with FakePolygon("EURUSD", BARS).running() as server:
         server.others = ["C:EUR$", "C:EURO/$"]
         with pytest.raises(NotFoundError, match="polygon holds no EURUSQ 1h, did you mean 'EURUSD 1h'"):
-            PolygonSource(line_to(server, [], Polygon.keys), clock=FixedClock(LATER)).bars("EURUSQ", "1h")
+            PolygonSource(line_to(server, [], Polygon.keys), clock=FixedClock(LATER)).bars(EURUSQ_1H)
     held = [BARS[:3].reset_index().assign(symbol=name, timeframe="1h") for name in ("#AAPL", "EURUSD", "US500.cash+")]
     with pytest.raises(NotFoundError, match="sql holds no EURUSQ 1h, did you mean 'EURUSD 1h'"):
-        table(pd.concat(held).astype({"time": "str"})).bars("EURUSQ", "1h")
+        table(pd.concat(held).astype({"time": "str"})).bars(EURUSQ_1H)
 
 
 def test_a_library_that_is_missing_names_its_extra():
@@ -234,7 +243,7 @@ def test_space_around_a_key_is_not_sent(key: str):
     with FakePolygon("EURUSD", BARS).running() as server:
         settings = load_settings(providers={"polygon_api_key": key, "polygon_url": server.url}).providers
         with pytest.raises(SettingsError, match="HTTP 401") as refused:
-            open_provider("polygon", settings, FixedClock(LATER)).bars("EURUSD", "1h")
+            open_provider("polygon", settings, FixedClock(LATER)).bars(EURUSD_1H)
     assert server.requests[0].headers["authorization"] == "Bearer hunter2" and "hunter2" not in str(refused.value)
 
 
@@ -334,7 +343,7 @@ def test_candles_and_ticks_make_the_same_bars_of_each_side(price: str, detail: s
     minutes = MINUTES[:2880]
     with FakeDukascopy("EURUSD", minutes).running() as server:
         source = DukascopySource(line_to(server, []), price, detail, clock=FixedClock(LATER))
-        bars = source.bars("EUR/USD", "15m", minutes.index[0], minutes.index[-1])
+        bars = source.bars(SeriesId.parse("EUR/USD", "15m"), minutes.index[0], minutes.index[-1])
     made = resample(minutes, "1m", "15m", "forex", partial=True)
     prices = made[["open", "high", "low", "close"]] + SIDE[price]
     pd.testing.assert_frame_equal(bars[[*prices]], prices, check_freq=False, atol=1e-9)
@@ -353,7 +362,7 @@ def test_fillers_of_the_weekend_are_no_bars():
         filled.loc[flat, name] = filled.loc[flat, "close"]
     with FakeDukascopy("EURUSD", filled).running() as server:
         source = DukascopySource(line_to(server, []), clock=FixedClock(LATER))
-        bars = source.bars("EURUSD", "1m", week[0], week[-1] + timedelta(minutes=1))
+        bars = source.bars(EURUSD_1M, week[0], week[-1] + timedelta(minutes=1))
         asked = [request.path for request in server.requests]
     assert open_at(bars.index, "forex").all() and bars.index.equals(whole.index[~flat])
     assert len(asked) == 7 and not any("/02/02/" in path for path in asked), "Saturday 2 March is not asked for"
@@ -365,7 +374,7 @@ def test_forex_days_end_at_17_new_york_on_both_sides_of_a_clock_change(start: st
     with FakeDukascopy("EURUSD", minutes).running() as server:
         source = DukascopySource(line_to(server, []), clock=FixedClock(datetime(2024, 12, 1, tzinfo=UTC)))
         parts = [
-            source.bars("EURUSD", "1d", a, a + timedelta(days=3))
+            source.bars(SeriesId.parse("EURUSD", "1d"), a, a + timedelta(days=3))
             for a in pd.date_range(start, periods=5, freq="3D", tz="UTC")
         ]
     bars = pd.concat(parts)
@@ -377,7 +386,7 @@ def test_an_empty_file_of_an_open_day_is_asked_for_again():
     with FakeDukascopy("EURUSD", MINUTES[:1440]).running() as server:
         server.faults.extend([reply(200, b""), reply(200, b"")])
         source = DukascopySource(line_to(server, []), clock=FixedClock(LATER))
-        bars = source.bars("EURUSD", "1h", MINUTES.index[0], MINUTES.index[1439])
+        bars = source.bars(EURUSD_1H, MINUTES.index[0], MINUTES.index[1439])
     assert len(bars) == 24 and len(server.requests) == 3
 
 
@@ -385,7 +394,7 @@ def test_days_at_the_seam_of_two_windows_are_fetched_once():
     with FakeDukascopy("EURUSD", MINUTES).running() as server:
         source = DukascopySource(line_to(server, []), clock=FixedClock(LATER))
         for day in pd.date_range("2024-02-26", periods=4, freq="D", tz="UTC"):
-            source.bars("EURUSD", "4h", day, day + timedelta(days=1))
+            source.bars(EURUSD_4H, day, day + timedelta(days=1))
         assert len({asked.path for asked in server.requests}) == len(server.requests)
 
 
@@ -396,7 +405,7 @@ def test_an_interrupt_does_not_wait_for_the_pauses_of_other_threads():
         source = DukascopySource(line, clock=FixedClock(LATER))
         begin = time.monotonic()
         with pytest.raises(DataError):
-            source.bars("EURUSD", "1h")
+            source.bars(EURUSD_1H)
     assert time.monotonic() - begin < 10
 
 
@@ -436,7 +445,9 @@ def test_years_before_a_series_begins_are_not_asked_for_at_any_pull(tmp_path: Pa
         for wanted in (24, 0):
             server.requests.clear()
             source = DukascopySource(line_to(server, []), clock=clock)
-            assert pull(DeltaBarStore(tmp_path), source, "BTCUSD", "1h", clock=clock).rows_added == wanted
+            assert (
+                pull(DeltaBarStore(tmp_path), source, SeriesId.parse("BTCUSD", "1h"), clock=clock).rows_added == wanted
+            )
             assert len(server.requests) < 12 and all("/2017/04/" in asked.path for asked in server.requests)
 
 
@@ -462,7 +473,7 @@ def test_ctrl_c_in_a_pause_ends_a_pull_at_once_and_leaves_the_store_whole(tmp_pa
             child.send_signal(signal.SIGINT)
             _, said = child.communicate(timeout=20)
     assert child.returncode == 130 and said.endswith("Interrupted.\n")
-    held = DeltaBarStore(tmp_path / "data" / "store").read("EURUSD", "1h")
+    held = DeltaBarStore(tmp_path / "data" / "store").read(EURUSD_1H)
     assert held.equals(resample(MINUTES, "1m", "1h", "forex", partial=True)[: len(held)]) and len(held) == 48
 
 
@@ -563,9 +574,9 @@ def test_days_of_a_stock_carry_the_exchanges_date_in_summer_and_winter(stocks: F
     dates = expected_times("2024-02-26", "2024-03-23", "1d", "us_equity")
     midnights = dates.tz_localize(None).tz_localize("America/New_York").tz_convert("UTC").rename("time")
     stocks.rows = random_bars("2024-01-01", len(dates), "1d").set_axis(midnights)
-    bars = stock_source(stocks).bars("aapl", "1d")
+    bars = stock_source(stocks).bars(SeriesId.parse("aapl", "1d"))
     assert bars.index.equals(dates) and set(midnights.hour) == {4, 5}
-    weeks = stock_source(stocks).bars("AAPL", "1w", dates[0])
+    weeks = stock_source(stocks).bars(SeriesId.parse("AAPL", "1w"), dates[0])
     assert len(weeks) == 4 and set(weeks.index.day_name()) == {"Monday"}
 
 
@@ -576,13 +587,13 @@ def test_the_newest_day_of_a_stock_is_there_as_soon_as_it_has_closed(stocks: Fak
     stocks.rows = random_bars("2024-01-01", len(dates), "1d").set_axis(midnights)
     source, clock = stock_source(stocks), FixedClock(datetime(2024, 1, 5, hours, tzinfo=UTC))
     source.clock = clock
-    result = pull(DeltaBarStore(tmp_path), source, "AAPL", "1d", dates[0], clock=clock)
+    result = pull(DeltaBarStore(tmp_path), source, SeriesId.parse("AAPL", "1d"), dates[0], clock=clock)
     assert result.last == pd.Timestamp("2024-01-04", tz="UTC") and result.rows_added == 3
 
 
 def test_hours_of_a_stock_begin_with_the_session_and_leave_the_evening_out(stocks: FakeProvider):
     stocks.rows = random_bars("2024-03-04 09:00", 24 * 2 * 14, "30m")
-    bars = stock_source(stocks).bars("AAPL", "1h")
+    bars = stock_source(stocks).bars(SeriesId.parse("AAPL", "1h"))
     opened = bars.index.tz_convert("America/New_York")
     assert {f"{t:%H:%M}" for t in opened} == {f"{hour:02d}:30" for hour in range(9, 16)}
     assert set(opened.day_of_week) == {0, 1, 2, 3, 4} and {t.utcoffset() for t in opened} == {
@@ -594,7 +605,7 @@ def test_hours_of_a_stock_begin_with_the_session_and_leave_the_evening_out(stock
 def test_a_key_goes_to_no_other_host():
     with FakePolygon("EURUSD", BARS).running() as server, FakePolygon("EURUSD", BARS).running() as other:
         server.page_size, server.foreign_host = 50, other.url
-        bars = PolygonSource(line_to(server, [], Polygon.keys), clock=FixedClock(LATER)).bars("EURUSD", "1h")
+        bars = PolygonSource(line_to(server, [], Polygon.keys), clock=FixedClock(LATER)).bars(EURUSD_1H)
     assert len(bars) == 160 and other.requests == []
     assert all("apiKey" not in asked.query for asked in server.requests)
 
@@ -607,7 +618,7 @@ def test_a_server_that_leads_round_in_circles_is_stopped(vendor: type):
         server.answer = lambda *asked: (200, page)
         source = stock_source(server)
         with pytest.raises(DataError, match=f"the same page of {symbol} again and again"):
-            source.bars(symbol, "1h", BARS.index[0], BARS.index[9])
+            source.bars(SeriesId.parse(symbol, "1h"), BARS.index[0], BARS.index[9])
 
 
 def test_alpaca_has_no_forex():
@@ -615,7 +626,7 @@ def test_alpaca_has_no_forex():
         FakeAlpaca("BTCUSD", BARS).running() as server,
         pytest.raises(NotFoundError, match="alpaca holds no EURUSD 1h"),
     ):
-        stock_source(server).bars("EURUSD", "1h")
+        stock_source(server).bars(EURUSD_1H)
     assert server.requests == []
 
 
@@ -625,7 +636,7 @@ def test_a_refused_key_says_which_setting_to_look_at():
         pytest.raises(SettingsError, match=r"look at \[providers\]") as refused,
     ):
         PolygonSource(line_to(server, [], {"Authorization": "Bearer wrong-key-1"}), clock=FixedClock(LATER)).bars(
-            "EURUSD", "1h"
+            EURUSD_1H
         )
     assert "wrong-key-1" not in refused.value.message and "HTTP 401" in refused.value.message
 
@@ -831,12 +842,12 @@ def test_ticks_of_a_table_make_bars_whatever_the_page(
         page_rows=page_rows,
         clock=FixedClock(LATER),
     )
-    bars, made = source.bars("EUR/USD", "15m"), resample(minutes, "1m", "15m", "forex", partial=True)
+    bars, made = source.bars(SeriesId.parse("EUR/USD", "15m")), resample(minutes, "1m", "15m", "forex", partial=True)
     prices = made[["open", "high", "low", "close"]] + 1e-4
     pd.testing.assert_frame_equal(bars[[*prices]], prices, check_freq=False, atol=1e-9)
     assert bars["volume"].eq(15 * 8).all(), "the number of ticks, where no column tells the volume"
     with pytest.raises(NotFoundError, match="sql holds no EURUSQ 15m, did you mean 'EURUSD 15m'"):
-        source.bars("EURUSQ", "15m")
+        source.bars(SeriesId.parse("EURUSQ", "15m"))
     engine.dispose()
 
 
@@ -857,11 +868,11 @@ def test_a_timeframe_column_in_any_spelling_and_hours_for_those_who_ask_for_four
     held = BARS.reset_index().assign(symbol="EURUSD", timeframe="H1")
     held["time"] = held["time"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     source = table(held)
-    pd.testing.assert_frame_equal(source.bars("EURUSD", "1h"), BARS, check_freq=False)
-    fours = source.bars("EURUSD", "4h")
+    pd.testing.assert_frame_equal(source.bars(EURUSD_1H), BARS, check_freq=False)
+    fours = source.bars(EURUSD_4H)
     assert fours.equals(resample(BARS, "1h", "4h", "forex", partial=True)[fours.index[0] : fours.index[-1]])
     with pytest.raises(NotFoundError, match="sql holds no EURUSD 15m"):
-        source.bars("EURUSD", "15m")
+        source.bars(SeriesId.parse("EURUSD", "15m"))
 
 
 @pytest.mark.parametrize(
@@ -873,7 +884,7 @@ def test_no_window_loses_a_bar_however_long_the_text_of_its_times_is(form: str, 
     held = bars.reset_index().assign(symbol="BTCUSDT", timeframe=frame, time=bars.index.strftime(form))
     source = table(held)
     for start, end in [(bars.index[5], bars.index[9]), (bars.index[5] - step / 3, bars.index[8] + step / 3)]:
-        window = source.bars("BTCUSDT", frame, start, end)
+        window = source.bars(SeriesId.parse("BTCUSDT", frame), start, end)
         pd.testing.assert_frame_equal(window, bars[5:9], check_freq=False)
 
 
@@ -908,7 +919,7 @@ def test_a_table_that_cannot_be_read_says_what_to_set(
     frame = BARS[:1].reset_index().assign(symbol="EURUSD")
     frame["time"] = frame["time"].dt.strftime("%Y-%m-%d %H:%M:%S")
     with pytest.raises(DataError, match=said):
-        table(frame.assign(**change), **settings).bars("EURUSD", "1h")
+        table(frame.assign(**change), **settings).bars(EURUSD_1H)
 
 
 @pytest.mark.parametrize("epoch", ["", "s"])
@@ -919,9 +930,9 @@ def test_ticks_of_an_hour_that_the_clock_shows_twice_are_refused(epoch: str, tab
     frame = pd.DataFrame({"time": told, "symbol": "EURUSD", "price": 1.0 + np.arange(len(utc)) / 1e4})
     source = table(frame, kind="ticks", price="price", epoch=epoch, zone="Europe/Athens")
     with pytest.raises(DataError, match=r"ticks of 2023-10-29 03:00 cannot be told .* give them in UTC"):
-        source.bars("EURUSD", "1m")
+        source.bars(EURUSD_1M)
     frame["time"] = utc.strftime("%Y-%m-%d %H:%M:%S")
-    bars = table(frame, kind="ticks", price="price").bars("EURUSD", "1m")
+    bars = table(frame, kind="ticks", price="price").bars(EURUSD_1M)
     assert bars["volume"].iloc[:-1].eq(6).all() and bars["close"].is_monotonic_increasing
 
 
@@ -930,17 +941,17 @@ def test_a_number_that_is_no_time_is_named(zone: str, table: Callable[..., SqlSo
     frame = BARS[:3].reset_index().assign(symbol="EURUSD", timeframe="1h")
     frame["time"] = [1_699_999_200, 0, -(10**15)]
     with pytest.raises(DataError, match=r"-1000000000000000 is no time of this unit; look at `sql_zone`"):
-        table(frame, epoch="s", zone=zone).bars("EURUSD", "1h")
+        table(frame, epoch="s", zone=zone).bars(EURUSD_1H)
 
 
 def test_a_database_that_is_not_there_is_an_error_without_its_password(tmp_path: Path):
     for url in ("postgresql://orbi:hunter2@127.0.0.1:9/x", "mysql://orbi:hunter2@127.0.0.1:9/x", "sqlite:///none.db"):
         with pytest.raises(DataError, match=r"sql_url") as refused:
-            SqlSource(SecretStr(url)).bars("EURUSD", "1h")
+            SqlSource(SecretStr(url)).bars(EURUSD_1H)
         assert "hunter2" not in f"{refused.value!r} {refused.value.__cause__!r} {refused.value.__context__!r}"
     with pytest.raises(SettingsError, match="percent-encode @ in the password as %40") as refused:
-        SqlSource(SecretStr("mysql://orbi:p@hunter2@127.0.0.1/x")).bars("EURUSD", "1h")
+        SqlSource(SecretStr("mysql://orbi:p@hunter2@127.0.0.1/x")).bars(EURUSD_1H)
     assert "hunter2" not in f"{refused.value!r} {refused.value.__cause__!r} {refused.value.__context__!r}"
     for url in ("no url", "oracle://x"):
         with pytest.raises(SettingsError, match="`sql_url` must"):
-            SqlSource(SecretStr(url)).bars("EURUSD", "1h")
+            SqlSource(SecretStr(url)).bars(EURUSD_1H)

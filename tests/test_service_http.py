@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orbiquant.core import DataError, SettingsError, configure_logging
-from orbiquant.domain import Caller
+from orbiquant.domain import Caller, SeriesId
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.runtime import Runtime, using
 from orbiquant.service.factory import create_app, needs
@@ -31,6 +31,8 @@ from orbiquant.service.keys import create_api_key, list_api_keys, revoke_api_key
 from orbiquant.service.serving import address as page_address
 from orbiquant.service.serving import listen, serve
 from orbiquant.settings import load_settings
+
+EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 
 TOKEN = "console-token-of-the-tests"
 HEAVY = {"vectorbt", "torch", "transformers", "xgboost", "ccxt", "sklearn", "deltalake", "talib", "numba", "plotly"}
@@ -74,7 +76,7 @@ def running(app: FastAPI, runtime: Runtime, token: str | None = TOKEN) -> Iterat
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     made = make_runtime(tmp_path_factory.mktemp("service"), requests_per_minute=1_000_000)
-    made.store.upsert("EURUSD", "1h", synthetic_market(2500, "1h", seed=7).bars)
+    made.store.upsert(EURUSD_1H, synthetic_market(2500, "1h", seed=7).bars)
     return made
 
 
@@ -213,7 +215,7 @@ def test_a_key_that_makes_no_sense_is_refused(runtime: Runtime, wrong: dict[str,
 
 def test_bars_come_as_records(owner: httpx.Client, runtime: Runtime):
     answer = owner.get("/api/market_data", params={"symbol": "eur/usd", "timeframe": "1h", "limit": 500}).json()
-    stored = runtime.store.read("EURUSD", "1h").iloc[-500:]
+    stored = runtime.store.read(EURUSD_1H).iloc[-500:]
     assert (answer["symbol"], answer["timeframe"], len(answer["bars"])) == ("EURUSD", "1h", 500)
     assert [bar["close"] for bar in answer["bars"]] == stored["close"].tolist()
     assert answer["bars"][-1]["time"] == stored.index[-1].strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -9,11 +9,13 @@ import pytest
 from test_service_http import TOKEN, make_runtime, running
 
 from orbiquant.core import configure_logging
-from orbiquant.domain import Signal
+from orbiquant.domain import SeriesId, Signal
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.research.spec import ResearchSpec
 from orbiquant.research.train import Stopwatch, prepare, train
 from orbiquant.runtime import Runtime
+
+EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 
 BARS = synthetic_market(2500, "1h", seed=7).bars
 HELD_BACK = 5
@@ -23,7 +25,7 @@ HELD_BACK = 5
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     configure_logging("ERROR")
     made = make_runtime(tmp_path_factory.mktemp("signals"), requests_per_minute=1_000_000)
-    made.store.upsert("EURUSD", "1h", BARS.iloc[:-HELD_BACK])
+    made.store.upsert(EURUSD_1H, BARS.iloc[:-HELD_BACK])
     spec = ResearchSpec.from_settings(made.settings, "EURUSD", "1h", folds=1, rounds=5)
     train(made, prepare(made, spec, Stopwatch()), spec, Stopwatch())
     return made
@@ -51,14 +53,14 @@ def test_one_signal_has_one_answer_on_every_path(client: httpx.Client, runtime: 
     side = {"LONG": "buy", "SHORT": "sell", "HOLD": "hold"}[flat.pop("action")]
     assert flat.pop("action_side") == side
     assert set(flat) == set(Signal.model_fields) - {"action"}
-    assert flat["model_version"] == runtime.registry.list("EURUSD", "1h")[0].version
+    assert flat["model_version"] == runtime.registry.list(EURUSD_1H)[0].version
     assert pd.Timestamp(flat["time"]) == BARS.index[-HELD_BACK - 1]
     assert flat["features"] and flat["reasoning"]
 
 
 def test_a_new_bar_is_a_new_signal(client: httpx.Client, runtime: Runtime):
     before = client.get("/api/signal?symbol=EURUSD").json()
-    runtime.store.upsert("EURUSD", "1h", BARS.iloc[: 1 - HELD_BACK])
+    runtime.store.upsert(EURUSD_1H, BARS.iloc[: 1 - HELD_BACK])
     after = client.get("/api/signal?symbol=EURUSD").json()
     assert pd.Timestamp(after["time"]) - pd.Timestamp(before["time"]) == timedelta(hours=1)
     assert after["entry_price"] == pytest.approx(BARS["close"].iloc[-HELD_BACK], abs=1e-5)
@@ -73,7 +75,7 @@ def test_a_damaged_model_is_no_server_error_and_no_wrong_signal(client: httpx.Cl
     file = runtime.registry.root / "EURUSD_1h" / version / "tpsl.json"
     whole = file.read_bytes()
     file.write_bytes(whole[:-10])
-    runtime.store.upsert("EURUSD", "1h", BARS.iloc[: 2 - HELD_BACK])
+    runtime.store.upsert(EURUSD_1H, BARS.iloc[: 2 - HELD_BACK])
     answer = client.get("/api/signal?symbol=EURUSD")
     file.write_bytes(whole)
     assert (answer.status_code, answer.json()["error"]) == (503, "MODEL_ERROR")

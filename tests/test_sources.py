@@ -20,7 +20,7 @@ from contracts.bar_store import random_bars  # noqa: E402
 from contracts.market_data import MarketDataContract  # noqa: E402
 
 from orbiquant.core import DataError, FixedClock, NotFoundError  # noqa: E402
-from orbiquant.domain import Bars, Timeframe  # noqa: E402
+from orbiquant.domain import Bars, SeriesId, Timeframe  # noqa: E402
 from orbiquant.market.bars import find_gaps, inspect_bars  # noqa: E402
 from orbiquant.market.calendars import expected_times  # noqa: E402
 from orbiquant.market.instruments import find_instrument  # noqa: E402
@@ -41,6 +41,7 @@ from orbiquant.market.store import DeltaBarStore  # noqa: E402
 from orbiquant.ports import BarStore, MarketData  # noqa: E402
 from tests.tools.shared_bars import SHARED  # noqa: E402
 
+EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 BARS = random_bars("2024-02-26", 400)
 
 
@@ -109,7 +110,7 @@ class TestDailySample(TestSample):
     symbol, timeframe = "SPX", "1d"
 
     def test_any_spelling_of_the_symbol_will_do(self, source: MarketData, whole: pd.DataFrame):
-        assert source.bars("spx", "1d").equals(whole)
+        assert source.bars(SeriesId.parse("spx", "1d")).equals(whole)
 
 
 class TestSynthetic(MarketDataContract):
@@ -129,7 +130,7 @@ class TestSynthetic(MarketDataContract):
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: f"{sample.symbol} {sample.timeframe}")
 def test_samples_are_whole(sample):
-    bars = SampleSource().bars(sample.symbol, sample.timeframe)
+    bars = SampleSource().bars(SeriesId.parse(sample.symbol, sample.timeframe))
     report = inspect_bars(bars, sample.timeframe, find_instrument(sample.symbol).calendar)
     assert report.ok and len(bars) == {"EURUSD": 6225, "SPX": 5031, "NDX": 5031}[sample.symbol]
     assert report.missing / report.expected < 0.005
@@ -137,7 +138,7 @@ def test_samples_are_whole(sample):
 
 
 def test_the_euro_sample_is_on_the_utc_clock():
-    index = SampleSource().bars("EURUSD", "1h").index
+    index = SampleSource().bars(EURUSD_1H).index
     inside = expected_times("2017-01-01", "2017-12-24", "1h", "forex")
     year = index[(index >= inside[0]) & (index <= inside[-1])]
     assert year.equals(inside), "bar for bar the forex week, in both clock regimes of New York"
@@ -148,7 +149,7 @@ def test_the_euro_sample_is_on_the_utc_clock():
 
 def test_daily_samples_are_the_exchange_days():
     for symbol in ("SPX", "NDX"):
-        assert find_gaps(SampleSource().bars(symbol, "1d"), "1d", "us_equity").empty
+        assert find_gaps(SampleSource().bars(SeriesId.parse(symbol, "1d")), "1d", "us_equity").empty
 
 
 def test_samples_are_read_without_their_packages():
@@ -211,33 +212,33 @@ def test_a_name_tells_its_series(name: str, series: tuple[str | None, str | None
 def test_a_file_that_does_not_tell_its_series_says_how_it_could(tmp_path: Path):
     BARS.to_csv(tmp_path / "export.csv")
     with pytest.raises(DataError, match=r"must be given, or export\.csv be named like EURUSD_1h\.csv"):
-        CsvSource(tmp_path / "export.csv").bars("EURUSD", "1h")
-    assert len(CsvSource(tmp_path / "export.csv", "EURUSD", "1h").bars("EURUSD", "1h")) == 400
+        CsvSource(tmp_path / "export.csv").bars(EURUSD_1H)
+    assert len(CsvSource(tmp_path / "export.csv", "EURUSD", "1h").bars(EURUSD_1H)) == 400
     with pytest.raises(NotFoundError, match="file that exists"):
-        CsvSource(tmp_path / "nothing.csv", "EURUSD", "1h").bars("EURUSD", "1h")
+        CsvSource(tmp_path / "nothing.csv", "EURUSD", "1h").bars(EURUSD_1H)
     (tmp_path / "broken_1h.parquet").write_bytes(b"PAR1 and nothing more")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
-        ParquetSource(tmp_path).bars("EURUSD", "1h")
+        ParquetSource(tmp_path).bars(EURUSD_1H)
     (tmp_path / "broken_1h.parquet").unlink()
     with pytest.raises(NotFoundError, match="it is empty"):
-        ParquetSource(tmp_path).bars("EURUSD", "1h")
+        ParquetSource(tmp_path).bars(EURUSD_1H)
 
 
 def test_a_source_sees_that_a_file_has_changed(tmp_path: Path):
     source = CsvSource(tmp_path)
     BARS[:100].to_csv(tmp_path / "EURUSD_1h.csv")
-    assert len(source.bars("EURUSD", "1h")) == 100
+    assert len(source.bars(EURUSD_1H)) == 100
     BARS.to_csv(tmp_path / "EURUSD_1h.csv")
-    assert len(source.bars("EURUSD", "1h")) == 400
+    assert len(source.bars(EURUSD_1H)) == 400
     BARS.set_axis(BARS.index + timedelta(hours=400)).to_csv(tmp_path / "EURUSD_1h_more.csv")
-    assert len(source.bars("EURUSD", "1h")) == 800
+    assert len(source.bars(EURUSD_1H)) == 800
 
 
 def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path):
     BARS[:100].to_csv(tmp_path / "EURUSD_1h_a.csv")
     BARS[90:].set_axis(BARS.index[90:] + timedelta(minutes=30)).to_csv(tmp_path / "EURUSD_1h_b.csv")
     with pytest.raises(DataError, match="overlapping"):
-        CsvSource(tmp_path).bars("EURUSD", "1h")
+        CsvSource(tmp_path).bars(EURUSD_1H)
 
 
 # --- import --------------------------------------------------------------------------------------------------------
@@ -273,7 +274,7 @@ def test_an_import_converts_the_brokers_clock(store: DeltaBarStore, tmp_path: Pa
     ]
     (tmp_path / "EURUSD60.csv").write_text("\n".join(lines))
     done = import_file(store, tmp_path / "EURUSD60.csv", "EURUSD", "1h", source_zone="Europe/Athens")
-    assert done.dialect == "mt4" and store.read("EURUSD", "1h").equals(BARS)
+    assert done.dialect == "mt4" and store.read(EURUSD_1H).equals(BARS)
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason=f"no market data in {SHARED}; set ORBIQUANT_SAMPLE_DATA")
@@ -310,15 +311,17 @@ class Recorder:
 
 def run(store: BarStore, source: MarketData, **options) -> int:
     """Pull with small chunks, and return how many bars were added."""
-    return pull(store, source, "EURUSD", "1h", **{"chunk_bars": 50, "clock": NOW} | options).rows_added
+    return pull(store, source, EURUSD_1H, **{"chunk_bars": 50, "clock": NOW} | options).rows_added
 
 
 def test_a_pull_brings_everything_and_then_nothing(store: DeltaBarStore):
     seen: list[tuple[int, int, str]] = []
-    result = pull(store, Recorder(), "EUR/USD", "1h", clock=NOW, chunk_bars=50, progress=lambda *s: seen.append(s))
+    result = pull(
+        store, Recorder(), SeriesId.parse("EUR/USD", "1h"), clock=NOW, chunk_bars=50, progress=lambda *s: seen.append(s)
+    )
     assert (result.rows_read, result.rows_added, result.symbol) == (400, 400, "EURUSD")
     assert (result.first, result.last) == (BARS.index[0], BARS.index[-1])
-    assert store.read("EURUSD", "1h").equals(BARS)
+    assert store.read(EURUSD_1H).equals(BARS)
     assert [done for done, _, _ in seen] == list(range(1, 9)) and {total for _, total, _ in seen} == {8}
     assert seen[0][2] == "EURUSD 1h 2024-02-26 to 2024-02-28, 50 bars"
     version = store.version()
@@ -340,10 +343,10 @@ def test_a_pull_that_was_cut_off_is_finished_by_the_next(begun: bool, breaks_aft
         run(store, Recorder(), start=EARLY, end=EARLY + timedelta(hours=20))
     with pytest.raises(ConnectionError):
         run(store, Recorder(breaks_after=breaks_after), start=start)
-    held = store.read("EURUSD", "1h")
+    held = store.read(EURUSD_1H)
     assert len(held) >= 50 and held.index.equals(BARS.loc[held.index[0] : held.index[-1]].index), "one run, no hole"
     run(store, Recorder(), start=start)
-    assert store.read("EURUSD", "1h").equals(BARS)
+    assert store.read(EURUSD_1H).equals(BARS)
 
 
 def test_a_pull_takes_what_came_before_too(store: DeltaBarStore):
@@ -351,34 +354,34 @@ def test_a_pull_takes_what_came_before_too(store: DeltaBarStore):
     source = Recorder()
     assert run(store, source) == 200
     assert (None, BARS.index[100]) in source.asked
-    assert store.read("EURUSD", "1h").equals(BARS)
+    assert store.read(EURUSD_1H).equals(BARS)
 
 
 def test_corrections_are_taken_when_asked_for(store: DeltaBarStore):
     run(store, Recorder())
     corrected = BARS.copy()
     corrected.iloc[50, 4] = 999.0
-    assert run(store, Recorder(corrected)) == 0 and store.read("EURUSD", "1h").equals(BARS)
+    assert run(store, Recorder(corrected)) == 0 and store.read(EURUSD_1H).equals(BARS)
     assert run(store, Recorder(corrected), again=True) == 0
-    assert store.read("EURUSD", "1h").equals(corrected)
+    assert store.read(EURUSD_1H).equals(corrected)
 
 
 def test_only_closed_bars_are_pulled(store: DeltaBarStore):
     for minutes, last in ((59, 9), (60, 10)):
         clock = FixedClock((BARS.index[10] + timedelta(minutes=minutes)).to_pydatetime())
         run(store, Recorder(), clock=clock)
-        assert store.read("EURUSD", "1h").index[-1] == BARS.index[last]
+        assert store.read(EURUSD_1H).index[-1] == BARS.index[last]
     run(store, Recorder(), end=BARS.index[200].to_pydatetime(), clock=clock)
-    assert store.read("EURUSD", "1h").index[-1] == BARS.index[10], "a later end does not reach into the future"
+    assert store.read(EURUSD_1H).index[-1] == BARS.index[10], "a later end does not reach into the future"
 
 
 def test_a_pull_of_nothing_is_an_answer(store: DeltaBarStore):
-    result = pull(store, Recorder(), "EURUSD", "1h", datetime(2030, 1, 1, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC))
+    result = pull(store, Recorder(), EURUSD_1H, datetime(2030, 1, 1, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC))
     assert (result.rows_read, result.rows_added, result.first, result.last) == (0, 0, None, None)
     with pytest.raises(NotFoundError, match="did you mean 'EURUSD 1h'"):
-        pull(store, SampleSource(), "EURUSQ", "1h")
+        pull(store, SampleSource(), SeriesId.parse("EURUSQ", "1h"))
     with pytest.raises(DataError, match="`start` must carry a time zone"):
-        pull(store, SampleSource(), "EURUSD", "1h", datetime(2017, 1, 1))
+        pull(store, SampleSource(), EURUSD_1H, datetime(2017, 1, 1))
     assert store.version() == 0
 
 
@@ -387,7 +390,7 @@ def test_invalid_bars_of_a_source_are_refused(store: DeltaBarStore):
     broken.iloc[120, 1] = 0.0
     with pytest.raises(DataError, match="impossible"):
         run(store, Recorder(broken))
-    assert store.read("EURUSD", "1h").equals(BARS[:100]), "the chunks before it are there"
+    assert store.read(EURUSD_1H).equals(BARS[:100]), "the chunks before it are there"
 
 
 def test_windows_split_without_hole_or_overlap():
@@ -404,5 +407,5 @@ def test_windows_split_without_hole_or_overlap():
 @pytest.mark.parametrize("make", [SampleSource, lambda: SyntheticSource(rows=3000)])
 def test_every_source_can_be_pulled(make: Callable[[], MarketData], store: DeltaBarStore):
     symbol, timeframe = ("EURUSD", "1h") if make is SampleSource else ("ORBUSD", Timeframe.M15)
-    pull(store, make(), symbol, timeframe, chunk_bars=1000)
-    assert store.read(symbol, timeframe).equals(make().bars(symbol, timeframe))
+    pull(store, make(), SeriesId.parse(symbol, timeframe), chunk_bars=1000)
+    assert store.read(SeriesId.parse(symbol, timeframe)).equals(make().bars(SeriesId.parse(symbol, timeframe)))

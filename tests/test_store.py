@@ -1,10 +1,14 @@
 """The Delta store: the contract of every store, two writers at once, kills in mid-write, upkeep, scale."""
 
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,9 +23,16 @@ pytest.register_assert_rewrite("contracts")
 from contracts.bar_store import BarStoreContract, random_bars  # noqa: E402
 
 from orbiquant.core import DataError, NotFoundError  # noqa: E402
+from orbiquant.domain import SeriesId  # noqa: E402
 from orbiquant.market import store as module  # noqa: E402
 from orbiquant.market.store import DeltaBarStore  # noqa: E402
+from orbiquant.ports import EARLIEST  # noqa: E402
 from tests.tools.shared_bars import SHARED  # noqa: E402
+
+EURUSD_1H = SeriesId.parse("EURUSD", "1h")
+EURUSD_1D = SeriesId.parse("EURUSD", "1d")
+GBPUSD_1H = SeriesId.parse("GBPUSD", "1h")
+BTCUSDT_5M = SeriesId.parse("BTCUSDT", "5m")
 
 
 class TestDeltaBarStore(BarStoreContract):
@@ -41,9 +52,9 @@ class TestCompactedDeltaBarStore(BarStoreContract):
         """Return a store that tidies up all the time."""
 
         class Tidy(DeltaBarStore):
-            def upsert(self, symbol: str, timeframe: str, bars: pd.DataFrame) -> int:
+            def upsert(self, series: SeriesId, bars: pd.DataFrame) -> int:
                 before = self.version()
-                if super().upsert(symbol, timeframe, bars) > before:
+                if super().upsert(series, bars) > before:
                     self.compact()
                     self.vacuum(older_than_hours=0)
                 return self.version()
@@ -66,18 +77,18 @@ def test_any_sequence_of_upserts_ends_as_it_would_in_a_dict(
     base = random_bars("2023-12-29", 120)
     for begin, rows, seed in writes:
         part = base.iloc[begin : begin + rows] * (1 + seed)
-        store.upsert("EURUSD", "1h", part)
+        store.upsert(EURUSD_1H, part)
         expected |= dict(zip(part.index, part.to_numpy().tolist(), strict=True))
     wanted = pd.DataFrame.from_dict(expected, orient="index", columns=base.columns).sort_index()
-    read = store.read("EURUSD", "1h")
+    read = store.read(EURUSD_1H)
     assert read.index.equals(wanted.index) and np.array_equal(read.to_numpy(), wanted.to_numpy())
-    assert [line["rows"] for line in store.series()] == [len(wanted)]
+    assert [line.rows for line in store.series()] == [len(wanted)]
 
 
 def test_history_says_what_was_done(store: DeltaBarStore):
     bars = random_bars("2024-01-01", 10)
-    store.upsert("EURUSD", "1h", bars)
-    store.upsert("EURUSD", "1h", bars.assign(volume=99.0).iloc[:3])
+    store.upsert(EURUSD_1H, bars)
+    store.upsert(EURUSD_1H, bars.assign(volume=99.0).iloc[:3])
     newest, first, created = store.versions()
     assert (newest["operation"], newest["symbol"], newest["timeframe"], newest["rows"]) == ("merge", "EURUSD", "1h", 3)
     assert (first["operation"], first["rows"]) == ("write", 10)
@@ -87,55 +98,55 @@ def test_history_says_what_was_done(store: DeltaBarStore):
 
 
 def test_a_read_opens_the_files_of_its_years_alone(store: DeltaBarStore):
-    store.upsert("EURUSD", "1d", random_bars("2019-06-01", 1500, "1d"))
+    store.upsert(EURUSD_1D, random_bars("2019-06-01", 1500, "1d"))
     for year in (2019, 2020, 2022, 2023):
         for file in Path(store.uri).glob(f"**/year={year}/*.parquet"):
             file.write_bytes(b"not parquet")
-    read = store.read("EURUSD", "1d", datetime(2021, 3, 1, tzinfo=UTC), datetime(2021, 9, 1, tzinfo=UTC))
+    read = store.read(EURUSD_1D, datetime(2021, 3, 1, tzinfo=UTC), datetime(2021, 9, 1, tzinfo=UTC))
     assert len(read) == 184
     with pytest.raises(DataError, match="cannot be read"):
-        store.read("EURUSD", "1d")
+        store.read(EURUSD_1D)
 
 
 def test_a_merge_leaves_other_years_and_series_alone(store: DeltaBarStore):
     bars = random_bars("2020-06-01", 900, "1d")
-    store.upsert("EURUSD", "1d", bars)
-    store.upsert("GBPUSD", "1d", bars)
+    store.upsert(EURUSD_1D, bars)
+    store.upsert(SeriesId.parse("GBPUSD", "1d"), bars)
     before = {path.relative_to(store.uri) for path in Path(store.uri).glob("**/*.parquet")}
-    store.upsert("EURUSD", "1d", bars[bars.index.year == 2021].iloc[:5] * 2)
+    store.upsert(EURUSD_1D, bars[bars.index.year == 2021].iloc[:5] * 2)
     added = {path.relative_to(store.uri) for path in Path(store.uri).glob("**/*.parquet")} - before
     assert [str(path.parent) for path in added] == ["symbol=EURUSD/timeframe=1d/year=2021"]
 
 
 def test_compaction_keeps_bars_and_pins(store: DeltaBarStore):
     bars = random_bars("2024-01-01", 60)
-    pins = [store.upsert("EURUSD", "1h", bars.iloc[: n + 6]) for n in range(0, 60, 6)]
+    pins = [store.upsert(EURUSD_1H, bars.iloc[: n + 6]) for n in range(0, 60, 6)]
     version = store.compact()
     assert store.versions(limit=1)[0]["operation"] == "optimize"
     assert store.compact() == version
-    assert store.read("EURUSD", "1h").equals(bars)
+    assert store.read(EURUSD_1H).equals(bars)
     assert store.vacuum(older_than_hours=0) == 0
     for pin, rows in zip(pins, range(6, 66, 6), strict=True):
-        assert store.read("EURUSD", "1h", version=pin).equals(bars.iloc[:rows])
+        assert store.read(EURUSD_1H, version=pin).equals(bars.iloc[:rows])
 
 
 def test_vacuum_keeps_the_named_versions_and_drops_the_rest_when_asked(store: DeltaBarStore):
     bars = random_bars("2024-01-01", 60)
-    first, pinned, lost = (store.upsert("EURUSD", "1h", bars * factor) for factor in (1, 2, 3))
-    store.upsert("EURUSD", "1h", bars * 4)
+    first, pinned, lost = (store.upsert(EURUSD_1H, bars * factor) for factor in (1, 2, 3))
+    store.upsert(EURUSD_1H, bars * 4)
     assert store.vacuum(keep=[pinned]) == 0, "files of the last day stay: somebody may be writing"
     assert store.vacuum(keep=[pinned], older_than_hours=0) == 2
-    assert store.read("EURUSD", "1h", version=pinned).equals(bars * 2)
-    assert store.read("EURUSD", "1h").equals(bars * 4)
+    assert store.read(EURUSD_1H, version=pinned).equals(bars * 2)
+    assert store.read(EURUSD_1H).equals(bars * 4)
     for version in (first, lost):
         with pytest.raises(DataError, match="vacuumed"):
-            store.read("EURUSD", "1h", version=version)
+            store.read(EURUSD_1H, version=version)
     with pytest.raises(NotFoundError, match="`version` must be between"):
         store.vacuum(keep=[99])
 
 
 def test_vacuum_deletes_what_a_killed_writer_left(store: DeltaBarStore):
-    store.upsert("EURUSD", "1h", random_bars("2024-01-01", 60))
+    store.upsert(EURUSD_1H, random_bars("2024-01-01", 60))
     held = next(Path(store.uri).glob("**/*.parquet"))
     old, young = held.with_name("part-old.parquet"), held.with_name("part-young.parquet")
     for orphan in (old, young):
@@ -145,23 +156,23 @@ def test_vacuum_deletes_what_a_killed_writer_left(store: DeltaBarStore):
         os.utime(path, (two_days_ago, two_days_ago))
     assert store.vacuum() == 1
     assert not old.exists() and young.exists() and held.exists()
-    assert len(store.read("EURUSD", "1h")) == 60
+    assert len(store.read(EURUSD_1H)) == 60
 
 
 def test_a_removed_series_stays_in_older_versions(store: DeltaBarStore):
     bars = random_bars("2023-12-30", 96)
-    store.upsert("EURUSD", "1h", bars)
-    pinned = store.upsert("GBPUSD", "1h", bars)
-    assert store.remove("eur/usd", "1h") == pinned + 1 == store.version()
-    assert [line["symbol"] for line in store.series()] == ["GBPUSD"]
+    store.upsert(EURUSD_1H, bars)
+    pinned = store.upsert(GBPUSD_1H, bars)
+    assert store.remove(SeriesId.parse("eur/usd", "1h")) == pinned + 1 == store.version()
+    assert [line.series for line in store.series()] == [GBPUSD_1H]
     with pytest.raises(NotFoundError, match="there is GBPUSD 1h"):
-        store.read("EURUSD", "1h")
+        store.read(EURUSD_1H)
     with pytest.raises(NotFoundError, match="there is GBPUSD 1h"):
-        store.remove("EURUSD", "1h")
-    assert store.read("EURUSD", "1h", version=pinned).equals(bars)
+        store.remove(EURUSD_1H)
+    assert store.read(EURUSD_1H, version=pinned).equals(bars)
     shifted = bars.set_axis(bars.index + pd.Timedelta(minutes=30))
-    store.upsert("EURUSD", "1h", shifted)
-    assert store.read("EURUSD", "1h").equals(shifted) and store.read("GBPUSD", "1h").equals(bars)
+    store.upsert(EURUSD_1H, shifted)
+    assert store.read(EURUSD_1H).equals(shifted) and store.read(GBPUSD_1H).equals(bars)
 
 
 def test_nothing_is_made_by_looking(tmp_path: Path):
@@ -169,18 +180,18 @@ def test_nothing_is_made_by_looking(tmp_path: Path):
     assert (store.version(), store.versions(), store.series(), store.compact(), store.vacuum()) == (0, [], [], 0, 0)
     for look in (store.read, store.remove):
         with pytest.raises(NotFoundError, match="it is empty"):
-            look("EURUSD", "1h")
+            look(EURUSD_1H)
     with pytest.raises(NotFoundError):
-        store.read("EURUSD", "1h", version=0)
+        store.read(EURUSD_1H, version=0)
     with pytest.raises(NotFoundError, match="between 0 and 0, was 3"):
-        store.read("EURUSD", "1h", version=3)
+        store.read(EURUSD_1H, version=3)
     assert not (tmp_path / "store").exists()
 
 
 def test_a_folder_that_is_no_store_says_so(tmp_path: Path):
     (tmp_path / "bars").write_text("a file in the way")
     with pytest.raises(DataError, match="store"):
-        DeltaBarStore(tmp_path).upsert("EURUSD", "1h", random_bars("2024-01-01", 3))
+        DeltaBarStore(tmp_path).upsert(EURUSD_1H, random_bars("2024-01-01", 3))
 
 
 def test_a_half_made_table_is_made_again(store: DeltaBarStore):
@@ -188,36 +199,37 @@ def test_a_half_made_table_is_made_again(store: DeltaBarStore):
     log.mkdir(parents=True)
     (log / "_commit_0.json.tmp").write_text('{"protocol"')
     assert store.series() == []
-    store.upsert("EURUSD", "1h", random_bars("2024-01-01", 3))
-    assert len(store.read("EURUSD", "1h")) == 3
+    store.upsert(EURUSD_1H, random_bars("2024-01-01", 3))
+    assert len(store.read(EURUSD_1H)) == 3
 
 
 def test_a_writer_that_never_gets_its_turn_says_so(store: DeltaBarStore, monkeypatch: pytest.MonkeyPatch):
     bars = random_bars("2024-01-01", 10)
-    store.upsert("EURUSD", "1h", bars)
+    store.upsert(EURUSD_1H, bars)
     monkeypatch.setattr(module, "MAX_PAUSE_S", 0.0)
     monkeypatch.setattr(module, "ATTEMPTS", 4)
     rival, original = DeltaBarStore(Path(store.uri).parent), module._commit
 
-    def after_a_rival(table, symbol, timeframe, rows):  # somebody else commits between reading and writing
+    def after_a_rival(table, series, rows, first):  # somebody else commits between reading and writing
         monkeypatch.setattr(module, "_commit", original)
         factor = 1 + store.version()
-        rival.upsert(symbol, timeframe, bars.iloc[:2] * factor)
+        rival.upsert(series, bars.iloc[:2] * factor)
         monkeypatch.setattr(module, "_commit", after_a_rival)
-        return original(table, symbol, timeframe, rows)
+        return original(table, series, rows, first)
 
     monkeypatch.setattr(module, "_commit", after_a_rival)
     with pytest.raises(DataError, match="4 times in a row"):
-        store.upsert("EURUSD", "1h", bars.iloc[5:] * 2)
+        store.upsert(EURUSD_1H, bars.iloc[5:] * 2)
     monkeypatch.setattr(module, "_commit", original)
-    assert store.read("EURUSD", "1h").iloc[5:].equals(bars.iloc[5:])
+    assert store.read(EURUSD_1H).iloc[5:].equals(bars.iloc[5:])
 
 
 PRELUDE = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from contracts.bar_store import random_bars
+from contracts.bar_store import EURUSD_1H, random_bars
+from orbiquant.domain import SeriesId
 from orbiquant.market.store import DeltaBarStore
 import deltalake, pyarrow.dataset
 store, me = DeltaBarStore(sys.argv[2]), int(sys.argv[3])
@@ -227,19 +239,19 @@ print("ready", flush=True)
 sys.stdin.readline()
 bars = random_bars("2023-12-29", 144)
 for part in range(8):  # everybody's windows overlap everybody else's
-    store.upsert("EURUSD", "1h", bars.iloc[part * 16 + me : part * 16 + me + 16])
-store.upsert(f"OWN{me}", "1h", bars)
+    store.upsert(EURUSD_1H, bars.iloc[part * 16 + me : part * 16 + me + 16])
+store.upsert(SeriesId.parse(f"OWN{me}", "1h"), bars)
 """
 ENDLESS = """
 acknowledged = open(sys.argv[4], "a")
 bars = random_bars("2000-01-01", 20_000)
 print("ready", flush=True)
 for part in range(me, 1000):
-    store.upsert("EURUSD", "1h", bars.iloc[part * 20 : part * 20 + 20])
+    store.upsert(EURUSD_1H, bars.iloc[part * 20 : part * 20 + 20])
     acknowledged.write(f"{part}\\n")
     acknowledged.flush()
     if part % 5 == 4:
-        store.upsert("EURUSD", "1h", bars.iloc[part * 20 : part * 20 + 20].assign(volume=99.0))
+        store.upsert(EURUSD_1H, bars.iloc[part * 20 : part * 20 + 20].assign(volume=99.0))
     if part % 7 == 6:
         store.compact()
 """
@@ -262,8 +274,112 @@ def test_writers_in_several_processes_lose_and_double_nothing(tmp_path: Path):
         writer.communicate(timeout=120)
     assert [writer.returncode for writer in writers] == [0, 0, 0]
     store, bars = DeltaBarStore(tmp_path), random_bars("2023-12-29", 144)
-    assert store.read("EURUSD", "1h").equals(bars.iloc[: 7 * 16 + 2 + 16])
-    assert all(store.read(f"OWN{me}", "1h").equals(bars) for me in range(3))
+    assert store.read(EURUSD_1H).equals(bars.iloc[: 7 * 16 + 2 + 16])
+    assert all(store.read(SeriesId.parse(f"OWN{me}", "1h")).equals(bars) for me in range(3))
+
+
+def test_a_warm_store_sees_what_another_process_writes(tmp_path: Path):
+    store, bars = DeltaBarStore(tmp_path), random_bars("2000-01-01", 20_000)
+    assert store.version() == 0
+    writers = [start(ENDLESS, tmp_path, 0, tmp_path / f"log {me}") for me in range(2)]  # of the same bars
+    seen, until = [0], time.monotonic() + 20
+    while (time.monotonic() < until and len(store.series()) == 0) or store.version() < 12:
+        seen.append(store.version())
+    rows = [len(store.read(EURUSD_1H, version=pin)) for pin in sorted({version for version in seen if version})]
+    assert rows == sorted(rows), "time travel goes on in order beside a store that is kept open"
+    for writer in writers:
+        writer.kill()
+        writer.communicate()
+    assert seen == sorted(seen), "a version once seen is not unseen"
+    fresh = DeltaBarStore(tmp_path)
+    assert store.version() == fresh.version() and store.series() == fresh.series()
+    assert store.read(EURUSD_1H).equals(fresh.read(EURUSD_1H))
+    begin, first = store.version(), store.touched(EURUSD_1H, 1)
+    assert first is not None and bars.index[0] <= first
+    fresh.upsert(EURUSD_1H, bars.iloc[5:7] * 3)
+    assert store.version() == begin + 1 and store.touched(EURUSD_1H, begin) == bars.index[5]
+
+
+def test_another_store_put_in_the_place_of_a_warm_one_is_noticed(tmp_path: Path):
+    bars, other = random_bars("2024-01-01", 60), random_bars("2024-01-01", 60, seed=1)
+    store, twin = DeltaBarStore(tmp_path / "here"), DeltaBarStore(tmp_path / "there")
+    for begin in range(0, 60, 20):
+        store.upsert(EURUSD_1H, bars.iloc[begin : begin + 20])
+    for begin in range(0, 60, 10):
+        twin.upsert(EURUSD_1H, other.iloc[begin : begin + 10])
+    assert len(store.read(EURUSD_1H)) == 60 and twin.version() > store.version()
+    shutil.rmtree(tmp_path / "here")
+    assert store.version() == 0 and store.series() == []
+    shutil.copytree(tmp_path / "there", tmp_path / "here")
+    assert store.read(EURUSD_1H).equals(other) and store.version() == twin.version()
+    shutil.rmtree(tmp_path / "here")
+    short = DeltaBarStore(tmp_path / "here")
+    short.upsert(EURUSD_1H, bars.iloc[:5])
+    assert len(store.read(EURUSD_1H)) == 5 and store.version() == short.version()
+
+
+def test_threads_share_a_warm_store(store: DeltaBarStore):
+    bars = random_bars("2024-01-01", 200)
+    rival = DeltaBarStore(Path(store.uri).parent)
+    rival.upsert(EURUSD_1H, bars.iloc[:10])
+
+    def look(_: int) -> bool:
+        version = store.version()
+        read = store.read(EURUSD_1H)
+        return read.equals(bars.iloc[: len(read)]) and store.version() >= version
+
+    with ThreadPoolExecutor(4) as pool:
+        looks = pool.map(look, range(60))
+        for end in range(20, 200, 20):
+            rival.upsert(EURUSD_1H, bars.iloc[:end])
+        assert all(looks)
+
+
+def test_the_version_of_a_warm_store_costs_little(store: DeltaBarStore):
+    bars = random_bars("2024-01-01", 600)
+    for begin in range(0, 600, 10):
+        store.upsert(EURUSD_1H, bars.iloc[begin : begin + 10])
+
+    def seconds(ask: Callable[[], object]) -> float:
+        begin = time.perf_counter()
+        ask()
+        return time.perf_counter() - begin
+
+    store.version()
+    warm = min(seconds(store.version) for _ in range(20))
+    cold = min(seconds(DeltaBarStore(Path(store.uri).parent).version) for _ in range(5))
+    assert warm < cold / 2
+
+
+def test_a_commit_that_does_not_tell_may_have_touched_anything(store: DeltaBarStore):
+    bars = random_bars("2024-01-01", 30)
+    begin = store.upsert(EURUSD_1H, bars)
+    written = store.upsert(EURUSD_1H, bars.iloc[20:] * 2)
+    assert store.touched(EURUSD_1H, begin) == bars.index[20]
+    entry = Path(store.uri) / "_delta_log" / f"{written:020}.json"
+    told = entry.read_text()
+    for fact in ("first", "symbol", "timeframe"):  # as a program of another day wrote it
+        lines = [json.loads(line) for line in told.splitlines()]
+        for line in lines:
+            line.get("commitInfo", {}).pop(fact, None)
+            line.get("commitInfo", {}).pop("first" if fact != "first" else "", None)
+        entry.write_text("\n".join(map(json.dumps, lines)) + "\n")
+        assert DeltaBarStore(Path(store.uri).parent).touched(EURUSD_1H, begin) == EARLIEST
+    entry.write_text(told)
+    assert store.touched(EURUSD_1H, begin) == bars.index[20]
+    assert store.touched(EURUSD_1H, written + 1) == store.touched(EURUSD_1H, -1) == EARLIEST
+    removed = store.remove(EURUSD_1H)
+    assert store.touched(EURUSD_1H, written) == EARLIEST and store.touched(EURUSD_1H, removed) is None
+    assert store.touched(GBPUSD_1H, written) is None
+
+
+def test_tidying_up_touches_nothing(store: DeltaBarStore):
+    bars = random_bars("2024-01-01", 30)
+    for begin in range(0, 30, 10):
+        version = store.upsert(EURUSD_1H, bars.iloc[begin : begin + 10])
+    assert store.compact() > version and store.vacuum(keep=[], older_than_hours=0)
+    assert store.version() > version + 1 and store.touched(EURUSD_1H, version) is None
+    assert store.touched(EURUSD_1H, 0) == bars.index[0]
 
 
 def kill_in_mid_write(tmp_path: Path, kills: int, seed: int) -> None:
@@ -280,14 +396,14 @@ def kill_in_mid_write(tmp_path: Path, kills: int, seed: int) -> None:
         if not store.series():
             assert done == 0
             continue
-        read = store.read("EURUSD", "1h")
+        read = store.read(EURUSD_1H)
         assert read.index.equals(bars.index[: len(read)]), "whole batches, none lost, none doubled"
         assert len(read) in {done * 20, done * 20 + 20}, "at most the batch that was on its way"
         assert read.drop(columns="volume").equals(bars.iloc[: len(read)].drop(columns="volume"))
         for version in {*moments.sample(range(store.version() + 1), 3)} if store.version() > 3 else ():
-            assert version == 0 or len(store.read("EURUSD", "1h", version=version)) % 20 == 0
-    store.upsert("EURUSD", "1h", bars.iloc[: done * 20 + 20])
-    assert len(store.read("EURUSD", "1h")) == done * 20 + 20 > 20
+            assert version == 0 or len(store.read(EURUSD_1H, version=version)) % 20 == 0
+    store.upsert(EURUSD_1H, bars.iloc[: done * 20 + 20])
+    assert len(store.read(EURUSD_1H)) == done * 20 + 20 > 20
 
 
 def test_a_kill_in_mid_write_loses_nothing_committed(tmp_path: Path):
@@ -303,9 +419,9 @@ def test_many_kills_in_mid_write_lose_nothing_committed(tmp_path: Path):
 def test_a_long_real_series_is_fast_enough(store: DeltaBarStore):
     bars = pd.read_parquet(SHARED / "BTCUSDT_5m.parquet").set_index("time").astype("float64")
     begin = time.process_time()
-    store.upsert("BTCUSDT", "5m", bars)
+    store.upsert(BTCUSDT_5M, bars)
     written = time.process_time()
-    read = store.read("BTCUSDT", "5m")
+    read = store.read(BTCUSDT_5M)
     done = time.process_time()
     assert len(read) == 630_478 and np.array_equal(read.to_numpy(), bars.to_numpy())
     assert written - begin < 1.5 and done - written < 1.0  # CPU seconds of all threads

@@ -32,9 +32,9 @@ from orbiquant.backtest.overfitting import (
 from orbiquant.backtest.sweep import Grid, parse_steps, sweep
 from orbiquant.backtest.trials import Trial, TrialsLedger
 from orbiquant.core import DataError, FixedClock
-from orbiquant.domain import Costs, Timeframe
+from orbiquant.domain import Costs, SeriesId, Timeframe
 from orbiquant.market.synthetic import synthetic_market
-from orbiquant.models.registry import StoredModel
+from orbiquant.models.cards import StoredModel
 from orbiquant.performance import LEAST_MOMENTS, Moments, probabilistic_sharpe
 from orbiquant.persistence import engine, migrate
 from orbiquant.policies import POLICIES
@@ -43,6 +43,11 @@ from orbiquant.research.sweeps import from_signals, run_sweep
 from orbiquant.research.train import Prepared, Stopwatch, backtest, compare_policies
 from orbiquant.research.verdict import judge, trials_note
 from orbiquant.runtime import Runtime, current
+
+EURUSD_15M = SeriesId.parse("EURUSD", "15m")
+COPY_15M = SeriesId.parse("COPY", "15m")
+COIN_1H = SeriesId.parse("COIN", "1h")
+EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 
 __all__ = ["ask", "postgres_url", "prepared", "runtime", "spec", "stored"]
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -211,10 +216,10 @@ def test_the_same_trial_is_one_line_and_another_result_another(ledger: TrialsLed
     assert ledger.record(trial({"stop": 1.5 + 1e-13}, pd.Series([1.0, -1.0, 0.5 + 1e-13]))) == 0
     others = [trial({"stop": 2.0}), trial({"stop": 1.5}, pd.Series([1.0])), trial({"stop": 1.5}, symbol="GBPUSD")]
     assert ledger.record(*others) == 3 and ledger.record() == 0
-    assert (ledger.count(), ledger.count("EURUSD"), ledger.count("EURUSD", "1h")) == (4, 3, 0)
+    assert (ledger.count(), ledger.count(EURUSD_15M), ledger.count(EURUSD_1H)) == (4, 3, 0)
     row = ledger.table("GBPUSD").iloc[0]
     assert row["params"] == {"stop": 1.5} and row["recorded_at"] == NOON and row["mean_r"] == pytest.approx(1 / 6)
-    assert ledger.table("XAUUSD").empty and ledger.best("XAUUSD", "1h") is None
+    assert ledger.table("XAUUSD").empty and ledger.best(SeriesId.parse("XAUUSD", "1h")) is None
 
 
 def test_money_makes_no_other_trial(ledger: TrialsLedger):
@@ -229,7 +234,7 @@ def test_the_best_trial_is_the_one_least_like_luck(ledger: TrialsLedger):
     many, few = pd.Series(rng.normal(size=5000)), pd.Series(rng.normal(size=31))
     many, few = ((r - r.mean()) / r.std() + mean for r, mean in ((many, 0.12), (few, 0.25)))
     ledger.record(trial({"a": 1}, many), trial({"a": 2}, few))
-    best = ledger.best("EURUSD", "15m")
+    best = ledger.best(EURUSD_15M)
     assert best.trades == 5000 and best.deflated_sharpe > 0.99
 
 
@@ -237,9 +242,9 @@ def test_a_sweep_keeps_its_order_and_deflates_its_best(ledger: TrialsLedger):
     rng = np.random.default_rng(2)
     swept = [trial({"stop": float(step)}, pd.Series(rng.normal(size=60))) for step in range(1100)]
     assert ledger.record(*swept) == 1100
-    table = ledger.table("EURUSD", "15m")
+    table = ledger.table(EURUSD_15M)
     assert [params["stop"] for params in table["params"]] == list(range(1100))
-    left = ledger.best("EURUSD", "15m")
+    left = ledger.best(EURUSD_15M)
     assert left.trials == 1100 and left.sharpe_per_trade == pytest.approx(table["sharpe"].max())
     best = table.loc[table["sharpe"].idxmax()]
     naive = probabilistic_sharpe(Moments(60, best["sharpe"], best["skew"], best["kurtosis"]))
@@ -253,17 +258,22 @@ def test_ratios_of_unequal_samples_are_compared_at_the_headlines_size(ledger: Tr
     headline = Moments.of(made[-1])
     t_values = [Moments.of(r).sharpe * np.sqrt(len(r)) for r in made]
     expected = expected_best(40, max(np.var(t_values, ddof=1), 1) / 3000)
-    assert ledger.overfitting(headline, "EURUSD", "15m").expected_best == pytest.approx(expected)
+    assert ledger.overfitting(headline, EURUSD_15M).expected_best == pytest.approx(expected)
 
 
 def test_a_renamed_copy_of_a_file_does_not_start_again(ledger: TrialsLedger):
     ledger.record(*(trial({"stop": float(n)}, data_version="file 1f") for n in range(5)), trial({"stop": 9.0}))
-    assert ledger.count("COPY", "15m", "file 1f") == 5 and ledger.count("EURUSD", "15m", "file 1f") == 6
-    assert ledger.count("COPY", "15m", "3") == 0 == ledger.count("COPY", "15m") == ledger.count("COPY", "1h", "file 1f")
-    assert len(ledger.table("COPY", "15m", "file 1f")) == 5
+    assert ledger.count(COPY_15M, "file 1f") == 5 and ledger.count(EURUSD_15M, "file 1f") == 6
+    assert (
+        ledger.count(COPY_15M, "3")
+        == 0
+        == ledger.count(COPY_15M)
+        == ledger.count(SeriesId.parse("COPY", "1h"), "file 1f")
+    )
+    assert len(ledger.table(COPY_15M, "file 1f")) == 5
     moments = Moments.of(pd.Series(np.random.default_rng(1).normal(size=50)))
-    assert ledger.overfitting(moments, "COPY", "15m", "file 1f").trials == 5
-    assert ledger.overfitting(moments, "COPY", "15m").trials == 1
+    assert ledger.overfitting(moments, COPY_15M, "file 1f").trials == 5
+    assert ledger.overfitting(moments, COPY_15M).trials == 1
 
 
 def test_a_fine_sweep_around_a_lucky_winner_does_not_survive(tmp_path: Path):
@@ -276,12 +286,12 @@ def test_a_fine_sweep_around_a_lucky_winner_does_not_survive(tmp_path: Path):
     terms = {name: wide.headline.terms[name] for name in ("stop_atr", "risk_reward")}
     near = {name: tuple(round(value * (1 + step * 1e-4), 8) for step in range(8)) for name, value in terms.items()}
     fine = run_sweep(runtime, what, Grid(**near)).headline
-    assert fine.overfitting.trials == runtime.trials.count("COIN", "1h") > 90
+    assert fine.overfitting.trials == runtime.trials.count(COIN_1H) > 90
     assert fine.overfitting.deflated_sharpe < 0.95 and "does not survive" in fine.sentence()
     again = sweep(bars, coin, Grid(**near), Costs())
     assert again.headline().overfitting.deflated_sharpe < 0.95
     moments = Moments.of(again.trades(fine.combination)["r"])
-    assert fine.overfitting == runtime.trials.overfitting(moments, "COIN", "1h")
+    assert fine.overfitting == runtime.trials.overfitting(moments, COIN_1H)
     copy = run_sweep(runtime, replace(what, symbol="RENAMED"), Grid(**near)).headline
     assert copy.overfitting.trials > fine.overfitting.trials
 
@@ -290,7 +300,7 @@ def test_a_trial_without_trades_counts(ledger: TrialsLedger):
     assert ledger.record(trial({}, pd.Series(dtype=float))) == 1
     row = ledger.table().iloc[0]
     assert row["trades"] == 0 and np.isnan(row["sharpe"])
-    assert ledger.overfitting(Moments.of(pd.Series(dtype=float)), "EURUSD", "15m").note.startswith("not computable")
+    assert ledger.overfitting(Moments.of(pd.Series(dtype=float)), EURUSD_15M).note.startswith("not computable")
 
 
 RECORD = """
@@ -339,7 +349,7 @@ def test_training_backtests_and_comparisons_count_once_each(
     ledger = runtime.trials
     assert {"trials", "deflated_sharpe"} <= set(stored.card.metrics)
     compared = compare_policies(prepared, stored.predictions, spec, ledger)
-    assert ledger.count("EURUSD", "1h") == len(compared) == 1 + len(POLICIES)
+    assert ledger.count(EURUSD_1H) == len(compared) == 1 + len(POLICIES)
     for policy in ("primary", "base", "base"):
         _, _, traded = backtest(runtime, "EURUSD", "1h", Stopwatch(), policy)
         assert traded.summary["trials"] == len(compared) == ledger.count()

@@ -18,7 +18,7 @@ from sqlalchemy import JSON, Column, Double, Engine, Identity, Integer, Select, 
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .overfitting import Overfitting, deflate
-from ..domain import Seed, Timeframe, Value
+from ..domain import Seed, SeriesId, Timeframe, Value
 from ..performance import LEAST_MOMENTS, Moments
 from ..persistence import UtcDateTime, metadata, writing
 from ..ports import Clock
@@ -125,24 +125,22 @@ class TrialsLedger:
         params = trial.model_dump(mode="json", include={"params"})
         return trial.model_dump() | params | {"key": trial.key, "recorded_at": now, "timeframe": str(trial.timeframe)}
 
-    def _select(
-        self, columns: Sequence[Any], symbol: str | None, timeframe: str | None, data_version: str | None
-    ) -> Select[Any]:
-        "Return a query over all trials, or those of a symbol or a file's content, and of a timeframe."
+    def _select(self, columns: Sequence[Any], series: SeriesId | None, data_version: str | None) -> Select[Any]:
+        "Return a query over all trials, or those of a series or, on the same timeframe, of a file's content."
         query = select(*columns)
-        if symbol is not None:
-            same_file = and_(trials.c.data_version == data_version, trials.c.data_version.startswith(FILE))
-            query = query.where(or_(trials.c.symbol == symbol, same_file))
-        return query if timeframe is None else query.where(trials.c.timeframe == str(timeframe))
+        if series is None:
+            return query
+        same_file = and_(trials.c.data_version == data_version, trials.c.data_version.startswith(FILE))
+        alike = or_(trials.c.symbol == series.symbol, same_file)
+        return query.where(alike, trials.c.timeframe == series.timeframe.value)
 
     def table(
         self,
-        symbol: str | None = None,  # normalised; None: all
-        timeframe: str | None = None,  # e.g. "5m"; None: all
+        series: SeriesId | None = None,  # whose trials count; None: all
         data_version: str | None = None,  # of a file: trials on the same content count under any symbol
     ) -> pd.DataFrame:
         "Return the trials, oldest first."
-        query = self._select(list(trials.c), symbol, timeframe, data_version).order_by(trials.c.id)
+        query = self._select(list(trials.c), series, data_version).order_by(trials.c.id)
         with self.engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
         floats = dict.fromkeys(("mean_r", "sharpe", "skew", "kurtosis"), "float64")
@@ -150,24 +148,22 @@ class TrialsLedger:
 
     def count(
         self,
-        symbol: str | None = None,  # normalised; None: all
-        timeframe: str | None = None,  # e.g. "5m"; None: all
+        series: SeriesId | None = None,  # whose trials count; None: all
         data_version: str | None = None,  # of a file: trials on the same content count under any symbol
     ) -> int:
         "Return how many distinct trials there were."
-        query = self._select([func.count(trials.c.id)], symbol, timeframe, data_version)
+        query = self._select([func.count(trials.c.id)], series, data_version)
         with self.engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
     def overfitting(
         self,
         moments: Moments,  # of the headline's trades
-        symbol: str,  # whose trials count
-        timeframe: str,  # and on which bars
+        series: SeriesId,  # whose trials count
         data_version: str | None = None,  # of a file: trials on the same content count under any symbol
     ) -> Overfitting:
         "Return what a recorded headline is worth after all trials on the same symbol or file and timeframe."
-        query = self._select([trials.c.sharpe, trials.c.trades], symbol, timeframe, data_version)
+        query = self._select([trials.c.sharpe, trials.c.trades], series, data_version)
         with self.engine.connect() as connection:
             rows = connection.execute(query.order_by(trials.c.id)).all()
         able = [row for row in rows if row.sharpe is not None and row.trades >= LEAST_MOMENTS]
@@ -176,15 +172,14 @@ class TrialsLedger:
 
     def best(
         self,
-        symbol: str,  # whose trials count
-        timeframe: str,  # and on which bars
+        series: SeriesId,  # whose trials count
         data_version: str | None = None,  # of a file: trials on the same content count under any symbol
     ) -> Overfitting | None:
         "Return what is left of the trial least like luck (Sharpe ratio by root of trades); None without one."
-        table = self.table(symbol, timeframe, data_version)
+        table = self.table(series, data_version)
         able = table[(table["trades"] >= LEAST_MOMENTS) & table["sharpe"].notna()]
         if able.empty:
             return None
         top = able.loc[(able["sharpe"] * able["trades"] ** 0.5).idxmax()]
         moments = Moments(int(top["trades"]), top["sharpe"], top["skew"], top["kurtosis"])
-        return self.overfitting(moments, symbol, timeframe, data_version)
+        return self.overfitting(moments, series, data_version)

@@ -268,17 +268,21 @@ def list_trials(
     as_json: AsJson = False,
 ) -> None:
     "Show every backtest that was looked at, and what their number leaves of the best of them."
-    from orbiquant.domain import Timeframe, normalise_symbol
+    import pandas as pd
+
+    from orbiquant.domain import SeriesId, Timeframe, normalise_symbol
     from orbiquant.research.verdict import DEFLATED
 
-    runtime = open_runtime()
-    name, frame = normalise_symbol(symbol) if symbol else None, Timeframe.parse(timeframe) if timeframe else None
-    version = None
+    runtime, series, version = open_runtime(), SeriesId.parse(symbol, timeframe) if symbol and timeframe else None, None
     if file is not None:
-        _, instrument, frame, version = load_audited(runtime, file, symbol, timeframe, None)
-        name = instrument.symbol
-    kept = runtime.trials.table(name, frame, version).drop(columns=["id", "key"])
-    best = runtime.trials.best(name, frame, version) if name and frame else None
+        _, series, _, version = load_audited(runtime, file, symbol, timeframe, None)
+    kept = runtime.trials.table(series, version).drop(columns=["id", "key"])
+    name = series.symbol if series else normalise_symbol(symbol) if symbol else None
+    frame = series.timeframe if series else Timeframe.parse(timeframe) if timeframe else None
+    if series is None:  # one of the two was named, or neither
+        asked = {column: value for column, value in (("symbol", name), ("timeframe", frame)) if value}
+        kept = kept[(kept[list(asked)] == pd.Series(asked)).all(axis=1)]
+    best = runtime.trials.best(series, version) if series else None
     deflated = best.deflated_sharpe if best else None
     verdict = "no verdict" if deflated is None else "pass" if deflated >= DEFLATED else "fail"
     facts = {"symbol": name, "timeframe": frame, "trials": len(kept), "best": best, "verdict": verdict}

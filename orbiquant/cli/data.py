@@ -23,7 +23,7 @@ from orbiquant.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from orbiquant.domain import Bars
+    from orbiquant.domain import Bars, SeriesId
     from orbiquant.market.bars import BarReport
     from orbiquant.market.sources import PullResult
     from orbiquant.ports import MarketData, Progress
@@ -110,13 +110,16 @@ def pull_command(
     as_json: AsJson = False,
 ) -> None:
     "Bring the store up to date with a source; go on where an earlier pull ended."
+    from orbiquant.domain import SeriesId
+
     options: dict[str, Any] = {"path": path, "price": price, "repair": repair, "rows": rows, "seed": seed}
     given = {name: value for name, value in options.items() if value not in (None, [])}
     check_taken(source, given)
     runtime = open_runtime()
     origin = open_local(source, symbol, **given) if source in LOCAL else open_remote(runtime, source, **given)
     market, asked = runtime.settings.market, {"start": since, "end": until, "again": again}
-    series = list(product([symbol] if symbol else market.symbols, [timeframe] if timeframe else market.timeframes))
+    named = product([symbol] if symbol else market.symbols, [timeframe] if timeframe else market.timeframes)
+    series = [SeriesId.parse(*name) for name in named]
     with progress_bar(as_json) as progress:
         results, missed = pull_series(runtime, origin, series, progress, **asked)
     if symbol and timeframe:
@@ -125,9 +128,9 @@ def pull_command(
     lines: list[tuple[Any, ...]] = [
         (r.symbol, r.timeframe, r.rows_read, r.rows_added, r.first, r.last) for r in results
     ]
-    lines += [(*name, "not there", None, None, None) for name in missed]
+    lines += [(one.symbol, one.timeframe, "not there", None, None, None) for one in missed]
     show(
-        {"series": results, "missed": missed},
+        {"series": results, "missed": [(one.symbol, one.timeframe) for one in missed]},
         as_json,
         lambda: table(lines, "symbol", "timeframe", ">rows", ">new", "first (UTC)", "last (UTC)"),
     )
@@ -149,20 +152,20 @@ def check_taken(
 def pull_series(
     runtime: "Runtime",  # whose store is filled
     origin: "MarketData",  # where from
-    series: Sequence[tuple[str, str]],  # symbols and timeframes
+    series: "Sequence[SeriesId]",  # which bars
     progress: "Progress | None",  # told chunks done, chunks in all, and what was done
     **asked: Any,  # of each: `start`, `end`, `again`
-) -> tuple[list["PullResult"], list[tuple[str, str]]]:
+) -> tuple[list["PullResult"], list["SeriesId"]]:
     "Return what came of pulling each series, and those that the source lacks; raise `NotFoundError` when it has none."
     from orbiquant.core import NotFoundError
     from orbiquant.market.sources import pull
 
     results, missed = [], []
-    for name in series:
+    for one in series:
         try:
-            results.append(pull(runtime.store, origin, *name, progress=progress, clock=runtime.clock, **asked))
+            results.append(pull(runtime.store, origin, one, progress=progress, clock=runtime.clock, **asked))
         except NotFoundError:
-            missed.append(name)
+            missed.append(one)
             if missed == [*series]:
                 raise
     return results, missed
@@ -235,10 +238,11 @@ def list_series(as_json: AsJson = False) -> None:
     "List the series that the store holds."
     store = open_runtime().store
     series = store.series()
-    rows = [(s["symbol"], s["timeframe"], s["rows"], s["first"], s["last"]) for s in series]
+    heads = ("symbol", "timeframe", "rows", "first", "last")
+    rows = [(s.series.symbol, s.series.timeframe, s.rows, s.first, s.last) for s in series]
     empty = "The store is empty. Fill it: orbiquant data pull sample EURUSD 1h"
     show(
-        {"version": store.version(), "series": series},
+        {"version": store.version(), "series": [dict(zip(heads, row, strict=True)) for row in rows]},
         as_json,
         lambda: table(rows, "symbol", "timeframe", ">bars", "first (UTC)", "last (UTC)") if rows else empty,
     )
@@ -249,11 +253,11 @@ def check_series(
     symbol: Symbol, timeframe: TimeframeName, since: Since = None, until: Until = None, as_json: AsJson = False
 ) -> None:
     "Report faults, gaps and oddities of a stored series; exit 1 when it has a fault."
-    from orbiquant.domain import normalise_symbol
+    from orbiquant.domain import SeriesId
     from orbiquant.market.bars import inspect_bars
     from orbiquant.market.sources import calendar_of
 
-    bars = open_runtime().store.read(normalise_symbol(symbol), timeframe, since, until)
+    bars = open_runtime().store.read(SeriesId.parse(symbol, timeframe), since, until)
     report = inspect_bars(bars, timeframe, calendar_of(symbol))
     show(report.to_dict(), as_json, lambda: fields({"bars": report.rows, **describe_report(report)}))
     if not report.ok:
@@ -271,9 +275,9 @@ def show_(
     as_json: AsJson = False,
 ) -> None:
     "Print stored bars."
-    from orbiquant.domain import BAR_COLUMNS, normalise_symbol
+    from orbiquant.domain import BAR_COLUMNS, SeriesId
 
-    bars = open_runtime().store.read(normalise_symbol(symbol), timeframe, since, until, version).tail(rows)
+    bars = open_runtime().store.read(SeriesId.parse(symbol, timeframe), since, until, version).tail(rows)
     show(
         to_records(bars),
         as_json,

@@ -56,7 +56,7 @@ def trade_stored(
 
     series = SeriesId.parse(given["symbol"], given["timeframe"])
     stored, spec, traded = trade_model(runtime, series, given["policy"], given["model"])
-    facts = {"symbol": series.symbol, "timeframe": series.timeframe, "policy": spec.signals.policy}
+    facts: Given = {"symbol": series.symbol, "timeframe": series.timeframe, "policy": spec.signals.policy}
     facts |= {"model": stored.card.version, "data_version": stored.card.data_version}
     return facts | {"seed": spec.training.seed}, traded
 

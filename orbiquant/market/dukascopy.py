@@ -171,7 +171,7 @@ class DukascopySource(RemoteSource):
 
     def span(
         self,
-        timeframe: str,  # of the bars
+        timeframe: Timeframe,  # of the bars
     ) -> timedelta:
         "Return a week of candles, or a day of ticks."
         return timedelta(days=7 if self.detail == "minutes" else 1)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DIALECTS', 'SEPARATORS', 'TIMES', 'PRICES', 'DECIMAL_LINES', 'MT4_COLUMNS', 'BINANCE_COLUMNS', 'HEAD', 'SHOWN',
            'REPAIRS', 'Dialect', 'name_columns', 'split_line', 'detect_dialect', 'FileBars', 'existing_file',
-           'read_content', 'load_csv', 'load_parquet', 'list_symbols', 'to_numbers', 'pick_symbol', 'infer_timeframe',
-           'to_valid', 'load_file', 'read_bars']
+           'read_content', 'load_csv', 'load_parquet', 'list_symbols', 'to_numbers', 'pick_symbol', 'to_valid',
+           'load_file', 'read_bars']
 
 # %% ../../nbs/12_market.files.ipynb #5af1018b
 import csv
@@ -25,9 +25,8 @@ import numpy as np
 import pandas as pd
 
 from ..core import DataError, NotFoundError, suggest
-from ..domain import BAR_COLUMNS, Bars, Timeframe, normalise_symbol
-from .bars import RULES, Repair, apply_rules, check_bars
-from .calendars import TIME_UNIT, length, to_times
+from ..domain import BAR_COLUMNS, Bars, SeriesId, Timeframe, normalise_symbol
+from .bars import RULES, Repair, apply_rules, check_bars, infer_timeframe, with_series
 from .clocks import is_absolute, to_moments
 
 # %% ../../nbs/12_market.files.ipynb #4e4825b6
@@ -158,6 +157,7 @@ class FileBars:
     dialect: str
     rows: Bars  # as they stand; UTC index, the five columns and `line`
     unreadable: tuple[str, ...] = ()
+    symbol: str | None = None  # that it tells by a column of symbols
 
 
 def existing_file(
@@ -277,8 +277,10 @@ def list_symbols(
 def _to_file_bars(
     file: str, dialect: Dialect, frame: pd.DataFrame, symbol: str | None, source_zone: str, time_format: str | None
 ) -> FileBars:
+    told = None
     if "symbol" in frame:
         frame = pick_symbol(frame, symbol, file)
+        told = normalise_symbol(frame["symbol"].iloc[0])
     if frame.empty:
         raise DataError(f"{file} has a header but no bars")
     times = frame["time"] if "time" in frame else _join(frame["date"], frame.get("clock"))
@@ -289,7 +291,7 @@ def _to_file_bars(
     values["volume"] = _volume(frame, dialect.decimal)
     rows = pd.DataFrame(values | {"line": frame["line"]}).set_axis(index, axis=0)
     raw = frame.assign(time=times, volume=frame.get("volume", frame.get("ticks", 0.0)))
-    return FileBars(file, dialect.name, rows, tuple(_unreadable(raw, rows.reset_index())))
+    return FileBars(file, dialect.name, rows, tuple(_unreadable(raw, rows.reset_index())), told)
 
 
 def _join(date: pd.Series, clock: pd.Series | None) -> pd.Series:
@@ -344,21 +346,6 @@ def _unreadable(raw: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
 REPAIRS = {"sort": "unsorted", "clamp_high_low": "impossible"}  # besides `drop_…`, which say what they drop
 
 
-def infer_timeframe(
-    index: pd.DatetimeIndex,  # bar opens, in any order
-) -> Timeframe:
-    "Return the timeframe of bars by their most common distance; raise `DataError` when that is none."
-    apart = np.diff(np.sort(to_times(index.dropna())))
-    steps, counts = np.unique(apart[apart > 0], return_counts=True)
-    if not len(steps):
-        raise DataError("`timeframe` must be given for fewer than two bars, was None")
-    likely = steps[counts == counts.max()]
-    found = next((frame for frame in Timeframe if length(frame) in likely), None)
-    if found is None:
-        raise DataError(f"bars must be {', '.join(Timeframe)} apart, was {pd.Timedelta(likely[0], unit=TIME_UNIT)}")
-    return found
-
-
 def to_valid(
     held: FileBars,  # what a file holds
     timeframe: str | None = None,  # what it should hold; None: by its step
@@ -401,10 +388,13 @@ def load_file(
 def read_bars(
     path: Path | str,  # CSV (plain, .gz or .zip) or Parquet
     timeframe: str | None = None,  # what the file should hold; None: by its step
-    symbol: str | None = None,  # needed when the file has several
+    symbol: str | None = None,  # what it is of, any spelling; needed when the file has several
     source_zone: str = "UTC",  # the clock of times that do not tell theirs, see `parse_zone`
     time_format: str | None = None,  # for times of a form that cannot be recognised
     repair: Iterable[str] = (),  # names of repair rules
 ) -> Bars:
     "Return the valid bars of a file; raise `DataError` with line numbers when it has others."
-    return to_valid(load_file(path, symbol, source_zone, time_format), timeframe, repair)[1].bars
+    held = load_file(path, symbol, source_zone, time_format)
+    frame, repaired = to_valid(held, timeframe, repair)
+    name = held.symbol or (None if symbol is None else normalise_symbol(symbol))
+    return repaired.bars if name is None else with_series(repaired.bars, SeriesId(name, frame))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import DataError, NotFoundError, SystemClock, choose, suggest
-from ..domain import Bars, Timeframe, normalise_symbol
+from ..domain import Bars, SeriesId, Timeframe, normalise_symbol
 from .bars import RULES, empty_bars, resample
 from .calendars import TIME_UNIT, bar_open, next_open, to_index, to_times
 from .store import clip, to_window
@@ -23,6 +23,7 @@ from ..ports import Clock
 
 if TYPE_CHECKING:
     pass
+from .bars import with_series
 from .rows import tidy, to_rows
 from ..net import Backoff
 
@@ -105,18 +106,17 @@ class RemoteSource(ABC):
 
     def span(
         self,
-        timeframe: str,  # of the bars
+        timeframe: Timeframe,  # of the bars
     ) -> timedelta:
         "Return how much time one commit of a pull should cover."
-        return self.page_bars * Timeframe.parse(timeframe).delta
+        return self.page_bars * timeframe.delta
 
     def begins(
         self,
-        symbol: str,  # any spelling
-        timeframe: str,  # e.g. "5m"
+        series: SeriesId,  # which bars
     ) -> datetime:
         "Return a time that no bar comes before; raise `NotFoundError` when there is no bar at all."
-        name, frame = normalise_symbol(symbol), Timeframe.parse(timeframe)
+        name, frame = series.symbol, series.timeframe
         _, base = self._require(name, frame)
         try:
             begin = self.first(name, base)
@@ -128,23 +128,22 @@ class RemoteSource(ABC):
 
     def bars(
         self,
-        symbol: str,  # any spelling
-        timeframe: str,  # e.g. "5m"
+        series: SeriesId,  # which bars
         start: datetime | None = None,  # first bar open, inclusive, with a time zone
         end: datetime | None = None,  # bar opens before this, with a time zone
     ) -> Bars:
         "Return the closed bars of a window; raise `NotFoundError` for a symbol that the provider does not have."
-        name, frame, window = normalise_symbol(symbol), Timeframe.parse(timeframe), to_window(start, end)
+        name, frame, window = series.symbol, series.timeframe, to_window(start, end)
         calendar, base = self._require(name, frame)
         now = pd.Timestamp(self.clock.now()).tz_convert("UTC").as_unit(TIME_UNIT)
-        begin = window[0] if window[0] is not None else pd.Timestamp(self.begins(name, frame))
+        begin = window[0] if window[0] is not None else pd.Timestamp(self.begins(series))
         finish = now if window[1] is None else min(now, window[1])
         if begin >= finish:
-            return empty_bars()
+            return with_series(empty_bars(), series)
         whole = (begin, min(now, _reach(finish, frame, calendar)) if base != frame else finish)
         fine = tidy(f"{self.provider} {name}", self._rows(name, frame, base, whole), base, calendar, whole, self.repair)
         made = clip(resample(fine, base, frame, calendar, partial=True), (begin, finish))
-        return made[next_open(made.index, frame, calendar) <= now]
+        return with_series(made[next_open(made.index, frame, calendar) <= now], series)
 
     def _rows(
         self, symbol: str, timeframe: Timeframe, base: Timeframe, window: tuple[pd.Timestamp, pd.Timestamp]

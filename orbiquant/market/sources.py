@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import pandas as pd
-from .instruments import find_instrument
 
 from ..core import DataError, NotFoundError, SystemClock
-from ..domain import Bars, Timeframe, Value, normalise_symbol
-from .bars import BarReport, check_bars, inspect_bars
+from ..domain import Bars, SeriesId, Timeframe, Value, normalise_symbol
+from .bars import BarReport, check_bars, inspect_bars, with_series
 from .calendars import TIME_UNIT, to_utc
 from .files import existing_file, list_symbols, load_file, read_bars, to_valid
+from .instruments import find_instrument
 from .store import Window, clip, require_series, to_window
 from ..ports import BarStore, Clock, MarketData, Progress
 
@@ -42,6 +42,11 @@ class Sample(Value):
     package: str
     file: str  # below the package
     time_format: str | None = None
+
+    @property
+    def series(self) -> SeriesId:
+        "Return which bars it has."
+        return SeriesId(self.symbol, self.timeframe)
 
 
 SAMPLES = (
@@ -91,22 +96,22 @@ class SampleSource:
     "Serve the samples."
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, Timeframe], Bars] = {}
+        self._held: dict[SeriesId, Bars] = {}
 
     def bars(
         self,
-        symbol: str,  # any spelling
-        timeframe: str,  # e.g. "1h"
+        series: SeriesId,  # which bars
         start: datetime | None = None,  # first bar open, inclusive, with a time zone
         end: datetime | None = None,  # bar opens before this, with a time zone
     ) -> Bars:
         "Return a sample's bars of a window; raise `NotFoundError` for a series that is no sample."
-        key, window = (normalise_symbol(symbol), Timeframe.parse(timeframe)), to_window(start, end)
-        samples = {(sample.symbol, sample.timeframe): sample for sample in SAMPLES}
-        require_series("the sample", *key, samples)
-        if key not in self._held:
-            self._held[key] = read_bars(sample_path(samples[key]), key[1], time_format=samples[key].time_format)
-        return clip(self._held[key], window)
+        window, samples = to_window(start, end), {sample.series: sample for sample in SAMPLES}
+        require_series("the sample", series, samples)
+        if series not in self._held:
+            sample = samples[series]
+            place, form = sample_path(sample), sample.time_format
+            self._held[series] = read_bars(place, series.timeframe, series.symbol, time_format=form)
+        return clip(self._held[series], window)
 
 # %% ../../nbs/13_market.sources.ipynb #53817b51
 TIMEFRAME_NAMES = {frame.value: frame for frame in Timeframe} | {
@@ -145,16 +150,16 @@ class FileSource:
         self.source_zone, self.time_format, self.repair = source_zone, time_format, tuple(repair)
         self._held: tuple[object, Bars] | None = None
 
-    def series(self) -> dict[tuple[str, Timeframe], list[Path]]:
+    def series(self) -> dict[SeriesId, list[Path]]:
         "Return the files of each series; raise `DataError` when a single file does not tell what it holds."
         folder = self.path.is_dir()
         files = sorted(p for p in self.path.iterdir() if p.name.endswith(self.suffixes)) if folder else [self.path]
-        found: dict[tuple[str, Timeframe], list[Path]] = {}
+        found: dict[SeriesId, list[Path]] = {}
         for file in files if folder else [existing_file(self.path)]:
             symbol, frame = parse_name(file.name)
             for name in [self.symbol] if self.symbol else self.symbols_in(file) or filter(None, [symbol]):
                 if named := self.timeframe or frame:
-                    found.setdefault((name, named), []).append(file)
+                    found.setdefault(SeriesId(name, named), []).append(file)
         if not found and not folder:
             raise DataError(f"`symbol` and `timeframe` must be given, or {self.path.name} be named like EURUSD_1h.csv")
         return dict(sorted(found.items()))
@@ -168,24 +173,22 @@ class FileSource:
 
     def bars(
         self,
-        symbol: str,  # any spelling
-        timeframe: str,  # e.g. "5m"
+        series: SeriesId,  # which bars
         start: datetime | None = None,  # first bar open, inclusive, with a time zone
         end: datetime | None = None,  # bar opens before this, with a time zone
     ) -> Bars:
         "Return the bars of a window; raise `NotFoundError` for a series that is not there."
-        name, frame, window = normalise_symbol(symbol), Timeframe.parse(timeframe), to_window(start, end)
-        held = self.series()
-        require_series(str(self.path), name, frame, held)
-        return clip(self._load(name, frame, held[name, frame]), window)
+        window, held = to_window(start, end), self.series()
+        require_series(str(self.path), series, held)
+        return clip(self._load(series, held[series]), window)
 
-    def _load(self, symbol: str, timeframe: Timeframe, files: list[Path]) -> Bars:
-        state = (symbol, timeframe, *((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+    def _load(self, series: SeriesId, files: list[Path]) -> Bars:
+        state = (series, *((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
         if self._held is None or self._held[0] != state:
-            options = (symbol, self.source_zone, self.time_format, self.repair)
-            parts = pd.concat([read_bars(file, timeframe, *options) for file in files])
+            options = (series.timeframe, series.symbol, self.source_zone, self.time_format, self.repair)
+            parts = pd.concat([read_bars(file, *options) for file in files])
             bars = parts[~parts.index.duplicated(keep="last")].sort_index() if len(files) > 1 else parts
-            self._held = (state, check_bars(bars, timeframe))
+            self._held = (state, with_series(check_bars(bars, series.timeframe), series))
         return self._held[1]
 
 
@@ -223,18 +226,17 @@ class SyntheticSource:
 
     def bars(
         self,
-        symbol: str,  # any spelling
-        timeframe: str,  # e.g. "15m"
+        series: SeriesId,  # which bars
         start: datetime | None = None,  # first bar open, inclusive, with a time zone
         end: datetime | None = None,  # bar opens before this, with a time zone
     ) -> Bars:
         "Return the bars of a window; raise `NotFoundError` for any symbol but its own."
         from orbiquant.market.synthetic import synthetic_market
 
-        name, frame, window = normalise_symbol(symbol), Timeframe.parse(timeframe), to_window(start, end)
-        require_series("the synthetic market", name, frame, [(self.symbol, held) for held in Timeframe])
+        window, frame = to_window(start, end), series.timeframe
+        require_series("the synthetic market", series, [SeriesId(self.symbol, held) for held in Timeframe])
         if frame not in self._held:
-            self._held[frame] = synthetic_market(self.rows, frame, self.seed, self.config).bars
+            self._held[frame] = synthetic_market(self.rows, frame, self.seed, self.config, self.symbol).bars
         return clip(self._held[frame], window)
 
 # %% ../../nbs/13_market.sources.ipynb #208aa192
@@ -263,13 +265,12 @@ def calendar_of(
 
 def find_extent(
     store: BarStore,  # where to look
-    symbol: str,  # normalised symbol
-    timeframe: str,  # e.g. "5m"
+    series: SeriesId,  # which bars
 ) -> tuple[int, pd.Timestamp | None, pd.Timestamp | None]:
     "Return how many bars of a series a store holds, the first and the last."
     for line in store.series():
-        if (line["symbol"], line["timeframe"]) == (symbol, timeframe):
-            return line["rows"], line["first"], line["last"]
+        if line.series == series:
+            return line.rows, line.first, line.last
     return 0, None, None
 
 
@@ -286,14 +287,15 @@ def import_file(
     name = normalise_symbol(symbol)
     held = load_file(path, name, source_zone, time_format)
     frame, repaired = to_valid(held, timeframe, repair)
-    before = find_extent(store, name, frame)[0]
-    version = store.upsert(name, frame, repaired.bars)
+    series = SeriesId(name, frame)
+    before = find_extent(store, series)[0]
+    version = store.upsert(series, repaired.bars)
     return ImportResult(
         symbol=name,
         timeframe=frame,
         dialect=held.dialect,
         rows_read=len(held.rows),
-        rows_added=find_extent(store, name, frame)[0] - before,
+        rows_added=find_extent(store, series)[0] - before,
         version=version,
         repairs=repaired.changed,
         report=inspect_bars(repaired.bars, frame, calendar_of(name)),
@@ -309,15 +311,14 @@ class RemoteData(MarketData, Protocol):
 
     def begins(
         self,
-        symbol: str,  # normalised symbol
-        timeframe: str,  # e.g. "5m"
+        series: SeriesId,  # which bars
     ) -> datetime:
         "Return a time that no bar comes before; raise `NotFoundError` when there is no bar at all."
         ...
 
     def span(
         self,
-        timeframe: str,  # of the bars
+        timeframe: Timeframe,  # of the bars
     ) -> timedelta:
         "Return how much time one commit should cover."
         ...
@@ -364,8 +365,7 @@ def split_window(
 
 def plan_pull(
     source: MarketData,  # asked at once for all it has where a window has no start
-    symbol: str,  # normalised symbol
-    timeframe: Timeframe,  # of the bars
+    series: SeriesId,  # which bars
     window: Window,  # one of the missing ones
     span: timedelta,  # of one chunk
     backwards: bool,  # the newest chunk first
@@ -373,16 +373,14 @@ def plan_pull(
     "Return the chunks of a window, in the order to store them, and how each is had."
     start, end = window
     if start is None and isinstance(source, RemoteData):
-        start = min(to_utc(source.begins(symbol, timeframe)), end)
+        start = min(to_utc(source.begins(series)), end)
         window = (start, end)
     if start is not None:
-        return [
-            (chunk, lambda w: source.bars(symbol, timeframe, *w)) for chunk in split_window(window, span, backwards)
-        ]
-    whole = source.bars(symbol, timeframe, None, end)
+        return [(chunk, lambda w: source.bars(series, *w)) for chunk in split_window(window, span, backwards)]
+    whole = source.bars(series, None, end)
     if whole.empty:
         return []
-    extent = (whole.index[0], whole.index[-1] + timeframe.delta)
+    extent = (whole.index[0], whole.index[-1] + series.timeframe.delta)
     return [(chunk, lambda w: clip(whole, w)) for chunk in split_window(extent, span, backwards)]
 
 
@@ -402,8 +400,7 @@ def _span(source: MarketData, timeframe: Timeframe, chunk_bars: int | None) -> t
 def pull(
     store: BarStore,  # where to
     source: MarketData,  # where from
-    symbol: str,  # any spelling
-    timeframe: str,  # e.g. "5m"
+    series: SeriesId,  # which bars
     start: datetime | None = None,  # first bar open, inclusive, with a time zone; None: the first there is
     end: datetime | None = None,  # bars open before this, with a time zone; None: now
     progress: Progress | None = None,  # told chunks done, chunks in all, and what was done
@@ -412,29 +409,29 @@ def pull(
     clock: Clock | None = None,  # None: the system's
 ) -> PullResult:
     "Bring a store up to date with a source; whatever was done before it is cut off stays done."
-    name, frame = normalise_symbol(symbol), Timeframe.parse(timeframe)
+    frame = series.timeframe
     window = _closed_part(to_window(start, end), frame, clock or SystemClock())
-    before, first, last = find_extent(store, name, frame)
+    before, first, last = find_extent(store, series)
     windows = [window] if again else missing_windows(first, last, window)
     span = _span(source, frame, chunk_bars)
-    steps = [step for w in windows for step in plan_pull(source, name, frame, w, span, backwards=w[1] == first)]
+    steps = [step for w in windows for step in plan_pull(source, series, w, span, backwards=w[1] == first)]
     rows_read, version = 0, store.version()
     for done, (chunk, ask) in enumerate(steps, start=1):
         bars = ask(chunk)
         if not bars.empty:
-            version = store.upsert(name, frame, bars)
+            version = store.upsert(series, bars)
         rows_read += len(bars)
         if progress is not None:
-            progress(done, len(steps), f"{name} {frame} {chunk[0]:%Y-%m-%d} to {chunk[1]:%Y-%m-%d}, {len(bars)} bars")
-    rows, first, last = find_extent(store, name, frame)
-    stored = store.read(name, frame, *window) if rows_read else None
+            progress(done, len(steps), f"{series} {chunk[0]:%Y-%m-%d} to {chunk[1]:%Y-%m-%d}, {len(bars)} bars")
+    rows, first, last = find_extent(store, series)
+    stored = store.read(series, *window) if rows_read else None
     return PullResult(
-        symbol=name,
+        symbol=series.symbol,
         timeframe=frame,
         rows_read=rows_read,
         rows_added=rows - before,
         version=version,
         first=first,
         last=last,
-        report=None if stored is None else inspect_bars(stored, frame, calendar_of(name)),
+        report=None if stored is None else inspect_bars(stored, frame, calendar_of(series.symbol)),
     )

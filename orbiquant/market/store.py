@@ -5,23 +5,24 @@
 # %% auto #0
 __all__ = ['Window', 'PARTITIONS', 'CONFIGURATION', 'ATTEMPTS', 'MAX_PAUSE_S', 'T', 'to_window', 'clip', 'require_series',
            'table_schema', 'to_arrow', 'writer_properties', 'in_partition', 'scan', 'changed_rows', 'refuse_overlap',
-           'until_committed', 'StoreVersion', 'DeltaBarStore']
+           'until_committed', 'KeptTable', 'StoreVersion', 'DeltaBarStore']
 
 # %% ../../nbs/11_market.store.ipynb #2b4d0767
 import random
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
+from threading import Lock
 from time import sleep
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import pandas as pd
 
 from ..core import DataError, NotFoundError, get_logger, suggest
-from ..domain import BAR_COLUMNS, Bars, Timeframe, normalise_symbol
-from .bars import check_bars, empty_bars, time_faults
+from ..domain import BAR_COLUMNS, Bars, SeriesId, Timeframe
+from .bars import check_bars, empty_bars, time_faults, with_series
 from .calendars import TIME_UNIT
-from ..ports import Series
+from ..ports import EARLIEST, StoredSeries
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties, DeltaTable, WriterProperties
@@ -62,16 +63,14 @@ def clip(
 # %% ../../nbs/11_market.store.ipynb #a9391c48
 def require_series(
     place: str,  # where it was looked for
-    symbol: str,  # normalised symbol
-    timeframe: str,  # e.g. "5m"
-    held: Iterable[tuple[str, str]],  # symbol and timeframe of what is there
+    series: SeriesId,  # the one that was looked for
+    held: Iterable[SeriesId],  # what is there
 ) -> None:
     "Raise `NotFoundError` unless a series is among those held."
-    names = [f"{s} {t}" for s, t in held]
-    wanted = f"{symbol} {timeframe}"
-    if wanted not in names:
+    names = [str(one) for one in held]
+    if str(series) not in names:
         there = f"there is {', '.join(names)}" if names else "it is empty"
-        raise NotFoundError(f"{place} holds no {wanted}{suggest(wanted, names)} ({there})")
+        raise NotFoundError(f"{place} holds no {series}{suggest(str(series), names)} ({there})")
 
 # %% ../../nbs/11_market.store.ipynb #6624f9b5
 PARTITIONS = ("symbol", "timeframe", "year")
@@ -91,14 +90,14 @@ def table_schema() -> Any:
 
 
 def to_arrow(
-    symbol: str,  # normalised symbol
-    timeframe: str,  # e.g. "5m"
+    series: SeriesId,  # of the bars
     bars: Bars,  # checked bars
 ) -> Any:
     "Return bars as rows of the table."
     import pyarrow as pa
 
-    key = {name: pa.repeat(value, len(bars)) for name, value in (("symbol", symbol), ("timeframe", str(timeframe)))}
+    facts = {"symbol": series.symbol, "timeframe": series.timeframe.value}
+    key = {name: pa.repeat(value, len(bars)) for name, value in facts.items()}
     columns = key | {"year": bars.index.year, "time": bars.index} | {c: bars[c].to_numpy() for c in BAR_COLUMNS}
     return pa.table(columns, schema=table_schema())
 
@@ -112,25 +111,23 @@ def writer_properties() -> "WriterProperties":
 
 
 def in_partition(
-    symbol: str,  # normalised symbol
-    timeframe: str,  # e.g. "5m"
+    series: SeriesId,  # which bars
     table: str = "",  # alias with a dot, where a statement knows several tables
 ) -> str:
     "Return the SQL condition that a row is of a series."
-    return f"{table}symbol = '{symbol}' AND {table}timeframe = '{timeframe}'"
+    return f"{table}symbol = '{series.symbol}' AND {table}timeframe = '{series.timeframe}'"
 
 
 def scan(
     table: "DeltaTable",  # opened at some version
-    symbol: str,  # normalised symbol
-    timeframe: str,  # e.g. "5m"
+    series: SeriesId,  # which bars
     window: Window = (None, None),  # half-open
 ) -> Bars:
     "Return a series' sorted bars of a window, from the files of its years alone."
     import pyarrow.dataset as ds
 
     first, last = window
-    files, rows = [in_partition(symbol, timeframe)], ds.scalar(True)
+    files, rows = [in_partition(series)], ds.scalar(True)
     if first is not None:
         files.append(f"year >= {first.year}")
         rows &= ds.field("time") >= first
@@ -139,7 +136,7 @@ def scan(
         rows &= ds.field("time") < last
     dataset = table.to_pyarrow_dataset(file_pruning_predicate=" AND ".join(files))
     frame = dataset.to_table(columns=["time", *BAR_COLUMNS], filter=rows).to_pandas()
-    return empty_bars() if frame.empty else frame.set_index("time").sort_index()
+    return with_series(empty_bars() if frame.empty else frame.set_index("time").sort_index(), series)
 
 # %% ../../nbs/11_market.store.ipynb #26fe63bc
 def changed_rows(
@@ -186,7 +183,106 @@ def until_committed(
         sleep(random.uniform(0, min(MAX_PAUSE_S, 0.01 * 2**attempt)))
     raise DataError(f"other writers were first {ATTEMPTS} times in a row; nothing was written, try again")
 
-# %% ../../nbs/11_market.store.ipynb #4dc2fb22
+# %% ../../nbs/11_market.store.ipynb #cf504b45
+class KeptTable:
+    "A Delta table that is opened once and from then on brought up to date."
+
+    def __init__(
+        self,
+        uri: str,  # folder, or a URI of object storage
+        storage_options: dict[str, str],  # credentials and endpoint of object storage
+    ) -> None:
+        self.uri, self.storage_options = uri, storage_options
+        self._lock = Lock()
+        self._kept: DeltaTable | None = None
+        self._stamp: object = None
+
+    def newest(self) -> "DeltaTable | None":
+        "Return the table at its newest version, to read from; None when there is none."
+        from deltalake.exceptions import DeltaError
+
+        with self._lock:
+            if self._kept is not None and self._stamp == self._look():
+                try:
+                    self._kept.update_incremental()
+                except DeltaError:  # the log is shorter than it was: it is another store's
+                    self._kept = self.open()
+            else:
+                self._kept = self.open()
+            self._stamp = self._look()
+            return self._kept
+
+    def open(
+        self,
+        version: int | None = None,  # None: the newest
+    ) -> "DeltaTable | None":
+        "Return the table for one use alone: to write through it, or to travel back with it."
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError, TableNotFoundError
+
+        try:
+            table = DeltaTable(self.uri, storage_options=self.storage_options)
+            if version is not None and _known(version, table.version()) != table.version():
+                table.load_as_version(version)
+        except TableNotFoundError:
+            if version:
+                _known(version, 0)
+            return None
+        except (DeltaError, OSError) as error:
+            raise DataError(f"the store at {self.uri} cannot be opened: {error}") from error
+        return table
+
+    def create(self) -> "DeltaTable":
+        "Return the table, made if nobody else has made it."
+        from deltalake import DeltaTable
+
+        return DeltaTable.create(
+            self.uri,
+            schema=table_schema(),
+            mode="ignore",
+            partition_by=list(PARTITIONS),
+            configuration=CONFIGURATION,
+            storage_options=self.storage_options,
+        )
+
+    def _look(self) -> object:
+        if self._kept is None or "://" in self.uri:
+            return None
+        file = Path(self.uri) / "_delta_log" / f"{self._kept.version():020}.json"
+        try:
+            found = file.stat()
+        except OSError:
+            return object()  # equals nothing: opened anew
+        return found.st_ino, found.st_mtime_ns
+
+
+def _known(version: int, newest: int) -> int:
+    if 0 <= version <= newest:
+        return version
+    raise NotFoundError(f"`version` must be between 0 and {newest}, was {version}")
+
+# %% ../../nbs/11_market.store.ipynb #5d846d13
+def _names(table: "DeltaTable | None") -> list[SeriesId]:
+    return [line.series for line in _list_series(table)]
+
+
+def _list_series(table: "DeltaTable | None") -> list[StoredSeries]:
+    import pyarrow as pa
+
+    if table is None:
+        return []
+    files = pa.table(table.get_add_actions(flatten=True)).to_pandas()
+    if files.empty:
+        return []
+    facts = {"rows": ("num_records", "sum"), "first": ("min.time", "min"), "last": ("max.time", "max")}
+    held = files.groupby(["partition.symbol", "partition.timeframe"], as_index=False).agg(**facts)
+    lines = [
+        StoredSeries(SeriesId(symbol, Timeframe(frame)), int(rows), first, last)
+        for symbol, frame, rows, first, last in held.itertuples(index=False)
+    ]
+    return sorted(lines, key=lambda line: (line.series.symbol, line.series.timeframe.minutes))
+
+# %% ../../nbs/11_market.store.ipynb #1c42e42b
 class StoreVersion(TypedDict):
     "One line of a store's history."
 
@@ -198,6 +294,56 @@ class StoreVersion(TypedDict):
     rows: int  # inserted or changed
 
 
+def _to_version(entry: dict[str, Any]) -> StoreVersion:
+    return StoreVersion(
+        version=entry["version"],
+        time=pd.Timestamp(entry["timestamp"], unit="ms", tz="UTC"),
+        operation=entry["operation"].lower(),
+        symbol=entry.get("symbol"),
+        timeframe=entry.get("timeframe"),
+        rows=entry.get("rows", 0),
+    )
+
+
+_QUIET = {"CREATE TABLE", "OPTIMIZE", "VACUUM START", "VACUUM END"}  # leave every bar as it is
+
+
+def _first_touched(commit: Mapping[str, Any], series: SeriesId) -> pd.Timestamp | None:
+    told = (commit.get("symbol"), commit.get("timeframe"))
+    if commit["operation"] in _QUIET or (None not in told and told != (series.symbol, series.timeframe)):
+        return None
+    return pd.Timestamp(commit["first"]) if "first" in commit else EARLIEST
+
+# %% ../../nbs/11_market.store.ipynb #f30124a9
+def _commit(table: "DeltaTable", series: SeriesId, rows: int, first: pd.Timestamp | None = None) -> "CommitProperties":
+    from deltalake import CommitProperties, Transaction
+
+    turn = Transaction(str(series), (table.transaction_version(str(series)) or 0) + 1)
+    facts = {"symbol": series.symbol, "timeframe": series.timeframe.value, "rows": rows}
+    facts |= {} if first is None else {"first": first.isoformat()}
+    return CommitProperties(custom_metadata=facts, app_transactions=[turn])
+
+
+def _append(table: "DeltaTable", series: SeriesId, fresh: Bars, commit: "CommitProperties") -> None:
+    from deltalake import write_deltalake
+
+    rows = to_arrow(series, fresh)
+    write_deltalake(table, rows, mode="append", writer_properties=writer_properties(), commit_properties=commit)
+
+
+def _merge(table: "DeltaTable", series: SeriesId, fresh: Bars, commit: "CommitProperties") -> None:
+    years = ", ".join(map(str, fresh.index.year.unique()))
+    merger = table.merge(
+        to_arrow(series, fresh),
+        f"{in_partition(series, 't.')} AND t.year IN ({years}) AND t.time = s.time",
+        source_alias="s",
+        target_alias="t",
+        writer_properties=writer_properties(),
+        commit_properties=commit,
+    )
+    merger.when_matched_update_all().when_not_matched_insert_all().execute()
+
+# %% ../../nbs/11_market.store.ipynb #b4646027
 class DeltaBarStore:
     "Keep bars in a Delta table on disk or object storage."
 
@@ -208,60 +354,55 @@ class DeltaBarStore:
     ) -> None:
         place = str(uri) if "://" in str(uri) else str(Path(uri).expanduser().resolve())
         self.uri = f"{place.rstrip('/')}/bars"
-        self.storage_options = dict(storage_options or {})
+        self._table = KeptTable(self.uri, dict(storage_options or {}))
 
     def read(
         self,
-        symbol: str,  # any spelling
-        timeframe: str,  # e.g. "5m"
+        series: SeriesId,  # which bars
         start: datetime | None = None,  # first bar open, inclusive, with a time zone
         end: datetime | None = None,  # bar opens before this, with a time zone
         version: int | None = None,  # a version to travel back to; None: the newest
     ) -> Bars:
         "Return sorted bars; raise `NotFoundError` when the series or the version does not exist."
-        name, frame, window = normalise_symbol(symbol), Timeframe.parse(timeframe), to_window(start, end)
-        table = self._open(version)
+        window = to_window(start, end)
+        table = self._table.newest() if version is None else self._table.open(version)
         try:
-            bars = scan(table, name, frame, window) if table else empty_bars()
+            bars = scan(table, series, window) if table else empty_bars()
         except (OSError, ValueError) as error:
             at = "the newest version" if version is None else f"version {version}, was it vacuumed?"
             raise DataError(f"{self.uri} has a file that cannot be read at {at}: {error}") from error
         if bars.empty:
-            require_series("the store", name, frame, _names(table))
+            require_series("the store", series, _names(table))
         return bars
 
     def upsert(
         self,
-        symbol: str,  # any spelling
-        timeframe: str,  # e.g. "5m"
+        series: SeriesId,  # which bars
         bars: Bars,  # valid bars; anything else is refused
     ) -> int:
         "Insert new bars, replace changed ones, and return the version that holds them."
-        name, frame = normalise_symbol(symbol), Timeframe.parse(timeframe)
-        checked = check_bars(bars, frame)
-        return self.version() if checked.empty else until_committed(lambda: self._write(name, frame, checked))
+        checked = check_bars(bars, series.timeframe)
+        return self.version() if checked.empty else until_committed(lambda: self._write(series, checked))
 
     def remove(
         self,
-        symbol: str,  # any spelling
-        timeframe: str,  # e.g. "5m"
+        series: SeriesId,  # which bars
     ) -> int:
         "Remove a series and return the version that is without it; older versions keep it."
-        name, frame = normalise_symbol(symbol), Timeframe.parse(timeframe)
 
         def delete() -> int:
-            table = self._open()
-            require_series("the store", name, frame, _names(table))
+            table = self._table.open()
+            require_series("the store", series, _names(table))
             if table is None:
                 return 0
-            table.delete(in_partition(name, frame), commit_properties=_commit(table, name, frame, 0))
+            table.delete(in_partition(series), commit_properties=_commit(table, series, 0))
             return table.version()
 
         return until_committed(delete)
 
     def version(self) -> int:
         "Return the newest version; 0 is a store that nothing was ever written to."
-        table = self._open()
+        table = self._table.newest()
         return table.version() if table else 0
 
     def versions(
@@ -269,21 +410,36 @@ class DeltaBarStore:
         limit: int | None = None,  # how many of the newest; None: all
     ) -> list[StoreVersion]:
         "Return the history, newest first."
-        table = self._open()
+        table = self._table.newest()
         return [_to_version(entry) for entry in table.history(limit)] if table else []
 
     def series(
         self,
         version: int | None = None,  # None: the newest
-    ) -> list[Series]:
+    ) -> list[StoredSeries]:
         "Return what the store holds, by symbol and timeframe; no file is read, the log knows."
-        return _list_series(self._open(version))
+        return _list_series(self._table.newest() if version is None else self._table.open(version))
+
+    def touched(
+        self,
+        series: SeriesId,  # which bars
+        since: int,  # a version
+    ) -> pd.Timestamp | None:
+        "Return the first bar time that writes after a version may have changed; None: not one, `EARLIEST`: any."
+        table = self._table.newest()
+        newest = table.version() if table else 0
+        if table is None or since == newest or not 0 <= since < newest:
+            return None if since == newest else EARLIEST
+        commits = table.history(newest - since)
+        if commits[-1]["version"] != since + 1:  # the log was cut, or grew meanwhile
+            return EARLIEST
+        return min((time for commit in commits if (time := _first_touched(commit, series)) is not None), default=None)
 
     def compact(self) -> int:
         "Merge small files, which many small writes leave, and return the version; bars stay as they are."
 
         def merge() -> int:
-            table = self._open()
+            table = self._table.open()
             if table is None:
                 return 0
             table.optimize.compact(writer_properties=writer_properties())
@@ -300,7 +456,7 @@ class DeltaBarStore:
         wanted = None if keep is None else list(keep)
 
         def delete() -> int:
-            table = self._open()
+            table = self._table.open()
             if table is None:
                 return 0
             newest = table.version()
@@ -314,110 +470,13 @@ class DeltaBarStore:
 
         return until_committed(delete)
 
-    def _open(self, version: int | None = None) -> "DeltaTable | None":
-        from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError, TableNotFoundError
-
-        try:
-            table = DeltaTable(self.uri, storage_options=self.storage_options)
-            if version is not None and _known(version, table.version()) != table.version():
-                table.load_as_version(version)
-        except TableNotFoundError:
-            if version:
-                _known(version, 0)
-            return None
-        except (DeltaError, OSError) as error:
-            raise DataError(f"the store at {self.uri} cannot be opened: {error}") from error
-        return table
-
-    def _create(self) -> "DeltaTable":
-        from deltalake import DeltaTable
-
-        return DeltaTable.create(
-            self.uri,
-            schema=table_schema(),
-            mode="ignore",
-            partition_by=list(PARTITIONS),
-            configuration=CONFIGURATION,
-            storage_options=self.storage_options,
-        )
-
-    def _write(self, symbol: str, timeframe: Timeframe, bars: Bars) -> int:
-        table = self._open() or self._create()
-        around = (bars.index[0] - timeframe.delta, bars.index[-1] + timeframe.delta)
-        stored = scan(table, symbol, timeframe, around)
+    def _write(self, series: SeriesId, bars: Bars) -> int:
+        table, step = self._table.open() or self._table.create(), series.timeframe.delta
+        stored = scan(table, series, (bars.index[0] - step, bars.index[-1] + step))
         fresh = changed_rows(stored, bars)
         if fresh.empty:
             return table.version()
-        refuse_overlap(stored, fresh, timeframe)
-        commit = _commit(table, symbol, timeframe, len(fresh))
+        refuse_overlap(stored, fresh, series.timeframe)
         write = _merge if fresh.index.isin(stored.index).any() else _append
-        write(table, to_arrow(symbol, timeframe, fresh), commit)
+        write(table, series, fresh, _commit(table, series, len(fresh), fresh.index[0]))
         return table.version()
-
-
-def _known(version: int, newest: int) -> int:
-    if 0 <= version <= newest:
-        return version
-    raise NotFoundError(f"`version` must be between 0 and {newest}, was {version}")
-
-
-def _commit(table: "DeltaTable", symbol: str, timeframe: Timeframe, rows: int) -> "CommitProperties":
-    from deltalake import CommitProperties, Transaction
-
-    series = f"{symbol} {timeframe}"
-    turn = Transaction(series, (table.transaction_version(series) or 0) + 1)
-    facts = {"symbol": symbol, "timeframe": str(timeframe), "rows": rows}
-    return CommitProperties(custom_metadata=facts, app_transactions=[turn])
-
-
-def _append(table: "DeltaTable", rows: Any, commit: "CommitProperties") -> None:
-    from deltalake import write_deltalake
-
-    write_deltalake(table, rows, mode="append", writer_properties=writer_properties(), commit_properties=commit)
-
-
-def _merge(table: "DeltaTable", rows: Any, commit: "CommitProperties") -> None:
-    symbol, timeframe = rows["symbol"][0].as_py(), rows["timeframe"][0].as_py()
-    years = ", ".join(map(str, sorted(rows["year"].unique().to_pylist())))
-    merger = table.merge(
-        rows,
-        f"{in_partition(symbol, timeframe, 't.')} AND t.year IN ({years}) AND t.time = s.time",
-        source_alias="s",
-        target_alias="t",
-        writer_properties=writer_properties(),
-        commit_properties=commit,
-    )
-    merger.when_matched_update_all().when_not_matched_insert_all().execute()
-
-
-def _names(table: "DeltaTable | None") -> list[tuple[str, str]]:
-    return [(line["symbol"], line["timeframe"]) for line in _list_series(table)]
-
-
-def _list_series(table: "DeltaTable | None") -> list[Series]:
-    import pyarrow as pa
-
-    if table is None:
-        return []
-    files = pa.table(table.get_add_actions(flatten=True)).to_pandas()
-    if files.empty:
-        return []
-    facts = {"rows": ("num_records", "sum"), "first": ("min.time", "min"), "last": ("max.time", "max")}
-    held = files.groupby(["partition.symbol", "partition.timeframe"], as_index=False).agg(**facts)
-    lines = [
-        Series(symbol=s, timeframe=t, rows=int(n), first=f, last=last)
-        for s, t, n, f, last in held.itertuples(index=False)
-    ]
-    return sorted(lines, key=lambda line: (line["symbol"], Timeframe(line["timeframe"]).minutes))
-
-
-def _to_version(entry: dict[str, Any]) -> StoreVersion:
-    return StoreVersion(
-        version=entry["version"],
-        time=pd.Timestamp(entry["timestamp"], unit="ms", tz="UTC"),
-        operation=entry["operation"].lower(),
-        symbol=entry.get("symbol"),
-        timeframe=entry.get("timeframe"),
-        rows=entry.get("rows", 0),
-    )

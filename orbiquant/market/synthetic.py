@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Lengths', 'Shares', 'BITCOIN_LIKE', 'PHASES', 'NEUTRAL', 'ACCUMULATION', 'MANIPULATION', 'DISTRIBUTION',
-           'INVALIDATED', 'PHASE_VOLATILITY', 'HOURLY_ACTIVITY', 'STEPS', 'LARGEST_STEP', 'FEWEST_TICKS',
+           'INVALIDATED', 'PHASE_VOLATILITY', 'HOURLY_ACTIVITY', 'STEPS', 'LARGEST_STEP', 'FEWEST_TICKS', 'SYMBOL',
            'SyntheticConfig', 'Plan', 'stream', 'draw_plan', 'spread', 'session_activity', 'trading_days',
            'bar_volatility', 'SyntheticMarket', 'trading_times', 'synthetic_market', 'round_to_tick', 'draw_volume',
            'planted_truth']
@@ -22,8 +22,8 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from ..arrays import Floats
 from ..core import DataError
-from ..domain import Bars, CalendarName, Phase, Timeframe, Value
-from .bars import check_bars
+from ..domain import Bars, CalendarName, Phase, SeriesId, Timeframe, Value
+from .bars import check_bars, with_series
 from orbiquant.market.calendars import (
     DAY,
     EQUITY_CLOSE,
@@ -315,6 +315,9 @@ def _walk(
     return ohlc
 
 # %% ../../nbs/12_market.synthetic.ipynb #9090edf3
+SYMBOL = "ORBUSD"  # of the instrument table, on the forex calendar
+
+
 class SyntheticMarket(NamedTuple):
     "Bars and the truth about them."
 
@@ -340,6 +343,7 @@ def synthetic_market(
     timeframe: str = "15m",  # their length
     seed: int = 7,  # the same seed gives the same market
     config: SyntheticConfig | None = None,  # None: a market like EURUSD
+    symbol: str | None = None,  # the name it goes by; None: `SYMBOL`, or none at all on another calendar than its own
 ) -> SyntheticMarket:
     "Return bars with planted AMD phases, and those phases."
     for name, value, least in (("rows", rows, 1), ("seed", seed, 0)):
@@ -357,7 +361,10 @@ def synthetic_market(
     ohlc = round_to_tick(_walk(plan[:], level, chance, config.start_price, config.tick_size), config.tick_size)
     bars = pd.DataFrame(ohlc, index=index, columns=["open", "high", "low", "close"])
     bars["volume"] = draw_volume(ohlc, deviation, typical, stream(rng))
-    return SyntheticMarket(check_bars(bars, timeframe, config.calendar), planted_truth(bars, plan))
+    bars = check_bars(bars, frame, config.calendar)
+    if called := symbol or (SYMBOL if config.calendar is CalendarName.FOREX else None):
+        bars = with_series(bars, SeriesId.parse(called, frame))
+    return SyntheticMarket(bars, planted_truth(bars, plan))
 
 
 def round_to_tick(

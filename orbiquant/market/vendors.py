@@ -245,10 +245,10 @@ class PolygonSource(VendorSource):
 
     def span(
         self,
-        timeframe: str,  # of the bars
+        timeframe: Timeframe,  # of the bars
     ) -> timedelta:
         "Return some five pages: a page is 50,000 minutes, whatever they are made into."
-        return timedelta(days=180) if Timeframe.parse(timeframe).minutes < 1440 else timedelta(days=3650)
+        return timedelta(days=180) if timeframe.minutes < 1440 else timedelta(days=3650)
 
     def near(
         self,

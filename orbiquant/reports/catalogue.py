@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..workspace import workspace
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from ..core import DataError, NotFoundError, asset, choose, split_list, suggest
 from ..domain import Value
+from ..workspace import workspace
 
 # %% ../../nbs/81_reports.catalogue.ipynb #9c4fb485
 TYPES: dict[str, Any] = {

@@ -19,8 +19,6 @@ from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import TYPE_CHECKING, Any, Self
 
-from ..workspace import workspace
-
 from ..core import OrbiError, asset, atomic_write
 from ..ports import Progress
 from .catalogue import find_report
@@ -37,6 +35,7 @@ from orbiquant.reports.result import (
     save_run,
 )
 from ..settings import load_settings
+from ..workspace import workspace
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -18,7 +18,17 @@ import numpy as np
 import pandas as pd
 
 from ..core import DataError, NotFoundError, atomic_write, get_logger
-from ..domain import AssetClass, Bars, CalendarName, Costs, Instrument, Signals, normalise_symbol
+from orbiquant.domain import (
+    AssetClass,
+    Bars,
+    CalendarName,
+    Costs,
+    Instrument,
+    SeriesId,
+    Signals,
+    Timeframe,
+    normalise_symbol,
+)
 from ..market.clocks import to_moments
 from ..market.files import existing_file
 from ..market.instruments import find_instrument
@@ -29,8 +39,12 @@ from ..runtime import Runtime
 
 if TYPE_CHECKING:
     from orbiquant.models.phase2 import Training
+from typing import NamedTuple
+
 from ..core import stage
 from ..domain import SeriesId
+from ..market.bars import infer_timeframe
+from ..market.files import read_bars
 from .spec import line_spec
 from .train import pipeline_of, prepare_bars
 

@@ -68,9 +68,17 @@ class ResearchSpec(Value):
         return type(self).model_validate(tree)
 
 # %% ../../nbs/72_research.spec.ipynb #dc75b839
-_TRAINED = ("horizon_bars", "stop_atr", "risk_reward", "folds", "rounds", "seed", "attention", "meta")
-_TRAINED += ("tune_trials", "test_from")
-_BEFORE = {"attention": "off", "meta": "off", "tune_trials": 0, "test_from": None, "phase_detector": "rules"}
+_TRAINED = (
+    *("horizon_bars", "stop_atr", "risk_reward", "folds", "rounds", "seed"),
+    *("attention", "meta", "tune_trials", "test_from"),
+)
+_BEFORE: Mapping[str, Any] = {
+    "attention": "off",
+    "meta": "off",
+    "tune_trials": 0,
+    "test_from": None,
+    "phase_detector": "rules",
+}
 
 
 def to_params(
@@ -89,7 +97,7 @@ def from_params(
     training: Mapping[str, Any],  # every setting of the training, where it was kept
 ) -> ResearchSpec:
     "Return the spec that was kept; raise `DataError` for a table that is none."
-    given = _BEFORE | dict(params)
+    given = {**_BEFORE, **params}
     names = {part: tuple(config.model_fields) for part, config in _PARTS.items()} | {"training": _TRAINED}
     known = {name for part in names.values() for name in part} | {
         "symbol",

@@ -26,12 +26,13 @@ import numpy as np
 import pandas as pd
 
 from orbiquant.core import atomic_write, code_version
-from orbiquant.domain import Bars
+from orbiquant.domain import Bars, SeriesId
 from orbiquant.runtime import Runtime
 from tests.benchmarks import bench_ict
 
 ROWS, TRAIN_ROWS, SEED = 630_478, 200_000, 7
 SYMBOL, TIMEFRAME = "BTCUSDT", "5m"
+SERIES = SeriesId.parse(SYMBOL, TIMEFRAME)
 REQUESTS, CLIENTS = 300, 4
 SLOW_S = 5.0
 LIBRARIES = ("pandas", "deltalake", "xgboost", "vectorbt", "numba")
@@ -105,11 +106,23 @@ def store_figures(bars: Bars, folder: Path) -> Iterator[Figure]:
     rows, inside = len(bars), [("time", ">=", start), ("time", "<", end)]
     some = len(clip(bars, (start, end)))
     plain, peer = "one unversioned file, nothing checked", "pandas, Parquet"
-    yield measure("store", "write", lambda: next(fresh).upsert(SYMBOL, TIMEFRAME, bars), rows, "bars checked, by year")
+    yield measure(
+        "store",
+        "write",
+        lambda: next(fresh).upsert(SERIES, bars),
+        rows,
+        "bars checked, by year",
+    )
     yield measure(peer, "write", lambda: bars.to_parquet(file), rows, plain)
-    yield measure("store", "read all", lambda: store.read(SYMBOL, TIMEFRAME), rows)
+    yield measure("store", "read all", lambda: store.read(SERIES), rows)
     yield measure(peer, "read all", lambda: pd.read_parquet(file), rows, plain)
-    yield measure("store", f"read {year}", lambda: store.read(SYMBOL, TIMEFRAME, start, end), some, f"{some:,} bars")
+    yield measure(
+        "store",
+        f"read {year}",
+        lambda: store.read(SERIES, start, end),
+        some,
+        f"{some:,} bars",
+    )
     yield measure(peer, f"read {year}", lambda: pd.read_parquet(file, filters=inside), some, f"{some:,} bars")
 
 
@@ -323,7 +336,7 @@ def measure_all(bars: Bars, folder: Path) -> Iterator[Figure]:
     os.environ.clear()
     os.environ.update(settings)
     runtime = Runtime()
-    runtime.store.upsert(SYMBOL, TIMEFRAME, bars)
+    runtime.store.upsert(SERIES, bars)
     yield from store_figures(bars, folder)
     yield from feature_figures(bars, runtime)
     yield from trade_figures(bars, runtime)

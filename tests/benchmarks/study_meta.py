@@ -27,8 +27,8 @@ from orbiquant.models.meta import (
     inner_predictions,
     run_coverage,
 )
-from orbiquant.models.skill import log_loss
 from orbiquant.models.primary import primary_view, side_outcome
+from orbiquant.models.skill import log_loss
 from orbiquant.models.splits import WalkForward
 from orbiquant.models.tpsl import TPSLClassifier
 from tests.benchmarks.quant_row import shared_rows

@@ -7,9 +7,14 @@ import pandas as pd
 import pytest
 
 from orbiquant.core import DataError, NotFoundError
-from orbiquant.domain import BAR_COLUMNS, Timeframe
-from orbiquant.market.bars import check_bars
-from orbiquant.ports import BarStore
+from orbiquant.domain import BAR_COLUMNS, SeriesId, Timeframe
+from orbiquant.market.bars import check_bars, series_of
+from orbiquant.ports import EARLIEST, BarStore
+
+EURUSD_1H = SeriesId.parse("EURUSD", "1h")
+GBPUSD_1H = SeriesId.parse("GBPUSD", "1h")
+XAUUSD_1H = SeriesId.parse("XAUUSD", "1h")
+EURUSD_15M = SeriesId.parse("EURUSD", "15m")
 
 
 def random_bars(start: str, periods: int, timeframe: str = "1h", seed: int = 7) -> pd.DataFrame:
@@ -32,114 +37,136 @@ class BarStoreContract:
     def test_an_empty_store_holds_nothing(self, store: BarStore):
         assert store.series() == []
         with pytest.raises(NotFoundError, match="empty"):
-            store.read("EURUSD", "1h")
+            store.read(EURUSD_1H)
 
     def test_what_is_written_is_read_back_exactly(self, store: BarStore):
-        version = store.upsert("EURUSD", "1h", self.bars)
+        version = store.upsert(EURUSD_1H, self.bars)
         assert version == store.version()
-        read = store.read("EURUSD", "1h")
+        read = store.read(EURUSD_1H)
         pd.testing.assert_frame_equal(read, self.bars, check_exact=True, check_freq=False)
         assert check_bars(read, "1h").equals(read)
 
     def test_spellings_of_a_symbol_are_one_series(self, store: BarStore):
-        store.upsert("EUR/USD", "1h", self.bars)
-        assert store.read("eur-usd", "1h").equals(self.bars)
-        assert [line["symbol"] for line in store.series()] == ["EURUSD"]
+        store.upsert(SeriesId.parse("EUR/USD", "1h"), self.bars)
+        assert store.read(SeriesId.parse("eur-usd", "1h")).equals(self.bars)
+        assert [line.series for line in store.series()] == [EURUSD_1H]
 
     def test_the_same_bars_again_make_no_version(self, store: BarStore):
-        version = store.upsert("EURUSD", "1h", self.bars)
-        assert store.upsert("EURUSD", "1h", self.bars) == version
-        assert store.upsert("EURUSD", "1h", self.bars.iloc[5:9]) == version
-        assert store.upsert("EURUSD", "1h", self.bars.iloc[:0]) == version
+        version = store.upsert(EURUSD_1H, self.bars)
+        assert store.upsert(EURUSD_1H, self.bars) == version
+        assert store.upsert(EURUSD_1H, self.bars.iloc[5:9]) == version
+        assert store.upsert(EURUSD_1H, self.bars.iloc[:0]) == version
 
     def test_order_of_writing_does_not_matter(self, store: BarStore):
         for begin, end in ((48, 96), (0, 30), (20, 60)):
-            store.upsert("EURUSD", "1h", self.bars.iloc[begin:end])
-        assert store.read("EURUSD", "1h").equals(self.bars)
+            store.upsert(EURUSD_1H, self.bars.iloc[begin:end])
+        assert store.read(EURUSD_1H).equals(self.bars)
 
     def test_changed_bars_replace_and_the_rest_stays(self, store: BarStore):
-        first = store.upsert("EURUSD", "1h", self.bars)
+        first = store.upsert(EURUSD_1H, self.bars)
         changed = self.bars.iloc[40:60] * 2  # over the turn of the year
-        second = store.upsert("EURUSD", "1h", changed)
+        second = store.upsert(EURUSD_1H, changed)
         assert second > first
-        read = store.read("EURUSD", "1h")
+        read = store.read(EURUSD_1H)
         assert read.loc[changed.index].equals(changed)
         assert read.drop(changed.index).equals(self.bars.drop(changed.index))
 
     def test_a_version_keeps_its_bars(self, store: BarStore):
-        pins = {store.upsert("EURUSD", "1h", self.bars.iloc[:n]): n for n in (10, 40, 96)}
-        store.upsert("EURUSD", "1h", self.bars * 3)
+        pins = {store.upsert(EURUSD_1H, self.bars.iloc[:n]): n for n in (10, 40, 96)}
+        store.upsert(EURUSD_1H, self.bars * 3)
         for version, rows in pins.items():
-            assert store.read("EURUSD", "1h", version=version).equals(self.bars.iloc[:rows])
+            assert store.read(EURUSD_1H, version=version).equals(self.bars.iloc[:rows])
 
     def test_an_unknown_version_is_not_found(self, store: BarStore):
-        newest = store.upsert("EURUSD", "1h", self.bars)
+        newest = store.upsert(EURUSD_1H, self.bars)
         for version in (newest + 1, -1):
             with pytest.raises(NotFoundError, match=f"between 0 and {newest}, was {version}"):
-                store.read("EURUSD", "1h", version=version)
+                store.read(EURUSD_1H, version=version)
 
     def test_a_series_is_not_in_versions_before_it(self, store: BarStore):
-        early = store.upsert("EURUSD", "1h", self.bars)
-        store.upsert("GBPUSD", "1h", self.bars)
+        early = store.upsert(EURUSD_1H, self.bars)
+        store.upsert(GBPUSD_1H, self.bars)
         with pytest.raises(NotFoundError, match="GBPUSD"):
-            store.read("GBPUSD", "1h", version=early)
+            store.read(GBPUSD_1H, version=early)
 
     def test_windows_are_half_open(self, store: BarStore):
-        store.upsert("EURUSD", "1h", self.bars)
+        store.upsert(EURUSD_1H, self.bars)
         start, end = (self.bars.index[i].to_pydatetime() for i in (10, 60))
-        assert store.read("EURUSD", "1h", start, end).equals(self.bars.iloc[10:60])
-        assert store.read("EURUSD", "1h", start=start).equals(self.bars.iloc[10:])
-        assert store.read("EURUSD", "1h", end=end).equals(self.bars.iloc[:60])
+        assert store.read(EURUSD_1H, start, end).equals(self.bars.iloc[10:60])
+        assert store.read(EURUSD_1H, start=start).equals(self.bars.iloc[10:])
+        assert store.read(EURUSD_1H, end=end).equals(self.bars.iloc[:60])
 
     def test_an_empty_window_is_empty_bars(self, store: BarStore):
-        store.upsert("EURUSD", "1h", self.bars)
+        store.upsert(EURUSD_1H, self.bars)
         noon, future = self.bars.index[12].to_pydatetime(), datetime(2030, 1, 1, tzinfo=UTC)
         for window in ((noon, noon), (future, None), (None, datetime(2000, 1, 1, tzinfo=UTC))):
-            read = store.read("EURUSD", "1h", *window)
+            read = store.read(EURUSD_1H, *window)
             assert read.empty and check_bars(read, "1h").equals(read)
 
     def test_windows_may_come_in_any_zone_but_not_in_none(self, store: BarStore):
-        store.upsert("EURUSD", "1h", self.bars)
+        store.upsert(EURUSD_1H, self.bars)
         there = self.bars.index[10].tz_convert("America/New_York").to_pydatetime()
-        assert store.read("EURUSD", "1h", start=there).equals(self.bars.iloc[10:])
+        assert store.read(EURUSD_1H, start=there).equals(self.bars.iloc[10:])
         with pytest.raises(DataError, match="time zone"):
-            store.read("EURUSD", "1h", start=datetime(2024, 1, 1))
+            store.read(EURUSD_1H, start=datetime(2024, 1, 1))
         with pytest.raises(DataError, match="after"):
-            store.read("EURUSD", "1h", start=there, end=there - timedelta(hours=1))
+            store.read(EURUSD_1H, start=there, end=there - timedelta(hours=1))
 
     def test_series_are_listed_with_their_extent(self, store: BarStore):
-        store.upsert("XAUUSD", "1h", self.bars)
-        store.upsert("EURUSD", "1d", random_bars("2020-01-01", 3, "1d"))
-        store.upsert("EURUSD", "15m", random_bars("2020-01-01", 5, "15m"))
-        store.upsert("EURUSD", "15m", random_bars("2020-01-01", 9, "15m", seed=1))
-        listed = [(line["symbol"], line["timeframe"], line["rows"]) for line in store.series()]
-        assert listed == [("EURUSD", "15m", 9), ("EURUSD", "1d", 3), ("XAUUSD", "1h", 96)]
-        assert store.series()[2]["first"] == self.bars.index[0] and store.series()[2]["last"] == self.bars.index[-1]
+        store.upsert(XAUUSD_1H, self.bars)
+        store.upsert(SeriesId.parse("EURUSD", "1d"), random_bars("2020-01-01", 3, "1d"))
+        store.upsert(EURUSD_15M, random_bars("2020-01-01", 5, "15m"))
+        store.upsert(EURUSD_15M, random_bars("2020-01-01", 9, "15m", seed=1))
+        listed = [(str(line.series), line.rows) for line in store.series()]
+        assert listed == [("EURUSD 15m", 9), ("EURUSD 1d", 3), ("XAUUSD 1h", 96)]
+        assert store.series()[2].first == self.bars.index[0] and store.series()[2].last == self.bars.index[-1]
 
     def test_a_wrong_name_is_answered_with_the_nearest_and_all_there_is(self, store: BarStore):
-        store.upsert("EURUSD", "1h", self.bars)
-        store.upsert("XAUUSD", "1h", self.bars)
+        store.upsert(EURUSD_1H, self.bars)
+        store.upsert(XAUUSD_1H, self.bars)
         with pytest.raises(NotFoundError, match=r"did you mean 'EURUSD 1h'\? .*there is EURUSD 1h, XAUUSD 1h"):
-            store.read("EURUSDT", "1h")
-        with pytest.raises(DataError, match="`timeframe` must be one of 1m"):
-            store.read("EURUSD", "2h")
+            store.read(SeriesId.parse("EURUSDT", "1h"))
 
     def test_only_valid_bars_get_in(self, store: BarStore):
         doubled = pd.concat([self.bars, self.bars.iloc[-1:]])
         upside_down = self.bars.rename(columns={"high": "low", "low": "high"})
         for broken in (doubled, upside_down, self.bars.iloc[::-1], self.bars.tz_localize(None), self.bars * np.nan):
             with pytest.raises(DataError, match="`bars` must be valid"):
-                store.upsert("EURUSD", "1h", broken)
+                store.upsert(EURUSD_1H, broken)
         assert store.series() == []
 
     def test_bars_across_stored_bars_are_refused(self, store: BarStore):
-        version = store.upsert("EURUSD", "1h", self.bars)
+        version = store.upsert(EURUSD_1H, self.bars)
         shifted = self.bars.set_axis(self.bars.index + timedelta(minutes=30))
         with pytest.raises(DataError, match="overlapping"):
-            store.upsert("EURUSD", "1h", shifted)
+            store.upsert(EURUSD_1H, shifted)
         assert store.version() == version
+
+    def test_what_was_touched_begins_at_the_first_bar_that_is_new_or_other(self, store: BarStore):
+        empty = store.version()
+        first = store.upsert(EURUSD_1H, self.bars.iloc[20:60])
+        assert store.touched(EURUSD_1H, empty) == self.bars.index[20]
+        assert store.touched(EURUSD_1H, first) is None and store.touched(GBPUSD_1H, empty) is None
+        later = store.upsert(EURUSD_1H, self.bars.iloc[20:])
+        assert store.touched(EURUSD_1H, first) == self.bars.index[60]
+        fixed = store.upsert(EURUSD_1H, pd.concat([self.bars.iloc[30:40], self.bars.iloc[40:50] * 2]))
+        assert store.touched(EURUSD_1H, later) == store.touched(EURUSD_1H, first) == self.bars.index[40]
+        store.upsert(GBPUSD_1H, self.bars)
+        assert store.touched(EURUSD_1H, fixed) is None and store.touched(GBPUSD_1H, fixed) == self.bars.index[0]
+        store.upsert(EURUSD_1H, self.bars)
+        assert store.touched(EURUSD_1H, fixed) == self.bars.index[0]
+        assert store.touched(EURUSD_1H, store.version()) is None
+
+    def test_versions_that_a_store_does_not_know_may_have_touched_anything(self, store: BarStore):
+        newest = store.upsert(EURUSD_1H, self.bars)
+        assert store.touched(EURUSD_1H, newest + 5) == store.touched(EURUSD_1H, -1) == EARLIEST < self.bars.index[0]
+
+    def test_bars_know_their_series(self, store: BarStore):
+        store.upsert(EURUSD_1H, self.bars)
+        assert series_of(store.read(EURUSD_1H)) == EURUSD_1H
+        assert series_of(store.read(EURUSD_1H, start=datetime(2030, 1, 1, tzinfo=UTC))) == EURUSD_1H
 
     def test_the_input_is_left_as_it_was(self, store: BarStore):
         before = self.bars.copy()
-        store.upsert("EURUSD", "1h", self.bars)
+        store.upsert(EURUSD_1H, self.bars)
         assert self.bars.equals(before)

@@ -50,15 +50,15 @@ class RemoteSourceContract(MarketDataContract):
         assert isinstance(source, RemoteData) and source.span(self.timeframe) >= timedelta(days=1)
 
     def test_everything_comes_as_it_was(self, source: RemoteSource, expected: Bars):
-        pd.testing.assert_frame_equal(source.bars(self.symbol, self.timeframe), expected, check_freq=False)
-        assert source.begins(self.symbol, self.timeframe) <= expected.index[0]
+        pd.testing.assert_frame_equal(source.bars(self.series), expected, check_freq=False)
+        assert source.begins(self.series) <= expected.index[0]
 
     @pytest.mark.parametrize("over", [-1, 0, 1])
     @pytest.mark.parametrize("pages", [1, 2])
     def test_edges_of_pages(self, over: int, pages: int, open_source: Callable[..., RemoteSource], expected: Bars):
         source = open_source(page=20)
         start, end = expected.index[20], expected.index[20 + 20 * pages + over]
-        bars = source.bars(self.symbol, self.timeframe, start, end)
+        bars = source.bars(self.series, start, end)
         pd.testing.assert_frame_equal(bars, expected.loc[start : end - timedelta(seconds=1)], check_freq=False)
 
     def test_a_long_gap_is_not_the_end(
@@ -66,10 +66,10 @@ class RemoteSourceContract(MarketDataContract):
     ):
         gap = (expected.index[30], expected.index[90])
         serve(rows[(rows.index < gap[0]) | (rows.index >= gap[1])])
-        bars = open_source(page=20).bars(self.symbol, self.timeframe)
+        bars = open_source(page=20).bars(self.series)
         left = expected[(expected.index < gap[0]) | (expected.index >= gap[1])]
         pd.testing.assert_frame_equal(bars, left, check_freq=False)
-        inside = open_source(page=20).bars(self.symbol, self.timeframe, gap[0], gap[1])
+        inside = open_source(page=20).bars(self.series, gap[0], gap[1])
         assert inside.empty, "a window with nothing in it is empty, not an unknown symbol"
 
     @pytest.mark.parametrize("seconds", [-1, 0])
@@ -78,14 +78,14 @@ class RemoteSourceContract(MarketDataContract):
     ):
         close = expected.index[50] + Timeframe.parse(self.timeframe).delta
         clock = FixedClock((close + timedelta(seconds=seconds)).to_pydatetime())
-        bars = open_source(clock=clock).bars(self.symbol, self.timeframe)
+        bars = open_source(clock=clock).bars(self.series)
         assert bars.index[-1] == expected.index[50 + seconds]
 
     def test_a_lie_of_duplicates_and_disorder_is_put_right(
         self, source: RemoteSource, serve: Callable[..., None], rows: Bars, expected: Bars
     ):
         serve(pd.concat([rows[len(rows) // 2 :], rows[: len(rows) // 2], rows[20:40]]))
-        bars = source.bars(self.symbol, self.timeframe, expected.index[0])
+        bars = source.bars(self.series, expected.index[0])
         pd.testing.assert_frame_equal(bars, expected, check_freq=False)
 
     def test_the_forming_bar_sent_twice_is_not_taken(
@@ -94,7 +94,7 @@ class RemoteSourceContract(MarketDataContract):
         forming = rows[-1:].assign(volume=1.0)
         serve(pd.concat([rows[:-1], forming, forming]))
         clock = FixedClock((expected.index[-1] + timedelta(minutes=30)).to_pydatetime())
-        bars = open_source(clock=clock).bars(self.symbol, self.timeframe)
+        bars = open_source(clock=clock).bars(self.series)
         pd.testing.assert_frame_equal(bars, expected[:-1], check_freq=False)
 
     def test_impossible_rows_are_refused_or_repaired_by_name(
@@ -104,9 +104,9 @@ class RemoteSourceContract(MarketDataContract):
         broken.iloc[70, 1] = broken.iloc[70, 2] * 0.99
         serve(broken)
         with pytest.raises(DataError, match=r"(?s)1 × impossible .* drop_impossible") as refused:
-            open_source().bars(self.symbol, self.timeframe)
+            open_source().bars(self.series)
         assert refused.value.message.startswith(f"{open_source().provider} {self.symbol} sent bars that cannot be")
-        bars = open_source(repair=["drop_impossible"]).bars(self.symbol, self.timeframe)
+        bars = open_source(repair=["drop_impossible"]).bars(self.series)
         assert check_bars(bars, self.timeframe).equals(bars) and len(expected) - 1 <= len(bars) <= len(expected)
         with pytest.raises(DataError, match="`rule` must be one of"):
             open_source(repair=["polish"])
@@ -116,7 +116,7 @@ class RemoteSourceContract(MarketDataContract):
     ):
         hole = (expected.index[30], expected.index[33])
         serve(rows[(rows.index < hole[0]) | (rows.index >= hole[1])])
-        result = pull(DeltaBarStore(tmp_path), source, self.symbol, self.timeframe, clock=source.clock)
+        result = pull(DeltaBarStore(tmp_path), source, self.series, clock=source.clock)
         assert result.report is not None and result.report.missing == 3 and result.report.longest_gap.bars == 3
 
     def test_a_pull_is_idempotent_and_goes_on(
@@ -124,11 +124,11 @@ class RemoteSourceContract(MarketDataContract):
     ):
         store, clock = DeltaBarStore(tmp_path), FixedClock(LATER)
         half = expected.index[len(expected) // 2]
-        first = pull(store, open_source(), self.symbol, self.timeframe, end=half, clock=clock, chunk_bars=60)
-        second = pull(store, open_source(), self.symbol, self.timeframe, clock=clock, chunk_bars=60)
+        first = pull(store, open_source(), self.series, end=half, clock=clock, chunk_bars=60)
+        second = pull(store, open_source(), self.series, clock=clock, chunk_bars=60)
         assert (first.rows_added, second.rows_added) == (len(expected) // 2, len(expected) - len(expected) // 2)
-        pd.testing.assert_frame_equal(store.read(self.symbol, self.timeframe), expected, check_freq=False)
-        third = pull(store, open_source(), self.symbol, self.timeframe, expected.index[0], clock=clock)
+        pd.testing.assert_frame_equal(store.read(self.series), expected, check_freq=False)
+        third = pull(store, open_source(), self.series, expected.index[0], clock=clock)
         assert (third.rows_added, third.version) == (0, second.version)
 
 
@@ -162,13 +162,11 @@ class HttpSourceContract(RemoteSourceContract):
     def test_a_fault_that_passes_is_waited_for(
         self, fault: Any, provider: FakeProvider, source: RemoteSource, expected: Bars, waited: list[float]
     ):
-        source.bars(self.symbol, self.timeframe, expected.index[3], expected.index[5])
+        source.bars(self.series, expected.index[3], expected.index[5])
         waited.clear()
         provider.faults.extend([fault, fault])
         window = (expected.index[0], expected.index[100])
-        pd.testing.assert_frame_equal(
-            source.bars(self.symbol, self.timeframe, *window), expected[:100], check_freq=False
-        )
+        pd.testing.assert_frame_equal(source.bars(self.series, *window), expected[:100], check_freq=False)
         pauses = [pause for pause in waited if pause]
         assert len(pauses) >= 2
         if fault in (LIMIT_2S, BAN_2S):
@@ -186,10 +184,10 @@ class HttpSourceContract(RemoteSourceContract):
     def test_a_fault_that_stays_is_an_error(
         self, faults: list[Any], said: str, provider: FakeProvider, source: RemoteSource, expected: Bars
     ):
-        source.bars(self.symbol, self.timeframe, expected.index[3], expected.index[5])
+        source.bars(self.series, expected.index[3], expected.index[5])
         provider.faults.extend(faults)
         with pytest.raises(DataError, match=said) as refused:
-            source.bars(self.symbol, self.timeframe, expected.index[0], expected.index[100])
+            source.bars(self.series, expected.index[0], expected.index[100])
         assert source.provider in refused.value.message
 
     bodies = (
@@ -204,10 +202,10 @@ class HttpSourceContract(RemoteSourceContract):
     def test_nonsense_is_an_error_not_a_traceback(
         self, body: bytes, provider: FakeProvider, source: RemoteSource, expected: Bars
     ):
-        source.bars(self.symbol, self.timeframe, expected.index[3], expected.index[5])
+        source.bars(self.series, expected.index[3], expected.index[5])
         provider.faults.extend([reply(200, body)] * 9)
         with pytest.raises(DataError) as refused:
-            source.bars(self.symbol, self.timeframe, expected.index[0], expected.index[100])
+            source.bars(self.series, expected.index[0], expected.index[100])
         assert source.provider in refused.value.message and len(refused.value.message) < 1200
 
     def test_a_server_that_is_not_there_is_an_error(
@@ -215,7 +213,7 @@ class HttpSourceContract(RemoteSourceContract):
     ):
         provider.url = "http://127.0.0.1:9"
         with pytest.raises(DataError, match="did not answer in 4 attempts"):
-            open_source().bars(self.symbol, self.timeframe)
+            open_source().bars(self.series)
 
 
 class KeyContract:
@@ -237,12 +235,12 @@ class KeyContract:
         for fault in (reply(400, echo), reply(401, echo), reply(403, echo), reply(200, echo), reply(503, echo)):
             provider.faults.extend([fault] * 9)
             with pytest.raises((DataError, SettingsError)) as refused:
-                source.bars(self.symbol, self.timeframe, expected.index[0], expected.index[9])
+                source.bars(self.series, expected.index[0], expected.index[9])
             provider.faults.clear()
             chain = [refused.value, refused.value.__cause__, refused.value.__context__]
             told += [f"{error!r} {error} {vars(error) if error else ''}" for error in chain]
         provider.requests.clear()
-        source.bars(self.symbol, self.timeframe, expected.index[0], expected.index[9])
+        source.bars(self.series, expected.index[0], expected.index[9])
         told += [f"{asked.path} {asked.query}" for asked in provider.requests]
         said = capsys.readouterr()
         told += [said.out, said.err, caplog.text]
@@ -258,7 +256,7 @@ class WindowContract:
         self, source: RemoteSource, serve: Callable[..., None], expected: Bars
     ):
         serve(expected, honest=False)
-        bars = source.bars(self.symbol, self.timeframe, expected.index[60], expected.index[90])
+        bars = source.bars(self.series, expected.index[60], expected.index[90])
         pd.testing.assert_frame_equal(bars, expected[60:90], check_freq=False)
 
 
@@ -299,8 +297,8 @@ class KillContract:
             child.wait(timeout=20)
         assert child.returncode == -9
         store = DeltaBarStore(tmp_path)
-        held = store.read(self.symbol, self.timeframe)
+        held = store.read(self.series)
         assert 0 < len(held) < len(expected) and held.equals(expected.loc[held.index[0] : held.index[-1]])
         source = open_source()
-        pull(store, source, self.symbol, self.timeframe, expected.index[0], clock=source.clock, chunk_bars=100)
-        pd.testing.assert_frame_equal(store.read(self.symbol, self.timeframe), expected, check_freq=False)
+        pull(store, source, self.series, expected.index[0], clock=source.clock, chunk_bars=100)
+        pd.testing.assert_frame_equal(store.read(self.series), expected, check_freq=False)
