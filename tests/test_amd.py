@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orbiquant.core import DataError, ModelError
-from orbiquant.domain import Bars
+from orbiquant.domain import Bars, SeriesId
 from orbiquant.features.config import PhaseConfig
 from orbiquant.features.matrix import causality_violations
 from orbiquant.features.phases import PROBABILITIES, detect_phases
@@ -194,10 +194,10 @@ def test_the_line_reads_the_detector_that_settings_name(tmp_path, detector):
     kept = tmp_path / "models" / "amd" / detector_file(AmdSpec())
     kept.parent.mkdir(parents=True)
     kept.write_bytes(detector.to_json())
-    spec = ResearchSpec.from_settings(runtime.settings, "EURUSD", "1h")
-    assert spec.phase_detector == "learned"
+    spec = ResearchSpec.from_settings(runtime.settings, SeriesId.parse("EURUSD", "1h"))
+    assert spec.signals.phase_detector == "learned"
     bars = synthetic_market(1500, "1h", 4).bars
-    found = runtime.detector(spec.phase_detector)(bars, RULES)
+    found = runtime.detector(spec.signals.phase_detector)(bars, RULES)
     assert found.equals(learned_phases(bars, detector, RULES))
     assert runtime.detector("rules")(bars, RULES).equals(detect_phases(bars, RULES))
     with pytest.raises(DataError, match="`phase_detector` must be one of rules, learned, was 'ruels'"):

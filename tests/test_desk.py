@@ -1,8 +1,6 @@
 """The desk's own work: which series is meant, how its last bars are read, and what is kept between requests."""
 
-import threading
-import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +9,7 @@ import pytest
 from orbiquant.core import FixedClock, NotFoundError
 from orbiquant.desk.health import check_component
 from orbiquant.desk.market import analyse
-from orbiquant.desk.series import choose_series, memory_of
+from orbiquant.desk.series import choose_series, live_of
 from orbiquant.desk.signals import WireSignal
 from orbiquant.domain import Bars, SeriesId, Signal, Timeframe
 from orbiquant.market.synthetic import synthetic_market
@@ -92,52 +90,14 @@ def test_an_empty_store_says_so(runtime: Runtime):
         choose_series(runtime, "EURUSD", None)
 
 
-def test_what_is_kept_ends_with_a_bar_a_model_or_its_time(runtime: Runtime):
-    memory, made = memory_of(runtime), []
-
-    def ask(last: str, version: str) -> int:
-        return memory.recall(KEY, (pd.Timestamp(last, tz="UTC"), version), lambda: made.append(1) or len(made))
-
-    assert [ask("2025-01-01", "a"), ask("2025-01-01", "a")] == [1, 1]
-    assert [ask("2025-01-02", "a"), ask("2025-01-02", "a")] == [2, 2]
-    assert [ask("2025-01-02", "b"), ask("2025-01-02", "b")] == [3, 3]
-    runtime.clock.advance(timedelta(seconds=59))
-    assert ask("2025-01-02", "b") == 3
-    runtime.clock.advance(timedelta(seconds=1))
-    assert ask("2025-01-02", "b") == 4
-
-
-def test_a_failure_is_not_kept(runtime: Runtime):
-    memory, origin = memory_of(runtime), (pd.Timestamp("2025-01-01", tz="UTC"), "a")
-    with pytest.raises(ZeroDivisionError):
-        memory.recall(KEY, origin, lambda: 1 // 0)
-    assert memory.recall(KEY, origin, lambda: 7) == 7
-
-
-def test_many_who_ask_at_once_cost_one_computation(runtime: Runtime):
-    memory, origin, made, seen = memory_of(runtime), (pd.Timestamp("2025-01-01", tz="UTC"), "a"), [], []
-
-    def make() -> int:
-        time.sleep(0.05)
-        made.append(1)
-        return len(made)
-
-    crowd = [threading.Thread(target=lambda: seen.append(memory.recall(KEY, origin, make))) for _ in range(8)]
-    for thread in crowd:
-        thread.start()
-    for thread in crowd:
-        thread.join()
-    assert (made, seen) == ([1], [1] * 8)
-
-
 def test_the_list_of_series_follows_the_store(runtime: Runtime):
     bars = synthetic_market(50, "1h", seed=3).bars
     runtime.store.upsert(EURUSD_1H, bars.iloc[:40])
-    memory = memory_of(runtime)
-    first = memory.series()
-    assert memory.series() is first
+    live = live_of(runtime)
+    first = live.series()
+    assert live.series() is first
     runtime.store.upsert(EURUSD_1H, bars)
-    assert memory.series()[0].rows == 50
+    assert live.series()[0].rows == 50
 
 
 def test_a_signal_speaks_both_vocabularies():

@@ -10,9 +10,9 @@ from orbiquant.domain import SeriesId
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.cards import ModelCard, StoredModel
 from orbiquant.research.drift import model_drift
-from orbiquant.research.live import live_signal
-from orbiquant.research.spec import ResearchSpec, asked_spec, feature_spec, kept_features, spec_now
-from orbiquant.research.train import Stopwatch, backtest, make_pipeline, prepare, train
+from orbiquant.research.live import LiveLine
+from orbiquant.research.spec import ResearchSpec, asked_spec, feature_spec, kept_line, spec_now
+from orbiquant.research.train import prepare, trade_model, train
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
 
@@ -41,29 +41,27 @@ def stored(place: Path) -> StoredModel:
     configure_logging("ERROR")
     made = runtime_in(place)
     made.store.upsert(EURUSD_1H, BARS.iloc[:2400])
-    spec = ResearchSpec.from_settings(made.settings, "EURUSD", "1h")
-    kept = train(made, prepare(made, spec, Stopwatch()), spec, Stopwatch())
+    spec = ResearchSpec.from_settings(made.settings, EURUSD_1H)
+    kept = train(made, prepare(made, spec), spec)
     made.store.upsert(EURUSD_1H, BARS)
     return kept
 
 
 def test_the_card_keeps_how_features_were_built_and_models_fitted(place: Path, stored: StoredModel):
     settings = runtime_in(place).settings
-    assert kept_features(stored.card) == feature_spec(settings, "EURUSD", "1h")
+    assert kept_line(stored.card).features == feature_spec(settings, EURUSD_1H)
     spec = asked_spec(stored.card)
-    assert stored.card.training == make_pipeline(settings, spec).config.model_dump(mode="json")
+    assert stored.card.training == spec.training.model_dump(mode="json")
     assert {"max_depth", "learning_rate", "embargo_bars", "quantiles"} <= set(stored.card.training)
 
 
 @pytest.mark.parametrize("section", sorted(OTHER))
 def test_other_settings_do_not_change_what_a_kept_model_is_fed(place: Path, stored: StoredModel, section: str):
     as_trained, other = runtime_in(place), runtime_in(place, **{section: OTHER[section]})
-    assert feature_spec(other.settings, "EURUSD", "1h") != kept_features(stored.card)
-    assert live_signal(other, "EURUSD", "1h") == live_signal(as_trained, "EURUSD", "1h")
-    pd.testing.assert_frame_equal(
-        model_drift(other, "EURUSD", "1h").table, model_drift(as_trained, "EURUSD", "1h").table
-    )
-    found, expected = (backtest(each, "EURUSD", "1h", Stopwatch(), "base")[2] for each in (other, as_trained))
+    assert feature_spec(other.settings, EURUSD_1H) != kept_line(stored.card).features
+    assert LiveLine(other, EURUSD_1H).latest() == LiveLine(as_trained, EURUSD_1H).latest()
+    pd.testing.assert_frame_equal(model_drift(other, EURUSD_1H).table, model_drift(as_trained, EURUSD_1H).table)
+    found, expected = (trade_model(each, EURUSD_1H, "base")[2] for each in (other, as_trained))
     pd.testing.assert_frame_equal(found.signals, expected.signals)
 
 
@@ -73,9 +71,9 @@ def test_a_model_that_cannot_tell_its_features_must_be_trained_again(place: Path
     before = stored.card.model_copy(update={"feature_spec": spec, "version": ""})
     version = runtime.registry.save(stored, before, stored.trades)
     runtime.registry.promote(EURUSD_1H, version, runtime.clock.now(), force=True)
-    for ask in (live_signal, model_drift, lambda *series: backtest(*series, Stopwatch())):
+    for ask in (lambda *asked: LiveLine(*asked).latest(), model_drift, trade_model):
         with pytest.raises(ModelError, match=f"model {version} was kept without how its features are built.*train it"):
-            ask(runtime, "EURUSD", "1h")
+            ask(runtime, EURUSD_1H)
     runtime.registry.promote(EURUSD_1H, stored.card.version, runtime.clock.now(), force=True)
 
 

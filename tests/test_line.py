@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,15 @@ import pytest
 from orbiquant.core import DataError, NotFoundError, code_version, configure_logging
 from orbiquant.domain import MIN_CONFIDENCE, Action, Bars, Costs, SeriesId
 from orbiquant.features.matrix import build_features, warmup_bars
-from orbiquant.features.phases import detect_phases
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.cards import StoredModel
-from orbiquant.policies import find_policy
 from orbiquant.research.drift import model_drift
-from orbiquant.research.live import LIVE_MARGIN, find_series, live_signal, recent_bars
-from orbiquant.research.spec import ResearchSpec, feature_spec, spec_now
-from orbiquant.research.train import Prepared, Stopwatch, backtest, prepare, trade, train
+from orbiquant.research.live import LIVE_MARGIN, LiveLine, find_series, policy_of, recent_bars
+from orbiquant.research.spec import ResearchSpec, asked_spec, feature_spec, kept_line, spec_now
+from orbiquant.research.train import Prepared, prepare, trade, trade_model, train
 from orbiquant.research.verdict import judge
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
-from orbiquant.signals import generate_signals
 
 EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 ORBUSD_5M = SeriesId.parse("ORBUSD", "5m")
@@ -54,17 +52,17 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
 
 @pytest.fixture(scope="module")
 def spec(runtime: Runtime) -> ResearchSpec:
-    return ResearchSpec.from_settings(runtime.settings, "eur/usd", "1h")
+    return ResearchSpec.from_settings(runtime.settings, EURUSD_1H)
 
 
 @pytest.fixture(scope="module")
 def prepared(runtime: Runtime, spec: ResearchSpec) -> Prepared:
-    return prepare(runtime, spec, Stopwatch())
+    return prepare(runtime, spec)
 
 
 @pytest.fixture(scope="module")
 def stored(runtime: Runtime, prepared: Prepared, spec: ResearchSpec) -> StoredModel:
-    return train(runtime, prepared, spec, Stopwatch())
+    return train(runtime, prepared, spec)
 
 
 # --- what is asked for ---
@@ -76,21 +74,25 @@ def stored(runtime: Runtime, prepared: Prepared, spec: ResearchSpec) -> StoredMo
 )
 def test_a_spec_charges_the_asset_class(symbol: str, asset_class: str):
     settings = load_settings(costs={asset_class: (1.0, 2.0, 3.0)})
-    spec = ResearchSpec.from_settings(settings, symbol, "1h", folds=2, seed=None)
+    spec = ResearchSpec.from_settings(settings, SeriesId.parse(symbol, "1h"), folds=2, seed=None)
     assert spec.costs == Costs(fee_bps=1, slippage_bps=2, spread_bps=3)
-    assert (spec.folds, spec.seed, spec.risk_per_trade) == (2, settings.models.seed, settings.backtest.risk_per_trade)
-    other = ResearchSpec.from_settings(settings, "BTCUSDT" if symbol != "BTCUSDT" else "SPX", "1h")
+    assert (spec.training.folds, spec.training.seed, spec.backtest.risk_per_trade) == (
+        2,
+        settings.models.seed,
+        settings.backtest.risk_per_trade,
+    )
+    other = ResearchSpec.from_settings(settings, SeriesId.parse("BTCUSDT" if symbol != "BTCUSDT" else "SPX", "1h"))
     assert other.costs != spec.costs
 
 
 def test_a_spec_refuses_what_there_is_not():
     settings = load_settings()
     with pytest.raises(DataError, match=r"`timeframe` must be one of .* was '7m'"):
-        ResearchSpec.from_settings(settings, "EURUSD", "7m")
+        ResearchSpec.from_settings(settings, SeriesId.parse("EURUSD", "7m"))
     with pytest.raises(NotFoundError, match="did you mean 'EURUSD'"):
-        ResearchSpec.from_settings(settings, "EURUST", "1h")
+        ResearchSpec.from_settings(settings, SeriesId.parse("EURUST", "1h"))
     with pytest.raises(ValueError, match="folds"):
-        ResearchSpec.from_settings(settings, "EURUSD", "1h", folds=0)
+        ResearchSpec.from_settings(settings, EURUSD_1H, folds=0)
 
 
 @pytest.mark.parametrize(
@@ -121,15 +123,15 @@ def test_what_is_prepared_is_one_row_a_bar(prepared: Prepared):
 
 def test_the_card_tells_where_a_model_comes_from(stored: StoredModel, prepared: Prepared, spec: ResearchSpec):
     card = stored.card
-    assert (card.data_version, card.code_version, card.seed) == (1, code_version(), spec.seed)
-    assert ResearchSpec.model_validate(card.params) == spec
+    assert (card.data_version, card.code_version, card.seed) == (1, code_version(), spec.training.seed)
+    assert asked_spec(card) == spec
     assert (card.rows, card.start, card.end) == (len(prepared.bars), prepared.bars.index[0], prepared.bars.index[-1])
     assert card.features == stored.bundle.features and set(card.features) <= set(prepared.features)
-    assert len(stored.folds) == spec.folds and (stored.folds["error"] == "").all()
+    assert len(stored.folds) == spec.training.folds and (stored.folds["error"] == "").all()
 
 
 def test_the_same_seed_is_the_same_model(stored: StoredModel, prepared: Prepared, spec: ResearchSpec, tmp_path: Path):
-    again = train(make_runtime(tmp_path), prepared, spec, Stopwatch())
+    again = train(make_runtime(tmp_path), prepared, spec)
     pd.testing.assert_frame_equal(again.predictions, stored.predictions, check_exact=True)
     tail = prepared.features.tail(50)
     pd.testing.assert_frame_equal(again.bundle.predict(tail), stored.bundle.predict(tail), check_exact=True)
@@ -137,51 +139,51 @@ def test_the_same_seed_is_the_same_model(stored: StoredModel, prepared: Prepared
 
 
 def test_only_the_last_rows_are_trained_on(runtime: Runtime, prepared: Prepared, spec: ResearchSpec, tmp_path: Path):
-    short = spec.model_copy(update={"train_rows": 2500, "folds": 1, "rounds": 2})
-    card = train(make_runtime(tmp_path), prepared, short, Stopwatch()).card
+    short = spec.changed(train_rows=2500, folds=1, rounds=2)
+    card = train(make_runtime(tmp_path), relined(prepared, short), short).card
     assert (card.rows, card.start) == (2500, prepared.bars.index[-2500])
 
 
 def test_more_rows_than_there_are_is_all_of_them(prepared: Prepared, spec: ResearchSpec, tmp_path: Path):
-    long = spec.model_copy(update={"train_rows": 10**6, "folds": 1, "rounds": 2})
-    card = train(make_runtime(tmp_path), prepared, long, Stopwatch()).card
+    long = spec.changed(train_rows=10**6, folds=1, rounds=2)
+    card = train(make_runtime(tmp_path), relined(prepared, long), long).card
     assert (card.rows, card.start) == (len(prepared.bars), prepared.bars.index[0])
 
 
 def test_the_promoted_model_serves_and_is_watched(runtime: Runtime, stored: StoredModel, spec: ResearchSpec):
     newer = stored.card.model_copy(update={"created": stored.card.created + pd.Timedelta("1h"), "version": ""})
     later = runtime.registry.save(stored, newer, stored.trades)
-    assert live_signal(runtime, "EURUSD", "1h").model_version == later
+    assert LiveLine(runtime, EURUSD_1H).latest().model_version == later
     runtime.registry.promote(EURUSD_1H, stored.card.version, runtime.clock.now(), force=True)
-    assert live_signal(runtime, "EURUSD", "1h").model_version == stored.card.version
-    assert model_drift(runtime, "EURUSD", "1h").verdict == "no verdict: 0 newer bars, 100 are needed"
+    assert LiveLine(runtime, EURUSD_1H).latest().model_version == stored.card.version
+    assert model_drift(runtime, EURUSD_1H).verdict == "no verdict: 0 newer bars, 100 are needed"
     assert not list(runtime.registry.runs.glob("*")), "the jobs of a saved training are kept no longer"
 
 
 def test_a_kept_model_trades_on_the_bars_it_was_trained_on(runtime: Runtime, stored: StoredModel, spec: ResearchSpec):
-    loaded, used, traded = backtest(runtime, "EUR/USD", "1h", Stopwatch(), "primary", stored.card.version)
+    loaded, used, traded = trade_model(runtime, EURUSD_1H, "primary", stored.card.version)
     assert loaded.card == stored.card and used.version == 1
-    assert used.model_copy(update={"policy": spec.policy, "version": None}) == spec
+    assert used.changed(policy=spec.signals.policy).model_copy(update={"version": None}) == spec
     assert traded.signals.index[0] == stored.predictions.index[0]
     pd.testing.assert_frame_equal(traded.result.trades, stored.trades)
     assert traded.summary["trades"] == len(traded.result.trades) > 10
     assert (traded.result.trades["r"] <= traded.result.trades["r_gross"]).all()
     with pytest.raises(NotFoundError, match="no model of GBPUSD_1h is saved"):
-        backtest(runtime, "GBPUSD", "1h", Stopwatch())
+        trade_model(runtime, SeriesId.parse("GBPUSD", "1h"))
 
 
 def test_the_confidence_floor_of_the_settings_shapes_backtest_and_trial(
     runtime: Runtime, prepared: Prepared, spec: ResearchSpec, stored: StoredModel
 ):
-    loose = backtest(runtime, "EURUSD", "1h", Stopwatch(), "base", stored.card.version)[2]
+    loose = trade_model(runtime, EURUSD_1H, "base", stored.card.version)[2]
     traded = loose.signals.loc[loose.signals["action"] != "HOLD", "confidence"]
     floor = float(traded.median())
     assert traded.min() < floor < traded.max()
     strict = Runtime(load_settings(**runtime.settings.model_dump() | {"signals": {"min_confidence": floor}}))
-    assert spec_now(stored, strict.settings) == spec.model_copy(update={"min_confidence": floor})
-    _, used, found = backtest(strict, "EURUSD", "1h", Stopwatch(), "base", stored.card.version)
+    assert spec_now(stored, strict.settings) == spec.changed(min_confidence=floor)
+    _, used, found = trade_model(strict, EURUSD_1H, "base", stored.card.version)
     acted = found.signals["action"] != "HOLD"
-    assert used.min_confidence == floor and acted.sum() == (traded >= floor).sum()
+    assert used.signals.min_confidence == floor and acted.sum() == (traded >= floor).sum()
     kept = strict.trials.table(EURUSD_1H).iloc[-1]
     assert kept["params"]["min_confidence"] == pytest.approx(floor) and kept["trades"] == len(found.result.trades)
     assert trade(prepared, stored.predictions, used, "primary").result.trades.equals(stored.trades)
@@ -190,19 +192,16 @@ def test_the_confidence_floor_of_the_settings_shapes_backtest_and_trial(
 # --- the live end ---
 
 
+def relined(prepared: Prepared, spec: ResearchSpec) -> Prepared:
+    """Return described bars whose line is trained as another spec says."""
+    line = replace(prepared.line, spec=prepared.line.spec.model_copy(update={"training": spec.training}))
+    return replace(prepared, line=line)
+
+
 def full_signals(runtime: Runtime, stored: StoredModel, spec: ResearchSpec, bars: Bars) -> pd.DataFrame:
     """Return the bundle's signals over a whole history."""
-    wanted = feature_spec(runtime.settings, "EURUSD", "1h")
-    chosen = runtime.settings.signals
-    return generate_signals(
-        bars,
-        build_features(bars, wanted),
-        detect_phases(bars, wanted.phases),
-        stored.bundle,
-        find_policy(chosen.policy, chosen.min_confidence),
-        stop_atr=spec.stop_atr,
-        risk_reward=spec.risk_reward,
-    )
+    line = runtime.line(kept_line(stored.card))
+    return line.signals(line.describe(bars), stored.bundle, policy_of(spec))
 
 
 def test_signals_do_not_change_when_later_bars_come(runtime: Runtime, stored: StoredModel, spec: ResearchSpec):
@@ -217,7 +216,7 @@ def test_the_live_signal_is_the_last_row_of_the_full_history(runtime: Runtime, s
     whole = full_signals(runtime, stored, spec, BARS)
     for end in range(len(BARS) - HELD_BACK, len(BARS) + 1, 6):
         runtime.store.upsert(EURUSD_1H, BARS.iloc[:end])
-        live, row = live_signal(runtime, "eur/usd", "1h"), whole.iloc[end - 1]
+        live, row = LiveLine(runtime, EURUSD_1H).latest(), whole.iloc[end - 1]
         assert live.time == row.name == BARS.index[end - 1]
         assert live.action == row["action"] and live.amd_phase == row["amd_phase"]
         assert live.confidence == pytest.approx(row["confidence"], abs=1e-3)
@@ -229,10 +228,10 @@ def test_the_live_signal_is_the_last_row_of_the_full_history(runtime: Runtime, s
 
 
 def test_recent_bars_give_the_features_of_the_full_history(runtime: Runtime, stored: StoredModel):
-    wanted = feature_spec(runtime.settings, "EURUSD", "1h")
-    series = find_series(runtime, "EURUSD", "1h")
-    few = recent_bars(runtime, series, warmup_bars(wanted) + LIVE_MARGIN)
-    assert len(few) == warmup_bars(wanted) + LIVE_MARGIN < series["rows"]
+    wanted = feature_spec(runtime.settings, EURUSD_1H)
+    held = find_series(runtime, EURUSD_1H)
+    few = recent_bars(runtime, held, warmup_bars(wanted) + LIVE_MARGIN)
+    assert len(few) == warmup_bars(wanted) + LIVE_MARGIN < held.rows
     whole = build_features(runtime.store.read(EURUSD_1H), wanted).iloc[-LIVE_MARGIN:]
     recent = build_features(few, wanted).iloc[-LIVE_MARGIN:]
     assert list(recent) == list(whole) and recent.index.equals(whole.index)
@@ -243,9 +242,9 @@ def test_recent_bars_give_the_features_of_the_full_history(runtime: Runtime, sto
 
 def test_a_live_signal_needs_bars_and_a_model(runtime: Runtime, stored: StoredModel):
     with pytest.raises(NotFoundError, match="no model of XAUUSD_1h"):
-        live_signal(runtime, "XAUUSD", "1h")
+        LiveLine(runtime, SeriesId.parse("XAUUSD", "1h")).latest()
     with pytest.raises(NotFoundError, match="the store holds no GBPUSD 1h"):
-        find_series(runtime, "GBPUSD", "1h")
+        find_series(runtime, SeriesId.parse("GBPUSD", "1h"))
 
 
 # --- kill -9 and Ctrl-C ---
@@ -333,8 +332,8 @@ def test_a_killed_import_leaves_a_store_that_reads(place: Workspace, tmp_path: P
 def train_small(place: Workspace) -> str:
     """Train one small model in a workspace and return its version."""
     made = home_runtime(place)
-    spec = ResearchSpec.from_settings(made.settings, "EURUSD", "1h", folds=1, rounds=3)
-    return train(made, prepare(made, spec, Stopwatch()), spec, Stopwatch()).card.version
+    spec = ResearchSpec.from_settings(made.settings, EURUSD_1H, folds=1, rounds=3)
+    return train(made, prepare(made, spec), spec).card.version
 
 
 @pytest.fixture

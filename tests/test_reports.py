@@ -335,7 +335,7 @@ def test_the_research_report_names_its_policy_before_it_works():
     cells = nbformat.read(find_report("research").path, as_version=4).cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]
     first = next(number for number, source in enumerate(code) if "ResearchSpec.from_settings" in source)
-    assert code[first].index("ResearchSpec.from_settings") < code[first].index("find_policy(spec.policy)")
+    assert code[first].index("ResearchSpec.from_settings") < code[first].index("find_policy(spec.signals.policy)")
     assert not any("prepare(" in source or "train(" in source for source in code[:first])
 
 

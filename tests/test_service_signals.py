@@ -12,7 +12,7 @@ from orbiquant.core import configure_logging
 from orbiquant.domain import SeriesId, Signal
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.research.spec import ResearchSpec
-from orbiquant.research.train import Stopwatch, prepare, train
+from orbiquant.research.train import prepare, train
 from orbiquant.runtime import Runtime
 
 EURUSD_1H = SeriesId.parse("EURUSD", "1h")
@@ -26,8 +26,8 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     configure_logging("ERROR")
     made = make_runtime(tmp_path_factory.mktemp("signals"), requests_per_minute=1_000_000)
     made.store.upsert(EURUSD_1H, BARS.iloc[:-HELD_BACK])
-    spec = ResearchSpec.from_settings(made.settings, "EURUSD", "1h", folds=1, rounds=5)
-    train(made, prepare(made, spec, Stopwatch()), spec, Stopwatch())
+    spec = ResearchSpec.from_settings(made.settings, SeriesId.parse("EURUSD", "1h"), folds=1, rounds=5)
+    train(made, prepare(made, spec), spec)
     return made
 
 

@@ -40,7 +40,7 @@ from orbiquant.persistence import engine, migrate
 from orbiquant.policies import POLICIES
 from orbiquant.research.spec import ResearchSpec
 from orbiquant.research.sweeps import from_signals, run_sweep
-from orbiquant.research.train import Prepared, Stopwatch, backtest, compare_policies
+from orbiquant.research.train import Prepared, compare_policies, trade_model
 from orbiquant.research.verdict import judge, trials_note
 from orbiquant.runtime import Runtime, current
 
@@ -281,7 +281,7 @@ def test_a_fine_sweep_around_a_lucky_winner_does_not_survive(tmp_path: Path):
     rng = np.random.default_rng(11)
     bars = synthetic_market(6000, "1h", seed=11).bars
     coin = pd.DataFrame({"side": rng.choice([1, -1], len(bars))}, bars.index).iloc[::6]
-    what = from_signals(bars, coin, Costs(), "COIN", Timeframe.H1)
+    what = from_signals(bars, coin, Costs(), COIN_1H)
     wide = run_sweep(runtime, what, Grid(stop_atr=parse_steps("0.5:3:0.5"), risk_reward=parse_steps("0.5:3:0.5")))
     terms = {name: wide.headline.terms[name] for name in ("stop_atr", "risk_reward")}
     near = {name: tuple(round(value * (1 + step * 1e-4), 8) for step in range(8)) for name, value in terms.items()}
@@ -292,7 +292,7 @@ def test_a_fine_sweep_around_a_lucky_winner_does_not_survive(tmp_path: Path):
     assert again.headline().overfitting.deflated_sharpe < 0.95
     moments = Moments.of(again.trades(fine.combination)["r"])
     assert fine.overfitting == runtime.trials.overfitting(moments, COIN_1H)
-    copy = run_sweep(runtime, replace(what, symbol="RENAMED"), Grid(**near)).headline
+    copy = run_sweep(runtime, replace(what, series=SeriesId.parse("RENAMED", "1h")), Grid(**near)).headline
     assert copy.overfitting.trials > fine.overfitting.trials
 
 
@@ -351,7 +351,7 @@ def test_training_backtests_and_comparisons_count_once_each(
     compared = compare_policies(prepared, stored.predictions, spec, ledger)
     assert ledger.count(EURUSD_1H) == len(compared) == 1 + len(POLICIES)
     for policy in ("primary", "base", "base"):
-        _, _, traded = backtest(runtime, "EURUSD", "1h", Stopwatch(), policy)
+        _, _, traded = trade_model(runtime, EURUSD_1H, policy)
         assert traded.summary["trials"] == len(compared) == ledger.count()
         assert traded.summary["expectancy_r"] == compared[policy].summary["expectancy_r"]
     kinds = ledger.table().set_index("policy")["kind"]

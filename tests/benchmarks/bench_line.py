@@ -143,7 +143,7 @@ def feature_figures(bars: Bars, runtime: Runtime) -> Iterator[Figure]:
     from orbiquant.features.phases import detect_phases
     from orbiquant.research.spec import feature_spec
 
-    spec, few = feature_spec(runtime.settings, SYMBOL, TIMEFRAME), bars.iloc[-20_000:]
+    spec, few = feature_spec(runtime.settings, SeriesId.parse(SYMBOL, TIMEFRAME)), bars.iloc[-20_000:]
     columns = build_features(few, spec).shape[1]
     detect_phases(few, spec.phases)
     yield measure("features", "whole matrix", lambda: build_features(bars, spec), len(bars), f"{columns} columns")
@@ -156,18 +156,18 @@ def trade_figures(bars: Bars, runtime: Runtime) -> Iterator[Figure]:
     from orbiquant.models.phase2 import OutOfFold
     from orbiquant.policies import find_policy
     from orbiquant.research.spec import ResearchSpec
-    from orbiquant.research.train import Stopwatch, prepare
+    from orbiquant.research.train import prepare
     from orbiquant.signals import generate_signals
 
-    spec = ResearchSpec.from_settings(runtime.settings, SYMBOL, TIMEFRAME)
-    prepared, models = prepare(runtime, spec, Stopwatch()), OutOfFold(random_predictions(bars))
+    spec = ResearchSpec.from_settings(runtime.settings, SeriesId.parse(SYMBOL, TIMEFRAME))
+    prepared, models = prepare(runtime, spec), OutOfFold(random_predictions(bars))
 
     def decide(policy: str) -> pd.DataFrame:
         frames = (prepared.bars, prepared.features, prepared.phases)
-        return generate_signals(*frames, models, find_policy(policy), spec.stop_atr, spec.risk_reward)
+        return generate_signals(*frames, models, find_policy(policy), spec.training.stop_atr, spec.training.risk_reward)
 
     def play(signals: pd.DataFrame) -> Any:
-        return simulate(prepared.bars, signals, spec.costs, max_holding_bars=spec.horizon_bars)
+        return simulate(prepared.bars, signals, spec.costs, max_holding_bars=spec.training.horizon_bars)
 
     for policy in ("primary", "base"):
         signals = decide(policy)
@@ -180,22 +180,24 @@ def trade_figures(bars: Bars, runtime: Runtime) -> Iterator[Figure]:
 
 def research_figures(runtime: Runtime) -> Iterator[Figure]:
     """Yield the stages of training on the last bars and of backtesting what came out."""
+    from orbiquant.core import stage_seconds
     from orbiquant.research.spec import ResearchSpec
-    from orbiquant.research.train import Stopwatch, backtest, prepare, train
+    from orbiquant.research.train import prepare, trade_model, train
 
-    spec = ResearchSpec.from_settings(runtime.settings, SYMBOL, TIMEFRAME, train_rows=TRAIN_ROWS, folds=5, seed=SEED)
-    watch = Stopwatch()
-    stored = train(runtime, prepare(runtime, spec, watch), spec, watch)
-    size = (
-        f"one run; {TRAIN_ROWS:,} bars, {spec.folds} folds, {spec.rounds} rounds, {len(stored.card.features)} features"
-    )
+    series = SeriesId.parse(SYMBOL, TIMEFRAME)
+    spec = ResearchSpec.from_settings(runtime.settings, series, train_rows=TRAIN_ROWS, folds=5, seed=SEED)
+    with stage_seconds() as seconds:
+        stored = train(runtime, prepare(runtime, spec), spec)
+    shape = spec.training
+    size = f"one run; {TRAIN_ROWS:,} bars, {shape.folds} folds, {shape.rounds} rounds, "
+    size += f"{len(stored.card.features)} features"
     all_bars = "one run; all bars"
     notes = {"data": all_bars, "features": all_bars, "models": size, "backtest": "one run; primary signal"}
-    for name, seconds in watch.seconds.items():
-        yield Figure("train", name, f"{seconds:.2f} s", "", notes[name])
-    again = Stopwatch()
-    traded = backtest(runtime, SYMBOL, TIMEFRAME, again)[2]
-    yield from stages("kept model, backtest", again.seconds, f"one run; {len(traded.signals):,} out-of-fold bars")
+    for name, took in seconds.items():
+        yield Figure("train", name, f"{took:.2f} s", "", notes[name])
+    with stage_seconds() as again:
+        traded = trade_model(runtime, series)[2]
+    yield from stages("kept model, backtest", again, f"one run; {len(traded.signals):,} out-of-fold bars")
 
 
 # --- demonstration, start, service ---
