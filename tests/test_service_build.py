@@ -17,7 +17,7 @@ HEAD = '''"""A module."""
 
 # %% ../nbs/72_shop.ipynb #aaaa1111
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NewType
 
 import orbiquant.core as core
 from pydantic import BaseModel, Field
@@ -50,6 +50,9 @@ class Pile:
 
 class Admin(Caller):
     "Another one."
+
+
+Newcomer = NewType("Newcomer", Caller)
 
 
 # %% ../nbs/72_shop.ipynb #bbbb2222
@@ -237,6 +240,8 @@ REFUSED = {
     "callers": (one("\n    a: list[Caller],  # one\n) -> int", '"POST", "/x"'), "`a` holds a Caller"),
     "caller or not": (one("\n    a: Caller | int,  # one\n) -> int"), "`a` holds a Caller"),
     "kind of caller": (one("\n    a: Admin,  # one\n) -> int"), "`a` holds a Caller"),
+    "caller in other words": (one("\n    a: Newcomer,  # one\n) -> int"), "`a` holds a Caller"),
+    "callers in words": (one("\n    a: list['Caller'],  # one\n) -> int", '"POST", "/x"'), "`a` holds a Caller"),
     "caller in the answer": (one(f"{WHO}) -> list[Signed]"), "the answer holds a Caller"),
     "name of an import": (one(") -> int").replace("do_it", "create_app"), "the name is that of something"),
     "same path": (one(") -> int") + one(") -> int").replace("do_it", "again"), r"GET /x is taken by \w+ \(nbs/72_shop"),

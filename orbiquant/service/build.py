@@ -113,7 +113,7 @@ def holds_caller(
         if any(part is other for other in seen):
             continue
         seen.append(part)
-        ahead += [*get_args(part), getattr(part, "__value__", None)]
+        ahead += [*get_args(part), getattr(part, "__value__", None), getattr(part, "__supertype__", None)]
         if isinstance(part, list):
             ahead += part
         elif isinstance(part, type) and issubclass(part, BaseModel):
