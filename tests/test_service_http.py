@@ -22,12 +22,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orbiquant.core import DataError, SettingsError, configure_logging
-from orbiquant.domain import Caller, SeriesId
+from orbiquant.domain import SeriesId
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.runtime import Runtime, using
+from orbiquant.service.build import run_app, write_app
 from orbiquant.service.factory import create_app, needs
 from orbiquant.service.gate import MAX_BODY_BYTES
 from orbiquant.service.keys import create_api_key, list_api_keys, revoke_api_key
+from orbiquant.service.marks import find_marked
 from orbiquant.service.serving import address as page_address
 from orbiquant.service.serving import listen, serve
 from orbiquant.settings import load_settings
@@ -126,7 +128,7 @@ def test_health_is_open_to_everybody(stranger: httpx.Client):
 def test_everything_else_needs_a_key(stranger: httpx.Client, owner: httpx.Client):
     paths = owner.get("/openapi.json").json()["paths"]
     operations = [(method.upper(), path) for path, methods in paths.items() for method in methods]
-    assert len(operations) >= 7
+    assert len(operations) >= 8
     closed = [*operations, ("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/docs/assets/swagger-ui.css")]
     for method, path in closed:
         if not path.endswith("/health"):
@@ -481,21 +483,77 @@ def test_a_websocket_without_a_key_is_not_opened(small: tuple[httpx.Client, Runt
     assert client.get("/ws/signals", headers=upgrade).status_code == 403
 
 
-def test_the_caller_reaches_the_route(tmp_path: Path):
-    from fastapi import Request
+# --- who is asking ---
 
-    app, seen = create_app(), []
 
-    def look(request: Request) -> int:
-        seen.append(request.state.caller)
-        return 1
+def test_everybody_is_told_who_they_are_themselves(stranger: httpx.Client, owner: httpx.Client, runtime: Runtime):
+    keys = {
+        user: create_api_key(runtime.engine, "me", user, plan, scopes, runtime.clock)
+        for user, plan, scopes in (("ana", "pro", ["trade", "read"]), ("ben", "free", ["read"]))
+    }
+    ana, ben = (stranger.get("/api/v1/me", headers={"X-API-Key": key}).json() for key in keys.values())
+    assert ana.pop("id") != ben.pop("id")
+    assert ana == {"user_id": "ana", "plan": "pro", "scopes": ["read", "trade"]}
+    assert ben == {"user_id": "ben", "plan": "free", "scopes": ["read"]}
+    assert owner.get("/api/v1/me").json() == {
+        "id": "console", "user_id": "local", "plan": "premium", "scopes": ["read", "write", "trade"],
+    }  # fmt: skip
+    blind = create_api_key(runtime.engine, "blind", "ana", "pro", ["write"], runtime.clock)
+    check_problem(stranger.get("/api/v1/me", headers={"X-API-Key": blind}), 403, "FORBIDDEN")
 
-    app.add_api_route("/look", look, dependencies=[needs("trade")])
+
+def test_nobody_can_say_they_are_somebody_else(stranger: httpx.Client, runtime: Runtime):
+    key = create_api_key(runtime.engine, "ben", "ben", "free", ["read"], runtime.clock)
+    claim = {"id": "console", "user_id": "ana", "plan": "premium", "scopes": ["read", "write", "trade"]}
+    answers = [
+        stranger.get("/api/v1/me", headers={"X-API-Key": key}, params={**claim, "caller": json.dumps(claim)}),
+        stranger.request("GET", "/api/v1/me", headers={"X-API-Key": key}, json={**claim, "caller": claim}),
+        stranger.get("/api/v1/me", headers={"X-API-Key": key, "caller": json.dumps(claim), "user_id": "ana"}),
+    ]
+    assert {(answer.status_code, answer.json()["user_id"], answer.json()["plan"]) for answer in answers} == {
+        (200, "ben", "free")
+    }
+    assert key not in "".join(answer.text for answer in answers)
+
+
+SHOP = """
+from orbiquant.core import endpoint
+from orbiquant.domain import Caller
+
+
+@endpoint("GET", "/open", scope="public")
+def greet(
+    caller: Caller | None,  # who asks
+) -> str:
+    "Greet whoever asks."
+    return f"hello {caller.user_id if caller else 'stranger'}"
+
+
+@endpoint("POST", "/orders", scope="trade")
+async def place_order(
+    lots: int = 1,  # how many
+    *,
+    caller: Caller,  # whose they are
+) -> str:
+    "Place an order."
+    return f"{lots} for {caller.user_id}"
+"""
+
+
+def test_a_generated_route_is_given_its_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "caller_shop").mkdir()
+    (tmp_path / "caller_shop" / "__init__.py").write_text(SHOP)
+    monkeypatch.syspath_prepend(tmp_path)
     runtime = make_runtime(tmp_path)
-    with running(app, runtime) as url:
-        key = create_api_key(runtime.engine, "k", "ana", "pro", ["trade"], runtime.clock)
-        assert httpx.get(f"{url}/look", headers={"X-API-Key": key}).status_code == 200
-    assert seen == [Caller("key:1", "ana", "pro", frozenset({"trade"}))]
+    with running(run_app(write_app(find_marked("caller_shop")), "caller_shop"), runtime) as url:
+        keys = [create_api_key(runtime.engine, "k", user, "pro", ["trade"], runtime.clock) for user in ("ana", "ben")]
+        ana, ben = ({"X-API-Key": key} for key in keys)
+        assert [httpx.get(f"{url}/open", headers=headers).json() for headers in ({}, ana, ben)] == [
+            "hello stranger", "hello ana", "hello ben",
+        ]  # fmt: skip
+        assert httpx.post(f"{url}/orders?lots=2", headers=ana).json() == "2 for ana"
+        assert httpx.post(f"{url}/orders?caller=ana", headers=ben).json() == "1 for ben"
+        check_problem(httpx.post(f"{url}/orders"), 401, "UNAUTHORIZED")
 
 
 # --- starting and stopping ---

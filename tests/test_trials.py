@@ -32,7 +32,7 @@ from orbiquant.backtest.overfitting import (
 from orbiquant.backtest.sweep import Grid, parse_steps, sweep
 from orbiquant.backtest.trials import Trial, TrialsLedger
 from orbiquant.core import DataError, FixedClock
-from orbiquant.domain import Costs, SeriesId, Timeframe
+from orbiquant.domain import Costs, SeriesId
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.cards import StoredModel
 from orbiquant.performance import LEAST_MOMENTS, Moments, probabilistic_sharpe
