@@ -67,7 +67,7 @@ def new_cycle() -> tuple[npt.NDArray[np.int64], Floats]:
     "Return the memory of a cycle that has not begun: phase, direction, side and two ages as rows; three prices."
     return np.zeros(5, dtype="int64"), np.full(3, np.nan)
 
-# %% ../../nbs/25_features.phases.ipynb #4c7e213b
+# %% ../../nbs/25_features.phases.ipynb #9d6fbee4
 @njit(cache=True)
 def _pierced(high: float, low: float, top: float, bottom: float, depth: float) -> int:
     above = high > top and high - top >= depth
@@ -86,7 +86,7 @@ def _resolve_sweep(
     failed = late or broken if reclaimed else late and beyond
     return INVALIDATED if failed else MANIPULATION
 
-# %% ../../nbs/25_features.phases.ipynb #a596b600
+# %% ../../nbs/25_features.phases.ipynb #3470e7fc
 @njit(cache=True)
 def _run_cycle(
     prices: tuple[Floats, Floats, Floats],  # high, low, close
@@ -217,7 +217,7 @@ class PhaseReader:
         _probabilities(cycle, close, tightness, rules.sweep_bars, rules.range_bars, probabilities)
         return PhaseReading(*cycle, probabilities)
 
-# %% ../../nbs/25_features.phases.ipynb #df5f86ea
+# %% ../../nbs/25_features.phases.ipynb #8fe51167
 def detect_phases(
     bars: Bars,  # valid bars, any timeframe
     config: PhaseConfig | None = None,  # the rules' numbers
