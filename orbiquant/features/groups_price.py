@@ -29,7 +29,6 @@ from orbiquant.features.windows import (
 
 # %% ../../nbs/27_features.groups_price.ipynb #dfc7dd7e
 VIEW_FIELDS = ("open", "high", "low", "close", "volume", "log", "atr", "unit")
-STILL = 1e-9  # an ATR of less than this share of the price is none
 
 
 class View:
@@ -50,6 +49,9 @@ class View:
     def minutes(self) -> Ints:
         "Return minutes since 1970 on New York's wall, of the new rows."
         return wall_minutes(self.times[self.first :])
+
+# %% ../../nbs/27_features.groups_price.ipynb #335b2ab5
+STILL = 1e-9  # an ATR of less than this share of the price is none
 
 
 @njit(cache=True)
@@ -77,7 +79,7 @@ class Yardstick:
         atr[:] = self.atr(high, low, close, more=more)
         _prepare(close, atr, log, unit)
 
-
+# %% ../../nbs/27_features.groups_price.ipynb #b3f9d750
 class Group(Protocol):
     "Features that belong together."
 
@@ -106,7 +108,7 @@ def _steps(high: Floats, low: Floats, close: Floats, log: Floats, first: int, ou
         out[0, t], out[1, t], out[2, t] = move * move, height * height / (4 * math.log(2.0)), height
         out[3, t] = abs(close[i] - close[i - 1]) if i > 0 else np.nan
 
-
+# %% ../../nbs/27_features.groups_price.ipynb #ee83febc
 @njit(cache=True)
 def _measure_window(steps: Floats, view: tuple[Floats, ...], first: int, memory: Floats, out: Floats) -> None:
     high, low, close, unit = view
@@ -133,7 +135,7 @@ def _bar_size(high: Floats, low: Floats, close: Floats, unit: Floats, first: int
         out[0, t] = unit[i] / close[i]
         out[1, t] = quotient(max(high[i], before) - min(low[i], before) if i > 0 else np.nan, unit[i])
 
-
+# %% ../../nbs/27_features.groups_price.ipynb #de19a5c6
 class Motion:
     "Returns, volatility and place in the range over several windows."
 
@@ -266,9 +268,9 @@ class Candles:
         _shapes((view.open, view.high, view.low, view.close, view.unit), view.first, out[:5])
         new = slice(view.first, None)
         inputs = view.open[new], view.high[new], view.low[new], view.close[new]
-        found: dict[str, Any] = {name: line(*inputs, more=view.more) for name, line in self.patterns.items()}
-        np.divide(found.pop("doji"), 100.0, out=out[6])
-        np.divide(sum(found.values()), 100.0, out=out[5])
+        signs: dict[str, Any] = {name: line(*inputs, more=view.more) for name, line in self.patterns.items()}
+        np.divide(signs.pop("doji"), 100.0, out=out[6])
+        np.divide(sum(signs.values()), 100.0, out=out[5])
 
 # %% ../../nbs/27_features.groups_price.ipynb #58d1cbb2
 SHORT, MIDDLE, LONG = 6, 24, 96  # bars

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Signs', 'HIGH', 'LOW', 'LEG', 'PRICE', 'PLACE', 'OPEN', 'TOP', 'TOP_AT', 'BOTTOM', 'BOTTOM_AT', 'STRUCTURE',
-           'pivot_lows', 'new_structure', 'follow_structure', 'mark_confirmed', 'place_in_range', 'displacements',
+           'pivot_lows', 'mark_confirmed', 'new_structure', 'follow_structure', 'place_in_range', 'displacements',
            'watch_levels', 'count_open', 'level_distance', 'bars_since', 'find_reclaims', 'match_equal_lows']
 
 # %% ../../nbs/23_features.ict_kernels.ipynb #28d2ac5f
@@ -34,13 +34,24 @@ def pivot_lows(
     width: int,  # bars on either side that must be higher
 ) -> Ints:
     "Return the positions of the pivot lows; the one at p is known at p + width."
-    found = np.empty(len(low), np.int64)
+    pivots = np.empty(len(low), np.int64)
     count = 0
     for bar in range(width, len(low) - width):
         if _is_pivot(low, bar, width):
-            found[count] = bar
+            pivots[count] = bar
             count += 1
-    return found[:count].copy()
+    return pivots[:count].copy()
+
+# %% ../../nbs/23_features.ict_kernels.ipynb #b1826ead
+def mark_confirmed(
+    positions: Ints,  # bars of swings
+    width: int,  # bars until each is known
+    rows: int,  # bars in all
+) -> Signs:
+    "Return 1 for every bar at which a swing becomes known."
+    marks = np.zeros(rows, np.int8)
+    marks[positions + width] = 1
+    return marks
 
 # %% ../../nbs/23_features.ict_kernels.ipynb #bd7b0a6f
 HIGH, LOW, LEG = 0, 1, 2  # rows of the memory: the last swing high, the last swing low, the leg under way
@@ -71,7 +82,7 @@ def _confirm(pivot: Floats, price: float, high: Floats, low: Floats, bar: int) -
     for i in range(len(high)):
         _stretch(pivot, high[i], low[i], bar - len(high) + 1 + i)
 
-
+# %% ../../nbs/23_features.ict_kernels.ipynb #c6a03e2b
 @njit(cache=True)
 def follow_structure(
     prices: tuple[Floats, Floats, Floats],  # highs, lows and closes, the rows from `first` on being new
@@ -110,18 +121,7 @@ def follow_structure(
         out[9, t], out[10, t] = memory[HIGH, PRICE], memory[LOW, PRICE]
         memory[3, 0] += 1
 
-
-def mark_confirmed(
-    positions: Ints,  # bars of swings
-    width: int,  # bars until each is known
-    rows: int,  # bars in all
-) -> Signs:
-    "Return 1 for every bar at which a swing becomes known."
-    marks = np.zeros(rows, np.int8)
-    marks[positions + width] = 1
-    return marks
-
-
+# %% ../../nbs/23_features.ict_kernels.ipynb #42fe6249
 @njit(cache=True)
 def place_in_range(
     close: Floats,  # closes of the bars
@@ -146,13 +146,13 @@ def displacements(
 ) -> Signs:
     "Return the direction of each bar that is a displacement, 0 for the others."
     open_, high, low, close = bars
-    found = np.zeros(len(close), np.int8)
+    signs = np.zeros(len(close), np.int8)
     for t in range(len(close)):
         body = close[t] - open_[t]
         wick = high[t] - close[t] if body > 0 else close[t] - low[t]
         if abs(body) > least_body * unit[t] and wick <= outer_share * (high[t] - low[t]):
-            found[t] = 1 if body > 0 else -1
-    return found
+            signs[t] = 1 if body > 0 else -1
+    return signs
 
 # %% ../../nbs/23_features.ict_kernels.ipynb #d20609d1
 @njit(cache=True)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SideView', 'mirrored_sides', 'both_sides', 'Events', 'Zones', 'watch_zones', 'first_touches', 'find_swings',
            'find_pools', 'Structure', 'read_structure', 'find_fair_value_gaps', 'find_blocks', 'find_sweeps',
-           'find_inducements', 'Rules', 'SideZones', 'SideMoments', 'Reading', 'IctMarket', 'find_breaks', 'read_side',
+           'find_inducements', 'find_breaks', 'SideZones', 'SideMoments', 'Reading', 'IctMarket', 'Rules', 'read_side',
            'read_both_sides', 'read_market']
 
 # %% ../../nbs/23_features.ict_rules.ipynb #c0cc76de
@@ -52,14 +52,14 @@ def mirrored_sides(
     "Return the market as buyers and as sellers see it."
     return SideView(1, open_, high, low, close), SideView(-1, -open_, -low, -high, -close)
 
-
+# %% ../../nbs/23_features.ict_rules.ipynb #55973c2e
 def both_sides(
     bars: Bars,  # any bars
 ) -> tuple[SideView, SideView]:
     "Return the same for a table of bars; raise `DataError` for any price that is missing or infinite."
     return mirrored_sides(*whole_columns(bars, "open", "high", "low", "close"))
 
-
+# %% ../../nbs/23_features.ict_rules.ipynb #25dbe049
 class Events(NamedTuple):
     "Things that happened on one side, the first known first; prices carry the side's sign."
 
@@ -77,7 +77,7 @@ class Zones(NamedTuple):
     ended: Ints  # first later bar that goes beyond the far edge, `rows` when none did
     nearest: Ints  # for every bar the nearest zone not yet ended, −1 when there is none
 
-
+# %% ../../nbs/23_features.ict_rules.ipynb #df31ae10
 @njit(cache=True)
 def watch_zones(
     side: SideView,  # whose zones
@@ -234,17 +234,18 @@ def find_inducements(
     return Events(sweeps.origin[kept], sweeps.event[kept], sweeps.known[kept], prices[0], prices[1])
 
 # %% ../../nbs/23_features.ict_rules.ipynb #23f8fcfe
-class Rules(NamedTuple):
-    "The numbers that the compiled rules need, as in `IctConfig`."
+@njit(cache=True)
+def find_breaks(
+    side: SideView,  # whose
+    structure: Structure,  # where structure breaks
+    size: int,  # 1 BOS, 2 CHOCH
+) -> Events:
+    "Return a side's breaks of one kind."
+    bars = np.flatnonzero(structure.breaks == size * side.sign)
+    level = side.sign * structure.level[bars]
+    return Events(structure.broken[bars].astype(np.int64), bars, bars, level, level)
 
-    minor_bars: int
-    block_bars: int
-    gap_needs_body: bool
-    pool_tolerance: float
-    sweep_bars: int
-    max_age_bars: int
-
-
+# %% ../../nbs/23_features.ict_rules.ipynb #3fbccaf2
 class SideZones(NamedTuple):
     "A side's zones by kind."
 
@@ -263,7 +264,7 @@ class SideMoments(NamedTuple):
     sweep: Events
     inducement: Events
 
-
+# %% ../../nbs/23_features.ict_rules.ipynb #ca57e7a6
 class Reading(NamedTuple):
     "What one side of the market shows, by kind."
 
@@ -280,17 +281,16 @@ class IctMarket(NamedTuple):
     buyers: Reading
     sellers: Reading
 
+# %% ../../nbs/23_features.ict_rules.ipynb #6909ec56
+class Rules(NamedTuple):
+    "The numbers that the compiled rules need, as in `IctConfig`."
 
-@njit(cache=True)
-def find_breaks(
-    side: SideView,  # whose
-    structure: Structure,  # where structure breaks
-    size: int,  # 1 BOS, 2 CHOCH
-) -> Events:
-    "Return a side's breaks of one kind."
-    bars = np.flatnonzero(structure.breaks == size * side.sign)
-    level = side.sign * structure.level[bars]
-    return Events(structure.broken[bars].astype(np.int64), bars, bars, level, level)
+    minor_bars: int
+    block_bars: int
+    gap_needs_body: bool
+    pool_tolerance: float
+    sweep_bars: int
+    max_age_bars: int
 
 
 @njit(cache=True)
@@ -329,7 +329,7 @@ def read_side(
     zones, moments = _read_side(side, swings, structure, displacement, unit, rules)
     return Reading(side, zones, moments)
 
-
+# %% ../../nbs/23_features.ict_rules.ipynb #253acf8c
 def read_both_sides(
     sides: tuple[SideView, SideView],  # buyers and sellers
     swings: tuple[Events, Events],  # theirs
@@ -347,9 +347,10 @@ def read_both_sides(
 
 def read_market(
     bars: Bars,  # valid bars, any timeframe
-    config: IctConfig,  # the rules' numbers
+    config: IctConfig | None = None,  # the rules' numbers
 ) -> IctMarket:
     "Find and follow everything; raise `DataError` for prices that are NaN."
+    config = config or IctConfig()
     sides, unit = both_sides(bars), atr(bars, ATR_LENGTH).to_numpy()
     swings = find_swings(sides[0], config.swing_bars), find_swings(sides[1], config.swing_bars)
     structure = Structure(*read_structure(sides[0], swings, config.swing_bars))

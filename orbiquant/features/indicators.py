@@ -39,7 +39,7 @@ def column(
     "Return a copy of one column as float64: contiguous and writable, the one layout that kernels are compiled for."
     return np.array(bars[name], dtype="float64")
 
-
+# %% ../../nbs/22_features.indicators.ipynb #da9d9f21
 @njit(cache=True)
 def _spoilt(values: Floats) -> tuple[int, int]:
     first, count, begun = -1, 0, False
@@ -75,7 +75,7 @@ def run_talib(
     except Exception as error:
         raise DataError(f"{function} cannot run with {parameters}: {error}") from error
 
-
+# %% ../../nbs/22_features.indicators.ipynb #d4f42e2a
 class Running:
     "A TA-Lib function that can go on, bar by bar, where its history ended: the same bits as over all bars at once."
 
@@ -104,7 +104,7 @@ class Running:
             self._stream = getattr(talib.stream, self.function)(*inputs, **self.parameters)
         return result
 
-
+# %% ../../nbs/22_features.indicators.ipynb #1ce496d0
 @njit(cache=True)
 def finite_ratio(
     numerator: Floats,  # any values
@@ -129,7 +129,7 @@ def rolling_mean(
     check_values(values, "rolling mean")
     return moving_sum(values, length) / length
 
-
+# %% ../../nbs/22_features.indicators.ipynb #1d8a4506
 def lagged(
     values: Floats,  # any values
     lag: int,  # bars, at least 0: a negative lag would look ahead
@@ -154,7 +154,7 @@ def ema(
     "Return the exponential moving average of the close, in price."
     return pd.Series(run_talib("EMA", read_only(bars, "close"), timeperiod=length), bars.index, name=f"ema_{length}")
 
-
+# %% ../../nbs/22_features.indicators.ipynb #448aebe9
 def macd(
     bars: Bars,  # any bars
     fast: int = 12,  # length of the fast EMA, bars
@@ -166,7 +166,7 @@ def macd(
     lines = run_talib("MACD", read_only(bars, "close"), **periods)
     return pd.DataFrame(dict(zip(("macd", "signal", "histogram"), lines, strict=True)), bars.index, copy=False)
 
-
+# %% ../../nbs/22_features.indicators.ipynb #324a1795
 def adx(
     bars: Bars,  # any bars
     length: int = 14,  # bars of Wilder's smoothing
@@ -174,8 +174,8 @@ def adx(
     "Return `adx`, `plus_di` and `minus_di`, each 0 to 100; 0 in a market that does not move."
     inputs = [read_only(bars, name) for name in ("high", "low", "close")]
     names = {"adx": "ADX", "plus_di": "PLUS_DI", "minus_di": "MINUS_DI"}
-    found = {name: run_talib(function, *inputs, timeperiod=length) for name, function in names.items()}
-    return pd.DataFrame(found, bars.index, copy=False)
+    columns = {name: run_talib(function, *inputs, timeperiod=length) for name, function in names.items()}
+    return pd.DataFrame(columns, bars.index, copy=False)
 
 # %% ../../nbs/22_features.indicators.ipynb #2ab78fcd
 @njit(cache=True)
@@ -203,7 +203,7 @@ def rsi(
     hold_rsi(run_talib("RSI", close, timeperiod=length), close, unknown(1), out)
     return pd.Series(out, bars.index, name=f"rsi_{length}", copy=False)
 
-
+# %% ../../nbs/22_features.indicators.ipynb #f880531c
 @njit(cache=True)
 def percent_of_range(
     close: Floats,  # prices
@@ -250,7 +250,7 @@ def atr(
     inputs = [read_only(bars, name) for name in ("high", "low", "close")]
     return pd.Series(run_talib("ATR", *inputs, timeperiod=length), bars.index, name=f"atr_{length}")
 
-
+# %% ../../nbs/22_features.indicators.ipynb #246e5bb9
 def bollinger(
     bars: Bars,  # any bars
     length: int = 20,  # bars, at least 2
@@ -267,7 +267,7 @@ def bollinger(
     shape = {"percent_b": percent_b, "bandwidth": (upper - lower) / middle}
     return pd.DataFrame(bands | shape, bars.index, copy=False)
 
-
+# %% ../../nbs/22_features.indicators.ipynb #fb34e59b
 def log_returns(
     bars: Bars,  # any bars
     lag: int = 1,  # bars between the two closes, at least 1
@@ -286,7 +286,7 @@ def mean_root(
     check_length("length", length, 2)
     return np.sqrt(rolling_mean(values, length).clip(min=0))
 
-
+# %% ../../nbs/22_features.indicators.ipynb #7cb110e1
 def realised_volatility(
     bars: Bars,  # any bars
     length: int = 24,  # bars, at least 2
@@ -321,7 +321,7 @@ def session_vwap(
     follow_vwap(days, high, low, close, volume, unknown(5), out)
     return pd.Series(out, bars.index, name="session_vwap")
 
-
+# %% ../../nbs/22_features.indicators.ipynb #c31f2cc9
 def volume_zscore(
     bars: Bars,  # any bars
     length: int = 96,  # bars, at least 2
@@ -350,5 +350,5 @@ def candle_patterns(
 ) -> pd.DataFrame:
     "Return one int8 column a pattern: −1, 0 or +1 on the bar that completes it; 0 in the warm-up."
     inputs = [read_only(bars, name) for name in ("open", "high", "low", "close")]
-    found = {name: run_talib(function, *inputs, **extra) for name, (function, extra) in PATTERNS.items()}
-    return pd.DataFrame({name: np.sign(values).astype("int8") for name, values in found.items()}, bars.index)
+    marks = {name: run_talib(function, *inputs, **extra) for name, (function, extra) in PATTERNS.items()}
+    return pd.DataFrame({name: np.sign(values).astype("int8") for name, values in marks.items()}, bars.index)

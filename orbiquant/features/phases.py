@@ -40,29 +40,34 @@ class Compression:
         atr: Floats,  # ATR, price
     ) -> tuple[Floats, Floats, Floats]:
         "Return high and low of the range, in price, and its tightness: threshold over height, or NaN."
-        top, bottom, scaled, found = (np.empty(len(high)) for _ in range(4))
+        top, bottom, scaled, tightness = (np.empty(len(high)) for _ in range(4))
         rolling_extreme(high, 1.0, self.extremes[0], top)
         rolling_extreme(low, -1.0, self.extremes[1], bottom)
         quotients(top - bottom, atr, 0.0, scaled)
-        rolling_quantile(scaled, self.share, self.ranking, found)
-        quotients(found, scaled, 0.0, found)
-        return top, bottom, found
+        rolling_quantile(scaled, self.share, self.ranking, tightness)
+        quotients(tightness, scaled, 0.0, tightness)
+        return top, bottom, tightness
 
 
 def range_compression(
     bars: Bars,  # any bars
-    config: PhaseConfig,  # the rules' numbers
+    config: PhaseConfig | None = None,  # the rules' numbers
 ) -> pd.DataFrame:
     "Return `high` and `low` of the rolling range, in price, and its `tightness`: threshold over height, or NaN."
     inputs = column(bars, "high"), column(bars, "low"), atr(bars, ATR_LENGTH).to_numpy()
-    found = Compression(config).measure(*inputs)
-    return pd.DataFrame(dict(zip(("high", "low", "tightness"), found, strict=True)), bars.index)
+    measured = Compression(config or PhaseConfig()).measure(*inputs)
+    return pd.DataFrame(dict(zip(("high", "low", "tightness"), measured, strict=True)), bars.index)
 
 # %% ../../nbs/25_features.phases.ipynb #0bb20361
 NEUTRAL, ACCUMULATION, MANIPULATION, DISTRIBUTION, INVALIDATED = range(5)
 PHASE_CODES = (Phase.NEUTRAL, Phase.ACCUMULATION, Phase.MANIPULATION, Phase.DISTRIBUTION, Phase.INVALIDATED)
 
 
+def new_cycle() -> tuple[npt.NDArray[np.int64], Floats]:
+    "Return the memory of a cycle that has not begun: phase, direction, side and two ages as rows; three prices."
+    return np.zeros(5, dtype="int64"), np.full(3, np.nan)
+
+# %% ../../nbs/25_features.phases.ipynb #9d6fbee4
 @njit(cache=True)
 def _pierced(high: float, low: float, top: float, bottom: float, depth: float) -> int:
     above = high > top and high - top >= depth
@@ -77,16 +82,11 @@ def _resolve_sweep(
     near, far = (bottom, top) if side > 0 else (top, bottom)
     if (close - far) * side > 0:
         return DISTRIBUTION
-    outside, broken = (close - near) * side < 0, (close - extreme) * side < 0
-    failed = late or broken if reclaimed else late and outside
+    beyond, broken = (close - near) * side < 0, (close - extreme) * side < 0
+    failed = late or broken if reclaimed else late and beyond
     return INVALIDATED if failed else MANIPULATION
 
-
-def new_cycle() -> tuple[npt.NDArray[np.int64], Floats]:
-    "Return the memory of a cycle that has not begun: phase, direction, side and two ages as rows; three prices."
-    return np.zeros(5, dtype="int64"), np.full(3, np.nan)
-
-
+# %% ../../nbs/25_features.phases.ipynb #3470e7fc
 @njit(cache=True)
 def _run_cycle(
     prices: tuple[Floats, Floats, Floats],  # high, low, close
@@ -217,15 +217,15 @@ class PhaseReader:
         _probabilities(cycle, close, tightness, rules.sweep_bars, rules.range_bars, probabilities)
         return PhaseReading(*cycle, probabilities)
 
-
+# %% ../../nbs/25_features.phases.ipynb #8fe51167
 def detect_phases(
     bars: Bars,  # valid bars, any timeframe
-    config: PhaseConfig,  # the rules' numbers
+    config: PhaseConfig | None = None,  # the rules' numbers
 ) -> pd.DataFrame:
     "Return `phase`, `direction`, four probabilities, `age` in bars and the cycle's frozen `range_high`, `range_low`."
     inputs = (column(bars, "high"), column(bars, "low"), column(bars, "close"), atr(bars, ATR_LENGTH).to_numpy())
-    read = PhaseReader(config).read(*inputs)
-    found = pd.DataFrame(dict(zip(PROBABILITIES, read.probabilities, strict=True)), bars.index)
-    found.insert(0, "phase", pd.array([p.value for p in PHASE_CODES], dtype="str").take(read.phases))
-    found.insert(1, "direction", read.directions)
-    return found.assign(age=read.ages, range_high=read.top, range_low=read.bottom)
+    read = PhaseReader(config or PhaseConfig()).read(*inputs)
+    table = pd.DataFrame(dict(zip(PROBABILITIES, read.probabilities, strict=True)), bars.index)
+    table.insert(0, "phase", pd.array([p.value for p in PHASE_CODES], dtype="str").take(read.phases))
+    table.insert(1, "direction", read.directions)
+    return table.assign(age=read.ages, range_high=read.top, range_low=read.bottom)
