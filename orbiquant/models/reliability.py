@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from .primary import META, primary_view, side_outcome
 
 from ..arrays import Floats
 from ..features.phases import PROBABILITIES
 from ..features.sessions import NO_SESSION
 from .baselines import RANGE_TARGETS, check_quantiles
 from .meta import run_coverage
+from .primary import META, primary_view, side_outcome
 from .skill import BLOCK_HORIZONS, drawn_sums, middle, said_of
 
 # %% ../../nbs/43_models.reliability.ipynb #73a81538
