@@ -74,7 +74,7 @@ class Calibration(Value):
     def _curve(self, score: Floats) -> Floats:
         "Return the curve's probabilities."
         if self.kind == "isotonic":
-            return np.interp(score, *self._tables[:2])
+            return np.interp(score, self._tables[0], self._tables[1])
         if self.kind == "venn_abers":
             low, high = self._stairs(score)
             return high / (1 - low + high)
