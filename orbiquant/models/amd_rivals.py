@@ -30,7 +30,7 @@ def codes_of(
     "Return each row's number in `SCORED`; invalidated counts as neutral."
     return phases.map({name: code for code, name in enumerate(SCORED)}).fillna(0).to_numpy(np.int64)
 
-
+# %% ../../nbs/41_models.amd_rivals.ipynb #f90953a1
 def macro_f1(
     truth: npt.NDArray[np.int64],  # numbers in `SCORED`
     found: npt.NDArray[np.int64],  # the same rows
@@ -50,7 +50,7 @@ def stretches(
     edges = np.flatnonzero(inside[1:] != inside[:-1])
     return [slice(a, b) for a, b in edges.reshape(-1, 2).tolist()]
 
-
+# %% ../../nbs/41_models.amd_rivals.ipynb #78507867
 def phase_scores(
     truth: pd.Series,  # planted phase of each bar
     found: pd.Series,  # detected phase of the same bars
@@ -115,7 +115,7 @@ def best_naming(
     f1 = 2 * hits / np.maximum(named + counts.sum(axis=0), 1)
     return namings[f1.mean(axis=1).argmax()]
 
-
+# %% ../../nbs/41_models.amd_rivals.ipynb #53e814c8
 class HmmPhases:
     "Predict phases with an unsupervised Gaussian hidden Markov model, filtered forward."
 
@@ -167,7 +167,7 @@ class HmmPhases:
         "Return each row's number in `SCORED`."
         return self.phase_of_[self.filtered(X).argmax(axis=1)]
 
-
+# %% ../../nbs/41_models.amd_rivals.ipynb #f6479f48
 def state_codes(
     answers: pd.DataFrame,  # from `AmdClassifier.predict`
 ) -> npt.NDArray[np.int64]:

@@ -64,7 +64,7 @@ def quantile_columns(
     "Return the columns of a range forecast, e.g. `up_0.1`."
     return [f"{target}_{q:g}" for target in RANGE_TARGETS for q in quantiles]
 
-
+# %% ../../nbs/32_models.baselines.ipynb #2b4f2b70
 def pick_columns(
     X: pd.DataFrame,  # features
     columns: Sequence[str],  # what is needed of them
@@ -83,7 +83,7 @@ def read_columns(
     "Return `columns` of `X` as floats; raise `ModelError` naming the first that is missing."
     return pick_columns(X, columns).to_numpy(dtype=np.float64)
 
-
+# %% ../../nbs/32_models.baselines.ipynb #f08b30ac
 def complete_rows(
     *parts: NDArray[np.float64],  # one array a part, rows first
 ) -> NDArray[np.bool_]:
@@ -122,7 +122,7 @@ def scaled_forecast(
     "Return scale × ratio under the names of a range forecast."
     return pd.DataFrame(scale[:, None] * ratios.ravel(), index=index, columns=quantile_columns(quantiles))
 
-
+# %% ../../nbs/32_models.baselines.ipynb #eb5efeff
 class ScaledRange:
     "Predict the range as one volatility column times the quantiles that training rows had."
 
@@ -155,7 +155,6 @@ class ScaledRange:
 
 # %% ../../nbs/32_models.baselines.ipynb #1c90abcc
 RANGE_FLOOR = 1e-8  # a range below this fraction of the price counts as this
-PRIOR_LABELS = 3  # independent labels that the prior is worth
 
 
 def har_design(
@@ -168,7 +167,7 @@ def har_design(
     clock = [np.eye(24)[hour], np.eye(7)[day], np.ones((len(index), 1))]
     return np.hstack([np.log(np.maximum(volatility, RANGE_FLOOR)), *clock])
 
-
+# %% ../../nbs/32_models.baselines.ipynb #bf317df7
 def ridge(
     design: NDArray[np.float64],  # regressors, the constant last
     outcome: NDArray[np.float64],  # what to explain
@@ -180,6 +179,9 @@ def ridge(
     pull[-1] = 1e-6
     solved = np.linalg.solve(design.T @ design + np.diag(pull), design.T @ outcome + pull * prior)
     return np.asarray(solved, dtype=np.float64)
+
+# %% ../../nbs/32_models.baselines.ipynb #c308e0d0
+PRIOR_LABELS = 3  # independent labels that the prior is worth
 
 
 class HarRange:

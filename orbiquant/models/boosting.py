@@ -96,7 +96,7 @@ def numbered(
     codes = {name: pd.Index(known).get_indexer(X[name].astype("str")) for name, known in categories.items()}
     return X.assign(**{name: np.where(code < 0, np.nan, code) for name, code in codes.items()})
 
-
+# %% ../../nbs/33_models.boosting.ipynb #34d9ca82
 def feature_values(
     X: pd.DataFrame,  # features
     columns: Sequence[str],  # which, in the order of the model
@@ -111,7 +111,7 @@ def feature_values(
         raise ModelError(f"`X` must be finite or NaN, column {columns[int(bad.argmax())]!r} has {bad.max()} infinities")
     return values
 
-
+# %% ../../nbs/33_models.boosting.ipynb #2e10717d
 def thinned(
     rows: NDArray[np.intp],  # row numbers, oldest first
     most: int,  # how many may stay
@@ -175,7 +175,7 @@ def quantile_matrix(
     types = {"feature_types": list(rows.kinds), "enable_categorical": True} if rows.kinds else {}
     return xgboost.QuantileDMatrix(rows.values[chosen], **options, **types)
 
-
+# %% ../../nbs/33_models.boosting.ipynb #a8d685a0
 def grow(
     rows: Rows,  # features, and which rows fit and which judge
     target: Floats,  # one value a row of `rows.values`
@@ -251,7 +251,7 @@ def contributions(
     matrix = xgboost.DMatrix(values, feature_types=booster.feature_types, enable_categorical=True)
     return np.asarray(booster.predict(matrix, pred_contribs=True), dtype=np.float64)
 
-
+# %% ../../nbs/33_models.boosting.ipynb #a458c9f1
 @contextmanager
 def reading(
     what: str,  # names the model
@@ -262,7 +262,7 @@ def reading(
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"stored {what} cannot be read: {type(error).__name__} {error}") from error
 
-
+# %% ../../nbs/33_models.boosting.ipynb #fe6c7601
 def booster_json(
     booster: "Booster",  # trees
 ) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Garch:
 
 RISKMETRICS = Garch(0.0, 0.06, 0.94)  # RiskMetrics (1996): what is used when nothing can be fitted
 
-
+# %% ../../nbs/37_models.garch.ipynb #c5ef60f5
 @njit(cache=True)
 def next_variance(
     returns: Floats,  # log returns, NaN where there is none
@@ -113,7 +113,7 @@ def fit_garch(
         return RISKMETRICS, f"no GARCH(1,1) fits (alpha {alpha:.3g}, beta {beta:.3g}): RiskMetrics' decay instead"
     return Garch(omega * spread**2, alpha, beta), ""
 
-
+# %% ../../nbs/37_models.garch.ipynb #316e48cc
 class GarchRange:
     "Predict the range as GARCH volatility over the horizon times the quantiles that training rows had."
 

@@ -104,7 +104,7 @@ def barrier_outcomes(
             outcomes[t, 3:] = first_exit(prices, t + 1, t + horizon, -1, reward[t], risk[t])
     return outcomes
 
-
+# %% ../../nbs/30_models.labels.ipynb #ddacea2c
 def check_distances(
     name: str,  # parameter, for the message
     value: pd.Series | float,  # one distance, or one a row
@@ -118,7 +118,7 @@ def check_distances(
         raise ModelError(f"`{name}` must not be negative, was {np.nanmin(spread)} at its least")
     return np.ascontiguousarray(spread)
 
-
+# %% ../../nbs/30_models.labels.ipynb #d4811029
 BARRIER_COLUMNS = ["long", "short", "long_r", "short_r", "long_bars", "short_bars"]
 
 

@@ -136,9 +136,6 @@ def initial_weights(
     return {name: value.astype(np.float32) for name, value in weights.items()}
 
 # %% ../../nbs/38_models.network.ipynb #2ea2fc2c
-Noise: TypeAlias = "Generator | None"
-
-
 def linear(
     x: "Tensor",  # last dimension is transformed
     weights: Weights,  # of the network
@@ -158,6 +155,9 @@ def normalised(
 
     return F.layer_norm(x, x.shape[-1:])
 
+# %% ../../nbs/38_models.network.ipynb #e5d04ea8
+Noise: TypeAlias = "Generator | None"
+
 
 def hidden(
     x: "Tensor",  # tokens
@@ -170,7 +170,7 @@ def hidden(
     kept = x.new_empty(x.shape).bernoulli_(1 - share, generator=noise)
     return x * kept / (1 - share)
 
-
+# %% ../../nbs/38_models.network.ipynb #2bff0d2e
 @lru_cache
 def token_distances(
     tokens: int,  # how many
@@ -203,7 +203,7 @@ def attend(
     gathered = (attention.to(value.dtype) @ value).transpose(1, 2).flatten(2)
     return linear(gathered, weights, f"{block}.mix"), attention
 
-
+# %% ../../nbs/38_models.network.ipynb #0db51b7d
 def forward(
     weights: Weights,  # of the network
     windows: "Tensor",  # windows × bars × channels, oldest bar first

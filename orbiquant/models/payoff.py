@@ -44,7 +44,7 @@ class RestPayoff(Value):
         stated: Floats = (1 - self.share) * measured + self.share * np.clip(paced, 0.0, [self.target, self.full])
         return stated
 
-
+# %% ../../nbs/33_models.payoff.ipynb #e2d0595b
 def gains_and_losses(
     r: Floats,  # results in R
 ) -> Floats:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Losses', 'SCORED_FLOOR', 'BOOTSTRAP_DRAWS', 'MIN_BLOCKS', 'RANK_GROUPS', 'BLOCK_HORIZONS', 'quantile_weights',
            'log_range', 'crps', 'qlike', 'range_losses', 'log_loss', 'barrier_losses', 'said_of', 'area_under_curve',
-           'draws', 'drawn_sums', 'middle', 'area_interval', 'skill_interval', 'skill_row', 'meta_scene', 'area_row',
+           'draws', 'drawn_sums', 'middle', 'skill_interval', 'skill_row', 'area_interval', 'meta_scene', 'area_row',
            'forecast_losses', 'compare_to_baselines', 'skill_table']
 
 # %% ../../nbs/36_models.skill.ipynb #86242c89
@@ -41,7 +41,7 @@ def log_range(
     "Return the logarithm of the whole range."
     return np.log(np.maximum(up + down, SCORED_FLOOR))
 
-
+# %% ../../nbs/36_models.skill.ipynb #af1b8e5a
 def crps(
     outcome: Floats,  # what happened
     levels: Floats,  # predicted quantiles, one column a level
@@ -52,7 +52,7 @@ def crps(
     losses = (pinball_loss(outcome, levels[:, [i]], [q]) for i, q in enumerate(quantiles))
     return np.asarray(sum(weight * loss for weight, loss in zip(weights, losses, strict=True)))
 
-
+# %% ../../nbs/36_models.skill.ipynb #5e25b1a3
 def qlike(
     outcome: Floats,  # realised variance, or a proxy of it
     predicted: Floats,  # predicted variance
@@ -61,7 +61,7 @@ def qlike(
     ratio = np.maximum(outcome, SCORED_FLOOR**2) / np.maximum(predicted, SCORED_FLOOR**2)
     return ratio - np.log(ratio) - 1
 
-
+# %% ../../nbs/36_models.skill.ipynb #f28d2334
 def range_losses(
     outcome: pd.DataFrame,  # `up`, `down`
     predicted: pd.DataFrame,  # `up_<q>`, `down_<q>` on the same rows
@@ -90,7 +90,7 @@ def log_loss(
     "Return each row's log-loss."
     return -(won * np.log(probability) + (1 - won) * np.log1p(-probability))
 
-
+# %% ../../nbs/36_models.skill.ipynb #4be9aa28
 def barrier_losses(
     outcome: pd.DataFrame,  # `long`, `short` and, where `p_meta` is said, `meta`, in {0, 1}
     predicted: pd.DataFrame,  # `p_long`, `p_short`, `p_meta`, or some of them, on the same rows
@@ -110,7 +110,7 @@ def said_of(
     "Return what is said a probability of: `long`, `short`, `meta`, those that are there."
     return [name for name in (*TRADE_SIDES, "meta") if f"p_{name}" in predicted]
 
-
+# %% ../../nbs/36_models.skill.ipynb #47844449
 def area_under_curve(
     outcome: Floats,  # 1 or 0
     predicted: Floats,  # any rising score
@@ -128,7 +128,6 @@ def area_under_curve(
 # %% ../../nbs/36_models.skill.ipynb #3bc38396
 BOOTSTRAP_DRAWS = 500
 MIN_BLOCKS = 10
-RANK_GROUPS = 256
 
 
 @lru_cache(maxsize=4)
@@ -145,7 +144,7 @@ def draws(
     )
     return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
 
-
+# %% ../../nbs/36_models.skill.ipynb #81a0cc09
 def drawn_sums(
     columns: Sequence[Floats],  # what to sum, one value a row in time order
     block: int,  # rows a block
@@ -169,23 +168,7 @@ def middle(
     low, high = np.quantile(kept, [0.05, 0.95]) if len(kept) else (np.nan, np.nan)
     return float(low), float(high)
 
-
-def area_interval(
-    outcome: Floats,  # 1 or 0, in time order
-    predicted: Floats,  # any rising score
-    block: int,  # rows a block
-    seed: int,  # of the draws
-) -> tuple[float, float]:
-    "Return the 5 % and 95 % quantiles of the area under the curve over resampled blocks; NaN for fewer than ten."
-    from scipy.stats import rankdata
-
-    group = np.minimum(rankdata(predicted) * RANK_GROUPS / (len(predicted) + 1), RANK_GROUPS - 1).astype(np.intp)
-    won, lost = drawn_sums((outcome, 1 - outcome), block, seed, group, RANK_GROUPS)
-    below = np.cumsum(lost, axis=1) - lost / 2
-    with np.errstate(invalid="ignore"):
-        return middle((won * below).sum(axis=1) / (won.sum(axis=1) * lost.sum(axis=1)))
-
-
+# %% ../../nbs/36_models.skill.ipynb #5dc515c3
 def skill_interval(
     model: Floats,  # loss a row, in time order
     baseline: Floats,  # loss a row
@@ -218,10 +201,26 @@ def skill_row(
         "skill": 1 - found / best if best else float("nan"), "low": low, "high": high,
     }  # fmt: skip
 
+# %% ../../nbs/36_models.skill.ipynb #d8b4f327
+RANK_GROUPS = 256
+
+
+def area_interval(
+    outcome: Floats,  # 1 or 0, in time order
+    predicted: Floats,  # any rising score
+    block: int,  # rows a block
+    seed: int,  # of the draws
+) -> tuple[float, float]:
+    "Return the 5 % and 95 % quantiles of the area under the curve over resampled blocks; NaN for fewer than ten."
+    from scipy.stats import rankdata
+
+    group = np.minimum(rankdata(predicted) * RANK_GROUPS / (len(predicted) + 1), RANK_GROUPS - 1).astype(np.intp)
+    won, lost = drawn_sums((outcome, 1 - outcome), block, seed, group, RANK_GROUPS)
+    below = np.cumsum(lost, axis=1) - lost / 2
+    with np.errstate(invalid="ignore"):
+        return middle((won * below).sum(axis=1) / (won.sum(axis=1) * lost.sum(axis=1)))
+
 # %% ../../nbs/36_models.skill.ipynb #730b6010
-BLOCK_HORIZONS = 5  # a block spans so many horizons: volatility outlives one
-
-
 def meta_scene(
     outcome: pd.DataFrame,  # `long`, `short`
     model: pd.DataFrame,  # predictions with `p_long`, `p_short`, `p_meta`
@@ -254,7 +253,7 @@ def area_row(
         "skill": 2 * area - 1, "low": 2 * low - 1, "high": 2 * high - 1,
     }  # fmt: skip
 
-
+# %% ../../nbs/36_models.skill.ipynb #1b24ca63
 def forecast_losses(
     outcome: pd.DataFrame,  # what happened
     predicted: pd.DataFrame,  # probabilities, ranges or both, on the same rows
@@ -287,6 +286,9 @@ def compare_to_baselines(
     areas = ((name, outcome[name].to_numpy(), model[f"p_{name}"].to_numpy()) for name in said_of(model))
     lines += [area_row(*area, block, seed) for area in areas]
     return [line | {"rows": len(outcome)} for line in lines]
+
+# %% ../../nbs/36_models.skill.ipynb #07c2d04b
+BLOCK_HORIZONS = 5  # a block spans so many horizons: volatility outlives one
 
 
 def skill_table(

@@ -29,7 +29,7 @@ def at_least(
     if value < least:
         raise ModelError(f"`{name}` must be at least {least}, was {value}")
 
-
+# %% ../../nbs/31_models.splits.ipynb #7e5b1808
 @dataclass(frozen=True)
 class WalkForward:
     "Train on the past, test on what follows, move on; a scikit-learn cross-validator."
@@ -132,7 +132,7 @@ def trainable(
         raise ModelError(f"`n_rows` must leave rows on both sides of a purge of {horizon}, was {n_rows}")
     return found
 
-
+# %% ../../nbs/31_models.splits.ipynb #2581c68b
 def purged_folds(
     n_rows: int,  # rows, in time order
     folds: int,  # parts, each tested once
@@ -146,7 +146,7 @@ def purged_folds(
     splitter = PurgedKFold(folds, **label_spans(n_rows, horizon), embargo_observations=horizon + embargo)
     return trainable(splitter.split(np.empty((n_rows, 1))), n_rows, horizon)
 
-
+# %% ../../nbs/31_models.splits.ipynb #a8c681e2
 def combinatorial_folds(
     n_rows: int,  # rows, in time order
     groups: int,  # parts
@@ -164,7 +164,7 @@ def combinatorial_folds(
     )
     return trainable(splitter.split(np.empty((n_rows, 1))), n_rows, horizon)
 
-
+# %% ../../nbs/31_models.splits.ipynb #4b58d5b1
 def backtest_paths(
     predictions: Sequence[NDArray[np.float64]],  # one array a fold of `combinatorial_folds`, a value a test row
     folds: Sequence[Fold],  # of `combinatorial_folds`

@@ -74,7 +74,7 @@ class FlatTrees:
             self.feature, self.threshold, self.missing_left,
         )  # fmt: skip
 
-
+# %% ../../nbs/32_models.trees.ipynb #a1f3fa9f
 def base_scores(
     learner: dict[str, Any],  # XGBoost's JSON
 ) -> Singles:
@@ -85,7 +85,7 @@ def base_scores(
     odds = (np.float32(1) / base - np.float32(1)).astype(np.float64)
     return -np.log(odds).astype(np.float32)  # NumPy's own float32 logarithm may miss the last bit
 
-
+# %% ../../nbs/32_models.trees.ipynb #d8ae8d9d
 def trees_as_arrays(
     learner: dict[str, Any],  # XGBoost's JSON
 ) -> FlatTrees:
