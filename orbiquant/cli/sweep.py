@@ -8,7 +8,7 @@ import typer
 from orbiquant.cli.console import AsJson, SeedOption, fields, open_runtime, progress_bar, show, table
 
 if TYPE_CHECKING:
-    from orbiquant.backtest.sweep import Grid
+    from orbiquant.backtest.sweep import SweepGrid
     from orbiquant.ports import Progress
     from orbiquant.research.train import Stopwatch
     from orbiquant.runtime import Runtime
@@ -51,11 +51,11 @@ def check_options(
 
 def parse_grid(
     given: Given,  # the options
-) -> "Grid":
+) -> "SweepGrid":
     "Return what is tried; raise `typer.BadParameter` for a list that cannot be."
     from pydantic import ValidationError
 
-    from orbiquant.backtest.sweep import Grid, parse_steps
+    from orbiquant.backtest.sweep import SweepGrid, parse_steps
     from orbiquant.core import DataError
 
     lists: Given = {"filters": tuple(part.strip() for part in given["filters"].split(","))}
@@ -67,7 +67,7 @@ def parse_grid(
         except DataError as error:
             raise typer.BadParameter(f"{option_of(name)}: {error.message}") from error
     try:
-        return Grid(**lists)
+        return SweepGrid(**lists)
     except ValidationError as error:
         wrong = error.errors()[0]
         said = wrong["msg"].removeprefix("Value error, ")
@@ -99,7 +99,7 @@ def find_signals(
     progress: "Progress | None",  # of a training
 ) -> "Sweepable":
     "Return the signals that the options name."
-    from orbiquant.execution import latest
+    from orbiquant.execution.orders import latest
     from orbiquant.domain import Costs, Timeframe
     from orbiquant.market.files import infer_timeframe, read_bars
     from orbiquant.research.files import instrument_of, name_bars, read_table
