@@ -70,7 +70,7 @@ def test_people_get_the_verdict_with_its_trials(ask, files):
 
 def test_a_second_run_computes_nothing_and_pays_for_no_new_trial(ask, files, monkeypatch):
     first = json.loads(ask(*files, *GRID, "--json")[1])
-    monkeypatch.setattr(sweep_job, "play", lambda job, span: 1 / 0)
+    monkeypatch.setattr(sweep_job, "play_span", lambda job, span: 1 / 0)
     again = json.loads(ask(*files, *GRID, "--json")[1])
     assert first | {"seconds": 0} == again | {"seconds": 0}
     code, _, err = ask(*files, *GRID, "--no-resume")

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orbiquant.backtest.robustness import (
-    LEAST_TRADES,
+    LEAST_BOOTSTRAP,
     block_length,
     cost_sensitivity,
     draw_blocks,
-    examine,
+    examine_trades,
     gain_share,
     growth_factors,
     monte_carlo,
@@ -243,7 +243,7 @@ def test_monte_carlo_in_parts_is_whole_and_the_same_by_seed(monkeypatch):
     result = simulate(*random_walk(), Costs())
     first = monte_carlo(result).paths
     assert first.equals(monte_carlo(result).paths) and not first.equals(monte_carlo(result, seed=8).paths)
-    monkeypatch.setattr(robustness, "CELLS", 1000)
+    monkeypatch.setattr(robustness, "_CELLS", 1000)
     parts = monte_carlo(result).paths
     assert len(parts) == len(first) and parts.notna().all(axis=None)
 
@@ -280,7 +280,7 @@ def test_wilson_against_known_values_and_gain_share_by_hand():
     assert wilson_interval(50, 100) == pytest.approx((0.4188, 0.5812), abs=1e-4)
     assert np.isnan(wilson_interval(0, 0)).all() and np.isnan(gain_share(np.array([])))
     assert gain_share(np.array([[2.0, -1.0, -1.0], [0, 0, 0]])) == pytest.approx([0.5, np.nan], nan_ok=True)
-    assert np.isnan(share_interval(np.ones(LEAST_TRADES - 1), 1)).all()
+    assert np.isnan(share_interval(np.ones(LEAST_BOOTSTRAP - 1), 1)).all()
 
 
 def test_true_confidence_is_called_true_and_a_boast_is_not():
@@ -303,10 +303,10 @@ def test_everything_of_a_backtest_is_json_whatever_its_length():
     bars, signals = random_walk(confidence=0.63)
     for rows in (signals, signals.iloc[:30], signals.assign(action="HOLD"), signals.drop(columns="confidence")):
         result = simulate(bars, rows, Costs(fee_bps=1))
-        found = json.loads(json.dumps(examine(bars, rows, result), allow_nan=False, default=lambda x: x.item()))
+        found = json.loads(json.dumps(examine_trades(bars, rows, result), allow_nan=False, default=lambda x: x.item()))
         count = len(result.trades)
         assert sum(row["trades"] for row in found["by_phase"]) == count
         assert found["cost_sensitivity"][2]["trades"] == count
-        assert found["monte_carlo"]["draws"] == (2000 if count >= LEAST_TRADES else 0)
+        assert found["monte_carlo"]["draws"] == (2000 if count >= LEAST_BOOTSTRAP else 0)
         drawn = found["monte_carlo"]["quantiles"]["total_r"]["50%"]
-        assert (drawn is None) == (count < LEAST_TRADES)
+        assert (drawn is None) == (count < LEAST_BOOTSTRAP)

@@ -235,7 +235,7 @@ def test_strips_played_in_parts_change_nothing(monkeypatch):
     bars = random_bars(rng, 400)
     signals = random_signals(rng, bars, 0.5)
     whole = simulate(bars, signals, COSTS, max_holding_bars=6)
-    monkeypatch.setattr(module, "CELLS", 12 * 7)
+    monkeypatch.setattr(module, "_CELLS", 12 * 7)
     parts = simulate(bars, signals, COSTS, max_holding_bars=6)
     pd.testing.assert_frame_equal(whole.trades, parts.trades)
     pd.testing.assert_series_equal(whole.equity, parts.equity)

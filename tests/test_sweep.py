@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orbiquant.backtest import simulate as simulate_module
-from orbiquant.backtest import sweep_job, sweep_kernel
+from orbiquant.backtest import sweep_job
 from orbiquant.backtest.overfitting import deflate
 from orbiquant.backtest.simulate import simulate
-from orbiquant.backtest.sweep import Grid, SweepResult, filter_mask, parse_steps, sweep
+from orbiquant.backtest.sweep import SweepGrid, SweepResult, filter_mask, parse_steps, sweep_grid
 from orbiquant.backtest.sweep_job import chunk_file
 from orbiquant.core import DataError, ModelError
 from orbiquant.domain import Bars, Costs, Signals
@@ -26,7 +26,7 @@ from tests.tools.shared_bars import shared_bars
 
 FREE, COSTS = Costs(), Costs(fee_bps=2.0, slippage_bps=1.0, spread_bps=1.0)
 EXACT = 1e-12
-GRID = Grid(
+GRID = SweepGrid(
     stop_atr=(1.0, 2.0, 3.5),
     risk_reward=(0.5, 1.0, 2.0),
     min_confidence=(0.0, 0.7),
@@ -88,7 +88,7 @@ def test_every_combination_makes_the_trades_of_vectorbt_and_of_a_plain_loop(cost
     reasons = set()
     for seed in range(2):
         bars = market(seed, 260)
-        found = sweep(bars, guesses(seed, bars, 0.1 + 0.5 * seed), GRID, costs)
+        found = sweep_grid(bars, guesses(seed, bars, 0.1 + 0.5 * seed), GRID, costs)
         for combination in range(seed, len(GRID), 13):
             reasons |= assert_same_trades(found, combination)
     assert reasons == {"stop", "target", "time", "end"}
@@ -110,13 +110,13 @@ def test_any_combination_makes_the_trades_of_vectorbt_and_of_a_plain_loop(
     seed, rows, share, gap, tick, stop, reward, limit, costs
 ):
     bars = market(seed, rows, gap, tick)
-    grid = Grid(stop_atr=(stop,), risk_reward=(reward,), min_confidence=(0.6,), max_holding_bars=(limit,))
-    assert_same_trades(sweep(bars, guesses(seed, bars, share, tick), grid, costs), 0)
+    grid = SweepGrid(stop_atr=(stop,), risk_reward=(reward,), min_confidence=(0.6,), max_holding_bars=(limit,))
+    assert_same_trades(sweep_grid(bars, guesses(seed, bars, share, tick), grid, costs), 0)
 
 
 def test_levels_that_lie_on_the_price_grid_by_a_rounding_are_touched_as_in_vectorbt():
-    bars, grid = market(5, 4000, tick=0.1), Grid(stop_atr=(0.7, 1.1, 3.0), risk_reward=(1.0, 1.3, 3.0))
-    found = sweep(bars, guesses(5, bars, tick=0.1), grid, COSTS)
+    bars, grid = market(5, 4000, tick=0.1), SweepGrid(stop_atr=(0.7, 1.1, 3.0), risk_reward=(1.0, 1.3, 3.0))
+    found = sweep_grid(bars, guesses(5, bars, tick=0.1), grid, COSTS)
     for combination in found.table.index:
         assert len(found.confirm(combination).trades) > 300
 
@@ -126,25 +126,25 @@ def test_an_open_on_the_stop_up_to_rounding_is_no_trade():
     bars[:] = [[1.001] * 4 + [1], [0.999, 1.01, 0.99, 1.0, 1], [1.0, 1.01, 0.99, 1.0, 1]]
     assert 1.001 - 0.002 < 0.999
     signal = pd.DataFrame({"side": [1], "distance": [0.002]}, bars.index[:1])
-    found = sweep(bars, signal, Grid(stop_atr=(1.0, 9.0), risk_reward=(1.0,)), COSTS)
+    found = sweep_grid(bars, signal, SweepGrid(stop_atr=(1.0, 9.0), risk_reward=(1.0,)), COSTS)
     assert list(found.table["trades"]) == [0, 1]
     for combination in found.table.index:
         assert_same_trades(found, combination)
 
 
 def test_decimal_ticks_make_the_trades_of_vectorbt_and_of_a_plain_loop():
-    grid = Grid(stop_atr=(0.7, 1.0, 2.0), risk_reward=(0.5, 1.0))
+    grid = SweepGrid(stop_atr=(0.7, 1.0, 2.0), risk_reward=(0.5, 1.0))
     for seed, tick in enumerate((0.1, 0.01, 1e-5)):
         bars = market(seed, 300, tick=tick)
         for costs in (FREE, COSTS):
-            found = sweep(bars, guesses(seed, bars, tick=tick), grid, costs)
+            found = sweep_grid(bars, guesses(seed, bars, tick=tick), grid, costs)
             for combination in found.table.index:
                 assert_same_trades(found, combination)
 
 
 def test_figures_are_those_of_the_trades():
     bars = market(3, 900)
-    found = sweep(bars, guesses(3, bars), GRID, COSTS, period="week")
+    found = sweep_grid(bars, guesses(3, bars), GRID, COSTS, period="week")
     for combination, row in found.table.iloc[::5].iterrows():
         trades = found.trades(combination)
         want = r_figures(trades["r"]) | r_moments(trades["r"])
@@ -160,16 +160,21 @@ def test_figures_are_those_of_the_trades():
 @pytest.mark.parametrize(("period", "count"), [("day", 92), ("week", 14), ("month", 4)])
 def test_periods_begin_where_the_calendar_says(period, count):
     bars = market(1, 92 * 6).set_axis(pd.date_range("2024-01-01", periods=92 * 6, freq="4h", tz="UTC"), axis=0)
-    begins = sweep(bars, guesses(1, bars), Grid(stop_atr=(1.0,), risk_reward=(1.0,)), FREE, period=period).returns.index
+    begins = sweep_grid(
+        bars, guesses(1, bars), SweepGrid(stop_atr=(1.0,), risk_reward=(1.0,)), FREE, period=period
+    ).returns.index
     assert len(begins) == count and begins[0] == bars.index[0] and begins.is_monotonic_increasing
 
 
 def test_later_bars_never_change_a_closed_trade():
     bars = market(11, 500)
-    signals, grid = guesses(11, bars), Grid(stop_atr=(1.0, 3.0), risk_reward=(1.0, 2.0), max_holding_bars=(None, 8))
-    full = sweep(bars, signals, grid, COSTS)
+    signals, grid = (
+        guesses(11, bars),
+        SweepGrid(stop_atr=(1.0, 3.0), risk_reward=(1.0, 2.0), max_holding_bars=(None, 8)),
+    )
+    full = sweep_grid(bars, signals, grid, COSTS)
     for cut in (1, 70, 333, 499):
-        part = sweep(bars.iloc[:cut], signals.iloc[:cut], grid, COSTS)
+        part = sweep_grid(bars.iloc[:cut], signals.iloc[:cut], grid, COSTS)
         for combination in range(len(grid)):
             closed = part.trades(combination).query("exit_reason != 'end'")
             pd.testing.assert_frame_equal(closed, full.trades(combination).iloc[: len(closed)])
@@ -178,7 +183,7 @@ def test_later_bars_never_change_a_closed_trade():
 def test_absent_columns_are_filled_with_what_the_bar_knows():
     bars = market(4, 300)
     given = guesses(4, bars)[["side"]]
-    found = sweep(bars, given, Grid(stop_atr=(1.5,), risk_reward=(2.0,)), FREE)
+    found = sweep_grid(bars, given, SweepGrid(stop_atr=(1.5,), risk_reward=(2.0,)), FREE)
     assert (found.signals["entry_price"] == bars["close"].loc[found.signals.index]).all()
     assert found.signals["distance"].isna().sum() > 0  # the ATR warms up: such a signal is no order
     assert found.trades(0)["signal_time"].min() > bars.index[13] and len(found.confirm(0).trades) > 10
@@ -187,13 +192,13 @@ def test_absent_columns_are_filled_with_what_the_bar_knows():
 # --- chunks ---
 
 
-BIG = Grid(stop_atr=parse_steps("1:5:0.5"), risk_reward=parse_steps("0.5:3:0.5"), min_confidence=(0.0, 0.6, 0.7))
+BIG = SweepGrid(stop_atr=parse_steps("1:5:0.5"), risk_reward=parse_steps("0.5:3:0.5"), min_confidence=(0.0, 0.6, 0.7))
 
 
 @pytest.fixture(scope="module")
 def work() -> tuple[Bars, Signals, SweepResult]:
     bars = market(21, 800)
-    return bars, guesses(21, bars), sweep(bars, guesses(21, bars), BIG, COSTS)
+    return bars, guesses(21, bars), sweep_grid(bars, guesses(21, bars), BIG, COSTS)
 
 
 def assert_same_result(one: SweepResult, other: SweepResult) -> None:
@@ -203,33 +208,33 @@ def assert_same_result(one: SweepResult, other: SweepResult) -> None:
 
 def played(monkeypatch) -> list[tuple[int, int]]:
     """Return a list to which every span that is really computed is added."""
-    spans, play = [], sweep_job.play
-    monkeypatch.setattr(sweep_job, "play", lambda job, span: (spans.append(span), play(job, span))[1])
+    spans, play = [], sweep_job.play_span
+    monkeypatch.setattr(sweep_job, "play_span", lambda job, span: (spans.append(span), play(job, span))[1])
     return spans
 
 
 def test_threads_change_nothing(work):
     bars, signals, want = work
     for threads in (2, 5):
-        assert_same_result(sweep(bars, signals, BIG, COSTS, threads=threads), want)
+        assert_same_result(sweep_grid(bars, signals, BIG, COSTS, threads=threads), want)
 
 
 def test_a_dask_cluster_changes_nothing(work, tmp_path):
     bars, signals, want = work
-    assert_same_result(sweep(bars, signals, BIG, COSTS, folder=tmp_path, threads=1, scheduler="local"), want)
+    assert_same_result(sweep_grid(bars, signals, BIG, COSTS, folder=tmp_path, threads=1, scheduler="local"), want)
     assert len(list(tmp_path.glob("*/*.chunk"))) == len(want.job.spans())
 
 
 def test_a_chunk_that_fails_says_which_and_why(work, monkeypatch):
     bars, signals, _ = work
-    play = sweep_job.play
+    play = sweep_job.play_span
 
     def break_one(job, span):
         return play(job, span) if span[0] < 8 else 1 / 0
 
-    monkeypatch.setattr(sweep_job, "play", break_one)
+    monkeypatch.setattr(sweep_job, "play_span", break_one)
     with pytest.raises(ModelError, match="pairs 8 to 12 of the sweep failed: ZeroDivisionError"):
-        sweep(bars, signals, BIG, COSTS)
+        sweep_grid(bars, signals, BIG, COSTS)
 
 
 def spoil_short(data: bytes) -> bytes:
@@ -243,13 +248,13 @@ def spoil_bit(data: bytes) -> bytes:
 @pytest.mark.parametrize("spoil", [spoil_short, spoil_bit, lambda data: b"", lambda data: data + data])
 def test_a_damaged_chunk_is_computed_again(work, tmp_path, monkeypatch, spoil):
     bars, signals, want = work
-    sweep(bars, signals, BIG, COSTS, folder=tmp_path)
+    sweep_grid(bars, signals, BIG, COSTS, folder=tmp_path)
     broken = sorted(tmp_path.glob("*/*.chunk"))[3]
     broken.write_bytes(spoil(broken.read_bytes()))
     spans = played(monkeypatch)
-    assert_same_result(sweep(bars, signals, BIG, COSTS, folder=tmp_path), want)
+    assert_same_result(sweep_grid(bars, signals, BIG, COSTS, folder=tmp_path), want)
     assert [chunk_file(broken.parent, span) for span in spans] == [broken]
-    assert_same_result(sweep(bars, signals, BIG, COSTS, folder=tmp_path), want)
+    assert_same_result(sweep_grid(bars, signals, BIG, COSTS, folder=tmp_path), want)
     assert len(spans) == 1
 
 
@@ -261,10 +266,10 @@ def test_an_interrupt_keeps_what_is_done(work, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep(bars, signals, BIG, COSTS, folder=tmp_path, progress=stop_early)
+        sweep_grid(bars, signals, BIG, COSTS, folder=tmp_path, progress=stop_early)
     kept = {path.name for path in tmp_path.glob("*/*.chunk")}
     spans, steps = played(monkeypatch), []
-    again = sweep(bars, signals, BIG, COSTS, folder=tmp_path, progress=lambda *step: steps.append(step[0]))
+    again = sweep_grid(bars, signals, BIG, COSTS, folder=tmp_path, progress=lambda *step: steps.append(step[0]))
     assert_same_result(again, want)
     assert 0 < len(kept) == len(want.job.spans()) - len(spans)
     assert steps == sorted(steps) and steps[-1] == len(BIG)
@@ -275,25 +280,25 @@ def test_another_question_shares_no_chunk(work, tmp_path):
     bars, signals, want = work
     moved = bars.assign(close=bars["close"].where(bars.index != bars.index[50], bars["open"]))
     others = [
-        sweep(moved, signals.assign(entry_price=bars["close"]), BIG, COSTS),
-        sweep(bars, signals.assign(confidence=signals["confidence"] + 0.01), BIG, COSTS),
-        sweep(bars, signals, BIG, FREE),
-        sweep(bars, signals, BIG, COSTS, period="month"),
-        sweep(bars, signals, BIG.model_copy(update={"min_confidence": (0.0, 0.6, 0.71)}), COSTS),
+        sweep_grid(moved, signals.assign(entry_price=bars["close"]), BIG, COSTS),
+        sweep_grid(bars, signals.assign(confidence=signals["confidence"] + 0.01), BIG, COSTS),
+        sweep_grid(bars, signals, BIG, FREE),
+        sweep_grid(bars, signals, BIG, COSTS, period="month"),
+        sweep_grid(bars, signals, BIG.model_copy(update={"min_confidence": (0.0, 0.6, 0.71)}), COSTS),
     ]
     assert len({want.job.key, *(other.job.key for other in others)}) == 6
     finer = bars.set_axis(bars.index.as_unit("ns"), axis=0)
-    assert sweep(finer, signals.set_axis(finer.index, axis=0), BIG, COSTS).job.key == want.job.key
+    assert sweep_grid(finer, signals.set_axis(finer.index, axis=0), BIG, COSTS).job.key == want.job.key
 
 
 KILLED = """
 import sys
 from pathlib import Path
-from orbiquant.backtest.sweep import sweep
+from orbiquant.backtest.sweep import sweep_grid
 from tests.test_sweep import BIG, COSTS, guesses, market
 import time
 bars = market(21, 800)
-sweep(bars, guesses(21, bars), BIG, COSTS, folder=Path(sys.argv[1]), progress=lambda *step: time.sleep(0.05))
+sweep_grid(bars, guesses(21, bars), BIG, COSTS, folder=Path(sys.argv[1]), progress=lambda *step: time.sleep(0.05))
 """
 
 
@@ -306,7 +311,7 @@ def test_a_killed_sweep_goes_on_where_it_was(work, tmp_path, monkeypatch):
     assert process.returncode == -signal.SIGKILL
     kept = len(list(tmp_path.glob("*/*.chunk")))
     spans = played(monkeypatch)
-    assert_same_result(sweep(bars, signals, BIG, COSTS, folder=tmp_path), want)
+    assert_same_result(sweep_grid(bars, signals, BIG, COSTS, folder=tmp_path), want)
     assert 3 <= kept < len(want.job.spans()) and len(spans) == len(want.job.spans()) - kept
 
 
@@ -319,10 +324,10 @@ def test_luck_does_not_survive_its_trials_and_skill_does():
     rng = np.random.default_rng(8)
     coin = pd.Series(rng.choice([1, -1], len(bars)), bars.index)
     knows = coin.where(rng.random(len(bars)) > 0.45, ahead)
-    grid = Grid(stop_atr=parse_steps("1:4:0.5"), risk_reward=parse_steps("0.5:3:0.5"), filters=("all", "long"))
+    grid = SweepGrid(stop_atr=parse_steps("1:4:0.5"), risk_reward=parse_steps("0.5:3:0.5"), filters=("all", "long"))
     found = {}
     for name, side in (("luck", coin), ("skill", knows)):
-        result = sweep(bars, side.to_frame("side").iloc[::6], grid, FREE)
+        result = sweep_grid(bars, side.to_frame("side").iloc[::6], grid, FREE)
         found[name] = result.headline()
         assert found[name].combination == result.table["t_statistic"].where(result.table["trades"] >= 30).idxmax()
         chosen = found[name].selection.variants  # those of the 84 that trade enough, and differ
@@ -342,12 +347,12 @@ def test_a_missing_entry_price_is_refused_as_simulate_does():
     bars = market(2, 60)
     signals = guesses(2, bars, 0.1).assign(entry_price=np.nan)
     with pytest.raises(DataError, match="`entry_price` must be above zero and finite, was not"):
-        sweep(bars, signals, Grid(stop_atr=(1.0,), risk_reward=(1.0,)), FREE)
+        sweep_grid(bars, signals, SweepGrid(stop_atr=(1.0,), risk_reward=(1.0,)), FREE)
 
 
 def test_too_few_trades_are_no_headline():
     bars = market(2, 60)
-    found = sweep(bars, guesses(2, bars, 0.1), Grid(stop_atr=(1.0,), risk_reward=(1.0,)), FREE)
+    found = sweep_grid(bars, guesses(2, bars, 0.1), SweepGrid(stop_atr=(1.0,), risk_reward=(1.0,)), FREE)
     with pytest.raises(ModelError, match="no combination has 30 trades"):
         found.headline()
     assert found.headline(0).overfitting.deflated_sharpe is None
@@ -366,10 +371,10 @@ def test_confirm_refuses_trades_that_differ(work):
 
 def test_nothing_to_trade_is_a_typed_empty_result():
     bars = market(2, 60)
-    some = sweep(bars, guesses(2, bars), GRID, FREE)
+    some = sweep_grid(bars, guesses(2, bars), GRID, FREE)
     grid = GRID.model_copy(update={"filters": ("all", "short")})
     for few, signals in ((bars, guesses(2, bars).assign(side=0)), (bars.iloc[:0], guesses(2, bars).iloc[:0])):
-        found = sweep(few, signals, grid, FREE)
+        found = sweep_grid(few, signals, grid, FREE)
         assert (found.table["trades"] == 0).all() and found.table["expectancy_r"].isna().all()
         assert found.trades(0).empty and list(found.trades(0)) == list(some.trades(0))
         assert found.table.dtypes.equals(some.table.dtypes)
@@ -406,7 +411,7 @@ def test_steps_hold_both_ends():
 )
 def test_wrong_grids_are_refused(given):
     with pytest.raises(ValueError, match=next(iter(given))):
-        Grid(**({"stop_atr": (1.0,), "risk_reward": (1.0,)} | given))
+        SweepGrid(**({"stop_atr": (1.0,), "risk_reward": (1.0,)} | given))
 
 
 @pytest.mark.parametrize(
@@ -416,27 +421,27 @@ def test_wrong_grids_are_refused(given):
 def test_wrong_filters_are_refused(filters, words):
     bars = market(2, 60)
     with pytest.raises(DataError, match=words):
-        sweep(bars, guesses(2, bars), Grid(stop_atr=(1.0,), risk_reward=(1.0,), filters=(filters,)), FREE)
+        sweep_grid(bars, guesses(2, bars), SweepGrid(stop_atr=(1.0,), risk_reward=(1.0,), filters=(filters,)), FREE)
 
 
 def test_a_filter_lets_no_missing_value_in():
     bars = market(2, 200)
     signals = guesses(2, bars).assign(hour=np.where(np.arange(200) % 3, bars.index.hour, np.nan))
     signals["killzone"] = signals["killzone"].where(signals["killzone"] == "asia", None)
-    grid = Grid(stop_atr=(1.0,), risk_reward=(1.0,), filters=("killzone=asia", "hour=8.0&killzone=asia"))
-    found = sweep(bars, signals, grid, FREE)
+    grid = SweepGrid(stop_atr=(1.0,), risk_reward=(1.0,), filters=("killzone=asia", "hour=8.0&killzone=asia"))
+    found = sweep_grid(bars, signals, grid, FREE)
     asia = signals["killzone"].eq("asia")
     for combination, at in enumerate((asia, asia & (signals["hour"] == 8))):
-        want = sweep(bars, signals[at], Grid(stop_atr=(1.0,), risk_reward=(1.0,)), FREE)
+        want = sweep_grid(bars, signals[at], SweepGrid(stop_atr=(1.0,), risk_reward=(1.0,)), FREE)
         assert list(found.trades(combination)["r"]) == list(want.trades(0)["r"]) and len(want.trades(0)) > 1
 
 
 def test_stops_and_targets_of_the_signals_are_left_aside():
-    bars, grid = market(2, 200), Grid(stop_atr=(1.0,), risk_reward=(2.0,))
+    bars, grid = market(2, 200), SweepGrid(stop_atr=(1.0,), risk_reward=(2.0,))
     signals = guesses(2, bars)
-    want = sweep(bars, signals, grid, COSTS).confirm(0).trades
+    want = sweep_grid(bars, signals, grid, COSTS).confirm(0).trades
     for levels in ({"stop_distance": 7.0, "target_distance": 9.0}, {"stop_loss": 1.0, "take_profit": np.nan}):
-        pd.testing.assert_frame_equal(sweep(bars, signals.assign(**levels), grid, COSTS).confirm(0).trades, want)
+        pd.testing.assert_frame_equal(sweep_grid(bars, signals.assign(**levels), grid, COSTS).confirm(0).trades, want)
 
 
 def test_filters_join():
@@ -465,36 +470,38 @@ def test_filters_join():
 def test_wrong_tables_are_refused(spoil, words):
     bars = market(2, 60)
     with pytest.raises(DataError, match=words):
-        sweep(*spoil(bars, guesses(2, bars)), GRID, FREE)
+        sweep_grid(*spoil(bars, guesses(2, bars)), GRID, FREE)
 
 
 def test_rows_without_a_distance_trade_nothing():
     bars = market(2, 100)
     signals = guesses(2, bars)
     kept = np.arange(100) % 2 == 0
-    grid = Grid(stop_atr=(1.0,), risk_reward=(1.0,))
-    found = sweep(bars, signals.assign(distance=signals["distance"].where(kept)), grid, FREE)
-    pd.testing.assert_frame_equal(found.trades(0), sweep(bars, signals[kept], grid, FREE).trades(0))
+    grid = SweepGrid(stop_atr=(1.0,), risk_reward=(1.0,))
+    found = sweep_grid(bars, signals.assign(distance=signals["distance"].where(kept)), grid, FREE)
+    pd.testing.assert_frame_equal(found.trades(0), sweep_grid(bars, signals[kept], grid, FREE).trades(0))
     still = bars.assign(open=50.0, high=50.0, low=50.0, close=50.0)  # no range, so no distance to count in
-    assert sweep(still, signals.drop(columns="distance"), grid, FREE).trades(0).empty
+    assert sweep_grid(still, signals.drop(columns="distance"), grid, FREE).trades(0).empty
 
 
 def test_wrong_terms_are_refused():
     bars = market(2, 60)
     signals = guesses(2, bars)
     with pytest.raises(DataError, match="`threads` must be at least 1"):
-        sweep(bars, signals, GRID, FREE, threads=0)
+        sweep_grid(bars, signals, GRID, FREE, threads=0)
     with pytest.raises(DataError, match="`period` must be one of day, week, month, was 'year'"):
-        sweep(bars, signals, GRID, FREE, period="year")
+        sweep_grid(bars, signals, GRID, FREE, period="year")
     with pytest.raises(DataError, match="`combination` must be 0 to 161, was 162"):
-        sweep(bars, signals, GRID, FREE).trades(162)
+        sweep_grid(bars, signals, GRID, FREE).trades(162)
 
 
 def test_more_than_memory_is_refused_beforehand():
     bars = market(2, 6000)
     many = tuple(np.linspace(0.1, 5, 9000))
     with pytest.raises(DataError, match="a longer `period` than 'day'"):
-        sweep(bars, guesses(2, bars), Grid(stop_atr=many, risk_reward=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)), FREE)
+        sweep_grid(
+            bars, guesses(2, bars), SweepGrid(stop_atr=many, risk_reward=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)), FREE
+        )
 
 
 # --- the kernel's guess in `simulate` ---
@@ -503,11 +510,13 @@ def test_more_than_memory_is_refused_beforehand():
 @pytest.mark.parametrize("target", ["take_profit", "none"])
 def test_showing_vectorbt_only_the_likely_orders_changes_nothing(monkeypatch, target):
     bars = market(9, 500)
-    levels = sweep(bars, guesses(9, bars, 0.9), Grid(stop_atr=(2.0,), risk_reward=(2.0,)), COSTS).signals_of(0)
+    levels = sweep_grid(bars, guesses(9, bars, 0.9), SweepGrid(stop_atr=(2.0,), risk_reward=(2.0,)), COSTS).signals_of(
+        0
+    )
     levels = levels.assign(take_profit=np.nan) if target == "none" else levels
     want = simulate(bars, levels, COSTS, max_holding_bars=20)
     assert len(want.trades) < len(levels) / 3
-    monkeypatch.setattr(simulate_module, "CELLS", 400)
+    monkeypatch.setattr(simulate_module, "_CELLS", 400)
     shown, play = [], simulate_module.play_all
     monkeypatch.setattr(simulate_module, "play_all", lambda *given: (shown.append(len(given[1])), play(*given))[1])
     every = len(want.trades) + want.skipped["in position"]
@@ -515,7 +524,7 @@ def test_showing_vectorbt_only_the_likely_orders_changes_nothing(monkeypatch, ta
     for wrong in rounds:
         shown.clear()
         if wrong:
-            monkeypatch.setattr(sweep_kernel, "guess_taken", wrong)
+            monkeypatch.setattr(simulate_module, "guess_taken", wrong)
         found = simulate(bars, levels, COSTS, max_holding_bars=20)
         pd.testing.assert_frame_equal(found.trades, want.trades)
         pd.testing.assert_series_equal(found.equity, want.equity)
@@ -527,7 +536,9 @@ def test_real_bars_make_the_trades_of_vectorbt_and_of_a_plain_loop():
     bars = shared_bars("BTCUSDT_5m").iloc[-6000:]
     rng = np.random.default_rng(1)
     signals = pd.DataFrame({"side": rng.choice([1, -1, 0], len(bars), p=[0.1, 0.1, 0.8])}, bars.index)
-    found = sweep(bars, signals, Grid(stop_atr=(0.5, 2.0), risk_reward=(1.0, 3.0), max_holding_bars=(None, 48)), COSTS)
+    found = sweep_grid(
+        bars, signals, SweepGrid(stop_atr=(0.5, 2.0), risk_reward=(1.0, 3.0), max_holding_bars=(None, 48)), COSTS
+    )
     for combination in found.table.index:
         trades = found.trades(combination)
         want = pd.DataFrame(

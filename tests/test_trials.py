@@ -29,7 +29,7 @@ from orbiquant.backtest.overfitting import (
     probability_of_overfitting,
     selection_risk,
 )
-from orbiquant.backtest.sweep import Grid, parse_steps, sweep
+from orbiquant.backtest.sweep import SweepGrid, parse_steps, sweep_grid
 from orbiquant.backtest.trials import Trial, TrialsLedger
 from orbiquant.core import DataError, FixedClock
 from orbiquant.domain import Costs, SeriesId
@@ -282,17 +282,17 @@ def test_a_fine_sweep_around_a_lucky_winner_does_not_survive(tmp_path: Path):
     bars = synthetic_market(6000, "1h", seed=11).bars
     coin = pd.DataFrame({"side": rng.choice([1, -1], len(bars))}, bars.index).iloc[::6]
     what = from_signals(bars, coin, Costs(), COIN_1H)
-    wide = run_sweep(runtime, what, Grid(stop_atr=parse_steps("0.5:3:0.5"), risk_reward=parse_steps("0.5:3:0.5")))
+    wide = run_sweep(runtime, what, SweepGrid(stop_atr=parse_steps("0.5:3:0.5"), risk_reward=parse_steps("0.5:3:0.5")))
     terms = {name: wide.headline.terms[name] for name in ("stop_atr", "risk_reward")}
     near = {name: tuple(round(value * (1 + step * 1e-4), 8) for step in range(8)) for name, value in terms.items()}
-    fine = run_sweep(runtime, what, Grid(**near)).headline
+    fine = run_sweep(runtime, what, SweepGrid(**near)).headline
     assert fine.overfitting.trials == runtime.trials.count(COIN_1H) > 90
     assert fine.overfitting.deflated_sharpe < 0.95 and "does not survive" in fine.sentence()
-    again = sweep(bars, coin, Grid(**near), Costs())
+    again = sweep_grid(bars, coin, SweepGrid(**near), Costs())
     assert again.headline().overfitting.deflated_sharpe < 0.95
     moments = Moments.of(again.trades(fine.combination)["r"])
     assert fine.overfitting == runtime.trials.overfitting(moments, COIN_1H)
-    copy = run_sweep(runtime, replace(what, series=SeriesId.parse("RENAMED", "1h")), Grid(**near)).headline
+    copy = run_sweep(runtime, replace(what, series=SeriesId.parse("RENAMED", "1h")), SweepGrid(**near)).headline
     assert copy.overfitting.trials > fine.overfitting.trials
 
 

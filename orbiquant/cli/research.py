@@ -67,7 +67,7 @@ def trade_file(
     progress: "Progress | None",  # of the training
 ) -> tuple[Given, "Traded"]:
     "Send a file's bars through the whole line, or given signals through the backtest; return facts and result."
-    from orbiquant.execution import latest
+    from orbiquant.execution.orders import latest
     from orbiquant.core import stage
     from orbiquant.research.files import bars_of_file, read_signals, research_bars, trade_signals
     from orbiquant.research.spec import ResearchSpec
@@ -103,13 +103,13 @@ def show_backtest(
 
     from orbiquant.core import stage
     from orbiquant.performance import json_figures
-    from orbiquant.backtest.robustness import examine
+    from orbiquant.backtest.robustness import examine_trades
     from orbiquant.research.verdict import judge
 
     result, figures = traded.result, json_figures(traded.summary)
     verdict = judge(traded.summary, given="signals" in facts)
     with stage("robustness"):
-        tables = examine(traded.bars, traded.signals, result, facts.get("seed", 7))
+        tables = examine_trades(traded.bars, traded.signals, result, facts.get("seed", 7))
     span = {"first": traded.bars.index[0], "last": traded.bars.index[-1], "bars": len(traded.bars)}
     facts = facts | span | {"costs": result.costs, "trades": len(result.trades)}
     paid = json_figures(result.costs_in_r)

@@ -21,7 +21,7 @@ from orbiquant.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from orbiquant.backtest.sweep import Grid
+    from orbiquant.backtest.sweep import SweepGrid
     from orbiquant.ports import Progress
     from orbiquant.runtime import Runtime
     from orbiquant.research.sweeps import Sweepable, Swept
@@ -57,11 +57,11 @@ def check_options(
 
 def parse_grid(
     given: Given,  # the options
-) -> "Grid":
+) -> "SweepGrid":
     "Return what is tried; raise `typer.BadParameter` for a list that cannot be."
     from pydantic import ValidationError
 
-    from orbiquant.backtest.sweep import Grid, parse_steps
+    from orbiquant.backtest.sweep import SweepGrid, parse_steps
     from orbiquant.core import DataError
 
     lists: Given = {"filters": tuple(part.strip() for part in given["filters"].split(","))}
@@ -73,7 +73,7 @@ def parse_grid(
         except DataError as error:
             raise typer.BadParameter(f"{option_of(name)}: {error.message}") from error
     try:
-        return Grid(**lists)
+        return SweepGrid(**lists)
     except ValidationError as error:
         wrong = error.errors()[0]
         said = wrong["msg"].removeprefix("Value error, ")
@@ -105,7 +105,7 @@ def find_signals(
 ) -> "Sweepable":
     "Return the signals that the options name."
     from orbiquant.domain import SeriesId
-    from orbiquant.execution import latest
+    from orbiquant.execution.orders import latest
     from orbiquant.research.files import bars_of_file, read_signals
     from orbiquant.research.spec import ResearchSpec
     from orbiquant.research.sweeps import from_bars, from_model, from_signals

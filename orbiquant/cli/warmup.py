@@ -70,7 +70,7 @@ def play_signals(
 ) -> None:
     "Make signals, play them in vectorbt and in a sweep."
     from orbiquant.backtest.simulate import simulate
-    from orbiquant.backtest.sweep import Grid, sweep
+    from orbiquant.backtest.sweep import SweepGrid, sweep_grid
     from orbiquant.domain import Costs
     from orbiquant.models.phase2 import OutOfFold
     from orbiquant.policies import find_policy
@@ -79,7 +79,7 @@ def play_signals(
     frames = (made["bars"], made["features"], made["phases"])
     signals = generate_signals(*frames, OutOfFold(made["predictions"]), find_policy("primary"), 1.0, 1.5)
     simulate(made["bars"], signals, Costs(), max_holding_bars=24)
-    sweep(made["bars"], signals, Grid(stop_atr=(1.0,), risk_reward=(1.0, 2.0)), Costs())
+    sweep_grid(made["bars"], signals, SweepGrid(stop_atr=(1.0,), risk_reward=(1.0, 2.0)), Costs())
 
 
 STAGES: dict[str, Callable[[Made], None]] = {

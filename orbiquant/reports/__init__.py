@@ -2,11 +2,11 @@
 
 from orbiquant.reports.catalogue import Report, ReportParameter, find_report, list_reports
 from orbiquant.reports.html import Tiles
-from orbiquant.reports.result import Failure, ReportRun, list_runs, read_run, record
+from orbiquant.reports.result import ReportFailure, ReportRun, list_runs, read_run, record
 from orbiquant.reports.run import run_report
 
 __all__ = [
-    "Failure",
+    "ReportFailure",
     "Report",
     "ReportParameter",
     "ReportRun",

@@ -24,7 +24,7 @@ from ..ports import Progress
 from .catalogue import find_report
 from .html import render
 from orbiquant.reports.result import (
-    Failure,
+    ReportFailure,
     ReportRun,
     Status,
     close_run,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 def conclude(
     run: ReportRun,  # as it was opened
     status: Status,  # how it ended
-    error: Failure | None = None,  # why, unless it succeeded
+    error: ReportFailure | None = None,  # why, unless it succeeded
 ) -> ReportRun:
     "Write the page and then `result.json` of a run that has ended."
     notebook = executed_notebook(run.notebook)
@@ -117,10 +117,10 @@ class Child:
         kind: str,  # what ended it
         message: str,  # in words
         traceback: str = "",  # or what it wrote
-    ) -> Failure:
+    ) -> ReportFailure:
         "Return why the child could not say itself how it ended, with the cell it was at."
         place = {"cell": self.at.get("index"), "heading": self.at.get("heading", "")}
-        return Failure(type=kind, message=message, traceback=traceback, **place)
+        return ReportFailure(type=kind, message=message, traceback=traceback, **place)
 
 
 @contextmanager
@@ -182,7 +182,7 @@ def silent_end(
     child: Child,  # gone, and left no result
     timeout_s: float,  # what it had
     log: Path,  # what it wrote to stderr
-) -> tuple[Status, Failure]:
+) -> tuple[Status, ReportFailure]:
     "Return how and why a run stopped that could not say so itself."
     if child.timed_out:
         return "timed_out", child.failure("Timeout", f"not finished after {timeout_s:g} s")

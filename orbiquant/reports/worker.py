@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from pydantic_core import from_json
 
-from .result import Failure, ReportRun
+from .result import ReportFailure, ReportRun
 from .run import conclude
 
 # %% ../../nbs/83_reports.worker.ipynb #d041db99
@@ -72,11 +72,11 @@ class Place:
     def failure(
         self,
         error: BaseException,  # what ended the run
-    ) -> Failure:
+    ) -> ReportFailure:
         "Return an error with its place; a notebook's own error is told as it was raised there."
         kind, message = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
         lines = "\n".join(getattr(error, "traceback", ()))
-        return Failure(
+        return ReportFailure(
             type=kind,
             message=message,
             cell=self.at["index"] or None,

@@ -21,7 +21,7 @@ from ..runtime import Runtime
 
 if TYPE_CHECKING:
     from orbiquant.backtest.simulate import BacktestResult
-    from orbiquant.backtest.sweep import Grid, Headline, Period, SweepResult
+    from orbiquant.backtest.sweep import Headline, Period, SweepGrid, SweepResult
     from orbiquant.backtest.trials import TrialsLedger
 from ..domain import SeriesId
 from .train import trade_model, trial_params
@@ -143,17 +143,17 @@ class Swept:
 def run_sweep(
     runtime: Runtime,  # settings and the trials ledger
     what: Sweepable,  # bars and signals
-    grid: "Grid",  # what is tried
+    grid: "SweepGrid",  # what is tried
     period: "Period" = "day",  # of the R series that the probability of overfitting is computed from
     resume: bool = True,  # keep finished chunks, and go on from those of an earlier run
     progress: Progress | None = None,  # called as (combinations done, in all, text)
 ) -> Swept:
     "Sweep where the settings say, count every combination as a trial, and let vectorbt confirm the best."
-    from orbiquant.backtest.sweep import sweep
+    from orbiquant.backtest.sweep import sweep_grid
 
     settings = runtime.settings
     folder: Path | None = settings.path(settings.workspace.data_dir) / "sweeps" if resume else None
-    found = sweep(
+    found = sweep_grid(
         what.bars, what.signals, grid, what.costs, period, folder, settings.models.threads,
         settings.cluster.scheduler, progress,
     )  # fmt: skip

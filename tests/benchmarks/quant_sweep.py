@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from orbiquant.backtest.sweep import Grid, SweepResult, sweep
+from orbiquant.backtest.sweep import SweepGrid, SweepResult, sweep_grid
 from orbiquant.domain import Bars, Costs, Signals
 from orbiquant.models.labels import barrier_distance
 from tests.benchmarks.quant_row import Row, Seconds, best_of, shared_rows, times_faster
@@ -16,7 +16,7 @@ from tests.tools.oracle import Terms, replay
 
 ROWS, SHARE, SEED = 100_000, 0.1, 7
 COSTS = Costs(fee_bps=2, slippage_bps=1, spread_bps=1)
-GRID = Grid(
+GRID = SweepGrid(
     stop_atr=tuple(np.linspace(0.5, 5, 25).round(4)), risk_reward=tuple(np.linspace(0.5, 5, 40).round(4))
 )  # 1,000 combinations
 COLUMNS = 25  # that vectorbt is shown at once
@@ -116,8 +116,8 @@ def rows() -> Iterator[Row]:
     """Yield two rows."""
     bars = shared_rows("BTCUSDT_5m", ROWS)
     signals, kept = coin_signals(bars), dict[str, SweepResult]()
-    sweep(bars.iloc[:500], signals.loc[: bars.index[499]], GRID, COSTS)
-    own = best_of(lambda: kept.update(found=sweep(bars, signals, GRID, COSTS)), 3)
+    sweep_grid(bars.iloc[:500], signals.loc[: bars.index[499]], GRID, COSTS)
+    own = best_of(lambda: kept.update(found=sweep_grid(bars, signals, GRID, COSTS)), 3)
     found = kept["found"]
     exact = equal_to_oracle(found) and len(found.confirm(SAMPLE[1]).trades) > 0
     trades = int(found.table["trades"].sum())
