@@ -232,7 +232,7 @@ def test_recent_bars_give_the_features_of_the_full_history(runtime: Runtime, sto
     wanted = feature_spec(runtime.settings, "EURUSD", "1h")
     series = find_series(runtime, "EURUSD", "1h")
     few = recent_bars(runtime, series, warmup_bars(wanted) + LIVE_MARGIN)
-    assert len(few) == warmup_bars(wanted) + LIVE_MARGIN < series["rows"]
+    assert len(few) == warmup_bars(wanted) + LIVE_MARGIN < series.rows
     whole = build_features(runtime.store.read(EURUSD_1H), wanted).iloc[-LIVE_MARGIN:]
     recent = build_features(few, wanted).iloc[-LIVE_MARGIN:]
     assert list(recent) == list(whole) and recent.index.equals(whole.index)
