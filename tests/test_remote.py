@@ -222,9 +222,10 @@ def test_a_library_that_is_missing_names_its_extra():
     script = f"""import sys
 sys.modules["ccxt"] = None
 {ELSEWHERE}from orbiquant.cli.console import explain_error
+from orbiquant.domain import SeriesId
 from orbiquant.market.exchanges import ExchangeSource
 try:
-    ExchangeSource("binance").bars("BTCUSDT", "1h")
+    ExchangeSource("binance").bars(SeriesId.parse("BTCUSDT", "1h"))
 except Exception as error:
     print(explain_error(error)[0])
 try:
@@ -412,6 +413,7 @@ def test_an_interrupt_does_not_wait_for_the_pauses_of_other_threads():
 SILENT = """
 import socket, threading
 from datetime import datetime
+from orbiquant.domain import SeriesId
 from orbiquant.market.dukascopy import DukascopySource
 from orbiquant.net import HttpClient
 with socket.create_server(("127.0.0.1", 0)) as server:
@@ -424,7 +426,8 @@ with socket.create_server(("127.0.0.1", 0)) as server:
             if len(lines) == 2:
                 print("silent", flush=True)
     threading.Thread(target=hear, daemon=True).start()
-    source.bars("EURUSD", "1h", *map(datetime.fromisoformat, ("2024-01-08T00:00Z", "2024-01-12T00:00Z")))
+    window = map(datetime.fromisoformat, ("2024-01-08T00:00Z", "2024-01-12T00:00Z"))
+    source.bars(SeriesId.parse("EURUSD", "1h"), *window)
 """
 
 
@@ -445,9 +448,8 @@ def test_years_before_a_series_begins_are_not_asked_for_at_any_pull(tmp_path: Pa
         for wanted in (24, 0):
             server.requests.clear()
             source = DukascopySource(line_to(server, []), clock=clock)
-            assert (
-                pull(DeltaBarStore(tmp_path), source, SeriesId.parse("BTCUSD", "1h"), clock=clock).rows_added == wanted
-            )
+            pulled = pull(DeltaBarStore(tmp_path), source, SeriesId.parse("BTCUSD", "1h"), clock=clock)
+            assert pulled.rows_added == wanted
             assert len(server.requests) < 12 and all("/2017/04/" in asked.path for asked in server.requests)
 
 

@@ -71,7 +71,7 @@ def test_health_counts_the_model(client: httpx.Client):
 
 
 def test_a_damaged_model_is_no_server_error_and_no_wrong_signal(client: httpx.Client, runtime: Runtime):
-    version = runtime.registry.versions("EURUSD_1h")[-1]
+    version = runtime.registry.versions(EURUSD_1H)[-1]
     file = runtime.registry.root / "EURUSD_1h" / version / "tpsl.json"
     whole = file.read_bytes()
     file.write_bytes(whole[:-10])

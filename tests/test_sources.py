@@ -154,8 +154,8 @@ def test_daily_samples_are_the_exchange_days():
 
 def test_samples_are_read_without_their_packages():
     code = (
-        "import sys, json; from orbiquant.market.sources import SampleSource;"
-        "[len(SampleSource().bars(*s)) for s in (('EURUSD', '1h'), ('SPX', '1d'))]; print(json.dumps([*sys.modules]))"
+        "import sys, json; from orbiquant.domain import SeriesId; from orbiquant.market.sources import SampleSource;"
+        "[len(SampleSource().bars(SeriesId.parse(*s))) for s in (('EURUSD', '1h'), ('SPX', '1d'))]; print(json.dumps([*sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
@@ -299,7 +299,7 @@ class Recorder:
     def __init__(self, bars: Bars = BARS, breaks_after: int | None = None) -> None:
         self.held, self.asked, self.breaks_after = bars, [], breaks_after
 
-    def bars(self, symbol: str, timeframe: str, start: datetime | None = None, end: datetime | None = None) -> Bars:
+    def bars(self, series: SeriesId, start: datetime | None = None, end: datetime | None = None) -> Bars:
         """Return the bars of a window."""
         if self.breaks_after is not None and len(self.asked) >= self.breaks_after:
             raise ConnectionError("the line is dead")
@@ -316,9 +316,8 @@ def run(store: BarStore, source: MarketData, **options) -> int:
 
 def test_a_pull_brings_everything_and_then_nothing(store: DeltaBarStore):
     seen: list[tuple[int, int, str]] = []
-    result = pull(
-        store, Recorder(), SeriesId.parse("EUR/USD", "1h"), clock=NOW, chunk_bars=50, progress=lambda *s: seen.append(s)
-    )
+    told = {"progress": lambda *step: seen.append(step), "chunk_bars": 50, "clock": NOW}
+    result = pull(store, Recorder(), EURUSD_1H, **told)
     assert (result.rows_read, result.rows_added, result.symbol) == (400, 400, "EURUSD")
     assert (result.first, result.last) == (BARS.index[0], BARS.index[-1])
     assert store.read(EURUSD_1H).equals(BARS)
@@ -406,6 +405,6 @@ def test_windows_split_without_hole_or_overlap():
 
 @pytest.mark.parametrize("make", [SampleSource, lambda: SyntheticSource(rows=3000)])
 def test_every_source_can_be_pulled(make: Callable[[], MarketData], store: DeltaBarStore):
-    symbol, timeframe = ("EURUSD", "1h") if make is SampleSource else ("ORBUSD", Timeframe.M15)
-    pull(store, make(), SeriesId.parse(symbol, timeframe), chunk_bars=1000)
-    assert store.read(SeriesId.parse(symbol, timeframe)).equals(make().bars(SeriesId.parse(symbol, timeframe)))
+    series = EURUSD_1H if make is SampleSource else SeriesId("ORBUSD", Timeframe.M15)
+    pull(store, make(), series, chunk_bars=1000)
+    assert store.read(series).equals(make().bars(series))

@@ -217,9 +217,10 @@ def test_the_same_trial_is_one_line_and_another_result_another(ledger: TrialsLed
     others = [trial({"stop": 2.0}), trial({"stop": 1.5}, pd.Series([1.0])), trial({"stop": 1.5}, symbol="GBPUSD")]
     assert ledger.record(*others) == 3 and ledger.record() == 0
     assert (ledger.count(), ledger.count(EURUSD_15M), ledger.count(EURUSD_1H)) == (4, 3, 0)
-    row = ledger.table("GBPUSD").iloc[0]
+    row = ledger.table(SeriesId.parse("GBPUSD", "15m")).iloc[0]
     assert row["params"] == {"stop": 1.5} and row["recorded_at"] == NOON and row["mean_r"] == pytest.approx(1 / 6)
-    assert ledger.table("XAUUSD").empty and ledger.best(SeriesId.parse("XAUUSD", "1h")) is None
+    gold = SeriesId.parse("XAUUSD", "1h")
+    assert ledger.table(gold).empty and ledger.best(gold) is None
 
 
 def test_money_makes_no_other_trial(ledger: TrialsLedger):

@@ -47,7 +47,7 @@ class RemoteSourceContract(MarketDataContract):
         return open_source()
 
     def test_it_is_remote_data(self, source: RemoteSource):
-        assert isinstance(source, RemoteData) and source.span(self.timeframe) >= timedelta(days=1)
+        assert isinstance(source, RemoteData) and source.span(self.series.timeframe) >= timedelta(days=1)
 
     def test_everything_comes_as_it_was(self, source: RemoteSource, expected: Bars):
         pd.testing.assert_frame_equal(source.bars(self.series), expected, check_freq=False)
@@ -263,13 +263,15 @@ class WindowContract:
 SCRIPT = """
 import sys
 from orbiquant.core import configure_logging
+from orbiquant.domain import SeriesId
 from orbiquant.market.sources import pull
 from orbiquant.market.store import DeltaBarStore
 {imports}
 configure_logging("ERROR")
 def told(done, steps, what):
     print(done, flush=True)
-pull(DeltaBarStore(sys.argv[1]), {source}, "{symbol}", "{timeframe}", progress=told, chunk_bars={chunk}, clock=CLOCK)
+series = SeriesId.parse("{symbol}", "{timeframe}")
+pull(DeltaBarStore(sys.argv[1]), {source}, series, progress=told, chunk_bars={chunk}, clock=CLOCK)
 """
 
 
