@@ -10,11 +10,11 @@ import csv
 from functools import lru_cache
 from pathlib import Path
 
-from ..workspace import workspace
 from pydantic import ValidationError
 
 from ..core import DataError, NotFoundError, asset, suggest
 from ..domain import Instrument, normalise_symbol
+from ..workspace import workspace
 
 # %% ../../nbs/09_market.instruments.ipynb #7839c145
 def read_instruments(
