@@ -8,10 +8,9 @@ __all__ = ['PULLING', 'spell', 'coarsest_part', 'RemoteSource']
 # %% ../../nbs/14_market.remote.ipynb #2500ada3
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from ..core import DataError, NotFoundError, SystemClock, choose, suggest
@@ -23,7 +22,7 @@ from ..ports import Clock
 
 if TYPE_CHECKING:
     pass
-from .rows import tidy, to_rows
+from .rows import tidy
 from ..net import Backoff
 
 # %% ../../nbs/14_market.remote.ipynb #d4165e1c
