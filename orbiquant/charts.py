@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'PURPLE', 'GREY', 'INK', 'GRID', 'PHASE_COLOURS', 'MAX_CANDLES', 'CLEAR', 'CANDLES',
-           'style', 'blank', 'join_bars', 'candle_of', 'labels_of', 'add_phases', 'add_signals', 'add_trades',
+           'style', 'empty_chart', 'join_bars', 'candle_of', 'labels_of', 'add_phases', 'add_signals', 'add_trades',
            'price_chart', 'equity_chart', 'r_chart', 'monthly_chart', 'skill_chart', 'reliability_chart']
 
 # %% ../nbs/03_charts.ipynb #d6f848f6
@@ -55,8 +55,8 @@ def style(
     )
     return figure.update_xaxes(**axis).update_yaxes(**axis)
 
-
-def blank(
+# %% ../nbs/03_charts.ipynb #2e185125
+def empty_chart(
     title: str,  # what would have been shown
     why: str,  # why there is nothing
 ) -> "go.Figure":
@@ -82,7 +82,7 @@ def join_bars(
     joined = bars[list(rule)].groupby(run).agg(rule)
     return joined.set_axis(bars.index[::size]), size
 
-
+# %% ../nbs/03_charts.ipynb #718b29b6
 def candle_of(
     times: pd.DatetimeIndex | pd.Series,  # moments from the first candle on
     candles: Bars,  # joined bars
@@ -115,7 +115,7 @@ def add_phases(
             bar = go.Bar(x=at, y=np.ones(len(at)), name=phase, marker_color=colour, **look)
             figure.add_trace(bar.update(visible=True if visible else "legendonly"))
 
-
+# %% ../nbs/03_charts.ipynb #eef48efd
 def add_signals(
     figure: "go.Figure",  # changed in place
     signals: pd.DataFrame,  # columns `action`, `entry_price`, by time
@@ -131,7 +131,7 @@ def add_signals(
             x, y = candle_of(own.index, candles), own["entry_price"]
             figure.add_trace(go.Scatter(x=x, y=y, mode="markers", name=f"{action.lower()} signal", marker=marker))
 
-
+# %% ../nbs/03_charts.ipynb #8e60ece9
 def add_trades(
     figure: "go.Figure",  # changed in place
     trades: pd.DataFrame,  # from a backtest
@@ -179,7 +179,7 @@ def price_chart(
     import plotly.graph_objects as go
 
     if bars.empty:
-        return blank(title, "no bars")
+        return empty_chart(title, "no bars")
     candles, size = join_bars(bars, most)
     first, last, labels = bars.index[0], bars.index[-1], labels_of(candles)
     figure = go.Figure()
@@ -210,7 +210,7 @@ def equity_chart(
     from plotly.subplots import make_subplots
 
     if equity.empty:
-        return blank(title, "no equity")
+        return empty_chart(title, "no equity")
     fall = 100 * (equity / equity.cummax() - 1)
     size = max(1, -(-len(equity) // most))
     run = np.arange(len(equity)) // size
@@ -235,7 +235,7 @@ def r_chart(
     import plotly.graph_objects as go
 
     if trades.empty:
-        return blank(title, "no trades")
+        return empty_chart(title, "no trades")
     r = trades["r"]
     edges = np.arange(np.floor(r.min() * 4) / 4, r.max() + 0.25, 0.25)
     figure = go.Figure()
@@ -246,7 +246,7 @@ def r_chart(
     style(figure, f"{title} · {len(r)} trades").update_layout(barmode="stack")
     return figure.update_xaxes(title="net result, R").update_yaxes(title="trades")
 
-
+# %% ../nbs/03_charts.ipynb #38892bde
 def monthly_chart(
     table: pd.DataFrame,  # R by year and month, with a `total` column
     title: str = "Months",  # what was traded
@@ -255,7 +255,7 @@ def monthly_chart(
     import plotly.graph_objects as go
 
     if table.empty:
-        return blank(title, "no trades")
+        return empty_chart(title, "no trades")
     months = table.drop(columns="total")
     names = [f"{year}  ({total:+.1f} R)" for year, total in zip(table.index, table["total"], strict=True)]
     limit = float(np.nanmax(np.abs(months.to_numpy()))) or 1.0
@@ -276,7 +276,7 @@ def skill_chart(
     import plotly.graph_objects as go
 
     if skill.empty:
-        return blank(title, "nothing was trained")
+        return empty_chart(title, "nothing was trained")
     value = 100 * skill["skill"].astype(float)
     others = [column for column in skill.columns if column not in ("target", "metric", "skill")]
     rows = skill[others].map(lambda cell: f"{cell:.4g}" if isinstance(cell, float) else cell)
@@ -289,7 +289,7 @@ def skill_chart(
     figure.add_vline(x=0, line={"color": INK, "width": 1})
     return figure.update_xaxes(title="improvement over the baseline, %").update_yaxes(autorange="reversed")
 
-
+# %% ../nbs/03_charts.ipynb #9dbc01cc
 def reliability_chart(
     predicted: pd.Series,  # probabilities, out of sample
     happened: pd.Series,  # 1.0 or 0.0, same rows; NaN is left out
@@ -303,7 +303,7 @@ def reliability_chart(
         raise DataError(f"`predicted` and `happened` must be equally long, were {len(predicted)} and {len(happened)}")
     pair = pd.DataFrame({"said": np.asarray(predicted, float), "came": np.asarray(happened, float)}).dropna()
     if pair.empty:
-        return blank(title, "no predictions with an outcome")
+        return empty_chart(title, "no predictions with an outcome")
     groups = pair.groupby(pd.qcut(pair["said"].rank(method="first"), min(bins, len(pair)), labels=False))
     curve = groups.agg(said=("said", "mean"), came=("came", "mean"), count=("came", "size"))
     error = 2 * np.sqrt(curve["came"] * (1 - curve["came"]) / curve["count"])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BAR_COLUMNS', 'Seed', 'MIN_CONFIDENCE', 'Probability', 'Price', 'MOST_BPS', 'BasisPoints', 'Positive', 'NotNegative',
            'Timeframe', 'AssetClass', 'CalendarName', 'normalise_symbol', 'Value', 'Instrument', 'SeriesId', 'Action',
-           'Phase', 'FeatureWeight', 'Signal', 'check_levels', 'Costs', 'Side', 'OrderState', 'Order', 'OrderStatus',
+           'Phase', 'check_levels', 'FeatureWeight', 'Signal', 'Costs', 'Side', 'OrderState', 'Order', 'OrderStatus',
            'Fill', 'Position', 'Account', 'Caller']
 
 # %% ../nbs/01_domain.ipynb #37004ebc
@@ -16,7 +16,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from .core import DataError, ForbiddenError, Plan, Scope, choose
 
@@ -92,7 +92,7 @@ class CalendarName(StrEnum):
     FOREX = "forex"
     US_EQUITY = "us_equity"
 
-
+# %% ../nbs/01_domain.ipynb #db32ed70
 def normalise_symbol(
     symbol: str,  # "BTC/USDT", "btc-usdt", "BTCUSDT", "XAU/USD" …
 ) -> str:
@@ -102,7 +102,7 @@ def normalise_symbol(
         raise DataError(f"`symbol` must be letters and digits such as BTCUSDT or XAU/USD, was {symbol!r}")
     return name
 
-
+# %% ../nbs/01_domain.ipynb #af55668b
 class Value(BaseModel):
     "The base of every domain value: frozen, with no room for unknown fields."
 
@@ -134,7 +134,7 @@ class Instrument(Value):
         "Return a price distance in pips."
         return distance / float(self.pip_size)
 
-
+# %% ../nbs/01_domain.ipynb #09226499
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]  # what every library takes
 
 # %% ../nbs/01_domain.ipynb #87c85214
@@ -179,16 +179,31 @@ class Phase(StrEnum):
     NEUTRAL = "neutral"
     INVALIDATED = "invalidated"
 
+# %% ../nbs/01_domain.ipynb #1d053247
+def check_levels(
+    action: Action,  # LONG or SHORT
+    entry: float | Decimal,  # entry price
+    stop_loss: float | Decimal | None,  # must lie on the losing side
+    take_profit: float | Decimal | None,  # must lie on the winning side
+) -> None:
+    "Raise `ValueError` unless stop, entry and target stand in the order the action needs."
+    if stop_loss is None or take_profit is None:
+        raise ValueError(f"{action} needs `stop_loss` and `take_profit`, were {stop_loss} and {take_profit}")
+    low, high = (stop_loss, take_profit) if action is Action.LONG else (take_profit, stop_loss)
+    if not low < entry < high:
+        order = "stop < entry < target" if action is Action.LONG else "target < entry < stop"
+        raise ValueError(f"{action} needs {order}, was stop {stop_loss}, entry {entry}, target {take_profit}")
+
+# %% ../nbs/01_domain.ipynb #55160ae1
+Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Price: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
 
 class FeatureWeight(Value):
     "How much one feature spoke for a prediction."
 
     name: str
     importance: float
-
-
-Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Price: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Signal(Value):
@@ -223,21 +238,6 @@ class Signal(Value):
             raise ValueError(f"`action` must be HOLD in manipulation, was {self.action}")
         check_levels(self.action, self.entry_price, self.stop_loss, self.take_profit)
         return self
-
-
-def check_levels(
-    action: Action,  # LONG or SHORT
-    entry: float | Decimal,  # entry price
-    stop_loss: float | Decimal | None,  # must lie on the losing side
-    take_profit: float | Decimal | None,  # must lie on the winning side
-) -> None:
-    "Raise `ValueError` unless stop, entry and target stand in the order the action needs."
-    if stop_loss is None or take_profit is None:
-        raise ValueError(f"{action} needs `stop_loss` and `take_profit`, were {stop_loss} and {take_profit}")
-    low, high = (stop_loss, take_profit) if action is Action.LONG else (take_profit, stop_loss)
-    if not low < entry < high:
-        order = "stop < entry < target" if action is Action.LONG else "target < entry < stop"
-        raise ValueError(f"{action} needs {order}, was stop {stop_loss}, entry {entry}, target {take_profit}")
 
 # %% ../nbs/01_domain.ipynb #ed01df90
 MOST_BPS = 5000  # any cost stays below
@@ -287,7 +287,7 @@ class OrderState(StrEnum):
     REJECTED = "rejected"
     UNKNOWN = "unknown"
 
-
+# %% ../nbs/01_domain.ipynb #f04777ac
 Positive: TypeAlias = Annotated[Decimal, Field(gt=0, allow_inf_nan=False)]
 NotNegative: TypeAlias = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 
@@ -313,7 +313,7 @@ class Order(Value):
             check_levels(action, self.limit_price, self.stop_loss, self.take_profit)
         return self
 
-
+# %% ../nbs/01_domain.ipynb #e537d78b
 class OrderStatus(Value):
     "What a broker says of an order."
 
@@ -337,7 +337,7 @@ class Fill(Value):
     fee: NotNegative
     time: AwareDatetime
 
-
+# %% ../nbs/01_domain.ipynb #1f181c32
 class Position(Value):
     "What is held of one symbol; a short has a negative quantity."
 

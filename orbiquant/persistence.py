@@ -45,10 +45,6 @@ from .ports import Clock
 from .workspace import workspace
 
 # %% ../nbs/04_persistence.ipynb #de18a808
-BUSY_TIMEOUT_S = 30
-PRAGMAS = (f"busy_timeout={BUSY_TIMEOUT_S * 1000}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
-
-
 def database_location(
     url: str,  # e.g. "sqlite:///data/orbiquant.db" or "postgresql://user:password@host/name"
 ) -> URL:
@@ -63,6 +59,10 @@ def database_location(
     if parsed.database in (None, "", ":memory:"):
         raise SettingsError("`database_url` must name a file, was a database in memory")
     return parsed.set(database=str(workspace() / str(parsed.database)))
+
+# %% ../nbs/04_persistence.ipynb #f82ecae4
+BUSY_TIMEOUT_S = 30
+PRAGMAS = (f"busy_timeout={BUSY_TIMEOUT_S * 1000}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 
 
 def engine(
@@ -128,7 +128,7 @@ def decimal_text(
     sign = "-" if amount < 0 else ""
     return sign + whole + ("." + fraction if fraction else "")
 
-
+# %% ../nbs/04_persistence.ipynb #1a4d9c69
 class ExactDecimal(TypeDecorator[Decimal]):
     "A column of exact amounts."
 
@@ -160,7 +160,7 @@ class ExactDecimal(TypeDecorator[Decimal]):
         "Return the amount that was stored, written the shortest way."
         return None if value is None else Decimal(decimal_text(Decimal(value)))
 
-
+# %% ../nbs/04_persistence.ipynb #5832f639
 class UtcDateTime(TypeDecorator[datetime]):
     "A column of moments: time-zone aware on both sides, exact to the microsecond."
 
@@ -195,7 +195,6 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 MIGRATION_LOCK = 0x0B1_0A27
-
 metadata = MetaData(naming_convention=NAMING)
 
 
@@ -251,7 +250,7 @@ def acquire_lease(
     with writing(engine) as connection:
         return connection.execute(statement.returning(leases.c.name)).first() is not None
 
-
+# %% ../nbs/04_persistence.ipynb #bdd3238b
 def renew_lease(
     engine: Engine,  # a migrated database
     name: str,  # the lease

@@ -33,7 +33,6 @@ class ServiceConfig(Value):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8003
     requests_per_minute: Annotated[int, Field(ge=1)] = 600
-    signal_cache_s: Annotated[float, Field(ge=0)] = 60
 
 
 class ReportConfig(Value):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TIME_UNIT', 'DAY', 'HOUR', 'MINUTE', 'Mask', 'Times', 'NEW_YORK', 'FOREX_CLOSE', 'EQUITY_OPEN', 'EQUITY_CLOSE',
            'EQUITY_HALF_DAY', 'MONDAY', 'SUNDAY', 'NYSE_SPECIAL_CLOSURES', 'to_index', 'to_times', 'length',
-           'nyse_closures', 'wall_time', 'weekday', 'is_nyse_day', 'open_at', 'parse_calendar', 'Grid', 'find_grid',
-           'bar_open', 'next_open', 'to_utc', 'expected_times']
+           'nyse_closures', 'parse_calendar', 'wall_time', 'weekday', 'is_nyse_day', 'open_at', 'CalendarGrid',
+           'find_grid', 'bar_open', 'next_open', 'to_utc', 'expected_times']
 
 # %% ../../nbs/09_market.calendars.ipynb #175e9ba5
 from collections.abc import Iterable
@@ -27,7 +27,6 @@ TIME_UNIT = "us"
 DAY = 86_400_000_000  # in TIME_UNIT, as are the next two
 HOUR = DAY // 24
 MINUTE = HOUR // 60
-
 Mask = npt.NDArray[np.bool_]
 Times = npt.NDArray[np.int64]  # UTC, in TIME_UNIT
 
@@ -46,7 +45,7 @@ def to_times(
     "Return an index as microseconds since 1970, UTC."
     return index.as_unit(TIME_UNIT).asi8
 
-
+# %% ../../nbs/09_market.calendars.ipynb #b3fdd0cb
 def length(
     timeframe: Timeframe,  # length of a bar
 ) -> int:
@@ -90,6 +89,13 @@ def nyse_closures() -> tuple[Times, Times]:
     return (closed.as_unit("s").asi8 // 86_400, half.as_unit("s").asi8 // 86_400)
 
 # %% ../../nbs/09_market.calendars.ipynb #1f5f25eb
+def parse_calendar(
+    calendar: str,  # its name
+) -> CalendarName:
+    "Return the calendar called `calendar`; raise `DataError` when there is none."
+    return CalendarName(choose("calendar", calendar, [name.value for name in CalendarName]))
+
+# %% ../../nbs/09_market.calendars.ipynb #030b9af2
 def wall_time(
     times: Times,  # UTC
     zone: str,  # IANA name
@@ -104,14 +110,14 @@ def weekday(
     "Return 0 for Monday to 6 for Sunday."
     return (days + 3) % 7
 
-
+# %% ../../nbs/09_market.calendars.ipynb #db6867d2
 def is_nyse_day(
     days: Times,  # days since 1970
 ) -> Mask:
     "Say which days the NYSE trades."
     return (weekday(days) < 5) & ~np.isin(days, nyse_closures()[0])
 
-
+# %% ../../nbs/09_market.calendars.ipynb #ee11134e
 def _forex_open(times: Times, timeframe: Timeframe) -> Mask:
     since_sunday_open = (wall_time(times, NEW_YORK) - 3 * DAY - FOREX_CLOSE) % (7 * DAY)
     return since_sunday_open < 5 * DAY
@@ -140,16 +146,9 @@ def open_at(
     test = _forex_open if name is CalendarName.FOREX else _equity_open
     return test(times, Timeframe.parse(timeframe))
 
-
-def parse_calendar(
-    calendar: str,  # its name
-) -> CalendarName:
-    "Return the calendar called `calendar`; raise `DataError` when there is none."
-    return CalendarName(choose("calendar", calendar, [name.value for name in CalendarName]))
-
 # %% ../../nbs/09_market.calendars.ipynb #aeaaca26
 @dataclass(frozen=True)
-class Grid:
+class CalendarGrid:
     "Where a calendar's days and weeks begin."
 
     zone: str  # whose midnight
@@ -162,19 +161,19 @@ def find_grid(
     timeframe: Timeframe,  # of the bars to place
     calendar: str,  # calendar name
     source: Timeframe,  # of the times to place; exchange dates from one day up
-) -> Grid:
+) -> CalendarGrid:
     "Return the grid of a timeframe."
     name = parse_calendar(calendar)
     if name is CalendarName.FOREX:
-        return Grid(NEW_YORK, FOREX_CLOSE, SUNDAY, NEW_YORK)
+        return CalendarGrid(NEW_YORK, FOREX_CLOSE, SUNDAY, NEW_YORK)
     if name is CalendarName.CRYPTO:
-        return Grid("UTC", 0, MONDAY, "UTC")
+        return CalendarGrid("UTC", 0, MONDAY, "UTC")
     if length(timeframe) < DAY:
-        return Grid(NEW_YORK, EQUITY_OPEN, MONDAY, NEW_YORK)
-    return Grid("UTC", 0, MONDAY, NEW_YORK if length(source) < DAY else "UTC")
+        return CalendarGrid(NEW_YORK, EQUITY_OPEN, MONDAY, NEW_YORK)
+    return CalendarGrid("UTC", 0, MONDAY, NEW_YORK if length(source) < DAY else "UTC")
 
-
-def _day_starts(days: Times, grid: Grid) -> Times:
+# %% ../../nbs/09_market.calendars.ipynb #9dca4514
+def _day_starts(days: Times, grid: CalendarGrid) -> Times:
     codes, unique = pd.factorize(days)
     local = pd.DatetimeIndex((unique + grid.anchor).view(f"datetime64[{TIME_UNIT}]"))
     return to_times(local.tz_localize(grid.zone).tz_convert("UTC"))[codes]
@@ -198,7 +197,7 @@ def bar_open(
     step = length(frame)
     return to_index(starts if step >= DAY else starts + (times - starts) // step * step)
 
-
+# %% ../../nbs/09_market.calendars.ipynb #caee96e4
 def next_open(
     index: pd.DatetimeIndex,  # bar opens, UTC
     timeframe: str,  # of these bars

@@ -8,14 +8,13 @@ __all__ = ['PULLING', 'spell', 'coarsest_part', 'RemoteSource']
 # %% ../../nbs/14_market.remote.ipynb #2500ada3
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from ..core import DataError, NotFoundError, SystemClock, choose, suggest
-from ..domain import Bars, SeriesId, Timeframe, normalise_symbol
+from ..domain import Bars, Timeframe, normalise_symbol
 from .bars import RULES, empty_bars, resample
 from .calendars import TIME_UNIT, bar_open, next_open, to_index, to_times
 from .store import clip, to_window
@@ -23,8 +22,9 @@ from ..ports import Clock
 
 if TYPE_CHECKING:
     pass
+from ..domain import SeriesId
 from .bars import with_series
-from .rows import tidy, to_rows
+from .rows import tidy
 from ..net import Backoff
 
 # %% ../../nbs/14_market.remote.ipynb #d4165e1c

@@ -16,7 +16,7 @@ import pandas as pd
 from ..core import DataError, get_logger
 from ..domain import BAR_COLUMNS, Bars, Timeframe
 from .bars import apply_rules, check_bars, empty_bars, time_faults
-from .calendars import MINUTE, TIME_UNIT, to_index, to_times
+from .calendars import MINUTE, TIME_UNIT, to_index
 from .store import Window
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from ..arrays import Floats
 from ..core import ModelError, atomic_write, get_logger
 from ..domain import Bars, CalendarName, Phase, Seed, Timeframe, Value
 from ..features.config import PhaseConfig
-from ..features.indicators import Floats, atr, column, finite_ratio, lagged, rolling_mean, run_talib
+from ..features.indicators import atr, column, finite_ratio, lagged, rolling_mean, run_talib
 from ..features.phases import PROBABILITIES, detect_phases
 from ..market.synthetic import SyntheticConfig, synthetic_market
 from .boosting import Boosting, Rows, ask, booster_json, booster_of, feature_values, grow, reading

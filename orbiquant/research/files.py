@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TIME_NAMES', 'WRITERS', 'instrument_of', 'name_bars', 'read_signals', 'check_target', 'write_table', 'fingerprint',
-           'file_version', 'FileBars', 'bars_of_file', 'research_bars', 'trade_signals']
+           'file_version', 'NamedBars', 'bars_of_file', 'research_bars', 'trade_signals']
 
 # %% ../../nbs/74_research.files.ipynb #ea9e21e4
 import hashlib
@@ -148,7 +148,7 @@ def file_version(
     return FILE + fingerprint(bars)
 
 # %% ../../nbs/74_research.files.ipynb #5b6b421c
-class FileBars(NamedTuple):
+class NamedBars(NamedTuple):
     "A file's bars and what is known of them."
 
     bars: Bars
@@ -161,13 +161,13 @@ def bars_of_file(
     file: Path,  # CSV or Parquet
     symbol: str | None = None,  # any spelling; None: by the file's name
     timeframe: str | None = None,  # e.g. "5m"; None: by the step of its bars
-) -> FileBars:
+) -> NamedBars:
     "Return a file's bars, named; raise `DataError` for a file that cannot be read as bars."
     with stage("data"):
         bars = read_bars(file, timeframe, symbol)
         frame = Timeframe.parse(timeframe) if timeframe else infer_timeframe(bars.index)
     instrument, known = instrument_of(name_bars(file, symbol))
-    return FileBars(bars, SeriesId(instrument.symbol, frame), instrument, known)
+    return NamedBars(bars, SeriesId(instrument.symbol, frame), instrument, known)
 
 # %% ../../nbs/74_research.files.ipynb #ca92ccf8
 def research_bars(
