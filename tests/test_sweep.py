@@ -18,7 +18,7 @@ from orbiquant.backtest.overfitting import deflate
 from orbiquant.backtest.simulate import simulate
 from orbiquant.backtest.sweep import Grid, SweepResult, filter_mask, parse_steps, sweep
 from orbiquant.backtest.sweep_job import chunk_file
-from orbiquant.core import DataError, ModelError
+from orbiquant.core import DataError, ModelError, OptionError
 from orbiquant.domain import Bars, Costs, Signals
 from orbiquant.performance import Moments, r_figures, r_moments
 from tests.tools.oracle import Terms, replay
@@ -415,7 +415,7 @@ def test_wrong_grids_are_refused(given):
 )
 def test_wrong_filters_are_refused(filters, words):
     bars = market(2, 60)
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(OptionError, match=words):
         sweep(bars, guesses(2, bars), Grid(stop_atr=(1.0,), risk_reward=(1.0,), filters=(filters,)), FREE)
 
 
@@ -484,7 +484,7 @@ def test_wrong_terms_are_refused():
     signals = guesses(2, bars)
     with pytest.raises(DataError, match="`threads` must be at least 1"):
         sweep(bars, signals, GRID, FREE, threads=0)
-    with pytest.raises(DataError, match="`period` must be one of day, week, month, was 'year'"):
+    with pytest.raises(OptionError, match="`period` must be one of day, week, month, was 'year'"):
         sweep(bars, signals, GRID, FREE, period="year")
     with pytest.raises(DataError, match="`combination` must be 0 to 161, was 162"):
         sweep(bars, signals, GRID, FREE).trades(162)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orbiquant.core import DataError, NotFoundError
+from orbiquant.core import DataError, NotFoundError, OptionError
 from orbiquant.domain import BAR_COLUMNS, Timeframe
 from orbiquant.market.bars import check_bars
 from orbiquant.ports import BarStore
@@ -121,7 +121,7 @@ class BarStoreContract:
         store.upsert("XAUUSD", "1h", self.bars)
         with pytest.raises(NotFoundError, match=r"did you mean 'EURUSD 1h'\? .*there is EURUSD 1h, XAUUSD 1h"):
             store.read("EURUSDT", "1h")
-        with pytest.raises(DataError, match="`timeframe` must be one of 1m"):
+        with pytest.raises(OptionError, match="`timeframe` must be one of 1m"):
             store.read("EURUSD", "2h")
 
     def test_only_valid_bars_get_in(self, store: BarStore):

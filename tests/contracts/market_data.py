@@ -6,7 +6,7 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 
-from orbiquant.core import DataError, NotFoundError
+from orbiquant.core import DataError, NotFoundError, OptionError
 from orbiquant.domain import Timeframe
 from orbiquant.market.bars import check_bars
 from orbiquant.ports import MarketData
@@ -78,7 +78,7 @@ class MarketDataContract:
             source.bars(wrong, self.timeframe)
 
     def test_a_timeframe_that_does_not_exist_is_refused(self, source: MarketData):
-        with pytest.raises(DataError, match="`timeframe` must be one of 1m"):
+        with pytest.raises(OptionError, match="`timeframe` must be one of 1m"):
             source.bars(self.symbol, "7h")
         assert Timeframe.parse(self.timeframe)
 
