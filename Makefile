@@ -5,7 +5,7 @@ READY   := .venv/.installed
 ASSETS  := orbiquant/assets
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lab bench bench-quant study-meta reference stills lint generate hooks lock wheel clean
+.PHONY: help demo test test-slow house lab bench bench-quant study-meta reference stills lint generate hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check nbs reports tests
 	$(BIN)/mypy
+
+house: $(READY)  ## every count of the house beside its limit; WORDS='names' lists all places of a count
+	@$(BIN)/python -m tests.tools.house $(if $(WORDS),'$(WORDS)')
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=nbs

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orbiquant.core import DataError, ModelError
+from orbiquant.core import ModelError, OptionError
 from orbiquant.domain import Bars, SeriesId
 from orbiquant.features.config import PhaseConfig
 from orbiquant.features.matrix import causality_violations
@@ -200,5 +200,5 @@ def test_the_line_reads_the_detector_that_settings_name(tmp_path, detector):
     found = runtime.detector(spec.signals.phase_detector)(bars, RULES)
     assert found.equals(learned_phases(bars, detector, RULES))
     assert runtime.detector("rules")(bars, RULES).equals(detect_phases(bars, RULES))
-    with pytest.raises(DataError, match="`phase_detector` must be one of rules, learned, was 'ruels'"):
+    with pytest.raises(OptionError, match="`phase_detector` must be one of rules, learned, was 'ruels'"):
         runtime.detector("ruels")

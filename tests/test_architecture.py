@@ -1,182 +1,296 @@
-"""Guards that keep the house in shape: layers, lazy imports, orphans, sizes, notebooks."""
+"""Guards that keep the house in shape: the counts of `tests/tools/house.py`, each also shown a planted fault."""
 
 import ast
 import json
-import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "orbiquant"
-NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
-HAND_WRITTEN = {"__init__.py", "_modidx.py", "app.py"}
-PLAIN = {
-    "cli",
-    "service.gate",
-    "service.factory",
-    "service.serving",
-}  # rooms, or modules as `room.module`, that are written by hand: there is nothing in them to show
+from tests.tools import house
+from tests.tools.house import COUNTS, PLAIN, RANK, ROOT, STILL, House, measure, read_house
 
-# From the ground up: a room may import the rooms before it.
-ROOMS = (
-    *("core", "arrays", "domain", "ports", "workspace"),
-    *("charts", "net", "compute", "persistence"),
-    *("market", "llm", "features", "models"),
-    *("execution", "performance", "policies", "signals", "strategies", "line"),
-    *("backtest", "trading", "settings", "runtime"),
-    *("research", "desk", "reports", "copilot", "service"),
-    *("app", "demo", "cli"),
-)
-LAYERS = {room: rank for rank, room in enumerate(ROOMS)}
-SIBLINGS = [{"market", "llm"}, {"backtest", "trading"}]
+measured = cache(measure)
 HEAVY = {"vectorbt", "torch", "transformers", "xgboost", "ccxt", "sklearn"}
 
 
-def modules() -> list[Path]:
-    """Return every module of the package but migrations, which Alembic loads by path."""
-    return [path for path in sorted(PACKAGE.rglob("*.py")) if "migrations" not in path.parts]
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_house_keeps_its_limits(name: str):
+    found = measured(name)
+    assert not found.over, f"{found.value:g} {name}, at most {found.limit:g}: " + "; ".join(found.places[:20])
 
 
-def dotted(path: Path) -> str:
-    """Return a module's name below the package, e.g. `market.bars`."""
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+@pytest.mark.parametrize("name", STILL)
+def test_what_is_allowed_still_only_shrinks(name: str):
+    assert STILL[name] > COUNTS[name].limit, f"take {name!r} out of STILL: its limit holds"
+    assert measured(name).value == STILL[name], f"lower STILL[{name!r}] to what is there"
 
 
-def imported(path: Path) -> set[str]:
-    """Return the package's modules that `path` imports anywhere, as names below the package."""
-    package = ["orbiquant", *dotted(path).split(".")[:-1]]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            name = ".".join([*base, *(node.module or "").split(".")]).strip(".")
-            found |= {f"{name}.{alias.name}" for alias in node.names} | {name}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return {name.removeprefix("orbiquant.") for name in found if name.startswith("orbiquant.")}
+# --- what no count says ---
 
 
-def violations(name: str, imports: set[str]) -> list[str]:
-    """Return the imports of module `name` that go up or across."""
-    area = name.split(".")[0]
-    bad = []
-    for other in imports:
-        target = other.split(".")[0]
-        if target not in LAYERS or target == area:
-            continue
-        across = any({area, target} <= pair for pair in SIBLINGS)
-        if LAYERS[target] > LAYERS[area] or across:
-            bad.append(f"{name} imports {other}")
-    return bad
+def test_every_room_has_a_rank_of_its_own():
+    rooms = {name.partition(".")[0] for name in house.house().modules} - {"", "_modidx"}
+    assert rooms <= set(RANK), f"no rank for {rooms - set(RANK)}"
+    assert len(set(house.ROOMS)) == len(house.ROOMS)
 
 
-def test_every_module_has_a_layer():
-    areas = {dotted(path).split(".")[0] for path in modules()} - {"__init__", "_modidx"}
-    assert areas <= set(LAYERS), f"no layer for {areas - set(LAYERS)}"
-
-
-def test_imports_go_down_only():
-    assert [line for path in modules() for line in violations(dotted(path), imported(path))] == []
-
-
-def test_the_layer_guard_catches_a_planted_violation():
-    assert violations("features.matrix", {"models.labels"}) == ["features.matrix imports models.labels"]
-    assert violations("trading.agents", {"backtest.simulate"}) == ["trading.agents imports backtest.simulate"]
-
-
-def directive(notebook: Path, name: str) -> list[str]:
-    """Return the arguments of every `#| name` directive in a notebook."""
-    cells = json.loads(notebook.read_text())["cells"]
-    source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    return re.findall(rf"^#\|\s*{name}\s+(\S+)", source, flags=re.MULTILINE)
-
-
-def test_no_two_notebooks_write_one_module():
-    exports = Counter(name for notebook in NOTEBOOKS for name in directive(notebook, "default_exp"))
+def test_every_module_has_one_notebook_or_is_plain():
+    exports = Counter(book.module for book in house.house().notebooks if book.module)
     assert [name for name, times in exports.items() if times > 1] == []
+    written = {name for name in house.written(house.house()) if name not in house.house().packages}
+    plain = {name for name in house.written(house.house()) if name in PLAIN or name.partition(".")[0] in PLAIN}
+    assert written - plain == set(exports)
 
 
-def test_no_module_without_its_notebook():
-    exports = {name for notebook in NOTEBOOKS for name in directive(notebook, "default_exp")}
-    generated = {dotted(path) for path in modules() if path.name not in HAND_WRITTEN}
-    plain = {name for name in generated if name in PLAIN or name.split(".")[0] in PLAIN}
-    assert generated - plain == exports
-
-
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_stay_readable(notebook: Path):
-    cells = json.loads(notebook.read_text())["cells"]
-    assert notebook.stat().st_size <= 500_000
-    assert len(cells) <= 70
-    title = "".join(cells[0]["source"])
+@pytest.mark.parametrize("notebook", sorted((ROOT / "nbs").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_begins_with_title_and_summary(notebook: Path):
+    title = "".join(json.loads(notebook.read_text())["cells"][0]["source"])
     assert title.startswith("# ") and "\n> " in title
 
 
-def functions(path: Path) -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    """Return every function of a module with its place."""
-    nodes = ast.walk(ast.parse(path.read_text()))
-    return [
-        (f"{dotted(path)}:{n.lineno} {n.name}", n)
-        for n in nodes
-        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-
-
-def test_functions_and_modules_stay_small():
-    generated = [path for path in modules() if path.name not in HAND_WRITTEN]
-    long = [place for path in generated for place, n in functions(path) if n.end_lineno - n.lineno + 1 > 60]
-    big = {dotted(path): lines for path in generated if (lines := len(path.read_text().splitlines())) > 650}
-    assert (long, big) == ([], {})
-
-
-def test_public_functions_are_annotated_and_documented():
-    bare = []
-    for path in (p for p in modules() if p.name not in HAND_WRITTEN):
-        tree = ast.parse(path.read_text())
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
-                arguments = [*node.args.args, *node.args.kwonlyargs]
-                if node.returns is None or any(a.annotation is None for a in arguments) or not ast.get_docstring(node):
-                    bare.append(f"{dotted(path)}.{node.name}")
-            elif isinstance(node, ast.ClassDef) and not ast.get_docstring(node):
-                bare.append(f"{dotted(path)}.{node.name}")
-    assert bare == []
-
-
-def test_no_star_imports_and_no_swallowed_errors():
-    found = []
-    for path in modules():
-        for node in ast.walk(ast.parse(path.read_text())):
-            star = isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
-            swallowed = isinstance(node, ast.ExceptHandler) and [type(n) for n in node.body] == [ast.Pass]
-            if star or swallowed:
-                found.append(f"{dotted(path)}:{node.lineno}")
-    assert found == []
-
-
-def python(code: str) -> str:
-    """Run `code` in a fresh interpreter and return what it printed."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    return done.stdout.strip()
+def loaded_by(module: str) -> set[str]:
+    """Return what a fresh interpreter has loaded after importing a module."""
+    command = [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    return set(done.stdout.split())
 
 
 @pytest.mark.parametrize("module", ["orbiquant", "orbiquant.app", "orbiquant.cli", "orbiquant.research.train"])
 def test_heavy_libraries_load_only_when_used(module: str):
-    loaded = set(python(f"import sys, {module}; print(*sys.modules)").split())
-    assert loaded & HEAVY == set()
+    assert loaded_by(module) & HEAVY == set()
 
 
 def test_the_command_line_starts_without_pandas():
     """Help, completion and Ctrl-C answer at once; every command imports what it needs itself."""
-    loaded = set(python("import sys, orbiquant.cli; print(*sys.modules)").split())
-    assert loaded & (HEAVY | {"numpy", "pandas"}) == set()
+    assert loaded_by("orbiquant.cli") & (HEAVY | {"numpy", "pandas"}) == set()
 
 
-@pytest.mark.parametrize(("module", "budget_s"), [("orbiquant", 0.15), ("orbiquant.app", 1.5)])
-def test_import_budget(module: str, budget_s: float):
-    timed = f"from time import process_time as t; a = t(); import {module}; print(t() - a)"
-    assert min(float(python(timed)) for _ in range(3)) < budget_s
+# --- planted faults ---
+
+
+def plant(root: Path, modules: dict[str, str] | None = None, **notebooks: list[str]) -> House:
+    """Write modules (path below the package → code) and notebooks (name → code cells) and read them as a house."""
+    (root / "nbs").mkdir()
+    for path, code in {"__init__.py": "", **(modules or {})}.items():
+        file = root / "orbiquant" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(code)
+    for name, sources in notebooks.items():
+        cells = [{"cell_type": "code", "source": source} for source in sources]
+        (root / "nbs" / f"{name}.ipynb").write_text(json.dumps({"cells": cells}))
+    return read_house(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "wrong"),
+    [
+        ("trading.brokers.paper", "execution", False),
+        ("trading.agents", "performance", False),
+        ("trading.engine", "backtest.simulate", True),
+        ("backtest.simulate", "trading.ledger", True),
+        ("market.remote", "llm.models", True),
+        ("features.matrix", "models.labels", True),
+        ("performance", "execution", False),
+        ("execution", "performance", True),
+        ("settings", "runtime", True),
+        ("desk.signals", "desk.series", False),
+        ("core", "a_new_room", True),
+        ("a_new_room", "core", True),
+    ],
+)
+def test_who_may_import_whom(name: str, other: str, wrong: bool):
+    assert house.goes_wrong(name, other) == wrong
+
+
+IMPORTS = {
+    "in a function": "def f():\n    from orbiquant.backtest.simulate import simulate",
+    "relative": "from ..backtest import simulate",
+    "as a module": "import orbiquant.backtest.simulate as s",
+    "by a string": "from importlib import import_module\nimport_module('orbiquant.backtest.simulate')",
+    "by a relative string": "import importlib\nimportlib.import_module('..backtest.simulate', __package__)",
+    "by the built-in": "__import__('orbiquant.backtest.simulate')",
+    "by a string with a hole": "import_module(f'orbiquant.backtest.simulate.{name}')",
+}
+
+
+@pytest.mark.parametrize("code", IMPORTS.values(), ids=IMPORTS)
+def test_an_import_is_seen_however_it_is_spelled(code: str, tmp_path: Path):
+    tree = {
+        "trading/__init__.py": "",
+        "trading/engine.py": code,
+        "backtest/__init__.py": "",
+        "backtest/simulate.py": "",
+    }
+    assert house.wrong_imports(plant(tmp_path, tree)) == ["trading.engine → backtest.simulate"]
+
+
+@pytest.mark.parametrize("code", ["import orbiquant as oq", "from orbiquant import simulate"])
+def test_nothing_inside_imports_the_front_door(code: str, tmp_path: Path):
+    tree = {"core.py": "from orbiquant import __version__", "features/ict.py": f"{code}\nimport orbiquant_other"}
+    assert len(house.wrong_imports(plant(tmp_path, tree))) == 1
+
+
+def test_cycles_are_seen_inside_a_room_and_through_functions(tmp_path: Path):
+    tree = {
+        "features/one.py": "from orbiquant.features.two import x",
+        "features/two.py": "def f():\n    from .three import x",
+        "features/three.py": "from importlib import import_module\nimport_module('orbiquant.features.one')",
+        "features/four.py": "from orbiquant.features.one import x",
+    }
+    assert house.cycles(plant(tmp_path, tree)) == ["features.one ↔ features.three ↔ features.two"]
+
+
+CURRENT = {
+    "by name": "from orbiquant.runtime import current\ncurrent()",
+    "under another name": "from orbiquant.runtime import current as now\nnow()",
+    "through the module": "from orbiquant import runtime\nruntime.current()",
+    "by its path": "import orbiquant.runtime\norbiquant.runtime.current()",
+}
+
+
+@pytest.mark.parametrize("code", CURRENT.values(), ids=CURRENT)
+def test_the_runtime_is_asked_for_at_the_edges_only(code: str, tmp_path: Path):
+    edges = ("desk/signals.py", "reports/api.py", "cli/data.py", "service/gate.py")
+    tree = {"runtime.py": "def current(): ...", "research/train.py": code, "reports/run.py": code}
+    found = house.stray_runtimes(plant(tmp_path, tree | dict.fromkeys(edges, code)))
+    assert found == ["reports.run", "research.train"]
+
+
+def test_a_later_notebook_is_seen_from_both_kinds_of_cells(tmp_path: Path):
+    early = [
+        "#| default_exp early",
+        "#| export\ndef f():\n    from orbiquant.late import x",
+        "%time\nfrom orbiquant import late",
+        "from orbiquant.early import f",
+    ]
+    planted = plant(tmp_path, **{"00_early": early, "01_late": ["#| default_exp late"]})
+    assert house.later_imports(planted, exported=True) == ["00_early cell 1 → late"]
+    assert house.later_imports(planted, exported=False) == ["00_early cell 2 → late"]
+
+
+def test_the_grain_of_cells_is_counted(tmp_path: Path):
+    long = "#| export\ndef f():\n" + "    x = 1\n" * 40
+    crowded = "#| export\nclass A: ...\n\n\ndef b(): ...\n\n\ndef c(): ...\n\n\ndef _d(): ..."
+    cells = ["#| default_exp a", long, "f()", "#| export\nX = 1", crowded, "#| export\ndef g(): ...", "g()"]
+    planted = plant(tmp_path, **{"00_a": cells})
+    assert house.long_cells(planted) == ["00_a cell 1: 41 statements, f"]
+    assert house.crowded_cells(planted) == ["00_a cell 4: A, b, c"]
+    assert house.bare_ideas(planted) == ["00_a cell 4: A, b, c"]
+    assert house.cell_lines(planted) == [2, 2, 11, 42]
+
+
+def test_a_named_exception_to_the_grain_is_excused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(house.GRAIN_EXCEPTIONS, "a.A", "they are one table")
+    cell = "#| export\nclass A: ...\nclass B: ...\nclass C: ..."
+    assert house.crowded_cells(plant(tmp_path, **{"00_a": ["#| default_exp a", cell]})) == []
+
+
+def test_a_notebook_that_is_too_long_or_too_heavy_is_seen(tmp_path: Path):
+    books = {"00_long": ["1"] * 61, "01_heavy": ["#" * 500_001], "02_fine": ["1"] * 60}
+    assert [line.split(":")[0] for line in house.large_notebooks(plant(tmp_path, **books))] == ["00_long", "01_heavy"]
+
+
+def test_a_name_defined_twice_is_seen(tmp_path: Path):
+    tree = {
+        "core.py": "def find(): ...\n_own = 1\nA, B = 1, 2",
+        "market/bars.py": "find: int = 1\n_own = 2\nfrom orbiquant.core import B",
+        "features/ict.py": "class A: ...",
+        "app.py": "def find(): ...",
+    }
+    assert house.double_names(plant(tmp_path, tree)) == ["A: core, features.ict", "find: core, market.bars"]
+
+
+def test_text_for_a_series_is_seen_below_the_desk_and_outside_market(tmp_path: Path):
+    code = (
+        "class A:\n    def f(self, symbol: str, *, timeframe: 'str | None' = None, series: str = ''): ...\n"
+        "def g(symbol: Annotated[str, 1], timeframe: Timeframe): Timeframe.parse(symbol)"
+    )
+    planted = plant(tmp_path, {"research/live.py": code, "market/bars.py": code, "desk/signals.py": code})
+    said = ["research.live.A.f(symbol)", "research.live.A.f(timeframe)", "research.live.g(symbol)"]
+    assert house.text_parameters(planted) == said
+    assert len(house.parsings(planted)) == 3
+
+
+def test_sizes_and_manners_are_counted(tmp_path: Path):
+    code = (
+        "from os import *\ndef long() -> None:\n    'Be long.'\n"
+        + "    x = 1\n" * 60
+        + "def bare(x): ...\nclass Bare: ...\ntry:\n    x = 1\nexcept ValueError:\n    pass\n"
+    )
+    planted = plant(tmp_path, {"core.py": code, "domain.py": "\n" * 401})
+    assert house.long_functions(planted) == ["core.long: 62 lines"]
+    assert house.large_modules(planted) == ["domain: 401 lines"]
+    assert house.bare_functions(planted) == ["core.bare", "core.Bare"]
+    assert house.stars(planted) == ["core:1"] and house.swallowed_errors(planted) == ["core:68"]
+
+
+class Tree(BaseModel):
+    """A configuration."""
+
+    seed: int = 1
+    sweep_bars: int = 2
+
+
+class Deep(Tree):
+    """Another one, which inherits a field and declares others."""
+
+    rounds: int = 3
+
+
+class Twin(BaseModel):
+    """A third one, which restates."""
+
+    rounds: int = 4
+    sweep_bars: int = 5
+
+
+class Spec(BaseModel):
+    """A specification."""
+
+    training: Deep = Deep()
+    seed: int = 6
+
+
+def test_a_field_has_one_home():
+    assert house.shared_fields([Tree, Deep, Twin]) == ["rounds: Deep, Twin"]
+    assert house.restated_fields(Spec, [Tree, Deep]) == ["Spec.seed: Tree"]
+
+
+def test_every_area_s_configuration_is_looked_at():
+    names = {each.__name__ for each in house.config_classes()}
+    assert {"Phase2Config", "TreeConfig", "PhaseConfig", "SignalConfig", "ClusterConfig", "WorkspaceConfig"} <= names
+
+
+def test_a_port_needs_an_adapter_and_a_contract(tmp_path: Path):
+    tree = {
+        "ports.py": "class Store(Protocol): ...\nclass Cache(Protocol): ...\nclass Row(TypedDict): ...",
+        "runtime.py": "class Runtime:\n    cache: Cache\n    def store(self) -> Store: ...",
+    }
+    planted = plant(tmp_path, tree)
+    suites = [ast.parse("class StoreContract:\n    def test(self, store: Store): ...\nclass Other:\n    x: Cache")]
+    assert house.idle_protocols(planted, suites) == ["Cache: no contract"]
+    assert house.idle_protocols(planted, []) == ["Store: no contract", "Cache: no contract"]
+
+
+def test_the_table_is_printed_and_says_when_a_limit_is_passed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    counts: dict[str, Any] = {
+        "cracks": house.Count(lambda: [f"wall {number}" for number in range(12)], 3),
+        "doors": house.Count(lambda: 1.5, 2),
+    }
+    monkeypatch.setattr(house, "COUNTS", counts)
+    monkeypatch.setattr(house, "STILL", {})
+    assert house.main([]) == 1
+    said = capsys.readouterr().out
+    assert "OVER      12  limit 3      cracks" in said and "wall 9\n" in said and "wall 10" not in said
+    assert "ok       1.5  limit 2      doors" in said
+    assert house.main(["cracks"]) == 1 and "wall 11" in capsys.readouterr().out
+    monkeypatch.setattr(house, "STILL", {"cracks": 12})
+    assert house.main([]) == 0 and "(to reach: 3)" in capsys.readouterr().out

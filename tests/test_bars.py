@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orbiquant.core import DataError
+from orbiquant.core import DataError, OptionError
 from orbiquant.domain import BAR_COLUMNS, Bars, Timeframe
 from orbiquant.market.bars import (
     RULES,
@@ -181,7 +181,7 @@ def test_what_the_rules_leave_is_refused() -> None:
     broken = put(6, "volume", -1.0)(hours())
     with pytest.raises(DataError, match="negative_volume"):
         repair_bars(broken, "1h", ["sort"])
-    with pytest.raises(DataError, match="did you mean 'drop_duplicates'"):
+    with pytest.raises(OptionError, match="did you mean 'drop_duplicates'"):
         repair_bars(hours(), "1h", ["drop_duplicate"])
     with pytest.raises(DataError, match="needs a calendar"):
         repair_bars(hours(), "1h", ["drop_off_session"])
@@ -206,7 +206,7 @@ def test_checked_bars_have_one_shape() -> None:
     pd.testing.assert_frame_equal(checked, hours(), check_freq=False)
     with pytest.raises(DataError, match="must be a DataFrame"):
         check_bars([1, 2], "1h")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="did you mean '1h'"):
+    with pytest.raises(OptionError, match="did you mean '1h'"):
         check_bars(hours(), "1hr")
 
 

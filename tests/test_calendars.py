@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from orbiquant.core import DataError
+from orbiquant.core import OptionError
 from orbiquant.domain import CalendarName, Timeframe
 from orbiquant.market.calendars import bar_open, expected_times, next_open, nyse_closures, open_at, to_index, to_times
 
@@ -137,9 +137,9 @@ def test_equity_sessions_know_half_days_and_clock_changes() -> None:
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:
-    with pytest.raises(DataError, match="did you mean 'forex'"):
+    with pytest.raises(OptionError, match="did you mean 'forex'"):
         open_at(pd.DatetimeIndex([SPRING]), "forx")
-    with pytest.raises(DataError, match="did you mean '15m'"):
+    with pytest.raises(OptionError, match="did you mean '15m'"):
         expected_times("2024-01-01", "2024-01-02", "15min", "forex")
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orbiquant.core import DataError, NotFoundError
+from orbiquant.core import DataError, NotFoundError, OptionError
 from orbiquant.market.bars import infer_timeframe
 from orbiquant.market.clocks import from_wall, parse_zone, to_moments
 from orbiquant.market.files import load_file, read_bars
@@ -308,7 +308,7 @@ def test_named_rules_repair_and_nothing_else_does(write: Callable[..., Path], ex
             read_bars(path, "15m", repair=rules)
     repaired = read_bars(path, "15m", repair=["sort", "drop_missing", "drop_duplicates"])
     assert np.array_equal(repaired.to_numpy(), expected.to_numpy())
-    with pytest.raises(DataError, match="did you mean 'drop_missing'"):
+    with pytest.raises(OptionError, match="did you mean 'drop_missing'"):
         read_bars(path, "15m", repair=["drop_mising"])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orbiquant.core import DataError, NotFoundError, code_version, configure_logging
+from orbiquant.core import NotFoundError, OptionError, code_version, configure_logging
 from orbiquant.domain import MIN_CONFIDENCE, Action, Bars, Costs, SeriesId
 from orbiquant.features.matrix import build_features, warmup_bars
 from orbiquant.market.synthetic import synthetic_market
@@ -87,7 +87,7 @@ def test_a_spec_charges_the_asset_class(symbol: str, asset_class: str):
 
 def test_a_spec_refuses_what_there_is_not():
     settings = load_settings()
-    with pytest.raises(DataError, match=r"`timeframe` must be one of .* was '7m'"):
+    with pytest.raises(OptionError, match=r"`timeframe` must be one of .* was '7m'"):
         ResearchSpec.from_settings(settings, SeriesId.parse("EURUSD", "7m"))
     with pytest.raises(NotFoundError, match="did you mean 'EURUSD'"):
         ResearchSpec.from_settings(settings, SeriesId.parse("EURUST", "1h"))

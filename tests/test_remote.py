@@ -231,12 +231,9 @@ except Exception as error:
 try:
     import ccxt
 except ImportError as error:
-    print(*explain_error(error))"""
+    print(explain_error(error)[0])"""
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert said == (
-        "ccxt is not installed: pip install 'orbiquant[exchange]'\n"
-        "ccxt is not installed pip install 'orbiquant[exchange]'\n"
-    )
+    assert said == 2 * "ccxt is not installed: pip install 'orbiquant[exchange]'\n"
 
 
 @pytest.mark.parametrize("key", ["hunter2\n", "\r\n hunter2 "])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orbiquant.backtest.simulate import simulate
-from orbiquant.core import DataError
+from orbiquant.core import DataError, OptionError
 from orbiquant.domain import Costs, FeatureWeight, SeriesId, Timeframe
 from orbiquant.features.config import PhaseConfig
 from orbiquant.features.phases import detect_phases
@@ -249,7 +249,7 @@ def test_no_policy_goes_below_the_domain():
     assert all(type(policy) is Policy and policy.name == name for name, policy in POLICIES.items())
     assert find_policy("base", 0.1).min_confidence == 0.6 and find_policy("base", 0.8).min_confidence == 0.8
     assert find_policy("primary").min_confidence == 0
-    with pytest.raises(DataError, match="did you mean 'balanced_filter'"):
+    with pytest.raises(OptionError, match="did you mean 'balanced_filter'"):
         find_policy("balanced_filters")
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from orbiquant.backtest import simulate as module
 from orbiquant.backtest.simulate import TRADE_COLUMNS, one_at_a_time, simulate
-from orbiquant.core import DataError
+from orbiquant.core import DataError, OptionError
 from orbiquant.domain import Costs
 from orbiquant.market.synthetic import synthetic_market
 from tests.tools.oracle import Terms, replay
@@ -507,7 +507,7 @@ def test_wrong_tables_are_refused_with_their_first_place(spoil, words):
 )
 def test_wrong_terms_are_refused(terms, words):
     bars = market((100, 101, 99, 100))
-    with pytest.raises(DataError, match=words):
+    with pytest.raises((DataError, OptionError), match=words):
         simulate(bars, one_signal(bars), FREE, **terms)
 
 

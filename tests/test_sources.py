@@ -155,7 +155,8 @@ def test_daily_samples_are_the_exchange_days():
 def test_samples_are_read_without_their_packages():
     code = (
         "import sys, json; from orbiquant.domain import SeriesId; from orbiquant.market.sources import SampleSource;"
-        "[len(SampleSource().bars(SeriesId.parse(*s))) for s in (('EURUSD', '1h'), ('SPX', '1d'))]; print(json.dumps([*sys.modules]))"
+        "[len(SampleSource().bars(SeriesId.parse(*s))) for s in (('EURUSD', '1h'), ('SPX', '1d'))];"
+        "print(json.dumps([*sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in json.loads(done.stdout)}

@@ -24,7 +24,7 @@ from orbiquant.backtest.surrogates import (
     p_value,
     sign_flip,
 )
-from orbiquant.core import DataError
+from orbiquant.core import DataError, OptionError
 from orbiquant.domain import Bars, CalendarName, Costs, Timeframe
 from orbiquant.features.config import PhaseConfig
 from orbiquant.features.matrix import FeatureSpec
@@ -134,7 +134,7 @@ def test_p_values_count_the_original_and_what_has_no_answer():
     assert p_value(1.0, [0, 0, np.nan]) == 0.5 and np.isnan(p_value(np.nan, [0.0]))
     test = SurrogateTest({"a": 1.0, "b": float("nan")}, pd.DataFrame({"a": np.zeros(19), "b": np.zeros(19)}), 1)
     assert (test.verdict("a"), test.verdict("a", 0.01), test.verdict("b")) == ("pass", "no verdict", "no verdict")
-    with pytest.raises(DataError, match="`claim` must be one of"):
+    with pytest.raises(OptionError, match="`claim` must be one of"):
         test.verdict("c")
 
 
@@ -201,9 +201,9 @@ def test_what_no_answer_is_worth_is_the_callers_word():
 
 def test_a_claim_of_a_figure_or_policy_that_is_none_is_refused():
     spec = FeatureSpec(timeframe=Timeframe.M15, calendar=CalendarName.FOREX)
-    with pytest.raises(DataError, match="`figure` must be one of"):
+    with pytest.raises(OptionError, match="`figure` must be one of"):
         LineEdge(Line(LineSpec(features=spec)), Costs(), figure="profit")
-    with pytest.raises(DataError, match="`policy` must be one of"):
+    with pytest.raises(OptionError, match="`policy` must be one of"):
         LineEdge(Line(LineSpec(features=spec)), Costs(), ("bas",))
 
 

@@ -18,7 +18,7 @@ from orbiquant.backtest.overfitting import deflate
 from orbiquant.backtest.simulate import simulate
 from orbiquant.backtest.sweep import SweepGrid, SweepResult, filter_mask, parse_steps, sweep_grid
 from orbiquant.backtest.sweep_job import chunk_file
-from orbiquant.core import DataError, ModelError
+from orbiquant.core import DataError, ModelError, OptionError
 from orbiquant.domain import Bars, Costs, Signals
 from orbiquant.performance import Moments, r_figures, r_moments
 from tests.tools.oracle import Terms, replay
@@ -420,7 +420,7 @@ def test_wrong_grids_are_refused(given):
 )
 def test_wrong_filters_are_refused(filters, words):
     bars = market(2, 60)
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(OptionError, match=words):
         sweep_grid(bars, guesses(2, bars), SweepGrid(stop_atr=(1.0,), risk_reward=(1.0,), filters=(filters,)), FREE)
 
 
@@ -469,7 +469,7 @@ def test_filters_join():
 )
 def test_wrong_tables_are_refused(spoil, words):
     bars = market(2, 60)
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(OptionError, match=words):
         sweep_grid(*spoil(bars, guesses(2, bars)), GRID, FREE)
 
 
@@ -489,7 +489,7 @@ def test_wrong_terms_are_refused():
     signals = guesses(2, bars)
     with pytest.raises(DataError, match="`threads` must be at least 1"):
         sweep_grid(bars, signals, GRID, FREE, threads=0)
-    with pytest.raises(DataError, match="`period` must be one of day, week, month, was 'year'"):
+    with pytest.raises(OptionError, match="`period` must be one of day, week, month, was 'year'"):
         sweep_grid(bars, signals, GRID, FREE, period="year")
     with pytest.raises(DataError, match="`combination` must be 0 to 161, was 162"):
         sweep_grid(bars, signals, GRID, FREE).trades(162)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from orbiquant.core import DataError
+from orbiquant.core import DataError, OptionError
 from orbiquant.domain import CalendarName, Phase, Timeframe
 from orbiquant.market.bars import inspect_bars
 from orbiquant.market.calendars import expected_times
@@ -244,7 +244,7 @@ def test_a_bad_request_is_refused() -> None:
         synthetic_market(0)
     with pytest.raises(DataError, match="`seed` must be at least 0, was -1"):
         synthetic_market(10, seed=-1)
-    with pytest.raises(DataError, match="`timeframe`"):
+    with pytest.raises(OptionError, match="`timeframe`"):
         synthetic_market(10, "2h")
 
 

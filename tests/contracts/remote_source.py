@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from contracts.market_data import MarketDataContract
-from orbiquant.core import DataError, FixedClock, SettingsError
+from orbiquant.core import DataError, FixedClock, OptionError, SettingsError
 from orbiquant.domain import Bars, Timeframe
 from orbiquant.market.bars import check_bars
 from orbiquant.market.remote import PULLING, RemoteSource
@@ -108,7 +108,7 @@ class RemoteSourceContract(MarketDataContract):
         assert refused.value.message.startswith(f"{open_source().provider} {self.symbol} sent bars that cannot be")
         bars = open_source(repair=["drop_impossible"]).bars(self.series)
         assert check_bars(bars, self.timeframe).equals(bars) and len(expected) - 1 <= len(bars) <= len(expected)
-        with pytest.raises(DataError, match="`rule` must be one of"):
+        with pytest.raises(OptionError, match="`rule` must be one of"):
             open_source(repair=["polish"])
 
     def test_a_hole_is_reported_by_the_pull(
