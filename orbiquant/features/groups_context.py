@@ -202,7 +202,7 @@ def higher_place(
         raise DataError(f"`bars` must not cross the bounds of {frame} bars, was {bad} × {spec.timeframe}")
     return place
 
-
+# %% ../../nbs/28_features.groups_context.ipynb #5715ab69
 @njit(cache=True)
 def _describe(ring: Floats, out: Floats) -> None:
     open_, high, low, close = ring
@@ -233,7 +233,7 @@ def _finish(state: Ints, forming: Floats, ring: Floats, shown: Floats) -> None:
     if state[2] > HIGHER_BARS:
         _describe(ring, shown)
 
-
+# %% ../../nbs/28_features.groups_context.ipynb #428398d2
 @njit(cache=True)
 def _follow_higher(
     bars: tuple[Floats, Floats, Floats, Floats],
@@ -258,7 +258,7 @@ def _follow_higher(
             _finish(state, forming, ring, shown)
         out[:, t] = shown
 
-
+# %% ../../nbs/28_features.groups_context.ipynb #265a6a31
 class Higher:
     "Trend, place and volatility of the last closed bars of a higher timeframe."
 

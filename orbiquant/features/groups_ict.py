@@ -29,18 +29,6 @@ from .sessions import session_table
 from .spec import FeatureSpec
 
 # %% ../../nbs/28_features.groups_ict.ipynb #4e3ec7dc
-DISTANCES = (
-    *(f"{trade}_{kind}_distance" for trade, _ in SIDE_NAMES.values() for kind in ("gap", "block")),
-    *(f"{kind}_{place}_distance" for _, place in SIDE_NAMES.values() for kind in ("liquidity", "pool")),
-    *("swing_low_distance", "swing_high_distance"),
-)
-AGES = (
-    "break_age",
-    *(f"{trade}_{kind}_age" for trade, _ in SIDE_NAMES.values() for kind in ("displacement", "sweep", "inducement")),
-)
-BALANCES = {"gap": ("bull_gap", "bear_gap"), "liquidity": ("liquidity_below", "liquidity_above")}
-
-
 @cache
 def _age_scale(longest: int) -> Floats:
     return np.log1p(np.arange(longest + 1)) / np.log1p(longest)
@@ -53,26 +41,38 @@ def log_age(
     "Return ages from 0, now, to 1, long ago, on a logarithmic scale."
     return _age_scale(longest)[age.astype("int64")]
 
+# %% ../../nbs/28_features.groups_ict.ipynb #37429ece
+DISTANCES = (
+    *(f"{trade}_{kind}_distance" for trade, _ in SIDE_NAMES.values() for kind in ("gap", "block")),
+    *(f"{kind}_{place}_distance" for _, place in SIDE_NAMES.values() for kind in ("liquidity", "pool")),
+    *("swing_low_distance", "swing_high_distance"),
+)
+AGES = (
+    "break_age",
+    *(f"{trade}_{kind}_age" for trade, _ in SIDE_NAMES.values() for kind in ("displacement", "sweep", "inducement")),
+)
+BALANCES = {"gap": ("bull_gap", "bear_gap"), "liquidity": ("liquidity_below", "liquidity_above")}
+
 
 def fill_columns(
-    found: Mapping[str, Floats],  # from `market_features`
+    features: Mapping[str, Floats],  # from `market_features`
     last_break: Floats,  # ±1 BOS, ±2 CHOCH, 0 before the first
     config: IctConfig,  # the largest age
     out: Floats,  # one row a column of `Ict` but the last
 ) -> None:
     "Put features into bounded form."
     out[0] = last_break / 2
-    out[1] = found["premium"] - 0.5
-    out[2] = found["in_ote"] * found["trend"]
-    np.minimum(found["range_height"], 100.0, out=out[3])
+    out[1] = features["premium"] - 0.5
+    out[2] = features["in_ote"] * features["trend"]
+    np.minimum(features["range_height"], 100.0, out=out[3])
     for row, name in zip(out[4:], DISTANCES, strict=False):
-        np.divide(found[name], FAR, out=row)
+        np.divide(features[name], FAR, out=row)
     at = 4 + len(DISTANCES)
     for row, (below, above) in zip(out[at:], BALANCES.values(), strict=False):
-        less, more = found[f"{above}_count"], found[f"{below}_count"]
+        less, more = features[f"{above}_count"], features[f"{below}_count"]
         np.divide(more - less, np.maximum(more + less, 1.0), out=row)
     for row, name in zip(out[at + len(BALANCES) :], AGES, strict=False):
-        row[:] = log_age(found[name], config.max_age_bars)
+        row[:] = log_age(features[name], config.max_age_bars)
 
 # %% ../../nbs/28_features.groups_ict.ipynb #70a1154a
 def reach(
@@ -114,11 +114,11 @@ class Ict:
         sides = mirrored_sides(view.open[window], view.high[window], view.low[window], view.close[window])
         swings = find_swings(sides[0], self.config.swing_bars), find_swings(sides[1], self.config.swing_bars)
         structure = self._structure(sides[0], swings, new)
-        found = market_features(read_both_sides(sides, swings, structure, view.atr[window], self.config), self.config)
-        found = {name: values[new:] for name, values in found.items()}
-        fill_columns(found, structure.last_break[new:], self.config, out)
-        evidence = gather_evidence(found, self.zones[view.minutes % MINUTES_A_DAY], self.config)
-        out[-1] = score_evidence(evidence, found["trend"])
+        market = read_both_sides(sides, swings, structure, view.atr[window], self.config)
+        features = {name: values[new:] for name, values in market_features(market, self.config).items()}
+        fill_columns(features, structure.last_break[new:], self.config, out)
+        evidence = gather_evidence(features, self.zones[view.minutes % MINUTES_A_DAY], self.config)
+        out[-1] = score_evidence(evidence, features["trend"])
 
     def _structure(self, buyers: SideView, swings: tuple[Events, Events], new: int) -> Structure:
         count = int(self.memory[3, 0])
