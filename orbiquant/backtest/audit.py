@@ -14,16 +14,16 @@ from typing import Self, TypeAlias
 
 import numpy as np
 import pandas as pd
+from ..features.config import IctConfig, PhaseConfig
+from ..models.config import Phase2Config
+from ..policies import POLICIES, Policy, find_policy
 
 from ..core import DataError
 from ..domain import Bars, Signals
-from ..features.config import IctConfig, PhaseConfig
 from ..features.ict import ict_events, ict_features
 from ..features.matrix import FeatureSpec, build_features, causality_violations, warmup_bars
 from ..features.phases import detect_phases
-from ..models.config import Phase2Config
 from ..models.phase2 import Phase2Pipeline
-from ..policies import POLICIES, Policy, find_policy
 from ..signals import Predictor, generate_signals
 
 # %% ../../nbs/58_backtest.audit.ipynb #f64c77d9

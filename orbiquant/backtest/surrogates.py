@@ -17,19 +17,19 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from ..features.config import PhaseConfig
+from ..models.config import Phase2Config
+from ..policies import POLICIES, find_policy
 
 from .audit import Detector, Line
 from .simulate import simulate
 from ..core import DataError, choose
 from ..domain import MIN_CONFIDENCE, Bars, Costs, Phase
-from ..features.config import PhaseConfig
 from ..features.matrix import FeatureSpec
 from ..features.phases import detect_phases
 from ..features.sessions import trading_day
-from ..models.config import Phase2Config
 from ..models.phase2 import OutOfFold, Phase2Pipeline
 from ..performance import r_figures
-from ..policies import POLICIES, find_policy
 from ..ports import Progress
 
 # %% ../../nbs/58_backtest.surrogates.ipynb #372d4a84
