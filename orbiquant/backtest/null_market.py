@@ -14,7 +14,6 @@ from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
-from ..policies import POLICIES, PrimaryPolicy, find_policy
 
 from .simulate import simulate
 from ..core import DataError
@@ -24,6 +23,7 @@ from ..market.bars import resample
 from ..market.synthetic import SyntheticConfig, synthetic_market, trading_days
 from ..models.phase2 import OutOfFold, Phase2Pipeline
 from ..performance import r_figures
+from ..policies import POLICIES, PrimaryPolicy, find_policy
 from ..ports import Progress
 from ..signals import Predictor
 

@@ -11,6 +11,7 @@ import lzma
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from multiprocessing.pool import ThreadPool
 
 import numpy as np
