@@ -14,7 +14,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "orbiquant"
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 HAND_WRITTEN = {"__init__.py", "_modidx.py", "app.py"}
-PLAIN = {"cli"}  # rooms, or modules as `room.module`, that are written by hand: there is nothing in them to show
+PLAIN = {
+    "cli",
+    "reports.worker",
+}  # rooms, or modules as `room.module`, that are written by hand: there is nothing in them to show
 
 # From the ground up: a room may import the rooms before it.
 ROOMS = (
