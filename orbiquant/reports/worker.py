@@ -1,9 +1,8 @@
-"""What runs inside the child process of a report: papermill, the page, the result.
+"""What runs inside the child process of a report: papermill, the page, the result."""
 
-It is started by `orbiquant.reports.run` as `python -m orbiquant.reports.worker RUN_FOLDER WORKSPACE SOCKETS` and by nothing
-else. Its standard output carries one JSON line a cell to the caller. Its standard input is the lifeline: the caller never
-writes to it, and when it ends the caller is gone, so that kernel and worker have no one to work for.
-"""
+# `orbiquant.reports.run` starts it as `python -m orbiquant.reports.worker RUN_FOLDER WORKSPACE SOCKETS`, and nothing else does.
+# Its standard output carries one JSON line a cell to the caller. Its standard input is the lifeline: the caller never writes
+# to it, and when it ends the caller is gone, so that kernel and worker have no one to work for.
 
 import json
 import os
