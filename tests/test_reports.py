@@ -23,6 +23,7 @@ from orbiquant.core import DataError, NotFoundError, OptionError, asset
 from orbiquant.policies import POLICIES
 from orbiquant.reports import ReportRun, find_report, list_reports, list_runs, read_run, run_report
 from orbiquant.reports.catalogue import read_parameters, read_report
+from orbiquant.reports.worker import CurrentCell
 from tests.tools.browser import Witness, running_browser
 
 KERNEL = {"kernelspec": {"name": "no-such-kernel", "display_name": "gone", "language": "python"}}
@@ -228,6 +229,28 @@ def test_the_kernel_is_this_interpreter(runs: Runs):
     executed = nbformat.read(runs["hostile"].result().notebook, as_version=4)
     printed = "".join(o.text for cell in executed.cells for o in cell.get("outputs", []) if o.output_type == "stream")
     assert sys.executable in printed
+
+
+# --- where a run stands ---
+
+
+def test_a_worker_tells_the_number_and_the_heading_of_its_cell():
+    told: list[dict[str, object]] = []
+    place = CurrentCell(told.append)
+    prose = new_markdown_cell("## Train\n\nprose")
+    cells = [new_markdown_cell("# Title"), new_code_cell("1"), prose, new_code_cell(""), new_code_cell("2")]
+    place.arrive(cells, 1)
+    place.arrive(cells, 4)
+    assert told == [{"index": 1, "total": 2, "heading": "Title"}, {"index": 2, "total": 2, "heading": "Train"}]
+    failure = place.failure(ValueError("no rows")).model_dump(exclude_defaults=True)
+    assert failure == {"type": "ValueError", "message": "no rows", "cell": 2, "heading": "Train"}
+
+
+def test_a_worker_tells_a_notebooks_own_error_as_it_was_raised_there():
+    error = papermill.PapermillExecutionError(0, 1, "", "KeyError", "'close'", ["\x1b[31mKeyError\x1b[0m", "'close'"])
+    failure = CurrentCell(lambda at: None).failure(error)
+    assert (failure.type, failure.message, failure.cell) == ("KeyError", "'close'", None)
+    assert failure.traceback == "KeyError\n'close'"
 
 
 # --- being killed ---

@@ -13,9 +13,6 @@ import pandas as pd
 from ..core import DataError
 
 # %% ../../nbs/59_backtest.filters.ipynb #2604013a
-FEWEST = 30  # trades kept and dropped, below which nothing is said
-
-
 def turned_means(
     r: npt.NDArray[np.float64],  # R of each trade, in time order
     kept: npt.NDArray[np.bool_],  # which the filter keeps
@@ -23,6 +20,9 @@ def turned_means(
     "Return the mean R that the filter's pattern keeps when turned by 0, 1, 2, … places: one Fourier transform."
     pattern, values = np.fft.rfft(kept.astype("float64")), np.fft.rfft(r)
     return np.fft.irfft(np.conj(pattern) * values, len(r)) / kept.sum()
+
+# %% ../../nbs/59_backtest.filters.ipynb #b4e4f627
+FEWEST = 30  # trades kept and dropped, below which nothing is said
 
 
 def filter_value(
@@ -55,7 +55,7 @@ def holm(
     steps = np.maximum.accumulate(asked.to_numpy() * np.arange(len(asked), 0, -1))
     return pd.Series(np.minimum(steps, 1.0), asked.index).reindex(p_values.index)
 
-
+# %% ../../nbs/59_backtest.filters.ipynb #665b76f1
 def phase_filters(
     trades: pd.DataFrame,  # from `simulate`: `r`, `side`, `amd_phase`; and `direction` of the phase at the signal
 ) -> pd.DataFrame:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST_TRIALS', 'BLOCKS', 'HALVES', 'expected_best', 'minimum_backtest_length', 'Overfitting', 'effective_trials',
-           'deflate', 'SelectionRisk', 'halves', 'block_sharpes', 'probability_of_overfitting', 'daily_r',
+           'deflate', 'halves', 'block_sharpes', 'SelectionRisk', 'probability_of_overfitting', 'daily_r',
            'choice_risk', 'selection_risk']
 
 # %% ../../nbs/54_backtest.overfitting.ipynb #c6552508
@@ -42,9 +42,6 @@ def minimum_backtest_length(
     return (expected_best(trials, 1.0) / sharpe) ** 2 if sharpe > 0 else float("nan")
 
 # %% ../../nbs/54_backtest.overfitting.ipynb #826c236e
-LEAST_TRIALS = 10  # with moments, before their variance is trusted
-
-
 class Overfitting(Value):
     "What the number of trials leaves of a headline."
 
@@ -64,7 +61,7 @@ class Overfitting(Value):
         known = self.model_dump(include=set(shown))
         return {name: float("nan") if known[name] is None else float(known[name]) for name in shown}
 
-
+# %% ../../nbs/54_backtest.overfitting.ipynb #168d7598
 def effective_trials(
     sharpes: Sequence[float],  # in the order the trials were run
 ) -> int:
@@ -81,6 +78,9 @@ def effective_trials(
     lags = correlate(centred, centred, method="fft")[len(known) :] / power
     alike = lags[: int(np.argmax(lags <= 0))].sum()  # lags sum to -1/2, so some are negative
     return max(round(len(known) / (1 + 2 * float(alike))), 1)
+
+# %% ../../nbs/54_backtest.overfitting.ipynb #d3ef23f1
+LEAST_TRIALS = 10  # with moments, before their variance is trusted
 
 
 def deflate(
@@ -109,16 +109,6 @@ BLOCKS = 16
 HALVES = 512  # judged at once: bounds the memory of a sweep of thousands
 
 
-class SelectionRisk(Value):
-    "What choosing the best of several variants is worth."
-
-    pbo: float  # share of choices that end below the median; one at it counts half
-    slope: float  # of the outcome on the result that it was chosen for
-    loss: float  # share of choices that lose
-    variants: int
-    halves: int
-
-
 def halves(
     blocks: int,  # even
 ) -> Iterator[npt.NDArray[np.bool_]]:
@@ -130,7 +120,7 @@ def halves(
         np.put_along_axis(mask, part, True, axis=1)
         yield mask
 
-
+# %% ../../nbs/54_backtest.overfitting.ipynb #071484b5
 def block_sharpes(
     mask: npt.NDArray[np.bool_],  # which blocks, one row a half
     sums: tuple[Floats, Floats, Floats],  # of each block: rows, R and squared R about the variant's mean
@@ -142,6 +132,25 @@ def block_sharpes(
     variance = np.maximum(second / count - mean**2, 0) * count / (count - 1)
     varies = variance > 1e-18 * (1 + means**2)
     return np.where(varies, (mean + means) / np.sqrt(np.where(varies, variance, 1)), 0.0)
+
+# %% ../../nbs/54_backtest.overfitting.ipynb #1aa35f58
+class SelectionRisk(Value):
+    "What choosing the best of several variants is worth."
+
+    pbo: float  # share of choices that end below the median; one at it counts half
+    slope: float  # of the outcome on the result that it was chosen for
+    loss: float  # share of choices that lose
+    variants: int
+    halves: int
+
+
+def _choose(inside: Floats, outside: Floats) -> Floats:
+    "Return, a column a half: the chosen variant's result inside and outside, and whether below the median: 1, at it ½."
+    chosen = inside.argmax(axis=1)[:, None]
+    own = np.take_along_axis(outside, chosen, axis=1)
+    rank = (outside < own).sum(axis=1) + ((outside == own).sum(axis=1) + 1) / 2
+    below = np.heaviside((outside.shape[1] + 1) / 2 - rank, 0.5)
+    return np.stack([np.take_along_axis(inside, chosen, axis=1)[:, 0], own[:, 0], below])
 
 
 def probability_of_overfitting(
@@ -168,15 +177,6 @@ def probability_of_overfitting(
         halves=comb(blocks, blocks // 2),
     )  # fmt: skip
 
-
-def _choose(inside: Floats, outside: Floats) -> Floats:
-    "Return, a column a half: the chosen variant's result inside and outside, and whether below the median: 1, at it ½."
-    chosen = inside.argmax(axis=1)[:, None]
-    own = np.take_along_axis(outside, chosen, axis=1)
-    rank = (outside < own).sum(axis=1) + ((outside == own).sum(axis=1) + 1) / 2
-    below = np.heaviside((outside.shape[1] + 1) / 2 - rank, 0.5)
-    return np.stack([np.take_along_axis(inside, chosen, axis=1)[:, 0], own[:, 0], below])
-
 # %% ../../nbs/54_backtest.overfitting.ipynb #ba800dc2
 def daily_r(
     variants: Mapping[str, pd.DataFrame],  # name → trades with `exit_time` and `r`
@@ -189,7 +189,7 @@ def daily_r(
     every = pd.date_range(min(i.min() for i in days), max(i.max() for i in days), freq="D", name="day")
     return pd.DataFrame({name: r.reindex(every, fill_value=0.0) for name, r in sums.items()})
 
-
+# %% ../../nbs/54_backtest.overfitting.ipynb #e49fc68f
 def choice_risk(
     returns: pd.DataFrame,  # one row a period, one column a variant
     trades: Sequence[int] | pd.Series,  # of each variant
