@@ -9,7 +9,8 @@ __all__ = ['PROVIDERS', 'KEYS', 'missing_keys', 'describe_keys', 'open_provider'
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ..net import Backoff, HttpClient
+from .alpaca import AlpacaSource
+from .polygon import PolygonSource
 from pydantic import SecretStr
 
 from ..core import SettingsError
@@ -18,7 +19,7 @@ from .dukascopy import DukascopySource
 from .exchanges import ExchangeSource
 from .remote import PULLING, RemoteSource
 from .sql import SqlSource
-from .vendors import AlpacaSource, PolygonSource
+from ..net import Backoff, HttpClient
 from ..ports import Clock
 
 # %% ../../nbs/17_market.providers.ipynb #c3f92032

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from .rows import minutes_of_ticks
-from ..net import Backoff, Busy, excerpt, need, retry
 from pydantic import SecretStr
 
 from ..core import DataError, NotFoundError, SettingsError, choose, suggest
@@ -27,9 +25,11 @@ from ..domain import BAR_COLUMNS, Bars, Timeframe
 from .bars import empty_bars
 from .calendars import DAY, TIME_UNIT, to_times
 from .clocks import from_wall, is_absolute, parse_zone, to_moments
+from .instruments import find_kind
 from .remote import RemoteSource, coarsest_part, spell
+from .rows import minutes_of_ticks
 from .sources import TIMEFRAME_NAMES
-from .vendors import find_kind
+from ..net import Backoff, Busy, excerpt, need, retry
 from ..ports import Clock
 from ..workspace import workspace
 
