@@ -37,17 +37,17 @@ from fake_providers import (  # noqa: E402
     FakeProvider,
     reply,
 )
-from orbiquant.market.alpaca import AlpacaSource  # noqa: E402
-from orbiquant.market.polygon import PolygonSource  # noqa: E402
 from postgres import find_binaries, running_postgres  # noqa: E402
 from sqlalchemy import create_engine, text  # noqa: E402
 
 from orbiquant.core import DataError, FixedClock, NotFoundError, SettingsError  # noqa: E402
 from orbiquant.domain import Bars, Timeframe  # noqa: E402
+from orbiquant.market.alpaca import AlpacaSource  # noqa: E402
 from orbiquant.market.bars import resample  # noqa: E402
 from orbiquant.market.calendars import expected_times, open_at  # noqa: E402
 from orbiquant.market.dukascopy import FIRST_DAYS, DukascopySource  # noqa: E402
 from orbiquant.market.exchanges import ExchangeSource  # noqa: E402
+from orbiquant.market.polygon import PolygonSource  # noqa: E402
 from orbiquant.market.providers import missing_keys, open_provider  # noqa: E402
 from orbiquant.market.remote import RemoteSource  # noqa: E402
 from orbiquant.market.sources import pull  # noqa: E402

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from .dialects import Dialect, detect_dialect, name_columns
 
 from ..core import DataError, NotFoundError, suggest
 from ..domain import BAR_COLUMNS, Bars, Timeframe, normalise_symbol
 from .bars import RULES, Repair, apply_rules, check_bars
 from .calendars import TIME_UNIT, length, to_times
 from .clocks import is_absolute, to_moments
+from .dialects import Dialect, detect_dialect, name_columns
 
 # %% ../../nbs/12_market.files.ipynb #38e2dfef
 @dataclass(frozen=True)

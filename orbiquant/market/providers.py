@@ -9,14 +9,14 @@ __all__ = ['PROVIDERS', 'KEYS', 'missing_keys', 'describe_keys', 'open_provider'
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from .alpaca import AlpacaSource
-from .polygon import PolygonSource
 from pydantic import SecretStr
 
 from ..core import SettingsError
+from .alpaca import AlpacaSource
 from .config import ProviderConfig
 from .dukascopy import DukascopySource
 from .exchanges import ExchangeSource
+from .polygon import PolygonSource
 from .remote import PULLING, RemoteSource
 from .sql import SqlSource
 from ..net import Backoff, HttpClient
