@@ -32,16 +32,18 @@ from sqlalchemy import create_engine, text  # noqa: E402
 
 from orbiquant.core import DataError, FixedClock, NotFoundError, SettingsError  # noqa: E402
 from orbiquant.domain import Bars, SeriesId, Timeframe  # noqa: E402
+from orbiquant.market.alpaca import AlpacaSource  # noqa: E402
 from orbiquant.market.bars import resample  # noqa: E402
 from orbiquant.market.calendars import expected_times, open_at  # noqa: E402
 from orbiquant.market.dukascopy import FIRST_DAYS, DukascopySource  # noqa: E402
 from orbiquant.market.exchanges import ExchangeSource  # noqa: E402
+from orbiquant.market.polygon import PolygonSource  # noqa: E402
 from orbiquant.market.providers import missing_keys, open_provider  # noqa: E402
 from orbiquant.market.remote import RemoteSource  # noqa: E402
 from orbiquant.market.sources import pull  # noqa: E402
 from orbiquant.market.sql import SqlSource  # noqa: E402
 from orbiquant.market.store import DeltaBarStore  # noqa: E402
-from orbiquant.market.vendors import AlpacaSource, PolygonSource, VendorSource  # noqa: E402
+from orbiquant.market.vendors import VendorSource  # noqa: E402
 from orbiquant.net import HttpClient  # noqa: E402
 from orbiquant.settings import load_settings  # noqa: E402
 from tests.tools.fake_providers import (  # noqa: E402
@@ -109,7 +111,7 @@ class Binance:
         def opened(**settings: Any) -> RemoteSource:
             provider.page_size = settings.get("page", 1_000_000)
             source = ExchangeSource("binance", provider.url, backoff=QUICK, wait=waited.append, **options(settings))
-            source._exchange.enableRateLimit = False
+            source._client.exchange.enableRateLimit = False
             return source
 
         return opened
@@ -171,7 +173,7 @@ def test_an_exchange_that_ccxt_does_not_know():
 def okx(server: FakeOkx) -> ExchangeSource:
     """Return a source that asks another exchange than Binance."""
     source = ExchangeSource("okx", server.url, clock=FixedClock(LATER), backoff=QUICK)
-    source._exchange.enableRateLimit = False
+    source._client.exchange.enableRateLimit = False
     return source
 
 
@@ -513,7 +515,7 @@ class Vendor:
         name, provides = self.source_class.__name__, self.source_class.provider
         keys = f"{{name: SecretStr(key) for name, key in {self.keys!r}.items()}}"
         line = f"HttpClient({provides!r}, {provider.url!r}, {keys}, per_minute=1e9)"
-        return f"{ELSEWHERE}from orbiquant.market.vendors import {name}", f"{name}({line}, clock=CLOCK)"
+        return f"{ELSEWHERE}from orbiquant.market.{provides} import {name}", f"{name}({line}, clock=CLOCK)"
 
 
 class Polygon(Vendor):

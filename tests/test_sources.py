@@ -173,7 +173,7 @@ def test_samples_are_read_without_their_packages():
 def test_the_euro_sample_holds_the_very_bars_of_the_package_it_was_taken_from():
     text = gzip.decompress(sample_path(SAMPLES[0]).read_bytes())
     assert hashlib.sha256(text).hexdigest() == "28398b7edff9f74860d35a6f3c263f08e15c55264316dc07737d459d8688d7aa"
-    rows = pd.util.hash_pandas_object(SampleSource().bars("EURUSD", "1h")).to_numpy().tobytes()
+    rows = pd.util.hash_pandas_object(SampleSource().bars(EURUSD_1H)).to_numpy().tobytes()
     assert hashlib.sha256(rows).hexdigest() == "ca480fcda347d1c071333ca34c370de74d1a00fd6abb3db79b2caba8a35683d7"
 
 

@@ -252,14 +252,15 @@ class DukascopySource(RemoteSource):
         end: pd.Timestamp,  # exclusive
     ) -> Bars:
         "Return the minutes of all days of a window."
-        begin = max(start, self.first(symbol, timeframe)).floor("D")
-        days = pd.date_range(begin, end, freq="D", inclusive="left", unit=TIME_UNIT)
+        days = pd.date_range(
+            max(start, self.first(symbol, timeframe)).floor("D"), end, freq="D", inclusive="left", unit=TIME_UNIT
+        )
         wanted = [day for day in days if (symbol, day) not in self._days]
         read = partial(self._files.day, symbol, calendar=self.calendar(symbol))
         fetched = fetch_days(self._client, self._connections, read, wanted)
-        parts = [fetched[day] if day in fetched else self._days[symbol, day] for day in days]
+        parts = [empty_bars(), *(fetched[day] if day in fetched else self._days[symbol, day] for day in days)]
         self._remember({(symbol, day): bars for day, bars in fetched.items()})
-        return pd.concat([empty_bars(), *parts])
+        return pd.concat(parts)
 
     def _remember(self, fetched: dict[tuple[str, pd.Timestamp], Bars]) -> None:
         settled = pd.Timestamp(self.clock.now()) - timedelta(days=2)

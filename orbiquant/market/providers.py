@@ -12,12 +12,13 @@ from dataclasses import replace
 from pydantic import SecretStr
 
 from ..core import SettingsError
+from .alpaca import AlpacaSource
 from .config import ProviderConfig
 from .dukascopy import DukascopySource
 from .exchanges import ExchangeSource
+from .polygon import PolygonSource
 from .remote import PULLING, RemoteSource
 from .sql import SqlSource
-from .vendors import AlpacaSource, PolygonSource
 from ..net import Backoff, HttpClient
 from ..ports import Clock
 
