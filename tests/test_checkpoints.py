@@ -29,6 +29,7 @@ TRAIN = """
 import sys
 from datetime import UTC, datetime
 from orbiquant.core import FixedClock, configure_logging
+from orbiquant.domain import SeriesId
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.research.spec import ResearchSpec
 from orbiquant.research.train import Stopwatch, prepare, train
@@ -41,7 +42,7 @@ places = {"store_uri": f"{home}/store", "models_dir": f"{home}/models", "databas
 models = {"folds": 2, "rounds": 60, "meta": "nested", "threads": 2}
 runtime = Runtime(load_settings(workspace=places, models=models), FixedClock(datetime(2026, 1, 1, tzinfo=UTC)))
 if not runtime.store.series():
-    runtime.store.upsert("EURUSD", "1h", synthetic_market(4_000, "1h", seed=5).bars)
+    runtime.store.upsert(SeriesId.parse("EURUSD", "1h"), synthetic_market(4_000, "1h", seed=5).bars)
 spec = ResearchSpec.from_settings(runtime.settings, "EURUSD", "1h")
 train(runtime, prepare(runtime, spec, Stopwatch()), spec, Stopwatch())
 """

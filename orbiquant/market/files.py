@@ -26,7 +26,7 @@ import pandas as pd
 
 from ..core import DataError, NotFoundError, suggest
 from ..domain import BAR_COLUMNS, Bars, SeriesId, Timeframe, normalise_symbol
-from .bars import RULES, Repair, apply_rules, check_bars, infer_timeframe, with_series
+from .bars import REPAIR_RULES, Repair, apply_rules, check_bars, infer_timeframe, with_series
 from .clocks import is_absolute, to_moments
 
 # %% ../../nbs/12_market.files.ipynb #4e4825b6
@@ -367,7 +367,7 @@ def to_valid(
     faults = [f"{issue}" if issue.row is None else f"{issue}, line {lines[issue.row]}" for issue in issues]
     kinds = {issue.kind for issue in issues}
     faults += held.unreadable if "missing" in kinds else ()
-    rules = [rule for rule in RULES if rule.removeprefix("drop_") in kinds or REPAIRS.get(rule) in kinds]
+    rules = [rule for rule in REPAIR_RULES if rule.removeprefix("drop_") in kinds or REPAIRS.get(rule) in kinds]
     listed = "\n".join([*(f"- {fault}" for fault in faults), f"rules that would repair it: {', '.join(rules)}"])
     raise DataError(f"{held.file} must hold valid {frame} bars, was refused for\n{listed}", issues=issues)
 

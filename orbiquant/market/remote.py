@@ -28,7 +28,7 @@ from pydantic import SecretStr
 
 from ..core import DataError, NotFoundError, SettingsError, SystemClock, choose, get_logger, suggest
 from ..domain import BAR_COLUMNS, Bars, SeriesId, Timeframe, normalise_symbol
-from .bars import RULES, apply_rules, check_bars, empty_bars, resample, time_faults, with_series
+from .bars import REPAIR_RULES, apply_rules, check_bars, empty_bars, resample, time_faults, with_series
 from .calendars import MINUTE, TIME_UNIT, bar_open, next_open, to_index, to_times
 from .store import Window, clip, to_window
 from ..ports import Clock
@@ -347,7 +347,7 @@ class RemoteSource(ABC):
         repair: Iterable[str] = (),  # names of repair rules
         clock: Clock | None = None,  # None: the system's
     ) -> None:
-        self.repair, self.clock = tuple(choose("rule", rule, RULES) for rule in repair), clock or SystemClock()
+        self.repair, self.clock = tuple(choose("rule", rule, REPAIR_RULES) for rule in repair), clock or SystemClock()
 
     @abstractmethod
     def calendar(
