@@ -10,18 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orbiquant.core import DataError, OptionError
-from orbiquant.domain import BAR_COLUMNS, Bars, Timeframe
+from orbiquant.domain import BAR_COLUMNS, Bars, SeriesId, Timeframe
 from orbiquant.market.bars import (
-    RULES,
+    REPAIR_RULES,
     apply_rules,
     check_bars,
     empty_bars,
-    find_gaps,
+    find_missing,
     find_rule,
     inspect_bars,
     known_at,
     repair_bars,
     resample,
+    series_of,
+    with_series,
 )
 from orbiquant.market.calendars import expected_times
 from tests.tools.shared_bars import SHARED
@@ -138,7 +140,7 @@ def test_a_refusal_names_the_rule_that_helps(kind: str) -> None:
     with pytest.raises(DataError) as caught:
         check_bars(broken, "1h")
     rules = caught.value.message.split("repaired by: ")[1].split(", ")
-    assert find_rule(kind) in rules and set(rules) <= set(RULES)
+    assert find_rule(kind) in rules and set(rules) <= set(REPAIR_RULES)
     assert inspect_bars(repair_bars(broken, "1h", rules), "1h").ok
 
 
@@ -171,7 +173,7 @@ def test_the_order_of_the_rules_does_not_matter(rules: list[str]) -> None:
     assert apply_rules(broken, "1h", rules).bars.equals(apply_rules(broken, "1h", sorted(rules)).bars)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", REPAIR_RULES)
 def test_no_rule_meets_a_shape_it_cannot_read(rule: str) -> None:
     with pytest.raises(DataError, match=r"missing_columns|needs a DatetimeIndex"):
         repair_bars(SCHEMA_FAULTS["missing_columns"](hours()).reset_index(drop=True), "1h", [rule], "forex")
@@ -188,7 +190,7 @@ def test_what_the_rules_leave_is_refused() -> None:
 
 
 def test_a_repair_changes_nothing_that_was_right() -> None:
-    rules = [rule for rule in RULES if "off_" not in rule]
+    rules = [rule for rule in REPAIR_RULES if "off_" not in rule]
     repaired = apply_rules(hours(), "1h", rules)
     assert repaired.bars.equals(hours()) and not any(repaired.changed.values())
 
@@ -196,7 +198,7 @@ def test_a_repair_changes_nothing_that_was_right() -> None:
 def test_the_callers_frame_is_never_touched() -> None:
     broken = put(7, "high", 1.0)(hours()).tz_localize(None).rename_axis("date")
     before = broken.copy(deep=True)
-    apply_rules(broken, "1h", [rule for rule in RULES if "off_" not in rule])
+    apply_rules(broken, "1h", [rule for rule in REPAIR_RULES if "off_" not in rule])
     assert broken.equals(before) and broken.index.name == "date"
 
 
@@ -210,6 +212,57 @@ def test_checked_bars_have_one_shape() -> None:
         check_bars(hours(), "1hr")
 
 
+EURUSD_1H = SeriesId.parse("EURUSD", "1h")
+
+
+def test_bars_keep_their_series_through_checks_repairs_and_windows(tmp_path: Path) -> None:
+    bars = with_series(hours(), EURUSD_1H)
+    assert series_of(check_bars(bars, "1h")) == EURUSD_1H
+    assert series_of(repair_bars(pd.concat([bars, bars.iloc[-1:]]), "1h", REPAIR_RULES, "forex")) == EURUSD_1H
+    assert series_of(bars.iloc[3:9]) == series_of(bars.copy()) == series_of(bars.loc[bars.index[4] :]) == EURUSD_1H
+    bars.to_parquet(tmp_path / "bars.parquet")
+    assert series_of(pd.read_parquet(tmp_path / "bars.parquet")) == EURUSD_1H
+    assert check_bars(hours(), "1h").attrs == {}
+
+
+@pytest.mark.parametrize("target", ["1h", "4h", "1d"])
+def test_resampled_bars_know_their_new_timeframe(target: str) -> None:
+    bars, empty = with_series(hours(), EURUSD_1H), with_series(empty_bars(), EURUSD_1H)
+    for made in (resample(bars, "1h", target, "forex", partial=True), resample(empty, "1h", target, "forex")):
+        assert series_of(made) == SeriesId.parse("EURUSD", target)
+    assert series_of(bars) == EURUSD_1H, "those they were made of stay what they were"
+    assert series_of(resample(hours(), "1h", target, "forex", partial=True), "EURUSD").timeframe == target
+
+
+def test_marking_bars_leaves_the_callers_frame_unmarked() -> None:
+    bars = hours()
+    marked = with_series(bars, EURUSD_1H)
+    assert bars.attrs == {} and marked.equals(bars)
+    assert series_of(with_series(marked, SeriesId.parse("XAUUSD", "4h"))).symbol == "XAUUSD"
+    assert series_of(marked) == EURUSD_1H
+
+
+def test_bars_that_say_nothing_must_be_told() -> None:
+    bars = hours()
+    assert series_of(bars, "eur/usd") == series_of(bars, "EURUSD", "1h") == EURUSD_1H, "the step is the timeframe"
+    assert series_of(bars, "EURUSD", "5m").timeframe is Timeframe.M5
+    with pytest.raises(DataError, match=r"`symbol` must be given for bars that do not tell theirs .*, was None"):
+        series_of(bars)
+    with pytest.raises(DataError, match="`timeframe` must be given for fewer than two bars"):
+        series_of(bars.iloc[:1], "EURUSD")
+
+
+def test_bars_that_say_something_else_are_refused() -> None:
+    bars = with_series(hours(), EURUSD_1H)
+    assert series_of(bars, "EUR/USD", "1h") == EURUSD_1H
+    with pytest.raises(DataError, match="`symbol` must be EURUSD, which the bars are, was GBPUSD"):
+        series_of(bars, "gbp/usd")
+    with pytest.raises(DataError, match="`timeframe` must be 1h, which the bars are, was 4h"):
+        series_of(bars, timeframe="4h")
+    with pytest.raises(DataError, match="`timeframe` must be one of"):
+        series_of(bars, timeframe="7h")
+
+
 def test_gaps_and_bars_out_of_hours_are_warnings() -> None:
     bars = hours(96).drop(hours(96).index[[5, 6, 7, 50]])
     saturday = bars.iloc[[-1]].set_axis(pd.DatetimeIndex(["2024-03-09 12:00"], tz="UTC", name="time"), axis=0)
@@ -218,7 +271,7 @@ def test_gaps_and_bars_out_of_hours_are_warnings() -> None:
     found = {issue.kind: (issue.count, issue.severity) for issue in report.issues}
     assert found["off_session"] == (1, "warning") and found["gaps"][1] == "warning"
     assert report.longest_gap is not None and report.longest_gap.bars == 22  # from Friday 00:00 to the close
-    assert find_gaps(bars, "1h", "forex")["bars"].tolist() == [3, 1]
+    assert find_missing(bars, "1h", "forex")["bars"].tolist() == [3, 1]
     check_bars(bars, "1h", "forex")
     assert len(repair_bars(pd.concat([bars, saturday]), "1h", ["drop_off_session"], "forex")) == len(bars)
 
@@ -226,7 +279,7 @@ def test_gaps_and_bars_out_of_hours_are_warnings() -> None:
 def test_a_gap_over_a_weekend_is_one_gap() -> None:
     times = expected_times("2024-03-07", "2024-03-12", "1h", "forex")
     bars = make_bars(times[(times < "2024-03-08 20:00") | (times >= "2024-03-10 23:00")])
-    gaps = find_gaps(bars, "1h", "forex")
+    gaps = find_missing(bars, "1h", "forex")
     assert gaps["bars"].tolist() == [4] and gaps["end"][0] == pd.Timestamp("2024-03-10 23:00", tz="UTC")
     report = inspect_bars(bars, "1h", "forex")
     assert (report.expected, report.missing, report.gaps) == (len(times), 4, 1)
@@ -251,9 +304,9 @@ def test_a_report_is_json() -> None:
 def test_no_bars_are_valid_bars(calendar: str) -> None:
     empty = empty_bars()
     assert check_bars(empty, "1h", calendar).empty
-    assert repair_bars(empty, "1h", RULES, calendar).empty
+    assert repair_bars(empty, "1h", REPAIR_RULES, calendar).empty
     assert resample(empty, "5m", "1d", calendar).equals(empty)
-    assert find_gaps(empty, "1h", calendar).empty and known_at(empty, "1h").empty
+    assert find_missing(empty, "1h", calendar).empty and known_at(empty, "1h").empty
     report = inspect_bars(empty, "1h", calendar)
     assert report.ok and (report.rows, report.expected, report.missing, report.first) == (0, 0, 0, None)
 

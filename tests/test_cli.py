@@ -304,7 +304,7 @@ def test_models_of_an_empty_workspace(ask: Ask):
     assert ask("models", "list", "--json").json == []
     assert "No models yet" in ask("models", "list").out
     for words in (("show", "EURUSD", "1h"), ("drift", "EURUSD", "1h"), ("promote", "EURUSD", "1h", "newest")):
-        assert "no model of EURUSD_1h is saved" in ask("models", *words).err
+        assert "no model of EURUSD 1h is saved" in ask("models", *words).err
     unknown = ask("train", "--symbol", "EURUSD", "--timeframe", "1h", "--attention", "on")
     assert "`attention` must be one of off, gated, was 'on'" in unknown.err
 

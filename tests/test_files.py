@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orbiquant.core import DataError, NotFoundError, OptionError
-from orbiquant.market.bars import infer_timeframe
+from orbiquant.domain import SeriesId
+from orbiquant.market.bars import infer_timeframe, series_of
 from orbiquant.market.clocks import from_wall, parse_zone, to_moments
 from orbiquant.market.files import load_file, read_bars
 from tests.tools.shared_bars import SHARED
@@ -147,6 +148,7 @@ def test_every_dialect_reads_as_the_same_bars(name: str, write: Callable[..., Pa
     bars = read_bars(path, "15m")
     pd.testing.assert_frame_equal(bars, expected, check_exact=True, check_freq=False)
     assert read_bars(path).equals(bars), "the timeframe is found by the step"
+    assert series_of(read_bars(path, symbol="eur/usd")) == SeriesId.parse("EURUSD", "15m")
     known = name.split()[0].replace("jforex", "dukascopy")
     assert load_file(path).dialect == (known if known in {"mt4", "mt5", "binance", "dukascopy"} else "generic")
 
@@ -445,6 +447,7 @@ def test_a_long_file_needs_the_symbol(tmp_path: Path, expected: pd.DataFrame):
     for name in ("long.parquet", "long.csv"):
         path = tmp_path / name
         assert np.array_equal(read_bars(path, "15m", "GBPUSD").to_numpy(), 2 * expected.to_numpy())
+        assert series_of(read_bars(path, "15m", "gbp/usd")) == SeriesId.parse("GBPUSD", "15m")
         assert np.array_equal(read_bars(path, "15m", "eur/usd").to_numpy(), expected.to_numpy())
         with pytest.raises(DataError, match=f"`symbol` must name one of the 2 in {name}, such as EURUSD, GBPUSD"):
             read_bars(path, "15m")

@@ -69,12 +69,9 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
 
 
 def test_it_says_of_its_last_bar_what_it_said_then(runtime: Runtime):
-    said = json.loads(LiveLine(runtime, EURUSD_1H).latest().model_dump_json())
-    weights, before = (
-        {weight["name"]: weight["importance"] for weight in signal.pop("features")}
-        for signal in (said, EXPECTED["live"])
-    )
-    assert said == EXPECTED["live"] and list(weights) == list(before)
+    said, before = json.loads(LiveLine(runtime, EURUSD_1H).latest().model_dump_json()), dict(EXPECTED["live"])
+    weights, known = ({w["name"]: w["importance"] for w in signal.pop("features")} for signal in (said, before))
+    assert said == before and list(weights) == list(known)
     assert list(weights.values()) == pytest.approx(list(known.values()), abs=1e-6)
 
 

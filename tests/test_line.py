@@ -168,7 +168,7 @@ def test_a_kept_model_trades_on_the_bars_it_was_trained_on(runtime: Runtime, sto
     pd.testing.assert_frame_equal(traded.result.trades, stored.trades)
     assert traded.summary["trades"] == len(traded.result.trades) > 10
     assert (traded.result.trades["r"] <= traded.result.trades["r_gross"]).all()
-    with pytest.raises(NotFoundError, match="no model of GBPUSD_1h is saved"):
+    with pytest.raises(NotFoundError, match="no model of GBPUSD 1h is saved"):
         trade_model(runtime, SeriesId.parse("GBPUSD", "1h"))
 
 
@@ -241,7 +241,7 @@ def test_recent_bars_give_the_features_of_the_full_history(runtime: Runtime, sto
 
 
 def test_a_live_signal_needs_bars_and_a_model(runtime: Runtime, stored: StoredModel):
-    with pytest.raises(NotFoundError, match="no model of XAUUSD_1h"):
+    with pytest.raises(NotFoundError, match="no model of XAUUSD 1h"):
         LiveLine(runtime, SeriesId.parse("XAUUSD", "1h")).latest()
     with pytest.raises(NotFoundError, match="the store holds no GBPUSD 1h"):
         find_series(runtime, SeriesId.parse("GBPUSD", "1h"))

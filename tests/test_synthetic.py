@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orbiquant.core import DataError, OptionError
-from orbiquant.domain import CalendarName, Phase, Timeframe
-from orbiquant.market.bars import inspect_bars
+from orbiquant.domain import CalendarName, Phase, SeriesId, Timeframe
+from orbiquant.market.bars import inspect_bars, series_of
 from orbiquant.market.calendars import expected_times
 from orbiquant.market.synthetic import (
     BITCOIN_LIKE,
@@ -121,6 +121,13 @@ def test_the_same_seed_is_the_same_market() -> None:
     assert one.bars.equals(two.bars) and one.phases.equals(two.phases)
     closes = [synthetic_market(3000, "5m", seed).bars["close"] for seed in range(5)]
     assert len({tuple(close) for close in closes}) == 5
+
+
+def test_a_market_goes_by_a_name_where_that_name_is_true() -> None:
+    assert series_of(synthetic_market(50, "15m").bars) == SeriesId.parse("ORBUSD", "15m")
+    assert series_of(synthetic_market(50, "4h", symbol="btc/usdt").bars) == SeriesId.parse("BTCUSDT", "4h")
+    with pytest.raises(DataError, match="`symbol`"):  # ORBUSD trades forex hours
+        series_of(synthetic_market(50, "1h", config=BITCOIN_LIKE).bars)
 
 
 @settings(max_examples=25, deadline=None)

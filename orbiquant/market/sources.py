@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAMPLES', 'TIMEFRAME_NAMES', 'CHUNK_BARS', 'Sample', 'sample_path', 'SampleSource', 'parse_name', 'FileSource',
-           'CsvSource', 'ParquetSource', 'SyntheticSource', 'ImportResult', 'calendar_of', 'find_extent', 'import_file',
-           'RemoteData', 'PullResult', 'missing_windows', 'split_window', 'plan_pull', 'pull']
+           'CsvSource', 'ParquetSource', 'SyntheticSource', 'calendar_of', 'find_extent', 'ImportResult', 'import_file',
+           'missing_windows', 'split_window', 'RemoteData', 'plan_pull', 'PullResult', 'pull']
 
 # %% ../../nbs/13_market.sources.ipynb #e2677add
 import importlib.util
@@ -91,7 +91,7 @@ def sample_path(
         raise NotFoundError(f"the sample {sample.symbol} {sample.timeframe} needs the package {sample.package}")
     return existing_file(Path(spec.submodule_search_locations[0]) / sample.file)
 
-
+# %% ../../nbs/13_market.sources.ipynb #155a7818
 class SampleSource:
     "Serve the samples."
 
@@ -129,7 +129,7 @@ def parse_name(
     frame = TIMEFRAME_NAMES.get(parts[1]) if len(parts) > 1 else None
     return (parts[0].upper() if frame and re.fullmatch(r"[A-Za-z0-9]{2,20}", parts[0]) else None), frame
 
-
+# %% ../../nbs/13_market.sources.ipynb #04f759b8
 class FileSource:
     "Serve the bars of a file or a folder of files."
 
@@ -191,7 +191,7 @@ class FileSource:
             self._held = (state, with_series(check_bars(bars, series.timeframe), series))
         return self._held[1]
 
-
+# %% ../../nbs/13_market.sources.ipynb #a534eeb9
 class CsvSource(FileSource):
     "Serve bars from CSV files of any known dialect."
 
@@ -240,19 +240,6 @@ class SyntheticSource:
         return clip(self._held[frame], window)
 
 # %% ../../nbs/13_market.sources.ipynb #208aa192
-class ImportResult(Value):
-    "What came of importing a file."
-
-    symbol: str
-    timeframe: Timeframe
-    dialect: str
-    rows_read: int
-    rows_added: int  # that the store did not have
-    version: int  # of the store, that holds them
-    repairs: dict[str, int]  # rows that each rule changed or dropped
-    report: BarReport  # on the bars as they were stored
-
-
 def calendar_of(
     symbol: str,  # any spelling
 ) -> str | None:
@@ -272,6 +259,19 @@ def find_extent(
         if line.series == series:
             return line.rows, line.first, line.last
     return 0, None, None
+
+# %% ../../nbs/13_market.sources.ipynb #1da32b0f
+class ImportResult(Value):
+    "What came of importing a file."
+
+    symbol: str
+    timeframe: Timeframe
+    dialect: str
+    rows_read: int
+    rows_added: int  # that the store did not have
+    version: int  # of the store, that holds them
+    repairs: dict[str, int]  # rows that each rule changed or dropped
+    report: BarReport  # on the bars as they were stored
 
 
 def import_file(
@@ -302,41 +302,6 @@ def import_file(
     )
 
 # %% ../../nbs/13_market.sources.ipynb #659268f8
-CHUNK_BARS = 50_000
-
-
-@runtime_checkable
-class RemoteData(MarketData, Protocol):
-    "A source that is asked piece by piece."
-
-    def begins(
-        self,
-        series: SeriesId,  # which bars
-    ) -> datetime:
-        "Return a time that no bar comes before; raise `NotFoundError` when there is no bar at all."
-        ...
-
-    def span(
-        self,
-        timeframe: Timeframe,  # of the bars
-    ) -> timedelta:
-        "Return how much time one commit should cover."
-        ...
-
-
-class PullResult(Value):
-    "What came of a pull."
-
-    symbol: str
-    timeframe: Timeframe
-    rows_read: int
-    rows_added: int  # that the store did not have
-    version: int  # of the store, that holds them
-    first: datetime | None  # of the stored series
-    last: datetime | None
-    report: BarReport | None = None  # on what the store now has of the window; None when nothing came
-
-
 def missing_windows(
     first: pd.Timestamp | None,  # of the stored run; None: nothing is stored
     last: pd.Timestamp | None,  # of the stored run
@@ -362,7 +327,35 @@ def split_window(
     chunks: list[Window] = list(pairwise(edges))
     return chunks[::-1] if backwards else chunks
 
+# %% ../../nbs/13_market.sources.ipynb #dcbcb743
+CHUNK_BARS = 50_000
 
+
+@runtime_checkable
+class RemoteData(MarketData, Protocol):
+    "A source that is asked piece by piece."
+
+    def begins(
+        self,
+        series: SeriesId,  # which bars
+    ) -> datetime:
+        "Return a time that no bar comes before; raise `NotFoundError` when there is no bar at all."
+        ...
+
+    def span(
+        self,
+        timeframe: Timeframe,  # of the bars
+    ) -> timedelta:
+        "Return how much time one commit should cover."
+        ...
+
+
+def _span(source: MarketData, timeframe: Timeframe, chunk_bars: int | None) -> timedelta:
+    if chunk_bars is None and isinstance(source, RemoteData):
+        return source.span(timeframe)
+    return (chunk_bars or CHUNK_BARS) * timeframe.delta
+
+# %% ../../nbs/13_market.sources.ipynb #5dffa8a2
 def plan_pull(
     source: MarketData,  # asked at once for all it has where a window has no start
     series: SeriesId,  # which bars
@@ -390,11 +383,18 @@ def _closed_part(window: Window, timeframe: Timeframe, clock: Clock) -> Window:
     until = closed if end is None else min(end, closed)
     return start, until if start is None else max(start, until)
 
+# %% ../../nbs/13_market.sources.ipynb #bd2593ac
+class PullResult(Value):
+    "What came of a pull."
 
-def _span(source: MarketData, timeframe: Timeframe, chunk_bars: int | None) -> timedelta:
-    if chunk_bars is None and isinstance(source, RemoteData):
-        return source.span(timeframe)
-    return (chunk_bars or CHUNK_BARS) * timeframe.delta
+    symbol: str
+    timeframe: Timeframe
+    rows_read: int
+    rows_added: int  # that the store did not have
+    version: int  # of the store, that holds them
+    first: datetime | None  # of the stored series
+    last: datetime | None
+    report: BarReport | None = None  # on what the store now has of the window; None when nothing came
 
 
 def pull(

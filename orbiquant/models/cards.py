@@ -11,10 +11,9 @@ __all__ = ['MANIFEST', 'TABLES', 'OPTIONAL_TABLES', 'SKETCH', 'NEEDED_FILES', 'O
 import hashlib
 import io
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Self
 

@@ -284,6 +284,11 @@ class KillContract:
 
     chunk_bars = 6
 
+    @property
+    def series(self) -> SeriesId:
+        """Return which bars are pulled."""
+        return SeriesId.parse(self.symbol, self.timeframe)
+
     def test_a_killed_pull_is_finished_by_the_next(self, open_source: Any, expected: Bars, tmp_path: Path, recipe: Any):
         imports, made = recipe
         script = SCRIPT.format(
