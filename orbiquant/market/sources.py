@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import pandas as pd
-from .instruments import find_instrument
 
 from ..core import DataError, NotFoundError, SystemClock
 from ..domain import Bars, Timeframe, Value, normalise_symbol
 from .bars import BarReport, check_bars, inspect_bars
 from .calendars import TIME_UNIT, to_utc
 from .files import existing_file, list_symbols, load_file, read_bars, to_valid
+from .instruments import find_instrument
 from .store import Window, clip, require_series, to_window
 from ..ports import BarStore, Clock, MarketData, Progress
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/13_market.sources.ipynb #4383166c
 class Sample(Value):
-    "A series that an installed package ships."
+    "A series that this package or another one ships."
 
     symbol: str
     timeframe: Timeframe
     description: str
     origin: str
-    licence: str  # of the package that ships it
+    licence: str  # of the package that shipped it first
     package: str
     file: str  # below the package
     time_format: str | None = None
@@ -51,8 +51,8 @@ SAMPLES = (
         description="Euro / US dollar, hourly ask prices of 2017",
         origin="Dukascopy, by way of gym-anytrading",
         licence="MIT",
-        package="gym_anytrading",
-        file="datasets/data/FOREX_EURUSD_1H_ASK.csv",
+        package="orbiquant",
+        file="assets/samples/EURUSD_1h.csv.gz",
     ),
     Sample(
         symbol="SPX",
