@@ -16,7 +16,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from .workspace import workspace
 from sqlalchemy import (
     Column,
     Connection,
@@ -41,8 +40,9 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from .core import DataError, OrbiError, SettingsError, choose
+from .core import DataError, OptionError, OrbiError, SettingsError, choose
 from .ports import Clock
+from .workspace import workspace
 
 # %% ../nbs/04_persistence.ipynb #de18a808
 BUSY_TIMEOUT_S = 30
@@ -56,7 +56,7 @@ def database_location(
     try:
         parsed = make_url(url)
         backend = choose("database_url", parsed.get_backend_name(), ["sqlite", "postgresql"])
-    except (ArgumentError, DataError) as error:
+    except (ArgumentError, OptionError) as error:
         raise SettingsError(f"`database_url` must be a sqlite:/// or postgresql:// URL: {error}") from error
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")

@@ -21,10 +21,11 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orbiquant.core import DataError, SettingsError, configure_logging
+from orbiquant.core import DataError, OptionError, SettingsError, configure_logging, missing_library
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.runtime import Runtime, using
 from orbiquant.service.auth import Caller
+from orbiquant.service.errors import status_of
 from orbiquant.service.keys import create_api_key, list_api_keys, revoke_api_key
 from orbiquant.service.web import MAX_BODY_BYTES, create_app, listen, needs, serve
 from orbiquant.settings import load_settings
@@ -561,3 +562,9 @@ def test_importing_the_service_loads_nothing_heavy():
     code = "import sys, orbiquant.app; print(*{m.split('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) & HEAVY == set()
+
+
+def test_an_impossible_wish_and_a_library_that_is_not_installed_are_told_apart():
+    wish, lack = OptionError("`policy` must be one of primary, was 'x'"), missing_library("torch", "deep")
+    assert (status_of(wish), wish.code) == (422, "OPTION_INVALID")
+    assert (status_of(lack), lack.code) == (501, "LIBRARY_MISSING")

@@ -10,11 +10,11 @@ import csv
 from functools import lru_cache
 from pathlib import Path
 
-from ..workspace import workspace
 from pydantic import ValidationError
 
-from ..core import DataError, NotFoundError, asset, suggest
+from ..core import DataError, NotFoundError, OrbiError, asset, suggest
 from ..domain import Instrument, normalise_symbol
+from ..workspace import workspace
 
 # %% ../../nbs/09_market.instruments.ipynb #7839c145
 def read_instruments(
@@ -26,7 +26,7 @@ def read_instruments(
         for line, row in enumerate(csv.DictReader(file), start=2):
             try:
                 instrument = Instrument.model_validate(row)
-            except (ValidationError, DataError) as error:
+            except (ValidationError, OrbiError) as error:
                 raise DataError(f"{path} line {line}: {error}") from error
             found[instrument.symbol] = instrument
     return found

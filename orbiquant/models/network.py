@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from ..core import ModelError
+from ..core import ModelError, require_library
 from ..domain import Seed, Value
 
 if TYPE_CHECKING:
@@ -107,10 +107,7 @@ def check_torch(
     device: str,  # "cpu" or "cuda"
 ) -> str:
     "Return `device`; raise `ModelError` when PyTorch cannot use it."
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise ModelError("an attention model needs PyTorch: pip install 'orbiquant[deep]'") from error
+    torch = require_library("torch", "deep")
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"`device` must be available, was {device!r} and PyTorch finds no GPU")
     return device
