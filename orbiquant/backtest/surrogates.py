@@ -224,7 +224,7 @@ class LineEdge:
     detect: Detector = detect_phases  # the rules, or what a runtime's `detector` returns
 
     def __post_init__(self) -> None:
-        "Raise `DataError` for an unknown figure or policy."
+        "Raise `OptionError` for an unknown figure or policy."
         choose("figure", self.figure, EDGE_FIGURES)
         for name in self.policies:
             find_policy(name)

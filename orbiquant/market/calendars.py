@@ -144,7 +144,7 @@ def open_at(
 def parse_calendar(
     calendar: str,  # its name
 ) -> CalendarName:
-    "Return the calendar called `calendar`; raise `DataError` when there is none."
+    "Return the calendar called `calendar`; raise `OptionError` when there is none."
     return CalendarName(choose("calendar", calendar, [name.value for name in CalendarName]))
 
 # %% ../../nbs/09_market.calendars.ipynb #aeaaca26
