@@ -390,7 +390,7 @@ def apply_rules(
     rules: Iterable[str],  # names from `RULES`
     calendar: str | None = None,  # for the rules that know trading hours
 ) -> Repair:
-    "Apply the named rules without checking the outcome; raise `DataError` for unreadable rows, `OptionError` for a rule."
+    "Apply rules, the outcome unchecked; raise `OptionError` for an unknown rule, `DataError` for unreadable rows."
     frame, wanted = Timeframe.parse(timeframe), {choose("rule", rule, RULES) for rule in rules}
     changed: dict[str, int] = {}
     for name in (rule for rule in RULES if rule in wanted):
