@@ -1,7 +1,11 @@
 # Two commands for everyone: `make demo` and `make test`. Each builds .venv by itself when it has to.
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 BIN     := .venv/bin
+MADE    := .venv/.made
+LIGHT   := .venv/.installed-demo
 READY   := .venv/.installed
+ENOUGH  := $(if $(wildcard $(READY)),$(READY),$(LIGHT))# for the demo and the lab: who can run the tests has all of it
+PIP     := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 ASSETS  := orbiquant/assets
 
 .DEFAULT_GOAL := help
@@ -10,15 +14,23 @@ ASSETS  := orbiquant/assets
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and "OrbiQuant needs Python 3.11 or newer, found " + sys.version)'
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11, 5) <= sys.version_info[:3] < (3, 13) else "OrbiQuant needs Python 3.11.5 or newer, below 3.13; $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## real bars to a report and a served signal, in three minutes
+$(LIGHT): pyproject.toml constraints.txt | $(MADE)
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(READY): pyproject.toml constraints.txt | $(MADE)
+	$(BIN)/python -m pip uninstall -qq --yes xgboost-cpu  # the demo's: the whole XGBoost goes into the same folder
+	$(PIP) torch
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: $(ENOUGH)  ## real bars to a report and a served signal, in three minutes
 	$(BIN)/orbiquant demo
 
 test: $(READY) lint  ## regenerate and compare, run every notebook, run tests/
@@ -46,7 +58,7 @@ lint: $(READY)  ## style and types
 house: $(READY)  ## every count of the house beside its limit; WORDS='names' lists all places of a count
 	@$(BIN)/python -m tests.tools.house $(if $(WORDS),'$(WORDS)')
 
-lab: $(READY)  ## JupyterLab on the notebooks
+lab: $(ENOUGH)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=nbs
 
 bench: $(READY)  ## figures to reports/benchmarks/
@@ -74,8 +86,9 @@ hooks: $(READY)  ## git hooks and merge driver for notebooks
 	$(BIN)/nbdev-install-hooks
 
 lock: $(READY)  ## write constraints.txt from what is installed
-	{ echo "# Exact versions of everything 'make' installs; torch serves the 'deep' extra."; \
-	  $(BIN)/python -m pip freeze --all --exclude-editable --exclude torch --exclude pip | grep -v ' @ '; echo "torch==2.13.0"; } > constraints.new
+	{ echo "# Exact versions of everything 'make' installs; torch serves the 'deep' extra, xgboost-cpu the demo."; \
+	  $(BIN)/python -m pip freeze --all --exclude-editable --exclude torch --exclude pip | grep -v ' @ ' \
+	  | sed 's/^xgboost==\(.*\)/&\nxgboost-cpu==\1/'; echo "torch==2.13.0"; } > constraints.new
 	mv constraints.new constraints.txt
 
 wheel: generate  ## dist/*.whl

@@ -55,7 +55,7 @@ class Timeframe(StrEnum):
         cls,
         value: str,  # "1m", "5m", "15m", "30m", "1h", "4h", "1d" or "1w"
     ) -> "Timeframe":
-        "Return the timeframe written as `value`; raise `DataError` when there is none."
+        "Return the timeframe written as `value`; raise `OptionError` when there is none."
         return cls(choose("timeframe", value, [member.value for member in cls]))
 
     @property

@@ -40,7 +40,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from .core import DataError, OrbiError, SettingsError, choose
+from .core import DataError, OptionError, OrbiError, SettingsError, choose
 from .ports import Clock
 from .workspace import workspace
 
@@ -52,7 +52,7 @@ def database_location(
     try:
         parsed = make_url(url)
         backend = choose("database_url", parsed.get_backend_name(), ["sqlite", "postgresql"])
-    except (ArgumentError, DataError) as error:
+    except (ArgumentError, OptionError) as error:
         raise SettingsError(f"`database_url` must be a sqlite:/// or postgresql:// URL: {error}") from error
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")

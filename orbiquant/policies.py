@@ -83,7 +83,7 @@ def find_policy(
     name: str,  # one of `POLICIES`, or "primary"
     min_confidence: float = MIN_CONFIDENCE,  # raises a policy's own, never lowers it
 ) -> Policy:
-    "Return the policy called `name`; raise `DataError` with the nearest name when there is none."
+    "Return the policy called `name`; raise `OptionError` with the nearest name when there is none."
     if choose("policy", name, [*POLICIES, "primary"]) == "primary":
         return primary_policy()
     policy = POLICIES[name]

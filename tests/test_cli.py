@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from orbiquant.cli import main
+from orbiquant.cli.doctor import missing_libraries
 from orbiquant.cli.program import program
 from orbiquant.runtime import Runtime, using
 
@@ -399,3 +400,19 @@ run(app, [])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
     assert (done.returncode, done.stderr.strip()) == (130, "Interrupted.")
+
+
+def test_the_trees_without_cuda_will_do(monkeypatch: pytest.MonkeyPatch):
+    from importlib import metadata
+
+    there, real = {"xgboost-cpu"}, metadata.version
+
+    def version(name: str) -> str:
+        if name.startswith("xgboost") and name not in there:
+            raise metadata.PackageNotFoundError(name)
+        return "3.2.0" if name in there else real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert missing_libraries("service") == missing_libraries("models") == []
+    there.clear()
+    assert missing_libraries("service") == missing_libraries("models") == ["xgboost>=3.1"]

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from orbiquant.core import (
     DataError,
     FixedClock,
+    MissingLibrary,
     NotFoundError,
     OrbiError,
     SettingsError,
@@ -32,6 +33,7 @@ from orbiquant.core import (
     endpoint,
     get_logger,
     mask_secrets,
+    require_library,
     tool,
 )
 from orbiquant.domain import Action, Costs, Instrument, Order, Phase, Side, Signal, Timeframe, normalise_symbol
@@ -432,6 +434,19 @@ def test_an_unsound_order_is_refused(change: dict[str, Any], said: str):
 def test_a_symbol_has_one_spelling(spelling: str):
     assert normalise_symbol(spelling) == "BTCUSDT"
     assert find_instrument(spelling).symbol == "BTCUSDT"
+
+
+def test_a_missing_library_names_its_extra_and_a_broken_one_speaks_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "broken_library.py").write_text("import what_it_needs")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("no_such_library", "no_such_library.part"):
+        with pytest.raises(MissingLibrary, match=r"is not installed: pip install 'orbiquant\[deep\]'") as refused:
+            require_library(name, "deep")
+        assert (refused.value.code, refused.value.details) == ("LIBRARY_MISSING", {"module": name, "extra": "deep"})
+    with pytest.raises(ModuleNotFoundError, match="what_it_needs"):
+        require_library("broken_library", "deep")
 
 
 @given(st.text(max_size=30))

@@ -21,11 +21,12 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orbiquant.core import DataError, SettingsError, configure_logging
+from orbiquant.core import DataError, OptionError, SettingsError, configure_logging, missing_library
 from orbiquant.domain import SeriesId
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.runtime import Runtime, using
 from orbiquant.service.build import run_app, write_app
+from orbiquant.service.errors import http_status
 from orbiquant.service.factory import create_app, needs
 from orbiquant.service.gate import MAX_BODY_BYTES
 from orbiquant.service.keys import create_api_key, list_api_keys, revoke_api_key
@@ -637,3 +638,9 @@ def test_importing_the_service_loads_nothing_heavy():
     code = "import sys, orbiquant.app; print(*{m.split('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) & HEAVY == set()
+
+
+def test_an_impossible_wish_and_a_library_that_is_not_installed_are_told_apart():
+    wish, lack = OptionError("`policy` must be one of primary, was 'x'"), missing_library("torch", "deep")
+    assert (http_status(wish), wish.code) == (422, "OPTION_INVALID")
+    assert (http_status(lack), lack.code) == (501, "LIBRARY_MISSING")

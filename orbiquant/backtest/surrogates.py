@@ -222,7 +222,7 @@ class LineEdge:
     min_confidence: float = MIN_CONFIDENCE  # raises a policy's own, never lowers it
 
     def __post_init__(self) -> None:
-        "Raise `DataError` for an unknown figure or policy."
+        "Raise `OptionError` for an unknown figure or policy."
         choose("figure", self.figure, EDGE_FIGURES)
         for name in self.policies:
             find_policy(name)

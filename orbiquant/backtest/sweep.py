@@ -135,7 +135,7 @@ def filter_mask(
     signals: Signals,  # rows that trade
     text: str,  # "all", "long", "short", "column=value", or several joined by "&"
 ) -> Bools:
-    "Return which rows a filter lets in; raise `DataError` for one that names no column or a value that is not there."
+    "Return which rows a filter lets in; raise `OptionError` for a column or a value that is not there."
     mask = np.ones(len(signals), dtype=bool)
     for term in text.split("&"):
         column, _, value = term.strip().partition("=")

@@ -188,13 +188,12 @@ def explain_error(
     error: BaseException,  # what a command raised
 ) -> tuple[str, str]:
     "Return what went wrong in one line, and what to do about it where that is known."
-    from orbiquant.core import OrbiError
+    from orbiquant.core import OrbiError, missing_library
 
     if isinstance(error, OrbiError):
         return error.message, HINTS.get(error.code, "")
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in EXTRAS:
-        extra = EXTRAS[(error.name or "").split(".")[0]]
-        return f"{error.name} is not installed", f"pip install 'orbiquant[{extra}]'"
+        return missing_library(error.name or "", EXTRAS[(error.name or "").split(".")[0]]).message, ""
     said = re.sub(r"\s+", " ", str(error)).strip()
     return f"{type(error).__name__}: {said}" if said else type(
         error

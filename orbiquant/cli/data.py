@@ -54,12 +54,14 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     "Put a file's bars into the store."
-    from orbiquant.core import DataError
+    from orbiquant.core import OptionError
     from orbiquant.market.sources import import_file, parse_name
 
     name = symbol or parse_name(path.name)[0]
     if name is None:
-        raise DataError(f"`--symbol` must be given for a file that is not named like EURUSD_1h.csv, was {path.name!r}")
+        raise OptionError(
+            f"`--symbol` must be given for a file that is not named like EURUSD_1h.csv, was {path.name!r}"
+        )
     result = import_file(open_runtime().store, path, name, timeframe, repair or (), zone, time_format)
     show(
         result,
@@ -140,13 +142,13 @@ def check_taken(
     source: str,  # a name, known or not
     given: Mapping[str, Any],  # option → value
 ) -> None:
-    "Raise `DataError` for an option that the source does not take."
-    from orbiquant.core import DataError
+    "Raise `OptionError` for an option that the source does not take."
+    from orbiquant.core import OptionError
 
     names = {source, "local" if source in LOCAL else "remote sources"}
     for option in given:
         if names.isdisjoint(TAKEN[option]):
-            raise DataError(f"`--{option}` is for {' and '.join(TAKEN[option])}, was given for {source}")
+            raise OptionError(f"`--{option}` is for {' and '.join(TAKEN[option])}, was given for {source}")
 
 
 def pull_series(
@@ -188,10 +190,10 @@ def open_remote(
     price: str | None = None,  # None: as set
     repair: Sequence[str] = (),  # names of repair rules
 ) -> "MarketData":
-    "Return the remote source of a name; raise `DataError` for a name that is none, with the nearest that is."
+    "Return the remote source of a name; raise `OptionError` for a name that is none, with the nearest that is."
     from importlib.util import find_spec
 
-    from orbiquant.core import DataError, suggest
+    from orbiquant.core import OptionError, suggest
     from orbiquant.runtime import Runtime
 
     if name not in SOURCES:
@@ -200,10 +202,10 @@ def open_remote(
         known = [*SOURCES, *(list_exchanges() if find_spec("ccxt") else ())]
         if name not in known:
             offered = f"{', '.join(SOURCES)} or an exchange that ccxt knows"
-            raise DataError(f"`source` must be one of {offered}, was {name!r}{suggest(name, known)}")
+            raise OptionError(f"`source` must be one of {offered}, was {name!r}{suggest(name, known)}")
     if price is not None:
         if name == "sql" and runtime.settings.providers.sql_kind != "ticks":
-            raise DataError("`--price` is for ticks, was given for a table of bars; look at `sql_kind`")
+            raise OptionError("`--price` is for ticks, was given for a table of bars; look at `sql_kind`")
         chosen = {"dukascopy_price": price, "sql_price": price}
         providers = runtime.settings.providers.model_copy(update=chosen)
         runtime = Runtime(runtime.settings.model_copy(update={"providers": providers}), runtime.clock)
@@ -218,18 +220,18 @@ def open_local(
     rows: int = 20_000,  # of the synthetic market
     seed: int = 7,  # of the synthetic market
 ) -> "MarketData":
-    "Return the source of a name; raise `DataError` for files without a path, or a synthetic market without a name."
-    from orbiquant.core import DataError
+    "Return the source of a name; raise `OptionError` for files without a path, or a synthetic market without a name."
+    from orbiquant.core import OptionError
     from orbiquant.market.sources import CsvSource, ParquetSource, SampleSource, SyntheticSource
 
     if name == "sample":
         return SampleSource()
     if name == "synthetic":
         if symbol is None:
-            raise DataError("`SYMBOL` must be given for the synthetic market, was not")
+            raise OptionError("`SYMBOL` must be given for the synthetic market, was not")
         return SyntheticSource(rows=rows, seed=seed, symbol=symbol)
     if path is None:
-        raise DataError(f"`--path` must be given for the source {name}, was not")
+        raise OptionError(f"`--path` must be given for the source {name}, was not")
     return CsvSource(path, repair=repair) if name == "csv" else ParquetSource(path, repair=repair)
 
 

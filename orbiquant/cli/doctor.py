@@ -5,7 +5,10 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 
 class Finding(NamedTuple):
@@ -27,6 +30,20 @@ def look(
         return Finding(name, "problem", f"{type(error).__name__}: {error}")
 
 
+TWINS = {"xgboost": "xgboost-cpu"}  # another distribution of the same library
+
+
+def is_installed(
+    name: str | None,  # of a distribution
+    requirement: "Requirement",  # whose versions will do
+) -> bool:
+    "Say whether a distribution is installed in a version that will do."
+    try:
+        return bool(name) and requirement.specifier.contains(metadata.version(name or ""), prereleases=True)
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def missing_libraries(
     extra: str,  # of pyproject.toml; "" for what is always needed
 ) -> list[str]:
@@ -34,17 +51,15 @@ def missing_libraries(
     from packaging.requirements import Requirement
 
     wanted = [Requirement(line) for line in metadata.requires("orbiquant") or []]
-    lacking = []
+    lacking: list[str] = []
     for requirement in wanted:
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
         if extra and requirement.marker is None:
             continue
-        try:
-            fits = requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
-        except metadata.PackageNotFoundError:
-            fits = False
-        if not fits:
+        if requirement.name == "orbiquant":
+            lacking += [name for part in sorted(requirement.extras) for name in missing_libraries(part)]
+        elif not any(is_installed(name, requirement) for name in (requirement.name, TWINS.get(requirement.name))):
             lacking.append(f"{requirement.name}{requirement.specifier}")
     return lacking
 
@@ -132,7 +147,7 @@ def examine_installation() -> list[Finding]:
     "Return what there is to say about this installation and this workspace."
     from orbiquant.core import code_version
 
-    supported = (3, 11) <= sys.version_info[:2] < (3, 13)
+    supported = (3, 11, 5) <= sys.version_info[:3] < (3, 13)
     python = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return [
         Finding("python", "ok" if supported else "problem", python),

@@ -439,7 +439,7 @@ def apply_rules(
     rules: Iterable[str],  # names from `REPAIR_RULES`
     calendar: str | None = None,  # for the rules that know trading hours
 ) -> Repair:
-    "Apply the named rules without checking the outcome; raise `DataError` for an unknown rule or unreadable rows."
+    "Apply rules, the outcome unchecked; raise `OptionError` for an unknown rule, `DataError` for unreadable rows."
     frame, wanted = Timeframe.parse(timeframe), {choose("rule", rule, REPAIR_RULES) for rule in rules}
     changed: dict[str, int] = {}
     for name in (rule for rule in REPAIR_RULES if rule in wanted):

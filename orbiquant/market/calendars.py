@@ -92,7 +92,7 @@ def nyse_closures() -> tuple[Times, Times]:
 def parse_calendar(
     calendar: str,  # its name
 ) -> CalendarName:
-    "Return the calendar called `calendar`; raise `DataError` when there is none."
+    "Return the calendar called `calendar`; raise `OptionError` when there is none."
     return CalendarName(choose("calendar", calendar, [name.value for name in CalendarName]))
 
 # %% ../../nbs/09_market.calendars.ipynb #030b9af2

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..core import DataError, NotFoundError, asset, suggest
+from ..core import DataError, NotFoundError, OrbiError, asset, suggest
 from ..domain import AssetClass, CalendarName, Instrument, Value, normalise_symbol
 from ..workspace import workspace
 
@@ -26,7 +26,7 @@ def read_instruments(
         for line, row in enumerate(csv.DictReader(file), start=2):
             try:
                 instrument = Instrument.model_validate(row)
-            except (ValidationError, DataError) as error:
+            except (ValidationError, OrbiError) as error:
                 raise DataError(f"{path} line {line}: {error}") from error
             found[instrument.symbol] = instrument
     return found

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core import DataError, NotFoundError, SystemClock, choose, suggest
 from ..domain import Bars, Timeframe, normalise_symbol
-from .bars import RULES, empty_bars, resample
+from .bars import REPAIR_RULES, empty_bars, resample
 from .calendars import TIME_UNIT, bar_open, next_open, to_index, to_times
 from .store import clip, to_window
 from ..ports import Clock
@@ -62,7 +62,7 @@ class RemoteSource(ABC):
         repair: Iterable[str] = (),  # names of repair rules
         clock: Clock | None = None,  # None: the system's
     ) -> None:
-        self.repair, self.clock = tuple(choose("rule", rule, RULES) for rule in repair), clock or SystemClock()
+        self.repair, self.clock = tuple(choose("rule", rule, REPAIR_RULES) for rule in repair), clock or SystemClock()
 
     @abstractmethod
     def calendar(

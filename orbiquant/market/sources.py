@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/13_market.sources.ipynb #4383166c
 class Sample(Value):
-    "A series that an installed package ships."
+    "A series that this package or another one ships."
 
     symbol: str
     timeframe: Timeframe
     description: str
     origin: str
-    licence: str  # of the package that ships it
+    licence: str  # of the package that shipped it first
     package: str
     file: str  # below the package
     time_format: str | None = None
@@ -56,8 +56,8 @@ SAMPLES = (
         description="Euro / US dollar, hourly ask prices of 2017",
         origin="Dukascopy, by way of gym-anytrading",
         licence="MIT",
-        package="gym_anytrading",
-        file="datasets/data/FOREX_EURUSD_1H_ASK.csv",
+        package="orbiquant",
+        file="assets/samples/EURUSD_1h.csv.gz",
     ),
     Sample(
         symbol="SPX",

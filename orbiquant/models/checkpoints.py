@@ -28,7 +28,7 @@ from .phase2_jobs import Labelled, Outcome
 
 # %% ../../nbs/47_models.checkpoints.ipynb #6d6442cf
 LIBRARIES = (
-    "numpy", "pandas", "numba", "ta-lib", "xgboost", "scikit-learn", "scipy", "arch", "torch", "optuna"
+    "numpy", "pandas", "numba", "ta-lib", "xgboost", "xgboost-cpu", "scikit-learn", "scipy", "arch", "torch", "optuna"
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from ..domain import Seed, Value
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+from ..core import require_library
 
 # %% ../../nbs/38_models.network.ipynb #1f1c421f
 Weights: TypeAlias = "dict[str, Tensor]"
@@ -108,10 +109,7 @@ def check_torch(
     device: str,  # "cpu" or "cuda"
 ) -> str:
     "Return `device`; raise `ModelError` when PyTorch cannot use it."
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise ModelError("an attention model needs PyTorch: pip install 'orbiquant[deep]'") from error
+    torch = require_library("torch", "deep")
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"`device` must be available, was {device!r} and PyTorch finds no GPU")
     return device

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from ..core import DataError, NotFoundError, asset, choose, split_list, suggest
+from ..core import DataError, NotFoundError, OptionError, asset, choose, split_list, suggest
 from ..domain import Value
 from ..workspace import workspace
 
@@ -145,7 +145,7 @@ class Report(Value):
         self,
         given: Mapping[str, Any],  # name → value
     ) -> dict[str, Any]:
-        "Return every parameter with its value, given or default; raise `DataError` for a wrong name, type or choice."
+        "Return every parameter with its value, given or default; raise `DataError` or `OptionError` for a wrong one."
         known = {parameter.name: parameter for parameter in self.parameters}
         for name in given:
             if name not in known:
@@ -165,7 +165,7 @@ def read_report(
         declared = read_parameters("".join(tagged[0]["source"])) if tagged else ()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no notebook: {error!r}") from error
-    except DataError as error:
+    except (DataError, OptionError) as error:
         raise DataError(f"{path}: {error}") from error
     title, summary = (re.search(rf"^{mark} (.+)", prose, re.MULTILINE) for mark in ("#", ">"))
     return Report(

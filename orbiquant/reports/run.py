@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import TYPE_CHECKING, Any, Self
 
-from ..core import OrbiError, asset, atomic_write
+from ..core import asset, atomic_write
 from ..ports import Progress
 from .catalogue import find_report
 from .html import render
@@ -40,6 +40,7 @@ from ..workspace import workspace
 if TYPE_CHECKING:
     from nbformat import NotebookNode
     from psutil import Process
+from ..core import missing_library
 
 # %% ../../nbs/83_reports.run.ipynb #f6e95715
 def executed_notebook(
@@ -201,8 +202,9 @@ def run_report(
     "Run a report in a process of its own and return how it ended; raise `DataError` for bad parameters."
     report = find_report(name)
     values = report.check(parameters or {})
-    if find_spec("papermill") is None or find_spec("nbconvert") is None:
-        raise OrbiError("reports need papermill and nbconvert: pip install 'orbiquant[notebook]'")
+    for library in ("papermill", "nbconvert"):
+        if find_spec(library) is None:
+            raise missing_library(library, "notebook")
     limit_s = timeout_s or load_settings().reports.timeout_s
     folder = (root or runs_folder()).resolve()
     with open_run(report.name, values, folder) as run:

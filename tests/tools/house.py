@@ -469,6 +469,7 @@ def bare_functions(house: House) -> list[str]:
 # --- configuration and ports ---
 
 
+@cache
 def config_classes() -> list[type]:
     """Return every class that configures something: of the areas' `config` modules, and what `Settings` composes."""
     from importlib import import_module
@@ -477,7 +478,7 @@ def config_classes() -> list[type]:
 
     from orbiquant.settings import Settings
 
-    modules = [name for name in read_house().modules if name.rpartition(".")[2] == "config"]
+    modules = [name for name in house().modules if name.rpartition(".")[2] == "config"]
     found = {}
     for name in modules:
         module = import_module(f"{PACKAGE}.{name}")
