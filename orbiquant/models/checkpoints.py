@@ -45,7 +45,7 @@ def code_fingerprint() -> str:
             found.update(f"{library} absent".encode())
     return found.hexdigest()
 
-
+# %% ../../nbs/47_models.checkpoints.ipynb #fefd3f76
 def training_key(
     bars: Bars,  # what is trained on
     rows: Labelled,  # the same with features, baseline inputs and targets
@@ -83,7 +83,7 @@ def outcome_of(
     values = np.frombuffer(rest[:size], dtype="<f8").reshape(facts["values"]).copy()
     return Outcome(**facts | {"values": values, "columns": tuple(facts["columns"]), "model": rest[size:]})
 
-
+# %% ../../nbs/47_models.checkpoints.ipynb #72102a08
 class RunFolder:
     "The finished jobs of one training, on disk."
 

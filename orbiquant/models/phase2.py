@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FoldJob', 'Outcomes', 'Training', 'OutOfFold', 'grid', 'run_grid', 'stitch', 'meta_columns', 'join_answers',
-           'gated_range', 'candidates', 'fold_row', 'reliability_of', 'job_table', 'Phase2Pipeline']
+           'candidates', 'gated_range', 'fold_row', 'reliability_of', 'job_table', 'good_folds', 'assemble',
+           'sketch_training', 'Phase2Pipeline']
 
 # %% ../../nbs/48_models.phase2.ipynb #4fcc5348
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ from .reliability import regime_labels, reliability_report
 from .skill import skill_table
 from ..ports import Progress
 
-# %% ../../nbs/48_models.phase2.ipynb #6c30efb7
+# %% ../../nbs/48_models.phase2.ipynb #08371dc5
 @dataclass(frozen=True)
 class Training:
     "Everything a training leaves behind."
@@ -95,7 +96,7 @@ def grid(
         jobs |= {(part.number, name): part for part in reversed(folds)}
     return jobs
 
-
+# %% ../../nbs/48_models.phase2.ipynb #649847a9
 def run_grid(
     jobs: Mapping[FoldJob, Part],  # the longest first
     rows: Labelled,  # the data
@@ -133,7 +134,7 @@ def stitch(
     folds = [pd.concat([outcomes[part.number, name].table(rows, part) for name in names], axis=1) for part in parts]
     return pd.concat(folds).dropna()
 
-
+# %% ../../nbs/48_models.phase2.ipynb #87317224
 def meta_columns(
     parts: list[Part],  # the folds that succeeded
     outcomes: Outcomes,  # what became of their jobs
@@ -159,6 +160,17 @@ def join_answers(
     both = pd.concat([stitch(("tpsl",), parts, outcomes, rows), ranges], axis=1).dropna()
     return both.join(meta_columns(parts, outcomes, rows))
 
+# %% ../../nbs/48_models.phase2.ipynb #40f86595
+def candidates(
+    parts: list[Part],  # the folds that succeeded
+    outcomes: Outcomes,  # what became of their jobs
+    rows: Labelled,  # times
+) -> dict[str, pd.DataFrame]:
+    "Return the out-of-fold forecasts of everyone who could answer for the range, each alone."
+    found = {"range": stitch(("range",), parts, outcomes, rows)}
+    able = [part for part in parts if len(outcomes.get((part.number, "attention"), Outcome()).columns)]
+    return found | ({"attention": stitch(("attention",), able, outcomes, rows)} if able else {})
+
 
 def gated_range(
     parts: list[Part],  # the folds that succeeded
@@ -177,17 +189,6 @@ def gated_range(
     number = number.loc[forecasts["range"].index]
     found = gate(rows.targets, forecasts, number, config.quantiles, config.horizon_bars, seed=config.seed)
     return found.predictions, found.decisions, cast(RangeSource, found.choice)
-
-
-def candidates(
-    parts: list[Part],  # the folds that succeeded
-    outcomes: Outcomes,  # what became of their jobs
-    rows: Labelled,  # times
-) -> dict[str, pd.DataFrame]:
-    "Return the out-of-fold forecasts of everyone who could answer for the range, each alone."
-    found = {"range": stitch(("range",), parts, outcomes, rows)}
-    able = [part for part in parts if len(outcomes.get((part.number, "attention"), Outcome()).columns)]
-    return found | ({"attention": stitch(("attention",), able, outcomes, rows)} if able else {})
 
 # %% ../../nbs/48_models.phase2.ipynb #15b3b446
 def fold_row(
@@ -218,7 +219,7 @@ def fold_row(
         "error": "; ".join(outcome.error for outcome in required.values() if outcome.error),
     }
 
-
+# %% ../../nbs/48_models.phase2.ipynb #272bcebc
 def reliability_of(
     rows: Labelled,  # features, targets
     predictions: pd.DataFrame,  # out of fold
@@ -235,6 +236,59 @@ def job_table(
     "Return the seconds each job took; fold 0 is the final fit."
     lines = [(number, name, outcome.seconds) for (number, name), outcome in sorted(outcomes.items())]
     return pd.DataFrame(lines, columns=["fold", "estimator", "seconds"])
+
+# %% ../../nbs/48_models.phase2.ipynb #39811ba8
+def good_folds(
+    folds: list[Part],  # oldest first
+    outcomes: Outcomes,  # what became of their jobs
+) -> list[Part]:
+    "Return the folds without a failure; raise `ModelError` when there is none, or no final fit."
+    failed = {
+        number: outcome.error
+        for (number, name), outcome in outcomes.items()
+        if outcome.error and name in (*MODELS, *BASELINES)
+    }
+    good = [part for part in folds if part.number not in failed]
+    if 0 in failed or not good:
+        reason = failed.get(0) or next(iter(failed.values()))
+        raise ModelError(f"training failed: {reason}", failed=failed)
+    return good
+
+
+def assemble(
+    good: list[Part],  # the folds that succeeded
+    outcomes: Outcomes,  # what became of every job
+    rows: Labelled,  # the data
+    config: Phase2Config,  # quantiles, horizon, seed
+    notes: list[str],  # gets what a reader should know
+) -> tuple[pd.DataFrame, pd.DataFrame, ModelBundle]:
+    "Return the predictions of all models, the gate's decisions, and the bundle; note what is missing of it."
+    notes += [f"{f'fold {job[0]}' if job[0] else 'final fit'}: {o.error}" for job, o in outcomes.items() if o.error]
+    notes += [f"final fit: {o.note}" for (number, _), o in outcomes.items() if number == 0 and o.note]
+    contents = {name: outcome.model for (number, name), outcome in outcomes.items() if number == 0 and outcome.model}
+    ranges, gate, source = gated_range(good, outcomes, rows, config)
+    if source != "range" and "attention" not in contents:
+        notes.append(f"range: the trees answer live, because {source} has no final fit")
+        source = "range"
+    predictions = join_answers(good, outcomes, rows, ranges)
+    if "meta" in contents and "p_meta" not in predictions:
+        notes.append("meta: the primary answers live, because no fold has judged the meta model")
+        del contents["meta"]
+    elif "meta" not in contents:
+        predictions = predictions.drop(columns=list(META), errors="ignore")
+    return predictions, gate, ModelBundle.of(contents, source)
+
+# %% ../../nbs/48_models.phase2.ipynb #50e09d56
+def sketch_training(
+    rows: Labelled,  # the data
+    predictions: pd.DataFrame,  # out of fold
+    bundle: ModelBundle,  # that will answer
+    config: Phase2Config,  # horizon
+) -> Sketch:
+    "Return what the training rows and the answers on them looked like."
+    known = rows.features.iloc[rows.everything.train]
+    answers = bundle.predict(known.tail(SKETCH_ROWS))
+    return sketch_of(known, predictions, rows.targets, config.horizon_bars, answers)
 
 # %% ../../nbs/48_models.phase2.ipynb #1c8814dc
 class Phase2Pipeline:
@@ -269,23 +323,20 @@ class Phase2Pipeline:
         jobs = grid(rows, folds, optional)
         outcomes, resumed = run_grid(jobs, rows, config, folder, progress, self.scheduler)
         clock.append(perf_counter())
-        good = self._good(folds, outcomes)
-        predictions, gate, bundle = self._assemble(good, outcomes, rows, notes)
+        good = good_folds(folds, outcomes)
+        predictions, gate, bundle = assemble(good, outcomes, rows, config, notes)
         baselines = {name: stitch((name,), good, outcomes, rows) for name in BASELINES}
-        judged = (config.quantiles, config.horizon_bars, config.seed)
-        skill = skill_table(rows.targets, predictions, baselines, *judged)
+        skill = skill_table(rows.targets, predictions, baselines, config.quantiles, config.horizon_bars, config.seed)
         reliability = reliability_of(rows, predictions, config)
         clock.append(perf_counter())
-        known = rows.features.iloc[rows.everything.train]
-        answers = bundle.predict(known.tail(SKETCH_ROWS))
-        sketch = sketch_of(known, predictions, rows.targets, config.horizon_bars, answers)
+        sketch = sketch_training(rows, predictions, bundle, config)
         clock.append(perf_counter())
-        table = pd.DataFrame([fold_row(part, outcomes, rows, config.horizon_bars) for part in folds])
         seconds = dict(zip(("labels", "training", "skill", "sketch"), np.diff(clock).tolist(), strict=True))
-        rivals = baselines | candidates(good, outcomes, rows)
         return Training(
-            predictions, table, skill, bundle, seconds, reliability, sketch, gate, rivals, tuple(notes),
-            job_table(outcomes), resumed, folder,
+            predictions,
+            pd.DataFrame([fold_row(part, outcomes, rows, config.horizon_bars) for part in folds]),
+            skill, bundle, seconds, reliability, sketch, gate, baselines | candidates(good, outcomes, rows),
+            tuple(notes), job_table(outcomes), resumed, folder,
         )  # fmt: skip
 
     def predict_folds(
@@ -301,39 +352,5 @@ class Phase2Pipeline:
         folds = rows.split(self.config)
         jobs = {job: part for job, part in grid(rows, folds, optional).items() if job[0] and job[1] in answering}
         outcomes, _ = run_grid(jobs, rows, self.config, scheduler=self.scheduler)
-        good = self._good(folds, outcomes)
+        good = good_folds(folds, outcomes)
         return join_answers(good, outcomes, rows, gated_range(good, outcomes, rows, self.config)[0])
-
-    def _good(self, folds: list[Part], outcomes: Outcomes) -> list[Part]:
-        "Return the folds without a failure; raise `ModelError` when there is none, or no final fit."
-        failed = {
-            number: outcome.error
-            for (number, name), outcome in outcomes.items()
-            if outcome.error and name in (*MODELS, *BASELINES)
-        }
-        good = [part for part in folds if part.number not in failed]
-        if 0 in failed or not good:
-            reason = failed.get(0) or next(iter(failed.values()))
-            raise ModelError(f"training failed: {reason}", failed=failed)
-        return good
-
-    def _assemble(
-        self, good: list[Part], outcomes: Outcomes, rows: Labelled, notes: list[str]
-    ) -> tuple[pd.DataFrame, pd.DataFrame, ModelBundle]:
-        "Return the predictions of all models, the gate's decisions, and the bundle; note what is missing of it."
-        notes += [f"{f'fold {job[0]}' if job[0] else 'final fit'}: {o.error}" for job, o in outcomes.items() if o.error]
-        notes += [f"final fit: {o.note}" for (number, _), o in outcomes.items() if number == 0 and o.note]
-        contents = {
-            name: outcome.model for (number, name), outcome in outcomes.items() if number == 0 and outcome.model
-        }
-        ranges, gate, source = gated_range(good, outcomes, rows, self.config)
-        if source != "range" and "attention" not in contents:
-            notes.append(f"range: the trees answer live, because {source} has no final fit")
-            source = "range"
-        predictions = join_answers(good, outcomes, rows, ranges)
-        if "meta" in contents and "p_meta" not in predictions:
-            notes.append("meta: the primary answers live, because no fold has judged the meta model")
-            del contents["meta"]
-        elif "meta" not in contents:
-            predictions = predictions.drop(columns=list(META), errors="ignore")
-        return predictions, gate, ModelBundle.of(contents, source)

@@ -65,7 +65,7 @@ def bin_of(
     names = [f"{low:.3f}–{high:.3f}" for low, high in pairwise(edges)]
     return np.clip(edges.searchsorted(probability, "left") - 1, 0, len(names) - 1), names
 
-
+# %% ../../nbs/43_models.reliability.ipynb #3b2ee173
 def calibration_error(
     table: pd.DataFrame,  # of `said_and_observed`
 ) -> float:
@@ -75,11 +75,6 @@ def calibration_error(
     return float(np.average((table["predicted"] - table["observed"]).abs(), weights=table["rows"]))
 
 # %% ../../nbs/43_models.reliability.ipynb #36d2843c
-VOLATILITY_BARS = 5_000  # volatility is ranked among so many bars
-FEWEST_BARS = 500  # no tercile before so many
-VOLATILITIES = ("calm", "normal", "wild")
-
-
 def largest_of(
     features: pd.DataFrame,  # the matrix
     columns: Sequence[str],  # one score a name
@@ -93,6 +88,11 @@ def largest_of(
     if otherwise is not None:
         number = np.where((scores > 0.5).any(axis=1), number, len(names))
     return pd.Series(labels[number], features.index).mask(np.isnan(scores).any(axis=1))
+
+# %% ../../nbs/43_models.reliability.ipynb #d69ca65b
+VOLATILITY_BARS = 5_000  # volatility is ranked among so many bars
+FEWEST_BARS = 500  # no tercile before so many
+VOLATILITIES = ("calm", "normal", "wild")
 
 
 def regime_labels(
@@ -114,9 +114,6 @@ def regime_labels(
     return pd.DataFrame(regimes, features.index)
 
 # %% ../../nbs/43_models.reliability.ipynb #c811459e
-RELIABILITY_COLUMNS = ["target", "kind", "regime", "group", "rows", "predicted", "observed", "low", "high", "true"]
-
-
 def comparisons(
     outcome: pd.DataFrame,  # `up`, `down`, `long`, `short` and, with a meta model, `meta`
     predictions: pd.DataFrame,  # on the same rows
@@ -132,6 +129,9 @@ def comparisons(
         moves = outcome[target].to_numpy()
         found[target, "interval"] = np.full(len(moves), last - first), ((low <= moves) & (moves <= high)).astype(float)
     return found
+
+# %% ../../nbs/43_models.reliability.ipynb #72e6a655
+RELIABILITY_COLUMNS = ["target", "kind", "regime", "group", "rows", "predicted", "observed", "low", "high", "true"]
 
 
 def reliability_report(
