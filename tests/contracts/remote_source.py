@@ -13,7 +13,7 @@ from fake_providers import FakeProvider, cut, reply
 
 from contracts.market_data import MarketDataContract
 from orbiquant.core import DataError, FixedClock, SettingsError
-from orbiquant.domain import Bars, Timeframe
+from orbiquant.domain import Bars, SeriesId, Timeframe
 from orbiquant.market.bars import check_bars
 from orbiquant.market.remote import Patience, RemoteSource
 from orbiquant.market.sources import RemoteData, pull
