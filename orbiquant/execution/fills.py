@@ -56,7 +56,7 @@ def level_fraction(
     ratio = level / fill
     return np.maximum(np.abs(1 - ratio) - LAST_BITS * np.maximum(1.0, ratio), 0.0)
 
-# %% ../../nbs/51_execution.fills.ipynb #a8b0dfd6
+
 _level_fraction = njit(cache=True, nogil=True)(level_fraction)
 
 
@@ -163,7 +163,7 @@ def follow_chain(
             count += 1
     return count
 
-# %% ../../nbs/51_execution.fills.ipynb #f7192148
+
 OUT_OF_REACH = 1e300  # where a target lies that there is none of
 
 

@@ -75,7 +75,7 @@ def to_floats(
     except (TypeError, ValueError) as error:
         raise DataError(f"`{name}` must hold numbers in {', '.join(columns)}: {error}") from error
 
-# %% ../../nbs/51_execution.orders.ipynb #b34ef2ce
+
 OHLC = BAR_COLUMNS[:4]
 
 
