@@ -25,7 +25,7 @@ from .market.calendars import to_index
 from .models.bundle import ModelBundle
 from .models.config import Phase2Config
 from .policies import Policy
-from .signals import Context, Predictor, decide, generate_signals, name_killzones
+from .signals import Context, Predictor, decide_signals, generate_signals, name_killzones
 
 # %% ../nbs/52_line.ipynb #24eaa3c0
 class LineSpec(Value):
@@ -153,7 +153,7 @@ class LineStream:
         answers = self.bundle.predict_values(self._asked, self._times)[-1]
         predicted = {name: answers[i : i + 1] for i, name in enumerate(self.bundle.columns)}
         terms, atr = self.spec.training, self.stream.atr
-        columns = decide(
+        columns = decide_signals(
             prices[3:4], np.array([terms.stop_atr * atr]), predicted, self._context(features), self.policy,
             terms.risk_reward,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from orbiquant.backtest.simulate import simulate
 from orbiquant.core import DataError
 from orbiquant.domain import Costs
 from orbiquant.market.synthetic import synthetic_market
-from orbiquant.research.files import check_target, fingerprint, instrument_of, name_bars, read_signals, write_table
+from orbiquant.research.files import check_target, fingerprint, instrument_of, name_bars, read_signals_file, write_table
 from orbiquant.runtime import Runtime, using
 from tests.tools.oracle import Terms, replay
 
@@ -219,10 +219,10 @@ def test_tables_come_back_whatever_their_times(tmp_path: Path):
     }
     for name, table in forms.items():
         table.to_parquet(tmp_path / name)
-        assert (read_signals(tmp_path / name).index == wanted).all(), name
+        assert (read_signals_file(tmp_path / name).index == wanted).all(), name
     epoch = signals.reset_index().assign(time=signals.index.as_unit("ms").asi8)
     write_table(tmp_path / "epoch.csv", epoch)
-    assert (read_signals(tmp_path / "epoch.csv").index == wanted).all()
+    assert (read_signals_file(tmp_path / "epoch.csv").index == wanted).all()
     (tmp_path / "gap.csv").write_text("time,side\n2024-01-01T00:00Z,1\n,1\n")
     with pytest.raises(DataError, match="must hold a time in every row, had 1 without"):
-        read_signals(tmp_path / "gap.csv")
+        read_signals_file(tmp_path / "gap.csv")

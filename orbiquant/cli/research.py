@@ -69,7 +69,7 @@ def trade_file(
     "Send a file's bars through the whole line, or given signals through the backtest; return facts and result."
     from orbiquant.execution.orders import latest
     from orbiquant.core import stage
-    from orbiquant.research.files import bars_of_file, read_signals, research_bars, trade_signals
+    from orbiquant.research.files import bars_of_file, read_signals_file, research_bars, trade_signals
     from orbiquant.research.spec import ResearchSpec
 
     bars, series, instrument, known = bars_of_file(given["bars"], given["symbol"], given["timeframe"])
@@ -83,7 +83,7 @@ def trade_file(
         training, traded = research_bars(runtime, bars, spec, instrument, progress)
         shape = {"policy": spec.signals.policy, "seed": spec.training.seed, "rounds": spec.training.rounds}
         return facts | shape | {"folds": training.folds.to_dict("records")}, traded
-    signals = read_signals(given["signals"])
+    signals = read_signals_file(given["signals"])
     if given["last"]:
         bars, signals = latest(bars, signals, given["last"])
     terms = {name: given[name] for name in SIGNALS_ONLY} | spec.backtest.model_dump()

@@ -106,7 +106,7 @@ def find_signals(
     "Return the signals that the options name."
     from orbiquant.domain import SeriesId
     from orbiquant.execution.orders import latest
-    from orbiquant.research.files import bars_of_file, read_signals
+    from orbiquant.research.files import bars_of_file, read_signals_file
     from orbiquant.research.spec import ResearchSpec
     from orbiquant.research.sweeps import from_bars, from_model, from_signals
 
@@ -119,7 +119,7 @@ def find_signals(
     spec = spec.changed(costs=costs_told(spec.costs, given))
     if not given["signals"]:
         return from_bars(runtime, bars, spec, instrument, progress)
-    signals = read_signals(given["signals"])
+    signals = read_signals_file(given["signals"])
     if given["last"]:
         bars, signals = latest(bars, signals, given["last"])
     return from_signals(bars, signals, spec.costs, series)
