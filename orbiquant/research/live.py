@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from ..core import NotFoundError
 from ..domain import Bars, SeriesId, Signal
-from ..line import Decision, Line, LineStream
 from ..market.instruments import find_instrument
 from ..ports import StoredSeries
 from .spec import ResearchSpec, kept_line, spec_now
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
+    from orbiquant.line import Decision, Line, LineStream
     from orbiquant.models.registry import StoredModel
     from orbiquant.policies import Policy
 
@@ -94,7 +94,7 @@ class LiveLine:
             decision = [self._stream.step(bar) for _, bar in bars.iterrows()][-1]
         return self._tell(stored, spec, decision)
 
-    def _begin(self, stored: "StoredModel", spec: ResearchSpec) -> Decision:
+    def _begin(self, stored: "StoredModel", spec: ResearchSpec) -> "Decision":
         "Go through as much history as the line needs, and decide on its last bar."
         line = self.runtime.line(kept_line(stored.card))
         count = line.warmup + stored.bundle.context + LIVE_MARGIN
@@ -104,7 +104,7 @@ class LiveLine:
         self._stream = line.follow(bars.iloc[:-1], stored.bundle, policy)
         return self._stream.step(bars.iloc[-1])
 
-    def _tell(self, stored: "StoredModel", spec: ResearchSpec, decision: Decision) -> Signal:
+    def _tell(self, stored: "StoredModel", spec: ResearchSpec, decision: "Decision") -> Signal:
         "Return a decision as the signal that leaves."
         from orbiquant.signals import historical_accuracy, to_signal
 
@@ -126,12 +126,14 @@ def policy_of(
 
 
 def decide_last(
-    line: Line,  # one that cannot go on bar by bar
+    line: "Line",  # one that cannot go on bar by bar
     bars: Bars,  # the last ones
     stored: "StoredModel",  # what predicts
     policy: "Policy",  # when to trade
-) -> Decision:
+) -> "Decision":
     "Return what a line says at the last of some bars, all of them described."
+    from orbiquant.line import Decision
+
     described = line.describe(bars)
     row = line.signals(described, stored.bundle, policy).iloc[-1].to_dict()
     return Decision(bars.index[-1], row, stored.bundle.values_of(described.features.iloc[[-1]]))
