@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SEPARATORS', 'TIMES', 'PRICES', 'DECIMAL_LINES', 'MT4_COLUMNS', 'BINANCE_COLUMNS', 'REPAIRS', 'FileBars',
            'existing_file', 'read_content', 'to_numbers', 'pick_symbol', 'load_csv', 'load_parquet', 'list_symbols',
-           'to_valid', 'load_file', 'read_bars']
+           'load_file', 'to_valid', 'read_bars']
 
 # %% ../../nbs/12_market.files.ipynb #5af1018b
 import gzip
@@ -270,6 +270,19 @@ def list_symbols(
         column = pq.read_table(file, columns=[names[roles[0].index("symbol")]]).column(0)
     return sorted(normalise_symbol(name) for name in column.unique().drop_null().to_pylist())
 
+# %% ../../nbs/12_market.files.ipynb #1275d541
+def load_file(
+    path: Path | str,  # CSV (plain, .gz or .zip) or Parquet
+    symbol: str | None = None,  # needed when the file has several
+    source_zone: str = "UTC",  # the clock of times that do not tell theirs, see `parse_zone`
+    time_format: str | None = None,  # for times of a form that cannot be recognised
+) -> FileBars:
+    "Return what a file holds, faults and all."
+    file = existing_file(path)
+    with file.open("rb") as stream:
+        load = load_parquet if stream.read(4) == b"PAR1" else load_csv
+    return load(file, symbol, source_zone, time_format)
+
 # %% ../../nbs/12_market.files.ipynb #98bc90fd
 REPAIRS = {"sort": "unsorted", "clamp_high_low": "impossible"}  # besides `drop_…`, which say what they drop
 
@@ -299,20 +312,7 @@ def to_valid(
     listed = "\n".join([*(f"- {fault}" for fault in faults), f"rules that would repair it: {', '.join(rules)}"])
     raise DataError(f"{held.file} must hold valid {frame} bars, was refused for\n{listed}", issues=issues)
 
-
-def load_file(
-    path: Path | str,  # CSV (plain, .gz or .zip) or Parquet
-    symbol: str | None = None,  # needed when the file has several
-    source_zone: str = "UTC",  # the clock of times that do not tell theirs, see `parse_zone`
-    time_format: str | None = None,  # for times of a form that cannot be recognised
-) -> FileBars:
-    "Return what a file holds, faults and all."
-    file = existing_file(path)
-    with file.open("rb") as stream:
-        load = load_parquet if stream.read(4) == b"PAR1" else load_csv
-    return load(file, symbol, source_zone, time_format)
-
-
+# %% ../../nbs/12_market.files.ipynb #250c125d
 def read_bars(
     path: Path | str,  # CSV (plain, .gz or .zip) or Parquet
     timeframe: str | None = None,  # what the file should hold; None: by its step
