@@ -144,7 +144,7 @@ def test_the_detector_that_settings_name_is_the_one_that_is_audited(ask: Ask, tm
     kept.write_bytes(train_detector(spec).to_json())
     runtime.trials.count()  # an open database must not go along to worker processes
     audited = Audited(BARS, SeriesId.parse("EURUSD", "15m"), instrument_of("EURUSD")[0], "1")
-    found = make_line(runtime, audited).phases(BARS)
+    found = make_line(runtime, audited).describe(BARS).phases
     assert runtime.amd.to_json() == kept.read_bytes()
     assert found.equals(learned_phases(BARS, runtime.amd, PhaseConfig()))
     assert not found["phase"].equals(detect_phases(BARS, PhaseConfig())["phase"])
