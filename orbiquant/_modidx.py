@@ -2435,7 +2435,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'orbiquant.net._refusal': ('net.html#_refusal', 'orbiquant/net.py'),
                                'orbiquant.net._send': ('net.html#_send', 'orbiquant/net.py'),
                                'orbiquant.net.excerpt': ('net.html#excerpt', 'orbiquant/net.py'),
-                               'orbiquant.net.need': ('net.html#need', 'orbiquant/net.py'),
                                'orbiquant.net.retry': ('net.html#retry', 'orbiquant/net.py'),
                                'orbiquant.net.retry_after_s': ('net.html#retry_after_s', 'orbiquant/net.py')},
             'orbiquant.performance': { 'orbiquant.performance.Moments': ('performance.html#moments', 'orbiquant/performance.py'),
