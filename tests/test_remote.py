@@ -725,13 +725,14 @@ class Sql:
     def keywords(self) -> dict[str, Any]:
         """Return how the table is read."""
         roles = {"time": "ts", "symbol": "pair", "open": "o", "high": "h", "low": "l", "close": "c"}
-        return {"table": "quotes", "columns": roles, "timeframe": "1h"} | self.settings
+        return {"table": "quotes", "columns": roles, "timeframe": Timeframe.H1} | self.settings
 
     @pytest.fixture
     def recipe(self, url: str, serve: Callable[..., None]) -> tuple[str, str]:
         """Return how another process makes the source."""
-        imports = f"{ELSEWHERE}from orbiquant.market.sql import SqlSource"
-        return imports, f"SqlSource(SecretStr({url!r}), **{self.keywords()!r}, clock=CLOCK)"
+        imports = f"{ELSEWHERE}from orbiquant.domain import Timeframe\nfrom orbiquant.market.sql import SqlSource"
+        given = self.keywords() | {"timeframe": "1h"}
+        return imports, f"SqlSource(SecretStr({url!r}), **{given!r} | {{'timeframe': Timeframe.H1}}, clock=CLOCK)"
 
 
 def driven(url: str) -> str:

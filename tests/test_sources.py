@@ -149,7 +149,7 @@ def test_the_euro_sample_is_on_the_utc_clock():
 
 def test_daily_samples_are_the_exchange_days():
     for symbol in ("SPX", "NDX"):
-        assert find_missing(SampleSource().bars(SeriesId.parse(symbol, "1d")), "1d", "us_equity").empty
+        assert find_missing(SampleSource().bars(SeriesId.parse(symbol, "1d")), Timeframe.D1, "us_equity").empty
 
 
 def test_samples_are_read_without_their_packages():

@@ -44,10 +44,10 @@ def empty_bars() -> Bars:
 
 def known_at(
     bars: Bars,  # any bars
-    timeframe: str,  # their timeframe
+    timeframe: Timeframe,  # theirs
 ) -> pd.DatetimeIndex:
     "Return the moment from which each bar may be used."
-    return bars.index + Timeframe.parse(timeframe).delta
+    return bars.index + timeframe.delta
 
 # %% ../../nbs/10_market.bars.ipynb #27db45b9
 def with_series(
@@ -157,11 +157,11 @@ def time_faults(
 
 def in_session(
     index: pd.DatetimeIndex,  # bar opens, UTC
-    timeframe: str,  # their timeframe
+    timeframe: Timeframe,  # theirs
     calendar: str,  # calendar name
 ) -> Mask:
     "Say which bars begin or end in the market's hours."
-    step = length(Timeframe.parse(timeframe))
+    step = length(timeframe)
     begins = open_at(index, calendar, timeframe)
     return begins if step >= DAY else begins | open_at(to_index(to_times(index) + step - MINUTE), calendar)
 
@@ -303,7 +303,7 @@ class BarReport(Value):
 # %% ../../nbs/10_market.bars.ipynb #e3184b0e
 def grid_times(
     bars: Bars,  # of the right shape
-    timeframe: str,  # their timeframe
+    timeframe: Timeframe,  # theirs
     calendar: str,  # calendar name
 ) -> Times:
     "Return the opens of the calendar's bars that the series has something of, in order."
@@ -313,11 +313,10 @@ def grid_times(
 
 def find_missing(
     bars: Bars,  # of the right shape
-    timeframe: str,  # their timeframe
+    timeframe: Timeframe,  # theirs
     calendar: str,  # calendar name
 ) -> pd.DataFrame:
     "Return runs of missing bars between the first bar and the last: columns `start`, `end`, `bars`."
-    step = Timeframe.parse(timeframe)
     present = grid_times(bars, timeframe, calendar)
     window = to_index(present[[0, -1]]) if len(present) else to_index([0, 0])
     expected = to_times(expected_times(window[0], window[1], timeframe, calendar))
@@ -325,7 +324,7 @@ def find_missing(
     first = np.flatnonzero(np.diff(missing, prepend=-2) > 1)
     counts = np.diff(first, append=len(missing))
     begin, final = expected[missing[first]], expected[missing[first + counts - 1]]
-    gaps = {"start": to_index(begin), "end": to_index(final + length(step)), "bars": counts}
+    gaps = {"start": to_index(begin), "end": to_index(final + length(timeframe)), "bars": counts}
     return pd.DataFrame(gaps)
 
 # %% ../../nbs/10_market.bars.ipynb #7d010bff
@@ -342,7 +341,7 @@ def inspect_bars(
     if len(times := bars.index.dropna()):
         facts = {"first": times.min(), "last": times.max(), "zero_volume_share": float((bars["volume"] == 0).mean())}
     if name is not None:
-        gaps = find_missing(bars, timeframe, name)
+        gaps = find_missing(bars, frame, name)
         issues += _gap_issues(gaps)
         facts |= _coverage(bars, frame, name, gaps)
     return BarReport(timeframe=frame, calendar=name, rows=len(bars), issues=tuple(issues), **facts)
@@ -435,17 +434,17 @@ def count_changes(
 # %% ../../nbs/10_market.bars.ipynb #be935120
 def apply_rules(
     bars: Bars,  # what claims to be bars
-    timeframe: str,  # their timeframe
+    timeframe: Timeframe,  # theirs
     rules: Iterable[str],  # names from `REPAIR_RULES`
     calendar: str | None = None,  # for the rules that know trading hours
 ) -> Repair:
     "Apply rules, the outcome unchecked; raise `OptionError` for an unknown rule, `DataError` for unreadable rows."
-    frame, wanted = Timeframe.parse(timeframe), {choose("rule", rule, REPAIR_RULES) for rule in rules}
+    wanted = {choose("rule", rule, REPAIR_RULES) for rule in rules}
     changed: dict[str, int] = {}
     for name in (rule for rule in REPAIR_RULES if rule in wanted):
         if name not in SHAPE_RULES:
-            _refuse(schema_issues(bars), frame)
-        repaired = REPAIR_RULES[name](bars, frame, calendar)
+            _refuse(schema_issues(bars), timeframe)
+        repaired = REPAIR_RULES[name](bars, timeframe, calendar)
         changed[name] = count_changes(bars, repaired)
         bars = repaired
     return Repair(bars, changed)
@@ -458,9 +457,10 @@ def repair_bars(
     calendar: str | None = None,  # for the rules that know trading hours
 ) -> Bars:
     "Return bars repaired by the named rules; raise `DataError` for what they leave wrong."
-    repaired = apply_rules(bars, timeframe, rules, calendar)
-    get_logger("market.bars").info("bars repaired", timeframe=timeframe, **repaired.changed)
-    return check_bars(repaired.bars, timeframe, calendar)
+    frame = Timeframe.parse(timeframe)
+    repaired = apply_rules(bars, frame, rules, calendar)
+    get_logger("market.bars").info("bars repaired", timeframe=frame, **repaired.changed)
+    return check_bars(repaired.bars, frame, calendar)
 
 # %% ../../nbs/10_market.bars.ipynb #4a57bceb
 def resample(
@@ -474,13 +474,13 @@ def resample(
     fine, coarse = Timeframe.parse(source), Timeframe.parse(target)
     if coarse.minutes % fine.minutes:
         raise DataError(f"`target` must be a multiple of {source}, was {target!r}")
-    bars = check_bars(bars, source, calendar)
+    bars = check_bars(bars, fine, calendar)
     if calendar == CalendarName.US_EQUITY:
-        bars = bars[in_session(bars.index, source, calendar)]
+        bars = bars[in_session(bars.index, fine, calendar)]
     label = bars.attrs | {"timeframe": coarse.value}
     if fine is coarse or bars.empty:
         return _labelled(bars, label)
-    opens = bar_open(bars.index, target, calendar, source)
+    opens = bar_open(bars.index, coarse, calendar, fine)
     _refuse_straddling(bars.index, opens, fine, coarse, calendar)
     first = np.flatnonzero(np.diff(to_times(opens), prepend=-1))
     values = bars.to_numpy().T

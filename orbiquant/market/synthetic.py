@@ -315,11 +315,11 @@ def _walk(
 # %% ../../nbs/12_market.synthetic.ipynb #9090edf3
 def trading_times(
     rows: int,  # how many
-    timeframe: str,  # of the bars
+    timeframe: Timeframe,  # of the bars
     config: SyntheticConfig,  # start and calendar
 ) -> pd.DatetimeIndex:
     "Return the opens of the first `rows` bars from the configured start."
-    span, times = Timeframe.parse(timeframe).delta * max(rows, 10), pd.DatetimeIndex([])
+    span, times = timeframe.delta * max(rows, 10), pd.DatetimeIndex([])
     while len(times) < rows:
         span = span * 1.5
         times = expected_times(config.start, config.start + span, timeframe, config.calendar)
@@ -395,7 +395,7 @@ def synthetic_market(
         if value < least:
             raise DataError(f"`{name}` must be at least {least}, was {value}")
     config, frame, rng = config or SyntheticConfig(), Timeframe.parse(timeframe), np.random.default_rng(seed)
-    index = trading_times(rows, timeframe, config)
+    index = trading_times(rows, frame, config)
     times, plan = to_times(index), draw_plan(rows, config, rng)
     level, deviation = bar_volatility(times, frame, config, rng)
     typical = config.daily_volatility * trading_days(frame, config.calendar) ** 0.5

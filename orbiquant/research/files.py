@@ -26,7 +26,6 @@ from orbiquant.domain import (
     Instrument,
     SeriesId,
     Signals,
-    Timeframe,
     normalise_symbol,
 )
 from ..market.clocks import to_moments
@@ -43,8 +42,8 @@ from typing import NamedTuple
 
 from ..core import stage
 from ..domain import SeriesId
-from ..market.bars import infer_timeframe
-from ..market.files import read_bars
+from ..market.bars import with_series
+from ..market.files import load_file, to_valid
 from .spec import line_spec
 from .train import pipeline_of, prepare_bars
 
@@ -164,10 +163,10 @@ def bars_of_file(
 ) -> NamedBars:
     "Return a file's bars, named; raise `DataError` for a file that cannot be read as bars."
     with stage("data"):
-        bars = read_bars(file, timeframe, symbol)
-        frame = Timeframe.parse(timeframe) if timeframe else infer_timeframe(bars.index)
+        frame, repaired = to_valid(load_file(file, symbol), timeframe)
     instrument, known = instrument_of(name_bars(file, symbol))
-    return NamedBars(bars, SeriesId(instrument.symbol, frame), instrument, known)
+    series = SeriesId(instrument.symbol, frame)
+    return NamedBars(with_series(repaired.bars, series), series, instrument, known)
 
 # %% ../../nbs/74_research.files.ipynb #ca92ccf8
 def research_bars(
