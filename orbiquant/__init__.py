@@ -1,1 +1,48 @@
-__version__ = "0.1.0"
+__version__ = "0.0.1"
+"""The front door: `import orbiquant as oq`."""
+
+from importlib import import_module
+from typing import Any
+
+from orbiquant._version import __version__
+
+# Room → the names it lends to the front door, each loaded when it is first asked for.
+_ROOMS = {
+    "market.files": ("read_bars",),
+    "market.synthetic": ("synthetic_market",),
+    "domain": ("Costs", "SeriesId", "Signal", "Timeframe"),
+    "features.config": ("PhaseConfig",),
+    "features.ict": ("ict_events",),
+    "features.matrix": ("build_features",),
+    "features.phases": ("detect_phases",),
+    "features.spec": ("FeatureSpec",),
+    "policies": ("find_policy",),
+    "signals": ("generate_signals",),
+    "line": ("Line", "LineSpec"),
+    "backtest.simulate": ("simulate", "summarise"),
+    "backtest.sweep": ("SweepGrid",),
+    "runtime": ("current",),
+    "research.spec": ("ResearchSpec",),
+    "research.train": ("compare_policies", "prepare", "train", "trade_model"),
+    "research.sweeps": ("run_sweep",),
+    "desk.study": ("load_bars", "study"),
+    "desk.signals": ("latest_signal",),
+    "charts": ("equity_chart", "price_chart"),
+    "core": ("endpoint", "tool"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+__all__ = ["__version__", *_ROOM_OF]
+
+
+def __getattr__(name: str) -> Any:
+    "Return one of the names of the front door from its room; raise `AttributeError` with the nearest for another."
+    if name not in _ROOM_OF:
+        from orbiquant.core import suggest
+
+        raise AttributeError(f"orbiquant has no {name!r}{suggest(name, _ROOM_OF)}")
+    return getattr(import_module(f"orbiquant.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    "Return the names of the front door."
+    return sorted(__all__)

@@ -21,7 +21,6 @@ from pydantic import ValidationError
 from .arrays import Bools, Floats, Ints
 from .core import DataError
 from .domain import Action, Bars, FeatureWeight, Phase, SeriesId, Signal, Signals, Timeframe
-from .features.config import PhaseConfig
 from .features.sessions import NO_SESSION
 from .models.labels import barrier_distance
 from .policies import Policy

@@ -22,7 +22,7 @@ from orbiquant.models.phase2_jobs import Labelled, Outcome
 
 CONFIG = Phase2Config(folds=2, rounds=10, horizon_bars=8, meta="off")
 BARS = synthetic_market(2_000, timeframe="1h", seed=5).bars
-FEATURES = build_features(BARS, FeatureSpec(timeframe="1h"))
+FEATURES = build_features(BARS, FeatureSpec(timeframe="1h", calendar="forex"))
 ROWS = Labelled.of(BARS, FEATURES, CONFIG)
 OUTCOME = Outcome(np.array([[0.1, np.nan], [0.3, 0.4]]), ("a", "b"), b"model\n", {"rounds": 3}, "note", 1.5)
 TRAIN = """

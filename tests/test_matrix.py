@@ -31,14 +31,14 @@ QUICK_ICT = IctConfig(max_age_bars=20)
 SPEC = FeatureSpec(timeframe="15m", calendar="forex")
 EQUITY = SyntheticConfig(calendar="us_equity", start_price=4000.0, tick_size=0.01)
 MARKETS = {
-    "1m crypto": (FeatureSpec(timeframe="1m"), BITCOIN_LIKE, 5000),
-    "5m crypto": (FeatureSpec(timeframe="5m"), BITCOIN_LIKE, 2000),
+    "1m crypto": (FeatureSpec(timeframe="1m", calendar="crypto"), BITCOIN_LIKE, 5000),
+    "5m crypto": (FeatureSpec(timeframe="5m", calendar="crypto"), BITCOIN_LIKE, 2000),
     "15m forex": (SPEC, SyntheticConfig(), 2000),
     "1h forex": (FeatureSpec(timeframe="1h", calendar="forex"), SyntheticConfig(), 2000),
     "1h equity": (FeatureSpec(timeframe="1h", calendar="us_equity", higher=("1d",)), EQUITY, 2000),
-    "4h crypto": (FeatureSpec(timeframe="4h"), BITCOIN_LIKE, 2000),
+    "4h crypto": (FeatureSpec(timeframe="4h", calendar="crypto"), BITCOIN_LIKE, 2000),
     "1d equity": (FeatureSpec(timeframe="1d", calendar="us_equity"), EQUITY, 2000),
-    "1w crypto": (FeatureSpec(timeframe="1w", phases=QUICK, ict=QUICK_ICT), BITCOIN_LIKE, 500),
+    "1w crypto": (FeatureSpec(timeframe="1w", calendar="crypto", phases=QUICK, ict=QUICK_ICT), BITCOIN_LIKE, 500),
 }
 
 
@@ -226,8 +226,8 @@ def test_bars_on_the_wrong_calendar_are_refused_where_their_higher_bars_would_be
 
 
 def test_the_warmup_covers_the_ict_rules_memory():
-    spec = FeatureSpec(timeframe="5m", ict=IctConfig(max_age_bars=2000))
-    assert warmup_bars(spec) == spec.ict.warmup_bars > warmup_bars(FeatureSpec(timeframe="5m"))
+    spec = FeatureSpec(timeframe="5m", calendar="crypto", ict=IctConfig(max_age_bars=2000))
+    assert warmup_bars(spec) == spec.ict.warmup_bars > warmup_bars(FeatureSpec(timeframe="5m", calendar="crypto"))
 
 
 def test_ict_columns_are_bounded_and_say_what_the_rules_say(bars):
@@ -242,7 +242,7 @@ def test_ict_columns_are_bounded_and_say_what_the_rules_say(bars):
 
 def test_a_higher_timeframe_is_named_once():
     with pytest.raises(ValidationError, match="`higher` must name each timeframe once, was 1h, 4h, 1h"):
-        FeatureSpec(timeframe="5m", higher=("1h", "4h", "1h"))
+        FeatureSpec(timeframe="5m", calendar="crypto", higher=("1h", "4h", "1h"))
 
 
 @pytest.mark.parametrize("start", ["2023-05-01", "2023-11-06"])
@@ -261,7 +261,7 @@ def test_bars_before_and_after_the_bell_may_lie_across_a_higher_bound_in_summer_
 
 def test_a_halted_market_stays_finite_and_small():
     bars = synthetic_market(3000, timeframe="5m", seed=4, config=BITCOIN_LIKE).bars * [1, 1, 1, 1, 0.1234567]
-    spec = FeatureSpec(timeframe="5m")
+    spec = FeatureSpec(timeframe="5m", calendar="crypto")
     halted = bars.copy()
     halted.iloc[1200:, :4] = halted["close"].iloc[1199]
     halted.iloc[1200:, 4] = 0.0
@@ -318,7 +318,8 @@ def test_clock_columns_follow_new_york(bars):
 
 
 def test_specs_are_values_and_say_what_is_wrong():
-    assert FeatureSpec(timeframe="5m") == FeatureSpec(timeframe="5m", higher=("1h", "4h"))
+    usual = FeatureSpec(timeframe="5m", calendar="crypto")
+    assert usual == FeatureSpec(timeframe="5m", calendar="crypto", higher=("1h", "4h"))
     assert set(HIGHER) == set(type(SPEC.timeframe)) - {"1w"}
     assert FeatureSpec.model_validate_json(SPEC.model_dump_json()) == SPEC
     for wrong in (
@@ -332,7 +333,7 @@ def test_specs_are_values_and_say_what_is_wrong():
         {"lags": (1,)},
     ):
         with pytest.raises((ValidationError, DataError)):
-            FeatureSpec(**({"timeframe": "15m"} | wrong))
+            FeatureSpec(**({"timeframe": "15m", "calendar": "forex"} | wrong))
 
 
 def test_sessions_name_the_columns(bars):
@@ -351,7 +352,7 @@ def test_six_years_of_five_minute_bars_take_less_than_two_gigabytes():
         "import resource, pandas as pd\n"
         "from orbiquant.features.matrix import FeatureSpec, build_features\n"
         f"bars = pd.read_parquet({str(SHARED / 'BTCUSDT_5m.parquet')!r}).set_index('time').astype('float64')\n"
-        "build_features(bars, FeatureSpec(timeframe='5m'))\n"
+        "build_features(bars, FeatureSpec(timeframe='5m', calendar='crypto'))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_providers import FakeProvider, cut, reply
 from pydantic import SecretStr
 
 from orbiquant.core import DataError, NotFoundError, SettingsError
 from orbiquant.net import Backoff, Busy, HttpClient, Pace, retry
+from tests.tools.fake_providers import FakeProvider, cut, reply
 
 KEY = "hunter2"
 QUICK = Backoff(attempts=3, first_pause_s=0.01, max_pause_s=60, advice="ask the weather instead")

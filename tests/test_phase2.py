@@ -32,7 +32,7 @@ def bars():
 
 @pytest.fixture(scope="module")
 def features(bars):
-    return build_features(bars, FeatureSpec(timeframe="15m"))
+    return build_features(bars, FeatureSpec(timeframe="15m", calendar="forex"))
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +309,7 @@ def test_a_constant_series_is_refused_in_words():
     flat = synthetic_market(3_000, timeframe="15m", seed=7).bars
     flat[["open", "high", "low", "close"]] = 100.0
     with pytest.raises(ModelError, match=r"must have a labelled row with complete inputs|returns that vary"):
-        Phase2Pipeline(CONFIG).run(flat, build_features(flat, FeatureSpec(timeframe="15m")))
+        Phase2Pipeline(CONFIG).run(flat, build_features(flat, FeatureSpec(timeframe="15m", calendar="forex")))
 
 
 def test_labels_all_alike_fall_back_to_the_base_rate_and_say_so(bars, features):
@@ -342,7 +342,7 @@ def test_the_settings_are_the_defaults():
 @pytest.mark.slow
 def test_five_folds_on_200_000_real_bars_beat_every_baseline_and_a_second_look_costs_nothing():
     bars = shared_bars("BTCUSDT_5m")[-201_500:]
-    features = build_features(bars, FeatureSpec(timeframe="5m"))[-200_000:]
+    features = build_features(bars, FeatureSpec(timeframe="5m", calendar="crypto"))[-200_000:]
     training = Phase2Pipeline(Phase2Config()).run(bars[-200_000:], features)
     skill = training.skill.set_index(["target", "metric"])
     assert len(training.folds) == 5 and (training.folds["error"] == "").all()
@@ -354,6 +354,6 @@ def test_five_folds_on_200_000_real_bars_beat_every_baseline_and_a_second_look_c
 def test_what_the_final_fit_noted_stands_in_the_notes():
     bars = synthetic_market(2_000, timeframe="1h", seed=7).bars
     config = Phase2Config(folds=1, rounds=5, horizon_bars=8, tune_trials=2, meta="off")
-    training = Phase2Pipeline(config).run(bars, build_features(bars, FeatureSpec(timeframe="1h")))
+    training = Phase2Pipeline(config).run(bars, build_features(bars, FeatureSpec(timeframe="1h", calendar="forex")))
     noted = [note.removeprefix("final fit: ") for note in training.notes if note.startswith("final fit: ")]
     assert {note.split()[0] for note in noted} == {"range", "tpsl"} and all("tuned" in note for note in noted)

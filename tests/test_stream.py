@@ -26,13 +26,13 @@ QUICK = {
 }
 EQUITY = SyntheticConfig(calendar="us_equity", start_price=4000.0, tick_size=0.01)
 MARKETS = {
-    "1m crypto": (FeatureSpec(timeframe="1m", higher=("5m", "15m"), **QUICK), BITCOIN_LIKE),
-    "5m crypto": (FeatureSpec(timeframe="5m", higher=("30m",), **QUICK), BITCOIN_LIKE),
+    "1m crypto": (FeatureSpec(timeframe="1m", calendar="crypto", higher=("5m", "15m"), **QUICK), BITCOIN_LIKE),
+    "5m crypto": (FeatureSpec(timeframe="5m", calendar="crypto", higher=("30m",), **QUICK), BITCOIN_LIKE),
     "15m forex": (FeatureSpec(timeframe="15m", calendar="forex", higher=("1h",), **QUICK), SyntheticConfig()),
     "1h forex": (FeatureSpec(timeframe="1h", calendar="forex", higher=("4h",), **QUICK), SyntheticConfig()),
     "1h equity": (FeatureSpec(timeframe="1h", calendar="us_equity", higher=("1d",), **QUICK), EQUITY),
     "1d equity": (FeatureSpec(timeframe="1d", calendar="us_equity", **QUICK), EQUITY),
-    "1w crypto": (FeatureSpec(timeframe="1w", **QUICK), BITCOIN_LIKE),
+    "1w crypto": (FeatureSpec(timeframe="1w", calendar="crypto", **QUICK), BITCOIN_LIKE),
 }
 
 

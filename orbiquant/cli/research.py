@@ -69,8 +69,9 @@ def trade_file(
     "Send a file's bars through the whole line, or given signals through the backtest; return facts and result."
     from orbiquant.execution.orders import latest
     from orbiquant.core import stage
-    from orbiquant.research.files import bars_of_file, read_signals_file, research_bars, trade_signals
+    from orbiquant.research.files import bars_of_file, read_signals_file, trade_signals
     from orbiquant.research.spec import ResearchSpec
+    from orbiquant.research.study import study_bars
 
     bars, series, instrument, known = bars_of_file(given["bars"], given["symbol"], given["timeframe"])
     changes: Given = {"policy": given["policy"], "train_rows": given["last"]}
@@ -80,9 +81,9 @@ def trade_file(
     facts = {"file": given["bars"].name, "symbol": series.symbol, "timeframe": series.timeframe}
     facts |= {} if known else {"assumed": "no instrument table knows the symbol: crypto's calendar and costs"}
     if not given["signals"]:
-        training, traded = research_bars(runtime, bars, spec, instrument, progress)
+        study = study_bars(runtime, bars, spec, instrument, progress)
         shape = {"policy": spec.signals.policy, "seed": spec.training.seed, "rounds": spec.training.rounds}
-        return facts | shape | {"folds": training.folds.to_dict("records")}, traded
+        return facts | shape | {"folds": study.training.folds.to_dict("records")}, study.traded
     signals = read_signals_file(given["signals"])
     if given["last"]:
         bars, signals = latest(bars, signals, given["last"])

@@ -20,7 +20,7 @@ from ..domain import BAR_COLUMNS, Bars
 from .groups_context import Higher, Phases, Sessions, TimeOfDay
 from .groups_ict import Ict
 from .groups_price import VIEW_FIELDS, Candles, Group, Indicators, Motion, View, Volumes, Yardstick
-from .spec import FeatureSpec, warmup_bars
+from .spec import FeatureSpec, check_spec, spec_of, warmup_bars
 from ..market.bars import check_bars
 from ..market.calendars import to_times
 
@@ -89,9 +89,11 @@ class Matrix:
 # %% ../../nbs/29_features.matrix.ipynb #c48b6585
 def build_features(
     bars: Bars,  # valid bars; more than `warmup_bars(spec)` of them, or none
-    spec: FeatureSpec,  # which features
+    spec: FeatureSpec | None = None,  # which features; None: the usual ones of these bars
 ) -> pd.DataFrame:
     "Return one row a bar, one float64 column a feature, row t from bars up to t; raise `DataError` for too few bars."
+    spec = spec or spec_of(bars)
+    check_spec(bars, spec)
     bars, matrix = check_bars(bars, spec.timeframe), Matrix(spec)
     check_enough(bars, spec)
     out = matrix.run(to_times(bars.index), bar_values(bars))

@@ -17,7 +17,7 @@ from .groups_ict import reach
 from .groups_price import VIEW_FIELDS
 from .matrix import Matrix, bar_values, check_enough
 from .phases import PHASE_CODES
-from .spec import FeatureSpec
+from .spec import FeatureSpec, check_spec
 from ..market.bars import check_bars
 from ..market.calendars import HOUR, MINUTE, length, to_index, to_times
 
@@ -88,6 +88,7 @@ class FeatureStream:
             raise DataError(
                 f"a stream must be seeded once, was seeded from {self.since}; a new history needs a new stream"
             )
+        check_spec(bars, self.spec)
         bars = check_bars(bars, self.spec.timeframe)
         if bars.empty:
             raise DataError("`bars` must be a history to begin with, was empty")

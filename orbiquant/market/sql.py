@@ -29,7 +29,6 @@ from ..ports import Clock
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
-from ..domain import SeriesId
 from .remote import PULLING
 from .sql_tables import Database, SqlTables, as_written, held_spelling, spell_timeframe
 from .sql_times import TimeColumn

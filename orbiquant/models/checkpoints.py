@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import __version__
+from .._version import __version__
 from ..core import atomic_write, get_logger
 from ..domain import Bars
 from .config import Phase2Config

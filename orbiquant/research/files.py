@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TIME_NAMES', 'WRITERS', 'instrument_of', 'name_bars', 'read_signals_file', 'check_target', 'write_table',
-           'fingerprint', 'file_version', 'NamedBars', 'bars_of_file', 'research_bars', 'trade_signals']
+           'fingerprint', 'file_version', 'NamedBars', 'bars_of_file', 'trade_signals']
 
 # %% ../../nbs/74_research.files.ipynb #ea9e21e4
 import hashlib
@@ -31,21 +31,17 @@ from orbiquant.domain import (
 from ..market.clocks import to_moments
 from ..market.files import existing_file
 from ..market.instruments import find_instrument
-from ..ports import Progress
-from .spec import ResearchSpec
-from .train import Traded, count_trials, rows_of, trade
+from .train import Traded
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
-    from orbiquant.models.phase2 import Training
+    pass
 from typing import NamedTuple
 
 from ..core import stage
 from ..domain import SeriesId
 from ..market.bars import with_series
 from ..market.files import load_file, to_valid
-from .spec import line_spec
-from .train import pipeline_of, prepare_bars
 
 # %% ../../nbs/74_research.files.ipynb #eb54aa6e
 def instrument_of(
@@ -167,27 +163,6 @@ def bars_of_file(
     instrument, known = instrument_of(name_bars(file, symbol))
     series = SeriesId(instrument.symbol, frame)
     return NamedBars(with_series(repaired.bars, series), series, instrument, known)
-
-# %% ../../nbs/74_research.files.ipynb #ca92ccf8
-def research_bars(
-    runtime: Runtime,  # settings and the trials ledger; store and registry are left alone
-    bars: Bars,  # valid bars
-    spec: ResearchSpec,  # folds, rounds, stop, target, costs, policy
-    instrument: Instrument,  # its calendar says where higher bars begin
-    progress: Progress | None = None,  # called as (done, total, text)
-) -> tuple["Training", Traded]:
-    "Compute features and phases, train walk-forward and trade the spec's policy out of fold on some bars."
-    from orbiquant.policies import find_policy
-
-    name = find_policy(spec.signals.policy).name
-    prepared = prepare_bars(bars, runtime.line(line_spec(runtime.settings, spec, instrument.calendar)))
-    last = rows_of(prepared, spec)
-    with stage("models"):
-        training = pipeline_of(runtime, prepared).run(bars.iloc[-last:], prepared.features.iloc[-last:], progress)
-    with stage("backtest"):
-        traded = {name: trade(prepared, training.predictions, spec)}
-        counted = count_trials(runtime.trials, "backtest", prepared, spec, traded, file_version(bars))
-    return training, counted[name]
 
 # %% ../../nbs/74_research.files.ipynb #3c335913
 def trade_signals(

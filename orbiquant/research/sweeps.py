@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .study import study_bars
+
 from ..core import ModelError
 from ..domain import Bars, Costs, Instrument, Signals
 from ..ports import Progress
-from .files import file_version, fingerprint, research_bars
+from .files import file_version, fingerprint
 from .spec import ResearchSpec
 from ..runtime import Runtime
 
@@ -81,7 +83,7 @@ def from_bars(
     progress: Progress | None = None,  # of the training
 ) -> Sweepable:
     "Train on bars from anywhere and return the out-of-fold signals."
-    _, traded = research_bars(runtime, bars, spec, instrument, progress)
+    traded = study_bars(runtime, bars, spec, instrument, progress).traded
     training, params = spec.training, trial_params(spec) | floor_of(spec)
     return Sweepable(
         traded.bars, without_levels(traded.signals, training.stop_atr), spec.costs, spec.series, file_version(bars),

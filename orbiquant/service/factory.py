@@ -17,7 +17,7 @@ from fastapi.security import APIKeyHeader, APIKeyQuery, HTTPBearer, SecurityScop
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from orbiquant import __version__
+from orbiquant._version import __version__
 from orbiquant.core import OrbiError, Scope
 from orbiquant.domain import Caller
 from orbiquant.runtime import current

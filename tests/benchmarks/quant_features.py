@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orbiquant.domain import Bars, Timeframe
+from orbiquant.domain import Bars, CalendarName, Timeframe
 from orbiquant.features import indicators
 from orbiquant.features.matrix import build_features
 from orbiquant.features.spec import FeatureSpec, warmup_bars
@@ -17,7 +17,7 @@ from orbiquant.market.calendars import to_times
 from tests.benchmarks.quant_row import Row, best_of, in_words, shared_rows, times_faster
 
 ROWS, TRAIN_ROWS, LIVE_ROWS, RECOMPUTED = 215_699, 12_000, 400, 500
-SPEC = FeatureSpec(timeframe=Timeframe.M5)
+SPEC = FeatureSpec(timeframe=Timeframe.M5, calendar=CalendarName.CRYPTO)
 SETTLED = 600  # rows after which two beginnings of one recursion agree
 Columns = dict[str, pd.Series]
 

@@ -71,7 +71,7 @@ class Meter:
 def walk(bars: int, folds: int, rounds: int) -> tuple[Training, Meter, float]:
     """Return a walk-forward of range predictor, classifier and baselines, one job after the other, and its CPU time."""
     history = shared_rows("BTCUSDT_5m", bars + 2_000)
-    features = build_features(history, FeatureSpec(timeframe="5m"))
+    features = build_features(history, FeatureSpec(timeframe="5m", calendar="crypto"))
     spans = [name for name in features if name.startswith("range_mean_")]
     columns = [*spans, *(name for name in features if name not in spans)][:COLUMNS]
     history, features = history.iloc[-bars:], features[columns].iloc[-bars:]

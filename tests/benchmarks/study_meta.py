@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 from orbiquant.core import atomic_write, code_version
 from orbiquant.domain import Bars
 from orbiquant.features.matrix import build_features
-from orbiquant.features.spec import FeatureSpec
+from orbiquant.features.spec import spec_of
 from orbiquant.models.boosting import Boosting
 from orbiquant.models.calibration import calibrate, log_odds, sigmoid
 from orbiquant.models.labels import barrier_distance, triple_barrier
@@ -50,7 +50,7 @@ SHARES = (0.25, CORRECTED, 0.75, 1.0)
 def real_labels(bars: Bars, timeframe: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return features and labels of the rows on which both are known."""
     stop = barrier_distance(bars, 1.5)
-    X, Y = build_features(bars, FeatureSpec(timeframe=timeframe)), triple_barrier(bars, HORIZON, 2 * stop, stop)
+    X, Y = build_features(bars, spec_of(bars)), triple_barrier(bars, HORIZON, 2 * stop, stop)
     known = (X.notna().all(axis=1) & Y[["long", "short"]].notna().all(axis=1)).to_numpy()
     return X[known], Y.loc[known, ["long", "short"]]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orbiquant.domain import Bars
+from orbiquant.domain import Bars, SeriesId
+from orbiquant.market.bars import with_series
 
 SHARED = Path(os.environ.get("ORBIQUANT_SAMPLE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -19,4 +20,4 @@ def shared_bars(name: str) -> Bars:
     if not path.exists():
         pytest.skip(f"no {path.name} in {SHARED}; set ORBIQUANT_SAMPLE_DATA")
     bars = pd.read_parquet(path).set_index("time").astype("float64")
-    return bars.set_axis(bars.index.as_unit("us"), axis=0)
+    return with_series(bars.set_axis(bars.index.as_unit("us"), axis=0), SeriesId.parse(*name.split("_")))
