@@ -13,20 +13,18 @@ from hypothesis import strategies as st
 from orbiquant.core import DataError, OptionError
 from orbiquant.domain import BAR_COLUMNS, Bars, SeriesId, Timeframe
 from orbiquant.market.bars import (
-    REPAIR_RULES,
-    apply_rules,
     check_bars,
     empty_bars,
     find_missing,
     find_rule,
     inspect_bars,
     known_at,
-    repair_bars,
-    resample,
     series_of,
     with_series,
 )
 from orbiquant.market.calendars import expected_times
+from orbiquant.market.repair import REPAIR_RULES, apply_rules, repair_bars
+from orbiquant.market.resampling import resample
 from tests.tools.shared_bars import SHARED
 
 CLOCK_CHANGES = {"spring": "2024-03-03", "autumn": "2024-10-27"}

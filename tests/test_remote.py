@@ -33,14 +33,14 @@ from sqlalchemy import create_engine, text  # noqa: E402
 from orbiquant.core import DataError, FixedClock, NotFoundError, SettingsError  # noqa: E402
 from orbiquant.domain import Bars, SeriesId, Timeframe  # noqa: E402
 from orbiquant.market.alpaca import AlpacaSource  # noqa: E402
-from orbiquant.market.bars import resample  # noqa: E402
 from orbiquant.market.calendars import expected_times, open_at  # noqa: E402
 from orbiquant.market.dukascopy import FIRST_DAYS, DukascopySource  # noqa: E402
 from orbiquant.market.exchanges import ExchangeSource  # noqa: E402
 from orbiquant.market.polygon import PolygonSource  # noqa: E402
 from orbiquant.market.providers import missing_keys, open_provider  # noqa: E402
+from orbiquant.market.pulls import pull  # noqa: E402
 from orbiquant.market.remote import RemoteSource  # noqa: E402
-from orbiquant.market.sources import pull  # noqa: E402
+from orbiquant.market.resampling import resample  # noqa: E402
 from orbiquant.market.sql import SqlSource  # noqa: E402
 from orbiquant.market.store import DeltaBarStore  # noqa: E402
 from orbiquant.market.vendors import VendorSource  # noqa: E402

@@ -24,18 +24,15 @@ from orbiquant.domain import Bars, SeriesId, Timeframe  # noqa: E402
 from orbiquant.market.bars import find_missing, inspect_bars  # noqa: E402
 from orbiquant.market.calendars import expected_times  # noqa: E402
 from orbiquant.market.instruments import find_instrument  # noqa: E402
+from orbiquant.market.pulls import import_file, missing_windows, pull, split_window  # noqa: E402
 from orbiquant.market.sources import (  # noqa: E402
     SAMPLES,
     CsvSource,
     ParquetSource,
     SampleSource,
     SyntheticSource,
-    import_file,
-    missing_windows,
     parse_name,
-    pull,
     sample_path,
-    split_window,
 )
 from orbiquant.market.store import DeltaBarStore  # noqa: E402
 from orbiquant.ports import BarStore, MarketData  # noqa: E402
