@@ -20,7 +20,7 @@ _ROOMS = {
     "signals": ("generate_signals",),
     "line": ("Line", "LineSpec"),
     "backtest.simulate": ("simulate", "summarise"),
-    "backtest.sweep": ("SweepGrid",),
+    "backtest.sweep_plan": ("SweepGrid",),
     "runtime": ("current",),
     "research.spec": ("ResearchSpec",),
     "research.train": ("compare_policies", "prepare", "train", "trade_model"),

@@ -24,7 +24,8 @@ def bring_bars(
     runtime: Runtime,  # whose store they go into
 ) -> int:
     "Put the packaged sample into the store and return the number of its bars; a second time changes nothing."
-    from orbiquant.market.sources import SampleSource, pull
+    from orbiquant.market.pulls import pull
+    from orbiquant.market.sources import SampleSource
 
     series = SeriesId.parse(_SYMBOL, _TIMEFRAME)
     pull(runtime.store, SampleSource(), series)

@@ -13,20 +13,18 @@ from hypothesis import strategies as st
 from orbiquant.core import DataError, OptionError
 from orbiquant.domain import BAR_COLUMNS, Bars, SeriesId, Timeframe
 from orbiquant.market.bars import (
-    REPAIR_RULES,
-    apply_rules,
     check_bars,
     empty_bars,
     find_missing,
     find_rule,
     inspect_bars,
     known_at,
-    repair_bars,
-    resample,
     series_of,
     with_series,
 )
 from orbiquant.market.calendars import expected_times
+from orbiquant.market.repair import REPAIR_RULES, apply_rules, repair_bars
+from orbiquant.market.resampling import resample
 from tests.tools.shared_bars import SHARED
 
 CLOCK_CHANGES = {"spring": "2024-03-03", "autumn": "2024-10-27"}
@@ -128,7 +126,7 @@ def test_every_fault_is_listed_at_once() -> None:
 def test_dropping_a_kind_of_fault_leaves_valid_bars(kind: str) -> None:
     change, count, row = ROW_FAULTS[kind]
     broken = change(hours())
-    repaired = apply_rules(broken, "1h", [f"drop_{kind}"])
+    repaired = apply_rules(broken, Timeframe.H1, [f"drop_{kind}"])
     assert repaired.changed == {f"drop_{kind}": count}
     assert len(repaired.bars) == len(broken) - count
     assert broken.index[row] not in repaired.bars.index or kind == "duplicates"
@@ -153,7 +151,7 @@ def test_the_duplicate_that_came_last_stays() -> None:
 
 
 def test_high_and_low_are_widened_only_where_they_must() -> None:
-    repaired = apply_rules(put(7, "high", 1.0)(hours()), "1h", ["clamp_high_low"])
+    repaired = apply_rules(put(7, "high", 1.0)(hours()), Timeframe.H1, ["clamp_high_low"])
     assert repaired.changed == {"clamp_high_low": 1}
     assert repaired.bars["high"].iloc[7] == hours()[["open", "close"]].iloc[7].max()
 
@@ -162,7 +160,7 @@ def test_zone_name_and_types_are_repaired_by_name() -> None:
     local = hours().astype("float32").tz_convert("Europe/Madrid").rename_axis("date")
     assert repair_bars(local, "1h", ["to_float64", "to_utc"]).index.equals(hours().index)
     with pytest.raises(DataError, match="to_float64"):
-        apply_rules(hours().astype({"open": object}).replace({"open": {1.1: "x"}}), "1h", ["to_float64"])
+        apply_rules(hours().astype({"open": object}).replace({"open": {1.1: "x"}}), Timeframe.H1, ["to_float64"])
 
 
 @settings(max_examples=30, deadline=None)
@@ -171,7 +169,7 @@ def test_the_order_of_the_rules_does_not_matter(rules: list[str]) -> None:
     broken = hours()
     for kind in ("missing", "impossible", "unsorted", "duplicates"):
         broken = ROW_FAULTS[kind][0](broken)
-    assert apply_rules(broken, "1h", rules).bars.equals(apply_rules(broken, "1h", sorted(rules)).bars)
+    assert apply_rules(broken, Timeframe.H1, rules).bars.equals(apply_rules(broken, Timeframe.H1, sorted(rules)).bars)
 
 
 @pytest.mark.parametrize("rule", REPAIR_RULES)
@@ -192,14 +190,14 @@ def test_what_the_rules_leave_is_refused() -> None:
 
 def test_a_repair_changes_nothing_that_was_right() -> None:
     rules = [rule for rule in REPAIR_RULES if "off_" not in rule]
-    repaired = apply_rules(hours(), "1h", rules)
+    repaired = apply_rules(hours(), Timeframe.H1, rules)
     assert repaired.bars.equals(hours()) and not any(repaired.changed.values())
 
 
 def test_the_callers_frame_is_never_touched() -> None:
     broken = put(7, "high", 1.0)(hours()).tz_localize(None).rename_axis("date")
     before = broken.copy(deep=True)
-    apply_rules(broken, "1h", [rule for rule in REPAIR_RULES if "off_" not in rule])
+    apply_rules(broken, Timeframe.H1, [rule for rule in REPAIR_RULES if "off_" not in rule])
     assert broken.equals(before) and broken.index.name == "date"
 
 
@@ -272,7 +270,7 @@ def test_gaps_and_bars_out_of_hours_are_warnings() -> None:
     found = {issue.kind: (issue.count, issue.severity) for issue in report.issues}
     assert found["off_session"] == (1, "warning") and found["gaps"][1] == "warning"
     assert report.longest_gap is not None and report.longest_gap.bars == 22  # from Friday 00:00 to the close
-    assert find_missing(bars, "1h", "forex")["bars"].tolist() == [3, 1]
+    assert find_missing(bars, Timeframe.H1, "forex")["bars"].tolist() == [3, 1]
     check_bars(bars, "1h", "forex")
     assert len(repair_bars(pd.concat([bars, saturday]), "1h", ["drop_off_session"], "forex")) == len(bars)
 
@@ -280,7 +278,7 @@ def test_gaps_and_bars_out_of_hours_are_warnings() -> None:
 def test_a_gap_over_a_weekend_is_one_gap() -> None:
     times = expected_times("2024-03-07", "2024-03-12", "1h", "forex")
     bars = make_bars(times[(times < "2024-03-08 20:00") | (times >= "2024-03-10 23:00")])
-    gaps = find_missing(bars, "1h", "forex")
+    gaps = find_missing(bars, Timeframe.H1, "forex")
     assert gaps["bars"].tolist() == [4] and gaps["end"][0] == pd.Timestamp("2024-03-10 23:00", tz="UTC")
     report = inspect_bars(bars, "1h", "forex")
     assert (report.expected, report.missing, report.gaps) == (len(times), 4, 1)
@@ -307,7 +305,7 @@ def test_no_bars_are_valid_bars(calendar: str) -> None:
     assert check_bars(empty, "1h", calendar).empty
     assert repair_bars(empty, "1h", REPAIR_RULES, calendar).empty
     assert resample(empty, "5m", "1d", calendar).equals(empty)
-    assert find_missing(empty, "1h", calendar).empty and known_at(empty, "1h").empty
+    assert find_missing(empty, Timeframe.H1, calendar).empty and known_at(empty, Timeframe.H1).empty
     report = inspect_bars(empty, "1h", calendar)
     assert report.ok and (report.rows, report.expected, report.missing, report.first) == (0, 0, 0, None)
 
@@ -386,7 +384,7 @@ def test_the_past_does_not_change_when_bars_arrive(data: st.DataObject, pair: tu
     assert early.equals(full.iloc[: len(early)])
     if cut:  # a bar is there as soon as the time it is known at has been reached
         reached = bars.index[cut - 1] + Timeframe(pair[0]).delta
-        assert len(early) >= (known_at(full, pair[1]) <= reached).sum()
+        assert len(early) >= (known_at(full, Timeframe(pair[1])) <= reached).sum()
 
 
 def test_a_bar_exists_when_it_has_closed() -> None:

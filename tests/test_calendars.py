@@ -15,7 +15,7 @@ from orbiquant.domain import CalendarName, Timeframe
 from orbiquant.market.calendars import bar_open, expected_times, next_open, nyse_closures, open_at, to_index, to_times
 
 NEW_YORK = ZoneInfo("America/New_York")
-TIMEFRAMES = [frame.value for frame in Timeframe]
+TIMEFRAMES = list(Timeframe)
 CALENDARS = [name.value for name in CalendarName]
 SPRING, AUTUMN = datetime(2024, 3, 10, tzinfo=UTC), datetime(2024, 11, 3, tzinfo=UTC)
 
@@ -37,15 +37,15 @@ def slow_forex_open(moment: datetime) -> bool:
     return day < 4 or (day == 4 and not evening) or (day == 6 and evening)
 
 
-def slow_bar_open(moment: datetime, timeframe: str, calendar: str) -> datetime:
+def slow_bar_open(moment: datetime, timeframe: Timeframe, calendar: str) -> datetime:
     "The same question, answered one moment at a time with zoneinfo."
     forex = calendar == "forex"
     zone, hour = (NEW_YORK, 17) if forex else (UTC, 0)
     day = (moment.astimezone(zone).replace(tzinfo=None) - timedelta(hours=hour)).date()
-    if timeframe == "1w":
+    if timeframe is Timeframe.W1:
         day -= timedelta(days=(day.weekday() - (6 if forex else 0)) % 7)
     start = datetime(day.year, day.month, day.day, hour, tzinfo=zone).astimezone(UTC)
-    step = Timeframe(timeframe).delta
+    step = timeframe.delta
     return start if step >= timedelta(days=1) else start + (moment - start) // step * step
 
 
@@ -59,10 +59,10 @@ def test_forex_hours_agree_with_a_clock_on_the_wall(some: list[datetime]) -> Non
 
 @settings(max_examples=300)
 @given(st.lists(moments, min_size=1, max_size=20), st.sampled_from(TIMEFRAMES), st.sampled_from(["crypto", "forex"]))
-@example([SPRING + timedelta(hours=h, minutes=30) for h in range(24)], "4h", "forex")
-@example([AUTUMN + timedelta(hours=h, minutes=30) for h in range(24)], "4h", "forex")
-@example([AUTUMN + timedelta(days=d) for d in range(-7, 8)], "1w", "forex")
-def test_bars_begin_where_zoneinfo_says(some: list[datetime], timeframe: str, calendar: str) -> None:
+@example([SPRING + timedelta(hours=h, minutes=30) for h in range(24)], Timeframe.H4, "forex")
+@example([AUTUMN + timedelta(hours=h, minutes=30) for h in range(24)], Timeframe.H4, "forex")
+@example([AUTUMN + timedelta(days=d) for d in range(-7, 8)], Timeframe.W1, "forex")
+def test_bars_begin_where_zoneinfo_says(some: list[datetime], timeframe: Timeframe, calendar: str) -> None:
     expected = [slow_bar_open(moment, timeframe, calendar) for moment in some]
     assert bar_open(pd.DatetimeIndex(some), timeframe, calendar).tolist() == expected
 
@@ -70,7 +70,7 @@ def test_bars_begin_where_zoneinfo_says(some: list[datetime], timeframe: str, ca
 @settings(max_examples=150)
 @given(moments, st.integers(0, 20), st.sampled_from(TIMEFRAMES), st.sampled_from(CALENDARS))
 def test_expected_times_are_the_open_points_of_the_grid(
-    start: datetime, days: int, timeframe: str, calendar: str
+    start: datetime, days: int, timeframe: Timeframe, calendar: str
 ) -> None:
     end = start + timedelta(days=days)
     times = expected_times(start, end, timeframe, calendar)

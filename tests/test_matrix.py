@@ -21,8 +21,9 @@ from orbiquant.features.matrix import build_features, causality_violations
 from orbiquant.features.sessions import asian_range, killzones
 from orbiquant.features.spec import HIGHER, FeatureSpec, warmup_bars
 from orbiquant.features.windows import LIMIT
-from orbiquant.market.bars import empty_bars, resample
+from orbiquant.market.bars import empty_bars
 from orbiquant.market.calendars import expected_times
+from orbiquant.market.resampling import resample
 from orbiquant.market.synthetic import BITCOIN_LIKE, SyntheticConfig, synthetic_market
 from tests.tools.shared_bars import SHARED, shared_bars
 

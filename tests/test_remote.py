@@ -33,14 +33,14 @@ from sqlalchemy import create_engine, text  # noqa: E402
 from orbiquant.core import DataError, FixedClock, NotFoundError, SettingsError  # noqa: E402
 from orbiquant.domain import Bars, SeriesId, Timeframe  # noqa: E402
 from orbiquant.market.alpaca import AlpacaSource  # noqa: E402
-from orbiquant.market.bars import resample  # noqa: E402
 from orbiquant.market.calendars import expected_times, open_at  # noqa: E402
 from orbiquant.market.dukascopy import FIRST_DAYS, DukascopySource  # noqa: E402
 from orbiquant.market.exchanges import ExchangeSource  # noqa: E402
 from orbiquant.market.polygon import PolygonSource  # noqa: E402
 from orbiquant.market.providers import missing_keys, open_provider  # noqa: E402
+from orbiquant.market.pulls import pull  # noqa: E402
 from orbiquant.market.remote import RemoteSource  # noqa: E402
-from orbiquant.market.sources import pull  # noqa: E402
+from orbiquant.market.resampling import resample  # noqa: E402
 from orbiquant.market.sql import SqlSource  # noqa: E402
 from orbiquant.market.store import DeltaBarStore  # noqa: E402
 from orbiquant.market.vendors import VendorSource  # noqa: E402
@@ -725,13 +725,14 @@ class Sql:
     def keywords(self) -> dict[str, Any]:
         """Return how the table is read."""
         roles = {"time": "ts", "symbol": "pair", "open": "o", "high": "h", "low": "l", "close": "c"}
-        return {"table": "quotes", "columns": roles, "timeframe": "1h"} | self.settings
+        return {"table": "quotes", "columns": roles, "timeframe": Timeframe.H1} | self.settings
 
     @pytest.fixture
     def recipe(self, url: str, serve: Callable[..., None]) -> tuple[str, str]:
         """Return how another process makes the source."""
-        imports = f"{ELSEWHERE}from orbiquant.market.sql import SqlSource"
-        return imports, f"SqlSource(SecretStr({url!r}), **{self.keywords()!r}, clock=CLOCK)"
+        imports = f"{ELSEWHERE}from orbiquant.domain import Timeframe\nfrom orbiquant.market.sql import SqlSource"
+        given = self.keywords() | {"timeframe": "1h"}
+        return imports, f"SqlSource(SecretStr({url!r}), **{given!r} | {{'timeframe': Timeframe.H1}}, clock=CLOCK)"
 
 
 def driven(url: str) -> str:

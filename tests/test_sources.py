@@ -24,18 +24,15 @@ from orbiquant.domain import Bars, SeriesId, Timeframe  # noqa: E402
 from orbiquant.market.bars import find_missing, inspect_bars  # noqa: E402
 from orbiquant.market.calendars import expected_times  # noqa: E402
 from orbiquant.market.instruments import find_instrument  # noqa: E402
+from orbiquant.market.pulls import import_file, missing_windows, pull, split_window  # noqa: E402
 from orbiquant.market.sources import (  # noqa: E402
     SAMPLES,
     CsvSource,
     ParquetSource,
     SampleSource,
     SyntheticSource,
-    import_file,
-    missing_windows,
     parse_name,
-    pull,
     sample_path,
-    split_window,
 )
 from orbiquant.market.store import DeltaBarStore  # noqa: E402
 from orbiquant.ports import BarStore, MarketData  # noqa: E402
@@ -149,7 +146,7 @@ def test_the_euro_sample_is_on_the_utc_clock():
 
 def test_daily_samples_are_the_exchange_days():
     for symbol in ("SPX", "NDX"):
-        assert find_missing(SampleSource().bars(SeriesId.parse(symbol, "1d")), "1d", "us_equity").empty
+        assert find_missing(SampleSource().bars(SeriesId.parse(symbol, "1d")), Timeframe.D1, "us_equity").empty
 
 
 def test_samples_are_read_without_their_packages():

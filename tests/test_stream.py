@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orbiquant.core import DataError
-from orbiquant.domain import Bars
+from orbiquant.domain import Bars, Timeframe
 from orbiquant.features.config import IctConfig, PhaseConfig
 from orbiquant.features.matrix import build_features
 from orbiquant.features.spec import FeatureSpec, warmup_bars
@@ -133,8 +133,8 @@ def seeded() -> tuple[FeatureStream, Bars, int]:
 
 def across_a_higher_bound(bar: pd.Series) -> pd.Series:
     """Return the bar half an hour before the next bound of four-hour bars: on the grid, but in two of them."""
-    opened = bar_open(pd.DatetimeIndex([bar.name]), "4h", "forex", "1h")
-    return bar.rename(next_open(opened, "4h", "forex")[0] - pd.Timedelta("30min"))
+    opened = bar_open(pd.DatetimeIndex([bar.name]), Timeframe.H4, "forex", Timeframe.H1)
+    return bar.rename(next_open(opened, Timeframe.H4, "forex")[0] - pd.Timedelta("30min"))
 
 
 WRONG = {

@@ -16,8 +16,9 @@ from orbiquant.backtest import simulate as simulate_module
 from orbiquant.backtest import sweep_job
 from orbiquant.backtest.overfitting import deflate
 from orbiquant.backtest.simulate import simulate
-from orbiquant.backtest.sweep import SweepGrid, SweepResult, filter_mask, parse_steps, sweep_grid
+from orbiquant.backtest.sweep import SweepResult, sweep_grid
 from orbiquant.backtest.sweep_job import chunk_file
+from orbiquant.backtest.sweep_plan import SweepGrid, filter_mask, parse_steps
 from orbiquant.core import DataError, ModelError, OptionError
 from orbiquant.domain import Bars, Costs, Signals
 from orbiquant.performance import Moments, r_figures, r_moments

@@ -9,16 +9,10 @@ from pydantic import ValidationError
 
 from orbiquant.core import DataError, OptionError
 from orbiquant.domain import CalendarName, Phase, SeriesId, Timeframe
+from orbiquant.market.activity import session_activity
 from orbiquant.market.bars import inspect_bars, series_of
 from orbiquant.market.calendars import expected_times
-from orbiquant.market.synthetic import (
-    BITCOIN_LIKE,
-    SyntheticConfig,
-    SyntheticMarket,
-    round_to_tick,
-    session_activity,
-    synthetic_market,
-)
+from orbiquant.market.synthetic import BITCOIN_LIKE, SyntheticConfig, SyntheticMarket, round_to_tick, synthetic_market
 
 CONFIGS = {
     "default": SyntheticConfig(),

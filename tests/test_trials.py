@@ -29,7 +29,8 @@ from orbiquant.backtest.overfitting import (
     probability_of_overfitting,
     selection_risk,
 )
-from orbiquant.backtest.sweep import SweepGrid, parse_steps, sweep_grid
+from orbiquant.backtest.sweep import sweep_grid
+from orbiquant.backtest.sweep_plan import SweepGrid, parse_steps
 from orbiquant.backtest.trials import Trial, TrialsLedger
 from orbiquant.core import DataError, FixedClock
 from orbiquant.domain import Costs, SeriesId

@@ -19,8 +19,9 @@ from .simulate import simulate
 from ..core import DataError
 from ..domain import Bars, CalendarName, Costs, Timeframe
 from ..line import Described, Line, LineSpec
-from ..market.bars import resample
-from ..market.synthetic import SyntheticConfig, synthetic_market, trading_days
+from ..market.activity import trading_days
+from ..market.resampling import resample
+from ..market.synthetic import SyntheticConfig, synthetic_market
 from ..models.phase2 import OutOfFold, Phase2Pipeline
 from ..performance import r_figures
 from ..policies import POLICIES, PrimaryPolicy, find_policy

@@ -25,7 +25,7 @@ from orbiquant.cli.console import (
 if TYPE_CHECKING:
     from orbiquant.domain import Bars, SeriesId
     from orbiquant.market.bars import BarReport
-    from orbiquant.market.sources import PullResult
+    from orbiquant.market.pulls import PullResult
     from orbiquant.ports import MarketData, Progress
     from orbiquant.runtime import Runtime
 
@@ -55,7 +55,8 @@ def import_(
 ) -> None:
     "Put a file's bars into the store."
     from orbiquant.core import OptionError
-    from orbiquant.market.sources import import_file, parse_name
+    from orbiquant.market.pulls import import_file
+    from orbiquant.market.sources import parse_name
 
     name = symbol or parse_name(path.name)[0]
     if name is None:
@@ -160,7 +161,7 @@ def pull_series(
 ) -> tuple[list["PullResult"], list["SeriesId"]]:
     "Return what came of pulling each series, and those that the source lacks; raise `NotFoundError` when it has none."
     from orbiquant.core import NotFoundError
-    from orbiquant.market.sources import pull
+    from orbiquant.market.pulls import pull
 
     results, missed = [], []
     for one in series:
@@ -257,7 +258,7 @@ def check_series(
     "Report faults, gaps and oddities of a stored series; exit 1 when it has a fault."
     from orbiquant.domain import SeriesId
     from orbiquant.market.bars import inspect_bars
-    from orbiquant.market.sources import calendar_of
+    from orbiquant.market.pulls import calendar_of
 
     bars = open_runtime().store.read(SeriesId.parse(symbol, timeframe), since, until)
     report = inspect_bars(bars, timeframe, calendar_of(symbol))

@@ -21,7 +21,7 @@ from orbiquant.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from orbiquant.backtest.sweep import SweepGrid
+    from orbiquant.backtest.sweep_plan import SweepGrid
     from orbiquant.ports import Progress
     from orbiquant.runtime import Runtime
     from orbiquant.research.sweeps import Sweepable, Swept
@@ -61,7 +61,7 @@ def parse_grid(
     "Return what is tried; raise `typer.BadParameter` for a list that cannot be."
     from pydantic import ValidationError
 
-    from orbiquant.backtest.sweep import SweepGrid, parse_steps
+    from orbiquant.backtest.sweep_plan import SweepGrid, parse_steps
     from orbiquant.core import DataError
 
     lists: Given = {"filters": tuple(part.strip() for part in given["filters"].split(","))}

@@ -70,7 +70,8 @@ def play_signals(
 ) -> None:
     "Make signals, play them in vectorbt and in a sweep."
     from orbiquant.backtest.simulate import simulate
-    from orbiquant.backtest.sweep import SweepGrid, sweep_grid
+    from orbiquant.backtest.sweep import sweep_grid
+    from orbiquant.backtest.sweep_plan import SweepGrid
     from orbiquant.domain import Costs
     from orbiquant.models.phase2 import OutOfFold
     from orbiquant.policies import find_policy

@@ -57,10 +57,9 @@ def study(
     **changes: Any,  # settings of the training, the signals and the backtest, by name
 ) -> "Study":
     "Describe bars, train walk-forward, trade out of fold, and return what came of it; nothing is stored."
-    from orbiquant.research.study import study_bars
-
     from orbiquant.market.bars import series_of
     from orbiquant.research.files import instrument_of
+    from orbiquant.research.study import study_bars
 
     runtime = current()
     if bars is None:

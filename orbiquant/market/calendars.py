@@ -137,14 +137,14 @@ def _equity_open(times: Times, timeframe: Timeframe) -> Mask:
 def open_at(
     index: pd.DatetimeIndex,  # moments, UTC
     calendar: str,  # "crypto", "forex" or "us_equity"
-    timeframe: str = "1m",  # from "1d" up, us_equity times are exchange dates
+    timeframe: Timeframe = Timeframe.M1,  # from a day up, us_equity times are exchange dates
 ) -> Mask:
     "Say at which moments the market is open."
     name, times = parse_calendar(calendar), to_times(index)
     if name is CalendarName.CRYPTO:
         return np.ones(len(times), dtype=bool)
     test = _forex_open if name is CalendarName.FOREX else _equity_open
-    return test(times, Timeframe.parse(timeframe))
+    return test(times, timeframe)
 
 # %% ../../nbs/09_market.calendars.ipynb #aeaaca26
 @dataclass(frozen=True)
@@ -181,30 +181,29 @@ def _day_starts(days: Times, grid: CalendarGrid) -> Times:
 
 def bar_open(
     index: pd.DatetimeIndex,  # moments, UTC
-    timeframe: str,  # of the bars to place them in
+    timeframe: Timeframe,  # of the bars to place them in
     calendar: str,  # calendar name
-    source: str | None = None,  # timeframe whose bar opens the moments are; None: `timeframe`
+    source: Timeframe | None = None,  # timeframe whose bar opens the moments are; None: `timeframe`
 ) -> pd.DatetimeIndex:
     "Return the open of the bar that each moment falls in."
-    frame = Timeframe.parse(timeframe)
-    grid = find_grid(frame, calendar, Timeframe.parse(source or timeframe))
+    grid = find_grid(timeframe, calendar, source or timeframe)
     times = to_times(index)
     local = wall_time(times, grid.reads) - grid.anchor
     days = local - local % DAY
-    if frame is Timeframe.W1:
+    if timeframe is Timeframe.W1:
         days -= (weekday(days // DAY) - grid.week_start) % 7 * DAY
     starts = _day_starts(days, grid)
-    step = length(frame)
+    step = length(timeframe)
     return to_index(starts if step >= DAY else starts + (times - starts) // step * step)
 
 # %% ../../nbs/09_market.calendars.ipynb #caee96e4
 def next_open(
     index: pd.DatetimeIndex,  # bar opens, UTC
-    timeframe: str,  # of these bars
+    timeframe: Timeframe,  # of these bars
     calendar: str,  # calendar name
 ) -> pd.DatetimeIndex:
     "Return the open of the grid's next bar, whether or not the market is open then."
-    step = length(Timeframe.parse(timeframe))
+    step = length(timeframe)
     slack = 2 * HOUR if step >= DAY else 0  # a local day or week may be an hour longer
     return bar_open(to_index(to_times(index) + step + slack), timeframe, calendar)
 
@@ -235,4 +234,4 @@ def expected_times(
         inside = times[:-1, None] + np.arange(0, DAY + HOUR, step)
         times = inside[inside < times[1:, None]]
     index = to_index(times[(times >= first) & (times < last)])
-    return index[open_at(index, calendar, timeframe)]
+    return index[open_at(index, calendar, frame)]

@@ -72,7 +72,7 @@ class ProviderConfig(Value):
     sql_columns: tuple[Annotated[str, Field(pattern=r"^\w+=.+$")], ...] = ()
     sql_kind: Literal["bars", "ticks"] = "bars"
     sql_price: Literal["bid", "ask", "mid", "price"] = "mid"
-    sql_timeframe: Literal["", "1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w"] = ""
+    sql_timeframe: Timeframe | Literal[""] = ""
     sql_epoch: Literal["", "s", "ms"] = ""
     sql_zone: str = "UTC"
 

@@ -15,19 +15,19 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from ..core import DataError, NotFoundError, suggest
+from ..core import DataError, NotFoundError, require_library, suggest
 from ..domain import BAR_COLUMNS, Bars, CalendarName, Timeframe
 from .bars import empty_bars
 from .calendars import TIME_UNIT
 from .remote import PULLING, RemoteSource, coarsest_part, spell
 from .rows import to_rows
-from ..net import Backoff, Busy, excerpt, need, retry, retry_after_s
+from ..net import Backoff, Busy, excerpt, retry, retry_after_s
 from ..ports import Clock
 
 # %% ../../nbs/15_market.exchanges.ipynb #9585255f
 def list_exchanges() -> list[str]:
-    "Return the names of the exchanges that can be asked; raise `DataError` when ccxt is not installed."
-    return list(need("ccxt", "exchange").exchanges)
+    "Return the names of the exchanges that can be asked; raise `MissingLibrary` when ccxt is not installed."
+    return list(require_library("ccxt", "exchange").exchanges)
 
 
 def replace_host(
@@ -46,7 +46,7 @@ def open_exchange(
     timeout_s: float = 30,  # for one answer
 ) -> Any:
     "Return ccxt's exchange for spot markets; raise `DataError` for one that ccxt does not know."
-    ccxt = need("ccxt", "exchange")
+    ccxt = require_library("ccxt", "exchange")
     if name not in ccxt.exchanges:
         raise DataError(f"`exchange` must be one that ccxt knows, was {name!r}{suggest(name, ccxt.exchanges)}")
     options = {"fetchMarkets": {"types": ["spot"]}, "fetchCurrencies": False, "fetchMargins": False}
@@ -99,7 +99,7 @@ class ExchangeClient:
         question: Callable[[Any], _T],  # put to ccxt's exchange
     ) -> _T:
         "Return an answer; raise `DataError` for a refusal, or one that ccxt cannot read."
-        ccxt = need("ccxt", "exchange")
+        ccxt = require_library("ccxt", "exchange")
 
         def once() -> _T:
             try:

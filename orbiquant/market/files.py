@@ -21,9 +21,10 @@ import pandas as pd
 
 from ..core import DataError, NotFoundError, suggest
 from ..domain import BAR_COLUMNS, Bars, SeriesId, Timeframe, normalise_symbol
-from .bars import REPAIR_RULES, Repair, apply_rules, check_bars, infer_timeframe, with_series
+from .bars import check_bars, infer_timeframe, with_series
 from .clocks import is_absolute, to_moments
 from .dialects import Dialect, detect_dialect, name_columns
+from .repair import REPAIR_RULES, Repair, apply_rules
 
 # %% ../../nbs/12_market.files.ipynb #38e2dfef
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ import pandas as pd
 
 from ..core import DataError, NotFoundError, SystemClock, choose, suggest
 from ..domain import Bars, Timeframe, normalise_symbol
-from .bars import REPAIR_RULES, empty_bars, resample
+from .bars import empty_bars
 from .calendars import TIME_UNIT, bar_open, next_open, to_index, to_times
-from .store import clip, to_window
+from .repair import REPAIR_RULES
+from .resampling import resample
+from .windows import clip, to_window
 from ..ports import Clock
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ import pandas as pd
 
 from ..core import DataError, get_logger
 from ..domain import BAR_COLUMNS, Bars, Timeframe
-from .bars import apply_rules, check_bars, empty_bars, time_faults
+from .bars import check_bars, empty_bars, time_faults
 from .calendars import MINUTE, TIME_UNIT, to_index
-from .store import Window
+from .repair import apply_rules
+from .windows import Window
 
 if TYPE_CHECKING:
     pass

@@ -216,7 +216,7 @@ class SqlSource(RemoteSource):
         columns: Mapping[str, str] | None = None,  # role → column, where it is not called after its role
         kind: str = "bars",  # "bars" or "ticks"
         price: str = "mid",  # of ticks: "bid", "ask", "mid" or "price"
-        timeframe: str = "",  # of bars, where no column tells it
+        timeframe: Timeframe | None = None,  # of bars, where no column tells it
         epoch: str = "",  # unit of times that are numbers: "s" or "ms"
         zone: str = "UTC",  # the clock of times that do not tell theirs, see `parse_zone`
         page_rows: int = 100_000,  # read at a time
@@ -228,7 +228,7 @@ class SqlSource(RemoteSource):
         super().__init__(repair, clock)
         self.ticks, self.page_rows = choose("kind", kind, ("bars", "ticks")) == "ticks", page_rows
         self.prices = _SIDES[choose("price", price, _SIDES)] if self.ticks else BAR_COLUMNS[:4]
-        self.timeframe = Timeframe.parse(timeframe) if timeframe else None
+        self.timeframe = timeframe
         database = Database(url, backoff or PULLING, wait)
         self.tables = SqlTables(database, table, columns or {}, epoch, zone)
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
-from ..core import DataError, NotFoundError, SettingsError, choose, suggest
+from ..core import DataError, NotFoundError, SettingsError, choose, require_library, suggest
 from ..domain import BAR_COLUMNS, Timeframe
 from .clocks import parse_zone
 from .sources import TIMEFRAME_NAMES
-from ..net import Backoff, Busy, excerpt, need, retry
+from ..net import Backoff, Busy, excerpt, retry
 from ..workspace import workspace
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _DRIVERS = {
 def connect_to(
     url: SecretStr,  # sqlite:///…, postgresql://…, mysql://… or mariadb://…
 ) -> "Engine":
-    "Return an engine to read with; raise `SettingsError` for a URL that is none, `DataError` without driver or file."
+    "Return an engine to read with; raise `SettingsError` for a URL that is none, `DataError` without a file."
     from sqlalchemy import NullPool, create_engine, make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -52,7 +52,7 @@ def connect_to(
     if backend not in _DRIVERS:
         raise SettingsError(f"`sql_url` must begin with one of {', '.join(_DRIVERS)}, was {backend!r}")
     driver, module, extra = _DRIVERS[backend]
-    need(module, extra)
+    require_library(module, extra)
     if backend == "sqlite":
         file = workspace() / str(place.database)
         if not Path(file).is_file():

@@ -12,18 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .study import study_bars
-
 from ..core import ModelError
 from ..domain import Bars, Costs, Instrument, Signals
 from ..ports import Progress
 from .files import file_version, fingerprint
 from .spec import ResearchSpec
+from .study import study_bars
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
     from orbiquant.backtest.simulate import BacktestResult
-    from orbiquant.backtest.sweep import Headline, Period, SweepGrid, SweepResult
+    from orbiquant.backtest.sweep import Headline, SweepResult
+    from orbiquant.backtest.sweep_plan import Period, SweepGrid
     from orbiquant.backtest.trials import TrialsLedger
 from ..domain import SeriesId
 from .train import trade_model, trial_params

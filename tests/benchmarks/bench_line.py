@@ -97,7 +97,8 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
 
 def store_figures(bars: Bars, folder: Path) -> Iterator[Figure]:
     """Yield what the store takes beside one plain Parquet file of the same rows."""
-    from orbiquant.market.store import DeltaBarStore, clip
+    from orbiquant.market.store import DeltaBarStore
+    from orbiquant.market.windows import clip
 
     fresh = (DeltaBarStore(folder / f"store{i}") for i in range(9))
     store, file = DeltaBarStore(folder / "store0"), folder / "bars.parquet"

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from orbiquant.backtest.sweep import SweepGrid, SweepResult, sweep_grid
+from orbiquant.backtest.sweep import SweepResult, sweep_grid
+from orbiquant.backtest.sweep_plan import SweepGrid
 from orbiquant.domain import Bars, Costs, Signals
 from orbiquant.models.labels import barrier_distance
 from tests.benchmarks.quant_row import Row, Seconds, best_of, shared_rows, times_faster

@@ -15,8 +15,8 @@ from contracts.market_data import MarketDataContract
 from orbiquant.core import DataError, FixedClock, OptionError, SettingsError
 from orbiquant.domain import Bars, SeriesId, Timeframe
 from orbiquant.market.bars import check_bars
+from orbiquant.market.pulls import RemoteData, pull
 from orbiquant.market.remote import PULLING, RemoteSource
-from orbiquant.market.sources import RemoteData, pull
 from orbiquant.market.store import DeltaBarStore
 from tests.tools.fake_providers import FakeProvider, cut, reply
 
