@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROUNDING', 'FORGOTTEN', 'WARM_ROWS', 'known_levels', 'spread_cuts', 'fit_before', 'recompute', 'PrefixReplay',
-           'replay_prefixes', 'relative_difference', 'compare_rows', 'WarmupSensitivity', 'replay_warmup']
+           'replay_prefixes', 'relative_difference', 'compare_rows', 'WarmupSensitivity', 'replay_warmup',
+           'replay_stream']
 
 # %% ../../nbs/58_backtest.audit.ipynb #41395c37
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from ..features.config import IctConfig
 from ..features.ict import ict_events, ict_features
 from ..features.matrix import FeatureSpec, build_features, causality_violations
 from ..line import Line, LineSpec
+from ..models.bundle import ModelBundle
 from ..models.config import Phase2Config
 from ..models.phase2 import Phase2Pipeline
 from ..policies import POLICIES, find_policy
@@ -51,7 +53,7 @@ def fit_before(
     line: Line,  # what is audited
     bars: Bars,  # checked bars
     cuts: Sequence[int],  # how many leading bars are kept, one number a try
-) -> Predictor:
+) -> ModelBundle:
     "Return the line's models, fitted on the bars before the first cut."
     if not cuts:
         raise DataError("`cuts` must be at least one number of bars, was none")
@@ -190,3 +192,21 @@ def replay_warmup(
     ]
     table = pd.concat(found, ignore_index=True)[["column", "time", "history", "full", "short", "relative"]]
     return WarmupSensitivity(whole.shape[1], tuple(lengths), tuple(cuts), table)
+
+# %% ../../nbs/58_backtest.audit.ipynb #9f2cceba
+def replay_stream(
+    line: Line,  # what is audited
+    bars: Bars,  # checked bars
+    cuts: Sequence[int],  # how many leading bars are history, one number a try
+    models: ModelBundle,  # fitted before the first cut
+    rows: int = WARM_ROWS,  # bars streamed after each cut, at most
+    policy: str = "primary",  # whose rows are compared
+) -> pd.DataFrame:
+    "Return the values that differ between streamed bars and the history: column, time, full, short, relative."
+    chosen = find_policy(policy)
+    whole, found = line.signals(line.describe(bars), models, chosen), []
+    for cut in cuts:
+        stream, new = line.follow(bars.iloc[:cut], models, chosen), bars.iloc[cut : cut + rows]
+        said = pd.DataFrame([stream.step(bar).row for _, bar in new.iterrows()], new.index).astype(whole.dtypes)
+        found.append(compare_rows(whole, said, len(said), ROUNDING if models.context else 0.0))
+    return pd.concat(found, ignore_index=True)
