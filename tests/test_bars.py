@@ -258,7 +258,7 @@ def test_bars_that_say_something_else_are_refused() -> None:
         series_of(bars, "gbp/usd")
     with pytest.raises(DataError, match="`timeframe` must be 1h, which the bars are, was 4h"):
         series_of(bars, timeframe="4h")
-    with pytest.raises(DataError, match="`timeframe` must be one of"):
+    with pytest.raises(OptionError, match="`timeframe` must be one of"):
         series_of(bars, timeframe="7h")
 
 
