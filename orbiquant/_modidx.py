@@ -21,6 +21,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'orbiquant/backtest/audit.py'),
                                           'orbiquant.backtest.audit.replay_prefixes': ( 'backtest.audit.html#replay_prefixes',
                                                                                         'orbiquant/backtest/audit.py'),
+                                          'orbiquant.backtest.audit.replay_stream': ( 'backtest.audit.html#replay_stream',
+                                                                                      'orbiquant/backtest/audit.py'),
                                           'orbiquant.backtest.audit.replay_warmup': ( 'backtest.audit.html#replay_warmup',
                                                                                       'orbiquant/backtest/audit.py'),
                                           'orbiquant.backtest.audit.spread_cuts': ( 'backtest.audit.html#spread_cuts',

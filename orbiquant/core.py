@@ -30,7 +30,7 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any, Literal, TypeVar, get_args
 
-from ._version import __version__
+from . import __version__
 
 # %% ../nbs/00_core.ipynb #b4ab836d
 class OrbiError(Exception):

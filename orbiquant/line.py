@@ -35,7 +35,7 @@ class LineSpec(Value):
     training: Phase2Config = Phase2Config()
     phase_detector: Literal["rules", "learned"] = "rules"
 
-# %% ../nbs/52_line.ipynb #e3630a30
+# %% ../nbs/52_line.ipynb #f6164c25
 Builder: TypeAlias = Callable[[Bars, FeatureSpec], pd.DataFrame]
 Detector: TypeAlias = Callable[[Bars, PhaseConfig], pd.DataFrame]
 
@@ -48,7 +48,7 @@ class Described:
     features: pd.DataFrame
     phases: pd.DataFrame
 
-# %% ../nbs/52_line.ipynb #f6164c25
+
 @dataclass(frozen=True)
 class Line:
     "From bars to signals, each stage to be exchanged."
@@ -116,7 +116,7 @@ class Decision:
         "Return what spoke for the side, weightiest first."
         return bundle.explain_values(self.asked, "long" if self.row["side"] > 0 else "short")
 
-
+# %% ../nbs/52_line.ipynb #985e4a34
 class LineStream:
     "A line that goes on with each bar that closes."
 

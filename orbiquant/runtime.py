@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from orbiquant.backtest.trials import TrialsLedger
-    from orbiquant.line import Detector
+    from orbiquant.line import Detector, Line, LineSpec
     from orbiquant.models.amd import AmdClassifier
     from orbiquant.models.registry import ModelRegistry
-from .line import Line, LineSpec
 
 # %% ../nbs/71_runtime.ipynb #795f79ea
 @dataclass(frozen=True)

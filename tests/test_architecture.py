@@ -188,7 +188,9 @@ def test_the_grain_of_cells_is_counted(tmp_path: Path):
 def test_a_named_exception_to_the_grain_is_excused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(house.GRAIN_EXCEPTIONS, "a.A", "they are one table")
     cell = "#| export\nclass A: ...\nclass B: ...\nclass C: ..."
-    assert house.crowded_cells(plant(tmp_path, **{"00_a": ["#| default_exp a", cell]})) == []
+    planted = plant(tmp_path, **{"00_a": ["#| default_exp a", cell]})
+    assert house.crowded_cells(planted) == [] == house.cell_lines(planted)
+    assert house.bare_ideas(planted) == ["00_a cell 1: A, B, C"], "evidence is owed all the same"
 
 
 def test_a_notebook_that_is_too_long_or_too_heavy_is_seen(tmp_path: Path):

@@ -34,7 +34,7 @@ from orbiquant.backtest.null_market import (
 from orbiquant.backtest.simulate import BacktestResult, simulate
 from orbiquant.cli.audit import Audited, make_claim, make_line
 from orbiquant.core import DataError
-from orbiquant.domain import Bars, CalendarName, Phase, Timeframe
+from orbiquant.domain import Bars, CalendarName, Phase, SeriesId, Timeframe
 from orbiquant.features.config import IctConfig, PhaseConfig
 from orbiquant.features.matrix import FeatureSpec, build_features
 from orbiquant.features.phases import detect_phases
@@ -143,8 +143,8 @@ def test_the_detector_that_settings_name_is_the_one_that_is_audited(ask: Ask, tm
     kept.parent.mkdir(parents=True)
     kept.write_bytes(train_detector(spec).to_json())
     runtime.trials.count()  # an open database must not go along to worker processes
-    audited = Audited(BARS, instrument_of("EURUSD")[0], Timeframe.M15, "1")
-    found = make_line(runtime, audited).phases(BARS)
+    audited = Audited(BARS, SeriesId.parse("EURUSD", "15m"), instrument_of("EURUSD")[0], "1")
+    found = make_line(runtime, audited).describe(BARS).phases
     assert runtime.amd.to_json() == kept.read_bytes()
     assert found.equals(learned_phases(BARS, runtime.amd, PhaseConfig()))
     assert not found["phase"].equals(detect_phases(BARS, PhaseConfig())["phase"])

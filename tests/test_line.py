@@ -91,7 +91,7 @@ def test_a_spec_refuses_what_there_is_not():
         ResearchSpec.from_settings(settings, SeriesId.parse("EURUSD", "7m"))
     with pytest.raises(NotFoundError, match="did you mean 'EURUSD'"):
         ResearchSpec.from_settings(settings, SeriesId.parse("EURUST", "1h"))
-    with pytest.raises(ValueError, match="folds"):
+    with pytest.raises(OptionError, match="folds"):
         ResearchSpec.from_settings(settings, EURUSD_1H, folds=0)
 
 

@@ -334,7 +334,7 @@ def test_an_array_of_one_row_is_answered_like_a_table(features, training):
 
 
 def test_the_settings_are_the_defaults():
-    assert Phase2Config.from_settings(load_settings().models) == Phase2Config()
+    assert load_settings().models == Phase2Config()
     with pytest.raises(ValueError, match="folds"):
         Phase2Config(folds=0)
 

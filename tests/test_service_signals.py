@@ -9,6 +9,7 @@ import pytest
 from test_service_http import TOKEN, make_runtime, running
 
 from orbiquant.core import configure_logging
+from orbiquant.desk import series as desk_series
 from orbiquant.domain import SeriesId, Signal
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.research.spec import ResearchSpec
@@ -76,6 +77,8 @@ def test_a_damaged_model_is_no_server_error_and_no_wrong_signal(client: httpx.Cl
     whole = file.read_bytes()
     file.write_bytes(whole[:-10])
     runtime.store.upsert(EURUSD_1H, BARS.iloc[: 2 - HELD_BACK])
+    assert client.get("/api/signal?symbol=EURUSD").status_code == 200, "a warm line has what was verified when loaded"
+    desk_series._warm.clear()  # as in a process that starts now
     answer = client.get("/api/signal?symbol=EURUSD")
     file.write_bytes(whole)
     assert (answer.status_code, answer.json()["error"]) == (503, "MODEL_ERROR")

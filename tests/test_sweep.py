@@ -470,7 +470,7 @@ def test_filters_join():
 )
 def test_wrong_tables_are_refused(spoil, words):
     bars = market(2, 60)
-    with pytest.raises(OptionError, match=words):
+    with pytest.raises(DataError, match=words):
         sweep_grid(*spoil(bars, guesses(2, bars)), GRID, FREE)
 
 

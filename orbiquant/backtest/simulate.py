@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRADE_COLUMNS', 'Board', 'make_boards', 'play_board', 'one_at_a_time', 'play_all', 'play_likely', 'close_reason',
-           'size_trades', 'equity_curve', 'BacktestResult', 'check_terms', 'whole_bars', 'measure', 'simulate',
+           'size_trades', 'equity_curve', 'check_terms', 'whole_bars', 'measure', 'BacktestResult', 'simulate',
            'summarise']
 
 # %% ../../nbs/53_backtest.simulate.ipynb #41b4f9a2
@@ -215,34 +215,6 @@ def equity_curve(
     worth[bar] += (held["size"] * move).to_numpy()
     return pd.Series(np.maximum(worth, 0), index=bars.index, name="equity")
 
-# %% ../../nbs/53_backtest.simulate.ipynb #e80331d1
-TRADE_COLUMNS = (
-    *("entry_time", "exit_time", "side", "entry", "exit", "stop_loss", "take_profit", "exit_reason"),
-    *("r", "r_gross", "cost_r", "pnl", "size", *LABELS, "bars", "signal_time", "risk"),
-)
-
-
-@dataclass(frozen=True)
-class BacktestResult:
-    "What a backtest found, and the assumptions it was made under."
-
-    trades: pd.DataFrame  # one a row, in time order; times are bar opens, `bars` counts entry and exit bar
-    equity: pd.Series  # at each bar's close, open positions marked to market
-    skipped: dict[str, int]  # signals that became no trade, by reason
-    costs: Costs
-    risk_per_trade: float
-    initial_equity: float
-    max_holding_bars: int | None
-    costs_in_r: dict[str, float]  # what the orders cost in R before anything was won or lost
-    max_leverage: float
-    risk_from: RiskFrom
-
-    @property
-    def terms(self) -> dict[str, Any]:
-        "Return what `simulate` was called with besides bars, signals and costs."
-        names = ("risk_per_trade", "initial_equity", "max_holding_bars", "max_leverage", "risk_from")
-        return {name: getattr(self, name) for name in names}
-
 # %% ../../nbs/53_backtest.simulate.ipynb #b5c0c787
 def check_terms(
     **terms: float,  # numbers that must be above zero
@@ -293,6 +265,34 @@ def measure(
     )
 
 # %% ../../nbs/53_backtest.simulate.ipynb #50554e9f
+TRADE_COLUMNS = (
+    *("entry_time", "exit_time", "side", "entry", "exit", "stop_loss", "take_profit", "exit_reason"),
+    *("r", "r_gross", "cost_r", "pnl", "size", *LABELS, "bars", "signal_time", "risk"),
+)
+
+
+@dataclass(frozen=True)
+class BacktestResult:
+    "What a backtest found, and the assumptions it was made under."
+
+    trades: pd.DataFrame  # one a row, in time order; times are bar opens, `bars` counts entry and exit bar
+    equity: pd.Series  # at each bar's close, open positions marked to market
+    skipped: dict[str, int]  # signals that became no trade, by reason
+    costs: Costs
+    risk_per_trade: float
+    initial_equity: float
+    max_holding_bars: int | None
+    costs_in_r: dict[str, float]  # what the orders cost in R before anything was won or lost
+    max_leverage: float
+    risk_from: RiskFrom
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        "Return what `simulate` was called with besides bars, signals and costs."
+        names = ("risk_per_trade", "initial_equity", "max_holding_bars", "max_leverage", "risk_from")
+        return {name: getattr(self, name) for name in names}
+
+
 def simulate(
     bars: Bars,  # UTC index of bar opens
     signals: Signals,  # on times of `bars`, as `read_orders` takes them; rows may be fewer

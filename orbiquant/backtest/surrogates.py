@@ -47,7 +47,7 @@ def block_numbers(
         raise DataError(f"`block` must be a number of bars of at least 1, or day, was {block!r}")
     return np.arange(len(index)) // block
 
-
+# %% ../../nbs/58_backtest.surrogates.ipynb #0d308691
 def mirror(
     bars: Bars,  # valid bars
     signs: npt.NDArray[np.int64],  # +1, or −1 to flip, one a bar
@@ -62,7 +62,7 @@ def mirror(
     logs = {"open": start, "high": start + top, "low": start - bottom, "close": start + body}
     return bars.assign(**{name: np.exp(values) for name, values in logs.items()})
 
-
+# %% ../../nbs/58_backtest.surrogates.ipynb #56858f65
 def sign_flip(
     bars: Bars,  # valid bars
     seed: int,  # the same seed gives the same surrogate
@@ -96,7 +96,7 @@ def measure_surrogate(
     "Return what a claim is worth on one surrogate."
     return measure_claim(statistic, sign_flip(bars, seed, block))
 
-
+# %% ../../nbs/58_backtest.surrogates.ipynb #c5dc33da
 def p_value(
     observed: float,  # on the original
     surrogates: Sequence[float] | npt.NDArray[np.float64],  # on each surrogate
@@ -107,7 +107,7 @@ def p_value(
     values = np.asarray(surrogates, dtype=float)
     return float((1 + np.sum(~(values < observed))) / (1 + len(values)))
 
-
+# %% ../../nbs/58_backtest.surrogates.ipynb #ff941024
 @dataclass(frozen=True)
 class SurrogateTest:
     "What claims are worth on a market and on its surrogates."
@@ -141,7 +141,7 @@ class SurrogateTest:
         worth = self.missing is None or observed > self.missing
         return "pass" if worth and value <= alpha else "fail"
 
-
+# %% ../../nbs/58_backtest.surrogates.ipynb #aaaaeed3
 def measure_all(
     measure: Callable[[int], dict[str, float]],  # from a seed to the claims' values
     seeds: Sequence[int],  # of the surrogates
@@ -161,7 +161,7 @@ def measure_all(
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     yield from found
 
-
+# %% ../../nbs/58_backtest.surrogates.ipynb #907b452e
 def audit_surrogates(
     statistic: Statistic,  # the claim
     bars: Bars,  # checked bars

@@ -23,20 +23,18 @@ from ..execution import fills
 from ..execution.fills import PriceTape
 from ..ports import Progress
 
-# %% ../../nbs/56_backtest.sweep_job.ipynb #07b39fe9
+# %% ../../nbs/56_backtest.sweep_job.ipynb #9ce7b72f
 PairSpan: TypeAlias = tuple[int, int]  # pairs from, up to but without
+_CHUNK = 256  # combinations, unless one pair has more
+LEAST_CHUNKS = 16
+CODE = (fills.__file__, sweep_kernel.__file__)  # what a chunk holds depends on them
 
-
+# %% ../../nbs/56_backtest.sweep_job.ipynb #bf704b0f
 class Chunk(NamedTuple):
     "What combinations came to, one a row."
 
     sums: Floats  # (combinations, SUMS)
     returns: Floats  # (combinations, periods) net R
-
-# %% ../../nbs/56_backtest.sweep_job.ipynb #bf704b0f
-_CHUNK = 256  # combinations, unless one pair has more
-LEAST_CHUNKS = 16
-CODE = (fills.__file__, sweep_kernel.__file__)  # what a chunk holds depends on them
 
 
 @dataclass(frozen=True)

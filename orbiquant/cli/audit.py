@@ -104,10 +104,10 @@ def prefix_replay(
     warmup: Annotated[bool, typer.Option(help="Also ask whether values depend on bars before the warm-up.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    "Recompute features, phases, levels, predictions and signals on histories cut short; report what changes."
+    "Recompute features, phases, levels, predictions and signals on histories cut short, and bar by bar; report what changes."
     import pandas as pd
 
-    from orbiquant.backtest.audit import fit_before, replay_prefixes, replay_warmup, spread_cuts
+    from orbiquant.backtest.audit import fit_before, replay_prefixes, replay_stream, replay_warmup, spread_cuts
 
     runtime = open_runtime()
     audited = load_audited(runtime, file, symbol, timeframe, last)
@@ -117,14 +117,18 @@ def prefix_replay(
     found = replay_prefixes(line, audited.bars, places, models=models)
     warm = replay_warmup(line, audited.bars, places, models=models) if warmup else None
     remembered = warm.violations if warm else pd.DataFrame()
+    inside = [cut for cut in places if cut > line.warmup] if line.streams else []
+    streamed = replay_stream(line, audited.bars, inside, models) if inside else pd.DataFrame()
     facts = {
         "bars": audited.series.symbol, "timeframe": audited.series.timeframe, "rows": found.rows,
         "columns": found.columns, "phase_detector": runtime.settings.signals.phase_detector,
         "cuts": list(found.cuts), "changed": len(found.violations),
         "warmup_history": list(warm.history) if warm else [], "warmup_changed": len(remembered),
-        "verdict": "pass" if found.passed and remembered.empty else "fail",
+        "streamed_cuts": inside, "streamed_changed": len(streamed),
+        "verdict": "pass" if found.passed and remembered.empty and streamed.empty else "fail",
     }  # fmt: skip
-    finish(facts, {"violations": found.violations, "warmup_violations": remembered}, as_json, VIOLATIONS_SHOWN)
+    details = {"violations": found.violations, "warmup_violations": remembered, "stream_violations": streamed}
+    finish(facts, details, as_json, VIOLATIONS_SHOWN)
 
 
 @audit_commands.command("null-market")

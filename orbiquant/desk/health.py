@@ -39,7 +39,7 @@ def check_component(
         get_logger("desk").warning("component fails", component=name, reason=str(error))
         return "error"
 
-
+# %% ../../nbs/78_desk.health.ipynb #a2889598
 def answers(
     runtime: Runtime,  # whose database is asked
 ) -> bool:
@@ -49,7 +49,7 @@ def answers(
     with runtime.engine.connect() as connection:
         return connection.scalar(text("SELECT 1")) == 1
 
-
+# %% ../../nbs/78_desk.health.ipynb #5a67f8b1
 @endpoint("GET", "/health", scope="public", tags=("health",))
 def health() -> Health:
     "Return the state of the service and its parts."

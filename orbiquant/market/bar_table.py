@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARTITIONS', 'CONFIGURATION', 'ATTEMPTS', 'MAX_PAUSE_S', 'table_schema', 'to_arrow', 'in_partition',
-           'writer_properties', 'scan', 'changed_rows', 'refuse_overlap', 'until_committed', 'open_table',
-           'create_table', 'known_version', 'KeptTable']
+           'writer_properties', 'scan', 'changed_rows', 'refuse_overlap', 'until_committed', 'known_version',
+           'open_table', 'create_table', 'KeptTable']
 
 # %% ../../nbs/11_market.bar_table.ipynb #a6d741af
 import random
@@ -135,6 +135,16 @@ def until_committed(
         sleep(random.uniform(0, min(MAX_PAUSE_S, 0.01 * 2**attempt)))
     raise DataError(f"other writers were first {ATTEMPTS} times in a row; nothing was written, try again")
 
+# %% ../../nbs/11_market.bar_table.ipynb #b844ebfe
+def known_version(
+    version: int,  # asked for
+    newest: int,  # of the table
+) -> int:
+    "Return a version that a table has; raise `NotFoundError` for another."
+    if 0 <= version <= newest:
+        return version
+    raise NotFoundError(f"`version` must be between 0 and {newest}, was {version}")
+
 # %% ../../nbs/11_market.bar_table.ipynb #e12e967d
 def open_table(
     uri: str,  # folder, or a URI of object storage
@@ -173,16 +183,6 @@ def create_table(
         configuration=CONFIGURATION,
         storage_options=storage_options,
     )
-
-
-def known_version(
-    version: int,  # asked for
-    newest: int,  # of the table
-) -> int:
-    "Return a version that a table has; raise `NotFoundError` for another."
-    if 0 <= version <= newest:
-        return version
-    raise NotFoundError(f"`version` must be between 0 and {newest}, was {version}")
 
 # %% ../../nbs/11_market.bar_table.ipynb #cf504b45
 class KeptTable:

@@ -228,7 +228,7 @@ def row_issues(
             issues.append(Issue(kind=kind, count=count, first=first, row=row, severity=severity, detail=detail))
     return issues
 
-# %% ../../nbs/10_market.bars.ipynb #7cbe0629
+# %% ../../nbs/10_market.bars.ipynb #6184d110
 def find_rule(
     kind: str,  # of a finding
 ) -> str | None:
@@ -248,7 +248,7 @@ def refuse_faults(
         hint = f"\nrepaired by: {rules}" if rules else ""
         raise DataError(f"`bars` must be valid {timeframe} bars, was refused for\n{listed}{hint}", issues=faults)
 
-
+# %% ../../nbs/10_market.bars.ipynb #7cbe0629
 def check_bars(
     bars: Bars,  # what claims to be bars
     timeframe: str,  # their timeframe

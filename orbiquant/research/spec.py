@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orbiquant.features.spec import FeatureSpec
     from orbiquant.line import LineSpec
     from orbiquant.models.registry import ModelCard, StoredModel
+from ..core import OptionError, suggest
 
 # %% ../../nbs/72_research.spec.ipynb #969a7ff7
 _PARTS: Mapping[str, type[Value]] = {"training": Phase2Config, "signals": SignalConfig, "backtest": BacktestConfig}
@@ -59,13 +60,20 @@ class ResearchSpec(Value):
         self,
         **changes: Any,  # fields of the spec or of its parts, such as `folds` or `policy`; None keeps what is there
     ) -> Self:
-        "Return the spec with other values; raise `ValueError` for one that cannot be or a field that is none."
+        "Return the spec with other values; raise `OptionError` for one that cannot be or a field that is none."
         tree: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
+        fields = [*tree, *_PART_OF]
         tree |= {part: tree[part].model_dump() for part in _PARTS}
         for name, value in changes.items():
+            if name not in fields:
+                raise OptionError(f"`{name}` must be a field of a research spec{suggest(name, fields)}")
             if value is not None:
                 (tree[_PART_OF[name]] if name in _PART_OF else tree)[name] = value
-        return type(self).model_validate(tree)
+        try:
+            return type(self).model_validate(tree)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise OptionError(f"`{fault['loc'][-1]}`: {fault['msg']}, was {fault['input']!r}") from error
 
 # %% ../../nbs/72_research.spec.ipynb #dc75b839
 _TRAINED = (
