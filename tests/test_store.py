@@ -24,6 +24,7 @@ from contracts.bar_store import BarStoreContract, random_bars  # noqa: E402
 
 from orbiquant.core import DataError, NotFoundError  # noqa: E402
 from orbiquant.domain import SeriesId  # noqa: E402
+from orbiquant.market import bar_table  # noqa: E402
 from orbiquant.market import store as module  # noqa: E402
 from orbiquant.market.store import DeltaBarStore  # noqa: E402
 from orbiquant.ports import EARLIEST  # noqa: E402
@@ -206,8 +207,8 @@ def test_a_half_made_table_is_made_again(store: DeltaBarStore):
 def test_a_writer_that_never_gets_its_turn_says_so(store: DeltaBarStore, monkeypatch: pytest.MonkeyPatch):
     bars = random_bars("2024-01-01", 10)
     store.upsert(EURUSD_1H, bars)
-    monkeypatch.setattr(module, "MAX_PAUSE_S", 0.0)
-    monkeypatch.setattr(module, "ATTEMPTS", 4)
+    monkeypatch.setattr(bar_table, "MAX_PAUSE_S", 0.0)
+    monkeypatch.setattr(bar_table, "ATTEMPTS", 4)
     rival, original = DeltaBarStore(Path(store.uri).parent), module._commit
 
     def after_a_rival(table, series, rows, first):  # somebody else commits between reading and writing

@@ -264,7 +264,7 @@ SCRIPT = """
 import sys
 from orbiquant.core import configure_logging
 from orbiquant.domain import SeriesId
-from orbiquant.market.sources import pull
+from orbiquant.market.pulls import pull
 from orbiquant.market.store import DeltaBarStore
 {imports}
 configure_logging("ERROR")
