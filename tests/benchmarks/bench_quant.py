@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from orbiquant.core import atomic_write
-from tests.benchmarks import quant_features, quant_ict, quant_sweep, quant_walkforward
+from tests.benchmarks import quant_features, quant_ict, quant_live, quant_sweep, quant_walkforward
 from tests.benchmarks.bench_line import machine_facts
 from tests.benchmarks.quant_row import Row, RowSource, shared_rows
 
@@ -30,6 +30,7 @@ SOURCES: dict[str, RowSource] = {
     "features": quant_features.rows,
     "sweep": quant_sweep.rows,
     "walkforward": quant_walkforward.rows,
+    "live": quant_live.rows,
 }
 
 
