@@ -1,4 +1,3 @@
-__version__ = "0.0.1"
 """The front door: `import orbiquant as oq`."""
 
 from importlib import import_module

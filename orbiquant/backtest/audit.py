@@ -18,10 +18,9 @@ from ..core import DataError
 from ..domain import Bars
 from ..features.config import IctConfig
 from ..features.ict import ict_events, ict_features
-from ..features.matrix import FeatureSpec, build_features, causality_violations
-from ..line import Line, LineSpec
+from ..features.matrix import causality_violations
+from ..line import Line
 from ..models.bundle import ModelBundle
-from ..models.config import Phase2Config
 from ..models.phase2 import Phase2Pipeline
 from ..policies import POLICIES, find_policy
 from ..signals import Predictor

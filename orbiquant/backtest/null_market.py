@@ -18,7 +18,7 @@ import pandas as pd
 from .simulate import simulate
 from ..core import DataError
 from ..domain import Bars, CalendarName, Costs, Timeframe
-from ..line import Described, Line, LineSpec
+from ..line import Described, Line
 from ..market.activity import trading_days
 from ..market.resampling import resample
 from ..market.synthetic import SyntheticConfig, synthetic_market

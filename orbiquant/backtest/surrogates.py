@@ -22,11 +22,9 @@ from .simulate import simulate
 from ..core import DataError, choose
 from ..domain import MIN_CONFIDENCE, Bars, Costs, Phase
 from ..features.config import PhaseConfig
-from ..features.matrix import FeatureSpec
 from ..features.phases import detect_phases
 from ..features.sessions import trading_day
-from ..line import Detector, Line, LineSpec
-from ..models.config import Phase2Config
+from ..line import Detector, Line
 from ..models.phase2 import OutOfFold, Phase2Pipeline
 from ..performance import r_figures
 from ..policies import POLICIES, find_policy

@@ -9,11 +9,10 @@ __all__ = ['UNKNOWN', 'NEVER', 'SUMS', 'Orders', 'Closed', 'make_memory', 'Terms
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numba import njit
 
 from ..arrays import Bools, Floats, Ints
-from ..execution.fills import STOP, TIME, PriceTape, as_fraction_of, close_order, is_tradable, make_tape
+from ..execution.fills import TIME, PriceTape, as_fraction_of, close_order, is_tradable
 
 # %% ../../nbs/55_backtest.sweep_kernel.ipynb #f0e1460e
 class Orders(NamedTuple):

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 
 from ..core import endpoint, get_logger
 from .series import live_of
-from ..domain import SeriesId
 from ..runtime import Runtime, current
 
 # %% ../../nbs/78_desk.health.ipynb #0e8bcca4

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, computed_field
 
 from ..core import NotFoundError, OrbiError, endpoint
 from .series import choose_series, has_model, live_of
-from ..domain import Action, SeriesId, Signal, Timeframe
+from ..domain import Action, Signal, Timeframe
 from ..runtime import Runtime, current
 
 # %% ../../nbs/77_desk.signals.ipynb #d87344de

@@ -75,16 +75,16 @@ def scan(
     series: SeriesId,  # which bars
     window: Window = (None, None),  # half-open
 ) -> Bars:
-    "Return a series' sorted bars of a window, from the files of its years alone."
+    "Return a series' sorted bars of a window, from the files that may hold one alone."
     import pyarrow.dataset as ds
 
     first, last = window
     files, rows = [in_partition(series)], ds.scalar(True)
     if first is not None:
-        files.append(f"year >= {first.year}")
+        files.append(f"year >= {first.year} AND time >= '{first.isoformat()}'")
         rows &= ds.field("time") >= first
     if last is not None:
-        files.append(f"year <= {last.year}")
+        files.append(f"year <= {last.year} AND time < '{last.isoformat()}'")
         rows &= ds.field("time") < last
     dataset = table.to_pyarrow_dataset(file_pruning_predicate=" AND ".join(files))
     frame = dataset.to_table(columns=["time", *BAR_COLUMNS], filter=rows).to_pandas()
@@ -204,6 +204,8 @@ class KeptTable:
 
         with self._lock:
             if self._kept is not None and self._stamp == self._look():
+                if self._is_newest(self._kept):
+                    return self._kept
                 try:
                     self._kept.update_incremental()
                 except DeltaError:  # the log is shorter than it was: it is another store's
@@ -213,12 +215,18 @@ class KeptTable:
             self._stamp = self._look()
             return self._kept
 
+    def _is_newest(self, table: "DeltaTable") -> bool:
+        "Return whether a folder's log ends with the table's version; object storage has to be asked."
+        return "://" not in self.uri and not self._commit(table.version() + 1).exists()
+
+    def _commit(self, version: int) -> Path:
+        return Path(self.uri) / "_delta_log" / f"{version:020}.json"
+
     def _look(self) -> object:
         if self._kept is None or "://" in self.uri:
             return None
-        file = Path(self.uri) / "_delta_log" / f"{self._kept.version():020}.json"
         try:
-            found = file.stat()
+            found = self._commit(self._kept.version()).stat()
         except OSError:
             return object()  # equals nothing: opened anew
         return found.st_ino, found.st_mtime_ns

@@ -9,25 +9,19 @@ __all__ = ['PULLING', 'spell', 'coarsest_part', 'Provider', 'RemoteSource']
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ..core import DataError, NotFoundError, SystemClock, choose, suggest
-from ..domain import Bars, Timeframe, normalise_symbol
-from .bars import empty_bars
+from ..domain import Bars, SeriesId, Timeframe, normalise_symbol
+from .bars import empty_bars, with_series
 from .calendars import TIME_UNIT, bar_open, next_open, to_index, to_times
 from .repair import REPAIR_RULES
 from .resampling import resample
-from .windows import clip, to_window
-from ..ports import Clock
-
-if TYPE_CHECKING:
-    pass
-from ..domain import SeriesId
-from .bars import with_series
 from .rows import tidy
+from .windows import clip, to_window
 from ..net import Backoff
+from ..ports import Clock
 
 # %% ../../nbs/14_market.remote.ipynb #d4165e1c
 PULLING = Backoff(advice="what was pulled is stored, run the same line again later")

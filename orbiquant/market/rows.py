@@ -7,7 +7,7 @@ __all__ = ['PAGE_RULES', 'to_rows', 'minutes_of_ticks', 'tidy']
 
 # %% ../../nbs/13_market.rows.ipynb #33bb0b89
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ from .bars import check_bars, empty_bars, time_faults
 from .calendars import MINUTE, TIME_UNIT, to_index
 from .repair import apply_rules
 from .windows import Window
-
-if TYPE_CHECKING:
-    pass
 
 # %% ../../nbs/13_market.rows.ipynb #fc984e73
 def to_rows(

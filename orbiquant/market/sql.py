@@ -22,16 +22,15 @@ from ..domain import BAR_COLUMNS, Bars, Timeframe
 from .bars import empty_bars
 from .calendars import to_times
 from .instruments import find_kind
-from .remote import RemoteSource, coarsest_part, spell
+from .remote import PULLING, RemoteSource, coarsest_part, spell
 from .rows import minutes_of_ticks
+from .sql_tables import Database, SqlTables, as_written, held_spelling, spell_timeframe
+from .sql_times import TimeColumn
 from ..net import Backoff, excerpt
 from ..ports import Clock
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
-from .remote import PULLING
-from .sql_tables import Database, SqlTables, as_written, held_spelling, spell_timeframe
-from .sql_times import TimeColumn
 
 # %% ../../nbs/16_market.sql.ipynb #27e31cd8
 def read_pages(

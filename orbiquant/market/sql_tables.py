@@ -19,12 +19,12 @@ from ..core import DataError, NotFoundError, SettingsError, choose, require_libr
 from ..domain import BAR_COLUMNS, Timeframe
 from .clocks import parse_zone
 from .sources import TIMEFRAME_NAMES
+from .sql_times import TimeColumn, find_time_column
 from ..net import Backoff, Busy, excerpt, retry
 from ..workspace import workspace
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Select, Table
-from .sql_times import TimeColumn, find_time_column
 
 # %% ../../nbs/15_market.sql_tables.ipynb #32efe1fd
 _DRIVERS = {

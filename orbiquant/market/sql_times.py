@@ -9,7 +9,7 @@ __all__ = ['TimeColumn', 'find_time_column']
 import re
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,6 @@ import pandas as pd
 from ..core import DataError
 from .calendars import DAY, TIME_UNIT
 from .clocks import from_wall, is_absolute, parse_zone, to_moments
-
-if TYPE_CHECKING:
-    pass
 
 # %% ../../nbs/14_market.sql_times.ipynb #4037119b
 _UNITS = {"s": 1_000_000, "ms": 1_000}  # microseconds

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ..arrays import Singles
-from ..core import ModelError
+from ..core import ModelError, require_library
 from ..domain import Seed, Value
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
-from ..core import require_library
 
 # %% ../../nbs/38_models.network.ipynb #1f1c421f
 Weights: TypeAlias = "dict[str, Tensor]"

@@ -34,7 +34,6 @@ from .payoff import RestPayoff, fit_payoff
 
 if TYPE_CHECKING:
     from xgboost import Booster
-from ..domain import SeriesId
 
 # %% ../../nbs/34_models.tpsl.ipynb #2f6bb675
 TradeSide: TypeAlias = Literal["long", "short"]

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import TYPE_CHECKING, Any, Self
 
-from ..core import asset, atomic_write
+from ..core import asset, atomic_write, missing_library
 from ..ports import Progress
 from .catalogue import find_report
 from .html import render
@@ -40,7 +40,6 @@ from ..workspace import workspace
 if TYPE_CHECKING:
     from nbformat import NotebookNode
     from psutil import Process
-from ..core import missing_library
 
 # %% ../../nbs/83_reports.run.ipynb #f6e95715
 def executed_notebook(

@@ -14,7 +14,7 @@ from ..models.config import Phase2Config
 from ..models.drift import DriftReport, drift_report
 from ..models.labels import barrier_distance, triple_barrier
 from .live import LIVE_MARGIN
-from .spec import ResearchSpec, kept_line
+from .spec import kept_line
 from ..runtime import Runtime
 
 # %% ../../nbs/75_research.drift.ipynb #2f1c742d

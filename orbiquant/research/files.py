@@ -12,12 +12,12 @@ import re
 import tempfile
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ..core import DataError, NotFoundError, atomic_write, get_logger
+from ..core import DataError, NotFoundError, atomic_write, get_logger, stage
 from orbiquant.domain import (
     AssetClass,
     Bars,
@@ -28,20 +28,12 @@ from orbiquant.domain import (
     Signals,
     normalise_symbol,
 )
+from ..market.bars import with_series
 from ..market.clocks import to_moments
-from ..market.files import existing_file
+from ..market.files import existing_file, load_file, to_valid
 from ..market.instruments import find_instrument
 from .train import Traded
 from ..runtime import Runtime
-
-if TYPE_CHECKING:
-    pass
-from typing import NamedTuple
-
-from ..core import stage
-from ..domain import SeriesId
-from ..market.bars import with_series
-from ..market.files import load_file, to_valid
 
 # %% ../../nbs/74_research.files.ipynb #eb54aa6e
 def instrument_of(

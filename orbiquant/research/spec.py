@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field, ValidationError
 
 from ..backtest.config import BacktestConfig
-from ..core import DataError, ModelError
+from ..core import DataError, ModelError, OptionError, suggest
 from ..domain import CalendarName, Costs, Instrument, SeriesId, Value
 from ..market.instruments import find_instrument
 from ..models.config import Phase2Config
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from orbiquant.features.spec import FeatureSpec
     from orbiquant.line import LineSpec
     from orbiquant.models.registry import ModelCard, StoredModel
-from ..core import OptionError, suggest
 
 # %% ../../nbs/72_research.spec.ipynb #969a7ff7
 _PARTS: Mapping[str, type[Value]] = {"training": Phase2Config, "signals": SignalConfig, "backtest": BacktestConfig}

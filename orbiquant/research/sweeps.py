@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import ModelError
-from ..domain import Bars, Costs, Instrument, Signals
+from ..domain import Bars, Costs, Instrument, SeriesId, Signals
 from ..ports import Progress
 from .files import file_version, fingerprint
 from .spec import ResearchSpec
 from .study import study_bars
+from .train import trade_model, trial_params
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from orbiquant.backtest.sweep import Headline, SweepResult
     from orbiquant.backtest.sweep_plan import Period, SweepGrid
     from orbiquant.backtest.trials import TrialsLedger
-from ..domain import SeriesId
-from .train import trade_model, trial_params
 
 # %% ../../nbs/75_research.sweeps.ipynb #fa6fc7cd
 @dataclass(frozen=True)

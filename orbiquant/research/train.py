@@ -9,7 +9,7 @@ __all__ = ['Prepared', 'prepare_bars', 'prepare', 'rows_of', 'pipeline_of', 'Tra
 # %% ../../nbs/73_research.train.ipynb #ce3d3749
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from orbiquant.backtest.trials import TrialsLedger
     from orbiquant.models.phase2 import Phase2Pipeline, Training
     from orbiquant.models.registry import ModelCard, StoredModel
-from typing import Any
-
-from .spec import asked_spec
 
 # %% ../../nbs/73_research.train.ipynb #e2b222e9
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from orbiquant.domain import (
+    Bars,
     Value,
 )
+from .train import Traded
 
 if TYPE_CHECKING:
     from orbiquant.backtest.overfitting import SelectionRisk
     from orbiquant.models.registry import StoredModel
-from ..domain import Bars
-from .train import Traded
 
 # %% ../../nbs/73_research.verdict.ipynb #57a58170
 DEFLATED = 0.95  # probability that a headline beats luck's best, from which it is believed
