@@ -109,6 +109,18 @@ def test_a_read_opens_the_files_of_its_years_alone(store: DeltaBarStore):
         store.read(EURUSD_1D)
 
 
+def test_a_read_opens_the_files_of_its_days_alone(store: DeltaBarStore):
+    bars = random_bars("2024-01-01", 60)
+    store.upsert(EURUSD_1H, bars.iloc[:40])
+    for file in Path(store.uri).glob("**/*.parquet"):
+        file.write_bytes(b"not parquet")
+    store.upsert(EURUSD_1H, bars.iloc[42:])
+    local = bars.index[42].tz_convert("Asia/Kathmandu")
+    assert store.read(EURUSD_1H, local).equals(bars.iloc[42:])
+    with pytest.raises(DataError, match="cannot be read"):
+        store.read(EURUSD_1H, bars.index[39])
+
+
 def test_a_merge_leaves_other_years_and_series_alone(store: DeltaBarStore):
     bars = random_bars("2020-06-01", 900, "1d")
     store.upsert(EURUSD_1D, bars)
