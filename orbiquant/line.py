@@ -81,10 +81,12 @@ class Line:
         predictor: Predictor,  # a trained bundle, or kept out-of-fold predictions
         policy: Policy,  # when to trade
     ) -> Signals:
-        "Return the signals at the stop and the target that the models are trained for."
+        "Return signals at the stop and target that models are trained for; `attrs` tells series and horizon."
         terms = self.spec.training
         tables = described.bars, described.features, described.phases
-        return generate_signals(*tables, predictor, policy, terms.stop_atr, terms.risk_reward)
+        signals = generate_signals(*tables, predictor, policy, terms.stop_atr, terms.risk_reward)
+        signals.attrs = described.bars.attrs | {"horizon_bars": terms.horizon_bars}
+        return signals
 
     def follow(
         self,

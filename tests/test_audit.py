@@ -36,8 +36,9 @@ from orbiquant.cli.audit import Audited, make_claim, make_line
 from orbiquant.core import DataError
 from orbiquant.domain import Bars, CalendarName, Phase, SeriesId, Timeframe
 from orbiquant.features.config import IctConfig, PhaseConfig
-from orbiquant.features.matrix import FeatureSpec, build_features
+from orbiquant.features.matrix import build_features
 from orbiquant.features.phases import detect_phases
+from orbiquant.features.spec import FeatureSpec
 from orbiquant.line import Line, LineSpec
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market
 from orbiquant.models.amd import AmdSpec, detector_file, learned_phases, train_detector

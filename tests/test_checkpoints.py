@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orbiquant.features.matrix import FeatureSpec, build_features
+from orbiquant.features.matrix import build_features
+from orbiquant.features.spec import FeatureSpec
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models import checkpoints
 from orbiquant.models.checkpoints import RunFolder, outcome_bytes, outcome_of, training_key

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from orbiquant.core import ModelError
-from orbiquant.features.matrix import FeatureSpec, build_features
+from orbiquant.features.matrix import build_features
+from orbiquant.features.spec import FeatureSpec
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models import phase2_jobs
 from orbiquant.models.amd import AmdSpec

@@ -27,7 +27,7 @@ from orbiquant.backtest.surrogates import (
 from orbiquant.core import DataError, OptionError
 from orbiquant.domain import Bars, CalendarName, Costs, Timeframe
 from orbiquant.features.config import PhaseConfig
-from orbiquant.features.matrix import FeatureSpec
+from orbiquant.features.spec import FeatureSpec
 from orbiquant.line import Line, LineSpec
 from orbiquant.market.bars import check_bars
 from orbiquant.market.synthetic import SyntheticConfig, synthetic_market

@@ -299,12 +299,15 @@ def simulate(
     costs: Costs,  # what a side costs
     risk_per_trade: float = 0.01,  # share of equity lost at the stop
     initial_equity: float = 10_000.0,  # in account currency
-    max_holding_bars: int | None = None,  # close at the end of this many bars, the entry's own counted; None: no limit
+    max_holding_bars: int
+    | None = None,  # close after so many bars, the entry's own counted; None: as signals say, or never
     max_leverage: float = 30.0,  # largest position value as a multiple of equity
     risk_from: RiskFrom = "fill",  # what one R is measured from: the signal's entry price, or the fill
 ) -> BacktestResult:
     "Return the trades that `signals` would have made on `bars`; raise `DataError` for tables that cannot be right."
     check_terms(risk_per_trade=risk_per_trade, initial_equity=initial_equity, max_leverage=max_leverage)
+    if max_holding_bars is None:
+        max_holding_bars = signals.attrs.get("horizon_bars")
     max_holding_bars = whole_bars(max_holding_bars)
     bars, orders = read_orders(bars, signals, costs, risk_from)
     live = orders[orders["skip"] == ""].reset_index(drop=True)

@@ -9,7 +9,9 @@ __all__ = ['load_bars', 'find_bars', 'study']
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ..core import NotFoundError, OptionError, get_logger
+import pandas as pd
+
+from ..core import DataError, NotFoundError, OptionError, get_logger
 from ..domain import Bars, SeriesId
 from ..ports import Progress
 from ..research.spec import ResearchSpec
@@ -49,6 +51,9 @@ def find_bars(
     return bars
 
 # %% ../../nbs/78_desk.study.ipynb #9dff304d
+_HINT = "; give a table as `bars=`"
+
+
 def study(
     symbol: str | None = None,  # any spelling; None: as `bars` say
     timeframe: str | None = None,  # e.g. "1h"; None: as `bars` say, or 1h
@@ -56,18 +61,24 @@ def study(
     progress: Progress | None = None,  # called as (done, total, text)
     **changes: Any,  # settings of the training, the signals and the backtest, by name
 ) -> "Study":
-    "Describe bars, train walk-forward, trade out of fold, and return what came of it; nothing is stored."
+    "Describe bars, train walk-forward, trade out of fold; no model is stored, a line in the ledger of trials is."
     from orbiquant.market.bars import series_of
     from orbiquant.research.files import instrument_of
     from orbiquant.research.study import study_bars
 
+    for name, value in (("symbol", symbol), ("timeframe", timeframe)):
+        if not isinstance(value, str | None):
+            raise OptionError(f"`{name}` must be text such as 'EURUSD' or '1h', was a {type(value).__name__}{_HINT}")
     runtime = current()
     if bars is None:
         if symbol is None:
             raise OptionError("`symbol` must be given, or `bars`; neither was")
-        series = SeriesId.parse(symbol, timeframe or "1h")
+        series = SeriesId.parse(symbol, "1h" if timeframe is None else timeframe)
         bars = find_bars(runtime, series)
     else:
+        if not isinstance(bars, pd.DataFrame) or bars.empty:
+            what = "had no row" if isinstance(bars, pd.DataFrame) else f"was a {type(bars).__name__}"
+            raise DataError(f"`bars` must be a table with one row a bar, {what}")
         series = series_of(bars, symbol, timeframe)
     instrument, _ = instrument_of(series.symbol)
     spec = ResearchSpec.from_settings(runtime.settings, series, instrument, **changes)

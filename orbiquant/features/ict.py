@@ -25,6 +25,7 @@ from .ict_kernels import bars_since, count_open, level_distance, place_in_range
 from .ict_rules import IctMarket, Reading, SideMoments, SideZones, first_touches, read_market
 from .indicators import finite_ratio
 from .sessions import NO_SESSION, killzones
+from ..market.bars import in_time
 
 # %% ../../nbs/24_features.ict.ipynb #f1556190
 KINDS = (
@@ -80,7 +81,7 @@ def ict_events(
     config: IctConfig | None = None,  # the rules' numbers
 ) -> pd.DataFrame:
     "Return every ICT object with its direction, times, prices and fate, in the order they become known."
-    config = config or IctConfig()
+    bars, config = in_time("bars", bars), config or IctConfig()
     market = read_market(bars, config)
     sides, age = (market.buyers, market.sellers), config.max_age_bars
     parts = [event_columns(side, kind, len(bars), age) for side in sides for kind in KINDS]

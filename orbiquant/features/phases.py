@@ -20,6 +20,7 @@ from ..domain import Bars, Phase
 from .config import ATR_LENGTH, PhaseConfig
 from .indicators import atr, column
 from .windows import new_memory, new_ranking, quotients, rolling_extreme, rolling_quantile
+from ..market.bars import in_time
 
 # %% ../../nbs/25_features.phases.ipynb #1504f2bb
 class Compression:
@@ -223,6 +224,7 @@ def detect_phases(
     config: PhaseConfig | None = None,  # the rules' numbers
 ) -> pd.DataFrame:
     "Return `phase`, `direction`, four probabilities, `age` in bars and the cycle's frozen `range_high`, `range_low`."
+    bars = in_time("bars", bars)
     inputs = (column(bars, "high"), column(bars, "low"), column(bars, "close"), atr(bars, ATR_LENGTH).to_numpy())
     read = PhaseReader(config or PhaseConfig()).read(*inputs)
     table = pd.DataFrame(dict(zip(PROBABILITIES, read.probabilities, strict=True)), bars.index)

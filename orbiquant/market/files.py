@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..core import DataError, NotFoundError, suggest
 from ..domain import BAR_COLUMNS, Bars, SeriesId, Timeframe, normalise_symbol
-from .bars import check_bars, infer_timeframe, with_series
+from .bars import check_bars, frame_of, with_series
 from .clocks import is_absolute, to_moments
 from .dialects import Dialect, detect_dialect, name_columns
 from .repair import REPAIR_RULES, Repair, apply_rules
@@ -236,12 +236,7 @@ def to_valid(
     repair: Iterable[str] = (),  # names of repair rules
 ) -> tuple[Timeframe, Repair]:
     "Return valid bars and what each rule changed; raise `DataError` with line numbers for what is left wrong."
-    frame = None if timeframe is None else Timeframe.parse(timeframe)
-    if frame is None or held.rows.index.nunique() > 2:
-        step = infer_timeframe(held.rows.index)
-        if frame not in (None, step):
-            raise DataError(f"`timeframe` must be {step}, the step of the bars in {held.file}, was {str(frame)!r}")
-        frame = step
+    frame = frame_of(held.rows.index, timeframe, f" in {held.file}")
     repaired = apply_rules(held.rows, frame, repair)
     try:
         return frame, Repair(check_bars(repaired.bars, frame), repaired.changed)

@@ -117,7 +117,9 @@ def read_signals_file(
     moments = to_moments(table[named])
     if moments.hasnans:
         raise DataError(f"{file.name} must hold a time in every row, had {int(moments.isna().sum())} without")
-    return table.drop(columns=named).set_axis(moments.rename("time"), axis=0)
+    signals = table.drop(columns=named).set_axis(moments.rename("time"), axis=0)
+    signals.attrs = {}  # what they are for is said by the caller
+    return signals
 
 # %% ../../nbs/74_research.files.ipynb #4dd6b81e
 def fingerprint(

@@ -32,7 +32,7 @@ _FIGURES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Study:
     "One run of the line: what was asked, what the models said, and what trading it came to."
 
@@ -56,10 +56,17 @@ class Study:
         "Return what the trades allow one to say."
         return judge(self.traded.summary)
 
+    def __repr__(self) -> str:
+        "Return what was asked and found, in a line."
+        return (
+            f"Study({self.spec.series}, {self.spec.signals.policy}: {len(self.trades)} trades, {self.verdict.headline})"
+        )
+
     def summary(self) -> pd.Series:
         "Return the verdict and the figures it rests on; R is net of costs unless it says gross."
         said = {"verdict": self.verdict.headline, "policy": self.spec.signals.policy}
         figures = {name: round(self.traded.summary[name], 4) for name in _FIGURES}
+        figures |= {name: int(figures[name]) for name in ("trades", "trials")}
         return pd.Series(said | figures, name=str(self.spec.series), dtype=object)
 
     def plot(self) -> "go.Figure":

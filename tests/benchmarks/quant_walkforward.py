@@ -7,7 +7,8 @@ from time import process_time, thread_time
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from orbiquant.features.matrix import FeatureSpec, build_features
+from orbiquant.features.matrix import build_features
+from orbiquant.features.spec import FeatureSpec
 from orbiquant.models import boosting
 from orbiquant.models.config import Phase2Config
 from orbiquant.models.phase2 import Phase2Pipeline, Training
