@@ -252,6 +252,7 @@ def test_bars_before_and_after_the_bell_may_lie_across_a_higher_bound_in_summer_
     local = local[(local.hour >= 4) & (local.hour < 20) & (local.day_of_week < 5)]
     index = pd.DatetimeIndex(local.tz_convert("UTC"), name="time").as_unit("us")
     bars = synthetic_market(len(index), timeframe="30m", seed=5).bars.set_axis(index, axis=0)
+    bars.attrs = {}  # no longer the synthetic market's hours
     spec = FeatureSpec(timeframe="30m", calendar="us_equity")
     features = build_features(bars, spec)
     assert features.iloc[-1].notna().all()

@@ -33,7 +33,7 @@ from ..core import DataError, ModelError, choose
 from ..domain import Action, Bars, Costs, Signals, Value
 from ..execution.fills import TIME, reaches
 from ..execution.orders import LABELS, check_prices
-from ..market.bars import in_time
+from ..market.clocks import in_time
 from ..performance import LEAST_MOMENTS, ZERO, Moments
 from ..ports import Progress
 

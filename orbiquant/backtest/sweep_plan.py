@@ -22,7 +22,7 @@ from ..core import DataError, choose, suggest
 from ..domain import Bars, Costs, Signals, Value
 from ..execution.fills import make_tape
 from ..execution.orders import STOP_COLUMNS, TARGET_COLUMNS, refuse_where, signal_sides, to_floats
-from ..market.bars import in_time
+from ..market.clocks import in_time
 from ..models.labels import barrier_distance
 
 # %% ../../nbs/56_backtest.sweep_plan.ipynb #393e74d8

@@ -18,7 +18,7 @@ import pandas as pd
 from ..core import DataError, choose
 from ..domain import BAR_COLUMNS, Action, Bars, Costs, Signals
 from .fills import reaches
-from ..market.bars import in_time
+from ..market.clocks import in_time
 
 # %% ../../nbs/51_execution.orders.ipynb #45a94e77
 def refuse_where(

@@ -25,7 +25,7 @@ from .ict_kernels import bars_since, count_open, level_distance, place_in_range
 from .ict_rules import IctMarket, Reading, SideMoments, SideZones, first_touches, read_market
 from .indicators import finite_ratio
 from .sessions import NO_SESSION, killzones
-from ..market.bars import in_time
+from ..market.clocks import in_time
 
 # %% ../../nbs/24_features.ict.ipynb #f1556190
 KINDS = (

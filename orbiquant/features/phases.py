@@ -20,7 +20,7 @@ from ..domain import Bars, Phase
 from .config import ATR_LENGTH, PhaseConfig
 from .indicators import atr, column
 from .windows import new_memory, new_ranking, quotients, rolling_extreme, rolling_quantile
-from ..market.bars import in_time
+from ..market.clocks import in_time
 
 # %% ../../nbs/25_features.phases.ipynb #1504f2bb
 class Compression:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FAULTS', 'WARNINGS', 'empty_bars', 'known_at', 'with_series', 'with_label', 'infer_timeframe', 'frame_of',
-           'series_of', 'in_time', 'price_faults', 'time_faults', 'in_session', 'Issue', 'schema_issues', 'row_issues',
+           'series_of', 'price_faults', 'time_faults', 'in_session', 'Issue', 'schema_issues', 'row_issues',
            'find_rule', 'refuse_faults', 'check_bars', 'whole_columns', 'Gap', 'BarReport', 'grid_times',
            'find_missing', 'inspect_bars']
 
@@ -96,7 +96,7 @@ def frame_of(
         raise DataError(f"`timeframe` must be {step}, the step of the bars{where}, was {str(frame)!r}")
     return step
 
-
+# %% ../../nbs/10_market.bars.ipynb #365fe509
 def series_of(
     bars: Bars,  # any bars
     symbol: str | None = None,  # any spelling; None: as the bars say
@@ -116,27 +116,6 @@ def series_of(
         raise DataError("`symbol` must be given for bars that do not tell theirs (`bars.attrs`), was None")
     known = bars.attrs.get("timeframe")
     return SeriesId(symbol, Timeframe(known) if known else frame_of(bars.index, given["timeframe"]))
-
-# %% ../../nbs/10_market.bars.ipynb #fe37d3bd
-def in_time(
-    name: str,  # names the table
-    table: pd.DataFrame,  # with times in its index or in a column `time`
-) -> pd.DataFrame:
-    "Return a table on a UTC index; raise `DataError` unless its times have a zone, rise and stand once."
-    if not isinstance(table, pd.DataFrame):
-        raise DataError(f"`{name}` must be a DataFrame, was {type(table).__name__}")
-    if "time" in table and not isinstance(table.index, pd.DatetimeIndex):
-        table = table.set_index("time")
-    index = table.index
-    if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
-        kind = "times without a zone" if isinstance(index, pd.DatetimeIndex) else str(index.dtype)
-        raise DataError(f"`{name}` must have a DatetimeIndex with a time zone, such as UTC, was {kind}")
-    if index.hasnans:
-        raise DataError(f"`{name}` must have a time in every row, was NaT in {int(index.isna().sum())} of {len(index)}")
-    if not (index.is_monotonic_increasing and index.is_unique):
-        first = index[1:][index[1:] <= index[:-1]][0]
-        raise DataError(f"`{name}` must be sorted by time without duplicates, was not, first at {first}")
-    return table.set_axis(index.tz_convert("UTC").rename("time"), axis=0)
 
 # %% ../../nbs/10_market.bars.ipynb #46e0dc94
 FAULTS = {

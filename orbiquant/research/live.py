@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..core import NotFoundError
 from ..domain import Bars, SeriesId, Signal
 from ..market.instruments import find_instrument
+from ..policies import find_policy
 from ..ports import StoredSeries
 from .spec import ResearchSpec, kept_line, spec_now
 from ..runtime import Runtime
@@ -56,8 +57,6 @@ def policy_of(
     spec: ResearchSpec,  # names it
 ) -> "Policy":
     "Return the policy of a spec, with its confidence floor."
-    from orbiquant.policies import find_policy
-
     return find_policy(spec.signals.policy, spec.signals.min_confidence)
 
 

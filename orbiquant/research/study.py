@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..core import stage
 from ..domain import Bars, Instrument, Signals
+from ..policies import find_policy
 from ..ports import Progress
 from .files import file_version
 from .spec import ResearchSpec, line_spec
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/74_research.study.ipynb #767aa0cc
 _FIGURES = (
-    *("trades", "win_rate", "gross_expectancy_r", "cost_r", "expectancy_r", "standard_error_r", "total_r"),
+    *("win_rate", "gross_expectancy_r", "cost_r", "expectancy_r", "standard_error_r", "total_r"),
     *("max_drawdown_r", "trials", "deflated_sharpe"),
 )
 
@@ -64,17 +65,16 @@ class Study:
 
     def summary(self) -> pd.Series:
         "Return the verdict and the figures it rests on; R is net of costs unless it says gross."
-        said = {"verdict": self.verdict.headline, "policy": self.spec.signals.policy}
+        said = {"verdict": self.verdict.headline, "policy": self.spec.signals.policy, "trades": len(self.trades)}
         figures = {name: round(self.traded.summary[name], 4) for name in _FIGURES}
-        figures |= {name: int(figures[name]) for name in ("trades", "trials")}
         return pd.Series(said | figures, name=str(self.spec.series), dtype=object)
 
     def plot(self) -> "go.Figure":
         "Return the account's equity above its drawdown."
         from orbiquant.charts import equity_chart
 
-        title = f"{self.spec.series}, {self.spec.signals.policy}: {len(self.trades)} out-of-sample trades"
-        return equity_chart(self.traded.result.equity, title)
+        trades = f"{len(self.trades)} out-of-sample trades"
+        return equity_chart(self.traded.result.equity, f"{self.spec.series}, {self.spec.signals.policy}: {trades}")
 
 
 def study_bars(
@@ -85,8 +85,6 @@ def study_bars(
     progress: Progress | None = None,  # called as (done, total, text)
 ) -> Study:
     "Compute features and phases, train walk-forward and trade the spec's policy out of fold on some bars."
-    from orbiquant.policies import find_policy
-
     name = find_policy(spec.signals.policy).name
     prepared = prepare_bars(bars, runtime.line(line_spec(runtime.settings, spec, instrument.calendar)))
     last = rows_of(prepared, spec)
