@@ -244,7 +244,8 @@ def test_marking_bars_leaves_the_callers_frame_unmarked() -> None:
 def test_bars_that_say_nothing_must_be_told() -> None:
     bars = hours()
     assert series_of(bars, "eur/usd") == series_of(bars, "EURUSD", "1h") == EURUSD_1H, "the step is the timeframe"
-    assert series_of(bars, "EURUSD", "5m").timeframe is Timeframe.M5
+    with pytest.raises(DataError, match="`timeframe` must be 1h, the step of the bars, was '5m'"):
+        series_of(bars, "EURUSD", "5m")
     with pytest.raises(DataError, match=r"`symbol` must be given for bars that do not tell theirs .*, was None"):
         series_of(bars)
     with pytest.raises(DataError, match="`timeframe` must be given for fewer than two bars"):
