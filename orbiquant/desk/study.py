@@ -51,9 +51,6 @@ def find_bars(
     return bars
 
 # %% ../../nbs/78_desk.study.ipynb #9dff304d
-_HINT = "; give a table as `bars=`"
-
-
 def study(
     symbol: str | None = None,  # any spelling; None: as `bars` say
     timeframe: str | None = None,  # e.g. "1h"; None: as `bars` say, or 1h
@@ -68,7 +65,9 @@ def study(
 
     for name, value in (("symbol", symbol), ("timeframe", timeframe)):
         if not isinstance(value, str | None):
-            raise OptionError(f"`{name}` must be text such as 'EURUSD' or '1h', was a {type(value).__name__}{_HINT}")
+            raise OptionError(
+                f"`{name}` must be text such as 'EURUSD' or '1h', was a {type(value).__name__}; a table is `bars=`"
+            )
     runtime = current()
     if bars is None:
         if symbol is None:
