@@ -249,8 +249,8 @@ def historical_accuracy(
     at_least: int = 30,  # trades needed for an answer
 ) -> float | None:
     "Return the share of earlier trades of similar confidence that won, or None when there are too few."
-    alike = trades[(trades["exit_time"] < time) & ((trades["confidence"] - sure).abs() <= width)]
-    return float((alike["r"] > 0).mean()) if len(alike) >= at_least else None
+    alike = (np.abs(trades["confidence"].to_numpy() - sure) <= width) & (trades["exit_time"] < time).to_numpy()
+    return float((trades["r"].to_numpy()[alike] > 0).mean()) if alike.sum() >= at_least else None
 
 # %% ../nbs/49_signals.ipynb #df2ae171
 def horizon_text(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,8 +27,7 @@ from orbiquant.core import DataError, NotFoundError  # noqa: E402
 from orbiquant.domain import SeriesId  # noqa: E402
 from orbiquant.market import bar_table  # noqa: E402
 from orbiquant.market import store as module  # noqa: E402
-from orbiquant.market.store import DeltaBarStore  # noqa: E402
-from orbiquant.ports import EARLIEST  # noqa: E402
+from orbiquant.market.store import TIDY_EVERY, DeltaBarStore  # noqa: E402
 from tests.tools.shared_bars import SHARED  # noqa: E402
 
 EURUSD_1H = SeriesId.parse("EURUSD", "1h")
@@ -307,10 +307,10 @@ def test_a_warm_store_sees_what_another_process_writes(tmp_path: Path):
     fresh = DeltaBarStore(tmp_path)
     assert store.version() == fresh.version() and store.series() == fresh.series()
     assert store.read(EURUSD_1H).equals(fresh.read(EURUSD_1H))
-    begin, first = store.version(), store.touched(EURUSD_1H, 1)
-    assert first is not None and bars.index[0] <= first
+    begin, written = store.version(), store.since(EURUSD_1H, 1)
+    assert written is not None and bars.index[0] <= written.index[0]
     fresh.upsert(EURUSD_1H, bars.iloc[5:7] * 3)
-    assert store.version() == begin + 1 and store.touched(EURUSD_1H, begin) == bars.index[5]
+    assert store.version() == begin + 1 and store.since(EURUSD_1H, begin).index[0] == bars.index[5]
 
 
 def test_another_store_put_in_the_place_of_a_warm_one_is_noticed(tmp_path: Path):
@@ -368,7 +368,7 @@ def test_a_commit_that_does_not_tell_may_have_touched_anything(store: DeltaBarSt
     bars = random_bars("2024-01-01", 30)
     begin = store.upsert(EURUSD_1H, bars)
     written = store.upsert(EURUSD_1H, bars.iloc[20:] * 2)
-    assert store.touched(EURUSD_1H, begin) == bars.index[20]
+    assert store.since(EURUSD_1H, begin).index[0] == bars.index[20]
     entry = Path(store.uri) / "_delta_log" / f"{written:020}.json"
     told = entry.read_text()
     for fact in ("first", "symbol", "timeframe"):  # as a program of another day wrote it
@@ -377,13 +377,12 @@ def test_a_commit_that_does_not_tell_may_have_touched_anything(store: DeltaBarSt
             line.get("commitInfo", {}).pop(fact, None)
             line.get("commitInfo", {}).pop("first" if fact != "first" else "", None)
         entry.write_text("\n".join(map(json.dumps, lines)) + "\n")
-        assert DeltaBarStore(Path(store.uri).parent).touched(EURUSD_1H, begin) == EARLIEST
+        assert DeltaBarStore(Path(store.uri).parent).since(EURUSD_1H, begin) is None
     entry.write_text(told)
-    assert store.touched(EURUSD_1H, begin) == bars.index[20]
-    assert store.touched(EURUSD_1H, written + 1) == store.touched(EURUSD_1H, -1) == EARLIEST
+    assert DeltaBarStore(Path(store.uri).parent).since(EURUSD_1H, begin).equals(bars.iloc[20:] * 2)
     removed = store.remove(EURUSD_1H)
-    assert store.touched(EURUSD_1H, written) == EARLIEST and store.touched(EURUSD_1H, removed) is None
-    assert store.touched(GBPUSD_1H, written) is None
+    assert store.since(EURUSD_1H, written) is None and store.since(EURUSD_1H, removed).empty
+    assert store.since(GBPUSD_1H, written).empty
 
 
 def test_tidying_up_touches_nothing(store: DeltaBarStore):
@@ -391,8 +390,54 @@ def test_tidying_up_touches_nothing(store: DeltaBarStore):
     for begin in range(0, 30, 10):
         version = store.upsert(EURUSD_1H, bars.iloc[begin : begin + 10])
     assert store.compact() > version and store.vacuum(keep=[], older_than_hours=0)
-    assert store.version() > version + 1 and store.touched(EURUSD_1H, version) is None
-    assert store.touched(EURUSD_1H, 0) == bars.index[0]
+    assert store.version() > version + 1 and store.since(EURUSD_1H, version).empty
+    assert store.since(EURUSD_1H, 0).equals(bars)
+
+
+def files_of(store: DeltaBarStore) -> list[str]:
+    return DeltaTable(store.uri).file_uris()
+
+
+def test_bars_written_one_by_one_leave_few_files_and_every_version(store: DeltaBarStore):
+    bars, gold = random_bars("2024-01-01", 80), SeriesId.parse("XAUUSD", "1h")
+    store.upsert(gold, bars)
+    other, pins = files_of(store), [store.upsert(EURUSD_1H, bars.iloc[[row]]) for row in range(80)]
+    assert len(files_of(store)) < 2 + TIDY_EVERY and set(other) <= set(files_of(store))
+    assert store.read(EURUSD_1H).equals(bars) and store.since(EURUSD_1H, pins[9]).equals(bars.iloc[10:])
+    assert all(len(store.read(EURUSD_1H, version=pin)) == row + 1 for row, pin in enumerate(pins))
+    assert DeltaBarStore(Path(store.uri).parent).since(EURUSD_1H, pins[9]).equals(bars.iloc[10:])
+
+
+def test_a_large_file_is_not_written_again_for_small_ones(store: DeltaBarStore, monkeypatch: pytest.MonkeyPatch):
+    bars = random_bars("2024-01-01", 2_000)
+    store.upsert(EURUSD_1H, bars.iloc[:-40])
+    large = files_of(store)
+    monkeypatch.setattr(module, "TIDY_BYTES", Path(large[0].removeprefix("file://")).stat().st_size // 2)
+    for row in range(1_960, 2_000):
+        store.upsert(EURUSD_1H, bars.iloc[[row]])
+    assert set(large) <= set(files_of(store)) and len(files_of(store)) < TIDY_EVERY
+    assert store.read(EURUSD_1H).equals(bars)
+
+
+def test_what_a_store_remembers_of_its_own_writes_is_what_the_log_tells(tmp_path: Path):
+    """Two writers take turns at two series, forwards, backwards and over each other; a third one asks the log alone."""
+    rng, bars = np.random.default_rng(7), random_bars("2024-01-01", 300)
+    writers, seen = [DeltaBarStore(tmp_path), DeltaBarStore(tmp_path)], [0]
+    for turn in range(60):
+        begin, length = rng.integers(0, 280), rng.integers(1, 20)
+        series, by = (EURUSD_1H, GBPUSD_1H)[rng.integers(2)], writers[rng.integers(2)]
+        seen.append(by.upsert(series, bars.iloc[begin : begin + length] * (1 + turn % 3)))
+        since = seen[-rng.integers(1, min(len(seen), 9) + 1)]
+        for asked in (EURUSD_1H, GBPUSD_1H):
+            told = DeltaBarStore(tmp_path).since(asked, since)
+            for store in writers:
+                written = store.since(asked, since)
+                assert (written is None) == (told is None)
+                if written is None or told is None:
+                    continue
+                assert written.empty == told.empty and written.index.is_monotonic_increasing
+                assert written.empty or written.index[0] == told.index[0]
+                assert written.equals(told.loc[written.index]), "what is told is what is stored"
 
 
 def kill_in_mid_write(tmp_path: Path, kills: int, seed: int) -> None:

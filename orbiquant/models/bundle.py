@@ -6,7 +6,7 @@
 __all__ = ['KEPT', 'RangeSource', 'load_attention', 'Keeping', 'to_content', 'strongest', 'ModelBundle']
 
 # %% ../../nbs/44_models.bundle.ipynb #9a8a7410
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
@@ -63,12 +63,13 @@ def to_content(
 
 # %% ../../nbs/44_models.bundle.ipynb #33de06fa
 def strongest(
-    weights: pd.Series,  # feature → what it added to the log odds
+    names: Sequence[str],  # of the features
+    weights: Floats,  # what each added to the log odds
     most: int,  # how many features
 ) -> list[FeatureWeight]:
     "Return the features that added or took most, strongest first; those that did nothing are left out."
-    ranked = weights[weights != 0].sort_values(key=abs, ascending=False, kind="stable").head(most)
-    return [FeatureWeight(name=str(name), importance=float(value)) for name, value in ranked.items()]
+    ranked = np.argsort(-np.abs(weights), kind="stable")[:most]
+    return [FeatureWeight(name=names[i], importance=float(weights[i])) for i in ranked if weights[i]]
 
 # %% ../../nbs/44_models.bundle.ipynb #cb68f454
 RangeSource: TypeAlias = Literal["range", "attention", "blend"]
@@ -202,7 +203,7 @@ class ModelBundle:
     ) -> list[FeatureWeight]:
         "Return the same for a row without names."
         own = self._part(self.tpsl, values)
-        p_long, p_short = self.tpsl.predict_values(own)[0, :2]
-        likelier: TradeSide = "long" if p_long >= p_short else "short"
-        weights = self.tpsl.explain_values(own, side or likelier)[0]
-        return strongest(pd.Series(weights, self.tpsl.features_), most)
+        if side is None:
+            p_long, p_short = self.tpsl.predict_values(own)[0, :2]
+            side = "long" if p_long >= p_short else "short"
+        return strongest(self.tpsl.features_, self.tpsl.explain_values(own, side)[0], most)

@@ -106,14 +106,13 @@ class LiveLine:
     def _catch_up(self, stored: "StoredModel") -> Signal | None:
         "Return the signal of the newest bar, None when there is no bar that was not decided on."
         spec = spec_now(stored, self.runtime.settings)
-        touched = self.runtime.store.touched(self.series, self._seen) if self._signal else None
-        if self._signal and touched is None:
+        written = self.runtime.store.since(self.series, self._seen) if self._signal else None
+        if written is not None and written.empty:
             return None
-        if self._stream is None or touched is None or touched <= self._stream.time:
+        if self._stream is None or written is None or written.index[0] <= self._stream.time:
             decision = self._begin(stored, spec)
         else:
-            bars = self.runtime.store.read(self.series, start=touched)
-            decision = [self._stream.step(bar) for _, bar in bars.iterrows()][-1]
+            decision = [self._stream.step(bar) for _, bar in written.iterrows()][-1]
         return self._tell(stored, spec, decision)
 
     def _begin(self, stored: "StoredModel", spec: ResearchSpec) -> "Decision":

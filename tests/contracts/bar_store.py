@@ -8,8 +8,8 @@ import pytest
 
 from orbiquant.core import DataError, NotFoundError
 from orbiquant.domain import BAR_COLUMNS, SeriesId, Timeframe
-from orbiquant.market.bars import check_bars, series_of
-from orbiquant.ports import EARLIEST, BarStore
+from orbiquant.market.bars import check_bars, empty_bars, series_of
+from orbiquant.ports import BarStore
 
 EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 GBPUSD_1H = SeriesId.parse("GBPUSD", "1h")
@@ -142,24 +142,33 @@ class BarStoreContract:
             store.upsert(EURUSD_1H, shifted)
         assert store.version() == version
 
-    def test_what_was_touched_begins_at_the_first_bar_that_is_new_or_other(self, store: BarStore):
+    def first_since(self, store: BarStore, series: SeriesId, version: int) -> pd.Timestamp | None:
+        """Return the first bar written after a version, None where nothing was; the bars are those of the store."""
+        bars = store.since(series, version)
+        assert bars is not None and bars.equals(empty_bars() if bars.empty else store.read(series).loc[bars.index])
+        return None if bars.empty else bars.index[0]
+
+    def test_what_was_written_begins_at_the_first_bar_that_is_new_or_other(self, store: BarStore):
         empty = store.version()
         first = store.upsert(EURUSD_1H, self.bars.iloc[20:60])
-        assert store.touched(EURUSD_1H, empty) == self.bars.index[20]
-        assert store.touched(EURUSD_1H, first) is None and store.touched(GBPUSD_1H, empty) is None
+        assert self.first_since(store, EURUSD_1H, empty) == self.bars.index[20]
+        assert self.first_since(store, EURUSD_1H, first) is None is self.first_since(store, GBPUSD_1H, empty)
         later = store.upsert(EURUSD_1H, self.bars.iloc[20:])
-        assert store.touched(EURUSD_1H, first) == self.bars.index[60]
+        assert self.first_since(store, EURUSD_1H, first) == self.bars.index[60]
         fixed = store.upsert(EURUSD_1H, pd.concat([self.bars.iloc[30:40], self.bars.iloc[40:50] * 2]))
-        assert store.touched(EURUSD_1H, later) == store.touched(EURUSD_1H, first) == self.bars.index[40]
+        assert self.first_since(store, EURUSD_1H, later) == self.bars.index[40]
+        assert self.first_since(store, EURUSD_1H, first) == self.bars.index[40]
         store.upsert(GBPUSD_1H, self.bars)
-        assert store.touched(EURUSD_1H, fixed) is None and store.touched(GBPUSD_1H, fixed) == self.bars.index[0]
+        assert self.first_since(store, EURUSD_1H, fixed) is None
+        assert self.first_since(store, GBPUSD_1H, fixed) == self.bars.index[0]
         store.upsert(EURUSD_1H, self.bars)
-        assert store.touched(EURUSD_1H, fixed) == self.bars.index[0]
-        assert store.touched(EURUSD_1H, store.version()) is None
+        assert self.first_since(store, EURUSD_1H, fixed) == self.bars.index[0]
+        assert self.first_since(store, EURUSD_1H, store.version()) is None
+        assert list(store.since(EURUSD_1H, store.version())) == list(self.bars)
 
-    def test_versions_that_a_store_does_not_know_may_have_touched_anything(self, store: BarStore):
+    def test_of_versions_that_a_store_does_not_know_it_says_nothing(self, store: BarStore):
         newest = store.upsert(EURUSD_1H, self.bars)
-        assert store.touched(EURUSD_1H, newest + 5) == store.touched(EURUSD_1H, -1) == EARLIEST < self.bars.index[0]
+        assert store.since(EURUSD_1H, newest + 5) is None is store.since(EURUSD_1H, -1)
 
     def test_bars_know_their_series(self, store: BarStore):
         store.upsert(EURUSD_1H, self.bars)

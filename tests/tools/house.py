@@ -48,7 +48,8 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
     **dict.fromkeys(("core.OrbiError", "core.DataError", "core.BrokerError"), "error family"),
     **dict.fromkeys(
         (
-            *("market.store.DeltaBarStore", "market.remote.RemoteSource", "features.stream.FeatureStream"),
+            *("market.bar_table.KeptTable", "market.store.DeltaBarStore", "market.remote.RemoteSource"),
+            "features.stream.FeatureStream",
             *("models.range_predictor.RangePredictor", "models.tpsl.TPSLClassifier", "models.attention.AttentionModel"),
             *("models.meta.MetaModel", "models.bundle.ModelBundle", "models.registry.ModelRegistry"),
             *("backtest.trials.TrialsLedger", "runtime.Runtime", "research.live.LiveLine"),
