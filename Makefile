@@ -4,6 +4,7 @@ BIN     := .venv/bin
 MADE    := .venv/.made
 LIGHT   := .venv/.installed-demo
 READY   := .venv/.installed
+PEERS   := .venv/.installed-peers
 ENOUGH  := $(if $(wildcard $(READY)),$(READY),$(LIGHT))# for the demo and the lab: who can run the tests has all of it
 PIP     := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 ASSETS  := orbiquant/assets
@@ -28,6 +29,10 @@ $(READY): pyproject.toml constraints.txt | $(MADE)
 	$(BIN)/python -m pip uninstall -qq --yes xgboost-cpu  # the demo's: the whole XGBoost goes into the same folder
 	$(PIP) torch
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(PEERS): $(READY)
+	$(PIP) --editable '.[dev,peers]'
 	@touch $@
 
 demo: $(ENOUGH)  ## real bars to a report and a served signal, in three minutes
@@ -64,7 +69,7 @@ lab: $(ENOUGH)  ## JupyterLab on the notebooks
 bench: $(READY)  ## figures to reports/benchmarks/
 	$(BIN)/python -m tests.benchmarks.bench_line
 
-bench-quant: $(READY)  ## the quant core beside its peers, to reports/benchmarks/quant.md
+bench-quant: $(PEERS)  ## the quant core beside its peers, to reports/benchmarks/quant.md
 	$(BIN)/python -m tests.benchmarks.bench_quant
 
 study-meta: $(READY)  ## the meta model on real bars, to reports/benchmarks/meta.md (six minutes)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SECRET_NAME', 'Plan', 'Scope', 'SCOPES', 'Method', 'OrbiError', 'SettingsError', 'OptionError', 'MissingLibrary',
            'DataError', 'NotFoundError', 'ModelError', 'BrokerError', 'BrokerUnavailable', 'BrokerRejected',
-           'ExecutionUnknown', 'ToolError', 'AuthError', 'suggest', 'choose', 'split_list', 'missing_library',
-           'require_library', 'SystemClock', 'FixedClock', 'atomic_write', 'code_version', 'asset', 'mask_secrets',
-           'configure_logging', 'get_logger', 'log_context', 'ForbiddenError', 'EndpointInfo', 'ToolInfo', 'endpoint',
-           'tool', 'stage', 'stage_seconds']
+           'ExecutionUnknown', 'ToolError', 'AuthError', 'suggest', 'choose', 'rule_of', 'split_list',
+           'missing_library', 'require_library', 'SystemClock', 'FixedClock', 'atomic_write', 'code_version', 'asset',
+           'mask_secrets', 'configure_logging', 'get_logger', 'log_context', 'ForbiddenError', 'EndpointInfo',
+           'ToolInfo', 'endpoint', 'tool', 'stage', 'stage_seconds']
 
 # %% ../nbs/00_core.ipynb #cc04611f
 import difflib
@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -140,6 +140,14 @@ def choose(
     if value in accepted:
         return value
     raise OptionError(f"`{parameter}` must be one of {', '.join(accepted)}, was {value!r}{suggest(value, accepted)}")
+
+# %% ../nbs/00_core.ipynb #fc91f5f1
+def rule_of(
+    problem: Mapping[str, Any],  # one entry of pydantic's `errors()`
+) -> str:
+    "Return what a refused value must be."
+    rule = problem["msg"].removeprefix("Value error, ")
+    return rule[:1].lower() + rule[1:]
 
 # %% ../nbs/00_core.ipynb #5ec5d9d1
 def split_list(

@@ -251,6 +251,10 @@ class Costs(Value):
     slippage_bps: BasisPoints = 0.0
     spread_bps: BasisPoints = 0.0
 
+    def __str__(self) -> str:
+        "Return `fee 10 bp, slippage 1 bp, spread 0.2 bp`."
+        return ", ".join(f"{name.removesuffix('_bps')} {value:g} bp" for name, value in self)
+
     @property
     def fee(self) -> float:
         "Return the fee of one side as a fraction of the price."

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from .backtest.config import BacktestConfig
 from .compute import ClusterConfig
-from .core import SECRET_NAME, SettingsError, asset, suggest
+from .core import SECRET_NAME, SettingsError, asset, rule_of, suggest
 from .domain import Value
 from .features.config import PhaseConfig, SessionConfig
 from .market.config import CostConfig, MarketConfig, ProviderConfig
@@ -195,9 +195,8 @@ def explain(
     else:
         ini = workspace() / "settings.ini"
         origin = str(ini if key in IniSource(Settings, ini)().get(section, {}) else asset("settings.ini"))
-    reason = problem["msg"].removeprefix("Value error, ")
     given = "***" if SECRET_NAME.search(key) else repr(problem["input"])
-    return f"{origin} [{section}] {key}: {reason[0].lower()}{reason[1:]}, was {given}"
+    return f"{origin} [{section}] {key}: {rule_of(problem)}, was {given}"
 
 # %% ../nbs/70_settings.ipynb #ffeb7c00
 def load_settings(**overrides: Mapping[str, Any]) -> Settings:

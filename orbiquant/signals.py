@@ -19,7 +19,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from .arrays import Bools, Floats, Ints
-from .core import DataError
+from .core import DataError, rule_of
 from .domain import Action, Bars, FeatureWeight, Phase, SeriesId, Signal, Signals, Timeframe
 from .features.sessions import NO_SESSION
 from .models.labels import barrier_distance
@@ -316,4 +316,4 @@ def to_signal(
             model_version=model_version,
         )
     except ValidationError as error:
-        raise DataError(f"the signal of {time} cannot leave: {error.errors()[0]['msg']}") from error
+        raise DataError(f"the signal of {time} cannot leave: {rule_of(error.errors()[0])}") from error

@@ -96,6 +96,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def test_a_study_is_the_whole_line_in_one_object(study: Study):
     told = study.summary()
     assert told["trades"] == len(study.trades) > 100 and told["verdict"] == study.verdict.headline
+    assert told["costs"] == str(study.traded.result.costs) == "fee 0.2 bp, slippage 0.3 bp, spread 0.5 bp"
     assert set(study.trades["signal_time"]) <= set(study.signals.index)
     assert study.plot().layout.title.text.startswith("ORBUSD 1h, primary")
 

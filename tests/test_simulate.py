@@ -496,6 +496,7 @@ def test_wrong_tables_are_refused_with_their_first_place(spoil, words):
     ("terms", "words"),
     [
         ({"risk_per_trade": 0}, "must be above 0"),
+        ({"risk_per_trade": 5}, "a share of equity, at most 1, was 5"),
         ({"max_holding_bars": 0}, "must be above 0"),
         ({"max_holding_bars": 2.5}, "must be a whole number"),
         ({"initial_equity": float("nan")}, "must be above 0"),

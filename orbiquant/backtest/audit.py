@@ -22,7 +22,7 @@ from ..features.matrix import causality_violations
 from ..line import Line
 from ..models.bundle import ModelBundle
 from ..models.phase2 import Phase2Pipeline
-from ..policies import POLICIES, find_policy
+from ..policies import POLICY_NAMES, find_policy
 from ..signals import Predictor
 
 # %% ../../nbs/58_backtest.audit.ipynb #f64c77d9
@@ -69,7 +69,7 @@ def recompute(
     described = line.describe(bars)
     stages = {"features": described.features, "phases": described.phases, "levels": known_levels(bars, IctConfig())}
     stages["predictions"] = models.predict(described.features)
-    for name in ("primary", *POLICIES):
+    for name in POLICY_NAMES:
         signals = line.signals(described, models, find_policy(name))
         stages[f"signals.{name}"] = signals if name == "primary" else signals[["action", "reason"]]
     return pd.concat([frame.add_prefix(f"{stage}.") for stage, frame in stages.items()], axis=1)

@@ -24,7 +24,7 @@ from ..market.resampling import resample
 from ..market.synthetic import SyntheticConfig, synthetic_market
 from ..models.phase2 import OutOfFold, Phase2Pipeline
 from ..performance import r_figures
-from ..policies import POLICIES, PrimaryPolicy, find_policy
+from ..policies import POLICY_NAMES, PrimaryPolicy, find_policy
 from ..ports import Progress
 from ..signals import Predictor
 
@@ -68,7 +68,7 @@ def market_like(
 
 # %% ../../nbs/58_backtest.null_market.ipynb #f5f1e4fa
 def lowered(
-    name: str,  # one of `POLICIES`, or "primary"
+    name: str,  # one of `POLICY_NAMES`
     min_confidence: float,  # the floor during the audit
 ) -> PrimaryPolicy:
     "Return a policy's rules with another confidence floor, for research only."
@@ -94,7 +94,7 @@ class NullTraded:
 
     def gross_r(
         self,
-        name: str,  # one of `POLICIES`, or "primary"
+        name: str,  # one of `POLICY_NAMES`
         models: Predictor,  # what predicts
         floor: float,  # confidence floor
         start: int = 0,  # first row that may trade
@@ -128,7 +128,7 @@ def walk_forward_trades(
 
     coin = pd.concat([traded.gross_r("primary", toss(), 0.0, start) for _ in range(TOSSES)])
     own = OutOfFold(predictions)
-    names = ("primary", *POLICIES)
+    names = POLICY_NAMES
     results = {name: traded.gross_r(name, own, min_confidence, start) for name in names}
     return {COIN: coin} | results, training.bundle
 
@@ -265,7 +265,7 @@ def audit_null_market(
             for name, r in results.items()
         ]  # fmt: skip
     coin = pd.concat([results[COIN] for results in found])
-    names = ("primary", *POLICIES)
+    names = POLICY_NAMES
     gift = largest_gift(line.spec.training.stop_atr, line.spec.training.risk_reward)
     verdicts = [null_verdict(name, [each[name] for each in found], coin, least_trades, gift) for name in names]
     return NullMarket(pd.DataFrame(rows), pd.DataFrame(verdicts))

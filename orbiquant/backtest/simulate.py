@@ -306,6 +306,8 @@ def simulate(
 ) -> BacktestResult:
     "Return the trades that `signals` would have made on `bars`; raise `DataError` for tables that cannot be right."
     check_terms(risk_per_trade=risk_per_trade, initial_equity=initial_equity, max_leverage=max_leverage)
+    if risk_per_trade > 1:
+        raise DataError(f"`risk_per_trade` must be a share of equity, at most 1, was {risk_per_trade!r}")
     if max_holding_bars is None:
         max_holding_bars = signals.attrs.get("horizon_bars")
     max_holding_bars = whole_bars(max_holding_bars)

@@ -27,7 +27,7 @@ from ..features.sessions import trading_day
 from ..line import Detector, Line
 from ..models.phase2 import OutOfFold, Phase2Pipeline
 from ..performance import r_figures
-from ..policies import POLICIES, find_policy
+from ..policies import POLICY_NAMES, find_policy
 from ..ports import Progress
 
 # %% ../../nbs/58_backtest.surrogates.ipynb #372d4a84
@@ -215,7 +215,7 @@ class LineEdge:
 
     line: Line
     costs: Costs  # the claim is net of them
-    policies: tuple[str, ...] = ("primary", *POLICIES)
+    policies: tuple[str, ...] = POLICY_NAMES
     figure: str = "expectancy_r"  # one of `EDGE_FIGURES`
     min_confidence: float = MIN_CONFIDENCE  # raises a policy's own, never lowers it
 

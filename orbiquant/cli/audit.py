@@ -187,9 +187,9 @@ def make_claim(
     "Return the name of a claim's value and the claim."
     from orbiquant.backtest.surrogates import AmdCompletion, LineEdge
     from orbiquant.core import choose
-    from orbiquant.policies import POLICIES
+    from orbiquant.policies import POLICY_NAMES
 
-    wanted, line = choose("claim", claim, ["amd", "primary", *POLICIES]), make_line(runtime, audited, **training)
+    wanted, line = choose("claim", claim, ["amd", *POLICY_NAMES]), make_line(runtime, audited, **training)
     if wanted == "amd":
         return "amd_completion", AmdCompletion(line.spec.features.phases, line.detect)
     costs = runtime.settings.costs.of(audited.instrument.asset_class)

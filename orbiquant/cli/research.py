@@ -115,7 +115,7 @@ def show_backtest(
     facts = facts | span | {"costs": result.costs, "trades": len(result.trades)}
     paid = json_figures(result.costs_in_r)
     told = {key: value for key, value in facts.items() if not isinstance(value, list)} | {
-        "costs": ", ".join(f"{name.removesuffix('_bps')} {value:g} bp" for name, value in result.costs),
+        "costs": str(result.costs),
         "costs in R, before anything is won": f"{result.costs_in_r['mean']:.3f} a trade on average, "
         f"at a median stop of {result.costs_in_r['stop_percent']:.3f} %",
         "verdict": f"{verdict.headline}. {verdict.detail}",

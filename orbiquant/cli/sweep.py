@@ -62,7 +62,7 @@ def parse_grid(
     from pydantic import ValidationError
 
     from orbiquant.backtest.sweep_plan import SweepGrid, parse_steps
-    from orbiquant.core import DataError
+    from orbiquant.core import DataError, rule_of
 
     lists: Given = {"filters": tuple(part.strip() for part in given["filters"].split(","))}
     if given["max_holding_bars"] is not None:
@@ -76,8 +76,7 @@ def parse_grid(
         return SweepGrid(**lists)
     except ValidationError as error:
         wrong = error.errors()[0]
-        said = wrong["msg"].removeprefix("Value error, ")
-        raise typer.BadParameter(f"{option_of(str(wrong['loc'][0]))}: {said}, was {wrong['input']}") from error
+        raise typer.BadParameter(f"{option_of(str(wrong['loc'][0]))}: {rule_of(wrong)}, was {wrong['input']}") from error
 
 
 def parse_limit(

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Protocol, Self
 import pandas as pd
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from ..core import ModelError
+from ..core import ModelError, rule_of
 from ..domain import SeriesId, Timeframe, normalise_symbol
 from .bundle import KEPT, ModelBundle, RangeSource, to_content
 from .drift import Sketch
@@ -200,7 +200,7 @@ def read_card(
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or "its content"
         raise ModelError(
-            f"model {folder.name}: card.json is not of this program's form ({where}: {fault['msg']}): train it again"
+            f"model {folder.name}: card.json is not of this program's form ({where}: {rule_of(fault)}): train it again"
         ) from error
     expected, found = f"{folder.parent.name}/{folder.name}", f"{card.symbol}_{card.timeframe}/{card.version}"
     if found != expected:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orbiquant.features.spec import FeatureSpec
     from orbiquant.line import LineSpec
     from orbiquant.models.registry import ModelCard, StoredModel
+from ..core import rule_of
 
 # %% ../../nbs/72_research.spec.ipynb #969a7ff7
 _PARTS: Mapping[str, type[Value]] = {"training": Phase2Config, "signals": SignalConfig, "backtest": BacktestConfig}
@@ -72,7 +73,7 @@ class ResearchSpec(Value):
             return type(self).model_validate(tree)
         except ValidationError as error:
             fault = error.errors()[0]
-            raise OptionError(f"`{fault['loc'][-1]}`: {fault['msg']}, was {fault['input']!r}") from error
+            raise OptionError(f"`{fault['loc'][-1]}`: {rule_of(fault)}, was {fault['input']!r}") from error
 
 # %% ../../nbs/72_research.spec.ipynb #dc75b839
 _TRAINED = (
@@ -125,7 +126,7 @@ def from_params(
             backtest=BacktestConfig.model_validate(parts["backtest"]),
         )  # fmt: skip
     except ValidationError as error:
-        raise DataError(f"`params` must hold values of a research spec: {error.errors()[0]['msg']}") from error
+        raise DataError(f"`params` must hold values of a research spec: {rule_of(error.errors()[0])}") from error
 
 # %% ../../nbs/72_research.spec.ipynb #2cc5d560
 def feature_spec(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # %% ../../nbs/74_research.study.ipynb #767aa0cc
 _FIGURES = (
     *("win_rate", "gross_expectancy_r", "cost_r", "expectancy_r", "standard_error_r", "total_r"),
-    *("max_drawdown_r", "trials", "deflated_sharpe"),
+    *("max_drawdown_r", "deflated_sharpe"),
 )
 
 
@@ -65,7 +65,13 @@ class Study:
 
     def summary(self) -> pd.Series:
         "Return the verdict and the figures it rests on; R is net of costs unless it says gross."
-        said = {"verdict": self.verdict.headline, "policy": self.spec.signals.policy, "trades": len(self.trades)}
+        said = {
+            "verdict": self.verdict.headline,
+            "policy": self.spec.signals.policy,
+            "costs": str(self.spec.costs),
+            "trades": len(self.trades),
+            "trials": int(self.traded.summary["trials"]),
+        }
         figures = {name: round(self.traded.summary[name], 4) for name in _FIGURES}
         return pd.Series(said | figures, name=str(self.spec.series), dtype=object)
 

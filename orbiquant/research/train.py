@@ -153,9 +153,9 @@ def compare_policies(
     kind: str = "compare",  # what asked for it: compare or report
 ) -> dict[str, Traded]:
     "Trade the unfiltered primary signal and every policy on the same predictions."
-    from orbiquant.policies import POLICIES
+    from orbiquant.policies import POLICY_NAMES
 
-    compared = {name: trade(prepared, predictions, spec, name) for name in ("primary", *POLICIES)}
+    compared = {name: trade(prepared, predictions, spec, name) for name in POLICY_NAMES}
     return count_trials(ledger, kind, prepared, spec, compared) if ledger else compared
 
 # %% ../../nbs/73_research.train.ipynb #f46228d8
