@@ -57,6 +57,11 @@ class Line:
     build: Builder = build_features
     detect: Detector = detect_phases  # the rules, or what a runtime finds for a learned detector
 
+    def __post_init__(self) -> None:
+        "Raise `OptionError` for a learned detector that is not given."
+        if self.spec.phase_detector == "learned" and self.detect is detect_phases:
+            raise OptionError("`detect` must be a learned detector, as `runtime.line(spec)` brings one, was the rules")
+
     @property
     def streams(self) -> bool:
         "Say whether the stages are those that can go on bar by bar."
@@ -137,6 +142,7 @@ class LineStream:
         self._places = [columns.index(name) for name in bundle.features]
         self._zones = {name.removeprefix("killzone_"): i for i, name in enumerate(columns) if "killzone_" in name}
         kept = known.iloc[len(known) - bundle.context :]
+        self._torn = False  # a step that failed half way has lost its place
         self._times, self._asked = kept.index, bundle.values_of(kept)
 
     @property
@@ -149,8 +155,11 @@ class LineStream:
         bar: pd.Series,  # open, high, low, close, volume; its name is the time of its open, UTC
     ) -> Decision:
         "Return what the line says at the close of a bar; raise `DataError` for one that cannot follow."
+        if self._torn:
+            raise OptionError("`step` must not go on where a bar failed half way: follow the history anew")
         time, prices = pd.Timestamp(bar.name), bar[list(BAR_COLUMNS)].to_numpy("float64")
-        features = self.stream.advance(time.value // 1000, prices)  # from nanoseconds
+        features = self.stream.advance(time.value // 1000, prices)  # from nanoseconds; refuses before it moves
+        self._torn = True
         asked = self._remember(features, time)
         answers = self.bundle.predict_values(self._asked, self._times)[-1]
         predicted = {name: answers[i : i + 1] for i, name in enumerate(self.bundle.columns)}
@@ -159,6 +168,7 @@ class LineStream:
             prices[3:4], np.array([terms.stop_atr * atr]), predicted, self._context(features), self.policy,
             terms.risk_reward,
         )  # fmt: skip
+        self._torn = False
         return Decision(time, {name: column[0] for name, column in columns.items()}, asked)
 
     def _remember(self, features: Floats, time: pd.Timestamp) -> Singles:

@@ -66,7 +66,7 @@ def retry_after_s(
 ) -> float | None:
     "Return how many seconds a `Retry-After` asks for; None when there is none that can be read."
     text = (header or "").strip()
-    if text.isdigit():
+    if text.isdecimal():
         return float(text)
     try:
         until = parsedate_to_datetime(text)

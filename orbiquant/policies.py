@@ -7,11 +7,12 @@ __all__ = ['TRADED_PHASES', 'LONDON_AND_NEW_YORK', 'POLICIES', 'POLICY_NAMES', '
            'find_policy', 'SignalConfig']
 
 # %% ../nbs/48_policies.ipynb #957f5b51
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from .core import choose
+from .core import OptionError, choose
 from .domain import MIN_CONFIDENCE, Phase, Value
 
 # %% ../nbs/48_policies.ipynb #34519099
@@ -27,6 +28,15 @@ class Policy(Value):
     direction: Literal["any", "not_against", "with"] = "any"  # the phase's direction against the trade's side
     killzones: tuple[str, ...] | None = None  # None: any time
     range_quantile: Annotated[float, Field(gt=0, lt=1)] | None = None  # predicted move that must reach the target
+
+    def check_quantiles(
+        self,
+        trained: Sequence[float],  # quantiles that the range is predicted at
+    ) -> None:
+        "Raise `OptionError` when the quantile it asks for is not among those."
+        if self.range_quantile not in (None, *trained):
+            told = ", ".join(f"{quantile:g}" for quantile in trained)
+            raise OptionError(f"`quantiles` must hold {self.range_quantile:g}, which {self.name} asks for, was {told}")
 
     @field_validator("phases")
     @classmethod

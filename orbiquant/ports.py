@@ -76,6 +76,10 @@ class BarStore(Protocol):
         "Return the newest version."
         ...
 
+    def epoch(self) -> int:
+        "Return a number that changes when another store takes this one's place: versions before it mean nothing."
+        ...
+
     def series(self) -> list[StoredSeries]:
         "Return what the store holds, by symbol and timeframe."
         ...

@@ -124,4 +124,4 @@ def using(
     try:
         yield runtime
     finally:
-        _current.remove(runtime)
+        del _current[max(i for i, each in enumerate(_current) if each is runtime)]

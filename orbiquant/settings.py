@@ -97,7 +97,9 @@ class IniSource(PydanticBaseSettingsSource):
         "Return `{section: {key: text}}` of the file."
         parser = configparser.ConfigParser(interpolation=None, default_section="")
         try:
-            parser.read(self.path, encoding="utf-8-sig")
+            parser.read_string(self.path.read_text(encoding="utf-8-sig") if self.path.exists() else "")
+        except OSError as error:
+            raise SettingsError(f"{self.path} cannot be read as settings: {error.strerror}") from None
         except UnicodeDecodeError:
             raise SettingsError(f"{self.path} cannot be read as settings: it is no UTF-8 text") from None
         except configparser.Error as error:  # its text quotes the line, which may hold a key

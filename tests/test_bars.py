@@ -203,7 +203,7 @@ def test_the_callers_frame_is_never_touched() -> None:
 
 def test_checked_bars_have_one_shape() -> None:
     odd = hours().assign(spread=1.0)[["volume", "spread", "close", "low", "high", "open"]]
-    checked = check_bars(odd.set_axis(odd.index.as_unit("ms"), axis=0), "1h", "forex")
+    checked = check_bars(odd.set_axis(odd.index.as_unit("ms"), axis=0), "1h")
     pd.testing.assert_frame_equal(checked, hours(), check_freq=False)
     with pytest.raises(DataError, match="must be a DataFrame"):
         check_bars([1, 2], "1h")  # type: ignore[arg-type]
@@ -272,7 +272,7 @@ def test_gaps_and_bars_out_of_hours_are_warnings() -> None:
     assert found["off_session"] == (1, "warning") and found["gaps"][1] == "warning"
     assert report.longest_gap is not None and report.longest_gap.bars == 22  # from Friday 00:00 to the close
     assert find_missing(bars, Timeframe.H1, "forex")["bars"].tolist() == [3, 1]
-    check_bars(bars, "1h", "forex")
+    check_bars(bars, "1h")
     assert len(repair_bars(pd.concat([bars, saturday]), "1h", ["drop_off_session"], "forex")) == len(bars)
 
 
@@ -303,7 +303,7 @@ def test_a_report_is_json() -> None:
 @pytest.mark.parametrize("calendar", ["crypto", "forex", "us_equity"])
 def test_no_bars_are_valid_bars(calendar: str) -> None:
     empty = empty_bars()
-    assert check_bars(empty, "1h", calendar).empty
+    assert check_bars(empty, "1h").empty
     assert repair_bars(empty, "1h", REPAIR_RULES, calendar).empty
     assert resample(empty, "5m", "1d", calendar).equals(empty)
     assert find_missing(empty, Timeframe.H1, calendar).empty and known_at(empty, Timeframe.H1).empty
@@ -340,7 +340,7 @@ def test_nothing_is_lost_or_made_up(data: st.DataObject, pair: tuple[str, str], 
     assert coarse["open"].iloc[0] == bars["open"].iloc[0] and coarse["close"].iloc[-1] == bars["close"].iloc[-1]
     assert coarse["high"].max() == bars["high"].max() and coarse["low"].min() == bars["low"].min()
     assert set(coarse["open"]) <= set(bars["open"]) and set(coarse["close"]) <= set(bars["close"])
-    check_bars(coarse, pair[1], calendar)
+    check_bars(coarse, pair[1])
     closed = resample(bars, *pair, calendar)
     assert closed.equals(coarse.loc[closed.index]) and len(closed) >= len(coarse) - 2
 
@@ -463,7 +463,7 @@ def test_resampled_minutes_are_the_exchanges_own_bars() -> None:
     ],
 )
 def test_real_bars_pass_and_their_days_are_whole(name: str, timeframe: str, calendar: str) -> None:
-    bars = check_bars(shared(name), timeframe, calendar)
+    bars = check_bars(shared(name), timeframe)
     report = inspect_bars(bars, timeframe, calendar)
     assert report.ok and report.expected is not None and report.missing is not None
     outside = next((issue.count for issue in report.issues if issue.kind == "off_session"), 0)
@@ -489,3 +489,23 @@ def test_stray_friday_bars_are_found_and_dropped_by_name() -> None:
     assert strays.count > 0 and report.ok
     kept = repair_bars(bars, "1h", ["drop_off_session"], "forex")
     assert len(kept) == len(bars) - strays.count
+
+
+# --- which series ---
+
+
+def test_bars_that_were_resampled_and_still_tell_their_old_step_are_refused():
+    hours = pd.date_range("2024-01-01", periods=400, freq="1h", tz="UTC", name="time")
+    bars = pd.DataFrame(1.0, hours, list(BAR_COLUMNS))
+    bars.attrs = {"symbol": "BTCUSDT", "timeframe": "1h"}
+    assert series_of(bars) == series_of(bars.iloc[::4].head(5)) == SeriesId.parse("BTCUSDT", "1h")
+    with pytest.raises(DataError, match="`timeframe` must be 4h, the step of the bars, was '1h'"):
+        series_of(bars.resample("4h").last())
+    bars.attrs["timeframe"] = "60min"
+    with pytest.raises(OptionError, match="`timeframe` must be one of"):
+        series_of(bars)
+
+
+def test_a_table_without_times_is_no_series():
+    with pytest.raises(DataError, match="must be a DatetimeIndex of their opens, was RangeIndex"):
+        series_of(pd.DataFrame({"close": [1.0, 2.0, 3.0]}), "BTCUSDT")

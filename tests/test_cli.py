@@ -158,6 +158,11 @@ def test_settings_show_the_merged_values_without_passwords(ask: Ask, monkeypatch
     monkeypatch.setenv("ORBIQUANT_MODELS_FOLDS", "3")
     shown = ask("settings", "show", "--json").json
     assert shown["models"]["folds"] == 3 and shown["workspace"]["database_url"] == "postgresql://me:***@db/orbiquant"
+    monkeypatch.setenv("ORBIQUANT_WORKSPACE_DATABASE_URL", "postgresql://me:se/cr:et@db/orbiquant")
+    monkeypatch.setenv("ORBIQUANT_PROVIDERS_EXCHANGE_URLS", "binance=https://me:hush@proxy, kraken=https://other")
+    shown = ask("settings", "show", "--json").json
+    assert shown["workspace"]["database_url"] == "postgresql://me:***@db/orbiquant"
+    assert "hush" not in json.dumps(shown) and "https://me:***@proxy" in json.dumps(shown)
     assert set(ask("settings", "show", "costs", "--json").json) == {"costs"}
     assert "did you mean 'costs'?" in ask("settings", "show", "cost").err
 

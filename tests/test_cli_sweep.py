@@ -102,6 +102,8 @@ def test_too_few_trades_are_said_and_not_judged(ask, files):
         (("--signals", "x.csv"), 2, "--signals needs the --bars"),
         (("--bars", "x.csv", "--signals", "y.csv", "--policy", "base"), 2, "--policy does not go with --signals"),
         (("--symbol", "EURUSD", "--timeframe", "1h", "--fee-bps", "1"), 2, "--fee-bps does not go with stored bars"),
+        (("--symbol", "EURUSD", "--timeframe", "1h", "--last", "99"), 2, "--last does not go with stored bars"),
+        (("--bars", "x.csv", "--model", "1"), 2, "--model does not go with --bars"),
         (("--symbol", "EURUSD", "--timeframe", "1h"), 1, "EURUSD"),
         (("--period", "year"), 2, "year"),
     ],

@@ -60,6 +60,16 @@ def refusal(error: type[Exception] = SettingsError, **overrides: Any) -> str:
 # --- settings: where they come from ---
 
 
+def test_a_file_that_cannot_be_opened_is_not_taken_for_an_empty_one(home: Path):
+    (home / "settings.ini").mkdir()
+    assert "settings.ini cannot be read as settings: Is a directory" in refusal()
+
+
+def test_a_policy_that_is_none_is_refused_with_its_place(home: Path):
+    (home / "settings.ini").write_text("[signals]\npolicy = primry\n")
+    assert "settings.ini [signals] policy: must be one of primary, base" in refusal()
+
+
 def test_each_source_overrides_the_one_before(home: Path, monkeypatch: pytest.MonkeyPatch):
     assert load_settings().models.folds == 5
     (home / "settings.ini").write_text("[models]\nfolds = 6\nrounds = 60\nseed = 66\n")
@@ -490,6 +500,8 @@ def test_the_workspace_adds_and_replaces_instruments(home: Path):
     rows = "ger40,DAX,index,GER40,EUR,0.5,1,1,us_equity\nEURUSD,Mine,forex,EUR,USD,0.0001,0.0001,1000,forex"
     atomic_write(home / "data" / "instruments.csv", ROW.format(rows))
     own, added = find_instrument("EUR/USD"), find_instrument("GER40")
+    atomic_write(home / "data" / "instruments.csv", ROW.format(rows.replace("Mine", "Later")))
+    assert find_instrument("EURUSD").name == "Later", "a running kernel sees a table that was changed"
     assert (own.name, own.lot_size, own.decimals) == ("Mine", Decimal(1000), 4) and own != shipped
     assert (added.symbol, added.decimals, added.pips(3.0)) == ("GER40", 1, 3.0)
     assert find_instrument("GBPUSD") == known_instruments(None)["GBPUSD"]

@@ -118,6 +118,8 @@ def test_a_study_refuses_what_there_is_not(runtime: Runtime):
         oq.study("EURUSD", "1h", fold=3)
     with pytest.raises(OptionError, match=r"`folds`: .* was 0"):
         oq.study("EURUSD", "1h", folds=0)
+    with pytest.raises(OptionError, match=r"`quantiles` must hold 0\.9, which aggressive_filter asks for"):
+        oq.study("EURUSD", "1h", policy="aggressive_filter", quantiles=(0.25, 0.75))
 
 
 # --- the README ---

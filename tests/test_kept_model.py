@@ -81,4 +81,4 @@ def test_a_card_of_another_research_spec_is_a_model_error(stored: StoredModel):
     odd: ModelCard = stored.card.model_copy(update={"params": stored.card.params | {"retired": 1}})
     model = StoredModel(**vars(stored) | {"card": odd})
     with pytest.raises(ModelError, match="was kept with another research spec: train it again"):
-        spec_now(model, load_settings())
+        spec_now(model.card, load_settings())

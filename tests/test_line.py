@@ -18,6 +18,7 @@ import pytest
 from orbiquant.core import NotFoundError, OptionError, code_version, configure_logging
 from orbiquant.domain import MIN_CONFIDENCE, Action, Bars, Costs, SeriesId
 from orbiquant.features.matrix import build_features, warmup_bars
+from orbiquant.line import Line
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.cards import StoredModel
 from orbiquant.research.drift import model_drift
@@ -150,6 +151,35 @@ def test_more_rows_than_there_are_is_all_of_them(prepared: Prepared, spec: Resea
     assert (card.rows, card.start) == (len(prepared.bars), prepared.bars.index[0])
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stop_atr": 3.0}, r"stop_atr 1.5 \(asked: 3.0\)"),
+        ({"horizon_bars": 5}, "horizon_bars"),
+        ({"phase_detector": "learned"}, "phase_detector rules"),
+    ],
+)
+def test_what_was_prepared_for_another_training_is_refused(
+    runtime: Runtime, prepared: Prepared, stored: StoredModel, spec: ResearchSpec, changes: dict[str, Any], said: str
+):
+    other = spec.changed(**changes)
+    for work in (lambda: train(runtime, prepared, other), lambda: trade(prepared, stored.predictions, other)):
+        with pytest.raises(OptionError, match=said):
+            work()
+    with pytest.raises(OptionError, match="symbol EURUSD"):
+        train(runtime, prepared, spec.model_copy(update={"series": SeriesId.parse("GBPUSD", "1h")}))
+
+
+def test_a_model_of_a_line_that_the_runtime_cannot_restore_is_not_kept(
+    runtime: Runtime, prepared: Prepared, spec: ResearchSpec
+):
+    own = replace(prepared, line=replace(prepared.line, detect=lambda bars, rules: prepared.phases))
+    with pytest.raises(OptionError, match="must be described by the runtime's own line"):
+        train(runtime, own, spec)
+    with pytest.raises(OptionError, match="`detect` must be a learned detector"):
+        Line(prepared.line.spec.model_copy(update={"phase_detector": "learned"}))
+
+
 def test_the_promoted_model_serves_and_is_watched(runtime: Runtime, stored: StoredModel, spec: ResearchSpec):
     newer = stored.card.model_copy(update={"created": stored.card.created + pd.Timedelta("1h"), "version": ""})
     later = runtime.registry.save(stored, newer, stored.trades)
@@ -180,7 +210,7 @@ def test_the_confidence_floor_of_the_settings_shapes_backtest_and_trial(
     floor = float(traded.median())
     assert traded.min() < floor < traded.max()
     strict = Runtime(load_settings(**runtime.settings.model_dump() | {"signals": {"min_confidence": floor}}))
-    assert spec_now(stored, strict.settings) == spec.changed(min_confidence=floor)
+    assert spec_now(stored.card, strict.settings) == spec.changed(min_confidence=floor)
     _, used, found = trade_model(strict, EURUSD_1H, "base", stored.card.version)
     acted = found.signals["action"] != "HOLD"
     assert used.signals.min_confidence == floor and acted.sum() == (traded >= floor).sum()

@@ -1,7 +1,9 @@
 """The live line is research's own row: to the last bit from the same first bar, in its actions when begun later."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from orbiquant.domain import Bars, CalendarName, SeriesId, Signals, Timeframe
 from orbiquant.features.spec import FeatureSpec
 from orbiquant.line import Line, LineSpec
 from orbiquant.market.instruments import find_instrument
+from orbiquant.market.store import DeltaBarStore
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market
 from orbiquant.models.attention import AttentionModel
 from orbiquant.models.bundle import ModelBundle
@@ -22,7 +25,7 @@ from orbiquant.models.labels import range_targets
 from orbiquant.models.network import AttentionSpec
 from orbiquant.models.phase2 import Phase2Pipeline
 from orbiquant.policies import find_policy
-from orbiquant.research.live import WARM_LINES, Live, LiveLine
+from orbiquant.research.live import LIVE_MARGIN, WARM_LINES, Live, LiveLine
 from orbiquant.research.spec import ResearchSpec, kept_line
 from orbiquant.research.train import prepare, train
 from orbiquant.runtime import Runtime
@@ -197,6 +200,64 @@ def test_a_series_that_was_removed_and_written_again_begins_anew(store: Runtime)
         live.latest()
     store.store.upsert(EURUSD_1H, BARS.iloc[:2500])
     check_alike(store, live, BARS.iloc[:2500])
+
+
+def test_a_backlog_is_begun_anew_instead_of_stepped(store: Runtime):
+    live = Counted(store, EURUSD_1H)
+    live.latest()
+    store.store.upsert(EURUSD_1H, BARS.iloc[2600 : 2601 + LIVE_MARGIN])
+    check_alike(store, live, BARS.iloc[: 2601 + LIVE_MARGIN])
+    assert live.begun == 2
+
+
+def test_a_store_in_the_place_of_another_begins_anew(store: Runtime, tmp_path: Path):
+    """The other store has as many versions, so that its number alone would not tell it from this one."""
+    live, lines = Counted(store, EURUSD_1H), Live(store)
+    before, listed = live.latest(), lines.series()
+    here, twin = Path(store.store.uri).parent, DeltaBarStore(tmp_path)
+    higher = BARS.iloc[:2600] * [1.01, 1.01, 1.01, 1.01, 1.0]
+    twin.upsert(EURUSD_1H, higher)
+    while twin.version() < store.store.version():
+        twin.upsert(SeriesId(f"COIN{twin.version()}", Timeframe.H1), BARS.iloc[:2])
+    assert twin.version() == store.store.version()
+    shutil.rmtree(here)
+    shutil.copytree(tmp_path, here)
+    check_alike(store, live, higher)
+    assert live.begun == 2 and live.latest().entry_price != before.entry_price
+    assert lines.series() != listed, "the list was read anew"
+
+
+class At:
+    """A clock that is set by hand."""
+
+    def __init__(self, now: pd.Timestamp) -> None:
+        self.time = now
+
+    def now(self):
+        return self.time.to_pydatetime()
+
+
+def test_a_bar_that_still_forms_is_not_decided_on(store: Runtime):
+    store.store.upsert(EURUSD_1H, BARS.iloc[2600:2604])
+    clock = At(BARS.index[2602] + pd.Timedelta("59min"))
+    live = Counted(Runtime(store.settings, clock), EURUSD_1H)
+    assert live.latest().time == BARS.index[2601] == live.latest().time
+    clock.time += pd.Timedelta("1min")
+    assert live.latest().time == BARS.index[2602] and live.begun > 0
+    live.runtime.store.upsert(EURUSD_1H, BARS.iloc[2604:2605])
+    assert live.latest().time == BARS.index[2602], "a bar that is new and forms changes nothing"
+    clock.time = BARS.index[2610]
+    check_alike(store, live, BARS.iloc[:2605])
+    clock.time = BARS.index[0]
+    with pytest.raises(NotFoundError, match="no closed bar of EURUSD 1h"):
+        LiveLine(live.runtime, EURUSD_1H).latest()
+
+
+def test_the_unfiltered_signal_is_never_served(store: Runtime):
+    settings = store.settings
+    research = settings.model_copy(update={"signals": settings.signals.model_copy(update={"policy": "primary"})})
+    with pytest.raises(OptionError, match="`policy` must be one that serves, was 'primary'"):
+        LiveLine(Runtime(research), EURUSD_1H).latest()
 
 
 def test_many_lines_are_kept_and_the_least_asked_for_forgotten(store: Runtime):

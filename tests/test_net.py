@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from threading import Timer
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from orbiquant.core import DataError, NotFoundError, SettingsError
-from orbiquant.net import Backoff, Busy, HttpClient, Pace, retry
+from orbiquant.net import Backoff, Busy, HttpClient, Pace, retry, retry_after_s
 from tests.tools.fake_providers import FakeProvider, cut, reply
 
 KEY = "hunter2"
@@ -69,6 +70,11 @@ def test_what_stays_is_an_error_with_advice_and_without_a_key(fault: Any, server
         client.get("/")
     assert len(server.requests) == 3
     assert refused.value.__cause__ is None and refused.value.__context__ is None, "an error of httpx holds the key"
+
+
+@pytest.mark.parametrize("header", ["²", "soon", "", None])
+def test_a_wait_that_cannot_be_read_is_none(header: str | None):
+    assert retry_after_s(header, datetime.now(UTC)) is None
 
 
 def test_one_attempt_is_no_retry(server: FakeProvider, waited: list[float]):

@@ -424,6 +424,7 @@ def small_app() -> FastAPI:
     for function in (numbers, anything, broken, misset, lying):
         app.add_api_route(f"/{function.__name__}", function, dependencies=read)
     app.add_api_route("/open", lambda: 1)
+    app.add_api_route("/open", lambda: 1, methods=["POST"], dependencies=[needs("write")])
     return app
 
 
@@ -445,6 +446,12 @@ def test_our_own_fault_shows_nothing_of_the_inside(
         assert "swordfish" not in answer.text and "secret.ini" not in answer.text
         assert problem["details"] == {}
         assert answer.headers["x-request-id"] == f"fault{path[1:]}"
+
+
+def test_a_public_path_is_public_for_its_own_method_alone(small: tuple[httpx.Client, Runtime]):
+    client, _ = small
+    assert client.get("/open").status_code == 200
+    check_problem(client.post("/open"), 401, "UNAUTHORIZED")
 
 
 def test_floats_that_are_no_numbers_are_null(small: tuple[httpx.Client, Runtime]):

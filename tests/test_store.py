@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from deltalake import DeltaTable
+from deltalake.table import TableOptimizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -329,6 +330,36 @@ def test_another_store_put_in_the_place_of_a_warm_one_is_noticed(tmp_path: Path)
     short = DeltaBarStore(tmp_path / "here")
     short.upsert(EURUSD_1H, bars.iloc[:5])
     assert len(store.read(EURUSD_1H)) == 5 and store.version() == short.version()
+
+
+def test_another_store_begins_an_epoch(tmp_path: Path):
+    store = DeltaBarStore(tmp_path / "here")
+    for turn in range(3):
+        store.upsert(EURUSD_1H, random_bars("2024-01-01", 60, seed=turn))
+        assert store.version() and store.epoch() == turn
+        shutil.rmtree(tmp_path / "here")
+        assert store.version() == 0 and store.epoch() == turn + 1
+        assert store.since(EURUSD_1H, 0).empty
+
+
+def test_a_store_that_cannot_be_tidied_keeps_what_it_was_given(store: DeltaBarStore, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    bars = random_bars("2024-01-01", 2 * TIDY_EVERY)
+    monkeypatch.setattr(TableOptimizer, "compact", full)
+    versions = [store.upsert(EURUSD_1H, bars.iloc[[row]]) for row in range(len(bars))]
+    assert len(set(versions)) == len(bars) and store.read(EURUSD_1H).equals(bars)
+
+
+def test_a_damaged_file_is_named_whoever_reads_it(store: DeltaBarStore):
+    bars = random_bars("2024-01-01", 30)
+    store.upsert(EURUSD_1H, bars)
+    for file in files_of(store):
+        Path(file.removeprefix("file://")).write_bytes(b"not Parquet")
+    for work in (lambda: store.read(EURUSD_1H), lambda: store.upsert(EURUSD_1H, bars * 2)):
+        with pytest.raises(DataError, match="at version 1 has a file that cannot be read"):
+            work()
 
 
 def test_threads_share_a_warm_store(store: DeltaBarStore):

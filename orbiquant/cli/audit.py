@@ -52,7 +52,8 @@ def load_audited(
         version = file_version(bars)
     elif symbol and timeframe:
         series = SeriesId.parse(symbol, timeframe)
-        bars, version = runtime.store.read(series), str(runtime.store.version())
+        newest = runtime.store.version()
+        bars, version = runtime.store.read(series, version=newest), str(newest)
         instrument = instrument_of(series.symbol)[0]
     else:
         raise typer.BadParameter("give --bars FILE, or --symbol and --timeframe of stored bars")

@@ -71,12 +71,17 @@ def find_source(
     return "--signals" if given["signals"] else "--bars" if given["bars"] else "stored bars"
 
 
-def refuse_option(
-    name: str,  # of the parameter
-    source: str,  # that does not take it
-) -> NoReturn:
+def check_source(
+    given: Given,  # every option by name, None where it was left out
+    allowed: Mapping[str, Iterable[str]],  # source, as `find_source` names it → options that only some sources take
+    common: Iterable[str] = (),  # options that every source takes
+) -> None:
     "Raise `typer.BadParameter` for an option that does not go with where the signals come from."
-    raise typer.BadParameter(f"--{name.replace('_', '-')} does not go with {source}")
+    source = find_source(given)
+    taken = {"bars", "signals", "symbol", "timeframe", "as_json", *common, *allowed[source]}
+    for name, value in given.items():
+        if value is not None and name not in taken:
+            raise typer.BadParameter(f"--{name.replace('_', '-')} does not go with {source}")
 
 
 def console(

@@ -194,7 +194,7 @@ def open_remote(
     "Return the remote source of a name; raise `OptionError` for a name that is none, with the nearest that is."
     from importlib.util import find_spec
 
-    from orbiquant.core import OptionError, suggest
+    from orbiquant.core import OptionError, missing_library, suggest
     from orbiquant.runtime import Runtime
 
     if name not in SOURCES:
@@ -202,6 +202,8 @@ def open_remote(
 
         known = [*SOURCES, *(list_exchanges() if find_spec("ccxt") else ())]
         if name not in known:
+            if not find_spec("ccxt") and not suggest(name, known):
+                raise missing_library("ccxt", "exchange")
             offered = f"{', '.join(SOURCES)} or an exchange that ccxt knows"
             raise OptionError(f"`source` must be one of {offered}, was {name!r}{suggest(name, known)}")
     if price is not None:

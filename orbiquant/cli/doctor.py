@@ -115,7 +115,7 @@ def see_database() -> str:
     url = load_settings().workspace.database_url
     place = database_location(url)
     if place.get_backend_name() == "sqlite" and not Path(place.database or "").exists():
-        return f"{place.render_as_string()}, made with the first key"
+        return f"{place.render_as_string()}, made when something is written"
     with engine(url).connect() as connection:
         connection.exec_driver_sql("SELECT 1")
     return place.render_as_string(hide_password=True)

@@ -70,10 +70,12 @@ def show_settings(
 
 
 def hide_password(
-    value: object,  # a setting
+    value: object,  # a setting, or the list that one is
 ) -> object:
-    "Return a setting with the password of a URL left out."
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", value) if isinstance(value, str) else value
+    "Return a setting with the passwords of URLs left out."
+    if isinstance(value, list | tuple):
+        return [hide_password(each) for each in value]
+    return re.sub(r"(?<=://)([^/@:]*):[^@]*@", r"\1:***@", value) if isinstance(value, str) else value
 
 
 program.add_typer(settings, name="settings")

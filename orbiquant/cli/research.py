@@ -10,12 +10,11 @@ from orbiquant.cli.console import (
     AsJson,
     Given,
     SeedOption,
+    check_source,
     costs_told,
     fields,
-    find_source,
     open_runtime,
     progress_bar,
-    refuse_option,
     show,
     table,
 )
@@ -28,22 +27,11 @@ if TYPE_CHECKING:
 
 BARS_ONLY = ("last", "folds", "rounds", "seed", "stop_atr", "risk_reward", "risk_per_trade")
 SIGNALS_ONLY = ("max_holding_bars", "risk_from")
-
-
-def check_source(
-    given: Given,  # every option by name, None where it was left out
-) -> None:
-    "Raise `typer.BadParameter` for an option that does not go with where the signals come from."
-    allowed = {
-        "--signals": {"last", "risk_per_trade", *COST_OPTIONS, *SIGNALS_ONLY},
-        "--bars": {"policy", *BARS_ONLY, *COST_OPTIONS},
-        "stored bars": {"model", "policy"},
-    }
-    source = find_source(given)
-    common = {"bars", "signals", "symbol", "timeframe", "trades", "as_json"}
-    for name, value in given.items():
-        if value is not None and name not in allowed[source] | common:
-            refuse_option(name, source)
+BACKTEST_TAKES = {
+    "--signals": ("last", "risk_per_trade", *COST_OPTIONS, *SIGNALS_ONLY),
+    "--bars": ("policy", *BARS_ONLY, *COST_OPTIONS),
+    "stored bars": ("model", "policy"),
+}
 
 
 def trade_stored(
@@ -190,7 +178,7 @@ def backtest_command(
 ) -> None:
     "Trade out-of-fold predictions, or given signals, and say what they came to, in R and in money."
     given = dict(locals())
-    check_source(given)
+    check_source(given, BACKTEST_TAKES, common=("trades",))
     from orbiquant.research.files import check_target, write_table
     from orbiquant.core import stage_seconds
 

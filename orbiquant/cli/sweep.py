@@ -10,12 +10,11 @@ from orbiquant.cli.console import (
     AsJson,
     Given,
     SeedOption,
+    check_source,
     costs_told,
     fields,
-    find_source,
     open_runtime,
     progress_bar,
-    refuse_option,
     show,
     table,
 )
@@ -27,7 +26,13 @@ if TYPE_CHECKING:
     from orbiquant.research.sweeps import Sweepable, Swept
 
 
-MODEL_ONLY = ("folds", "rounds", "seed")
+TRAINING = ("folds", "rounds", "seed")
+SWEEP_TAKES = {
+    "--signals": ("last", *COST_OPTIONS),
+    "--bars": ("policy", "last", *TRAINING, *COST_OPTIONS),
+    "stored bars": ("model", "policy"),
+}
+COMMON = ("stop_atr", "risk_reward", "min_confidence", "max_holding_bars", "filters", "period", "top", "save", "resume")
 FIGURES_SHOWN = (
     "trades",
     "expectancy_r",
@@ -38,21 +43,6 @@ FIGURES_SHOWN = (
     "max_drawdown_r",
     "cost_r",
 )
-
-
-def check_options(
-    given: Given,  # every option by name, None where it was left out
-) -> None:
-    "Raise `typer.BadParameter` for an option that does not go with where the signals come from."
-    refused = {
-        "--signals": ("model", "policy", *MODEL_ONLY),
-        "--bars": ("model",),
-        "stored bars": (*MODEL_ONLY, *COST_OPTIONS),
-    }
-    source = find_source(given)
-    for name in refused[source]:
-        if given[name] is not None:
-            refuse_option(name, source)
 
 
 def parse_grid(
@@ -113,7 +103,7 @@ def find_signals(
     if given["bars"] is None:
         return from_model(runtime, SeriesId.parse(given["symbol"], given["timeframe"]), policy, given["model"])
     bars, series, instrument, _ = bars_of_file(given["bars"], given["symbol"], given["timeframe"])
-    changes = {name: given[name] for name in MODEL_ONLY} | {"policy": policy, "train_rows": given["last"]}
+    changes = {name: given[name] for name in TRAINING} | {"policy": policy, "train_rows": given["last"]}
     spec = ResearchSpec.from_settings(runtime.settings, series, instrument, **changes)
     spec = spec.changed(costs=costs_told(spec.costs, given))
     if not given["signals"]:
@@ -144,7 +134,7 @@ def show_sweep(
     facts = {
         "symbol": what.series.symbol, "timeframe": what.series.timeframe, "data": what.data_version, "signals": what.policy,
         "first": what.bars.index[0], "last": what.bars.index[-1], "bars": len(what.bars),
-        "costs": ", ".join(f"{name.removesuffix('_bps')} {value:g} bp" for name, value in what.costs),
+        "costs": str(what.costs),
         "combinations": len(swept.result.table), "seed": what.seed,
     }  # fmt: skip
     left = swept.headline.overfitting.figures if swept.headline else {}
@@ -203,7 +193,7 @@ def sweep_command(
 ) -> None:
     "Try every combination of stop, target, threshold, time limit and filter, and say what the best is worth."
     given = dict(locals())
-    check_options(given)
+    check_source(given, SWEEP_TAKES, COMMON)
     from orbiquant.research.files import check_target, write_table
     from orbiquant.core import stage, stage_seconds
     from orbiquant.research.sweeps import run_sweep

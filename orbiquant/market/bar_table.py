@@ -77,7 +77,7 @@ def scan(
     series: SeriesId,  # which bars
     window: Window = (None, None),  # half-open
 ) -> Bars:
-    "Return a series' sorted bars of a window, from the files that may hold one alone."
+    "Return a series' sorted bars of a window, from the files that may hold one; raise `DataError` for a damaged one."
     import pyarrow.dataset as ds
 
     first, last = window
@@ -88,8 +88,12 @@ def scan(
     if last is not None:
         files.append(f"year <= {last.year} AND time < '{last.isoformat()}'")
         rows &= ds.field("time") < last
-    dataset = table.to_pyarrow_dataset(file_pruning_predicate=" AND ".join(files))
-    frame = dataset.to_table(columns=["time", *BAR_COLUMNS], filter=rows).to_pandas()
+    try:
+        dataset = table.to_pyarrow_dataset(file_pruning_predicate=" AND ".join(files))
+        frame = dataset.to_table(columns=["time", *BAR_COLUMNS], filter=rows).to_pandas()
+    except (OSError, ValueError) as error:
+        where = f"{table.table_uri} at version {table.version()}"
+        raise DataError(f"{where} has a file that cannot be read, was it vacuumed? {error}") from error
     return with_series(empty_bars() if frame.empty else frame.set_index("time").sort_index(), series)
 
 # %% ../../nbs/11_market.bar_table.ipynb #26fe63bc
@@ -240,6 +244,7 @@ class KeptTable:
         self._kept: DeltaTable | None = None
         self._stamp: object = None
         self._own = OwnWrites()
+        self.epoch = 0  # how often another table took the place of the one that was kept
 
     def newest(self) -> "DeltaTable | None":
         "Return the table at its newest version, to read from; None when there is none."
@@ -251,7 +256,7 @@ class KeptTable:
                     return self._kept
                 try:
                     self._kept.update_incremental()
-                except DeltaError:  # the log is shorter than it was: it is another store's
+                except (DeltaError, OSError):  # the log is shorter than it was: it is another store's
                     self._reopen()
             else:
                 self._reopen()
@@ -267,7 +272,7 @@ class KeptTable:
         "Keep a table in the place of an older one, and remember what was written."
         with self._lock:
             if self._stamp != self._look():
-                self._own.clear()
+                self._forget()
             self._own.add(table.version(), series, bars)
             if self._kept is None or self._kept.version() < table.version():
                 self._kept = table
@@ -283,8 +288,14 @@ class KeptTable:
             return self._own.of(series, versions)
 
     def _reopen(self) -> None:
-        self._own.clear()
+        if self._kept is not None:
+            self._forget()
         self._kept = open_table(self.uri, self.storage_options)
+
+    def _forget(self) -> None:
+        self.epoch += 1
+        self._own.clear()
+        self._kept = None
 
     def _is_newest(self, table: "DeltaTable") -> bool:
         "Return whether a folder's log ends with the table's version; object storage has to be asked."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FAULTS', 'WARNINGS', 'empty_bars', 'known_at', 'with_series', 'with_label', 'infer_timeframe', 'frame_of',
-           'series_of', 'price_faults', 'time_faults', 'in_session', 'Issue', 'schema_issues', 'row_issues',
-           'find_rule', 'refuse_faults', 'check_bars', 'whole_columns', 'Gap', 'BarReport', 'grid_times',
+           'refuse_coarser', 'series_of', 'price_faults', 'time_faults', 'in_session', 'Issue', 'schema_issues',
+           'row_issues', 'find_rule', 'refuse_faults', 'check_bars', 'whole_columns', 'Gap', 'BarReport', 'grid_times',
            'find_missing', 'inspect_bars']
 
 # %% ../../nbs/10_market.bars.ipynb #63a92f15
@@ -89,6 +89,8 @@ def frame_of(
 ) -> Timeframe:
     "Return the timeframe of bars; raise `DataError` when their step is another than they should have."
     frame = None if timeframe is None else Timeframe.parse(timeframe)
+    if not isinstance(index, pd.DatetimeIndex):
+        raise DataError(f"the index of bars must be a DatetimeIndex of their opens, was {type(index).__name__}")
     if frame and index.nunique() <= 2:
         return frame  # two bars may lie on both sides of a gap
     step = infer_timeframe(index)
@@ -97,6 +99,18 @@ def frame_of(
     return step
 
 # %% ../../nbs/10_market.bars.ipynb #365fe509
+def refuse_coarser(
+    index: pd.DatetimeIndex,  # bar opens
+    timeframe: Timeframe,  # what they are said to be
+) -> None:
+    "Raise `DataError` for bars of a longer timeframe than they say: resampled, and still labelled with the old one."
+    apart = np.diff(np.sort(to_times(index.dropna())))
+    nearest = int(apart[apart > 0].min(initial=np.iinfo(np.int64).max))
+    longer = next((f for f in Timeframe if nearest == length(f) > length(timeframe)), None)
+    if longer and len(apart) >= 20:  # so many do not all lie apart by chance
+        raise DataError(f"`timeframe` must be {longer}, the step of the bars, was {str(timeframe)!r} (`bars.attrs`)")
+
+
 def series_of(
     bars: Bars,  # any bars
     symbol: str | None = None,  # any spelling; None: as the bars say
@@ -111,11 +125,14 @@ def series_of(
         said = bars.attrs.get(name)
         if None not in (said, value) and said != value:
             raise DataError(f"`{name}` must be {said}, which the bars are, was {value}")
-    symbol = given["symbol"] or bars.attrs.get("symbol")
+    symbol, known = given["symbol"] or bars.attrs.get("symbol"), bars.attrs.get("timeframe")
     if symbol is None:
         raise DataError("`symbol` must be given for bars that do not tell theirs (`bars.attrs`), was None")
-    known = bars.attrs.get("timeframe")
-    return SeriesId(symbol, Timeframe(known) if known else frame_of(bars.index, given["timeframe"]))
+    if known is None:
+        return SeriesId(symbol, frame_of(bars.index, given["timeframe"]))
+    found = SeriesId.parse(symbol, known)
+    refuse_coarser(bars.index, found.timeframe)
+    return found
 
 # %% ../../nbs/10_market.bars.ipynb #46e0dc94
 FAULTS = {
@@ -268,12 +285,9 @@ def refuse_faults(
 def check_bars(
     bars: Bars,  # what claims to be bars
     timeframe: str,  # their timeframe
-    calendar: str | None = None,  # refuses nothing more; only its name is checked
 ) -> Bars:
     "Return bars in the one shape; raise `DataError` naming each fault with its count and first place."
     frame = Timeframe.parse(timeframe)
-    if calendar is not None:
-        parse_calendar(calendar)
     refuse_faults(schema_issues(bars) or row_issues(bars, frame, None), frame)
     shaped = bars[list(BAR_COLUMNS)]
     return shaped.set_axis(bars.index.as_unit(TIME_UNIT), axis=0) if bars.index.unit != TIME_UNIT else shaped

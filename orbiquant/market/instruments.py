@@ -35,6 +35,7 @@ def read_instruments(
 @lru_cache(maxsize=4)
 def known_instruments(
     workspace_table: Path | None,  # the workspace's own table, or None
+    changed_ns: int = 0,  # when it was: another time is another table
 ) -> dict[str, Instrument]:
     "Return the shipped instruments, overlaid by the workspace's own."
     own = read_instruments(workspace_table) if workspace_table else {}
@@ -46,7 +47,7 @@ def find_instrument(
 ) -> Instrument:
     "Return the instrument of `symbol`; raise `NotFoundError` with the nearest name when it is in no table."
     own = workspace() / "data" / "instruments.csv"
-    known = known_instruments(own if own.exists() else None)
+    known = known_instruments(own, own.stat().st_mtime_ns) if own.exists() else known_instruments(None)
     name = normalise_symbol(symbol)
     if name not in known:
         raise NotFoundError(

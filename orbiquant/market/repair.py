@@ -116,4 +116,4 @@ def repair_bars(
     frame = Timeframe.parse(timeframe)
     repaired = apply_rules(bars, frame, rules, calendar)
     get_logger("market.repair").info("bars repaired", timeframe=frame, **repaired.changed)
-    return check_bars(repaired.bars, frame, calendar)
+    return check_bars(repaired.bars, frame)

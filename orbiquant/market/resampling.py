@@ -36,7 +36,7 @@ def resample(
     fine, coarse = Timeframe.parse(source), Timeframe.parse(target)
     if coarse.minutes % fine.minutes:
         raise DataError(f"`target` must be a multiple of {source}, was {target!r}")
-    bars = check_bars(bars, fine, calendar)
+    bars = check_bars(bars, fine)
     if calendar == CalendarName.US_EQUITY:
         bars = bars[in_session(bars.index, fine, calendar)]
     label = bars.attrs | {"timeframe": coarse.value}

@@ -9,6 +9,7 @@ __all__ = ['TimeColumn', 'find_time_column']
 import re
 from collections.abc import Sequence
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -96,7 +97,7 @@ def find_time_column(
         separator, width = sample[10:11] or " ", len(text[0])
         told = is_absolute(pd.Series([sample], dtype="str"))
         return TimeColumn("text", "UTC" if told else zone, 1, separator, width, timedelta(hours=15) if told else pad)
-    if sample is None or not isinstance(sample, str | bytes):
+    if sample is None or isinstance(sample, int | float | Decimal):
         unit = _UNITS.get(epoch, 0)
         if sample is not None and not _EPOCHS[0] <= float(sample) * unit < _EPOCHS[1]:
             raise DataError(f"`sql_epoch` must be s or ms, and make a time of numbers such as {sample}, was {epoch!r}")

@@ -130,7 +130,7 @@ def _merge(table: "DeltaTable", series: SeriesId, fresh: Bars, commit: "CommitPr
 
 # %% ../../nbs/11_market.store.ipynb #b4646027
 TIDY_EVERY = 32  # writes of a series, before its small files are merged
-TIDY_BYTES = 2**20  # files of this size are left alone, so that history is not written again with every bar
+TIDY_BYTES = 2**16  # files of this size are left alone, so that history is not written again with every bar
 
 
 class DeltaBarStore:
@@ -156,11 +156,7 @@ class DeltaBarStore:
         "Return sorted bars; raise `NotFoundError` when the series or the version does not exist."
         window = to_window(start, end)
         table = self._look(version)
-        try:
-            bars = scan(table, series, window) if table else empty_bars()
-        except (OSError, ValueError) as error:
-            at = "the newest version" if version is None else f"version {version}, was it vacuumed?"
-            raise DataError(f"{self.uri} has a file that cannot be read at {at}: {error}") from error
+        bars = scan(table, series, window) if table else empty_bars()
         if bars.empty:
             require_series("the store", series, _names(table))
         return bars
@@ -172,7 +168,12 @@ class DeltaBarStore:
     ) -> int:
         "Insert new bars, replace changed ones, and return the version that holds them."
         checked = check_bars(bars, series.timeframe)
-        return self.version() if checked.empty else until_committed(lambda: self._write(series, checked))
+        if checked.empty:
+            return self.version()
+        version, crowded = until_committed(lambda: self._write(series, checked))
+        if crowded:
+            self._tidy(series)
+        return version
 
     def remove(
         self,
@@ -194,6 +195,10 @@ class DeltaBarStore:
         "Return the newest version; 0 is a store that nothing was ever written to."
         table = self._kept.newest()
         return table.version() if table else 0
+
+    def epoch(self) -> int:
+        "Return how often another store has taken this one's place; versions from before mean nothing."
+        return self._kept.epoch
 
     def versions(
         self,
@@ -269,31 +274,29 @@ class DeltaBarStore:
     def _open(self) -> "DeltaTable | None":
         return open_table(self.uri, self.storage_options)
 
-    def _write(self, series: SeriesId, bars: Bars) -> int:
+    def _write(self, series: SeriesId, bars: Bars) -> tuple[int, bool]:
+        "Return the version that holds the bars, and whether small files have gathered."
         table = self._open() or create_table(self.uri, self.storage_options)
         step = series.timeframe.delta
         stored = scan(table, series, (bars.index[0] - step, bars.index[-1] + step))
         fresh = changed_rows(stored, bars)
         if fresh.empty:
-            return table.version()
+            return table.version(), False
         refuse_overlap(stored, fresh, series.timeframe)
         write = _merge if fresh.index.isin(stored.index).any() else _append
         turn = _next_turn(table, series)
         write(table, series, fresh, _commit(table, series, len(fresh), fresh.index[0]))
         version = table.version()
         self._kept.take_over(table, series, with_series(fresh, series))
-        if turn % TIDY_EVERY == 0:
-            self._tidy(series)
-        return version
+        return version, turn % TIDY_EVERY == 0
 
     def _tidy(self, series: SeriesId) -> None:
         "Merge the small files of a series; when another writer is in the way, the next time does."
         from deltalake.exceptions import DeltaError
 
         key = [("symbol", "=", series.symbol), ("timeframe", "=", series.timeframe.value)]
-        table = self._open()
         try:
-            if table is not None:
+            if table := self._open():
                 table.optimize.compact(key, TIDY_BYTES, writer_properties=writer_properties())
-        except DeltaError as error:
+        except (DataError, DeltaError, OSError) as error:
             get_logger("market.store").debug("small files were left", series=str(series), reason=str(error))

@@ -360,7 +360,7 @@ def synthetic_market(
     ohlc = round_to_tick(_walk(plan[:], level, chance, config.start_price, config.tick_size), config.tick_size)
     bars = pd.DataFrame(ohlc, index=index, columns=["open", "high", "low", "close"])
     bars["volume"] = draw_volume(ohlc, deviation, typical, stream(rng))
-    bars = check_bars(bars, frame, config.calendar)
+    bars = check_bars(bars, frame)
     if called := symbol or (SYMBOL if config.calendar is CalendarName.FOREX else None):
         bars = with_series(bars, SeriesId.parse(called, frame))
     return SyntheticMarket(bars, planted_truth(bars, plan))

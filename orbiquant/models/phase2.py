@@ -19,7 +19,7 @@ import pandas as pd
 
 from ..compute import Failure, run_tasks
 from ..core import ModelError, get_logger
-from ..domain import Bars, FeatureWeight
+from ..domain import Bars
 from .boosting import check_device
 from .bundle import KEPT, ModelBundle, RangeSource
 from .checkpoints import RunFolder, training_key
@@ -58,8 +58,6 @@ class Training:
 class OutOfFold:
     "Kept out-of-fold predictions under the interface of a bundle: what a backtest may know."
 
-    features: tuple[str, ...] = ()
-
     def __init__(
         self,
         predictions: pd.DataFrame,  # of a training
@@ -72,13 +70,6 @@ class OutOfFold:
     ) -> pd.DataFrame:
         "Return the kept rows; NaN where no fold predicted."
         return self.predictions.reindex(features.index)
-
-    def explain(
-        self,
-        row: pd.DataFrame | pd.Series,  # unused: the models of the folds are not kept
-    ) -> list[FeatureWeight]:
-        "Return nothing: a kept prediction has no model to ask."
-        return []
 
 # %% ../../nbs/48_models.phase2.ipynb #05e0afa1
 FoldJob: TypeAlias = tuple[int, str]

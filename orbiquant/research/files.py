@@ -43,7 +43,9 @@ def instrument_of(
     try:
         return find_instrument(symbol), True
     except NotFoundError:
-        get_logger("outside").warning("symbol in no instrument table: crypto's calendar and costs", symbol=symbol)
+        get_logger("research.files").warning(
+            "symbol in no instrument table: crypto's calendar and costs", symbol=symbol
+        )
         step = Decimal("0.00000001")
         return Instrument(
             symbol=symbol, name="assumed", asset_class=AssetClass.CRYPTO, base=normalise_symbol(symbol), quote="USDT",
@@ -126,7 +128,10 @@ def fingerprint(
     table: pd.DataFrame,  # bars or signals
 ) -> str:
     "Return sixteen hex digits that name a table's content."
-    rows = pd.util.hash_pandas_object(table, index=True).to_numpy()
+    try:
+        rows = pd.util.hash_pandas_object(table, index=True).to_numpy()
+    except TypeError:  # a column of lists, such as the reasons of signals
+        rows = pd.util.hash_pandas_object(table.astype(dict.fromkeys(table.select_dtypes(object), str))).to_numpy()
     return hashlib.sha256(",".join(map(str, table.columns)).encode() + rows.tobytes()).hexdigest()[:16]
 
 

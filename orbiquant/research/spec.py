@@ -22,7 +22,7 @@ from ..settings import Settings
 if TYPE_CHECKING:
     from orbiquant.features.spec import FeatureSpec
     from orbiquant.line import LineSpec
-    from orbiquant.models.registry import ModelCard, StoredModel
+    from orbiquant.models.registry import ModelCard
 from ..core import rule_of
 
 # %% ../../nbs/72_research.spec.ipynb #969a7ff7
@@ -121,7 +121,7 @@ def from_params(
     try:
         return ResearchSpec(
             series=SeriesId.parse(given["symbol"], given["timeframe"]), version=given["version"],
-            train_rows=given["train_rows"], training=Phase2Config.model_validate(dict(training) | parts["training"]),
+            train_rows=given["train_rows"], training=Phase2Config.model_validate(parts["training"] | dict(training)),
             signals=SignalConfig.model_validate(parts["signals"]), costs=given["costs"],
             backtest=BacktestConfig.model_validate(parts["backtest"]),
         )  # fmt: skip
@@ -185,9 +185,9 @@ def kept_line(
 
 # %% ../../nbs/72_research.spec.ipynb #02596e4e
 def spec_now(
-    stored: "StoredModel",  # says what it was trained with
+    card: "ModelCard",  # says what a model was trained with
     settings: Settings,  # say which of its signals are traded
 ) -> ResearchSpec:
     "Return a kept model's spec with the policy and the confidence floor that are in force."
     now = settings.signals.model_dump(include={"policy", "min_confidence"})
-    return asked_spec(stored.card).changed(**now)
+    return asked_spec(card).changed(**now)

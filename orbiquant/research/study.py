@@ -71,9 +71,9 @@ class Study:
             "costs": str(self.spec.costs),
             "trades": len(self.trades),
             "trials": int(self.traded.summary["trials"]),
+            **{name: round(self.traded.summary[name], 4) for name in _FIGURES},
         }
-        figures = {name: round(self.traded.summary[name], 4) for name in _FIGURES}
-        return pd.Series(said | figures, name=str(self.spec.series), dtype=object)
+        return pd.Series(said, name=str(self.spec.series), dtype=object)
 
     def plot(self) -> "go.Figure":
         "Return the account's equity above its drawdown."
@@ -91,12 +91,13 @@ def study_bars(
     progress: Progress | None = None,  # called as (done, total, text)
 ) -> Study:
     "Compute features and phases, train walk-forward and trade the spec's policy out of fold on some bars."
-    name = find_policy(spec.signals.policy).name
+    policy = find_policy(spec.signals.policy)
+    policy.check_quantiles(spec.training.quantiles)
     prepared = prepare_bars(bars, runtime.line(line_spec(runtime.settings, spec, instrument.calendar)))
     last = rows_of(prepared, spec)
     with stage("models"):
         training = pipeline_of(runtime, prepared).run(bars.iloc[-last:], prepared.features.iloc[-last:], progress)
     with stage("backtest"):
-        traded = {name: trade(prepared, training.predictions, spec)}
+        traded = {policy.name: trade(prepared, training.predictions, spec)}
         counted = count_trials(runtime.trials, "backtest", prepared, spec, traded, file_version(bars))
-    return Study(spec, prepared, training, counted[name])
+    return Study(spec, prepared, training, counted[policy.name])

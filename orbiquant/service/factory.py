@@ -18,7 +18,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from orbiquant._version import __version__
-from orbiquant.core import OrbiError, Scope
+from orbiquant.core import AuthError, OrbiError, Scope
 from orbiquant.domain import Caller
 from orbiquant.runtime import current
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
@@ -47,8 +47,10 @@ async def check_scope(
     header: Annotated[Any, Security(HEADER_KEY)],  # declared for the API page
     query: Annotated[Any, Security(QUERY_KEY)],  # declared for the API page
 ) -> None:
-    "Raise `ForbiddenError` unless the caller has every scope."
-    caller: Caller = request.state.caller
+    "Raise `AuthError` for a stranger, `ForbiddenError` unless the caller has every scope."
+    caller: Caller | None = request.state.caller
+    if caller is None:  # the gate let a stranger pass for another method of this path
+        raise AuthError("an API key is needed, was none")
     for scope in needed.scopes:
         caller.require(scope)
 

@@ -27,7 +27,7 @@ def listen(
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise SettingsError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; try another port"
+            f"cannot listen on {host} port {port}: {error.strerror or error}; look at `host`, or try another port"
         ) from error
 
 
