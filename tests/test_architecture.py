@@ -116,6 +116,7 @@ IMPORTS = {
     "by a relative string": "import importlib\nimportlib.import_module('..backtest.simulate', __package__)",
     "by the built-in": "__import__('orbiquant.backtest.simulate')",
     "by a string with a hole": "import_module(f'orbiquant.backtest.simulate.{name}')",
+    "by a named string": "import_module(name='orbiquant.backtest.simulate')",
 }
 
 
@@ -128,6 +129,36 @@ def test_an_import_is_seen_however_it_is_spelled(code: str, tmp_path: Path):
         "backtest/simulate.py": "",
     }
     assert house.wrong_imports(plant(tmp_path, tree)) == ["trading.engine → backtest.simulate"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from orbiquant.runtime import current",
+        "import orbiquant.runtime as rt\nrt.current()",
+        "from orbiquant import runtime as rt\nrt.current()",
+        "from .. import runtime\nruntime.current()",
+    ],
+)
+def test_whoever_asks_for_the_runtime_is_seen_however_it_is_called(code: str, tmp_path: Path):
+    tree = {"runtime.py": "", "research/__init__.py": "", "research/train.py": code, "desk/__init__.py": code}
+    assert house.stray_runtimes(plant(tmp_path, tree)) == ["research.train"]
+
+
+@pytest.mark.parametrize(
+    ("code", "swallowed"),
+    [
+        ("try:\n    f()\nexcept OSError:\n    ...", True),
+        ("try:\n    f()\nexcept OSError:\n    pass", True),
+        ("while True:\n    try:\n        f()\n    except Exception:\n        continue", True),
+        ("with contextlib.suppress(Exception):\n    f()", True),
+        ("with suppress(KeyboardInterrupt):\n    f()", False),
+        ("for x in y:\n    try:\n        f()\n    except FileNotFoundError:\n        continue", False),
+        ("try:\n    f()\nexcept OSError:\n    return_none()", False),
+    ],
+)
+def test_an_error_made_as_if_it_had_not_been_is_seen(code: str, swallowed: bool, tmp_path: Path):
+    assert bool(house.swallowed_errors(plant(tmp_path, {"core.py": code}))) == swallowed
 
 
 @pytest.mark.parametrize("code", ["import orbiquant as oq", "from orbiquant import simulate"])

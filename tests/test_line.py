@@ -231,7 +231,7 @@ def relined(prepared: Prepared, spec: ResearchSpec) -> Prepared:
 def full_signals(runtime: Runtime, stored: StoredModel, spec: ResearchSpec, bars: Bars) -> pd.DataFrame:
     """Return the bundle's signals over a whole history."""
     line = runtime.line(kept_line(stored.card))
-    return line.signals(line.describe(bars), stored.bundle, policy_of(spec))
+    return line.signals(line.describe(bars), stored.bundle, policy_of(spec.signals))
 
 
 def test_signals_do_not_change_when_later_bars_come(runtime: Runtime, stored: StoredModel, spec: ResearchSpec):

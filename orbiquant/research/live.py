@@ -16,15 +16,15 @@ import pandas as pd
 from ..core import NotFoundError, OptionError
 from ..domain import Bars, SeriesId, Signal
 from ..market.instruments import find_instrument
-from ..policies import find_policy
+from ..policies import SignalConfig, find_policy
 from ..ports import BarStore, StoredSeries
-from .spec import ResearchSpec, kept_line, spec_now
+from .spec import kept_line
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
-    from orbiquant.line import Decision, Line, LineStream
+    from orbiquant.line import Decision, Line, LineSpec, LineStream
     from orbiquant.models.bundle import ModelBundle
-    from orbiquant.models.cards import ModelCard, StoredModel
+    from orbiquant.models.cards import StoredModel
     from orbiquant.policies import Policy
 
 # %% ../../nbs/74_research.live.ipynb #bd069a35
@@ -58,12 +58,12 @@ def recent_bars(
 
 # %% ../../nbs/74_research.live.ipynb #e99a9ae8
 def policy_of(
-    spec: ResearchSpec,  # names it
+    signals: SignalConfig,  # names it
 ) -> "Policy":
-    "Return the policy of a spec, with its confidence floor; raise `OptionError` for the one that never serves."
-    if spec.signals.policy == "primary":
+    "Return the policy that serves, with its confidence floor; raise `OptionError` for the one that never serves."
+    if signals.policy == "primary":
         raise OptionError("`policy` must be one that serves, was 'primary': it trades what is too unsure for a signal")
-    return find_policy(spec.signals.policy, spec.signals.min_confidence)
+    return find_policy(signals.policy, signals.min_confidence)
 
 
 def decide_last(
@@ -91,7 +91,8 @@ def store_state(
 class Served(NamedTuple):
     "What a live line needs of a kept model: not the tables of its training."
 
-    card: "ModelCard"
+    version: str
+    line: "LineSpec"
     bundle: "ModelBundle"
     trades: pd.DataFrame  # of the unfiltered signal, out of sample: when they closed, how sure, what they made
 
@@ -101,7 +102,8 @@ class Served(NamedTuple):
         stored: "StoredModel",  # as the registry loads it
     ) -> Self:
         "Return the part of a kept model that serves."
-        return cls(stored.card, stored.bundle, stored.trades[["exit_time", "confidence", "r"]])
+        trades = stored.trades[["exit_time", "confidence", "r"]]
+        return cls(stored.card.version, kept_line(stored.card), stored.bundle, trades)
 
 # %% ../../nbs/74_research.live.ipynb #fad23c0d
 class LiveLine:
@@ -124,7 +126,7 @@ class LiveLine:
         "Return the signal of the newest closed bar; raise `NotFoundError` without a model or bars."
         with self._lock:
             version = self.runtime.registry.served(self.series)
-            if self._served is None or self._served.card.version != version:
+            if self._served is None or self._served.version != version:
                 served = Served.of(self.runtime.registry.load(self.series, version))
                 self._served, self._stream, self._signal = served, None, None
             now = store_state(self.runtime.store)
@@ -150,10 +152,10 @@ class LiveLine:
 
     def _begin(self, served: Served) -> tuple[bool, "Decision"]:
         "Go through as much history as the line needs, and decide on its last closed bar."
-        line = self.runtime.line(kept_line(served.card))
+        line = self.runtime.line(served.line)
         count = line.warmup + served.bundle.context + LIVE_MARGIN
         stored = recent_bars(self.runtime, find_series(self.runtime, self.series), count)
-        bars, policy = self._closed(stored), policy_of(spec_now(served.card, self.runtime.settings))
+        bars, policy = self._closed(stored), policy_of(self.runtime.settings.signals)
         if bars.empty:
             raise NotFoundError(f"the store holds no closed bar of {self.series}, its first opens {stored.index[0]}")
         whole = len(bars) == len(stored)
@@ -174,10 +176,8 @@ class LiveLine:
 
         past = historical_accuracy(served.trades, decision.row["confidence"], decision.time)
         weights, decimals = decision.explain(served.bundle), find_instrument(self.series.symbol).decimals
-        horizon = spec_now(served.card, self.runtime.settings).training.horizon_bars
-        return to_signal(
-            decision.row, decision.time, self.series, horizon, served.card.version, weights, past, decimals
-        )
+        horizon = served.line.training.horizon_bars
+        return to_signal(decision.row, decision.time, self.series, horizon, served.version, weights, past, decimals)
 
 # %% ../../nbs/74_research.live.ipynb #a9a052ea
 WARM_LINES = 64  # kept at most; one holds a model and some hundred bars

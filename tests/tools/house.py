@@ -154,9 +154,9 @@ def written(house: House) -> dict[str, ast.Module]:
 def spoken(node: ast.Call) -> str | None:
     """Return the module that a call imports by a string, as far as the string is written out."""
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    if name not in ("import_module", "__import__") or not node.args:
+    said = next(iter(node.args), next((each.value for each in node.keywords if each.arg == "name"), None))
+    if name not in ("import_module", "__import__") or said is None:
         return None
-    said = node.args[0]
     if isinstance(said, ast.JoinedStr) and said.values:
         said = said.values[0]
     return said.value.rstrip(".") if isinstance(said, ast.Constant) and isinstance(said.value, str) else None
@@ -258,11 +258,13 @@ def later_imports(house: House, exported: bool) -> list[str]:
 
 
 def asks_for_current(tree: ast.AST, name: str, package: bool = False) -> bool:
-    """Say whether code takes hold of `runtime.current`."""
+    """Say whether code takes hold of `runtime.current`, under whatever name the module goes there."""
     if "runtime.current" in imported(tree, name, package):
         return True
+    names = [alias for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    called = {"runtime"} | {each.asname for each in names if each.asname and each.name.split(".")[-1] == "runtime"}
     spelled = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "current"]
-    return any(ast.unparse(node.value).rpartition(".")[2] == "runtime" for node in spelled)
+    return any(ast.unparse(node.value).rpartition(".")[2] in called for node in spelled)
 
 
 def stray_runtimes(house: House) -> list[str]:
@@ -445,13 +447,25 @@ def stars(house: House) -> list[str]:
     ]
 
 
+def is_broad(node: ast.expr | None) -> bool:
+    """Say whether a handler takes any error."""
+    return node is None or getattr(node, "id", "") in ("Exception", "BaseException")
+
+
+def swallows(node: ast.AST) -> bool:
+    """Say whether code makes an error as if it had not been."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "suppress":
+        return any(map(is_broad, node.args))
+    if not isinstance(node, ast.ExceptHandler):
+        return False
+    idle = {ast.unparse(each) for each in node.body} <= {"pass", "..."}
+    return idle or (is_broad(node.type) and isinstance(node.body[0], ast.Continue | ast.Break))
+
+
 def swallowed_errors(house: House) -> list[str]:
     """Return the handlers that do nothing."""
     return [
-        f"{name}:{node.lineno}"
-        for name, tree in house.modules.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ExceptHandler) and [type(each) for each in node.body] == [ast.Pass]
+        f"{name}:{node.lineno}" for name, tree in house.modules.items() for node in ast.walk(tree) if swallows(node)
     ]
 
 
