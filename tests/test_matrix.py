@@ -352,7 +352,8 @@ def test_six_years_of_five_minute_bars_take_less_than_two_gigabytes():
     shared_bars("BTCUSDT_5m")
     code = (
         "import resource, pandas as pd\n"
-        "from orbiquant.features.matrix import FeatureSpec, build_features\n"
+        "from orbiquant.features.matrix import build_features\n"
+        "from orbiquant.features.spec import FeatureSpec\n"
         f"bars = pd.read_parquet({str(SHARED / 'BTCUSDT_5m.parquet')!r}).set_index('time').astype('float64')\n"
         "build_features(bars, FeatureSpec(timeframe='5m', calendar='crypto'))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
