@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -51,6 +51,9 @@ def import_(
     repair: Annotated[list[str] | None, typer.Option(metavar="RULE", help="A repair rule; may be repeated.")] = None,
     zone: Annotated[str, typer.Option(help="The clock of times that do not tell theirs.")] = "UTC",
     time_format: Annotated[str | None, typer.Option(metavar="FORMAT", help="As in strptime, for odd times.")] = None,
+    decimal: Annotated[
+        Literal[".", ","] | None, typer.Option(help="The decimal mark; else by what the columns tell.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     "Put a file's bars into the store."
@@ -63,7 +66,7 @@ def import_(
         raise OptionError(
             f"`--symbol` must be given for a file that is not named like EURUSD_1h.csv, was {path.name!r}"
         )
-    result = import_file(open_runtime().store, path, name, timeframe, repair or (), zone, time_format)
+    result = import_file(open_runtime().store, path, name, timeframe, repair or (), zone, time_format, decimal)
     show(
         result,
         as_json,
@@ -75,6 +78,7 @@ def import_(
                 "new": result.rows_added,
                 "store version": result.version,
                 "repaired": ", ".join(f"{rule} {rows}" for rule, rows in result.repairs.items() if rows),
+                "notices": "\n".join(result.notices),
                 **describe_report(result.report),
             }
         ),
@@ -259,11 +263,12 @@ def check_series(
 ) -> None:
     "Report faults, gaps and oddities of a stored series; exit 1 when it has a fault."
     from orbiquant.domain import SeriesId
-    from orbiquant.market.bars import inspect_bars
+    from orbiquant.market.plausibility import examine_bars
     from orbiquant.market.pulls import calendar_of
 
-    bars = open_runtime().store.read(SeriesId.parse(symbol, timeframe), since, until)
-    report = inspect_bars(bars, timeframe, calendar_of(symbol))
+    series = SeriesId.parse(symbol, timeframe)
+    bars = open_runtime().store.read(series, since, until)
+    report = examine_bars(bars, series.timeframe, calendar_of(symbol))
     show(report.to_dict(), as_json, lambda: fields({"bars": report.rows, **describe_report(report)}))
     if not report.ok:
         raise typer.Exit(1)

@@ -81,7 +81,7 @@ def from_epoch(
 
 # %% ../../nbs/12_market.clocks.ipynb #7b249f68
 EPOCH = r"-?\d{9,19}(\.\d+)?"
-OFFSET = r"Z| UTC| ?(?:GMT|UTC)?([+-])(\d{2}):?(\d{2})"
+OFFSET = r"Z| UTC| ?(?:GMT|UTC)?([+-])(\d{2})(?::?(\d{2}))?"
 
 
 def is_absolute(
@@ -156,7 +156,7 @@ def _with_offset(text: pd.Series, form: str, width: int) -> pd.DatetimeIndex:
         match = re.fullmatch(OFFSET, suffix)
         if match is None:
             return pd.NaT
-        return pd.Timedelta(f"{match[1]}{match[2]}:{match[3]}:00") if match[1] else pd.Timedelta(0)
+        return pd.Timedelta(f"{match[1]}{match[2]}:{match[3] or '00'}:00") if match[1] else pd.Timedelta(0)
 
     suffixes = text.str[width:]
     offsets = suffixes.map({suffix: ahead(suffix) for suffix in suffixes.dropna().unique()}).astype("timedelta64[us]")

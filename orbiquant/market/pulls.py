@@ -19,8 +19,10 @@ from ..core import NotFoundError, SystemClock
 from ..domain import Bars, SeriesId, Timeframe, Value, normalise_symbol
 from .bars import BarReport, inspect_bars
 from .calendars import TIME_UNIT, to_utc
+from .decimals import Mark
 from .files import load_file, to_valid
 from .instruments import find_instrument
+from .plausibility import examine_bars
 from .windows import Window, clip, to_window
 from ..ports import BarStore, Clock, MarketData, Progress
 
@@ -57,6 +59,7 @@ class ImportResult(Value):
     version: int  # of the store, that holds them
     repairs: dict[str, int]  # rows that each rule changed or dropped
     report: BarReport  # on the bars as they were stored
+    notices: tuple[str, ...] = ()  # what was left out or assumed
 
 
 def import_file(
@@ -67,10 +70,11 @@ def import_file(
     repair: Iterable[str] = (),  # names of repair rules
     source_zone: str = "UTC",  # the clock of times that do not tell theirs
     time_format: str | None = None,  # for times of a form that cannot be recognised
+    decimal: Mark | None = None,  # the decimal mark; None: by what the columns tell
 ) -> ImportResult:
     "Put a file's bars into a store; raise `DataError` with line numbers, and store nothing, when one is wrong."
     name = normalise_symbol(symbol)
-    held = load_file(path, name, source_zone, time_format)
+    held = load_file(path, name, source_zone, time_format, decimal)
     frame, repaired = to_valid(held, timeframe, repair)
     series = SeriesId(name, frame)
     before = find_extent(store, series)[0]
@@ -83,7 +87,8 @@ def import_file(
         rows_added=find_extent(store, series)[0] - before,
         version=version,
         repairs=repaired.changed,
-        report=inspect_bars(repaired.bars, frame, calendar_of(name)),
+        report=examine_bars(repaired.bars, frame, calendar_of(name)),
+        notices=held.notices,
     )
 
 # %% ../../nbs/14_market.pulls.ipynb #659268f8
