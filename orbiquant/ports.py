@@ -72,6 +72,13 @@ class BarStore(Protocol):
         "Insert new bars, replace changed ones, and return the version that holds them."
         ...
 
+    def remove(
+        self,
+        series: SeriesId,  # which bars
+    ) -> int:
+        "Remove a series and return the version that is without it; older versions keep it."
+        ...
+
     def version(self) -> int:
         "Return the newest version."
         ...

@@ -185,6 +185,34 @@ def test_the_doctor_works_on_a_broken_workspace(ask: Ask, tmp_path: Path):
 # --- data ---
 
 
+def test_a_file_imported_again_says_what_is_new_changed_and_stored_already(ask: Ask, tmp_path: Path):
+    rows = [f"2024-01-02 {hour:02}:00,1.5,2.5,1.25,1.75,{hour}" for hour in range(20)]
+    file = tmp_path / "EURUSD_1h.csv"
+    said = []
+    for lines in (
+        rows[:15],
+        rows[5:],
+        [row.replace(",1.75,", ",2.25,") for row in rows[:3]] + rows[3:],
+        rows[4:8],
+    ):
+        file.write_text("time,open,high,low,close,volume\n" + "\n".join(lines))
+        done = ask("data", "import", str(file), "--json").json
+        said.append((done["rows_added"], done["rows_changed"], done["rows_equal"]))
+    assert said == [(15, 0, 0), (5, 0, 10), (0, 3, 17), (0, 0, 4)]
+
+
+def test_a_series_is_removed_when_somebody_says_so(ask: Ask):
+    ask("data", "pull", "synthetic", "TESTUSD", "1h", "--rows", "50")
+    ask("data", "pull", "synthetic", "TESTUSD", "4h", "--rows", "50")
+    asked = ask("data", "remove", "testusd", "1h")
+    assert asked.code == 1 and len(ask("data", "list", "--json").json["series"]) == 2, "nobody said yes"
+    assert ask("data", "remove", "TEST/USD", "1h", "--yes").code == 0
+    assert [line["timeframe"] for line in ask("data", "list", "--json").json["series"]] == ["4h"]
+    assert "removed" in ask("data", "remove", "TESTUSD", "--yes").out
+    assert ask("data", "list", "--json").json["series"] == []
+    assert "the store holds no TESTUSD" in ask("data", "remove", "TESTUSD", "--yes").err
+
+
 def test_data_from_pull_to_show(ask: Ask):
     assert "store is empty" in ask("data", "list").out
     pulled = ask("data", "pull", "sample", "eur/usd", "1h", "--json").json

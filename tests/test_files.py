@@ -186,6 +186,56 @@ def test_volume_is_real_where_a_broker_reports_it(write: Callable[..., Path]):
     assert read_bars(write(without), "15m")["volume"].tolist() == [0.0] * 4
 
 
+LAYOUTS = {
+    "a title above": "https://www.example.com\n" + generic("time,open,high,low,close,volume", ISO),
+    "a separator line": "sep=;\n" + generic("Date;Open;High;Low;Close;Volume", ISO, ";", ","),
+    "the offset in hours": generic(
+        "time,open,high,low,close,volume", [f"2017-01-02 02:{c[3:]}:00+02" for c in QUARTERS]
+    ),
+    "yfinance": "Price,Open,High,Low,Close,Volume\nTicker,EURUSD,EURUSD,EURUSD,EURUSD,EURUSD\nDate,,,,,\n"
+    + generic("", ISO).lstrip(),
+    "utf-16 little": FILES["mt5"].encode("utf-16-le"),
+    "utf-16 big": FILES["mt5"].encode("utf-16-be"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_files_with_something_around_the_bars_are_read(name: str, write: Callable[..., Path], expected: pd.DataFrame):
+    bars = read_bars(write(LAYOUTS[name]), "15m")
+    pd.testing.assert_frame_equal(bars, expected, check_exact=True, check_freq=False)
+
+
+def test_what_macos_puts_into_an_archive_is_no_file(write: Callable[..., Path], tmp_path: Path, expected: pd.DataFrame):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("bars/", "")
+        archive.writestr("bars/EURUSD_15m.csv", FILES["iso"])
+        archive.writestr("__MACOSX/bars/._EURUSD_15m.csv", b"\x00\x05")
+        archive.writestr("bars/.DS_Store", b"\x00")
+    assert read_bars(tmp_path / "a.zip", "15m").equals(expected)
+
+
+def test_a_row_is_never_taken_for_a_title(write: Callable[..., Path]):
+    with pytest.raises(DataError, match=r"has no known dialect, it begins\n  '2017\.01\.02,00:00,x,1,1,1,9'"):
+        read_bars(write("2017.01.02,00:00,x,1,1,1,9\n" + MT4))
+
+
+def test_every_spelling_of_a_symbol_is_it_and_others_are_counted(write: Callable[..., Path]):
+    names = ["EUR/USD", "eurusd", "$PAC/USDT", "EURUSD"]
+    rows = [f"{time},{name},1,2,1,2,9" for time, name in zip(ISO, names, strict=True)]
+    file = write("time,symbol,open,high,low,close,volume\n" + "\n".join(rows))
+    held = load_file(file, "EURUSD")
+    assert len(held.rows) == 3 and held.notices == ("1 rows of other symbols were left out: $PAC/USDT",)
+    with pytest.raises(DataError, match=r"must name one of the 2 in EURUSD_15m.csv, such as \$PAC/USDT, EURUSD"):
+        load_file(file)
+
+
+@pytest.mark.parametrize("year", ["0001", "1650", "9999"])
+def test_years_that_no_bar_has_are_refused_before_anything_is_written(write: Callable[..., Path], year: str):
+    file = write(generic("time,open,high,low,close,volume", [*ISO[:3], f"{year}-01-02 00:45"]))
+    with pytest.raises(DataError, match=r"must hold times from 1800 to \d{4}, had 1 others, first .* in line 5"):
+        read_bars(file, "15m")
+
+
 # --- refusals ------------------------------------------------------------------------------------------------------
 
 

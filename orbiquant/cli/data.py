@@ -1,4 +1,4 @@
-"""`orbiquant data import | pull | list | check | show`"""
+"""`orbiquant data import | pull | list | remove | check | show`"""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -76,6 +76,8 @@ def import_(
                 "dialect": result.dialect,
                 "rows": result.rows_read,
                 "new": result.rows_added,
+                "changed": result.rows_changed,
+                "as stored": result.rows_equal,
                 "store version": result.version,
                 "repaired": ", ".join(f"{rule} {rows}" for rule, rows in result.repairs.items() if rows),
                 "notices": "\n".join(result.notices),
@@ -254,6 +256,38 @@ def list_series(as_json: AsJson = False) -> None:
         {"version": store.version(), "series": [dict(zip(heads, row, strict=True)) for row in rows]},
         as_json,
         lambda: table(rows, "symbol", "timeframe", ">bars", "first (UTC)", "last (UTC)") if rows else empty,
+    )
+
+
+@data_commands.command("remove")
+def remove_series(
+    symbol: Symbol,
+    timeframe: Annotated[
+        str | None, typer.Argument(metavar="TIMEFRAME", help="Else every timeframe.", autocompletion=lambda: TIMEFRAMES)
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    "Remove a series from the newest version of the store; older versions keep it."
+    from orbiquant.core import NotFoundError
+    from orbiquant.domain import SeriesId, Timeframe, normalise_symbol
+
+    store, name = open_runtime().store, normalise_symbol(symbol)
+    frames = [Timeframe.parse(timeframe)] if timeframe else [*Timeframe]
+    held = [line for line in store.series() if line.series.symbol == name and line.series.timeframe in frames]
+    if not held:
+        raise NotFoundError(
+            f"the store holds no {SeriesId(name, frames[0]) if timeframe else name}; look at `data list`"
+        )
+    told = ", ".join(f"{line.series} ({line.rows:,} bars)" for line in held)
+    if not yes and not typer.confirm(f"Remove {told}?"):
+        raise typer.Abort()
+    versions = [store.remove(line.series) for line in held]
+    removed = [line.series for line in held]
+    show(
+        {"removed": removed, "version": versions[-1]},
+        as_json,
+        lambda: fields({"removed": told, "store version": versions[-1]}),
     )
 
 

@@ -66,7 +66,9 @@ def parse_grid(
         return SweepGrid(**lists)
     except ValidationError as error:
         wrong = error.errors()[0]
-        raise typer.BadParameter(f"{option_of(str(wrong['loc'][0]))}: {rule_of(wrong)}, was {wrong['input']}") from error
+        raise typer.BadParameter(
+            f"{option_of(str(wrong['loc'][0]))}: {rule_of(wrong)}, was {wrong['input']}"
+        ) from error
 
 
 def parse_limit(
