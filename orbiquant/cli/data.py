@@ -273,12 +273,10 @@ def remove_series(
     from orbiquant.domain import SeriesId, Timeframe, normalise_symbol
 
     store, name = open_runtime().store, normalise_symbol(symbol)
-    frames = [Timeframe.parse(timeframe)] if timeframe else [*Timeframe]
-    held = [line for line in store.series() if line.series.symbol == name and line.series.timeframe in frames]
+    wanted = [SeriesId.parse(name, timeframe)] if timeframe else [SeriesId(name, frame) for frame in Timeframe]
+    held = [line for line in store.series() if line.series in wanted]
     if not held:
-        raise NotFoundError(
-            f"the store holds no {SeriesId(name, frames[0]) if timeframe else name}; look at `data list`"
-        )
+        raise NotFoundError(f"the store holds no {wanted[0] if timeframe else name}; look at `data list`")
     told = ", ".join(f"{line.series} ({line.rows:,} bars)" for line in held)
     if not yes and not typer.confirm(f"Remove {told}?"):
         raise typer.Abort()
