@@ -229,6 +229,12 @@ def test_every_spelling_of_a_symbol_is_it_and_others_are_counted(write: Callable
         load_file(file)
 
 
+def test_a_file_of_what_is_no_symbol_says_so(write: Callable[..., Path]):
+    rows = [f"{time},$PAC/USDT,1,2,1,2,9" for time in ISO]
+    with pytest.raises(DataError, match="`symbol` must be letters and digits"):
+        read_bars(write("time,symbol,open,high,low,close,volume\n" + "\n".join(rows)))
+
+
 @pytest.mark.parametrize("year", ["0001", "1650", "9999"])
 def test_years_that_no_bar_has_are_refused_before_anything_is_written(write: Callable[..., Path], year: str):
     file = write(generic("time,open,high,low,close,volume", [*ISO[:3], f"{year}-01-02 00:45"]))

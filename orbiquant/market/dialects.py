@@ -135,8 +135,8 @@ def detect_dialect(
     shown = "\n".join(f"  {lines[i][:100]!r}" for i in written[:3])
     known = "\n".join(f"- {name}: {text}" for name, text in DIALECTS.items())
     raise DataError(
-        f"{file} has no known dialect, it begins\n{shown}\nsay what its columns hold with `columns` (--columns "
-        f"time,open,high,low,close,volume; an empty name is left out); known are\n{known}"
+        f"{file} has no known dialect, it begins\n{shown}\nits header must name a time and open, high, low, close; "
+        f"known are\n{known}"
     )
 
 

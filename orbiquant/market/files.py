@@ -114,7 +114,7 @@ def pick_symbol(
     held = spellings_of(counts.index)
     if symbol is None and len(held) != 1:
         raise DataError(f"`symbol` must name one of the {len(held)} in {file}, such as {', '.join(sorted(held)[:5])}")
-    wanted = next(iter(held)) if symbol is None else normalise_symbol(symbol)
+    wanted = normalise_symbol(next(iter(held)) if symbol is None else symbol)
     listed = [names for names in held.values() if str(names[0]).partition(".")[0].upper() == wanted]  # AAPL.US
     found = held.get(wanted) or (listed[0] if len(listed) == 1 else None)
     if found is None:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from ..core import NotFoundError, SystemClock
 from ..domain import Bars, SeriesId, Timeframe, Value, normalise_symbol
+from .bar_table import changed_rows
 from .bars import BarReport, inspect_bars
 from .calendars import TIME_UNIT, to_utc
 from .decimals import Mark
@@ -57,9 +58,8 @@ def compare_stored(
     if bars.empty or not find_extent(store, series)[0]:
         return len(bars), 0, 0
     stored = store.read(series, bars.index[0], bars.index[-1] + series.timeframe.delta)
-    held = bars[bars.index.isin(stored.index)]
-    changed = int((stored.loc[held.index] != held).any(axis=1).sum())
-    return len(bars) - len(held), changed, len(held) - changed
+    new, other = int((~bars.index.isin(stored.index)).sum()), len(changed_rows(stored, bars))
+    return new, other - new, len(bars) - other
 
 # %% ../../nbs/14_market.pulls.ipynb #1da32b0f
 class ImportResult(Value):
