@@ -8,6 +8,7 @@ __all__ = ['CHUNK_BARS', 'calendar_of', 'find_extent', 'compare_stored', 'Import
 
 # %% ../../nbs/14_market.pulls.ipynb #1d0b0aa2
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +21,7 @@ from ..domain import Bars, SeriesId, Timeframe, Value, normalise_symbol
 from .bar_table import changed_rows
 from .bars import BarReport, inspect_bars
 from .calendars import TIME_UNIT, to_utc
-from .decimals import Mark
-from .files import load_file, to_valid
+from .files import ReadAs, load_file, to_valid
 from .instruments import find_instrument
 from .plausibility import examine_bars
 from .windows import Window, clip, to_window
@@ -84,13 +84,11 @@ def import_file(
     symbol: str,  # what it is stored as, and which one is taken from a file of several
     timeframe: str | None = None,  # what the file should hold; None: by its step
     repair: Iterable[str] = (),  # names of repair rules
-    source_zone: str = "UTC",  # the clock of times that do not tell theirs
-    time_format: str | None = None,  # for times of a form that cannot be recognised
-    decimal: Mark | None = None,  # the decimal mark; None: by what the columns tell
+    asked: ReadAs | None = None,  # what else is said of it
 ) -> ImportResult:
     "Put a file's bars into a store; raise `DataError` with line numbers, and store nothing, when one is wrong."
     name = normalise_symbol(symbol)
-    held = load_file(path, name, source_zone, time_format, decimal)
+    held = load_file(path, replace(asked or ReadAs(), symbol=name))
     frame, repaired = to_valid(held, timeframe, repair)
     series = SeriesId(name, frame)
     added, changed, equal = compare_stored(store, series, repaired.bars)
