@@ -24,8 +24,9 @@ from orbiquant.domain import Bars, SeriesId, Timeframe  # noqa: E402
 from orbiquant.market.bars import find_missing, inspect_bars  # noqa: E402
 from orbiquant.market.calendars import expected_times  # noqa: E402
 from orbiquant.market.files import ReadAs  # noqa: E402
+from orbiquant.market.imports import import_file  # noqa: E402
 from orbiquant.market.instruments import find_instrument  # noqa: E402
-from orbiquant.market.pulls import import_file, missing_windows, pull, split_window  # noqa: E402
+from orbiquant.market.pulls import missing_windows, pull, split_window  # noqa: E402
 from orbiquant.market.sources import (  # noqa: E402
     SAMPLES,
     CsvSource,

@@ -77,7 +77,7 @@ ThousandsOption = Annotated[
 ]
 
 
-def reading(
+def read_options(
     given: Mapping[str, Any],  # with `READ_OPTIONS`
 ) -> "ReadAs":
     "Return what options say of a file."

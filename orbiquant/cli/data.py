@@ -1,4 +1,4 @@
-"""`orbiquant data import | pull | list | remove | check | show`"""
+"""`orbiquant data pull | list | remove | check | show`"""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -25,7 +25,7 @@ from orbiquant.cli.console import (
     fields,
     open_runtime,
     progress_bar,
-    reading,
+    read_options,
     show,
     table,
 )
@@ -53,49 +53,20 @@ TAKEN: Mapping[str, Sequence[str]] = {  # option of a pull → sources that take
 }
 
 
-@data_commands.command("import")
-def import_(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV (plain, .gz, .zip) or Parquet.")],
-    symbol: Annotated[str | None, typer.Option(help="Stored as this; else as the file's name begins.")] = None,
-    timeframe: Annotated[str | None, typer.Option(help="What the file should hold; else by its step.")] = None,
-    repair: Annotated[list[str] | None, typer.Option(metavar="RULE", help="A repair rule; may be repeated.")] = None,
-    columns: ColumnsOption = None,
-    skip_rows: SkipRowsOption = None,
-    zone: ZoneOption = None,
-    time_format: TimeFormatOption = None,
-    decimal: DecimalOption = None,
-    thousands: ThousandsOption = None,
-    as_json: AsJson = False,
+def show_pulls(
+    results: "Sequence[PullResult]",  # of several series
+    missed: "Sequence[SeriesId]",  # that the source lacks
+    as_json: bool,  # for a script
 ) -> None:
-    "Put a file's bars into the store."
-    asked = reading(locals())
-    from orbiquant.core import OptionError
-    from orbiquant.market.pulls import import_file
-    from orbiquant.market.sources import parse_name
-
-    name = symbol or parse_name(path.name)[0]
-    if name is None:
-        raise OptionError(
-            f"`--symbol` must be given for a file that is not named like EURUSD_1h.csv, was {path.name!r}"
-        )
-    result = import_file(open_runtime().store, path, name, timeframe, repair or (), asked)
+    "Print one line a series."
+    lines: list[tuple[Any, ...]] = [
+        (r.symbol, r.timeframe, r.rows_read, r.rows_added, r.first, r.last) for r in results
+    ]
+    lines += [(one.symbol, one.timeframe, "not there", None, None, None) for one in missed]
     show(
-        result,
+        {"series": results, "missed": [(one.symbol, one.timeframe) for one in missed]},
         as_json,
-        lambda: fields(
-            {
-                "series": f"{result.symbol} {result.timeframe}",
-                "dialect": result.dialect,
-                "rows": result.rows_read,
-                "new": result.rows_added,
-                "changed": result.rows_changed,
-                "as stored": result.rows_equal,
-                "store version": result.version,
-                "repaired": ", ".join(f"{rule} {rows}" for rule, rows in result.repairs.items() if rows),
-                "notices": "\n".join(result.notices),
-                **describe_report(result.report),
-            }
-        ),
+        lambda: table(lines, "symbol", "timeframe", ">rows", ">new", "first (UTC)", "last (UTC)"),
     )
 
 
@@ -143,7 +114,9 @@ def pull_command(
     given = {name: said[name] for name in TAKEN if said[name] not in (None, [])}
     check_taken(source, given)
     if source in FILE_SOURCES:
-        given = {name: value for name, value in given.items() if name not in READ_OPTIONS} | {"asked": reading(said)}
+        given = {name: value for name, value in given.items() if name not in READ_OPTIONS} | {
+            "asked": read_options(said)
+        }
     runtime = open_runtime()
     origin = open_local(source, symbol, **given) if source in LOCAL else open_remote(runtime, source, **given)
     market, asked = runtime.settings.market, {"start": since, "end": until, "again": again}
@@ -154,15 +127,7 @@ def pull_command(
     if symbol and timeframe:
         show(results[0], as_json, lambda: fields(describe_pull(results[0])))
         return
-    lines: list[tuple[Any, ...]] = [
-        (r.symbol, r.timeframe, r.rows_read, r.rows_added, r.first, r.last) for r in results
-    ]
-    lines += [(one.symbol, one.timeframe, "not there", None, None, None) for one in missed]
-    show(
-        {"series": results, "missed": [(one.symbol, one.timeframe) for one in missed]},
-        as_json,
-        lambda: table(lines, "symbol", "timeframe", ">rows", ">new", "first (UTC)", "last (UTC)"),
-    )
+    show_pulls(results, missed, as_json)
 
 
 def check_taken(
@@ -320,7 +285,7 @@ def check_series(
     "Report faults, gaps and oddities of a stored series; exit 1 when it has a fault."
     from orbiquant.domain import SeriesId
     from orbiquant.market.plausibility import examine_bars
-    from orbiquant.market.pulls import calendar_of
+    from orbiquant.market.imports import calendar_of
 
     series = SeriesId.parse(symbol, timeframe)
     bars = open_runtime().store.read(series, since, until)

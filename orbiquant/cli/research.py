@@ -22,7 +22,7 @@ from orbiquant.cli.console import (
     fields,
     open_runtime,
     progress_bar,
-    reading,
+    read_options,
     show,
     table,
 )
@@ -69,7 +69,7 @@ def trade_file(
     from orbiquant.research.spec import ResearchSpec
     from orbiquant.research.study import study_bars
 
-    asked = reading(given)
+    asked = read_options(given)
     bars, series, instrument, known = bars_of_file(given["bars"], given["symbol"], given["timeframe"], asked)
     changes: Given = {"policy": given["policy"], "train_rows": given["last"]}
     changes |= {name: given[name] for name in BARS_ONLY if name != "last"}

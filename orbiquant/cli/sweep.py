@@ -22,7 +22,7 @@ from orbiquant.cli.console import (
     fields,
     open_runtime,
     progress_bar,
-    reading,
+    read_options,
     show,
     table,
 )
@@ -112,7 +112,7 @@ def find_signals(
     policy = given["policy"] or "primary"
     if given["bars"] is None:
         return from_model(runtime, SeriesId.parse(given["symbol"], given["timeframe"]), policy, given["model"])
-    asked = reading(given)
+    asked = read_options(given)
     bars, series, instrument, _ = bars_of_file(given["bars"], given["symbol"], given["timeframe"], asked)
     changes = {name: given[name] for name in TRAINING} | {"policy": policy, "train_rows": given["last"]}
     spec = ResearchSpec.from_settings(runtime.settings, series, instrument, **changes)

@@ -164,37 +164,7 @@ def _way_on(lines: Sequence[str]) -> str:
         f"time,open,high,low,close,volume, ROLE=NAME of the header, or one of {', '.join(LAYOUTS)}"
     )
 
-# %% ../../nbs/12_market.dialects.ipynb #d5d7cf49
-PREAMBLE, _TITLE_FIELDS = 10, 2  # lines that may stand above the header, and how many fields one may have
-
-
-def detect_dialect(
-    lines: Sequence[str],  # the file's first lines
-    file: str,  # its name, for the message
-    layout: Layout | None = None,  # what somebody says of its columns
-    skip_rows: int = 0,  # lines above the header, or above the first bar, that are left out unread
-) -> Dialect:
-    "Return the dialect of a file; raise `DataError` showing its first lines when it has none of the known ones."
-    written = [i for i, line in enumerate(lines) if line.strip() and i >= skip_rows]
-    if not written:
-        raise DataError(f"{file} is empty" if not skip_rows else f"{file} has nothing below {skip_rows} skipped lines")
-    if layout and layout.columns:
-        return _laid_out(lines, written, layout, file)
-    names = layout.names if layout else None
-    for skipped, at in enumerate(written[:PREAMBLE], start=skip_rows):
-        if found := _dialect_at(lines, at, skipped, file, names):
-            return found
-        if not names and any(len(split_line(lines[at], separator)) > _TITLE_FIELDS for separator in _SEPARATORS):
-            break  # a row, and not a title
-    shown = "\n".join(f"  {lines[i][:100]!r}" for i in written[:3])
-    if names:
-        told = ", ".join(f"{role}={name[:30]}" for name, role in names.items())
-        raise DataError(
-            f"{file} must have a header with a time and open, high, low, close by {told}, it begins\n{shown}"
-        )
-    raise DataError(f"{file} has no known dialect, it begins\n{shown}\n{_way_on([lines[i] for i in written[:2]])}")
-
-
+# %% ../../nbs/12_market.dialects.ipynb #17541b29
 def _dialect_at(
     lines: Sequence[str], at: int, skipped: int, file: str, names: Mapping[str, str] | None
 ) -> Dialect | None:
@@ -234,3 +204,33 @@ def _dialect_name(fields: list[str], zone: str | None) -> str:
         return "mt5"
     held = {*fields, *(field.lower() for field in fields)}
     return next((name for name, signs in _SIGNS.items() if signs <= held), "generic")
+
+# %% ../../nbs/12_market.dialects.ipynb #d5d7cf49
+PREAMBLE, _TITLE_FIELDS = 10, 2  # lines that may stand above the header, and how many fields one may have
+
+
+def detect_dialect(
+    lines: Sequence[str],  # the file's first lines
+    file: str,  # its name, for the message
+    layout: Layout | None = None,  # what somebody says of its columns
+    skip_rows: int = 0,  # lines above the header, or above the first bar, that are left out unread
+) -> Dialect:
+    "Return the dialect of a file; raise `DataError` showing its first lines when it has none of the known ones."
+    written = [i for i, line in enumerate(lines) if line.strip() and i >= skip_rows]
+    if not written:
+        raise DataError(f"{file} is empty" if not skip_rows else f"{file} has nothing below {skip_rows} skipped lines")
+    if layout and layout.columns:
+        return _laid_out(lines, written, layout, file)
+    names = layout.names if layout else None
+    for skipped, at in enumerate(written[:PREAMBLE], start=skip_rows):
+        if found := _dialect_at(lines, at, skipped, file, names):
+            return found
+        if not names and any(len(split_line(lines[at], separator)) > _TITLE_FIELDS for separator in _SEPARATORS):
+            break  # a row, and not a title
+    shown = "\n".join(f"  {lines[i][:100]!r}" for i in written[:3])
+    if names:
+        told = ", ".join(f"{role}={name[:30]}" for name, role in names.items())
+        raise DataError(
+            f"{file} must have a header with a time and open, high, low, close by {told}, it begins\n{shown}"
+        )
+    raise DataError(f"{file} has no known dialect, it begins\n{shown}\n{_way_on([lines[i] for i in written[:2]])}")

@@ -37,7 +37,7 @@ def pick_symbol(
     file: str,  # its name, for the message
 ) -> tuple[pd.DataFrame, str, str]:
     "Return one symbol's rows, its name, and what was left out; raise `DataError` when it is not said or not there."
-    counts = frame["symbol"].value_counts()
+    counts = frame["symbol"].astype("str").value_counts()
     held = spellings_of(counts.index)
     if symbol is None and len(held) != 1:
         raise DataError(f"`symbol` must name one of the {len(held)} in {file}, such as {', '.join(sorted(held)[:5])}")
@@ -48,7 +48,7 @@ def pick_symbol(
         raise NotFoundError(f"{file} holds no {wanted}{suggest(wanted, held)} (it holds {', '.join(sorted(held)[:5])})")
     others = {name: int(counts[names].sum()) for name, names in held.items() if names is not found}
     left = f"{sum(others.values()):,} rows of other symbols were left out: {', '.join([*others][:5])}" if others else ""
-    return frame[frame["symbol"].isin(found)], wanted, left
+    return frame if not others else frame[frame["symbol"].isin(found)], wanted, left
 
 # %% ../../nbs/12_market.fields.ipynb #895c3209
 _COVERED = 0.5  # of the rows that the fullest column has

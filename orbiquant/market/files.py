@@ -100,9 +100,6 @@ def _encoding_of(content: bytes) -> str:
     return "utf-16-le" if low > 0.5 > high else "utf-16-be" if high > 0.5 > low else "utf-8"
 
 # %% ../../nbs/12_market.files.ipynb #0e567724
-_SHOWN = 5  # unreadable values named in a message
-
-
 @dataclass(frozen=True)
 class ReadAs:
     "How a file is to be read, as far as somebody says so."
@@ -143,27 +140,8 @@ class ReadAs:
         "Return the decimal mark that is said, or follows from the one for thousands."
         return self.decimal or (OTHER_MARK[self.thousands] if self.thousands else None)
 
-
-def _to_file_bars(file: str, dialect: Dialect, frame: pd.DataFrame, asked: ReadAs) -> FileBars:
-    told, notices = None, [f"{dialect.skipped} lines above the header were left out"] if dialect.skipped else []
-    if "symbol" in frame:
-        frame, told, left = pick_symbol(frame, asked.symbol, file)
-        notices += [left] if left else []
-    if frame.empty:
-        raise DataError(f"{file} has a header but no bars")
-    times = times_of(frame, asked.layout, file)
-    index, told_zone = _placed(times, dialect, asked, file)
-    if not told_zone:
-        notices.append("the times tell no zone and were taken as UTC; `source_zone` (--zone) names another")
-    volumes = [name for name in frame if is_volume(name)]
-    table = frame[[*BAR_COLUMNS[:4], *volumes]]
-    marks = decimal_marks(table, NumberMarks(asked.decimal_mark, dialect.separator), file)
-    numbers = {name: to_numbers(table[name], marks.get(name, ".")) for name in table}
-    volume, raw, said = find_volume(numbers, frame, asked.symbol or told, dialect)
-    prices = {name: numbers[name] / asked.layout.price_unit for name in BAR_COLUMNS[:4]}
-    rows = pd.DataFrame(prices | {"volume": volume, "line": frame["line"]}).set_axis(index, axis=0)
-    unreadable = tuple(_unreadable(frame.assign(time=times, volume=raw), rows.reset_index()))
-    return FileBars(file, dialect.name, rows, unreadable, told, (*notices, *time_notices(dialect), *said), told_zone)
+# %% ../../nbs/12_market.files.ipynb #15e328b2
+_SHOWN = 5  # unreadable values named in a message
 
 
 def _placed(times: pd.Series, dialect: Dialect, asked: ReadAs, file: str) -> tuple[pd.DatetimeIndex, bool]:
@@ -185,6 +163,28 @@ def _unreadable(raw: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
         for line, value in zip(rows["line"][bad][:_SHOWN], raw[name][bad][:_SHOWN], strict=True):
             found.append((int(line), f"line {line}: {name} is {'missing' if pd.isna(value) else reprlib.repr(value)}"))
     return [text for _, text in sorted(found)[:_SHOWN]]
+
+# %% ../../nbs/12_market.files.ipynb #30cda968
+def _to_file_bars(file: str, dialect: Dialect, frame: pd.DataFrame, asked: ReadAs) -> FileBars:
+    told, notices = None, [f"{dialect.skipped} lines above the header were left out"] if dialect.skipped else []
+    if "symbol" in frame:
+        frame, told, left = pick_symbol(frame, asked.symbol, file)
+        notices += [left] if left else []
+    if frame.empty:
+        raise DataError(f"{file} has a header but no bars")
+    times = times_of(frame, asked.layout, file)
+    index, told_zone = _placed(times, dialect, asked, file)
+    if not told_zone:
+        notices.append("the times tell no zone and were taken as UTC; `source_zone` (--zone) names another")
+    volumes = [name for name in frame if is_volume(name)]
+    table = frame[[*BAR_COLUMNS[:4], *volumes]]
+    marks = decimal_marks(table, NumberMarks(asked.decimal_mark, dialect.separator), file)
+    numbers = {name: to_numbers(table[name], marks.get(name, ".")) for name in table}
+    volume, raw, said = find_volume(numbers, frame, asked.symbol or told, dialect)
+    prices = {name: numbers[name] / asked.layout.price_unit for name in BAR_COLUMNS[:4]}
+    rows = pd.DataFrame(prices | {"volume": volume, "line": frame["line"]}).set_axis(index, axis=0)
+    unreadable = tuple(_unreadable(frame.assign(time=times, volume=raw), rows.reset_index()))
+    return FileBars(file, dialect.name, rows, unreadable, told, (*notices, *time_notices(dialect), *said), told_zone)
 
 # %% ../../nbs/12_market.files.ipynb #d010cfbe
 _HEAD = 65_536  # bytes that are looked at to recognise a dialect

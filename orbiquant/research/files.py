@@ -94,10 +94,7 @@ def write_table(
     "Write a table, whole or not at all, as its file's ending says."
     return atomic_write(Path(path), getattr(table, WRITERS[check_target(path)])(index=False))
 
-# %% ../../nbs/74_research.files.ipynb #e00ff7d1
-TIME_NAMES = ("time", "timestamp", "datetime", "date")
-
-
+# %% ../../nbs/74_research.files.ipynb #4b07b0a6
 def _signals_table(file: Path, asked: ReadAs) -> pd.DataFrame:
     "Return a file's columns, those of numbers as numbers, however it is packed and parted."
     import pyarrow as pa
@@ -122,6 +119,9 @@ def _as_numbers(column: pd.Series, asked: ReadAs) -> pd.Series:
     marks = NumberMarks(asked.decimal_mark)
     mark = decimal_marks(column.to_frame(str(column.name)), marks, "the signals").get(str(column.name), ".")
     return to_numbers(column, mark)
+
+# %% ../../nbs/74_research.files.ipynb #e00ff7d1
+TIME_NAMES = ("time", "timestamp", "datetime", "date")
 
 
 def read_signals_file(
