@@ -1307,6 +1307,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                             'orbiquant.market.exchanges.replace_host': ( 'market.exchanges.html#replace_host',
                                                                                          'orbiquant/market/exchanges.py')},
             'orbiquant.market.fields': { 'orbiquant.market.fields._join': ('market.fields.html#_join', 'orbiquant/market/fields.py'),
+                                         'orbiquant.market.fields._listed': ('market.fields.html#_listed', 'orbiquant/market/fields.py'),
                                          'orbiquant.market.fields._named': ('market.fields.html#_named', 'orbiquant/market/fields.py'),
                                          'orbiquant.market.fields.find_volume': ( 'market.fields.html#find_volume',
                                                                                   'orbiquant/market/fields.py'),

@@ -55,8 +55,9 @@ def find_conflict(
     inside = stored.loc[start : bars.index[-1]]
     changed = bars.index.isin(changed_rows(stored, bars).index) & bars.index.isin(stored.index)
     common = int(bars.index.isin(stored.index).sum())
+    mostly = changed.sum() > common / 2
     across = time_faults(stored.index.union(bars.index), timeframe, None)["overlapping"]
-    if changed.any() or across.any():
+    if mostly or across.any():
         wrong = moved_onto(stored, bars)
         if len(wrong):
             reason = f"are {len(wrong):,} of the stored ones on another clock, one of the two was read on a wrong one"
@@ -64,7 +65,7 @@ def find_conflict(
     if across.any():
         return Conflict(f"lie across stored ones {int(across.sum()):,} times: they follow another clock", start, end)
     alone = len(inside) - common
-    if alone and changed.sum() > common / 2:
+    if alone and mostly:
         return Conflict(
             f"differ from {int(changed.sum()):,} stored ones and lack {alone:,} others: another record of the market",
             start,

@@ -39,7 +39,8 @@ def to_numbers(
         return column.astype("float64")
     text = column.astype("str").str.strip().str.replace(_SPACES, "", regex=True)
     parted = text.str.fullmatch(rf"[+-]?\d{{1,3}}(\{OTHER_MARK[decimal]}\d{{3}})+(\{decimal}\d*)?([eE][+-]?\d+)?")
-    text = text.mask(parted, text.str.replace(OTHER_MARK[decimal], "", regex=False))
+    stray = text.str.contains(OTHER_MARK[decimal], regex=False) & ~parted
+    text = text.mask(parted, text.str.replace(OTHER_MARK[decimal], "", regex=False)).mask(stray)
     return pd.to_numeric(text.str.replace(decimal, ".", regex=False), errors="coerce").astype("float64")
 
 # %% ../../nbs/12_market.decimals.ipynb #d037fbfc

@@ -31,6 +31,10 @@ def spellings_of(
     return found
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(str(name)[:30] for name in [*names][:5])
+
+
 def pick_symbol(
     frame: pd.DataFrame,  # with a column `symbol`
     symbol: str | None,  # None: the only one there is
@@ -40,14 +44,14 @@ def pick_symbol(
     counts = frame["symbol"].astype("str").value_counts()
     held = spellings_of(counts.index)
     if symbol is None and len(held) != 1:
-        raise DataError(f"`symbol` must name one of the {len(held)} in {file}, such as {', '.join(sorted(held)[:5])}")
+        raise DataError(f"`symbol` must name one of the {len(held)} in {file}, such as {_listed(sorted(held))}")
     wanted = normalise_symbol(next(iter(held)) if symbol is None else symbol)
     listed = [names for names in held.values() if str(names[0]).partition(".")[0].upper() == wanted]  # AAPL.US
     found = held.get(wanted) or (listed[0] if len(listed) == 1 else None)
     if found is None:
-        raise NotFoundError(f"{file} holds no {wanted}{suggest(wanted, held)} (it holds {', '.join(sorted(held)[:5])})")
+        raise NotFoundError(f"{file} holds no {wanted}{suggest(wanted, held)} (it holds {_listed(sorted(held))})")
     others = {name: int(counts[names].sum()) for name, names in held.items() if names is not found}
-    left = f"{sum(others.values()):,} rows of other symbols were left out: {', '.join([*others][:5])}" if others else ""
+    left = f"{sum(others.values()):,} rows of other symbols were left out: {_listed(others)}" if others else ""
     return frame if not others else frame[frame["symbol"].isin(found)], wanted, left
 
 # %% ../../nbs/12_market.fields.ipynb #895c3209
@@ -89,7 +93,8 @@ def find_volume(
 
 
 def _named(roles: Iterable[str], dialect: Dialect) -> str:
-    return ", ".join(repr(dialect.names[dialect.columns.index(role)] if dialect.names else role) for role in roles)
+    names = (dialect.names[dialect.columns.index(role)] if dialect.names else role for role in roles)
+    return ", ".join(repr(name[:40]) for name in names)
 
 # %% ../../nbs/12_market.fields.ipynb #a25d0daf
 _PLAIN_TIMES = ("time", "date", "datetime", "timestamp", "open time", "open_time", "<date>", "gmt time", "local time")

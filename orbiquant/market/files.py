@@ -199,7 +199,7 @@ def load_csv(
     lines = content[:_HEAD].decode(encoding, errors="replace").splitlines()
     dialect = detect_dialect(lines, file.name, asked.layout, asked.skip_rows)
     wanted = [i for i, column in enumerate(dialect.columns) if column]
-    as_text = _numbers_as_text(lines[dialect.header :], dialect)
+    as_text = asked.decimal_mark == "," or _numbers_as_text(lines[dialect.header :], dialect)
     try:
         frame = pd.read_csv(
             io.BytesIO(content),
