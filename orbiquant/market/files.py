@@ -79,7 +79,9 @@ def read_content(
                     raise DataError(f"{file.name} must hold one file, was {', '.join(names[:5]) or 'none'}")
                 content = archive.read(names[0])
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
-        raise DataError(f"{file.name} cannot be unpacked: {error}") from error
+        locked = "encrypted" in str(error)
+        way = "it has a password, unpack it first" if locked else f"it is damaged or cut off, get it again ({error})"
+        raise DataError(f"{file.name} cannot be unpacked: {way}") from error
     refuse_other(content, file.name)
     return content, _encoding_of(content)
 

@@ -195,6 +195,8 @@ class DeltaBarStore:
         "Put bars in the place of all that a window holds, in one version, and return that."
         checked = check_bars(bars, series.timeframe)
         start, end = window
+        if not ((checked.index >= start) & (checked.index < end)).all():
+            raise DataError(f"`bars` must lie in `window`, from {start} to {end}, did not")
 
         def write() -> int:
             table = self._open() or create_table(self.uri, self.storage_options)
