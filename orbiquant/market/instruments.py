@@ -120,6 +120,7 @@ _STEPS: Mapping[AssetClass, tuple[str, str, str]] = {  # tick, pip, lot
     AssetClass.STOCK: ("0.01", "0.01", "1"),
     AssetClass.INDEX: ("0.01", "1", "1"),
 }
+_TOLD: set[str] = set()  # of whom it was logged
 _COARSE = frozenset({"JPY", "KRW", "HUF", "IDR", "VND", "CLP", "COP"})  # a unit is worth about a cent or less
 
 
@@ -141,17 +142,17 @@ def instrument_of(
         name = normalise_symbol(symbol)
     kind = infer_kind(name)
     calendar = kind.calendar if index is None else fit_calendar(kind.calendar, index)
+    refuted = "" if calendar is kind.calendar else f" (it looks like {kind.calendar}, which its bars do not keep to)"
     if calendar is CalendarName.CRYPTO:
         kind = kind._replace(asset_class=AssetClass.CRYPTO)
-    refuted = "" if calendar is kind.calendar else f", for its bars are on days that {kind.calendar} has none"
     notice = (
-        f"{name} is in no instrument table: taken by its form as {kind.asset_class} in {kind.quote}, with the hours of "
+        f"{name} is in no instrument table: taken as {kind.asset_class} in {kind.quote}, with the hours of "
         f"{calendar}{refuted}; a row for it in data/instruments.csv says otherwise"
     )
     steps = map(Decimal, _STEPS[kind.asset_class])
     coarse = kind.asset_class is AssetClass.FOREX and kind.quote in _COARSE
     tick, pip, lot = steps if not coarse else (Decimal("0.001"), Decimal("0.01"), Decimal(100_000))
-    _tell(notice)
+    _tell(name, notice)
     return Taken(
         Instrument(
             symbol=name, name=f"{name} (inferred)", asset_class=kind.asset_class, base=kind.base, quote=kind.quote,
@@ -160,6 +161,7 @@ def instrument_of(
     )  # fmt: skip
 
 
-@lru_cache(maxsize=256)
-def _tell(notice: str) -> None:
-    get_logger("market.instruments").warning(notice)
+def _tell(symbol: str, notice: str) -> None:
+    if symbol not in _TOLD:
+        _TOLD.add(symbol)
+        get_logger("market.instruments").warning(notice)
