@@ -264,7 +264,7 @@ def test_an_import_reports_what_it_did(store: DeltaBarStore, tmp_path: Path):
     again = import_file(store, path, "EURUSD", repair=["sort", "drop_duplicates"])
     assert (again.rows_added, again.version) == (0, done.version)
     more = import_file(store, tmp_path / "x.csv", "XYZ123", "1h", repair=["sort", "drop_duplicates"])
-    assert more.report.calendar is None, "a symbol of no instrument table is imported, without a calendar"
+    assert more.report.calendar == "crypto" and "XYZ123 is in no instrument table" in more.notices[-1]
 
 
 def test_an_import_converts_the_brokers_clock(store: DeltaBarStore, tmp_path: Path):

@@ -173,6 +173,7 @@ def describe_pull(
     "Return what came of a pull, label → text."
     facts = {"series": f"{result.symbol} {result.timeframe}", "rows": result.rows_read, "new": result.rows_added}
     facts |= {"store version": result.version, "first": result.first, "last": result.last}
+    facts |= {"notices": "\n".join(result.notices)}
     return facts | (
         {} if result.report is None else {"window": f"{result.report.rows:,} bars", **describe_report(result.report)}
     )
@@ -284,13 +285,16 @@ def check_series(
 ) -> None:
     "Report faults, gaps and oddities of a stored series; exit 1 when it has a fault."
     from orbiquant.domain import SeriesId
+    from orbiquant.market.instruments import instrument_of
     from orbiquant.market.plausibility import examine_bars
-    from orbiquant.market.imports import calendar_of
 
     series = SeriesId.parse(symbol, timeframe)
-    bars = open_runtime().store.read(series, since, until)
-    report = examine_bars(bars, series.timeframe, calendar_of(symbol))
-    show(report.to_dict(), as_json, lambda: fields({"bars": report.rows, **describe_report(report)}))
+    runtime = open_runtime()
+    bars = runtime.store.read(series, since, until)
+    instrument, notice = instrument_of(symbol, bars.index)
+    report = examine_bars(bars, series.timeframe, instrument.calendar, runtime.clock.now())
+    facts = {"bars": report.rows, "notices": notice, **describe_report(report)}
+    show(report.to_dict() | {"notices": [notice] if notice else []}, as_json, lambda: fields(facts))
     if not report.ok:
         raise typer.Exit(1)
 

@@ -15,9 +15,11 @@ import pandas as pd
 
 from ..core import SystemClock
 from ..domain import Bars, SeriesId, Timeframe, Value
-from .bars import BarReport, inspect_bars
+from .bars import BarReport
 from .calendars import TIME_UNIT, to_utc
-from .imports import calendar_of, find_extent
+from .imports import find_extent
+from .instruments import instrument_of
+from .plausibility import examine_bars
 from .windows import Window, clip, to_window
 from ..ports import BarStore, Clock, MarketData, Progress
 
@@ -115,6 +117,7 @@ class PullResult(Value):
     first: datetime | None  # of the stored series
     last: datetime | None
     report: BarReport | None = None  # on what the store now has of the window; None when nothing came
+    notices: tuple[str, ...] = ()  # what was assumed
 
 
 def pull(
@@ -130,7 +133,8 @@ def pull(
 ) -> PullResult:
     "Bring a store up to date with a source; whatever was done before it is cut off stays done."
     frame = series.timeframe
-    window = _closed_part(to_window(start, end), frame, clock or SystemClock())
+    clock = clock or SystemClock()
+    window = _closed_part(to_window(start, end), frame, clock)
     before, first, last = find_extent(store, series)
     windows = [window] if again else missing_windows(first, last, window)
     span = _span(source, frame, chunk_bars)
@@ -145,6 +149,7 @@ def pull(
             progress(done, len(steps), f"{series} {chunk[0]:%Y-%m-%d} to {chunk[1]:%Y-%m-%d}, {len(bars)} bars")
     rows, first, last = find_extent(store, series)
     stored = store.read(series, *window) if rows_read else None
+    instrument, assumed = instrument_of(series.symbol, None if stored is None else stored.index)
     return PullResult(
         symbol=series.symbol,
         timeframe=frame,
@@ -153,5 +158,6 @@ def pull(
         version=version,
         first=first,
         last=last,
-        report=None if stored is None else inspect_bars(stored, frame, calendar_of(series.symbol)),
+        report=None if stored is None else examine_bars(stored, frame, instrument.calendar, clock.now()),
+        notices=tuple(filter(None, [assumed])),
     )

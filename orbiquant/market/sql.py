@@ -21,7 +21,7 @@ from ..core import DataError, NotFoundError, choose
 from ..domain import BAR_COLUMNS, Bars, Timeframe
 from .bars import empty_bars
 from .calendars import to_times
-from .instruments import find_kind
+from .instruments import instrument_of
 from .remote import PULLING, RemoteSource, coarsest_part, spell
 from .rows import minutes_of_ticks
 from .sql_tables import Database, SqlTables, as_written, held_spelling, spell_timeframe
@@ -240,7 +240,7 @@ class SqlSource(RemoteSource):
     ) -> str:
         "Return the calendar of the symbol; raise `NotFoundError` when the table does not hold it."
         self._reader(symbol).conditions(None)
-        return find_kind(symbol).calendar
+        return instrument_of(symbol).instrument.calendar
 
     def near(
         self,
