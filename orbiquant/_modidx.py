@@ -3013,6 +3013,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'orbiquant.signals.hold_reasons': ('signals.html#hold_reasons', 'orbiquant/signals.py'),
                                    'orbiquant.signals.horizon_text': ('signals.html#horizon_text', 'orbiquant/signals.py'),
                                    'orbiquant.signals.killzone_of': ('signals.html#killzone_of', 'orbiquant/signals.py'),
+                                   'orbiquant.signals.level_decimals': ('signals.html#level_decimals', 'orbiquant/signals.py'),
                                    'orbiquant.signals.name_killzones': ('signals.html#name_killzones', 'orbiquant/signals.py'),
                                    'orbiquant.signals.predicted_reach': ('signals.html#predicted_reach', 'orbiquant/signals.py'),
                                    'orbiquant.signals.primary_signals': ('signals.html#primary_signals', 'orbiquant/signals.py'),
