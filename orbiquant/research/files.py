@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WRITERS', 'TIME_NAMES', 'instrument_of', 'name_bars', 'check_target', 'write_table', 'read_signals_file',
-           'fingerprint', 'file_version', 'NamedBars', 'bars_of_file', 'trade_signals']
+           'plain_bytes', 'fingerprint', 'file_version', 'signals_version', 'NamedBars', 'bars_of_file',
+           'trade_signals']
 
 # %% ../../nbs/74_research.files.ipynb #ea9e21e4
 import hashlib
@@ -19,6 +20,7 @@ import pandas as pd
 
 from ..core import DataError, NotFoundError, atomic_write, get_logger, stage
 from orbiquant.domain import (
+    BAR_COLUMNS,
     AssetClass,
     Bars,
     CalendarName,
@@ -104,7 +106,7 @@ def read_signals_file(
     try:
         with file.open("rb") as stream:
             parquet = stream.read(4) == b"PAR1"
-        table = pd.read_parquet(file) if parquet else pd.read_csv(file)
+        table = pd.read_parquet(file) if parquet else pd.read_csv(file, float_precision="round_trip")
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(f"{file.name} cannot be read as Parquet or CSV: {error}") from error
     if table.index.name in TIME_NAMES:
@@ -124,24 +126,53 @@ def read_signals_file(
     return signals
 
 # %% ../../nbs/74_research.files.ipynb #4dd6b81e
+_DIGITS, _LARGEST = 12, 300  # of a number that count; power of ten that a number can still be multiplied by
+
+
+def plain_bytes(
+    column: pd.Series,  # numbers, words, times
+) -> bytes:
+    "Return what a column says, however its values are kept."
+    if not pd.api.types.is_numeric_dtype(column):
+        return "\x1f".join(column.astype(object).where(column.notna(), "").map(str)).encode()
+    values = column.to_numpy(dtype="float64", na_value=np.nan)
+    known = np.isfinite(values) & (values != 0)
+    size = np.floor(np.log10(np.abs(values), where=known, out=np.zeros(len(values))))
+    powers = np.minimum(_DIGITS - 1 - size, _LARGEST)
+    digits = np.rint(np.where(known, values, 0.0) * 10.0**powers)
+    kind = np.select([np.isnan(values), np.isposinf(values), np.isneginf(values)], [1.0, 2.0, 3.0], 0.0)
+    return b"".join((part + 0.0).tobytes() for part in (digits, powers, kind))
+
+
 def fingerprint(
-    table: pd.DataFrame,  # bars or signals
+    table: pd.DataFrame,  # bars or signals, on times
 ) -> str:
     "Return sixteen hex digits that name a table's content."
-    try:
-        rows = pd.util.hash_pandas_object(table, index=True).to_numpy()
-    except TypeError:  # a column of lists, such as the reasons of signals
-        rows = pd.util.hash_pandas_object(table.astype(dict.fromkeys(table.select_dtypes(object), str))).to_numpy()
-    return hashlib.sha256(",".join(map(str, table.columns)).encode() + rows.tobytes()).hexdigest()[:16]
+    named = {str(name): column for name, column in table.items() if not str(name).startswith("Unnamed")}
+    said = hashlib.sha256(pd.DatetimeIndex(table.index).as_unit("ns").asi8.tobytes())
+    for name in sorted(named):
+        said.update(f"\x1e{name}\x1f".encode() + plain_bytes(named[name]))
+    return said.hexdigest()[:16]
 
-
+# %% ../../nbs/74_research.files.ipynb #7d74f23b
 def file_version(
     bars: Bars,  # from a file
 ) -> str:
     "Return the data version that the ledger of trials keeps for a file's bars: it names their content."
     from orbiquant.backtest.trials import FILE
 
-    return FILE + fingerprint(bars)
+    return FILE + fingerprint(bars[[name for name in BAR_COLUMNS if name in bars]])
+
+
+def signals_version(
+    signals: Signals,  # `action` or `side`, and whatever else they say
+) -> str:
+    "Return the name of signals' content: of the rows that trade, however they say which side."
+    from orbiquant.execution.orders import signal_sides
+
+    sides = signal_sides(signals)
+    others = signals.drop(columns=["action", "side"], errors="ignore")
+    return fingerprint(others.assign(side=sides)[sides != 0])
 
 # %% ../../nbs/74_research.files.ipynb #5b6b421c
 class NamedBars(NamedTuple):
@@ -185,7 +216,7 @@ def trade_signals(
         Trial.of(
             r, kind="backtest", symbol=series.symbol, timeframe=series.timeframe, data_version=version,
             first=bars.index[0], last=bars.index[-1], policy="signals",
-            params=result.terms | {"costs": costs.model_dump(), "signals": fingerprint(signals)},
+            params=result.terms | {"costs": costs.model_dump(), "signals": signals_version(signals)},
         )
     )  # fmt: skip
     left = runtime.trials.overfitting(Moments.of(r), series, version).figures

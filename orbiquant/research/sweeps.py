@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import ModelError
 from ..domain import Bars, Costs, Instrument, SeriesId, Signals
 from ..ports import Progress
-from .files import file_version, fingerprint
+from .files import file_version, signals_version
 from .spec import ResearchSpec
 from .study import study_bars
 from .train import trade_model, trial_params
@@ -50,7 +50,7 @@ def from_signals(
     series: SeriesId,  # of the bars
 ) -> Sweepable:
     "Return signals made elsewhere."
-    names = {"signals": fingerprint(signals)}
+    names = {"signals": signals_version(signals)}
     return Sweepable(bars, signals, costs, series, file_version(bars), "signals", names, None)
 
 # %% ../../nbs/75_research.sweeps.ipynb #f1f6031e
