@@ -106,7 +106,7 @@ def read_signals_file(
     try:
         with file.open("rb") as stream:
             parquet = stream.read(4) == b"PAR1"
-        table = pd.read_parquet(file) if parquet else pd.read_csv(file, float_precision="round_trip")
+        table = pd.read_parquet(file) if parquet else pd.read_csv(file)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(f"{file.name} cannot be read as Parquet or CSV: {error}") from error
     if table.index.name in TIME_NAMES:
