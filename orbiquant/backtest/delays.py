@@ -64,8 +64,13 @@ def delay_verdict(
 ) -> tuple[str, str]:
     "Return pass, fail or no verdict, and why."
     now, later = (table.loc[by].to_dict() for by in (0, 1))
+    if now["trades"] < LEAST_MOMENTS:
+        return "no verdict", f"{now['trades']:.0f} trades in time are fewer than the {LEAST_MOMENTS} that say something"
     if not has_edge(now):
-        return "no verdict", "there is no edge in time that a delay could take away"
+        return (
+            "no verdict",
+            "no edge that a delay could take away: the mean in time is within two standard errors of zero",
+        )
     told = f"{now['expectancy_r']:+.3f} R a trade in time, {later['expectancy_r']:+.3f} R one bar later"
     if has_edge(later):
         return "pass", f"the edge outlives a bar: {told}"

@@ -57,6 +57,8 @@ def market_like(
     if len(bars) < 3:
         raise DataError(f"`bars` must be at least 3 to take a market's measure, was {len(bars)}")
     close = bars["close"]
+    if close.nunique() == 1:
+        raise DataError(f"`bars` must move to take a market's measure, all {len(bars)} closed at {close.iloc[0]:g}")
     daily = np.log(close).diff().std() / np.sqrt(trading_days(timeframe, calendar))
     price = float(close.median())
     steps = 10.0 ** (np.floor(np.log10(price)) - np.arange(4, 10))  # the same in any unit of price

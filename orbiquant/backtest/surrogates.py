@@ -139,6 +139,19 @@ class SurrogateTest:
         worth = self.missing is None or observed > self.missing
         return "pass" if worth and value <= alpha else "fail"
 
+    def silence(
+        self,
+        claim: str,  # one of the claims
+        alpha: float = 0.05,  # largest p-value that is believed
+    ) -> str:
+        "Return why there is no verdict on a claim, '' where there is one."
+        count = len(self.surrogates)
+        if np.isnan(self.observed[claim]):
+            return "the claim has no answer on the bars themselves: nothing was traded, or no manipulation was found"
+        if 1 / (1 + count) > alpha:
+            return f"{count} surrogates show no p-value below {1 / (1 + count):.2g}: it takes more, or a larger alpha"
+        return ""
+
 # %% ../../nbs/58_backtest.surrogates.ipynb #aaaaeed3
 def measure_all(
     measure: Callable[[int], dict[str, float]],  # from a seed to the claims' values

@@ -203,6 +203,18 @@ class SweepResult:
     costs: Costs
     job: SweepJob
 
+    @property
+    def shortage(self) -> str:
+        "Return why hardly anything was traded, as a sentence."
+        count, flat = len(self.signals), int((~(self.signals["distance"] > 0)).sum())
+        if not count:
+            return "No signal says LONG or SHORT."
+        if flat < count:
+            bare = f", {flat} of them without a stop" if flat else ""
+            return f"{count} signals say LONG or SHORT{bare}: more bars or more signals make more trades."
+        still = "the average true range is 0 or unknown: the market stands still, or has fewer than 15 bars"
+        return f"None of the {count} signals has a stop: they name no `distance`, and {still}."
+
     def best(
         self,
         by: str = "t_statistic",  # one of FIGURES

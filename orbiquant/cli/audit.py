@@ -120,6 +120,7 @@ def prefix_replay(
     runtime = open_runtime()
     audited = load_audited(runtime, file, symbol, timeframe, last)
     line = make_line(runtime, audited, rounds=rounds, folds=1)
+    check_length(len(audited.bars), line.warmup + 1, cuts)
     places = spread_cuts(len(audited.bars), cuts)
     models = fit_before(line, audited.bars, places)
     found = replay_prefixes(line, audited.bars, places, models=models)
@@ -139,6 +140,20 @@ def prefix_replay(
     finish(facts, details, as_json, VIOLATIONS_SHOWN)
 
 
+def check_length(
+    rows: int,  # bars there are
+    needed: int,  # before the first cut
+    cuts: int,  # wanted, over the second half
+) -> None:
+    "Raise `DataError` when there are too few bars for features before the first cut, or for so many cuts."
+    from orbiquant.core import DataError
+
+    if rows < 2 * needed:
+        raise DataError(f"{rows} bars are too few to be cut short: features need {needed} in each half, so {2 * needed}")
+    if cuts > rows // 2 - 1:
+        raise typer.BadParameter(f"`--cuts` must be 1 to {rows // 2 - 1} for {rows} bars, was {cuts}")
+
+
 @audit_commands.command("null-market")
 def null_market(
     file: BarsFile = None,
@@ -155,7 +170,7 @@ def null_market(
     as_json: AsJson = False,
 ) -> None:
     "Trade the whole line, without costs, on driftless markets like the bars: nothing may be earned or lost there."
-    from orbiquant.backtest.null_market import audit_null_market, market_like, null_bars
+    from orbiquant.backtest.null_market import LEAST_TRADES, audit_null_market, market_like, null_bars
 
     runtime = open_runtime()
     audited = load_audited(runtime, file, symbol, timeframe, None)
@@ -171,6 +186,8 @@ def null_market(
         "phase_detector": runtime.settings.signals.phase_detector,
         "min_confidence": min_confidence, "stop_atr": stop_atr, "risk_reward": risk_reward, "verdict": found.verdict,
     }  # fmt: skip
+    if found.verdict == "no verdict":
+        facts["why"] = f"policies with fewer than {LEAST_TRADES} trades on a seed: more --markets or --rows make more"
     finish(facts, {"policies": found.verdicts, "markets": found.trades}, as_json)
 
 

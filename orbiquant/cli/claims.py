@@ -193,7 +193,7 @@ def surrogates(
         "phase_detector": runtime.settings.signals.phase_detector, "surrogates": count,
         "block": block, "seed": seed, "claim": name, "p_value": float(found.table.loc[name, "p_value"]), "alpha": alpha,
     }  # fmt: skip
-    facts |= claim_facts(given, statistic, traded, found.verdict(name, alpha))
+    facts |= {"why": found.silence(name, alpha)} | claim_facts(given, statistic, traded, found.verdict(name, alpha))
     finish(facts, {"claims": found.table.reset_index()}, as_json)
 
 

@@ -94,13 +94,13 @@ def show_backtest(
     from orbiquant.performance import json_figures, why_missing
     from orbiquant.backtest.delays import delay_table
     from orbiquant.backtest.robustness import examine_trades, records
-    from orbiquant.research.verdict import judge
+    from orbiquant.research.verdict import judge_traded
 
     result, figures, missing = traded.result, json_figures(traded.summary), why_missing(traded.summary)
     with stage("robustness"):
         delays = delay_table(traded.bars, traded.signals, result) if "signals" in facts else None
         tables = examine_trades(traded.bars, traded.signals, result, facts.get("seed", 7))
-    verdict = judge(traded.summary, delays is not None, delays)
+    verdict = judge_traded(traded, delays is not None, delays)
     tables |= {} if delays is None else {"by_delay": records(delays)}
     span = {"first": traded.bars.index[0], "last": traded.bars.index[-1], "bars": len(traded.bars)}
     facts = facts | span | {"costs": result.costs, "trades": len(result.trades)}

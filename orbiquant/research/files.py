@@ -109,6 +109,8 @@ def read_signals_file(
         table = pd.read_parquet(file) if parquet else pd.read_csv(file)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(f"{file.name} cannot be read as Parquet or CSV: {error}") from error
+    if table.empty:
+        raise DataError(f"{file.name} has no row, so there is no signal to trade: a row is one decision at one time")
     if table.index.name in TIME_NAMES:
         if table.index.name in table:
             raise DataError(f"{file.name} must tell `{table.index.name}` once, had it as index and as column")

@@ -164,6 +164,6 @@ def run_sweep(
     try:
         headline = found.headline(judge=judge)
     except ModelError as error:
-        return Swept(found, None, None, error.message)
+        return Swept(found, None, None, f"{error.message}. {found.shortage}")
     confirmed = found.confirm(headline.combination, **settings.backtest.model_dump())
     return Swept(found, headline, confirmed, "")
