@@ -120,7 +120,7 @@ def prefix_replay(
     runtime = open_runtime()
     audited = load_audited(runtime, file, symbol, timeframe, last)
     line = make_line(runtime, audited, rounds=rounds, folds=1)
-    check_length(len(audited.bars), line.warmup + 1, cuts)
+    check_replay(len(audited.bars), line.warmup + 1, cuts)
     places = spread_cuts(len(audited.bars), cuts)
     models = fit_before(line, audited.bars, places)
     found = replay_prefixes(line, audited.bars, places, models=models)
@@ -140,7 +140,7 @@ def prefix_replay(
     finish(facts, details, as_json, VIOLATIONS_SHOWN)
 
 
-def check_length(
+def check_replay(
     rows: int,  # bars there are
     needed: int,  # before the first cut
     cuts: int,  # wanted, over the second half

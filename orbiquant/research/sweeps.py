@@ -150,7 +150,7 @@ def run_sweep(
     progress: Progress | None = None,  # called as (combinations done, in all, text)
 ) -> Swept:
     "Sweep where the settings say, count every combination as a trial, and let vectorbt confirm the best."
-    from orbiquant.backtest.sweep import sweep_grid
+    from orbiquant.backtest.sweep import sweep_grid, why_few_trades
 
     settings = runtime.settings
     folder: Path | None = settings.path(settings.workspace.data_dir) / "sweeps" if resume else None
@@ -164,6 +164,6 @@ def run_sweep(
     try:
         headline = found.headline(judge=judge)
     except ModelError as error:
-        return Swept(found, None, None, f"{error.message}. {found.shortage}")
+        return Swept(found, None, None, f"{error.message}. {why_few_trades(found.signals)}")
     confirmed = found.confirm(headline.combination, **settings.backtest.model_dump())
     return Swept(found, headline, confirmed, "")
