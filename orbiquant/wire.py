@@ -22,7 +22,8 @@ def without_gaps(
     if isinstance(value, list | tuple):
         return [without_gaps(each) for each in value]
     if isinstance(value, float | Decimal):
-        return value if math.isfinite(value) else None
+        finite = value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)
+        return value if finite else None
     missing = isinstance(value, datetime | timedelta) and value != value  # as pandas' NaT is
     return None if missing or type(value).__name__ == "NAType" else value
 
