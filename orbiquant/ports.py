@@ -72,6 +72,15 @@ class BarStore(Protocol):
         "Insert new bars, replace changed ones, and return the version that holds them."
         ...
 
+    def replace(
+        self,
+        series: SeriesId,  # which bars
+        bars: Bars,  # checked bars
+        window: tuple[datetime, datetime],  # half-open; the bars lie in it
+    ) -> int:
+        "Put bars in the place of all that a window holds, in one version, and return that."
+        ...
+
     def remove(
         self,
         series: SeriesId,  # which bars

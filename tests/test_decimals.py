@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orbiquant.core import DataError
 from orbiquant.market.decimals import NumberMarks, column_vote, decimal_marks, to_numbers
-from orbiquant.market.files import load_file, read_bars
+from orbiquant.market.files import ReadAs, load_file, read_bars
 
 TIMES = pd.date_range("2024-01-02", periods=8, freq="1h").strftime("%Y-%m-%d %H:%M")
 OPEN, CLOSE = 987.25 + np.arange(8) * 4.5, 989.5 + np.arange(8) * 4.25
@@ -137,7 +137,7 @@ def volume_file(folder: Path, header: str, *values: str) -> Path:
 def test_volume_is_the_base_assets_and_what_was_taken_is_said(
     tmp_path: Path, header: str, values: tuple[str, ...], symbol: str | None, volume: float, told: str | None
 ):
-    held = load_file(volume_file(tmp_path, header, *values), symbol)
+    held = load_file(volume_file(tmp_path, header, *values), ReadAs(symbol, "UTC"))
     assert (held.rows["volume"] == volume).all()
     assert (not held.notices) if told is None else (told in held.notices[0] and len(held.notices) == 1)
 
@@ -145,6 +145,6 @@ def test_volume_is_the_base_assets_and_what_was_taken_is_said(
 def test_a_bar_without_a_volume_is_kept_and_said(tmp_path: Path):
     file = tmp_path / "any.csv"
     file.write_text("time,open,high,low,close,volume\n2024-01-02 00:00,1,2,1,2,5\n2024-01-02 01:00,1,2,1,2,\n")
-    held = load_file(file)
+    held = load_file(file, ReadAs(source_zone="UTC"))
     assert held.rows["volume"].tolist() == [5, 0]
     assert held.notices == ("volume is missing in 1 rows, first line 3: 0 there",)

@@ -16,7 +16,7 @@ from orbiquant.core import DataError, NotFoundError, OptionError
 from orbiquant.domain import SeriesId
 from orbiquant.market.bars import infer_timeframe, series_of
 from orbiquant.market.clocks import from_wall, parse_zone, to_moments
-from orbiquant.market.files import load_file, read_bars
+from orbiquant.market.files import ReadAs, load_file, read_bars
 from tests.tools.shared_bars import SHARED
 
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason=f"no market data in {SHARED}; set ORBIQUANT_SAMPLE_DATA")
@@ -223,7 +223,7 @@ def test_every_spelling_of_a_symbol_is_it_and_others_are_counted(write: Callable
     names = ["EUR/USD", "eurusd", "$PAC/USDT", "EURUSD"]
     rows = [f"{time},{name},1,2,1,2,9" for time, name in zip(ISO, names, strict=True)]
     file = write("time,symbol,open,high,low,close,volume\n" + "\n".join(rows))
-    held = load_file(file, "EURUSD")
+    held = load_file(file, ReadAs("EURUSD", "UTC"))
     assert len(held.rows) == 3 and held.notices == ("1 rows of other symbols were left out: $PAC/USDT",)
     with pytest.raises(DataError, match=r"must name one of the 2 in EURUSD_15m.csv, such as \$PAC/USDT, EURUSD"):
         load_file(file)
@@ -252,14 +252,14 @@ def test_years_that_no_bar_has_are_refused_before_anything_is_written(write: Cal
         ("time,bid,ask\n2017-01-02,1,2\n", "'time,bid,ask'"),
         ("<DATE>\t<TIME>\t<BID>\t<ASK>\t<LAST>\n", "<BID>"),
         ("just some words\n", "'just some words'"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", "PNG"),
+        ("\x89PNG\r\n\x1a\n\x00\x00" * 999, "PNG"),
     ],
 )
 def test_an_unknown_dialect_is_refused_with_its_first_line(content: str | bytes, seen: str, write: Callable[..., Path]):
     with pytest.raises(DataError) as refused:
         read_bars(write(content), "15m")
     assert seen in refused.value.message
-    assert all(name in refused.value.message for name in ("mt4", "mt5", "binance", "dukascopy", "generic"))
+    assert "--columns time,open,high,low,close,volume" in refused.value.message and len(refused.value.message) < 1000
 
 
 def test_what_is_no_file_says_what_it_is(write: Callable[..., Path], tmp_path: Path):

@@ -23,8 +23,10 @@ from orbiquant.core import DataError, FixedClock, NotFoundError  # noqa: E402
 from orbiquant.domain import Bars, SeriesId, Timeframe  # noqa: E402
 from orbiquant.market.bars import find_missing, inspect_bars  # noqa: E402
 from orbiquant.market.calendars import expected_times  # noqa: E402
+from orbiquant.market.files import ReadAs  # noqa: E402
+from orbiquant.market.imports import import_file  # noqa: E402
 from orbiquant.market.instruments import find_instrument  # noqa: E402
-from orbiquant.market.pulls import import_file, missing_windows, pull, split_window  # noqa: E402
+from orbiquant.market.pulls import missing_windows, pull, split_window  # noqa: E402
 from orbiquant.market.sources import (  # noqa: E402
     SAMPLES,
     CsvSource,
@@ -51,7 +53,7 @@ class TestCsvFile(MarketDataContract):
         path = tmp_path / "export.txt"
         local = BARS.index.tz_convert("America/New_York").tz_localize(None).rename("Date")
         BARS.set_axis(local).to_csv(path, sep=";")
-        return CsvSource(path, "EURUSD", "1h", source_zone="America/New_York")
+        return CsvSource(path, "EURUSD", "1h", asked=ReadAs(source_zone="America/New_York"))
 
 
 class TestCsvFolder(MarketDataContract):
@@ -272,7 +274,7 @@ def test_an_import_converts_the_brokers_clock(store: DeltaBarStore, tmp_path: Pa
         for t, (o, h, lo, c, v) in zip(server, BARS.to_numpy().tolist(), strict=True)
     ]
     (tmp_path / "EURUSD60.csv").write_text("\n".join(lines))
-    done = import_file(store, tmp_path / "EURUSD60.csv", "EURUSD", "1h", source_zone="Europe/Athens")
+    done = import_file(store, tmp_path / "EURUSD60.csv", "EURUSD", "1h", asked=ReadAs(source_zone="Europe/Athens"))
     assert done.dialect == "mt4" and store.read(EURUSD_1H).equals(BARS)
 
 

@@ -1,23 +1,31 @@
-"""`orbiquant data import | pull | list | remove | check | show`"""
+"""`orbiquant data pull | list | remove | check | show`"""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orbiquant.cli.console import (
     MOST_SEED,
+    READ_OPTIONS,
     TIMEFRAMES,
     AsJson,
+    ColumnsOption,
+    DecimalOption,
     Since,
+    SkipRowsOption,
     Symbol,
+    ThousandsOption,
+    TimeFormatOption,
     TimeframeName,
     Until,
+    ZoneOption,
     fields,
     open_runtime,
     progress_bar,
+    read_options,
     show,
     table,
 )
@@ -25,6 +33,7 @@ from orbiquant.cli.console import (
 if TYPE_CHECKING:
     from orbiquant.domain import Bars, SeriesId
     from orbiquant.market.bars import BarReport
+    from orbiquant.market.files import ReadAs
     from orbiquant.market.pulls import PullResult
     from orbiquant.ports import MarketData, Progress
     from orbiquant.runtime import Runtime
@@ -40,50 +49,24 @@ TAKEN: Mapping[str, Sequence[str]] = {  # option of a pull → sources that take
     "repair": (*FILE_SOURCES, "remote sources"),
     "rows": ("synthetic",),
     "seed": ("synthetic",),
+    **dict.fromkeys(READ_OPTIONS, FILE_SOURCES),
 }
 
 
-@data_commands.command("import")
-def import_(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV (plain, .gz, .zip) or Parquet.")],
-    symbol: Annotated[str | None, typer.Option(help="Stored as this; else as the file's name begins.")] = None,
-    timeframe: Annotated[str | None, typer.Option(help="What the file should hold; else by its step.")] = None,
-    repair: Annotated[list[str] | None, typer.Option(metavar="RULE", help="A repair rule; may be repeated.")] = None,
-    zone: Annotated[str, typer.Option(help="The clock of times that do not tell theirs.")] = "UTC",
-    time_format: Annotated[str | None, typer.Option(metavar="FORMAT", help="As in strptime, for odd times.")] = None,
-    decimal: Annotated[
-        Literal[".", ","] | None, typer.Option(help="The decimal mark; else by what the columns tell.")
-    ] = None,
-    as_json: AsJson = False,
+def show_pulls(
+    results: "Sequence[PullResult]",  # of several series
+    missed: "Sequence[SeriesId]",  # that the source lacks
+    as_json: bool,  # for a script
 ) -> None:
-    "Put a file's bars into the store."
-    from orbiquant.core import OptionError
-    from orbiquant.market.pulls import import_file
-    from orbiquant.market.sources import parse_name
-
-    name = symbol or parse_name(path.name)[0]
-    if name is None:
-        raise OptionError(
-            f"`--symbol` must be given for a file that is not named like EURUSD_1h.csv, was {path.name!r}"
-        )
-    result = import_file(open_runtime().store, path, name, timeframe, repair or (), zone, time_format, decimal)
+    "Print one line a series."
+    lines: list[tuple[Any, ...]] = [
+        (r.symbol, r.timeframe, r.rows_read, r.rows_added, r.first, r.last) for r in results
+    ]
+    lines += [(one.symbol, one.timeframe, "not there", None, None, None) for one in missed]
     show(
-        result,
+        {"series": results, "missed": [(one.symbol, one.timeframe) for one in missed]},
         as_json,
-        lambda: fields(
-            {
-                "series": f"{result.symbol} {result.timeframe}",
-                "dialect": result.dialect,
-                "rows": result.rows_read,
-                "new": result.rows_added,
-                "changed": result.rows_changed,
-                "as stored": result.rows_equal,
-                "store version": result.version,
-                "repaired": ", ".join(f"{rule} {rows}" for rule, rows in result.repairs.items() if rows),
-                "notices": "\n".join(result.notices),
-                **describe_report(result.report),
-            }
-        ),
+        lambda: table(lines, "symbol", "timeframe", ">rows", ">new", "first (UTC)", "last (UTC)"),
     )
 
 
@@ -113,17 +96,27 @@ def pull_command(
         list[str] | None, typer.Option(metavar="RULE", help="A repair rule, not for samples; may be repeated.")
     ] = None,
     path: Annotated[Path | None, typer.Option(help="File or folder, for csv and parquet.")] = None,
+    columns: ColumnsOption = None,
+    skip_rows: SkipRowsOption = None,
+    zone: ZoneOption = None,
+    time_format: TimeFormatOption = None,
+    decimal: DecimalOption = None,
+    thousands: ThousandsOption = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Bars of the synthetic market; else 20,000.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=MOST_SEED, help="Of the synthetic market; else 7.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Ask for what is stored too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     "Bring the store up to date with a source; go on where an earlier pull ended."
+    said = locals()
     from orbiquant.domain import SeriesId
 
-    options: dict[str, Any] = {"path": path, "price": price, "repair": repair, "rows": rows, "seed": seed}
-    given = {name: value for name, value in options.items() if value not in (None, [])}
+    given = {name: said[name] for name in TAKEN if said[name] not in (None, [])}
     check_taken(source, given)
+    if source in FILE_SOURCES:
+        given = {name: value for name, value in given.items() if name not in READ_OPTIONS} | {
+            "asked": read_options(said)
+        }
     runtime = open_runtime()
     origin = open_local(source, symbol, **given) if source in LOCAL else open_remote(runtime, source, **given)
     market, asked = runtime.settings.market, {"start": since, "end": until, "again": again}
@@ -134,15 +127,7 @@ def pull_command(
     if symbol and timeframe:
         show(results[0], as_json, lambda: fields(describe_pull(results[0])))
         return
-    lines: list[tuple[Any, ...]] = [
-        (r.symbol, r.timeframe, r.rows_read, r.rows_added, r.first, r.last) for r in results
-    ]
-    lines += [(one.symbol, one.timeframe, "not there", None, None, None) for one in missed]
-    show(
-        {"series": results, "missed": [(one.symbol, one.timeframe) for one in missed]},
-        as_json,
-        lambda: table(lines, "symbol", "timeframe", ">rows", ">new", "first (UTC)", "last (UTC)"),
-    )
+    show_pulls(results, missed, as_json)
 
 
 def check_taken(
@@ -155,7 +140,9 @@ def check_taken(
     names = {source, "local" if source in LOCAL else "remote sources"}
     for option in given:
         if names.isdisjoint(TAKEN[option]):
-            raise OptionError(f"`--{option}` is for {' and '.join(TAKEN[option])}, was given for {source}")
+            raise OptionError(
+                f"`--{option.replace('_', '-')}` is for {' and '.join(TAKEN[option])}, was given for {source}"
+            )
 
 
 def pull_series(
@@ -228,6 +215,7 @@ def open_local(
     repair: Sequence[str] = (),  # names of repair rules, for files
     rows: int = 20_000,  # of the synthetic market
     seed: int = 7,  # of the synthetic market
+    asked: "ReadAs | None" = None,  # what is said of files
 ) -> "MarketData":
     "Return the source of a name; raise `OptionError` for files without a path, or a synthetic market without a name."
     from orbiquant.core import OptionError
@@ -241,7 +229,8 @@ def open_local(
         return SyntheticSource(rows=rows, seed=seed, symbol=symbol)
     if path is None:
         raise OptionError(f"`--path` must be given for the source {name}, was not")
-    return CsvSource(path, repair=repair) if name == "csv" else ParquetSource(path, repair=repair)
+    made = CsvSource if name == "csv" else ParquetSource
+    return made(path, repair=repair, asked=asked)
 
 
 @data_commands.command("list")
@@ -296,7 +285,7 @@ def check_series(
     "Report faults, gaps and oddities of a stored series; exit 1 when it has a fault."
     from orbiquant.domain import SeriesId
     from orbiquant.market.plausibility import examine_bars
-    from orbiquant.market.pulls import calendar_of
+    from orbiquant.market.imports import calendar_of
 
     series = SeriesId.parse(symbol, timeframe)
     bars = open_runtime().store.read(series, since, until)

@@ -6,15 +6,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from orbiquant.cli.console import (
-    COST_OPTIONS,
     AsJson,
+    COST_OPTIONS,
+    READ_OPTIONS,
+    ColumnsOption,
+    DecimalOption,
     Given,
     SeedOption,
+    SkipRowsOption,
+    ThousandsOption,
+    TimeFormatOption,
+    ZoneOption,
     check_source,
     costs_told,
     fields,
     open_runtime,
     progress_bar,
+    read_options,
     show,
     table,
 )
@@ -28,8 +36,8 @@ if TYPE_CHECKING:
 
 TRAINING = ("folds", "rounds", "seed")
 SWEEP_TAKES = {
-    "--signals": ("last", *COST_OPTIONS),
-    "--bars": ("policy", "last", *TRAINING, *COST_OPTIONS),
+    "--signals": ("last", *COST_OPTIONS, *READ_OPTIONS),
+    "--bars": ("policy", "last", *TRAINING, *COST_OPTIONS, *READ_OPTIONS),
     "stored bars": ("model", "policy"),
 }
 COMMON = ("stop_atr", "risk_reward", "min_confidence", "max_holding_bars", "filters", "period", "top", "save", "resume")
@@ -104,13 +112,14 @@ def find_signals(
     policy = given["policy"] or "primary"
     if given["bars"] is None:
         return from_model(runtime, SeriesId.parse(given["symbol"], given["timeframe"]), policy, given["model"])
-    bars, series, instrument, _ = bars_of_file(given["bars"], given["symbol"], given["timeframe"])
+    asked = read_options(given)
+    bars, series, instrument, _ = bars_of_file(given["bars"], given["symbol"], given["timeframe"], asked)
     changes = {name: given[name] for name in TRAINING} | {"policy": policy, "train_rows": given["last"]}
     spec = ResearchSpec.from_settings(runtime.settings, series, instrument, **changes)
     spec = spec.changed(costs=costs_told(spec.costs, given))
     if not given["signals"]:
         return from_bars(runtime, bars, spec, instrument, progress)
-    signals = read_signals_file(given["signals"])
+    signals = read_signals_file(given["signals"], asked)
     if given["last"]:
         bars, signals = latest(bars, signals, given["last"])
     return from_signals(bars, signals, spec.costs, series)
@@ -191,6 +200,12 @@ def sweep_command(
     spread_bps: Annotated[
         float | None, typer.Option(min=0, max=4999, help="Whole spread; each side pays half.")
     ] = None,
+    columns: ColumnsOption = None,
+    skip_rows: SkipRowsOption = None,
+    zone: ZoneOption = None,
+    time_format: TimeFormatOption = None,
+    decimal: DecimalOption = None,
+    thousands: ThousandsOption = None,
     as_json: AsJson = False,
 ) -> None:
     "Try every combination of stop, target, threshold, time limit and filter, and say what the best is worth."

@@ -144,6 +144,8 @@ def to_moments(
         )
     if time_format is None and _bare(first) != first:
         return _with_offset(text, form, len(_bare(first)))
+    if time_format is None and form.endswith(("%H%M", "%H%M%S")):
+        text = text.where(text.str.len() == len(first))  # 93000 is half past nine, and no 93 o'clock and no 9:3
     try:
         moments = pd.DatetimeIndex(pd.to_datetime(text, format=form, errors="coerce", utc="%z" in form))
     except ValueError as error:

@@ -8,12 +8,13 @@ __all__ = ['DIALECTS', 'PREAMBLE', 'Dialect', 'name_columns', 'split_line', 'det
 # %% ../../nbs/12_market.dialects.ipynb #a22d1c5c
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from zoneinfo import available_timezones
 
 from ..core import DataError
 from ..domain import BAR_COLUMNS
+from .layouts import LAYOUTS, Layout, is_number, propose_layout
 
 # %% ../../nbs/12_market.dialects.ipynb #4e4825b6
 DIALECTS = {
@@ -21,7 +22,11 @@ DIALECTS = {
     "mt5": "MetaTrader 5 bars (<DATE> <TIME> <OPEN> …, tabs)",
     "binance": "Binance Vision klines (12 columns, with or without a header)",
     "dukascopy": "Dukascopy (Gmt time, Local time, Time (EET) or a zone such as Etc/UTC as the first column)",
+    "polygon": "Polygon flat files (window_start in nanoseconds)",
+    "cryptodatadownload": "CryptoDataDownload (unix, date, symbol, …, Volume BTC, Volume USDT; newest first)",
+    "yfinance": "yfinance (Price, Ticker and Date stacked in three lines)",
     "generic": "any file whose header names a time (time, date, datetime, timestamp) and open, high, low, close",
+    "as told": "columns as a layout says (`market.layouts`)",
 }
 
 
@@ -57,10 +62,13 @@ def _role_of(name: str) -> str:
 
 def name_columns(
     names: Sequence[str],  # as a header or a schema has them
+    told: Mapping[str, str] | None = None,  # name in lower case → role, as somebody says
 ) -> tuple[tuple[str, ...], str | None] | None:
     "Return what each column holds and the zone a name tells; None unless there are times and prices."
     plain = [re.sub(r"[\s_-]+", " ", name.strip().strip("<>").lower()).strip() for name in names]
     plain = ["date" if name == "dtyyyymmdd" else name for name in plain]
+    if told:
+        plain = _renamed(plain, names, told)
     roles = [_role_of(name) for name in plain]
     roles = [role if role not in roles[:i] else "" for i, role in enumerate(roles)]
     zone = None
@@ -75,12 +83,21 @@ def name_columns(
     return (tuple(roles), zone) if wanted else None
 
 
+def _renamed(plain: list[str], names: Sequence[str], told: Mapping[str, str]) -> list[str]:
+    "Return the names with told roles in the place of their own, and without others that claim those."
+    claimed = set(told.values())
+    times = {*_TIMES, "time", "date", ""} if claimed & {"time", "date"} else set()
+    roles = [told.get(name.strip().lower()) for name in names]
+    kept = ["-" if name in times or _role_of(name) in claimed else name for name in plain]
+    return [{"clock": "time"}.get(role, role) if role else name for role, name in zip(roles, kept, strict=True)]
+
+
 def _zone_of(name: str) -> str | None:
     zone = name.strip().removeprefix("Time (").removesuffix(")")
     return zone if zone in available_timezones() else None
 
 # %% ../../nbs/12_market.dialects.ipynb #6ab4d8f4
-_SEPARATORS = ("\t", ";", ",")
+_SEPARATORS = ("\t", ";", ",", "|")
 
 
 def split_line(
@@ -115,40 +132,50 @@ def _stacked(lines: Sequence[str], fields: list[str]) -> list[str] | None:
         return None
     return [below[1][0], *fields[1:]]
 
-# %% ../../nbs/12_market.dialects.ipynb #d5d7cf49
-PREAMBLE, _TITLE_FIELDS = 10, 2  # lines that may stand above the header, and how many fields one may have
+# %% ../../nbs/12_market.dialects.ipynb #6f1f4685
+_PRICES = ("open", "high", "low", "close")
 
 
-def detect_dialect(
-    lines: Sequence[str],  # the file's first lines
-    file: str,  # its name, for the message
-) -> Dialect:
-    "Return the dialect of a file; raise `DataError` showing its first lines when it has none of the known ones."
-    written = [i for i, line in enumerate(lines) if line.strip()]
-    if not written:
-        raise DataError(f"{file} is empty")
-    for skipped, at in enumerate(written[:PREAMBLE]):
-        if found := _dialect_at(lines, at, skipped, file):
-            return found
-        if any(len(split_line(lines[at], separator)) > _TITLE_FIELDS for separator in _SEPARATORS):
-            break  # a row, and not a title
-    shown = "\n".join(f"  {lines[i][:100]!r}" for i in written[:3])
-    known = "\n".join(f"- {name}: {text}" for name, text in DIALECTS.items())
-    raise DataError(
-        f"{file} has no known dialect, it begins\n{shown}\nits header must name a time and open, high, low, close; "
-        f"known are\n{known}"
+def _laid_out(lines: Sequence[str], written: Sequence[int], layout: Layout, file: str) -> Dialect:
+    at, roles = written[0], layout.columns
+    separator = max(_SEPARATORS, key=lambda mark: len(split_line(lines[at], mark)))
+    fields = split_line(lines[at], separator)
+    least = max(i for i, role in enumerate(roles, start=1) if role)
+    if len(fields) < least:
+        raise DataError(
+            f"`columns` names {least} columns, line {at + 1} of {file} has {len(fields)}: {lines[at][:100]!r}"
+        )
+    headed = not all(is_number(fields[roles.index(price)]) for price in _PRICES)
+    if headed and len(written) == 1:
+        raise DataError(f"{file} has a header but no bars")
+    columns = (*roles, *[""] * len(fields))[: len(fields)]
+    return Dialect("as told", columns, separator, at + headed, skipped=at, names=tuple(fields) if headed else ())
+
+
+def _way_on(lines: Sequence[str]) -> str:
+    "Return which options would read a file that begins so."
+    for at, line in enumerate(lines):
+        for separator in _SEPARATORS:
+            if layout := propose_layout(split_line(line, separator)):
+                skip = f" --skip-rows {at}" if at else ""
+                return f"say what its columns hold: it looks as if --columns {layout}{skip} would read it"
+    return (
+        "its header must name a time and open, high, low, close, else say what its columns hold: --columns "
+        f"time,open,high,low,close,volume, ROLE=NAME of the header, or one of {', '.join(LAYOUTS)}"
     )
 
-
-def _dialect_at(lines: Sequence[str], at: int, skipped: int, file: str) -> Dialect | None:
+# %% ../../nbs/12_market.dialects.ipynb #17541b29
+def _dialect_at(
+    lines: Sequence[str], at: int, skipped: int, file: str, names: Mapping[str, str] | None
+) -> Dialect | None:
     "Return the dialect of a file that begins at a line, None when that is neither a header nor a bar of a known one."
     below = [i for i in range(at + 1, len(lines)) if lines[i].strip()]
     for separator in _SEPARATORS:
         fields = split_line(lines[at], separator)
-        if shape := _headless(fields):
+        if not names and (shape := _headless(fields)):
             return Dialect(*shape, separator=separator, header=at, skipped=skipped)
         stacked = _stacked(lines[at:], fields)
-        if not (found := name_columns(stacked or fields)):
+        if not (found := name_columns(stacked or fields, names)):
             continue
         below = below[2:] if stacked else below
         if not below:
@@ -162,9 +189,48 @@ def _dialect_at(lines: Sequence[str], at: int, skipped: int, file: str) -> Diale
     return None
 
 
+_SIGNS = {  # names that one program writes → its dialect
+    "binance": {"open_time", "close_time"},
+    "polygon": {"window_start"},
+    "yfinance": {"Price"},
+    "cryptodatadownload": {"unix", "date", "symbol"},
+}
+
+
 def _dialect_name(fields: list[str], zone: str | None) -> str:
-    if fields[0] == "<DATE>":
-        return "mt5"
     if zone or fields[0].lower() == "local time":
         return "dukascopy"
-    return "binance" if {"open_time", "close_time"} <= set(fields) else "generic"
+    if fields[0] == "<DATE>":
+        return "mt5"
+    held = {*fields, *(field.lower() for field in fields)}
+    return next((name for name, signs in _SIGNS.items() if signs <= held), "generic")
+
+# %% ../../nbs/12_market.dialects.ipynb #d5d7cf49
+PREAMBLE, _TITLE_FIELDS = 10, 2  # lines that may stand above the header, and how many fields one may have
+
+
+def detect_dialect(
+    lines: Sequence[str],  # the file's first lines
+    file: str,  # its name, for the message
+    layout: Layout | None = None,  # what somebody says of its columns
+    skip_rows: int = 0,  # lines above the header, or above the first bar, that are left out unread
+) -> Dialect:
+    "Return the dialect of a file; raise `DataError` showing its first lines when it has none of the known ones."
+    written = [i for i, line in enumerate(lines) if line.strip() and i >= skip_rows]
+    if not written:
+        raise DataError(f"{file} is empty" if not skip_rows else f"{file} has nothing below {skip_rows} skipped lines")
+    if layout and layout.columns:
+        return _laid_out(lines, written, layout, file)
+    names = layout.names if layout else None
+    for skipped, at in enumerate(written[:PREAMBLE], start=skip_rows):
+        if found := _dialect_at(lines, at, skipped, file, names):
+            return found
+        if not names and any(len(split_line(lines[at], separator)) > _TITLE_FIELDS for separator in _SEPARATORS):
+            break  # a row, and not a title
+    shown = "\n".join(f"  {lines[i][:100]!r}" for i in written[:3])
+    if names:
+        told = ", ".join(f"{role}={name[:30]}" for name, role in names.items())
+        raise DataError(
+            f"{file} must have a header with a time and open, high, low, close by {told}, it begins\n{shown}"
+        )
+    raise DataError(f"{file} has no known dialect, it begins\n{shown}\n{_way_on([lines[i] for i in written[:2]])}")

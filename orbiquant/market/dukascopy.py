@@ -22,7 +22,7 @@ from ..core import DataError, NotFoundError, choose, get_logger
 from ..domain import Bars, CalendarName, Timeframe
 from .bars import empty_bars
 from .calendars import HOUR, TIME_UNIT, open_at, to_index, to_times
-from .pulls import calendar_of
+from .imports import calendar_of
 from .remote import RemoteSource
 from .rows import minutes_of_ticks, to_rows
 from ..net import HttpClient, excerpt

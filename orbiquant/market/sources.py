@@ -10,6 +10,7 @@ __all__ = ['SAMPLES', 'TIMEFRAME_NAMES', 'Sample', 'sample_path', 'SampleSource'
 import importlib.util
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -19,7 +20,7 @@ import pandas as pd
 from ..core import DataError, NotFoundError
 from ..domain import Bars, SeriesId, Timeframe, Value, normalise_symbol
 from .bars import check_bars, with_series
-from .files import existing_file, list_symbols, read_bars
+from .files import ReadAs, existing_file, list_symbols, load_file, read_bars, to_valid
 from .windows import clip, require_series, to_window
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class SampleSource:
         if series not in self._held:
             sample = samples[series]
             place, form = sample_path(sample), sample.time_format
-            self._held[series] = read_bars(place, series.timeframe, series.symbol, time_format=form)
+            self._held[series] = read_bars(place, series.timeframe, series.symbol, source_zone="UTC", time_format=form)
         return clip(self._held[series], window)
 
 # %% ../../nbs/13_market.sources.ipynb #53817b51
@@ -135,14 +136,13 @@ class FileSource:
         path: Path | str,  # a file, or a folder of files
         symbol: str | None = None,  # of all files; None: by their names
         timeframe: str | None = None,  # of all files; None: by their names
-        source_zone: str = "UTC",  # the clock of times that do not tell theirs
-        time_format: str | None = None,  # for times of a form that cannot be recognised
         repair: Iterable[str] = (),  # names of repair rules
+        asked: ReadAs | None = None,  # what else is said of the files
     ) -> None:
         self.path = Path(path).expanduser()
         self.symbol = normalise_symbol(symbol) if symbol else None
         self.timeframe = Timeframe.parse(timeframe) if timeframe else None
-        self.source_zone, self.time_format, self.repair = source_zone, time_format, tuple(repair)
+        self.repair, self.asked = tuple(repair), asked or ReadAs()
         self._held: tuple[object, Bars] | None = None
 
     def series(self) -> dict[SeriesId, list[Path]]:
@@ -180,8 +180,9 @@ class FileSource:
     def _load(self, series: SeriesId, files: list[Path]) -> Bars:
         state = (series, *((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
         if self._held is None or self._held[0] != state:
-            options = (series.timeframe, series.symbol, self.source_zone, self.time_format, self.repair)
-            parts = pd.concat([read_bars(file, *options) for file in files])
+            asked = replace(self.asked, symbol=series.symbol)
+            held = [to_valid(load_file(file, asked), series.timeframe, self.repair)[1] for file in files]
+            parts = pd.concat([repaired.bars for repaired in held])
             bars = parts[~parts.index.duplicated(keep="last")].sort_index() if len(files) > 1 else parts
             self._held = (state, with_series(check_bars(bars, series.timeframe), series))
         return self._held[1]

@@ -128,6 +128,17 @@ def _merge(table: "DeltaTable", series: SeriesId, fresh: Bars, commit: "CommitPr
     )
     merger.when_matched_update_all().when_not_matched_insert_all().execute()
 
+
+def _overwrite(table: "DeltaTable", series: SeriesId, bars: Bars, where: str) -> None:
+    "Write bars in the place of those of a series that an SQL condition is true of, in one commit."
+    from deltalake import write_deltalake
+
+    predicate, commit = f"{in_partition(series)} AND {where}", _commit(table, series, len(bars))
+    rows, files = to_arrow(series, bars), writer_properties()
+    write_deltalake(
+        table, rows, mode="overwrite", predicate=predicate, writer_properties=files, commit_properties=commit
+    )
+
 # %% ../../nbs/11_market.store.ipynb #b4646027
 TIDY_EVERY = 32  # writes of a series, before its small files are merged
 TIDY_BYTES = 2**16  # files of this size are left alone, so that history is not written again with every bar
@@ -174,6 +185,25 @@ class DeltaBarStore:
         if crowded:
             self._tidy(series)
         return version
+
+    def replace(
+        self,
+        series: SeriesId,  # which bars
+        bars: Bars,  # valid bars; anything else is refused
+        window: tuple[pd.Timestamp, pd.Timestamp],  # half-open; the bars lie in it
+    ) -> int:
+        "Put bars in the place of all that a window holds, in one version, and return that."
+        checked = check_bars(bars, series.timeframe)
+        start, end = window
+        if not ((checked.index >= start) & (checked.index < end)).all():
+            raise DataError(f"`bars` must lie in `window`, from {start} to {end}, did not")
+
+        def write() -> int:
+            table = self._open() or create_table(self.uri, self.storage_options)
+            _overwrite(table, series, checked, f"time >= '{start.isoformat()}' AND time < '{end.isoformat()}'")
+            return table.version()
+
+        return until_committed(write)
 
     def remove(
         self,

@@ -9,8 +9,10 @@ __all__ = ['WRITERS', 'TIME_NAMES', 'instrument_of', 'name_bars', 'check_target'
 
 # %% ../../nbs/74_research.files.ipynb #ea9e21e4
 import hashlib
+import io
 import re
 import tempfile
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,9 +33,11 @@ from orbiquant.domain import (
     normalise_symbol,
 )
 from ..market.bars import with_series
-from ..market.clocks import to_moments
-from ..market.files import existing_file, load_file, to_valid
+from ..market.clocks import is_absolute, to_moments
+from ..market.decimals import NumberMarks, decimal_marks, to_numbers
+from ..market.files import ReadAs, existing_file, load_file, read_content, to_valid
 from ..market.instruments import find_instrument
+from ..market.layouts import is_number
 from .train import Traded
 from ..runtime import Runtime
 
@@ -92,23 +96,43 @@ def write_table(
     "Write a table, whole or not at all, as its file's ending says."
     return atomic_write(Path(path), getattr(table, WRITERS[check_target(path)])(index=False))
 
+# %% ../../nbs/74_research.files.ipynb #4b07b0a6
+def _signals_table(file: Path, asked: ReadAs) -> pd.DataFrame:
+    "Return a file's columns, those of numbers as numbers, however it is packed and parted."
+    import pyarrow as pa
+
+    try:
+        with file.open("rb") as stream:
+            if stream.read(4) == b"PAR1":
+                return pd.read_parquet(file)
+        content, encoding = read_content(file)
+        head = content[:4096].decode(encoding, errors="replace").splitlines()
+        separator = max("\t;,|", key=(head or [""])[0].count)
+        table = pd.read_csv(io.BytesIO(content), sep=separator, encoding=encoding)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise DataError(f"{file.name} cannot be read as Parquet or CSV: {str(error)[:200]}") from error
+    return table.assign(**{name: _as_numbers(table[name], asked) for name in table if name not in TIME_NAMES})
+
+
+def _as_numbers(column: pd.Series, asked: ReadAs) -> pd.Series:
+    "Return a column of text as numbers when all of it is; a column of names stays."
+    if pd.api.types.is_numeric_dtype(column.dtype) or not column.dropna().astype("str").map(is_number).all():
+        return column
+    marks = NumberMarks(asked.decimal_mark)
+    mark = decimal_marks(column.to_frame(str(column.name)), marks, "the signals").get(str(column.name), ".")
+    return to_numbers(column, mark)
+
 # %% ../../nbs/74_research.files.ipynb #e00ff7d1
 TIME_NAMES = ("time", "timestamp", "datetime", "date")
 
 
 def read_signals_file(
     path: Path | str,  # Parquet or CSV
+    asked: ReadAs | None = None,  # what is said of it: zone, form of times, marks of numbers, names of columns
 ) -> pd.DataFrame:
     "Return a file's table on a UTC index; raise `DataError` for a file that is none or tells no time."
-    import pyarrow as pa
-
-    file = existing_file(path)
-    try:
-        with file.open("rb") as stream:
-            parquet = stream.read(4) == b"PAR1"
-        table = pd.read_parquet(file) if parquet else pd.read_csv(file)
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise DataError(f"{file.name} cannot be read as Parquet or CSV: {error}") from error
+    file, told = existing_file(path), asked or ReadAs()
+    table = _signals_table(file, told).rename(columns=lambda name: told.layout.names.get(str(name).lower(), name))
     if table.empty:
         raise DataError(f"{file.name} has no row, so there is no signal to trade: a row is one decision at one time")
     if table.index.name in TIME_NAMES:
@@ -120,7 +144,8 @@ def read_signals_file(
         raise DataError(f"{file.name} must have a column `time`, had {', '.join(map(str, table.columns))}")
     if pd.api.types.is_float_dtype(table[named]) and np.isinf(table[named]).any():
         raise DataError(f"{file.name} must hold finite times in `{named}`, had infinite ones")
-    moments = to_moments(table[named])
+    zone = None if is_absolute(table[named]) else told.source_zone  # of bars beside them, whose times may be naive
+    moments = to_moments(table[named], zone or "UTC", told.time_format if zone or told.time_format else None)
     if moments.hasnans:
         raise DataError(f"{file.name} must hold a time in every row, had {int(moments.isna().sum())} without")
     signals = table.drop(columns=named).set_axis(moments.rename("time"), axis=0)
@@ -190,10 +215,14 @@ def bars_of_file(
     file: Path,  # CSV or Parquet
     symbol: str | None = None,  # any spelling; None: by the file's name
     timeframe: str | None = None,  # e.g. "5m"; None: by the step of its bars
+    asked: ReadAs | None = None,  # what else is said of it
 ) -> NamedBars:
     "Return a file's bars, named; raise `DataError` for a file that cannot be read as bars."
     with stage("data"):
-        frame, repaired = to_valid(load_file(file, symbol), timeframe)
+        held = load_file(file, replace(asked or ReadAs(), symbol=symbol))
+        frame, repaired = to_valid(held, timeframe)
+    for notice in held.notices:
+        get_logger("research.files").warning(notice, file=held.file)
     instrument, known = instrument_of(name_bars(file, symbol))
     series = SeriesId(instrument.symbol, frame)
     return NamedBars(with_series(repaired.bars, series), series, instrument, known)

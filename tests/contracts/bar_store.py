@@ -57,6 +57,25 @@ class BarStoreContract:
         assert store.upsert(EURUSD_1H, self.bars.iloc[5:9]) == version
         assert store.upsert(EURUSD_1H, self.bars.iloc[:0]) == version
 
+    def test_a_window_is_replaced_in_one_version(self, store: BarStore):
+        store.upsert(EURUSD_1H, self.bars)
+        store.upsert(GBPUSD_1H, self.bars)
+        before = store.version()
+        fresh = self.bars[20:60:2] * 2
+        window = (self.bars.index[10], self.bars.index[70])
+        version = store.replace(EURUSD_1H, fresh, window)
+        assert version == before + 1 == store.version()
+        kept = store.read(EURUSD_1H)
+        assert kept.equals(pd.concat([self.bars[:10], fresh, self.bars[70:]])) and len(store.read(GBPUSD_1H)) == 96
+        assert store.since(EURUSD_1H, before) is None, "bars went: any may have changed"
+        assert len(store.read(EURUSD_1H, version=before)) == 96
+
+    def test_what_lies_outside_its_window_replaces_nothing(self, store: BarStore):
+        version = store.upsert(EURUSD_1H, self.bars)
+        with pytest.raises(DataError, match="`bars` must lie in `window`"):
+            store.replace(EURUSD_1H, self.bars, (self.bars.index[1], self.bars.index[50]))
+        assert store.version() == version
+
     def test_order_of_writing_does_not_matter(self, store: BarStore):
         for begin, end in ((48, 96), (0, 30), (20, 60)):
             store.upsert(EURUSD_1H, self.bars.iloc[begin:end])
