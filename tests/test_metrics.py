@@ -1,6 +1,7 @@
 """Metrics: against independent formulas, on edges, and never infinite."""
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,8 @@ from orbiquant.backtest.simulate import BacktestResult, simulate, summarise
 from orbiquant.core import DataError
 from orbiquant.domain import Costs
 from orbiquant.performance import (
+    ANNUAL,
+    account_days,
     by_group,
     confidence_bucket,
     daily_returns,
@@ -34,6 +37,7 @@ from orbiquant.performance import (
     money_figures,
     monthly,
     r_figures,
+    why_missing,
 )
 
 
@@ -41,6 +45,7 @@ def trade_list(r, times=None, **columns):
     r = np.asarray(r, dtype=float)
     times = times if times is not None else pd.date_range("2024-01-15", periods=len(r), freq="1D", tz="UTC")
     table = {"exit_time": times, "side": 1, "confidence": 0.62, "r": r, "r_gross": r + 0.1, "cost_r": 0.1, "bars": 2}
+    table |= {"entry": 100.0, "risk": 1.0}
     return pd.DataFrame(table | columns)
 
 
@@ -100,6 +105,43 @@ def test_money_figures_against_plain_arithmetic():
     assert figures["total_return"] == pytest.approx(equity.iloc[-1] / 10_000 - 1)
 
 
+@pytest.mark.parametrize(("hours", "annual"), [(1, False), (24, False), (29 * 24, False), (29 * 24 + 1, True)])
+def test_nothing_is_annualised_under_thirty_days_and_the_reason_is_given(hours, annual):
+    equity = equity_of(10_000 * 1.05 ** np.sin(np.arange(hours)), "1h")
+    figures = money_figures(equity, 10_000) | {"days": account_days(equity), "trades": 9.0}
+    assert all(np.isnan(figures[name]) != annual for name in ANNUAL)
+    assert figures["max_drawdown"] >= 0 and np.isfinite(figures["total_return"])
+    said = why_missing(figures)
+    assert set(said) == (set() if annual else set(ANNUAL))
+    assert all(f"{-(-hours // 24)} days are fewer than the 30" in reason for reason in said.values())
+
+
+def test_a_violent_span_overflows_nothing_and_loses_no_other_figure():
+    bars, _ = random_walk(n=6000)
+    side = np.sign(bars["close"].shift(-1) - bars["open"].shift(-1)).fillna(0).astype(int)  # the next bar's own
+    signals = pd.DataFrame({"side": side, "stop_distance": bars["close"] * 0.001, "confidence": 0.7}, bars.index)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = simulate(bars, signals, Costs(), max_holding_bars=1, risk_per_trade=0.5, max_leverage=1e6)
+        figures, odds = summarise(result), monte_carlo(result)
+    assert figures["trades"] > 2000 and figures["total_r"] > 2000 and figures["sqn"] > 10
+    assert np.isnan(figures["final_equity"]) and not np.isinf(result.equity).any()
+    assert why_missing(figures)["final_equity"] == "the account grew beyond the largest number there is"
+    assert set(odds.probability().values()) == {0.0}  # no trade of such signals loses, so no draw does
+    steep = money_figures(equity_of(10_000 * 1e9 ** np.arange(31)), 10_000)
+    assert np.isnan(steep["yearly_return"]) and steep["sharpe"] > 0 and np.isfinite(steep["total_return"])
+
+
+def test_every_figure_that_is_missing_has_a_reason():
+    bars, signals = random_walk(n=400)
+    for rows in (signals, signals.iloc[:12], signals.iloc[:1], signals.assign(action="HOLD")):
+        for part in (bars, bars.iloc[:20], bars.iloc[:1]):
+            figures = summarise(simulate(part, rows.loc[rows.index.isin(part.index)], Costs(fee_bps=1)))
+            said = why_missing(figures)
+            assert set(said) == {name for name, value in figures.items() if np.isnan(value)}
+            assert all(said.values())
+
+
 def test_weekends_do_not_move_the_sharpe_ratio():
     rng = np.random.default_rng(3)
     weekdays = pd.bdate_range("2014-01-01", "2023-12-31", tz="UTC")
@@ -117,7 +159,7 @@ def test_what_cannot_be_said_is_nan_and_none_in_json():
     assert nothing["trades"] == 0 and nothing["final_equity"] == 10_000
     text = json.dumps(json_figures(nothing), allow_nan=False)
     assert json.loads(text)["win_rate"] is None
-    ruined = money_figures(equity_of([10_000, 0, 0, 0]), 10_000)
+    ruined = money_figures(equity_of([10_000, *[0] * 40]), 10_000)
     assert ruined["max_drawdown"] == 1 and ruined["yearly_return"] == -1
     assert not any(np.isinf(list(ruined.values())))
     assert (daily_returns(equity_of([5_000, 0, 0]), 10_000) == [-0.5, -1, 0]).all()

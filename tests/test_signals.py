@@ -263,7 +263,26 @@ def test_research_rows_cannot_leave_the_house(scene):
             to_signal(row, row.name, SERIES, 24, "v1")
     flat = acts[acts["confidence"] > 0.7].iloc[0]
     with pytest.raises(DataError, match="needs"):
-        to_signal(flat, flat.name, SERIES, 24, "v1", decimals=1)
+        to_signal(dict(flat) | {"stop_loss": flat["entry_price"]}, flat.name, SERIES, 24, "v1")
+
+
+@pytest.mark.parametrize("unit", [1e-10, 1e-8, 1e-3, 1.0, 1e7])
+@pytest.mark.parametrize("decimals", [0, 1, 5, 8])
+def test_whatever_a_backtest_trades_can_leave_with_its_levels_apart(scene, unit: float, decimals: int):
+    bars, features, phases = scene
+    priced = bars.assign(**{name: bars[name] * unit for name in ("open", "high", "low", "close")})
+    signals = generate_signals(priced, features, phases, FromColumns(), POLICIES["base"], 1.5, 2.0)
+    acts = signals[signals["action"] != "HOLD"]
+    assert len(simulate(priced, signals, Costs(), max_holding_bars=24).trades) > 20
+    for row in acts.iloc[:60].to_dict("records"):
+        told = to_signal(row, acts.index[0], SERIES, 24, "v1", decimals=decimals)
+        risk = abs(row["entry_price"] - row["stop_loss"])
+        for name in ("entry_price", "stop_loss", "take_profit"):
+            assert abs(getattr(told, name) - row[name]) <= max(0.051 * risk, 1e-12 * row[name])
+    idle = signals.iloc[0]
+    assert to_signal(idle, idle.name, SERIES, 24, "v1", decimals=decimals).entry_price == pytest.approx(
+        idle["entry_price"], rel=1e-3
+    )
 
 
 def test_reasons_are_sentences(scene):

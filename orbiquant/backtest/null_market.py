@@ -57,12 +57,17 @@ def market_like(
     if len(bars) < 3:
         raise DataError(f"`bars` must be at least 3 to take a market's measure, was {len(bars)}")
     close = bars["close"]
+    if close.nunique() == 1:
+        raise DataError(f"`bars` must move to take a market's measure, all {len(bars)} closed at {close.iloc[0]:g}")
     daily = np.log(close).diff().std() / np.sqrt(trading_days(timeframe, calendar))
     price = float(close.median())
-    decimals = next((n for n in range(9) if np.allclose(close, close.round(n), rtol=0, atol=1e-10)), 8)
+    steps = 10.0 ** (np.floor(np.log10(price)) - np.arange(4, 10))  # the same in any unit of price
+    step = next(
+        (step for step in steps if np.allclose(close / step, (close / step).round(), rtol=0, atol=1e-3)), steps[-1]
+    )
     return SyntheticConfig(
         start=bars.index[0].to_pydatetime(), calendar=calendar, start_price=price,
-        tick_size=min(10.0**-decimals, price / 10_000), daily_volatility=float(np.clip(daily, 1e-5, 0.1)), cycles=False,
+        tick_size=float(step), daily_volatility=float(np.clip(daily, 1e-5, 0.1)), cycles=False,
         weekend_gap=0.0 if calendar is CalendarName.CRYPTO else 0.3,
     )  # fmt: skip
 

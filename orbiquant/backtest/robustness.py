@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..arrays import Floats
-from .simulate import BacktestResult, simulate
+from .simulate import BacktestResult, risked_share, simulate
 from ..core import DataError
 from ..domain import MOST_BPS, Bars, Costs, Signals
 from ..performance import by_group, confidence_bucket, json_figures, monthly, r_figures, ratio
@@ -48,9 +48,8 @@ def growth_factors(
     result: BacktestResult,  # from `simulate`
 ) -> Floats:
     "Return what each trade multiplied the account by."
-    after = result.initial_equity + result.trades["pnl"].cumsum().to_numpy()
-    before = np.concatenate([[result.initial_equity], after[:-1]])
-    return np.divide(after, before, out=np.ones(len(after)), where=before > 0).clip(min=0)
+    share = risked_share(result.trades, result.risk_per_trade, result.max_leverage)
+    return (1 + share * result.trades["r"]).clip(lower=0).to_numpy(float)
 
 # %% ../../nbs/58_backtest.robustness.ipynb #614926bc
 OUTCOMES = ("total_r", "max_drawdown_r", "total_return", "max_drawdown", "lowest_equity")
@@ -63,15 +62,18 @@ def path_figures(
     "Return the columns of `OUTCOMES` for each path; drawdowns are positive, equity counts in multiples of the first."
     first = np.zeros((len(r), 1))
     path = np.hstack([first, r.cumsum(axis=1)])
-    equity = np.hstack([first + 1, factors.cumprod(axis=1)])
-    peak = np.maximum.accumulate(equity, axis=1)
+    with np.errstate(divide="ignore"):  # an account that a trade has emptied is at minus infinity, and stays there
+        grown = np.hstack([first, np.log(factors).cumsum(axis=1)])
+    peak = np.maximum.accumulate(grown, axis=1)
+    with np.errstate(over="ignore"):
+        return_ = np.expm1(grown[:, -1])
     return np.column_stack(
         [
             path[:, -1],
             (np.maximum.accumulate(path, axis=1) - path).max(axis=1),
-            equity[:, -1] - 1,
-            (1 - equity / peak).max(axis=1),
-            equity.min(axis=1),
+            return_,
+            -np.expm1((grown - peak).min(axis=1)),
+            np.exp(grown.min(axis=1)),
         ]
     )
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRADE_COLUMNS', 'Board', 'make_boards', 'play_board', 'one_at_a_time', 'play_all', 'play_likely', 'close_reason',
-           'size_trades', 'equity_curve', 'check_terms', 'whole_bars', 'measure', 'BacktestResult', 'simulate',
-           'summarise']
+           'risked_share', 'size_trades', 'equity_curve', 'check_terms', 'whole_bars', 'measure', 'BacktestResult',
+           'simulate', 'summarise']
 
 # %% ../../nbs/53_backtest.simulate.ipynb #41b4f9a2
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from ..core import DataError
 from ..domain import BAR_COLUMNS, Bars, Costs, Signals
 from ..execution.fills import guess_taken, level_fraction
 from ..execution.orders import LABELS, SKIPS, RiskFrom, costs_in_r, read_orders
-from ..performance import DAYS_A_YEAR, money_figures, r_figures, r_moments, ratio
+from ..performance import DAYS_A_YEAR, account_days, money_figures, r_figures, r_moments, ratio
 
 # %% ../../nbs/53_backtest.simulate.ipynb #8eec40e5
 @dataclass(frozen=True)
@@ -89,10 +89,11 @@ def play_board(
     board: Board,  # where they stand
     costs: Costs,  # what a side costs
 ) -> pd.DataFrame:
-    "Return what vectorbt makes of the orders: `order` number, `exit_bar`, `entry`, `exit` price and `pnl` of one unit."
+    "Return what vectorbt makes of the orders: `order` number, `exit_bar`, `entry` and `exit` price."
     import vectorbt as vbt
 
-    opened, high, low, close = board.prices(bars)
+    unit = np.exp2(-np.floor(np.log2(bars["low"].min())))  # a power of two: no bit of a price is lost
+    opened, high, low, close = (price * unit for price in board.prices(bars))
     side, fill = orders["side"].to_numpy(), orders["fill"].to_numpy()
     last_row = np.arange(len(board.bar))[:, None] == len(board.bar) - 1
     portfolio = vbt.Portfolio.from_signals(
@@ -122,9 +123,8 @@ def play_board(
         {
             "order": board.orders_at(done["entry_idx"].to_numpy(), done["col"].to_numpy()),
             "exit_bar": board.bar[done["exit_idx"], done["col"]],
-            "entry": done["entry_price"],
-            "exit": done["exit_price"],
-            "pnl": done["pnl"],
+            "entry": done["entry_price"] / unit,
+            "exit": done["exit_price"] / unit,
         }
     )
 
@@ -186,15 +186,26 @@ def close_reason(
     return pd.Series(reasons, index=trades.index, dtype="str")
 
 # %% ../../nbs/53_backtest.simulate.ipynb #8d62c7f0
+def risked_share(
+    trades: pd.DataFrame,  # with `entry` and `risk`
+    risk_per_trade: float,  # share of equity lost at the stop
+    max_leverage: float,  # largest position value as a multiple of equity
+) -> pd.Series:
+    "Return the share of equity that each trade loses at its stop."
+    return np.minimum(risk_per_trade, max_leverage * trades["risk"] / trades["entry"])
+
+
 def size_trades(
     trades: pd.DataFrame,  # one a row in time order, with `entry`, `risk` and net `r`
     risk_per_trade: float,  # share of equity lost at the stop
     initial_equity: float,  # in account currency
     max_leverage: float,  # largest position value as a multiple of equity
 ) -> pd.DataFrame:
-    "Return `trades` with `size` in units, `pnl` in money and the `equity` after each."
-    share = np.minimum(risk_per_trade, max_leverage * trades["risk"] / trades["entry"])
-    after = initial_equity * (1 + share * trades["r"]).clip(lower=0).cumprod()
+    "Return `trades` with `size`, `pnl` in money and `equity` after each; NaN once an account outgrows all numbers."
+    share = risked_share(trades, risk_per_trade, max_leverage)
+    with np.errstate(over="ignore", invalid="ignore"):
+        after = initial_equity * (1 + share * trades["r"]).clip(lower=0).cumprod()
+    after = after.where(np.isfinite(after))
     before = after.shift(fill_value=initial_equity)
     return trades.assign(size=before * share / trades["risk"], pnl=after - before, equity=after)
 
@@ -244,7 +255,7 @@ def measure(
     max_holding_bars: int | None,  # the time limit
 ) -> pd.DataFrame:
     "Return the trades the orders make, one at a time, in prices and in R."
-    columns = {"order": int, "exit_bar": int, "entry": float, "exit": float, "pnl": float}
+    columns = {"order": int, "exit_bar": int, "entry": float, "exit": float}
     played = pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in columns.items()})
     if len(orders):
         crowded = max_holding_bars is not None and 2 * len(orders) * min(max_holding_bars, len(bars)) > _CELLS
@@ -253,7 +264,8 @@ def measure(
     trades = trades.iloc[one_at_a_time(trades["bar"].to_numpy(), trades["exit_bar"].to_numpy())].reset_index(drop=True)
     raw_exit = trades["exit"] / (1 - trades["side"] * costs.slippage)
     gross = trades["side"] * (raw_exit - trades["open"]) / trades["gross_risk"]
-    net = trades["pnl"] / trades["risk"]
+    fees = costs.fee * (trades["entry"] + trades["exit"])
+    net = (trades["side"] * (trades["exit"] - trades["entry"]) - fees) / trades["risk"]
     return trades.assign(
         entry_time=bars.index[trades["bar"]],
         exit_time=bars.index[trades["exit_bar"]],
@@ -340,6 +352,7 @@ def summarise(
         "total_cost_r": float(trades["cost_r"].sum()),
         **money_figures(equity, result.initial_equity),
         "final_equity": float(equity.iloc[-1]) if len(equity) else result.initial_equity,
+        "days": float(account_days(equity)),
         "exposure": ratio(trades["bars"].sum(), len(equity)),
         "average_bars": float(trades["bars"].mean()),
         "trades_a_month": ratio(len(trades), span / (DAYS_A_YEAR / 12)),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Block', 'Statistic', 'EDGE_FIGURES', 'block_numbers', 'mirror', 'sign_flip', 'measure_claim', 'measure_surrogate',
-           'p_value', 'SurrogateTest', 'measure_all', 'audit_surrogates', 'AmdCompletion', 'LineEdge']
+           'p_value', 'SurrogateTest', 'measure_all', 'audit_surrogates', 'AmdCompletion', 'LineEdge', 'GivenEdge']
 
 # %% ../../nbs/58_backtest.surrogates.ipynb #cf88c2c4
 import signal
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import pandas as pd
 
 from .simulate import simulate
 from ..core import DataError, choose
-from ..domain import MIN_CONFIDENCE, Bars, Costs, Phase
+from ..domain import MIN_CONFIDENCE, Bars, Costs, Phase, Signals
 from ..features.config import PhaseConfig
 from ..features.phases import detect_phases
 from ..features.sessions import trading_day
@@ -139,6 +139,19 @@ class SurrogateTest:
         worth = self.missing is None or observed > self.missing
         return "pass" if worth and value <= alpha else "fail"
 
+    def silence(
+        self,
+        claim: str,  # one of the claims
+        alpha: float = 0.05,  # largest p-value that is believed
+    ) -> str:
+        "Return why there is no verdict on a claim, '' where there is one."
+        count = len(self.surrogates)
+        if np.isnan(self.observed[claim]):
+            return "the claim has no answer on the bars themselves: nothing was traded, or no manipulation was found"
+        if 1 / (1 + count) > alpha:
+            return f"{count} surrogates show no p-value below {1 / (1 + count):.2g}: it takes more, or a larger alpha"
+        return ""
+
 # %% ../../nbs/58_backtest.surrogates.ipynb #aaaaeed3
 def measure_all(
     measure: Callable[[int], dict[str, float]],  # from a seed to the claims' values
@@ -253,3 +266,31 @@ class LineEdge:
     ) -> dict[str, float]:
         "Return the figure of each policy's net R on bars."
         return self.figures(self.results(bars))
+
+# %% ../../nbs/58_backtest.surrogates.ipynb #e8613a66
+_PRICED = ("entry_price", "stop_loss", "take_profit", "stop_distance", "target_distance")
+
+
+@dataclass(frozen=True)
+class GivenEdge:
+    "What given signals come to."
+
+    bars: Bars  # the original, which they were made on
+    signals: Signals  # as `read_orders` takes them
+    costs: Costs  # the claim is net of them; none: the gross claim
+    terms: Mapping[str, Any]  # of `simulate`
+    figure: str = "expectancy_r"  # one of `EDGE_FIGURES`
+
+    def __post_init__(self) -> None:
+        "Raise `OptionError` for an unknown figure."
+        choose("figure", self.figure, EDGE_FIGURES)
+
+    def __call__(
+        self,
+        bars: Bars,  # original or surrogate
+    ) -> dict[str, float]:
+        "Return the figure of the signals' net R on bars."
+        moved = (bars["close"] / self.bars["close"]).reindex(self.signals.index)
+        named = {name: self.signals[name] * moved for name in _PRICED if name in self.signals}
+        r = simulate(bars, self.signals.assign(**named), self.costs, **self.terms).trades["r"]
+        return {"signals": r_figures(r)[self.figure] if len(r) else float("nan")}

@@ -1,18 +1,25 @@
-"""`orbiquant audit prefix-replay | null-market | surrogates | trials`"""
+"""`orbiquant audit prefix-replay | null-market | trials`"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from orbiquant.cli.console import MOST_SEED, AsJson, fields, open_runtime, progress_bar, show, table
+from orbiquant.cli.console import (
+    AsJson,
+    fields,
+    open_runtime,
+    progress_bar,
+    show,
+    table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from orbiquant.line import Line
-    from orbiquant.backtest.surrogates import Block, Statistic
-    from orbiquant.domain import Bars, Instrument, SeriesId
+    from orbiquant.backtest.surrogates import Statistic
+    from orbiquant.domain import Bars, Costs, Instrument, SeriesId
     from orbiquant.runtime import Runtime
 
 
@@ -114,6 +121,7 @@ def prefix_replay(
     runtime = open_runtime()
     audited = load_audited(runtime, file, symbol, timeframe, last)
     line = make_line(runtime, audited, rounds=rounds, folds=1)
+    check_replay(len(audited.bars), line.warmup + 1, cuts)
     places = spread_cuts(len(audited.bars), cuts)
     models = fit_before(line, audited.bars, places)
     found = replay_prefixes(line, audited.bars, places, models=models)
@@ -133,6 +141,20 @@ def prefix_replay(
     finish(facts, details, as_json, VIOLATIONS_SHOWN)
 
 
+def check_replay(
+    rows: int,  # bars there are
+    needed: int,  # before the first cut
+    cuts: int,  # wanted, over the second half
+) -> None:
+    "Raise `DataError` when there are too few bars for features before the first cut, or for so many cuts."
+    from orbiquant.core import DataError
+
+    if rows < 2 * needed:
+        raise DataError(f"{rows} bars are too few to be cut short: features need {needed} in each half, so {2 * needed}")
+    if cuts > rows // 2 - 1:
+        raise typer.BadParameter(f"`--cuts` must be 1 to {rows // 2 - 1} for {rows} bars, was {cuts}")
+
+
 @audit_commands.command("null-market")
 def null_market(
     file: BarsFile = None,
@@ -149,7 +171,7 @@ def null_market(
     as_json: AsJson = False,
 ) -> None:
     "Trade the whole line, without costs, on driftless markets like the bars: nothing may be earned or lost there."
-    from orbiquant.backtest.null_market import audit_null_market, market_like, null_bars
+    from orbiquant.backtest.null_market import LEAST_TRADES, audit_null_market, market_like, null_bars
 
     runtime = open_runtime()
     audited = load_audited(runtime, file, symbol, timeframe, None)
@@ -165,18 +187,9 @@ def null_market(
         "phase_detector": runtime.settings.signals.phase_detector,
         "min_confidence": min_confidence, "stop_atr": stop_atr, "risk_reward": risk_reward, "verdict": found.verdict,
     }  # fmt: skip
+    if found.verdict == "no verdict":
+        facts["why"] = f"policies with fewer than {LEAST_TRADES} trades on a seed: more --markets or --rows make more"
     finish(facts, {"policies": found.verdicts, "markets": found.trades}, as_json)
-
-
-def parse_block(
-    text: str,  # "1", "12", "day"
-) -> "Block":
-    "Return a block length; raise `typer.BadParameter` for what is none."
-    if text == "day":
-        return "day"
-    if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"`--block` must be a number of bars of at least 1, or day, was {text!r}")
-    return int(text)
 
 
 def make_claim(
@@ -185,6 +198,7 @@ def make_claim(
     claim: str,  # a policy, "primary", or "amd"
     figure: str,  # of a policy's trades
     training: dict[str, int],  # overrides the settings'
+    costs: "Costs | None" = None,  # that a policy's trades pay; None: the settings'
 ) -> "tuple[str, Statistic]":
     "Return the name of a claim's value and the claim."
     from orbiquant.backtest.surrogates import AmdCompletion, LineEdge
@@ -194,75 +208,9 @@ def make_claim(
     wanted, line = choose("claim", claim, ["amd", *POLICY_NAMES]), make_line(runtime, audited, **training)
     if wanted == "amd":
         return "amd_completion", AmdCompletion(line.spec.features.phases, line.detect)
-    costs = runtime.settings.costs.of(audited.instrument.asset_class)
-    edge = LineEdge(line, costs, figure=figure, min_confidence=runtime.settings.signals.min_confidence)
+    paid = costs or runtime.settings.costs.of(audited.instrument.asset_class)
+    edge = LineEdge(line, paid, figure=figure, min_confidence=runtime.settings.signals.min_confidence)
     return claim, edge
-
-
-def measure_original(
-    runtime: "Runtime",  # has the trials ledger
-    audited: Audited,  # the bars
-    statistic: "Statistic",  # the claim
-) -> dict[str, float]:
-    "Return what a claim is worth on the bars themselves; each policy whose trades are looked at is a trial."
-    from orbiquant.backtest.surrogates import LineEdge, measure_claim
-    from orbiquant.backtest.trials import Trial
-
-    if not isinstance(statistic, LineEdge):
-        return measure_claim(statistic, audited.bars)
-    results, bars = statistic.results(audited.bars), audited.bars
-    training = statistic.line.spec.training
-    shape = training.model_dump(mode="json", exclude={"seed", "threads"})
-    about = {
-        "kind": "audit", "symbol": audited.series.symbol, "timeframe": audited.series.timeframe,
-        "data_version": audited.data_version, "first": bars.index[0], "last": bars.index[-1],
-        "seed": training.seed,
-        "params": shape | {
-            "costs": statistic.costs.model_dump(), "min_confidence": statistic.min_confidence,
-            "phase_detector": runtime.settings.signals.phase_detector,
-        },
-    }  # fmt: skip
-    runtime.trials.record(*(Trial.of(r, policy=name, **about) for name, r in results.items()))
-    return statistic.figures(results)
-
-
-@audit_commands.command("surrogates")
-def surrogates(
-    file: BarsFile = None,
-    symbol: SymbolName = None,
-    timeframe: FrameName = None,
-    claim: Annotated[str | None, typer.Option(help="A policy, primary, or amd; else the settings' policy.")] = None,
-    figure: Annotated[str, typer.Option(help="expectancy_r, total_r or t_statistic of its net R.")] = "expectancy_r",
-    count: Annotated[int, typer.Option(min=1, help="How many surrogates; fewer than 1/alpha − 1 are no verdict.")] = 99,
-    block: Annotated[str, typer.Option(help="Flipped as a whole: bars, or day; shorter than what is claimed.")] = "1",
-    alpha: Annotated[float, typer.Option(min=0, max=1, help="Largest p-value that is believed.")] = 0.05,
-    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the surrogates.")] = 1,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    last: Last = 6000,
-    rounds: Rounds = 20,
-    folds: Folds = 2,
-    as_json: AsJson = False,
-) -> None:
-    "Rerun the line on the bars with the signs of their returns tossed anew; print the p-value of the claimed edge."
-    from orbiquant.backtest.surrogates import audit_surrogates
-
-    runtime = open_runtime()
-    audited = load_audited(runtime, file, symbol, timeframe, last)
-    training = {"rounds": rounds, "folds": folds} | ({"threads": 1} if workers > 1 else {})
-    name, statistic = make_claim(runtime, audited, claim or runtime.settings.signals.policy, figure, training)
-    length, missing = parse_block(block), None if name == "amd_completion" else 0.0
-    with progress_bar(as_json) as progress:
-        if progress:
-            progress(0, count, "the original")
-        observed = measure_original(runtime, audited, statistic)
-        found = audit_surrogates(statistic, audited.bars, count, seed, length, workers, missing, progress, observed)
-    facts = {
-        "bars": audited.series.symbol, "timeframe": audited.series.timeframe, "rows": len(audited.bars),
-        "phase_detector": runtime.settings.signals.phase_detector, "surrogates": count,
-        "block": block, "seed": seed, "claim": name, "p_value": float(found.table.loc[name, "p_value"]), "alpha": alpha,
-        "verdict": found.verdict(name, alpha),
-    }  # fmt: skip
-    finish(facts, {"claims": found.table.reset_index()}, as_json)
 
 
 @audit_commands.command("trials")

@@ -135,9 +135,9 @@ def to_text(
     value: Any,  # models, dataclasses, NumPy scalars, times, and lists and dicts of them
 ) -> str:
     "Return a value as JSON text; what is not finite is null."
-    from pydantic_core import to_json
+    from orbiquant.wire import to_wire
 
-    return to_json(value, indent=2, inf_nan_mode="null", fallback=lambda other: other.item()).decode()
+    return to_wire(value, indent=2).decode()
 
 
 def show(

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import audit, imports, models, research, serving, sweep, warmup
+from . import claims, imports, models, research, serving, sweep, warmup
 from orbiquant.cli.console import AsJson, run, show, table
 
 
@@ -81,7 +81,7 @@ def hide_password(
 program.add_typer(settings, name="settings")
 program.add_typer(imports.data_commands, name="data")
 program.add_typer(models.model_commands, name="models")
-program.add_typer(audit.audit_commands, name="audit")
+program.add_typer(claims.audit_commands, name="audit")
 program.add_typer(serving.reports, name="report")
 program.add_typer(serving.service, name="service")
 program.command("demo")(research.demo)

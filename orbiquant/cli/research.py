@@ -100,14 +100,17 @@ def show_backtest(
     from rich.console import Group
 
     from orbiquant.core import stage
-    from orbiquant.performance import json_figures
-    from orbiquant.backtest.robustness import examine_trades
-    from orbiquant.research.verdict import judge
+    from orbiquant.performance import json_figures, why_missing
+    from orbiquant.backtest.delays import delay_table
+    from orbiquant.backtest.robustness import examine_trades, records
+    from orbiquant.research.verdict import judge_traded
 
-    result, figures = traded.result, json_figures(traded.summary)
-    verdict = judge(traded.summary, given="signals" in facts)
+    result, figures, missing = traded.result, json_figures(traded.summary), why_missing(traded.summary)
     with stage("robustness"):
+        delays = delay_table(traded.bars, traded.signals, result) if "signals" in facts else None
         tables = examine_trades(traded.bars, traded.signals, result, facts.get("seed", 7))
+    verdict = judge_traded(traded, delays is not None, delays)
+    tables |= {} if delays is None else {"by_delay": records(delays)}
     span = {"first": traded.bars.index[0], "last": traded.bars.index[-1], "bars": len(traded.bars)}
     facts = facts | span | {"costs": result.costs, "trades": len(result.trades)}
     paid = json_figures(result.costs_in_r)
@@ -117,21 +120,30 @@ def show_backtest(
         f"at a median stop of {result.costs_in_r['stop_percent']:.3f} %",
         "verdict": f"{verdict.headline}. {verdict.detail}",
     }
+    silent = {f"no {name}": why for why, name in join_names(missing).items()}
     odds = tables["monte_carlo"]
     drawn = [(name, *values.values()) for name, values in odds["quantiles"].items()]
     scaled = tables["cost_sensitivity"]
     show(
         facts
-        | {"costs_in_r": paid, "verdict": verdict, "metrics": figures, "skipped": result.skipped}
+        | {"costs_in_r": paid, "verdict": verdict, "metrics": figures, "missing": missing, "skipped": result.skipped}
         | tables
         | {"seconds": seconds},
         as_json,
         lambda: Group(
-            fields(told | figures | seconds),
+            fields(told | figures | silent | seconds),
             table(drawn, f"{odds['draws']} draws", *(f">{name}" for name in next(iter(odds["quantiles"].values())))),
             table((row.values() for row in scaled), *(f">{name}" for name in scaled[0])),
         ),
     )
+
+
+def join_names(
+    missing: "dict[str, str]",  # figure → why it is not there
+) -> dict[str, str]:
+    "Return each reason with the figures it is the reason of."
+    reasons = dict.fromkeys(missing.values(), "")
+    return {why: ", ".join(name for name, other in missing.items() if other == why) for why in reasons}
 
 
 CONTRACT = """

@@ -17,18 +17,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from ..core import NotFoundError, atomic_write, code_version
 from ..domain import Value
 from ..settings import load_settings
+from ..wire import to_wire
 
 # %% ../../nbs/81_reports.result.ipynb #cf00a267
 def jsonable(
     value: Any,  # numbers, NumPy scalars, Decimals, dates, text, and lists and dicts of them
 ) -> Any:
     "Return `value` as JSON knows it; what is not finite becomes null."
-    return from_json(to_json(value, inf_nan_mode="null", fallback=lambda other: other.item()))
+    return from_json(to_wire(value))
 
 # %% ../../nbs/81_reports.result.ipynb #3201af4b
 RESULT_MIME = "application/vnd.orbiquant.result+json"
@@ -46,7 +47,7 @@ def record(
 
     facts = {"data_version": data_version, "seed": seed, "stage_seconds": dict(stage_seconds or {}), "metrics": metrics}
     given = jsonable({name: value for name, value in facts.items() if value not in (None, {})})
-    shown = ", ".join(f"{name}={value}" for name, value in metrics.items())
+    shown = ", ".join(f"{name}={value}" for name, value in given.get("metrics", {}).items())
     display({RESULT_MIME: given, "text/plain": f"recorded: {shown or ', '.join(given)}"}, raw=True)
 
 # %% ../../nbs/81_reports.result.ipynb #ef1e5d95

@@ -18,7 +18,7 @@ from ..ports import Progress
 from .files import file_version
 from .spec import ResearchSpec, line_spec
 from .train import Prepared, Traded, count_trials, pipeline_of, prepare_bars, rows_of, trade
-from .verdict import Verdict, judge
+from .verdict import Verdict, judge_traded
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Study:
     @property
     def verdict(self) -> Verdict:
         "Return what the trades allow one to say."
-        return judge(self.traded.summary)
+        return judge_traded(self.traded)
 
     def __repr__(self) -> str:
         "Return what was asked and found, in a line."

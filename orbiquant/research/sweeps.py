@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import ModelError
 from ..domain import Bars, Costs, Instrument, SeriesId, Signals
 from ..ports import Progress
-from .files import file_version, fingerprint
+from .files import file_version, signals_version
 from .spec import ResearchSpec
 from .study import study_bars
 from .train import trade_model, trial_params
@@ -50,7 +50,7 @@ def from_signals(
     series: SeriesId,  # of the bars
 ) -> Sweepable:
     "Return signals made elsewhere."
-    names = {"signals": fingerprint(signals)}
+    names = {"signals": signals_version(signals)}
     return Sweepable(bars, signals, costs, series, file_version(bars), "signals", names, None)
 
 # %% ../../nbs/75_research.sweeps.ipynb #f1f6031e
@@ -150,7 +150,7 @@ def run_sweep(
     progress: Progress | None = None,  # called as (combinations done, in all, text)
 ) -> Swept:
     "Sweep where the settings say, count every combination as a trial, and let vectorbt confirm the best."
-    from orbiquant.backtest.sweep import sweep_grid
+    from orbiquant.backtest.sweep import sweep_grid, why_few_trades
 
     settings = runtime.settings
     folder: Path | None = settings.path(settings.workspace.data_dir) / "sweeps" if resume else None
@@ -164,6 +164,6 @@ def run_sweep(
     try:
         headline = found.headline(judge=judge)
     except ModelError as error:
-        return Swept(found, None, None, error.message)
+        return Swept(found, None, None, f"{error.message}. {why_few_trades(found.signals)}")
     confirmed = found.confirm(headline.combination, **settings.backtest.model_dump())
     return Swept(found, headline, confirmed, "")
