@@ -10,10 +10,10 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from zoneinfo import available_timezones
 
 from ..core import DataError
 from ..domain import BAR_COLUMNS
+from .clocks import known_zones
 from .layouts import LAYOUTS, Layout, is_number, propose_layout
 
 # %% ../../nbs/12_market.dialects.ipynb #4e4825b6
@@ -94,7 +94,7 @@ def _renamed(plain: list[str], names: Sequence[str], told: Mapping[str, str]) ->
 
 def _zone_of(name: str) -> str | None:
     zone = name.strip().removeprefix("Time (").removesuffix(")")
-    return zone if zone in available_timezones() else None
+    return zone if zone in known_zones() else None
 
 # %% ../../nbs/12_market.dialects.ipynb #6ab4d8f4
 _SEPARATORS = ("\t", ";", ",", "|")
