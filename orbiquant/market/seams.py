@@ -15,7 +15,7 @@ import pandas as pd
 from ..core import DataError
 from ..domain import BAR_COLUMNS, Bars, SeriesId, Timeframe
 from .calendars import expected_times
-from .instruments import find_kind
+from .instruments import instrument_of
 from .plausibility import far_of
 
 # %% ../../nbs/13_market.seams.ipynb #5fd0e99a
@@ -98,7 +98,7 @@ def was_open(
     end: pd.Timestamp,  # exclusive
 ) -> bool:
     "Say whether a market had a bar in a stretch of time."
-    calendar = find_kind(series.symbol).calendar
+    calendar = instrument_of(series.symbol)[0].calendar
     return start < end and len(expected_times(start, min(end, start + _LOOKED), series.timeframe, calendar)) > 0
 
 # %% ../../nbs/13_market.seams.ipynb #2b0c40dc
