@@ -10,10 +10,10 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from zoneinfo import available_timezones
 
 from ..core import DataError
 from ..domain import BAR_COLUMNS, normalise_symbol
+from .clocks import known_zones
 from .layouts import LAYOUTS, Layout, is_number, propose_layout
 
 # %% ../../nbs/12_market.dialects.ipynb #4e4825b6
@@ -94,7 +94,7 @@ def _renamed(plain: list[str], names: Sequence[str], told: Mapping[str, str]) ->
 
 def _zone_of(name: str) -> str | None:
     named = name.strip().removeprefix("Time (").removesuffix(")")
-    if named in available_timezones():
+    if named in known_zones():
         return named
     told = re.fullmatch(
         r"(?i)(?:date|time|datetime|timestamp)[ _]*\(?(?:utc|gmt) ?([+-]\d{1,2}(?::?\d{2})?)?\)?", name.strip()

@@ -7,13 +7,10 @@ __all__ = ['FIRST_YEAR', 'FILLERS', 'FileBars', 'existing_file', 'read_content',
            'list_symbols', 'refuse_times', 'to_valid', 'load_file', 'load_symbols', 'read_bars']
 
 # %% ../../nbs/12_market.files.ipynb #5af1018b
-import gzip
 import io
 import re
 import reprlib
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -25,8 +22,10 @@ import pandas as pd
 
 from ..core import DataError, NotFoundError, OptionError, SystemClock, choose, get_logger, suggest
 from ..domain import BAR_COLUMNS, Bars, SeriesId, Timeframe, normalise_symbol
+from .archives import read_unpacked, refuse_large_table, refuse_many_symbols
 from .bars import check_bars, frame_of, with_series
 from .clocks import is_absolute, parse_zone, to_moments
+from .config import FileConfig
 from .content import refuse_other
 from .daylight import doubled_in
 from .decimals import OTHER_MARK, Mark, NumberMarks, decimal_marks, to_numbers
@@ -75,31 +74,12 @@ def existing_file(
 # %% ../../nbs/12_market.files.ipynb #3f172d35
 def read_content(
     file: Path,  # plain, .gz or .zip with one file in it
+    limits: FileConfig | None = None,  # how large it may be; None: the usual
 ) -> tuple[bytes, str]:
     "Return a text file's bytes, unpacked, and their encoding."
-    content = file.read_bytes()
-    try:
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        elif content[:4] == b"PK\x03\x04":
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                names = [name for name in archive.namelist() if not _of_the_system(name)]
-                if "[Content_Types].xml" in names:
-                    raise DataError(f"{file.name} must be CSV or Parquet, was an Excel workbook: save the sheet as CSV")
-                if len(names) != 1:
-                    raise DataError(f"{file.name} must hold one file, was {', '.join(names[:5]) or 'none'}")
-                content = archive.read(names[0])
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
-        locked = "encrypted" in str(error)
-        way = "it has a password, unpack it first" if locked else f"it is damaged or cut off, get it again ({error})"
-        raise DataError(f"{file.name} cannot be unpacked: {way}") from error
+    content = read_unpacked(file, limits)
     refuse_other(content, file.name)
     return content, _encoding_of(content)
-
-
-def _of_the_system(name: str) -> bool:
-    "Say whether a member of an archive is a folder, or what macOS puts beside a file."
-    return name.endswith("/") or name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith(".")
 
 
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb": "utf-8-sig"}
@@ -124,6 +104,7 @@ class ReadAs:
     thousands: Mark | None = None  # the mark that parts thousands; None: by what the columns tell
     columns: str | None = None  # what the columns hold, see `parse_layout`; None: by the header
     skip_rows: int = 0  # lines above the header, or above the first bar, that are left out unread
+    limits: FileConfig = field(default_factory=FileConfig)  # how large files may be
     layout: Layout = field(init=False, repr=False, compare=False)  # of `columns`
 
     def __post_init__(self) -> None:
@@ -220,7 +201,7 @@ def load_csv(
     asked: ReadAs,  # what is said of it
 ) -> tuple[Dialect, pd.DataFrame]:
     "Return a CSV file's dialect and the columns of use, by role and with the number of each `line`."
-    content, encoding = read_content(file)
+    content, encoding = read_content(file, asked.limits)
     lines = re.split(r"\r\n|\n|\r", content[:_HEAD].decode(encoding, errors="replace"))  # as a parser parts them
     dialect = detect_dialect(lines, file.name, asked.layout, asked.skip_rows, asked.symbol)
     wanted = [i for i, column in enumerate(dialect.columns) if column]
@@ -285,7 +266,10 @@ def load_parquet(
                 "`columns` (--columns ROLE=NAME,…) says which they are"
             )
         wanted = {name: role for name, role in zip(names, found[0], strict=True) if role}
-        frame = pq.read_table(file, columns=list(wanted)).to_pandas(ignore_metadata=True).rename(columns=wanted)
+        refuse_large_table(file.name, pq.read_metadata(file).num_rows, len(wanted), asked.limits)
+        named = [name for name, role in wanted.items() if role == "symbol"]
+        table = pq.read_table(file, columns=list(wanted), read_dictionary=named)
+        frame = table.to_pandas(ignore_metadata=True).rename(columns=wanted)
     frame["line"] = np.arange(len(frame)) + 1
     return Dialect("parquet", found[0], names=tuple(names)), frame
 
@@ -388,7 +372,10 @@ def _load_table(path: Path | str, asked: ReadAs) -> tuple[Dialect, pd.DataFrame]
     file = existing_file(path)
     with file.open("rb") as stream:
         load = load_parquet if stream.read(4) == b"PAR1" else load_csv
-    return load(file, asked)
+    dialect, frame = load(file, asked)
+    if "symbol" in frame:
+        refuse_many_symbols(file.name, frame["symbol"].nunique(), asked.limits)
+    return dialect, frame
 
 
 def load_file(

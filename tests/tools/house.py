@@ -49,6 +49,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
     **dict.fromkeys(
         (
             *("market.bar_table.KeptTable", "market.store.DeltaBarStore", "market.remote.RemoteSource"),
+            *("market.sources.FileSource", "market.sql.SqlSource"),
             *("features.stream.FeatureStream", "line.LineStream"),
             *("models.range_predictor.RangePredictor", "models.tpsl.TPSLClassifier", "models.attention.AttentionModel"),
             *("models.meta.MetaModel", "models.bundle.ModelBundle", "models.registry.ModelRegistry"),
