@@ -86,11 +86,22 @@ class AssetClass(StrEnum):
 
 
 class CalendarName(StrEnum):
-    "When a market is open."
+    "When a market is open: always, by the week, or by the sessions of an exchange, which goes by its market code."
 
     CRYPTO = "crypto"
     FOREX = "forex"
+    METALS = "metals"
     US_EQUITY = "us_equity"
+    XTSE, XMEX, BVMF, XLON, XDUB, XPAR, XAMS, XBRU = "XTSE", "XMEX", "BVMF", "XLON", "XDUB", "XPAR", "XAMS", "XBRU"
+    XLIS, XETR, XSWX, XMIL, XMAD, XWBO, XWAR, XSTO = "XLIS", "XETR", "XSWX", "XMIL", "XMAD", "XWBO", "XWAR", "XSTO"
+    XOSL, XCSE, XHEL, XIST, XTAE, XSAU, XJSE, XTKS = "XOSL", "XCSE", "XHEL", "XIST", "XTAE", "XSAU", "XJSE", "XTKS"
+    XKRX, XTAI, XHKG, XSHG, XBOM, XSES, XKLS, XBKK = "XKRX", "XTAI", "XHKG", "XSHG", "XBOM", "XSES", "XKLS", "XBKK"
+    XIDX, XASX, XNZE = "XIDX", "XASX", "XNZE"
+
+    @property
+    def exchange(self) -> bool:
+        "Say whether an exchange keeps its hours, so that a bar outside them is none of its sessions."
+        return self not in (CalendarName.CRYPTO, CalendarName.FOREX, CalendarName.METALS)
 
 # %% ../nbs/01_domain.ipynb #db32ed70
 def normalise_symbol(

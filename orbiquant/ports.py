@@ -6,7 +6,7 @@
 __all__ = ['Progress', 'Clock', 'MarketData', 'StoredSeries', 'BarStore']
 
 # %% ../nbs/02_ports.ipynb #2bfe5f0c
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -106,4 +106,16 @@ class BarStore(Protocol):
         version: int,  # that the asker knows
     ) -> Bars | None:
         "Return the bars written after a version, perhaps with later ones; None where any may have changed."
+        ...
+
+    def damage(self) -> list[str]:
+        "Return what is torn or lost of what was written, each with the name of its file."
+        ...
+
+    def vacuum(
+        self,
+        keep: Iterable[int] | None = None,  # versions to keep besides the newest; None: every version
+        older_than_hours: int = 24,  # younger files stay: they may belong to a write in progress
+    ) -> int:
+        "Delete files that no kept version needs, and return how many."
         ...

@@ -21,7 +21,7 @@ from .compute import ClusterConfig
 from .core import SECRET_NAME, SettingsError, asset, rule_of, suggest
 from .domain import Value
 from .features.config import PhaseConfig, SessionConfig
-from .market.config import CostConfig, MarketConfig, ProviderConfig
+from .market.config import CostConfig, FileConfig, MarketConfig, ProviderConfig
 from .models.config import Phase2Config
 from .policies import SignalConfig
 from .workspace import WorkspaceConfig, workspace
@@ -138,6 +138,7 @@ class Settings(BaseSettings):
     backtest: BacktestConfig
     service: ServiceConfig
     providers: ProviderConfig
+    files: FileConfig
     reports: ReportConfig
     cluster: ClusterConfig
     logging: LoggingConfig

@@ -40,12 +40,12 @@ from orbiquant.features.matrix import build_features
 from orbiquant.features.phases import detect_phases
 from orbiquant.features.spec import FeatureSpec
 from orbiquant.line import Line, LineSpec
+from orbiquant.market.instruments import instrument_of
 from orbiquant.market.synthetic import BITCOIN_LIKE, synthetic_market
 from orbiquant.models.amd import AmdSpec, detector_file, learned_phases, train_detector
 from orbiquant.models.boosting import Boosting
 from orbiquant.models.config import Phase2Config
 from orbiquant.policies import POLICIES
-from orbiquant.research.files import instrument_of
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
 from tests.tools.shared_bars import shared_bars

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from structlog.testing import capture_logs
 from test_cli import Answer, main
 
 from orbiquant.backtest.simulate import simulate
 from orbiquant.core import DataError
 from orbiquant.domain import Costs
 from orbiquant.market.synthetic import synthetic_market
-from orbiquant.research.files import check_target, fingerprint, instrument_of, name_bars, read_signals_file, write_table
+from orbiquant.research.files import check_target, fingerprint, name_bars, read_signals_file, write_table
 from orbiquant.runtime import Runtime, using
 from tests.tools.oracle import Terms, replay
 
@@ -65,7 +64,7 @@ def test_given_signals_make_the_trades_of_a_plain_loop(ask: Ask, tmp_path: Path,
     assert found["costs"] == {"fee_bps": 5, "slippage_bps": 1, "spread_bps": 2}
     assert found["costs_in_r"]["median"] == pytest.approx(14e-4 / 0.004, rel=0.02)
     assert found["costs_in_r"]["round_trip_bps"] == pytest.approx(14)
-    assert found["assumed"].startswith("no instrument table") and found["timeframe"] == "15m"
+    assert "is in no instrument table" in found["notices"][0] and found["timeframe"] == "15m"
     written = read_table_of_trades(out)
     np.testing.assert_allclose(written["r"], [trade["r"] for trade in told])
     np.testing.assert_allclose(written["exit"], [trade["exit"] for trade in told])
@@ -85,7 +84,7 @@ def test_json_holds_what_the_library_finds(ask: Ask, tmp_path: Path):
     result = simulate(BARS, signals, Costs(fee_bps=1), risk_from="plan")
     assert found["trades"] == len(result.trades) and found["skipped"] == result.skipped
     assert found["metrics"]["expectancy_r"] == pytest.approx(result.trades["r"].mean())
-    assert found["risk_from"] == "plan" and found["max_holding_bars"] is None and "assumed" not in found
+    assert found["risk_from"] == "plan" and found["max_holding_bars"] is None and "notices" not in found
     assert [row["times the costs"] for row in found["cost_sensitivity"]] == [0, 0.5, 1, 2]
     assert found["by_confidence"][0]["confidence"] == "0.60–0.65"
     assert found["monte_carlo"]["draws"] == 2000 and 0 <= found["monte_carlo"]["probability"]["loss"] <= 1
@@ -192,11 +191,6 @@ def test_signals_out_of_time_are_refused_with_the_last_bars_too(ask: Ask, tmp_pa
 def test_names_and_files():
     assert name_bars(Path("EURUSD_15m.parquet")) == "EURUSD" and name_bars(Path("x.csv"), "btc/usdt") == "BTCUSDT"
     assert name_bars(Path("my bars.csv")) == "MY" and name_bars(Path("ü.csv")) == "BARS"
-    with capture_logs() as said:
-        known, unknown = instrument_of("EURUSD"), instrument_of("NOSUCHCOIN")
-    assert [(entry["log_level"], entry["symbol"]) for entry in said] == [("warning", "NOSUCHCOIN")]
-    assert known[1] and known[0].calendar == "forex"
-    assert not unknown[1] and unknown[0].calendar == "crypto"
     assert fingerprint(BARS) == fingerprint(BARS.copy()) != fingerprint(BARS.iloc[1:])
 
 

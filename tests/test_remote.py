@@ -904,11 +904,12 @@ def test_no_window_loses_a_bar_however_long_the_text_of_its_times_is(form: str, 
             "`sql_table` must be a table of the database, was 'bras', did you mean 'bars'",
         ),
         ({}, {}, "`sql_timeframe` must be given"),
-        ({"timeframe": "1h", "time": 1_700_000_000}, {}, "`sql_epoch` must be s or ms"),
+        ({"timeframe": "1h", "time": 1_700_000_000}, {"epoch": "ms"}, "`sql_epoch` must be s, the unit of numbers"),
+        ({"timeframe": "1h", "time": 28_333_333}, {}, "`sql_epoch` must be s, ms, us, ns, the unit of numbers"),
         (
             {"timeframe": "1h", "time": 1_700_000_000_000},
             {"epoch": "s"},
-            "and make a time of numbers such as 1700000000000",
+            "`sql_epoch` must be ms, the unit of numbers since 1970 such as 1700000000000",
         ),
         ({"timeframe": "1h", "time": "yesterday"}, {}, "must hold times or numbers"),
         ({"timeframe": "1h", "time": "2024-03-10 02:30:00"}, {"zone": "America/New_York"}, "which skips 1 of them"),
@@ -942,7 +943,7 @@ def test_ticks_of_an_hour_that_the_clock_shows_twice_are_refused(epoch: str, tab
 def test_a_number_that_is_no_time_is_named(zone: str, table: Callable[..., SqlSource]):
     frame = BARS[:3].reset_index().assign(symbol="EURUSD", timeframe="1h")
     frame["time"] = [1_699_999_200, 0, -(10**15)]
-    with pytest.raises(DataError, match=r"-1000000000000000 is no time of this unit; look at `sql_zone`"):
+    with pytest.raises(DataError, match=r"-1000000000000000 is no time since 1970 in s or ms .*; look at `sql_zone`"):
         table(frame, epoch="s", zone=zone).bars(EURUSD_1H)
 
 

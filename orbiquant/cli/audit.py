@@ -52,7 +52,8 @@ def load_audited(
 ) -> Audited:
     "Return the bars to audit; raise `typer.BadParameter` when neither a file nor a series is named."
     from orbiquant.domain import SeriesId
-    from orbiquant.research.files import bars_of_file, file_version, instrument_of
+    from orbiquant.market.instruments import instrument_of
+    from orbiquant.research.files import bars_of_file, file_version
 
     if file is not None:
         bars, series, instrument, _ = bars_of_file(file, symbol, timeframe)
@@ -61,7 +62,7 @@ def load_audited(
         series = SeriesId.parse(symbol, timeframe)
         newest = runtime.store.version()
         bars, version = runtime.store.read(series, version=newest), str(newest)
-        instrument = instrument_of(series.symbol)[0]
+        instrument = instrument_of(series.symbol, bars.index).instrument
     else:
         raise typer.BadParameter("give --bars FILE, or --symbol and --timeframe of stored bars")
     return Audited(bars.iloc[-last:] if last else bars, series, instrument, version)

@@ -83,7 +83,8 @@ def read_options(
     "Return what options say of a file."
     from orbiquant.market.files import ReadAs
 
-    return ReadAs.of(source_zone=given["zone"], **{name: given[name] for name in READ_OPTIONS if name != "zone"})
+    limits = open_runtime().settings.files
+    return ReadAs.of(source_zone=given["zone"], limits=limits, **{name: given[name] for name in READ_OPTIONS if name != "zone"})
 
 
 def costs_told(

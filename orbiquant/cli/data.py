@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 
 data_commands = typer.Typer(help="Bring bars in, and look at them.", no_args_is_help=True)
+AcceptStep = Annotated[
+    bool, typer.Option("--accept-step", help="Go on although the bars are not at the scale of the stored ones.")
+]
 LOCAL = ("sample", "synthetic", "csv", "parquet")
 FILE_SOURCES = ("csv", "parquet")
 SOURCES = (*LOCAL, "binance", "dukascopy", "polygon", "alpaca", "sql")
@@ -58,15 +61,20 @@ def show_pulls(
     missed: "Sequence[SeriesId]",  # that the source lacks
     as_json: bool,  # for a script
 ) -> None:
-    "Print one line a series."
+    "Print one line a series, and below what is to tell of them."
+    from rich.console import Group
+    from rich.text import Text
+
     lines: list[tuple[Any, ...]] = [
-        (r.symbol, r.timeframe, r.rows_read, r.rows_added, r.first, r.last) for r in results
+        (r.symbol, r.timeframe, r.rows_read, r.rows_added, r.rows_changed, r.first, r.last) for r in results
     ]
-    lines += [(one.symbol, one.timeframe, "not there", None, None, None) for one in missed]
+    lines += [(one.symbol, one.timeframe, "not there", *[None] * 4) for one in missed]
+    told = [Text(f"{r.symbol} {r.timeframe}: {notice}") for r in results for notice in r.notices]
+    columns = ("symbol", "timeframe", ">rows", ">new", ">changed", "first (UTC)", "last (UTC)")
     show(
         {"series": results, "missed": [(one.symbol, one.timeframe) for one in missed]},
         as_json,
-        lambda: table(lines, "symbol", "timeframe", ">rows", ">new", "first (UTC)", "last (UTC)"),
+        lambda: Group(table(lines, *columns), *told),
     )
 
 
@@ -105,6 +113,7 @@ def pull_command(
     rows: Annotated[int | None, typer.Option(min=1, help="Bars of the synthetic market; else 20,000.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=MOST_SEED, help="Of the synthetic market; else 7.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Ask for what is stored too.")] = False,
+    accept_step: AcceptStep = False,
     as_json: AsJson = False,
 ) -> None:
     "Bring the store up to date with a source; go on where an earlier pull ended."
@@ -119,7 +128,7 @@ def pull_command(
         }
     runtime = open_runtime()
     origin = open_local(source, symbol, **given) if source in LOCAL else open_remote(runtime, source, **given)
-    market, asked = runtime.settings.market, {"start": since, "end": until, "again": again}
+    market, asked = runtime.settings.market, {"start": since, "end": until, "again": again, "accept_step": accept_step}
     named = product([symbol] if symbol else market.symbols, [timeframe] if timeframe else market.timeframes)
     series = [SeriesId.parse(*name) for name in named]
     with progress_bar(as_json) as progress:
@@ -150,7 +159,7 @@ def pull_series(
     origin: "MarketData",  # where from
     series: "Sequence[SeriesId]",  # which bars
     progress: "Progress | None",  # told chunks done, chunks in all, and what was done
-    **asked: Any,  # of each: `start`, `end`, `again`
+    **asked: Any,  # of each: `start`, `end`, `again`, `accept_step`
 ) -> tuple[list["PullResult"], list["SeriesId"]]:
     "Return what came of pulling each series, and those that the source lacks; raise `NotFoundError` when it has none."
     from orbiquant.core import NotFoundError
@@ -172,7 +181,8 @@ def describe_pull(
 ) -> dict[str, Any]:
     "Return what came of a pull, label → text."
     facts = {"series": f"{result.symbol} {result.timeframe}", "rows": result.rows_read, "new": result.rows_added}
-    facts |= {"store version": result.version, "first": result.first, "last": result.last}
+    facts |= {"changed": result.rows_changed, "store version": result.version}
+    facts |= {"first": result.first, "last": result.last, "notices": "\n".join(result.notices)}
     return facts | (
         {} if result.report is None else {"window": f"{result.report.rows:,} bars", **describe_report(result.report)}
     )
@@ -282,16 +292,19 @@ def remove_series(
 def check_series(
     symbol: Symbol, timeframe: TimeframeName, since: Since = None, until: Until = None, as_json: AsJson = False
 ) -> None:
-    "Report faults, gaps and oddities of a stored series; exit 1 when it has a fault."
+    "Report faults, gaps and oddities of a stored series, and damage of the store; exit 1 for a fault or damage."
     from orbiquant.domain import SeriesId
+    from orbiquant.market.instruments import instrument_of
     from orbiquant.market.plausibility import examine_bars
-    from orbiquant.market.imports import calendar_of
 
-    series = SeriesId.parse(symbol, timeframe)
-    bars = open_runtime().store.read(series, since, until)
-    report = examine_bars(bars, series.timeframe, calendar_of(symbol))
-    show(report.to_dict(), as_json, lambda: fields({"bars": report.rows, **describe_report(report)}))
-    if not report.ok:
+    series, runtime = SeriesId.parse(symbol, timeframe), open_runtime()
+    bars, damage = runtime.store.read(series, since, until), runtime.store.damage()
+    instrument, notice = instrument_of(symbol, bars.index)
+    report = examine_bars(bars, series.timeframe, instrument.calendar, runtime.clock.now())
+    facts = {"bars": report.rows, "notices": notice, **describe_report(report), "store": "\n".join(damage)}
+    told = {"notices": [notice] if notice else [], "store_damage": damage}
+    show(report.to_dict() | told, as_json, lambda: fields(facts))
+    if damage or not report.ok:
         raise typer.Exit(1)
 
 

@@ -30,6 +30,7 @@ def look(
         return Finding(name, "problem", f"{type(error).__name__}: {error}")
 
 
+MOST_DAMAGE = 3  # files that are named
 TWINS = {"xgboost": "xgboost-cpu"}  # another distribution of the same library
 
 
@@ -98,10 +99,14 @@ def see_workspace() -> str:
 
 
 def see_store() -> str:
-    "Say what the store holds."
+    "Say what the store holds; raise `DataError` for what is torn or lost of it."
+    from orbiquant.core import DataError
     from orbiquant.runtime import current
 
     store = current().store
+    if damage := store.damage():
+        more = f" (and {len(damage) - MOST_DAMAGE} more)" if len(damage) > MOST_DAMAGE else ""
+        raise DataError(f"the store is damaged: {'; '.join(damage[:MOST_DAMAGE])}{more}")
     return f"{len(store.series())} series, version {store.version()}"
 
 

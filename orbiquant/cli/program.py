@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import claims, imports, models, research, serving, sweep, warmup
+from . import claims, imports, models, research, serving, sweep, vacuum, warmup  # noqa: F401
 from orbiquant.cli.console import AsJson, run, show, table
 
 

@@ -70,13 +70,13 @@ def trade_file(
     from orbiquant.research.study import study_bars
 
     asked = read_options(given)
-    bars, series, instrument, known = bars_of_file(given["bars"], given["symbol"], given["timeframe"], asked)
+    bars, series, instrument, notices = bars_of_file(given["bars"], given["symbol"], given["timeframe"], asked)
     changes: Given = {"policy": given["policy"], "train_rows": given["last"]}
     changes |= {name: given[name] for name in BARS_ONLY if name != "last"}
     spec = ResearchSpec.from_settings(runtime.settings, series, instrument, **changes)
     spec = spec.changed(costs=costs_told(spec.costs, given))
     facts = {"file": given["bars"].name, "symbol": series.symbol, "timeframe": series.timeframe}
-    facts |= {} if known else {"assumed": "no instrument table knows the symbol: crypto's calendar and costs"}
+    facts |= {"notices": notices} if notices else {}
     if not given["signals"]:
         study = study_bars(runtime, bars, spec, instrument, progress)
         shape = {"policy": spec.signals.policy, "seed": spec.training.seed, "rounds": spec.training.rounds}

@@ -60,7 +60,7 @@ def study(
 ) -> "Study":
     "Describe bars, train walk-forward, trade out of fold; no model is stored, a line in the ledger of trials is."
     from orbiquant.market.bars import series_of
-    from orbiquant.research.files import instrument_of
+    from orbiquant.market.instruments import instrument_of
     from orbiquant.research.study import study_bars
 
     for name, value in (("symbol", symbol), ("timeframe", timeframe)):
@@ -79,6 +79,6 @@ def study(
             what = "had no row" if isinstance(bars, pd.DataFrame) else f"was a {type(bars).__name__}"
             raise DataError(f"`bars` must be a table with one row a bar, {what}")
         series = series_of(bars, symbol, timeframe)
-    instrument, _ = instrument_of(series.symbol)
+    instrument, _ = instrument_of(series.symbol, bars.index)
     spec = ResearchSpec.from_settings(runtime.settings, series, instrument, **changes)
     return study_bars(runtime, bars, spec, instrument, progress)

@@ -14,7 +14,7 @@ from numba import njit
 
 from ..arrays import Floats, Ints
 from ..core import DataError
-from ..domain import CalendarName, Timeframe
+from ..domain import Timeframe
 from .config import MINUTES_A_DAY
 from .groups_price import View
 from .phases import PROBABILITIES, PhaseReader, PhaseReading
@@ -178,7 +178,7 @@ def in_hours(
     spec: FeatureSpec,  # their timeframe and calendar
 ) -> npt.NDArray[np.bool_]:
     "Say which bars count towards higher bars: on an exchange with hours those inside its session, elsewhere all."
-    if spec.calendar is not CalendarName.US_EQUITY:
+    if not spec.calendar.exchange:
         return np.ones(len(times), dtype=np.bool_)
     return in_session(to_index(times), spec.timeframe, spec.calendar)
 
@@ -189,7 +189,7 @@ def higher_place(
     spec: FeatureSpec,  # their timeframe and calendar
 ) -> HigherPlace:
     "Return open and end of the higher bar of each row; raise `DataError` for a session's bars that lie in two."
-    slots = times // min(30 * MINUTE, length(frame))
+    slots = times // min(15 * MINUTE, length(frame))
     change = np.diff(slots, prepend=slots[:1] - 1) != 0
     opens = bar_open(to_index(times[change]), frame, spec.calendar, spec.timeframe)
     ends = next_open(opens, frame, spec.calendar)

@@ -11,11 +11,12 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from ..core import DataError, NotFoundError
+from ..core import DataError
 from ..domain import Bars, CalendarName, Timeframe, Value
 from .config import MINUTES_A_DAY, SESSIONS, IctConfig, PhaseConfig, parse_window
 from ..market.bars import series_of
-from ..market.instruments import find_instrument
+from ..market.calendars import same_features
+from ..market.instruments import instrument_of
 
 # %% ../../nbs/26_features.spec.ipynb #1d78aeee
 HIGHER: Mapping[Timeframe, tuple[Timeframe, ...]] = {
@@ -73,7 +74,9 @@ def spec_of(
 ) -> FeatureSpec:
     "Return the usual features of some bars; raise `DataError` when nothing tells whose they are."
     series = series_of(bars, symbol, timeframe)
-    return FeatureSpec(timeframe=series.timeframe, calendar=find_instrument(series.symbol).calendar)
+    return FeatureSpec(
+        timeframe=series.timeframe, calendar=instrument_of(series.symbol, bars.index).instrument.calendar
+    )
 
 
 def check_spec(
@@ -84,11 +87,11 @@ def check_spec(
     frame, symbol = bars.attrs.get("timeframe", spec.timeframe), bars.attrs.get("symbol")
     if frame != spec.timeframe:
         raise DataError(f"`spec.timeframe` must be {frame}, which the bars are, was {spec.timeframe}")
-    try:
-        calendar = find_instrument(symbol).calendar if symbol else spec.calendar
-    except NotFoundError:  # in no table: whoever made the spec has assumed something and said so
+    taken = instrument_of(symbol) if symbol else None
+    if taken is None or taken.notice:  # in no table: whoever made the spec has assumed something and said so
         return
-    if calendar != spec.calendar:
+    calendar = taken.instrument.calendar
+    if not same_features(calendar, spec.calendar):
         raise DataError(f"`spec.calendar` must be {calendar}, by which {symbol} trades, was {spec.calendar}")
 
 # %% ../../nbs/26_features.spec.ipynb #177965ae

@@ -45,4 +45,4 @@ def trading_days(
     step = length(timeframe)
     if step >= DAY:
         return step / DAY if step == DAY or calendar is CalendarName.CRYPTO else 5.0
-    return step / (EQUITY_CLOSE - EQUITY_OPEN if calendar is CalendarName.US_EQUITY else DAY)
+    return step / (EQUITY_CLOSE - EQUITY_OPEN if calendar.exchange else DAY)

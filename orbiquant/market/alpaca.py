@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from ..core import NotFoundError
 from ..domain import AssetClass, Bars, Instrument, Timeframe
 from .calendars import TIME_UNIT, to_times
-from .instruments import find_kind, known_instruments
+from .instruments import instrument_of, known_instruments
 from .rows import to_rows
 from .vendors import VendorBar, VendorSource, read_page
 from ..net import HttpClient
@@ -84,7 +84,7 @@ class AlpacaSource(VendorSource):
         symbol: str,  # normalised symbol
     ) -> str:
         "Return the calendar of a symbol; raise `NotFoundError` for what Alpaca does not have at all, such as forex."
-        kind = find_kind(symbol)
+        kind = instrument_of(symbol).instrument
         if kind.asset_class not in _CLASSES:
             raise NotFoundError(f"alpaca has stocks and crypto, not {kind.asset_class}")
         return kind.calendar
@@ -106,7 +106,7 @@ class AlpacaSource(VendorSource):
         limit: int,  # bars a page
     ) -> Iterator[Bars]:
         "Yield the pages of a window as they come."
-        kind = find_kind(symbol)
+        kind = instrument_of(symbol).instrument
         stock, pair = kind.asset_class is AssetClass.STOCK, f"{kind.base}/{kind.quote}"
         path = f"/v2/stocks/{quote(symbol)}/bars" if stock else "/v1beta3/crypto/us/bars"
         asked = {"timeframe": timeframe.value[:-1] + _UNITS[timeframe.value[-1]], "sort": "asc", "limit": limit}

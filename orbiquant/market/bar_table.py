@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['PARTITIONS', 'CONFIGURATION', 'ATTEMPTS', 'MAX_PAUSE_S', 'REMEMBERED_VERSIONS', 'REMEMBERED_ROWS', 'table_schema',
-           'to_arrow', 'in_partition', 'writer_properties', 'scan', 'changed_rows', 'refuse_overlap', 'until_committed',
-           'known_version', 'open_table', 'create_table', 'OwnWrites', 'KeptTable']
+           'to_arrow', 'in_partition', 'first_line', 'check_newest', 'writer_properties', 'scan', 'changed_rows',
+           'refuse_overlap', 'until_committed', 'known_version', 'open_table', 'create_table', 'OwnWrites', 'KeptTable']
 
 # %% ../../nbs/11_market.bar_table.ipynb #a6d741af
 import random
 from collections.abc import Callable
-from pathlib import Path
 from threading import Lock
 from time import sleep
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +20,7 @@ from ..core import DataError, NotFoundError, get_logger
 from ..domain import BAR_COLUMNS, Bars, SeriesId, Timeframe
 from .bars import empty_bars, time_faults, with_series
 from .calendars import TIME_UNIT
+from .table_log import commit_file, find_newest, refuse_gap, refuse_torn
 from .windows import Window
 
 if TYPE_CHECKING:
@@ -63,6 +63,27 @@ def in_partition(
     "Return the SQL condition that a row is of a series."
     return f"{table}symbol = '{series.symbol}' AND {table}timeframe = '{series.timeframe}'"
 
+# %% ../../nbs/11_market.bar_table.ipynb #930ae21b
+def first_line(
+    error: BaseException,  # of the library, whose text goes on with its own calls
+) -> str:
+    "Return what an error says, without where in the library it arose."
+    return (str(error).splitlines() or [type(error).__name__])[0].strip()
+
+
+def check_newest(
+    uri: str,  # folder, or a URI of object storage, which is not looked into
+    version: int | None = None,  # that was opened; None: none could be
+) -> None:
+    "Raise `DataError` naming the file when the newest commit is not whole."
+    if "://" in uri:
+        return
+    newest = find_newest(uri) if version is None else version
+    if newest is not None:
+        refuse_torn(uri, newest)
+    if version is None:
+        refuse_gap(uri)
+
 # %% ../../nbs/11_market.bar_table.ipynb #825ccc23
 def writer_properties() -> "WriterProperties":
     "Return how Parquet files are written."
@@ -93,7 +114,10 @@ def scan(
         frame = dataset.to_table(columns=["time", *BAR_COLUMNS], filter=rows).to_pandas()
     except (OSError, ValueError) as error:
         where = f"{table.table_uri} at version {table.version()}"
-        raise DataError(f"{where} has a file that cannot be read, was it vacuumed? {error}") from error
+        raise DataError(
+            f"{where} has a file that cannot be read, was it vacuumed? {first_line(error)}; put it back from a "
+            f"copy, or remove {series} (data remove) and pull or import it again"
+        ) from error
     return with_series(empty_bars() if frame.empty else frame.set_index("time").sort_index(), series)
 
 # %% ../../nbs/11_market.bar_table.ipynb #26fe63bc
@@ -137,7 +161,7 @@ def until_committed(
         except CommitFailedError as error:
             get_logger("market.bar_table").debug("another writer was first", attempt=attempt, reason=str(error))
         except (DeltaError, OSError) as error:
-            raise DataError(f"the store cannot be written: {error}") from error
+            raise DataError(f"the store cannot be written: {first_line(error)}") from error
         sleep(random.uniform(0, min(MAX_PAUSE_S, 0.01 * 2**attempt)))
     raise DataError(f"other writers were first {ATTEMPTS} times in a row; nothing was written, try again")
 
@@ -163,14 +187,17 @@ def open_table(
 
     try:
         table = DeltaTable(uri, storage_options=storage_options)
+        check_newest(uri, table.version())
         if version is not None and known_version(version, table.version()) != table.version():
             table.load_as_version(version)
     except TableNotFoundError:
+        check_newest(uri)
         if version:
             known_version(version, 0)
         return None
     except (DeltaError, OSError) as error:
-        raise DataError(f"the store at {uri} cannot be opened: {error}") from error
+        check_newest(uri)
+        raise DataError(f"the store at {uri} cannot be opened: {first_line(error)}") from error
     return table
 
 
@@ -256,6 +283,7 @@ class KeptTable:
                     return self._kept
                 try:
                     self._kept.update_incremental()
+                    check_newest(self.uri, self._kept.version())
                 except (DeltaError, OSError):  # the log is shorter than it was: it is another store's
                     self._reopen()
             else:
@@ -299,16 +327,13 @@ class KeptTable:
 
     def _is_newest(self, table: "DeltaTable") -> bool:
         "Return whether a folder's log ends with the table's version; object storage has to be asked."
-        return "://" not in self.uri and not self._commit(table.version() + 1).exists()
-
-    def _commit(self, version: int) -> Path:
-        return Path(self.uri) / "_delta_log" / f"{version:020}.json"
+        return "://" not in self.uri and not commit_file(self.uri, table.version() + 1).exists()
 
     def _look(self) -> object:
         if self._kept is None or "://" in self.uri:
             return None
         try:
-            found = self._commit(self._kept.version()).stat()
+            found = commit_file(self.uri, self._kept.version()).stat()
         except OSError:
             return object()  # equals nothing: opened anew
         return found.st_ino, found.st_mtime_ns

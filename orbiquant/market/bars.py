@@ -28,11 +28,13 @@ from orbiquant.market.calendars import (
     Times,
     bar_open,
     expected_times,
+    has_session,
     length,
     open_at,
     parse_calendar,
     to_index,
     to_times,
+    usual_place,
 )
 
 # %% ../../nbs/10_market.bars.ipynb #9fe77d04
@@ -180,7 +182,7 @@ def time_faults(
     found = {
         "unsorted": apart < 0,
         "duplicates": np.zeros(len(times), dtype=bool) if ordered else index.duplicated(keep="last"),
-        "off_grid": times % min(step, 30 * MINUTE) != 0,
+        "off_grid": times % min(step, 15 * MINUTE) != 0,
         "overlapping": (apart > 0) & (apart < step - grace),
     }
     if calendar is None:
@@ -356,13 +358,13 @@ def find_missing(
     "Return runs of missing bars between the first bar and the last: columns `start`, `end`, `bars`."
     present = grid_times(bars, timeframe, calendar)
     window = to_index(present[[0, -1]]) if len(present) else to_index([0, 0])
-    expected = to_times(expected_times(window[0], window[1], timeframe, calendar))
+    possible = expected_times(window[0], window[1], timeframe, calendar)
+    expected = to_times(possible[has_session(possible, calendar, timeframe)])
     missing = np.flatnonzero(~np.isin(expected, present, assume_unique=True))
     first = np.flatnonzero(np.diff(missing, prepend=-2) > 1)
     counts = np.diff(first, append=len(missing))
     begin, final = expected[missing[first]], expected[missing[first + counts - 1]]
-    gaps = {"start": to_index(begin), "end": to_index(final + length(timeframe)), "bars": counts}
-    return pd.DataFrame(gaps)
+    return pd.DataFrame({"start": to_index(begin), "end": to_index(final + length(timeframe)), "bars": counts})
 
 # %% ../../nbs/10_market.bars.ipynb #7d010bff
 def inspect_bars(
@@ -379,7 +381,7 @@ def inspect_bars(
         facts = {"first": times.min(), "last": times.max(), "zero_volume_share": float((bars["volume"] == 0).mean())}
     if name is not None:
         gaps = find_missing(bars, frame, name)
-        issues += _gap_issues(gaps)
+        issues += [] if gaps.empty else _gap_issues(gaps, name)
         facts |= _coverage(bars, frame, name, gaps)
     return BarReport(timeframe=frame, calendar=name, rows=len(bars), issues=tuple(issues), **facts)
 
@@ -391,8 +393,7 @@ def _coverage(bars: Bars, timeframe: Timeframe, calendar: str, gaps: pd.DataFram
     return {"expected": int(present) + missing, "missing": missing, "gaps": len(gaps), "longest_gap": longest}
 
 
-def _gap_issues(gaps: pd.DataFrame) -> list[Issue]:
-    if gaps.empty:
-        return []
-    count, detail = int(gaps["bars"].sum()), f"missing bars; gaps: {len(gaps)}"
-    return [Issue(kind="gaps", count=count, first=str(gaps["start"][0]), severity="warning", detail=detail)]
+def _gap_issues(gaps: pd.DataFrame, calendar: CalendarName) -> list[Issue]:
+    detail = f"missing bars; gaps: {len(gaps)}{usual_place(pd.DatetimeIndex(gaps['start']), calendar)}"
+    first = str(gaps["start"][0])
+    return [Issue(kind="gaps", count=int(gaps["bars"].sum()), first=first, severity="warning", detail=detail)]

@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['TIME_UNIT', 'DAY', 'HOUR', 'MINUTE', 'Mask', 'Times', 'NEW_YORK', 'FOREX_CLOSE', 'EQUITY_OPEN', 'EQUITY_CLOSE',
-           'EQUITY_HALF_DAY', 'MONDAY', 'SUNDAY', 'NYSE_SPECIAL_CLOSURES', 'to_index', 'to_times', 'length',
-           'nyse_closures', 'parse_calendar', 'wall_time', 'weekday', 'is_nyse_day', 'open_at', 'CalendarGrid',
-           'find_grid', 'bar_open', 'next_open', 'to_utc', 'expected_times']
+           'MONDAY', 'SUNDAY', 'FIRST_DAY', 'LAST_DAY', 'LIBRARY_NAMES', 'to_index', 'to_times', 'length', 'OpenHours',
+           'parse_calendar', 'wall_time', 'weekday', 'load_sessions', 'open_at', 'CalendarGrid', 'find_grid',
+           'same_features', 'bar_open', 'next_open', 'has_session', 'to_utc', 'expected_times', 'usual_place',
+           'fit_calendar']
 
 # %% ../../nbs/09_market.calendars.ipynb #175e9ba5
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -55,45 +57,39 @@ def length(
 # %% ../../nbs/09_market.calendars.ipynb #814a8ff3
 NEW_YORK = "America/New_York"
 FOREX_CLOSE = 17 * HOUR  # a forex day and the forex week begin and end at 17:00 New York
-EQUITY_OPEN, EQUITY_CLOSE, EQUITY_HALF_DAY = 9 * HOUR + 30 * MINUTE, 16 * HOUR, 13 * HOUR
+EQUITY_OPEN, EQUITY_CLOSE = 9 * HOUR + 30 * MINUTE, 16 * HOUR  # a usual session of the NYSE, New York
 MONDAY, SUNDAY = 0, 6
-NYSE_SPECIAL_CLOSURES = (
-    *("1985-09-27", "1994-04-27", "2001-09-11", "2001-09-12", "2001-09-13", "2001-09-14", "2004-06-11"),
-    *("2007-01-02", "2012-10-29", "2012-10-30", "2018-12-05", "2025-01-09"),
-)
+FIRST_DAY, LAST_DAY = "1970-01-01", "2050-12-31"
+LIBRARY_NAMES: Mapping[CalendarName, str] = {  # what the library calls them; the others go by their market code
+    CalendarName.FOREX: "CMEGlobex_FX",
+    CalendarName.METALS: "CMEGlobex_GC",
+    CalendarName.US_EQUITY: "NYSE",
+}
 
 
-@lru_cache(maxsize=1)
-def nyse_closures() -> tuple[Times, Times]:
-    "Return the NYSE's weekday closures and its half days from 1970 to 2100, each as days since 1970."
-    from pandas.tseries import holiday as rule
+@dataclass(frozen=True)
+class OpenHours:
+    "When a calendar's source has its market open; pauses lie between two spans of a day."
 
-    rules = [
-        rule.Holiday("New Year", month=1, day=1, observance=rule.sunday_to_monday),
-        rule.Holiday("Martin Luther King", month=1, day=1, offset=pd.DateOffset(weekday=rule.MO(3)), start_date="1998"),
-        rule.USPresidentsDay,
-        rule.GoodFriday,
-        rule.USMemorialDay,
-        rule.Holiday("Juneteenth", month=6, day=19, observance=rule.nearest_workday, start_date="2022"),
-        rule.Holiday("Independence Day", month=7, day=4, observance=rule.nearest_workday),
-        rule.USLaborDay,
-        rule.USThanksgivingDay,
-        rule.Holiday("Christmas", month=12, day=25, observance=rule.nearest_workday),
-    ]
-    start, end = pd.Timestamp("1970-01-01"), pd.Timestamp("2100-12-31")
-    calendar = rule.AbstractHolidayCalendar(rules=rules)
-    closed = calendar.holidays(start, end).union(pd.DatetimeIndex(list(NYSE_SPECIAL_CLOSURES)))
-    eves = [d for year in range(start.year, end.year + 1) for d in (f"{year}-07-03", f"{year}-12-24")]
-    half = pd.DatetimeIndex(eves).union(rule.USThanksgivingDay.dates(start, end) + pd.Timedelta(days=1))
-    half = half[half.day_of_week < 5].difference(closed)
-    return (closed.as_unit("s").asi8 // 86_400, half.as_unit("s").asi8 // 86_400)
+    opens: Times  # UTC, rising
+    closes: Times  # of the same spans
+    dates: Times  # days since 1970 that have a session
+    zone: str  # the exchange's clock
+    usual_open: int  # on that clock, since midnight
+    week_start: int  # weekday of a week's first midnight
 
 # %% ../../nbs/09_market.calendars.ipynb #1f5f25eb
+_NEW_YORK_NAMES = ("NYSE", "XNYS", "NASDAQ", "XNAS")
+
+
 def parse_calendar(
     calendar: str,  # its name
 ) -> CalendarName:
-    "Return the calendar called `calendar`; raise `OptionError` when there is none."
-    return CalendarName(choose("calendar", calendar, [name.value for name in CalendarName]))
+    "Return the calendar of a name, `NYSE` for `us_equity` too; raise `OptionError` when there is none."
+    names = {name.upper(): name for name in CalendarName} | dict.fromkeys(_NEW_YORK_NAMES, CalendarName.US_EQUITY)
+    return names.get(calendar.upper()) or CalendarName(
+        choose("calendar", calendar, [name.value for name in CalendarName])
+    )
 
 # %% ../../nbs/09_market.calendars.ipynb #030b9af2
 def wall_time(
@@ -110,41 +106,57 @@ def weekday(
     "Return 0 for Monday to 6 for Sunday."
     return (days + 3) % 7
 
-# %% ../../nbs/09_market.calendars.ipynb #db6867d2
-def is_nyse_day(
-    days: Times,  # days since 1970
-) -> Mask:
-    "Say which days the NYSE trades."
-    return (weekday(days) < 5) & ~np.isin(days, nyse_closures()[0])
+# %% ../../nbs/09_market.calendars.ipynb #0b0d85dc
+@cache
+def load_sessions(
+    calendar: CalendarName,  # any but crypto, which never closes
+) -> OpenHours:
+    "Return the sessions that the library knows of a calendar."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the library's own use of pandas, and pauses that were given up long ago
+        import pandas_market_calendars as library
+
+        source = library.get_calendar(LIBRARY_NAMES.get(calendar, calendar.value))
+        table = source.schedule(FIRST_DAY, LAST_DAY)
+    edges = np.stack([to_times(pd.DatetimeIndex(table[column])) for column in table], axis=1).ravel()
+    spans = edges[edges != pd.NaT.value].reshape(-1, 2)
+    spans[:, 0] += MINUTE * (spans[:, 0] % (5 * MINUTE) == 4 * MINUTE)  # an auction a minute before is none of the grid
+    opens, closes = spans[spans[:, 0] < spans[:, 1]].T  # a half day ends before the afternoon that it has in the table
+    if calendar is CalendarName.FOREX:  # the hour between two days of futures is none of the currencies
+        whole = opens[1:] - closes[:-1] > HOUR
+        opens, closes = opens[np.append(True, whole)], closes[np.append(whole, True)]
+    dates = to_times(table.index.tz_localize("UTC")) // DAY
+    start = source.open_time
+    minutes = 60 * start.hour + start.minute + (start.minute % 5 == 4)
+    sundays = (weekday(dates) == SUNDAY).mean() > 0.05
+    return OpenHours(opens, closes, dates, str(source.tz), minutes * MINUTE, SUNDAY if sundays else MONDAY)
 
 # %% ../../nbs/09_market.calendars.ipynb #ee11134e
-def _forex_open(times: Times, timeframe: Timeframe) -> Mask:
+def _forex_open(times: Times) -> Mask:
     since_sunday_open = (wall_time(times, NEW_YORK) - 3 * DAY - FOREX_CLOSE) % (7 * DAY)
     return since_sunday_open < 5 * DAY
 
 
-def _equity_open(times: Times, timeframe: Timeframe) -> Mask:
-    if timeframe is Timeframe.W1:
-        return weekday(times // DAY) == MONDAY
+def _session_open(times: Times, timeframe: Timeframe, sessions: OpenHours) -> Mask:
+    days = times // DAY
     if timeframe is Timeframe.D1:
-        return is_nyse_day(times // DAY)
-    local = wall_time(times, NEW_YORK)
-    days, clock = local // DAY, local % DAY
-    close = np.where(np.isin(days, nyse_closures()[1]), EQUITY_HALF_DAY, EQUITY_CLOSE)
-    return is_nyse_day(days) & (clock >= EQUITY_OPEN) & (clock < close)
+        return np.isin(days, sessions.dates)
+    if timeframe is Timeframe.W1:
+        begun, ended = (sessions.dates.searchsorted(edge) for edge in (days, days + 7))
+        return (weekday(days) == sessions.week_start) & (begun < ended)
+    return times < np.append(0, sessions.closes)[sessions.opens.searchsorted(times, "right")]
 
 
 def open_at(
     index: pd.DatetimeIndex,  # moments, UTC
-    calendar: str,  # "crypto", "forex" or "us_equity"
-    timeframe: Timeframe = Timeframe.M1,  # from a day up, us_equity times are exchange dates
+    calendar: str,  # its name
+    timeframe: Timeframe = Timeframe.M1,  # from a day up, times of an exchange are its dates
 ) -> Mask:
-    "Say at which moments the market is open."
+    "Say at which moments the market can be open."
     name, times = parse_calendar(calendar), to_times(index)
     if name is CalendarName.CRYPTO:
         return np.ones(len(times), dtype=bool)
-    test = _forex_open if name is CalendarName.FOREX else _equity_open
-    return test(times, timeframe)
+    return _session_open(times, timeframe, load_sessions(name)) if name.exchange else _forex_open(times)
 
 # %% ../../nbs/09_market.calendars.ipynb #aeaaca26
 @dataclass(frozen=True)
@@ -164,13 +176,25 @@ def find_grid(
 ) -> CalendarGrid:
     "Return the grid of a timeframe."
     name = parse_calendar(calendar)
-    if name is CalendarName.FOREX:
-        return CalendarGrid(NEW_YORK, FOREX_CLOSE, SUNDAY, NEW_YORK)
     if name is CalendarName.CRYPTO:
         return CalendarGrid("UTC", 0, MONDAY, "UTC")
+    if not name.exchange:
+        return CalendarGrid(NEW_YORK, FOREX_CLOSE, SUNDAY, NEW_YORK)
+    sessions = load_sessions(name)
     if length(timeframe) < DAY:
-        return CalendarGrid(NEW_YORK, EQUITY_OPEN, MONDAY, NEW_YORK)
-    return CalendarGrid("UTC", 0, MONDAY, NEW_YORK if length(source) < DAY else "UTC")
+        return CalendarGrid(sessions.zone, sessions.usual_open, sessions.week_start, sessions.zone)
+    return CalendarGrid("UTC", 0, sessions.week_start, sessions.zone if length(source) < DAY else "UTC")
+
+# %% ../../nbs/09_market.calendars.ipynb #2feab760
+def same_features(
+    one: str,  # calendar of bars
+    other: str,  # calendar that their features were built for
+) -> bool:
+    "Say whether bars have the same features by both calendars."
+    names, day = {parse_calendar(one), parse_calendar(other)}, Timeframe.D1
+    if len(names) == 1 or any(name.exchange for name in names):
+        return len(names) == 1
+    return find_grid(day, one, day) == find_grid(day, other, day)
 
 # %% ../../nbs/09_market.calendars.ipynb #9dca4514
 def _day_starts(days: Times, grid: CalendarGrid) -> Times:
@@ -207,6 +231,21 @@ def next_open(
     slack = 2 * HOUR if step >= DAY else 0  # a local day or week may be an hour longer
     return bar_open(to_index(to_times(index) + step + slack), timeframe, calendar)
 
+# %% ../../nbs/09_market.calendars.ipynb #70091c4e
+def has_session(
+    index: pd.DatetimeIndex,  # bar opens, UTC
+    calendar: str,  # its name
+    timeframe: Timeframe,  # of these bars
+) -> Mask:
+    "Say in which bars the market is open for sure, at least in part."
+    name, times = parse_calendar(calendar), to_times(index)
+    if name is CalendarName.CRYPTO or (name.exchange and length(timeframe) >= DAY):
+        return open_at(index, name, timeframe)
+    sessions = load_sessions(name)
+    after = np.append(sessions.opens, np.iinfo(np.int64).max)
+    ends = to_times(next_open(index, timeframe, name))  # a local day may leave an hour less to its last bar
+    return after[sessions.closes.searchsorted(times, "right")] < ends
+
 # %% ../../nbs/09_market.calendars.ipynb #4e38cc6c
 def to_utc(
     moment: datetime | str,  # with a time zone; a text without one is UTC
@@ -222,8 +261,8 @@ def expected_times(
     timeframe: str,  # of the bars
     calendar: str,  # calendar name
 ) -> pd.DatetimeIndex:
-    "Return the opens of all bars that a market without gaps has in a window."
-    frame = Timeframe.parse(timeframe)
+    "Return the opens of all bars that a market without gaps, holidays and pauses has in a window."
+    frame, exchange = Timeframe.parse(timeframe), parse_calendar(calendar).exchange
     step, grid = length(frame), find_grid(frame, calendar, frame)
     first, last = to_times(pd.DatetimeIndex([to_utc(start), to_utc(end)]))
     days = np.arange((first // DAY - 2) * DAY, last + 2 * DAY, DAY)
@@ -234,4 +273,41 @@ def expected_times(
         inside = times[:-1, None] + np.arange(0, DAY + HOUR, step)
         times = inside[inside < times[1:, None]]
     index = to_index(times[(times >= first) & (times < last)])
-    return index[open_at(index, calendar, frame)]
+    return index[(has_session if exchange else open_at)(index, calendar, frame)]
+
+# %% ../../nbs/09_market.calendars.ipynb #8c759d6f
+def usual_place(
+    index: pd.DatetimeIndex,  # where gaps begin, UTC
+    calendar: CalendarName,  # whose clock tells
+) -> str:
+    "Return the rest of a sentence that names the hour many moments share; an empty text when they share none."
+    zone = find_grid(Timeframe.H1, calendar, Timeframe.H1).zone
+    for form in ("%a %H:%M", "%H:%M"):
+        places = index.tz_convert(zone).strftime(form).value_counts()
+        if places.iloc[0] >= max(5, len(index) / 5):
+            city = zone.rpartition("/")[2].replace("_", " ")
+            return f", {places.iloc[0]} of them from {places.index[0]} {city}"
+    return ""
+
+# %% ../../nbs/09_market.calendars.ipynb #782cfc08
+_STRAYS, _INSIDE = 0.05, 0.2  # of the bars: at most on closed days, at least in a session
+
+
+def fit_calendar(
+    guess: CalendarName,  # by the form of a symbol
+    index: pd.DatetimeIndex,  # opens of its bars, UTC
+) -> CalendarName:
+    "Return the calendar guessed, or for bars that refute it the narrowest that has them all."
+    times = to_times(index)
+    dated = bool((times % DAY == 0).all())
+    if not guess.exchange:
+        fits = dated or 1 - open_at(index, guess).mean() <= _STRAYS
+        return guess if fits else CalendarName.CRYPTO
+    sessions = load_sessions(guess)
+    days = (times if dated else wall_time(times, sessions.zone)) // DAY
+    weekly = len(days) > 1 and int(np.median(np.diff(days))) >= 5
+    strays = 1 - np.isin(days, sessions.dates).mean()
+    if weekly or (strays <= _STRAYS and (dated or open_at(index, guess).mean() >= _INSIDE)):
+        return guess
+    whole_week = days[-1] - days[0] >= 7
+    return CalendarName.FOREX if whole_week and open_at(index, "forex").mean() > 0.99 else CalendarName.CRYPTO

@@ -6,6 +6,7 @@
 __all__ = ['SIGNATURES', 'name_content', 'refuse_other']
 
 # %% ../../nbs/12_market.content.ipynb #b3e52a0f
+import re
 from collections.abc import Mapping
 
 from ..core import DataError
@@ -13,6 +14,9 @@ from ..core import DataError
 # %% ../../nbs/12_market.content.ipynb #49fc00be
 SIGNATURES: Mapping[bytes, str] = {
     b"\xd0\xcf\x11\xe0": "an Office file, perhaps an old Excel workbook: save the sheet as CSV",
+    b"\x1f\x8b": "packed twice: unpack it once",
+    b"PK\x03\x04": "packed twice: unpack it once",
+    b"PAR1": "a packed Parquet file: unpack it first",
     b"%PDF": "a PDF document: ask its source for CSV",
     b"ARROW1": "an Arrow (Feather) file: write it as Parquet with pandas",
     b"\x89HDF": "an HDF5 file: write its table as Parquet with pandas",
@@ -41,7 +45,7 @@ def name_content(
         return _PAGE
     if head.startswith("<?xml"):
         return "XML: ask its source for CSV"
-    return "JSON: write its rows as CSV or Parquet with pandas" if head.startswith(("{", "[{", "[[")) else None
+    return "JSON: write its rows as CSV or Parquet with pandas" if re.match(r"\{|\[\s*[\[{]", head) else None
 
 
 def refuse_other(

@@ -20,14 +20,17 @@ from ..core import DataError
 Mark: TypeAlias = Literal[".", ","]
 OTHER_MARK: Mapping[Mark, Mark] = {".": ",", ",": "."}
 _SPACES = r"(?<=\d)[\s'’\u00a0\u202f](?=\d{3}(?!\d))"  # nobody writes decimals so
+_AROUND = r'^=?"?\s*[$€£¥]?\s*|\s*[$€£¥]?"?$'  # a sheet's formula of text, a sign of money
+_LAKHS = r"[+-]?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"  # 1,54,27,313 in India
+_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9}  # 58.41M
 
 
 def plain_text(
     column: pd.Series,  # numbers as text
 ) -> pd.Series:
     "Return numbers without the marks that mean one thing alone: spaces, apostrophes, an exponent."
-    text = column.dropna().astype("str").str.strip()
-    return text.str.replace(_SPACES, "", regex=True).str.replace(r"[eE][+-]?\d+$", "", regex=True)
+    text = _bare_numbers(column.dropna())
+    return text.str.replace(r"([eE][+-]?\d+|[kKmMbB])$", "", regex=True)
 
 
 def to_numbers(
@@ -37,11 +40,21 @@ def to_numbers(
     "Return a column as float64; what is no number becomes NaN."
     if pd.api.types.is_numeric_dtype(column.dtype):
         return column.astype("float64")
-    text = column.astype("str").str.strip().str.replace(_SPACES, "", regex=True)
+    text = _bare_numbers(column)
+    factor = text.str[-1:].str.lower().map(_SUFFIXES)
+    text = text.mask(factor.notna(), text.str[:-1])
     parted = text.str.fullmatch(rf"[+-]?\d{{1,3}}(\{OTHER_MARK[decimal]}\d{{3}})+(\{decimal}\d*)?([eE][+-]?\d+)?")
     stray = text.str.contains(OTHER_MARK[decimal], regex=False) & ~parted
     text = text.mask(parted, text.str.replace(OTHER_MARK[decimal], "", regex=False)).mask(stray)
-    return pd.to_numeric(text.str.replace(decimal, ".", regex=False), errors="coerce").astype("float64")
+    numbers = pd.to_numeric(text.str.replace(decimal, ".", regex=False), errors="coerce").astype("float64")
+    return numbers * factor.fillna(1.0) if factor.notna().any() else numbers
+
+
+def _bare_numbers(column: pd.Series) -> pd.Series:
+    "Return numbers as text without what stands around them and what can only part thousands."
+    text = column.astype("str").str.strip().str.replace(_AROUND, "", regex=True).str.replace(_SPACES, "", regex=True)
+    indian = text.str.fullmatch(_LAKHS)
+    return text.mask(indian, text.str.replace(",", "", regex=False))
 
 # %% ../../nbs/12_market.decimals.ipynb #d037fbfc
 def is_grouped(
@@ -143,6 +156,6 @@ def _ask_others(column: pd.Series, sure: set[str], separator: str) -> str:
     if near := smoother_mark(column):
         return near
     commas = column.astype("str").str.contains(",", regex=False).any()
-    if separator == "," or (separator != ";" and not commas):
+    if separator != ";" and not commas:
         return "."
     return "?"

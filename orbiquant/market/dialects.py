@@ -10,10 +10,10 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from zoneinfo import available_timezones
 
 from ..core import DataError
-from ..domain import BAR_COLUMNS
+from ..domain import BAR_COLUMNS, normalise_symbol
+from .clocks import known_zones
 from .layouts import LAYOUTS, Layout, is_number, propose_layout
 
 # %% ../../nbs/12_market.dialects.ipynb #4e4825b6
@@ -93,8 +93,13 @@ def _renamed(plain: list[str], names: Sequence[str], told: Mapping[str, str]) ->
 
 
 def _zone_of(name: str) -> str | None:
-    zone = name.strip().removeprefix("Time (").removesuffix(")")
-    return zone if zone in available_timezones() else None
+    named = name.strip().removeprefix("Time (").removesuffix(")")
+    if named in known_zones():
+        return named
+    told = re.fullmatch(
+        r"(?i)(?:date|time|datetime|timestamp)[ _]*\(?(?:utc|gmt) ?([+-]\d{1,2}(?::?\d{2})?)?\)?", name.strip()
+    )
+    return None if told is None else f"UTC{told[1] or ''}"
 
 # %% ../../nbs/12_market.dialects.ipynb #6ab4d8f4
 _SEPARATORS = ("\t", ";", ",", "|")
@@ -126,11 +131,26 @@ def _headless(fields: list[str]) -> tuple[str, tuple[str, ...]] | None:
 _STACKED = 3  # lines of a header that yfinance writes: what, of which ticker, the index's name
 
 
-def _stacked(lines: Sequence[str], fields: list[str]) -> list[str] | None:
+def _stacked(lines: Sequence[str], fields: list[str], symbol: str | None = None) -> list[str] | None:
+    "Return the names of a stacked header's columns, those of other tickers blank; None for another header."
     below = [split_line(line, ",") for line in lines[1:_STACKED]]
     if fields[0] != "Price" or len(below) + 1 < _STACKED or below[0][0] != "Ticker" or any(below[1][1:]):
         return None
-    return [below[1][0], *fields[1:]]
+    tickers = below[0][1:]
+    held = {_symbol_of(ticker): ticker for ticker in tickers}
+    asked = None if symbol is None else _symbol_of(symbol)
+    if asked not in held and (len(held) > 1 or (asked and not set("^=") & set(*held.values()))):
+        told = ", ".join(ticker[:20] for ticker in [*held.values()][:5])
+        raise DataError(f"`symbol` must name one of the tickers in the header, which are {told}, was {asked}")
+    taken = held.get(asked or "", tickers[0])
+    return [below[1][0], *(n if ticker == taken else "-" for n, ticker in zip(fields[1:], tickers, strict=False))]
+
+
+def _symbol_of(ticker: str) -> str:
+    try:
+        return normalise_symbol(ticker)
+    except DataError:
+        return ticker
 
 # %% ../../nbs/12_market.dialects.ipynb #6f1f4685
 _PRICES = ("open", "high", "low", "close")
@@ -145,28 +165,53 @@ def _laid_out(lines: Sequence[str], written: Sequence[int], layout: Layout, file
         raise DataError(
             f"`columns` names {least} columns, line {at + 1} of {file} has {len(fields)}: {lines[at][:100]!r}"
         )
-    headed = not all(is_number(fields[roles.index(price)]) for price in _PRICES)
+    if layout.whole and len(fields) != len(roles):
+        raise DataError(
+            f"the layout has {len(roles)} columns, line {at + 1} of {file} {len(fields)}: {lines[at][:100]!r}"
+        )
+    headed = not any(is_number(fields[roles.index(price)]) for price in _PRICES)
     if headed and len(written) == 1:
         raise DataError(f"{file} has a header but no bars")
     columns = (*roles, *[""] * len(fields))[: len(fields)]
     return Dialect("as told", columns, separator, at + headed, skipped=at, names=tuple(fields) if headed else ())
 
 
-def _way_on(lines: Sequence[str]) -> str:
+def _way_on(lines: Sequence[str], written: Sequence[int]) -> str:
     "Return which options would read a file that begins so."
-    for at, line in enumerate(lines):
-        for separator in _SEPARATORS:
-            if layout := propose_layout(split_line(line, separator)):
-                skip = f" --skip-rows {at}" if at else ""
-                return f"say what its columns hold: it looks as if --columns {layout}{skip} would read it"
+    parted = [(at, separator, split_line(lines[at], separator)) for at in written for separator in _SEPARATORS]
+    for at, _, fields in parted:
+        if at and name_columns(fields):
+            return f"a header stands in line {at + 1}: --skip-rows {at}"
+    for at, _, fields in parted[: 2 * len(_SEPARATORS)]:
+        if layout := propose_layout(fields):
+            skip = f" --skip-rows {at}" if at else ""
+            unsure = "" if layout in LAYOUTS else "; look whether open and close stand so"
+            return f"say what its columns hold, it may be{unsure}: --columns {layout}{skip}"
     return (
         "its header must name a time and open, high, low, close, else say what its columns hold: --columns "
         f"time,open,high,low,close,volume, ROLE=NAME of the header, or one of {', '.join(LAYOUTS)}"
     )
 
+
+def _refuse_repeated(names: Sequence[str], file: str) -> None:
+    "Raise `DataError` for a header that names a price twice: which one is meant nobody can tell."
+    roles = [_role_of(re.sub(r"[\s_-]+", " ", name.strip().strip("<>").lower())) for name in names]
+    twice = [role for role in _PRICES if roles.count(role) > 1]
+    if twice:
+        raise DataError(f"the header of {file} names {', '.join(twice)} more than once; say which with --columns")
+
+
+def _with_clock(columns: tuple[str, ...], names: Sequence[str], values: Sequence[str]) -> tuple[str, ...]:
+    "Return the columns, a time that is a clock alone joined with the column of dates beside it."
+    at = columns.index("time") if "time" in columns else -1
+    dates = [i for i, name in enumerate(names) if name.strip("<> ").lower() == "date" and not columns[i]]
+    if at < 0 or not dates or not re.fullmatch(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?", values[at]):
+        return columns
+    return tuple("clock" if i == at else "date" if i == dates[0] else role for i, role in enumerate(columns))
+
 # %% ../../nbs/12_market.dialects.ipynb #17541b29
 def _dialect_at(
-    lines: Sequence[str], at: int, skipped: int, file: str, names: Mapping[str, str] | None
+    lines: Sequence[str], at: int, skipped: int, file: str, names: Mapping[str, str] | None, symbol: str | None = None
 ) -> Dialect | None:
     "Return the dialect of a file that begins at a line, None when that is neither a header nor a bar of a known one."
     below = [i for i in range(at + 1, len(lines)) if lines[i].strip()]
@@ -174,9 +219,10 @@ def _dialect_at(
         fields = split_line(lines[at], separator)
         if not names and (shape := _headless(fields)):
             return Dialect(*shape, separator=separator, header=at, skipped=skipped)
-        stacked = _stacked(lines[at:], fields)
+        stacked = _stacked(lines[at:], fields, symbol)
         if not (found := name_columns(stacked or fields, names)):
             continue
+        _refuse_repeated(stacked or fields, file)
         below = below[2:] if stacked else below
         if not below:
             raise DataError(f"{file} has a header but no bars")
@@ -185,14 +231,15 @@ def _dialect_at(
         if any(values[len(columns) :]):
             raise DataError(f"{file} line {below[0] + 1} must have {len(columns)} fields, was {len(values)}")
         header = below[0] if stacked else at + 1
-        return Dialect(_dialect_name(fields, zone), columns, separator, header, zone, skipped, tuple(stacked or fields))
+        name = "yfinance" if stacked else _dialect_name(fields, zone)
+        held = _with_clock(columns, stacked or fields, values)
+        return Dialect(name, held, separator, header, zone, skipped, tuple(stacked or fields))
     return None
 
 
 _SIGNS = {  # names that one program writes → its dialect
     "binance": {"open_time", "close_time"},
     "polygon": {"window_start"},
-    "yfinance": {"Price"},
     "cryptodatadownload": {"unix", "date", "symbol"},
 }
 
@@ -214,6 +261,7 @@ def detect_dialect(
     file: str,  # its name, for the message
     layout: Layout | None = None,  # what somebody says of its columns
     skip_rows: int = 0,  # lines above the header, or above the first bar, that are left out unread
+    symbol: str | None = None,  # whose columns to take from a header that names several
 ) -> Dialect:
     "Return the dialect of a file; raise `DataError` showing its first lines when it has none of the known ones."
     written = [i for i, line in enumerate(lines) if line.strip() and i >= skip_rows]
@@ -223,7 +271,7 @@ def detect_dialect(
         return _laid_out(lines, written, layout, file)
     names = layout.names if layout else None
     for skipped, at in enumerate(written[:PREAMBLE], start=skip_rows):
-        if found := _dialect_at(lines, at, skipped, file, names):
+        if found := _dialect_at(lines, at, skipped, file, names, symbol):
             return found
         if not names and any(len(split_line(lines[at], separator)) > _TITLE_FIELDS for separator in _SEPARATORS):
             break  # a row, and not a title
@@ -233,4 +281,4 @@ def detect_dialect(
         raise DataError(
             f"{file} must have a header with a time and open, high, low, close by {told}, it begins\n{shown}"
         )
-    raise DataError(f"{file} has no known dialect, it begins\n{shown}\n{_way_on([lines[i] for i in written[:2]])}")
+    raise DataError(f"{file} has no known dialect, it begins\n{shown}\n{_way_on(lines, written[:PREAMBLE])}")

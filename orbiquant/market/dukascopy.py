@@ -19,10 +19,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..core import DataError, NotFoundError, choose, get_logger
-from ..domain import Bars, CalendarName, Timeframe
+from ..domain import Bars, Timeframe
 from .bars import empty_bars
 from .calendars import HOUR, TIME_UNIT, open_at, to_index, to_times
-from .imports import calendar_of
+from .instruments import instrument_of
 from .remote import RemoteSource
 from .rows import minutes_of_ticks, to_rows
 from ..net import HttpClient, excerpt
@@ -212,7 +212,7 @@ class DukascopySource(RemoteSource):
         "Return the calendar of the instrument; raise `NotFoundError` for a symbol whose scale is not known."
         if symbol not in _POINTS:
             raise NotFoundError(f"the scale of {symbol} is not known")
-        return calendar_of(symbol) or (CalendarName.CRYPTO if symbol in _CRYPTO_1 else CalendarName.FOREX)
+        return instrument_of(symbol).instrument.calendar
 
     def near(
         self,

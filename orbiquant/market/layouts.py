@@ -27,14 +27,15 @@ class Layout:
     time_format: str | None = None  # of the times
     price_unit: int = 1  # how many of the unit that prices are written in make one
     of_day: bool = False  # times without a date are milliseconds of the day in the file's name
+    whole: bool = False  # these are all columns that a file has
 
 
 LAYOUTS: Mapping[str, Layout] = {
-    "histdata": Layout(("time", *BAR_COLUMNS), zone="UTC-5", time_format="%Y%m%d %H%M%S"),
-    "kraken": Layout(("time", *BAR_COLUMNS, "")),
-    "lean-equity": Layout(("time", *BAR_COLUMNS), zone="America/New_York", price_unit=10_000, of_day=True),
-    "lean-crypto": Layout(("time", *BAR_COLUMNS), zone="UTC", of_day=True),
-    "lean-forex": Layout(("time", *BAR_COLUMNS[:4], *[""] * 6), of_day=True),  # bids; the clock is the market's
+    "histdata": Layout(("time", *BAR_COLUMNS), zone="UTC-5", time_format="%Y%m%d %H%M%S", whole=True),
+    "kraken": Layout(("time", *BAR_COLUMNS, ""), whole=True),
+    "lean-equity": Layout(("time", *BAR_COLUMNS), zone="America/New_York", price_unit=10_000, of_day=True, whole=True),
+    "lean-crypto": Layout(("time", *BAR_COLUMNS), zone="UTC", of_day=True, whole=True),
+    "lean-forex": Layout(("time", *BAR_COLUMNS[:4], *[""] * 6), of_day=True, whole=True),  # bids, on the market's clock
 }
 
 # %% ../../nbs/11_market.layouts.ipynb #0992468c
@@ -70,7 +71,7 @@ def _refuse_roles(roles: Sequence[str]) -> None:
             raise OptionError(f"`columns` must name {role} once, named it twice")
 
 # %% ../../nbs/11_market.layouts.ipynb #17ab7931
-_NUMBER = r"[+-]?\d[\d.,'\u00a0\u202f ]*([eE][+-]?\d+)?"
+_NUMBER = r"[+-]?\.?\d[\d.,'\u00a0\u202f ]*([eE][+-]?\d+)?"
 _CLOCK = r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?|\d{4}|\d{6}"
 
 
@@ -95,7 +96,10 @@ def propose_layout(
         if 0 < low <= min(open_, close) and max(open_, close) <= high < 2 * low:
             parted = at > 1 and re.fullmatch(_CLOCK, fields[1]) is not None
             before = ["date", "clock"] if parted else ["time"]
-            after = ["volume"] if at + 4 < len(fields) and is_number(fields[at + 4]) else []
+            rest = fields[at + 4 :]  # a mean price is no volume
+            counts = [n for n, (text, value) in enumerate(zip(rest, values[at + 4 :], strict=True))
+                      if is_number(text) and not low <= value <= high]  # fmt: skip
+            after = [*["-"] * counts[0], "volume"] if counts else []
             roles = [*before, *["-"] * (at - len(before)), *BAR_COLUMNS[:4], *after]
             return ",".join([*roles, *["-"] * (len(fields) - len(roles))])
     return ""

@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from ..domain import AssetClass, Bars, Timeframe
-from .instruments import find_kind
+from .instruments import instrument_of
 from .remote import spell
 from .rows import to_rows
 from .vendors import VendorBar, VendorSource, read_page
@@ -90,7 +90,7 @@ class PolygonSource(VendorSource):
         limit: int,  # minutes or days a page
     ) -> Iterator[Bars]:
         "Yield the pages of a window as they come."
-        ticker = _PREFIXES.get(find_kind(symbol).asset_class, "") + symbol
+        ticker = _PREFIXES.get(instrument_of(symbol).instrument.asset_class, "") + symbol
         count, unit = timeframe.value[:-1], _UNITS[timeframe.value[-1]]
         since, until = (int(moment.timestamp() * 1000) for moment in (start, end.ceil("ms")))
         path = f"/v2/aggs/ticker/{quote(ticker)}/range/{count}/{unit}/{since}/{until - 1}"

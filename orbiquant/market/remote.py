@@ -52,6 +52,7 @@ class Provider(ABC):
 
     provider: str  # its name, for messages
     page_bars: int = 10_000  # bars of the base timeframe that one commit of a pull covers
+    _notices: tuple[str, ...] = ()  # what was assumed, or came otherwise than it was asked for
 
     @abstractmethod
     def calendar(
@@ -99,6 +100,19 @@ class Provider(ABC):
     ) -> timedelta:
         "Return how much time one commit of a pull should cover."
         return self.page_bars * timeframe.delta
+
+    def notice(
+        self,
+        text: str,  # for whoever reads the outcome of a pull; nothing when empty
+    ) -> None:
+        "Remember what is to be told."
+        if text and text not in self._notices:
+            self._notices = (*self._notices, text)
+
+    def take_notices(self) -> tuple[str, ...]:
+        "Return what there was to tell since this was asked last."
+        told, self._notices = self._notices, ()
+        return told
 
 # %% ../../nbs/14_market.remote.ipynb #d4ca0047
 def _reach(end: pd.Timestamp, timeframe: Timeframe, calendar: str) -> pd.Timestamp:

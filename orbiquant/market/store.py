@@ -29,6 +29,7 @@ from orbiquant.market.bar_table import (
     writer_properties,
 )
 from .bars import check_bars, empty_bars, with_series
+from .table_log import find_lost, find_torn
 from .windows import require_series, to_window
 from ..ports import StoredSeries
 
@@ -274,6 +275,18 @@ class DeltaBarStore:
             return table.version()
 
         return until_committed(merge)
+
+    def damage(self) -> list[str]:
+        "Return what is torn or lost of the log and of the newest version; object storage is not looked into."
+        import pyarrow as pa
+
+        if "://" in self.uri:
+            return []
+        if torn := find_torn(self.uri):
+            return torn
+        table = self._open()
+        files = pa.table(table.get_add_actions(flatten=True)).to_pydict() if table else {"path": [], "size_bytes": []}
+        return find_lost(self.uri, zip(files["path"], files["size_bytes"], strict=True))
 
     def vacuum(
         self,

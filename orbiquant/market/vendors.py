@@ -17,8 +17,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from ..core import DataError, NotFoundError
 from ..domain import Bars, CalendarName, Timeframe
 from .bars import empty_bars
-from .calendars import NEW_YORK
-from .instruments import find_kind
+from .calendars import NEW_YORK, parse_calendar
+from .instruments import instrument_of
 from .remote import RemoteSource, coarsest_part
 from ..net import HttpClient
 from ..ports import Clock
@@ -28,8 +28,9 @@ _SHORT = ("1m", "5m", "15m", "30m")
 _OFFERED: Mapping[CalendarName, tuple[str, ...]] = {
     CalendarName.CRYPTO: (*_SHORT, "1h"),
     CalendarName.FOREX: (*_SHORT, "1h"),
-    CalendarName.US_EQUITY: (*_SHORT, "1d"),
+    CalendarName.METALS: (*_SHORT, "1h"),
 }
+_STOCKS = (*_SHORT, "1d")
 
 
 _MIDNIGHT = timedelta(hours=5)  # by which New York's is at most later than UTC's
@@ -110,7 +111,7 @@ class VendorSource(RemoteSource):
         symbol: str,  # normalised symbol
     ) -> str:
         "Return the calendar of a symbol."
-        return find_kind(symbol).calendar
+        return instrument_of(symbol).instrument.calendar
 
     def base(
         self,
@@ -118,7 +119,7 @@ class VendorSource(RemoteSource):
         timeframe: Timeframe,  # wanted
     ) -> Timeframe:
         "Return the longest timeframe that makes up the wanted one and agrees with the calendar."
-        return coarsest_part(timeframe, _OFFERED[find_kind(symbol).calendar]) or Timeframe.M1
+        return coarsest_part(timeframe, _OFFERED.get(parse_calendar(self.calendar(symbol)), _STOCKS)) or Timeframe.M1
 
     def first(
         self,
@@ -152,7 +153,7 @@ class VendorSource(RemoteSource):
     def _dated(
         self, symbol: str, timeframe: Timeframe, start: pd.Timestamp, end: pd.Timestamp, limit: int
     ) -> Iterator[Bars]:
-        if find_kind(symbol).calendar is not CalendarName.US_EQUITY or timeframe is not Timeframe.D1:
+        if not instrument_of(symbol).instrument.calendar.exchange or timeframe is not Timeframe.D1:
             return self.pages(symbol, timeframe, start, end, limit)
         until = min(end + _MIDNIGHT, pd.Timestamp(self.clock.now()))
         return map(exchange_dates, self.pages(symbol, timeframe, start, until, limit))

@@ -49,6 +49,9 @@ def clip(
     return bars.iloc[begin : None if last is None else bars.index.searchsorted(last)]
 
 # %% ../../nbs/10_market.windows.ipynb #a9391c48
+_NAMED = 20  # series of a list, in a message
+
+
 def require_series(
     place: str,  # where it was looked for
     series: SeriesId,  # the one that was looked for
@@ -57,5 +60,6 @@ def require_series(
     "Raise `NotFoundError` unless a series is among those held."
     names = [str(one) for one in held]
     if str(series) not in names:
-        there = f"there is {', '.join(names)}" if names else "it is empty"
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        there = f"there is {', '.join(names[:_NAMED])}{more}" if names else "it is empty"
         raise NotFoundError(f"{place} holds no {series}{suggest(str(series), names)} ({there})")

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core import NotFoundError, OptionError
 from ..domain import Bars, SeriesId, Signal
-from ..market.instruments import find_instrument
+from ..market.instruments import instrument_of
 from ..policies import SignalConfig, find_policy
 from ..ports import BarStore, StoredSeries
 from .spec import kept_line
@@ -175,7 +175,7 @@ class LiveLine:
         from orbiquant.signals import historical_accuracy, to_signal
 
         past = historical_accuracy(served.trades, decision.row["confidence"], decision.time)
-        weights, decimals = decision.explain(served.bundle), find_instrument(self.series.symbol).decimals
+        weights, decimals = decision.explain(served.bundle), instrument_of(self.series.symbol).instrument.decimals
         horizon = served.line.training.horizon_bars
         return to_signal(decision.row, decision.time, self.series, horizon, served.version, weights, past, decimals)
 

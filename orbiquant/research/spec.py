@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from ..backtest.config import BacktestConfig
 from ..core import DataError, ModelError, OptionError, suggest
 from ..domain import CalendarName, Costs, Instrument, SeriesId, Value
-from ..market.instruments import find_instrument
+from ..market.instruments import instrument_of
 from ..models.config import Phase2Config
 from ..policies import SignalConfig
 from ..settings import Settings
@@ -50,7 +50,7 @@ class ResearchSpec(Value):
         **changes: Any,  # as `changed` takes them
     ) -> Self:
         "Return the spec that the settings describe, with `changes` on top."
-        costs = settings.costs.of((instrument or find_instrument(series.symbol)).asset_class)
+        costs = settings.costs.of((instrument or instrument_of(series.symbol).instrument).asset_class)
         spec = cls(
             series=series, training=settings.models, signals=settings.signals, costs=costs, backtest=settings.backtest
         )
@@ -139,7 +139,7 @@ def feature_spec(
 
     return FeatureSpec(
         timeframe=series.timeframe,
-        calendar=calendar or find_instrument(series.symbol).calendar,
+        calendar=calendar or instrument_of(series.symbol).instrument.calendar,
         sessions=settings.sessions.model_dump(),
         phases=settings.phases,
     )

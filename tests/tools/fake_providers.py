@@ -141,6 +141,18 @@ class FakeBinance(FakeProvider):
         return [opened, *(v if isinstance(v, str) else repr(v) for v in values), opened + 59_999, "1", 9, "1", "1", "0"]
 
 
+class FakeForgetful(FakeBinance):
+    """An exchange with Binance's routes that sends its newest candles to whoever asks for older ones than it keeps."""
+
+    keeps = 100  # candles, however many there are
+    reaches = 0  # how much earlier than its newest page it can be asked for, in candles
+
+    def window(self, start: pd.Timestamp, end: pd.Timestamp) -> Bars:
+        """Return the newest rows for a start before what can be asked for."""
+        kept = self.rows[-self.keeps - self.reaches :]
+        return super().window(start, end) if start >= kept.index[0] else kept[-self.keeps :]
+
+
 class FakeOkx(FakeProvider):
     """`/api/v5/public/instruments` and `/api/v5/market/…candles`, which answer by time span and newest first."""
 

@@ -49,6 +49,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
     **dict.fromkeys(
         (
             *("market.bar_table.KeptTable", "market.store.DeltaBarStore", "market.remote.RemoteSource"),
+            *("market.sources.FileSource", "market.sql.SqlSource"),
             *("features.stream.FeatureStream", "line.LineStream"),
             *("models.range_predictor.RangePredictor", "models.tpsl.TPSLClassifier", "models.attention.AttentionModel"),
             *("models.meta.MetaModel", "models.bundle.ModelBundle", "models.registry.ModelRegistry"),
@@ -68,7 +69,7 @@ FIELD_EXCEPTIONS = {  # field of several configurations
 TEXT_EXCEPTIONS = {  # module.function that takes a symbol or a timeframe as text
     **dict.fromkeys(("domain.normalise_symbol", "domain.SeriesId.parse"), "it is what parses"),
     **dict.fromkeys(
-        ("research.files.instrument_of", "research.files.name_bars", "research.files.bars_of_file"),
+        ("market.instruments.instrument_of", "research.files.name_bars", "research.files.bars_of_file"),
         "an edge: it takes what people write about a file",
     ),
     "features.spec.spec_of": "an edge: it takes what people write about bars of their own",
