@@ -7,7 +7,7 @@ from orbiquant._version import __version__
 
 # Room → the names it lends to the front door, each loaded when it is first asked for.
 _ROOMS = {
-    "market.files": ("read_bars",),
+    "market.reading": ("read_bars",),
     "market.synthetic": ("synthetic_market",),
     "domain": ("Costs", "SeriesId", "Signal", "Timeframe"),
     "features.config": ("PhaseConfig",),

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from orbiquant.core import DataError
 from orbiquant.market.decimals import NumberMarks, column_vote, decimal_marks, to_numbers
-from orbiquant.market.files import ReadAs, load_file, read_bars
+from orbiquant.market.files import ReadAs, load_file
+from orbiquant.market.reading import read_bars
 
 TIMES = pd.date_range("2024-01-02", periods=8, freq="1h").strftime("%Y-%m-%d %H:%M")
 OPEN, CLOSE = 987.25 + np.arange(8) * 4.5, 989.5 + np.arange(8) * 4.25

@@ -16,7 +16,8 @@ from orbiquant.core import DataError, NotFoundError, OptionError
 from orbiquant.domain import SeriesId
 from orbiquant.market.bars import infer_timeframe, series_of
 from orbiquant.market.clocks import from_wall, parse_zone, to_moments
-from orbiquant.market.files import ReadAs, load_file, read_bars
+from orbiquant.market.files import ReadAs, load_file
+from orbiquant.market.reading import read_bars
 from tests.tools.shared_bars import SHARED
 
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason=f"no market data in {SHARED}; set ORBIQUANT_SAMPLE_DATA")

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 from orbiquant.cli.program import program
 from orbiquant.core import DataError, OptionError, OrbiError
 from orbiquant.domain import SeriesId
-from orbiquant.market.files import ReadAs, load_file, load_symbols, read_bars
+from orbiquant.market.files import ReadAs, load_file, load_symbols
 from orbiquant.market.imports import import_file, import_symbols
 from orbiquant.market.layouts import LAYOUTS
+from orbiquant.market.reading import read_bars
 from orbiquant.market.store import DeltaBarStore
 from orbiquant.research.files import read_signals_file
 from tests.tools.shared_bars import SHARED

@@ -91,6 +91,8 @@ def _unpacked(file: Path, packed: IO[bytes], head: bytes) -> Iterator[Any]:
         return
     with zipfile.ZipFile(packed) as archive:
         names = [name for name in archive.namelist() if not _of_the_system(name)]
+        tables = [name for name in names if name.lower().endswith(".csv")]
+        names = tables if len(tables) == 1 else names  # a report or a checksum may lie beside it
         if "[Content_Types].xml" in names:
             raise DataError(f"{file.name} must be CSV or Parquet, was an Excel workbook: save the sheet as CSV")
         if len(names) != 1:

@@ -243,8 +243,11 @@ def has_session(
         return open_at(index, name, timeframe)
     sessions = load_sessions(name)
     after = np.append(sessions.opens, np.iinfo(np.int64).max)
-    ends = to_times(next_open(index, timeframe, name))  # a local day may leave an hour less to its last bar
-    return after[sessions.closes.searchsorted(times, "right")] < ends
+    begins = after[sessions.closes.searchsorted(times, "right")]  # of the session that is on or comes
+    found = begins < times + length(timeframe)
+    waits = np.flatnonzero(found & (begins > times))  # a local day may leave an hour less to its last bar
+    found[waits] = begins[waits] < to_times(next_open(index[waits], timeframe, name))
+    return found
 
 # %% ../../nbs/09_market.calendars.ipynb #4e38cc6c
 def to_utc(

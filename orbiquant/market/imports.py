@@ -20,9 +20,10 @@ from ..domain import Bars, SeriesId, Timeframe, Value, normalise_symbol
 from .bar_table import changed_rows
 from .bars import BarReport
 from .conflicts import Conflict, find_conflict
-from .files import FileBars, ReadAs, load_file, load_symbols, to_valid
+from .files import FileBars, ReadAs, load_file, load_symbols
 from .instruments import instrument_of
 from .plausibility import examine_bars
+from .reading import to_valid
 from .repair import Repair
 from .session_clock import clock_notices
 from ..ports import BarStore, Clock, Progress

@@ -11,7 +11,7 @@ import pandas as pd
 from ..core import DataError
 from ..domain import Bars, Timeframe
 from .bars import in_session
-from .calendars import expected_times, has_session
+from .calendars import expected_times
 from .clocks import from_wall
 from .daylight import skipped_in
 
@@ -31,8 +31,7 @@ def count_misfits(
 ) -> int:
     "Return how many bars lie outside the market's hours or are missing in them."
     outside = int((~in_session(times, timeframe, calendar)).sum())
-    possible = expected_times(times[0], times[-1] + timeframe.delta, timeframe, calendar)
-    expected = possible[has_session(possible, calendar, timeframe)]
+    expected = expected_times(times[0], times[-1] + timeframe.delta, timeframe, calendar)
     return outside + len(expected.difference(times))
 
 

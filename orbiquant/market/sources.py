@@ -21,7 +21,8 @@ import pandas as pd
 from ..core import DataError, NotFoundError
 from ..domain import Bars, SeriesId, Timeframe, Value, normalise_symbol
 from .bars import check_bars, with_series
-from .files import ReadAs, existing_file, list_symbols, load_file, read_bars, to_valid
+from .files import ReadAs, existing_file, list_symbols, load_file
+from .reading import read_bars, to_valid
 from .windows import clip, require_series, to_window
 
 if TYPE_CHECKING:

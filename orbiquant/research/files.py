@@ -31,9 +31,10 @@ from orbiquant.domain import (
 from ..market.bars import with_series
 from ..market.clocks import is_absolute, to_moments
 from ..market.decimals import NumberMarks, decimal_marks, to_numbers
-from ..market.files import ReadAs, existing_file, load_file, read_content, to_valid
+from ..market.files import ReadAs, existing_file, load_file, read_content
 from ..market.instruments import instrument_of
 from ..market.layouts import is_number
+from ..market.reading import to_valid
 from .train import Traded
 from ..runtime import Runtime
 
