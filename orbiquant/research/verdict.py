@@ -165,6 +165,8 @@ def warnings_of(
     risk: "SelectionRisk | None" = None,  # of choosing among them
 ) -> list[str]:
     "Return what a reader should hold against the figures."
+    from orbiquant.performance import LEAST_DAYS
+
     summary, skill = traded.summary, stored.skill["skill"]
     found = []
     if summary["trades"] < FEW_TRADES:
@@ -175,6 +177,8 @@ def warnings_of(
         found.append(f"Models: {worse} of {len(skill)} skill figures are below their best baseline.")
     if failed := int((stored.folds["error"] != "").sum()):
         found.append(f"Folds: {failed} of {len(stored.folds)} failed; their reasons stand in the fold table.")
+    if (days := summary.get("days", LEAST_DAYS)) < LEAST_DAYS:
+        found.append(f"Span: {days:.0f} days; under {LEAST_DAYS} nothing is annualised.")
     if (bars["volume"] == 0).all():
         found.append("Volume: this feed has none; volume features are 0.")
     counted = "trials" in summary
