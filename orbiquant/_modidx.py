@@ -2953,6 +2953,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'orbiquant/research/files.py'),
                                           'orbiquant.research.files._as_numbers': ( 'research.files.html#_as_numbers',
                                                                                     'orbiquant/research/files.py'),
+                                          'orbiquant.research.files._dated': ('research.files.html#_dated', 'orbiquant/research/files.py'),
                                           'orbiquant.research.files._signals_table': ( 'research.files.html#_signals_table',
                                                                                        'orbiquant/research/files.py'),
                                           'orbiquant.research.files.bars_of_file': ( 'research.files.html#bars_of_file',

@@ -13,8 +13,10 @@ from orbiquant.cli.console import (
     show,
     table,
 )
+from orbiquant.cli.reading import reads_files
 
 if TYPE_CHECKING:
+    from orbiquant.market.files import ReadAs
     import pandas as pd
 
     from orbiquant.line import Line
@@ -49,6 +51,7 @@ def load_audited(
     symbol: str | None,  # any spelling
     timeframe: str | None,  # e.g. "5m"
     last: int | None,  # None: all
+    asked: "ReadAs | None" = None,  # what is said of the file
 ) -> Audited:
     "Return the bars to audit; raise `typer.BadParameter` when neither a file nor a series is named."
     from orbiquant.domain import SeriesId
@@ -56,7 +59,7 @@ def load_audited(
     from orbiquant.research.files import bars_of_file, file_version
 
     if file is not None:
-        bars, series, instrument, _ = bars_of_file(file, symbol, timeframe)
+        bars, series, instrument, _ = bars_of_file(file, symbol, timeframe, asked)
         version = file_version(bars)
     elif symbol and timeframe:
         series = SeriesId.parse(symbol, timeframe)
@@ -103,6 +106,7 @@ VIOLATIONS_SHOWN = 20  # violations printed for people; JSON has all
 
 
 @audit_commands.command("prefix-replay")
+@reads_files(asked="--bars")
 def prefix_replay(
     file: BarsFile = None,
     symbol: SymbolName = None,
@@ -112,6 +116,7 @@ def prefix_replay(
     rounds: Rounds = 20,
     warmup: Annotated[bool, typer.Option(help="Also ask whether values depend on bars before the warm-up.")] = True,
     as_json: AsJson = False,
+    asked: "ReadAs | None" = None,
 ) -> None:
     "Recompute features, phases, levels, predictions and signals on histories cut short, and bar by bar; report what changes."
     import pandas as pd
@@ -119,7 +124,7 @@ def prefix_replay(
     from orbiquant.backtest.audit import fit_before, replay_prefixes, replay_stream, replay_warmup, spread_cuts
 
     runtime = open_runtime()
-    audited = load_audited(runtime, file, symbol, timeframe, last)
+    audited = load_audited(runtime, file, symbol, timeframe, last, asked)
     line = make_line(runtime, audited, rounds=rounds, folds=1)
     check_replay(len(audited.bars), line.warmup + 1, cuts)
     places = spread_cuts(len(audited.bars), cuts)
@@ -150,12 +155,15 @@ def check_replay(
     from orbiquant.core import DataError
 
     if rows < 2 * needed:
-        raise DataError(f"{rows} bars are too few to be cut short: features need {needed} in each half, so {2 * needed}")
+        raise DataError(
+            f"{rows} bars are too few to be cut short: features need {needed} in each half, so {2 * needed}"
+        )
     if cuts > rows // 2 - 1:
         raise typer.BadParameter(f"`--cuts` must be 1 to {rows // 2 - 1} for {rows} bars, was {cuts}")
 
 
 @audit_commands.command("null-market")
+@reads_files(asked="--bars")
 def null_market(
     file: BarsFile = None,
     symbol: SymbolName = None,
@@ -169,12 +177,13 @@ def null_market(
     rounds: Rounds = 20,
     folds: Folds = 3,
     as_json: AsJson = False,
+    asked: "ReadAs | None" = None,
 ) -> None:
     "Trade the whole line, without costs, on driftless markets like the bars: nothing may be earned or lost there."
     from orbiquant.backtest.null_market import LEAST_TRADES, audit_null_market, market_like, null_bars
 
     runtime = open_runtime()
-    audited = load_audited(runtime, file, symbol, timeframe, None)
+    audited = load_audited(runtime, file, symbol, timeframe, None, asked)
     config = market_like(audited.bars, audited.series.timeframe, audited.instrument.calendar)
     line = make_line(runtime, audited, rounds=rounds, folds=folds, stop_atr=stop_atr, risk_reward=risk_reward)
     with progress_bar(as_json) as progress:
@@ -214,12 +223,14 @@ def make_claim(
 
 
 @audit_commands.command("trials")
+@reads_files(asked="--bars")
 def list_trials(
     file: BarsFile = None,
     symbol: SymbolName = None,
     timeframe: FrameName = None,
     last: Annotated[int, typer.Option(min=1, help="Newest trials printed; JSON has all.")] = 20,
     as_json: AsJson = False,
+    asked: "ReadAs | None" = None,
 ) -> None:
     "Show every backtest that was looked at, and what their number leaves of the best of them."
     import pandas as pd
@@ -229,13 +240,13 @@ def list_trials(
 
     runtime, series, version = open_runtime(), SeriesId.parse(symbol, timeframe) if symbol and timeframe else None, None
     if file is not None:
-        _, series, _, version = load_audited(runtime, file, symbol, timeframe, None)
+        _, series, _, version = load_audited(runtime, file, symbol, timeframe, None, asked)
     kept = runtime.trials.table(series, version).drop(columns=["id", "key"])
     name = series.symbol if series else normalise_symbol(symbol) if symbol else None
     frame = series.timeframe if series else Timeframe.parse(timeframe) if timeframe else None
     if series is None:  # one of the two was named, or neither
-        asked = {column: value for column, value in (("symbol", name), ("timeframe", frame)) if value}
-        kept = kept[(kept[list(asked)] == pd.Series(asked)).all(axis=1)]
+        wanted = {column: value for column, value in (("symbol", name), ("timeframe", frame)) if value}
+        kept = kept[(kept[list(wanted)] == pd.Series(wanted)).all(axis=1)]
     best = runtime.trials.best(series, version) if series else None
     deflated = best.deflated_sharpe if best else None
     verdict = "no verdict" if deflated is None else "pass" if deflated >= DEFLATED else "fail"

@@ -17,15 +17,19 @@ from orbiquant.cli.audit import (
     make_claim,
 )
 from orbiquant.cli.console import COST_OPTIONS, MOST_SEED, AsJson, Given, costs_told, open_runtime, progress_bar
+from orbiquant.cli.reading import reads_files
 
 if TYPE_CHECKING:
+    from orbiquant.market.files import ReadAs
     from orbiquant.backtest.surrogates import Block, Statistic
     from orbiquant.domain import Costs
     from orbiquant.research.train import Traded
     from orbiquant.runtime import Runtime
 
 
-SignalsFile = Annotated[Path | None, typer.Option("--signals", help="Signals made elsewhere, Parquet or CSV, on --bars.")]
+SignalsFile = Annotated[
+    Path | None, typer.Option("--signals", help="Signals made elsewhere, Parquet or CSV, on --bars.")
+]
 FeeBps = Annotated[float | None, typer.Option(min=0, max=4999, help="Fee of a side; 0 in all three: the gross claim.")]
 SlippageBps = Annotated[float | None, typer.Option(min=0, max=4999, help="Slippage of a side, basis points.")]
 SpreadBps = Annotated[float | None, typer.Option(min=0, max=4999, help="Whole spread; each side pays half.")]
@@ -50,7 +54,7 @@ def trade_given(
     "Trade signals made elsewhere on the audited bars, which counts as the trial that a backtest of them is."
     from orbiquant.research.files import read_signals_file, trade_signals
 
-    signals = read_signals_file(given["signals"])
+    signals = read_signals_file(given["signals"], given["signals_asked"])
     signals = signals[signals.index >= audited.bars.index.min()] if given["last"] else signals
     terms = {name: given[name] for name in ("max_holding_bars", "risk_from")} | runtime.settings.backtest.model_dump()
     return trade_signals(runtime, audited.bars, signals, audit_costs(runtime, audited, given), audited.series, **terms)
@@ -152,6 +156,7 @@ def claim_facts(
 
 
 @audit_commands.command("surrogates")
+@reads_files(asked="--bars", signals_asked="--signals")
 def surrogates(
     file: BarsFile = None,
     signals: SignalsFile = None,
@@ -173,6 +178,8 @@ def surrogates(
     max_holding_bars: HoldingBars = None,
     risk_from: RiskBase = None,
     as_json: AsJson = False,
+    asked: "ReadAs | None" = None,
+    signals_asked: "ReadAs | None" = None,
 ) -> None:
     "Rerun the line, or trade given signals, on the bars with the signs of their returns tossed; print the p-value."
     given = dict(locals())
@@ -180,7 +187,7 @@ def surrogates(
 
     check_signals_bars(given)
     runtime = open_runtime()
-    audited = load_audited(runtime, file, symbol, timeframe, last)
+    audited = load_audited(runtime, file, symbol, timeframe, last, asked)
     name, statistic, traded = choose_claim(runtime, audited, given)
     length, missing = parse_block(block), None if name == "amd_completion" else 0.0
     with progress_bar(as_json) as progress:
@@ -206,6 +213,7 @@ def check_signals_bars(
 
 
 @audit_commands.command("delays")
+@reads_files(asked="--bars", signals_asked="--signals")
 def delays(
     file: BarsFile = None,
     signals: SignalsFile = None,
@@ -219,6 +227,8 @@ def delays(
     max_holding_bars: HoldingBars = None,
     risk_from: RiskBase = None,
     as_json: AsJson = False,
+    asked: "ReadAs | None" = None,
+    signals_asked: "ReadAs | None" = None,
 ) -> None:
     "Trade signals made elsewhere some bars later: an edge that dies by one bar's delay is suspect of look-ahead."
     given = dict(locals())
@@ -227,7 +237,7 @@ def delays(
     if not signals or not file:
         raise typer.BadParameter("give --signals FILE and the --bars FILE it stands on: only given signals are delayed")
     runtime = open_runtime()
-    audited = load_audited(runtime, file, symbol, timeframe, last)
+    audited = load_audited(runtime, file, symbol, timeframe, last, asked)
     traded = trade_given(runtime, audited, given)
     table = delay_table(traded.bars, traded.signals, traded.result, range(most + 1))
     verdict, why = delay_verdict(table)
@@ -237,5 +247,3 @@ def delays(
         "why": why, "verdict": verdict,
     }  # fmt: skip
     finish(facts, {"delays": table.reset_index()}, as_json)
-
-

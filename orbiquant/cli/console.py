@@ -7,16 +7,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from signal import SIGINT, pthread_kill
 from threading import Timer, get_ident
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
 
 import typer
+
+from orbiquant.cli.reading import ASKED, told_option
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
     from orbiquant.domain import Costs
-    from orbiquant.market.files import ReadAs
     from orbiquant.ports import Progress
     from orbiquant.runtime import Runtime
 
@@ -52,41 +53,6 @@ TimeframeName = Annotated[
 ]
 
 
-READ_OPTIONS = ("columns", "skip_rows", "zone", "time_format", "decimal", "thousands")
-ColumnsOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LAYOUT",
-        help="What a file's columns hold: time,open,high,low,close,-,volume; ROLE=NAME,… of its header; or histdata, "
-        "kraken, lean-equity, lean-crypto, lean-forex.",
-    ),
-]
-SkipRowsOption = Annotated[int | None, typer.Option(min=0, help="Lines above a file's header that are left out.")]
-ZoneOption = Annotated[
-    str | None,
-    typer.Option(help="The clock of times that do not tell theirs: Europe/Athens, UTC+2, America/New_York+7."),
-]
-TimeFormatOption = Annotated[
-    str | None, typer.Option(metavar="FORMAT", help="Of a file's times, as in strptime, for odd ones.")
-]
-DecimalOption = Annotated[
-    Literal[".", ","] | None, typer.Option(help="A file's decimal mark; else by what its columns tell.")
-]
-ThousandsOption = Annotated[
-    Literal[".", ","] | None, typer.Option(help="A file's mark between thousands; else by what its columns tell.")
-]
-
-
-def read_options(
-    given: Mapping[str, Any],  # with `READ_OPTIONS`
-) -> "ReadAs":
-    "Return what options say of a file."
-    from orbiquant.market.files import ReadAs
-
-    limits = open_runtime().settings.files
-    return ReadAs.of(source_zone=given["zone"], limits=limits, **{name: given[name] for name in READ_OPTIONS if name != "zone"})
-
-
 def costs_told(
     costs: "Costs",  # of the settings
     given: Given,  # with `COST_OPTIONS`
@@ -117,7 +83,8 @@ def check_source(
     taken = {"bars", "signals", "symbol", "timeframe", "as_json", *common, *allowed[source]}
     for name, value in given.items():
         if value is not None and name not in taken:
-            raise typer.BadParameter(f"--{name.replace('_', '-')} does not go with {source}")
+            option = told_option(name, value) if name in ASKED else f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"{option} does not go with {source}")
 
 
 def console(

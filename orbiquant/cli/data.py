@@ -9,26 +9,19 @@ import typer
 
 from orbiquant.cli.console import (
     MOST_SEED,
-    READ_OPTIONS,
     TIMEFRAMES,
     AsJson,
-    ColumnsOption,
-    DecimalOption,
     Since,
-    SkipRowsOption,
     Symbol,
-    ThousandsOption,
-    TimeFormatOption,
     TimeframeName,
     Until,
-    ZoneOption,
     fields,
     open_runtime,
     progress_bar,
-    read_options,
     show,
     table,
 )
+from orbiquant.cli.reading import reads_files
 
 if TYPE_CHECKING:
     from orbiquant.domain import Bars, SeriesId
@@ -52,7 +45,7 @@ TAKEN: Mapping[str, Sequence[str]] = {  # option of a pull → sources that take
     "repair": (*FILE_SOURCES, "remote sources"),
     "rows": ("synthetic",),
     "seed": ("synthetic",),
-    **dict.fromkeys(READ_OPTIONS, FILE_SOURCES),
+    "asked": FILE_SOURCES,
 }
 
 
@@ -79,6 +72,7 @@ def show_pulls(
 
 
 @data_commands.command("pull")
+@reads_files(asked="--path")
 def pull_command(
     source: Annotated[
         str,
@@ -104,17 +98,12 @@ def pull_command(
         list[str] | None, typer.Option(metavar="RULE", help="A repair rule, not for samples; may be repeated.")
     ] = None,
     path: Annotated[Path | None, typer.Option(help="File or folder, for csv and parquet.")] = None,
-    columns: ColumnsOption = None,
-    skip_rows: SkipRowsOption = None,
-    zone: ZoneOption = None,
-    time_format: TimeFormatOption = None,
-    decimal: DecimalOption = None,
-    thousands: ThousandsOption = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Bars of the synthetic market; else 20,000.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=MOST_SEED, help="Of the synthetic market; else 7.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Ask for what is stored too.")] = False,
     accept_step: AcceptStep = False,
     as_json: AsJson = False,
+    asked: "ReadAs | None" = None,
 ) -> None:
     "Bring the store up to date with a source; go on where an earlier pull ended."
     said = locals()
@@ -122,17 +111,15 @@ def pull_command(
 
     given = {name: said[name] for name in TAKEN if said[name] not in (None, [])}
     check_taken(source, given)
-    if source in FILE_SOURCES:
-        given = {name: value for name, value in given.items() if name not in READ_OPTIONS} | {
-            "asked": read_options(said)
-        }
+    if path is not None and path.is_file() and symbol and timeframe:
+        given |= {"timeframe": timeframe}  # one file need not be named after what it holds
     runtime = open_runtime()
     origin = open_local(source, symbol, **given) if source in LOCAL else open_remote(runtime, source, **given)
-    market, asked = runtime.settings.market, {"start": since, "end": until, "again": again, "accept_step": accept_step}
+    market, window = runtime.settings.market, {"start": since, "end": until, "again": again, "accept_step": accept_step}
     named = product([symbol] if symbol else market.symbols, [timeframe] if timeframe else market.timeframes)
     series = [SeriesId.parse(*name) for name in named]
     with progress_bar(as_json) as progress:
-        results, missed = pull_series(runtime, origin, series, progress, **asked)
+        results, missed = pull_series(runtime, origin, series, progress, **window)
     if symbol and timeframe:
         show(results[0], as_json, lambda: fields(describe_pull(results[0])))
         return
@@ -226,6 +213,7 @@ def open_local(
     rows: int = 20_000,  # of the synthetic market
     seed: int = 7,  # of the synthetic market
     asked: "ReadAs | None" = None,  # what is said of files
+    timeframe: str | None = None,  # of one file of one symbol; None: by the files' names
 ) -> "MarketData":
     "Return the source of a name; raise `OptionError` for files without a path, or a synthetic market without a name."
     from orbiquant.core import OptionError
@@ -240,7 +228,7 @@ def open_local(
     if path is None:
         raise OptionError(f"`--path` must be given for the source {name}, was not")
     made = CsvSource if name == "csv" else ParquetSource
-    return made(path, repair=repair, asked=asked)
+    return made(path, symbol if timeframe else None, timeframe, repair, asked)
 
 
 @data_commands.command("list")

@@ -8,46 +8,36 @@ import typer
 
 from orbiquant.cli.console import (
     AsJson,
-    ColumnsOption,
-    DecimalOption,
-    SkipRowsOption,
-    ThousandsOption,
-    TimeFormatOption,
-    ZoneOption,
     fields,
     open_runtime,
     progress_bar,
-    read_options,
     show,
     table,
 )
 from orbiquant.cli.data import data_commands, describe_report
+from orbiquant.cli.reading import reads_files
 
 if TYPE_CHECKING:
+    from orbiquant.market.files import ReadAs
     from orbiquant.market.imports import ImportResult
 
 
 @data_commands.command("import")
+@reads_files(asked="the file")
 def import_command(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV (plain, .gz, .zip) or Parquet.")],
     symbol: Annotated[str | None, typer.Option(help="Stored as this; else as the file's name begins.")] = None,
     timeframe: Annotated[str | None, typer.Option(help="What the file should hold; else by its step.")] = None,
     repair: Annotated[list[str] | None, typer.Option(metavar="RULE", help="A repair rule; may be repeated.")] = None,
-    columns: ColumnsOption = None,
-    skip_rows: SkipRowsOption = None,
-    zone: ZoneOption = None,
-    time_format: TimeFormatOption = None,
-    decimal: DecimalOption = None,
-    thousands: ThousandsOption = None,
     stored: Annotated[
         Literal["stop", "replace", "merge"],
         typer.Option(help="When stored bars contradict the file: stop, replace them in its span, or merge."),
     ] = "stop",
     all_symbols: Annotated[bool, typer.Option("--all-symbols", help="Every symbol of a table of many.")] = False,
     as_json: AsJson = False,
+    asked: "ReadAs | None" = None,
 ) -> None:
     "Put a file's bars into the store."
-    asked = read_options(locals())
     from orbiquant.core import OptionError
     from orbiquant.market.imports import import_file, import_symbols
     from orbiquant.market.sources import parse_name

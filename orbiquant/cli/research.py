@@ -7,27 +7,21 @@ import typer
 
 from orbiquant.cli.console import (
     COST_OPTIONS,
-    READ_OPTIONS,
     AsJson,
-    ColumnsOption,
-    DecimalOption,
     Given,
     SeedOption,
-    SkipRowsOption,
-    ThousandsOption,
-    TimeFormatOption,
-    ZoneOption,
     check_source,
     costs_told,
     fields,
     open_runtime,
     progress_bar,
-    read_options,
     show,
     table,
 )
+from orbiquant.cli.reading import reads_files
 
 if TYPE_CHECKING:
+    from orbiquant.market.files import ReadAs
     from orbiquant.ports import Progress
     from orbiquant.research.train import Traded
     from orbiquant.runtime import Runtime
@@ -36,8 +30,8 @@ if TYPE_CHECKING:
 BARS_ONLY = ("last", "folds", "rounds", "seed", "stop_atr", "risk_reward", "risk_per_trade")
 SIGNALS_ONLY = ("max_holding_bars", "risk_from")
 BACKTEST_TAKES = {
-    "--signals": ("last", "risk_per_trade", *COST_OPTIONS, *SIGNALS_ONLY, *READ_OPTIONS),
-    "--bars": ("policy", *BARS_ONLY, *COST_OPTIONS, *READ_OPTIONS),
+    "--signals": ("last", "risk_per_trade", *COST_OPTIONS, *SIGNALS_ONLY, "asked", "signals_asked"),
+    "--bars": ("policy", *BARS_ONLY, *COST_OPTIONS, "asked"),
     "stored bars": ("model", "policy"),
 }
 
@@ -69,8 +63,7 @@ def trade_file(
     from orbiquant.research.spec import ResearchSpec
     from orbiquant.research.study import study_bars
 
-    asked = read_options(given)
-    bars, series, instrument, notices = bars_of_file(given["bars"], given["symbol"], given["timeframe"], asked)
+    bars, series, instrument, notices = bars_of_file(given["bars"], given["symbol"], given["timeframe"], given["asked"])
     changes: Given = {"policy": given["policy"], "train_rows": given["last"]}
     changes |= {name: given[name] for name in BARS_ONLY if name != "last"}
     spec = ResearchSpec.from_settings(runtime.settings, series, instrument, **changes)
@@ -81,7 +74,7 @@ def trade_file(
         study = study_bars(runtime, bars, spec, instrument, progress)
         shape = {"policy": spec.signals.policy, "seed": spec.training.seed, "rounds": spec.training.rounds}
         return facts | shape | {"folds": study.training.folds.to_dict("records")}, study.traded
-    signals = read_signals_file(given["signals"], asked)
+    signals = read_signals_file(given["signals"], given["signals_asked"])
     if given["last"]:
         bars, signals = latest(bars, signals, given["last"])
     terms = {name: given[name] for name in SIGNALS_ONLY} | spec.backtest.model_dump()
@@ -171,6 +164,7 @@ only.
 """
 
 
+@reads_files(asked="--bars", signals_asked="--signals")
 def backtest_command(
     symbol: Annotated[str | None, typer.Option(help="In any spelling; of a file: by its name.")] = None,
     timeframe: Annotated[str | None, typer.Option(help="Of the bars, e.g. 5m; of a file: by its step.")] = None,
@@ -195,13 +189,9 @@ def backtest_command(
     max_holding_bars: Annotated[int | None, typer.Option(min=1, help="Time limit of given signals.")] = None,
     risk_from: Annotated[str | None, typer.Option(help="One R of given signals: plan or fill.")] = None,
     risk_per_trade: Annotated[float | None, typer.Option(min=1e-6, max=0.05, help="Equity lost at the stop.")] = None,
-    columns: ColumnsOption = None,
-    skip_rows: SkipRowsOption = None,
-    zone: ZoneOption = None,
-    time_format: TimeFormatOption = None,
-    decimal: DecimalOption = None,
-    thousands: ThousandsOption = None,
     as_json: AsJson = False,
+    asked: "ReadAs | None" = None,
+    signals_asked: "ReadAs | None" = None,
 ) -> None:
     "Trade out-of-fold predictions, or given signals, and say what they came to, in R and in money."
     given = dict(locals())

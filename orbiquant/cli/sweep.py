@@ -8,26 +8,20 @@ import typer
 from orbiquant.cli.console import (
     AsJson,
     COST_OPTIONS,
-    READ_OPTIONS,
-    ColumnsOption,
-    DecimalOption,
     Given,
     SeedOption,
-    SkipRowsOption,
-    ThousandsOption,
-    TimeFormatOption,
-    ZoneOption,
     check_source,
     costs_told,
     fields,
     open_runtime,
     progress_bar,
-    read_options,
     show,
     table,
 )
+from orbiquant.cli.reading import reads_files
 
 if TYPE_CHECKING:
+    from orbiquant.market.files import ReadAs
     from orbiquant.backtest.sweep_plan import SweepGrid
     from orbiquant.ports import Progress
     from orbiquant.runtime import Runtime
@@ -36,8 +30,8 @@ if TYPE_CHECKING:
 
 TRAINING = ("folds", "rounds", "seed")
 SWEEP_TAKES = {
-    "--signals": ("last", *COST_OPTIONS, *READ_OPTIONS),
-    "--bars": ("policy", "last", *TRAINING, *COST_OPTIONS, *READ_OPTIONS),
+    "--signals": ("last", *COST_OPTIONS, "asked", "signals_asked"),
+    "--bars": ("policy", "last", *TRAINING, *COST_OPTIONS, "asked"),
     "stored bars": ("model", "policy"),
 }
 COMMON = ("stop_atr", "risk_reward", "min_confidence", "max_holding_bars", "filters", "period", "top", "save", "resume")
@@ -112,14 +106,13 @@ def find_signals(
     policy = given["policy"] or "primary"
     if given["bars"] is None:
         return from_model(runtime, SeriesId.parse(given["symbol"], given["timeframe"]), policy, given["model"])
-    asked = read_options(given)
-    bars, series, instrument, _ = bars_of_file(given["bars"], given["symbol"], given["timeframe"], asked)
+    bars, series, instrument, _ = bars_of_file(given["bars"], given["symbol"], given["timeframe"], given["asked"])
     changes = {name: given[name] for name in TRAINING} | {"policy": policy, "train_rows": given["last"]}
     spec = ResearchSpec.from_settings(runtime.settings, series, instrument, **changes)
     spec = spec.changed(costs=costs_told(spec.costs, given))
     if not given["signals"]:
         return from_bars(runtime, bars, spec, instrument, progress)
-    signals = read_signals_file(given["signals"], asked)
+    signals = read_signals_file(given["signals"], given["signals_asked"])
     if given["last"]:
         bars, signals = latest(bars, signals, given["last"])
     return from_signals(bars, signals, spec.costs, series)
@@ -169,6 +162,7 @@ def show_sweep(
     )
 
 
+@reads_files(asked="--bars", signals_asked="--signals")
 def sweep_command(
     symbol: Annotated[str | None, typer.Option(help="In any spelling; of a file: by its name.")] = None,
     timeframe: Annotated[str | None, typer.Option(help="Of the bars, e.g. 5m; of a file: by its step.")] = None,
@@ -200,13 +194,9 @@ def sweep_command(
     spread_bps: Annotated[
         float | None, typer.Option(min=0, max=4999, help="Whole spread; each side pays half.")
     ] = None,
-    columns: ColumnsOption = None,
-    skip_rows: SkipRowsOption = None,
-    zone: ZoneOption = None,
-    time_format: TimeFormatOption = None,
-    decimal: DecimalOption = None,
-    thousands: ThousandsOption = None,
     as_json: AsJson = False,
+    asked: "ReadAs | None" = None,
+    signals_asked: "ReadAs | None" = None,
 ) -> None:
     "Try every combination of stop, target, threshold, time limit and filter, and say what the best is worth."
     given = dict(locals())

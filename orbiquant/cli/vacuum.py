@@ -11,7 +11,8 @@ from orbiquant.cli.data import data_commands
 @data_commands.command("vacuum")
 def vacuum_store(
     versions: Annotated[
-        int | None, typer.Option(min=1, help="Keep the newest so many, and those that models were trained on; else all.")
+        int | None,
+        typer.Option(min=1, help="Keep the newest so many, and those that models were trained on; else all."),
     ] = None,
     older_than_hours: Annotated[int, typer.Option(min=0, help="Younger files stay.")] = 24,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

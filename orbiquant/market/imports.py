@@ -83,6 +83,7 @@ Stored = Literal["stop", "replace", "merge"]
 def refuse_conflict(
     conflict: Conflict | None,  # of a file's bars with stored ones
     file: str,  # its name
+    storing: str = "--stored",  # the option that says what becomes of stored bars, as the choices name it
 ) -> None:
     "Raise `DataError` naming the choices for bars that contradict stored ones."
     if conflict is None:
@@ -90,7 +91,7 @@ def refuse_conflict(
     raise DataError(
         f"the bars of {file} {conflict.reason}; nothing was stored. Choose: another clock of the file (--zone), "
         f"to replace what is stored from {conflict.start:%Y-%m-%d %H:%M} to {conflict.end:%Y-%m-%d %H:%M} "
-        f"(--stored replace), to merge (--stored merge), or `data remove` the series first"
+        f"({storing} replace), to merge ({storing} merge), or `data remove` the series first"
     )
 
 # %% ../../nbs/14_market.imports.ipynb #22fb4a1b

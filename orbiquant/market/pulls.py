@@ -17,7 +17,8 @@ from ..core import SystemClock
 from ..domain import Bars, SeriesId, Timeframe, Value
 from .bars import BarReport
 from .calendars import TIME_UNIT, to_utc
-from .imports import compare_stored, find_extent, stored_around
+from .conflicts import find_conflict
+from .imports import compare_stored, find_extent, refuse_conflict, stored_around
 from .instruments import instrument_of
 from .plausibility import examine_bars
 from .seams import compare_asked, refuse_rescaled, seam_span, tell_hole
@@ -176,7 +177,7 @@ class PullResult(Value):
     report: BarReport | None = None  # on what the store now has of the window; None when nothing came
     notices: tuple[str, ...] = ()  # what was assumed, or came otherwise than it was asked for
 
-
+# %% ../../nbs/14_market.pulls.ipynb #5816ce2f
 def pull(
     store: BarStore,  # where to
     source: MarketData,  # where from
@@ -204,7 +205,10 @@ def pull(
         bars = ask(chunk)
         if not bars.empty:
             watch.look(bars, behind, refuse=not accept_step)
-            counts = [*map(sum, zip(counts, compare_stored(stored_around(store, series, bars), bars), strict=True))]
+            around = stored_around(store, series, bars)
+            if isinstance(source, FileSource):
+                refuse_conflict(find_conflict(around, bars, frame), source.path.name, "`data import` with --stored")
+            counts = [*map(sum, zip(counts, compare_stored(around, bars), strict=True))]
             version = store.upsert(series, bars)
         if progress is not None:
             progress(done, len(steps), f"{series} {chunk[0]:%Y-%m-%d} to {chunk[1]:%Y-%m-%d}, {len(bars)} bars")

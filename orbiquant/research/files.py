@@ -31,9 +31,10 @@ from orbiquant.domain import (
 from ..market.bars import with_series
 from ..market.clocks import is_absolute, to_moments
 from ..market.decimals import NumberMarks, decimal_marks, to_numbers
+from ..market.fields import times_of
 from ..market.files import ReadAs, existing_file, load_file, read_content
 from ..market.instruments import instrument_of
-from ..market.layouts import is_number
+from ..market.layouts import Layout, is_number
 from ..market.reading import to_valid
 from .train import Traded
 from ..runtime import Runtime
@@ -84,14 +85,17 @@ def _signals_table(file: Path, asked: ReadAs) -> pd.DataFrame:
     try:
         with file.open("rb") as stream:
             if stream.read(4) == b"PAR1":
-                return pd.read_parquet(file)
+                table = pd.read_parquet(file)
+                return table.rename(columns=lambda name: asked.layout.names.get(str(name).lower(), name))
         content, encoding = read_content(file)
-        head = content[:4096].decode(encoding, errors="replace").splitlines()
-        separator = max("\t;,|", key=(head or [""])[0].count)
-        table = pd.read_csv(io.BytesIO(content), sep=separator, encoding=encoding)
+        lines = content[:4096].decode(encoding, errors="replace").splitlines()[asked.skip_rows :]
+        separator = max("\t;,|", key=(lines or [""])[0].count)
+        table = pd.read_csv(io.BytesIO(content), sep=separator, encoding=encoding, skiprows=asked.skip_rows)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(f"{file.name} cannot be read as Parquet or CSV: {str(error)[:200]}") from error
-    return table.assign(**{name: _as_numbers(table[name], asked) for name in table if name not in TIME_NAMES})
+    names = {name: asked.layout.names.get(str(name).strip().lower(), str(name).strip().lower()) for name in table}
+    table = table.rename(columns=names) if len({*names.values()}) == len(names) else table
+    return table.assign(**{name: _as_numbers(table[name], asked) for name in table if name not in _TIMED})
 
 
 def _as_numbers(column: pd.Series, asked: ReadAs) -> pd.Series:
@@ -104,6 +108,8 @@ def _as_numbers(column: pd.Series, asked: ReadAs) -> pd.Series:
 
 # %% ../../nbs/74_research.files.ipynb #e00ff7d1
 TIME_NAMES = ("time", "timestamp", "datetime", "date")
+_CLOCKS = ("clock", "time")  # beside a date
+_TIMED = {*TIME_NAMES, *_CLOCKS}
 
 
 def read_signals_file(
@@ -112,25 +118,36 @@ def read_signals_file(
 ) -> pd.DataFrame:
     "Return a file's table on a UTC index; raise `DataError` for a file that is none or tells no time."
     file, told = existing_file(path), asked or ReadAs()
-    table = _signals_table(file, told).rename(columns=lambda name: told.layout.names.get(str(name).lower(), name))
+    table = _signals_table(file, told)
     if table.empty:
         raise DataError(f"{file.name} has no row, so there is no signal to trade: a row is one decision at one time")
     if table.index.name in TIME_NAMES:
         if table.index.name in table:
             raise DataError(f"{file.name} must tell `{table.index.name}` once, had it as index and as column")
         table = table.reset_index()
+    table = _dated(table, told.layout, file.name)
     named = next((name for name in TIME_NAMES if name in table), None)
     if named is None:
         raise DataError(f"{file.name} must have a column `time`, had {', '.join(map(str, table.columns))}")
     if pd.api.types.is_float_dtype(table[named]) and np.isinf(table[named]).any():
         raise DataError(f"{file.name} must hold finite times in `{named}`, had infinite ones")
-    zone = None if is_absolute(table[named]) else told.source_zone  # of bars beside them, whose times may be naive
-    moments = to_moments(table[named], zone or "UTC", told.time_format if zone or told.time_format else None)
+    if told.source_zone not in (None, "UTC") and told.time_format is None and is_absolute(table[named]):
+        raise DataError(f"the zone of {file.name} must be left out, its times tell theirs, was {told.source_zone!r}")
+    moments = to_moments(table[named], told.source_zone or "UTC", told.time_format)
     if moments.hasnans:
         raise DataError(f"{file.name} must hold a time in every row, had {int(moments.isna().sum())} without")
     signals = table.drop(columns=named).set_axis(moments.rename("time"), axis=0)
     signals.attrs = {}  # what they are for is said by the caller
     return signals
+
+
+def _dated(table: pd.DataFrame, layout: Layout, file: str) -> pd.DataFrame:
+    "Return a table whose dates have the clocks that stand in a column beside them."
+    clock = next((name for name in _CLOCKS if "date" in table and name in table), None)
+    if clock is None:
+        return table
+    parted = pd.DataFrame({"date": table["date"], "clock": table[clock]})
+    return table.drop(columns=clock).assign(date=times_of(parted, layout, file))
 
 # %% ../../nbs/74_research.files.ipynb #4dd6b81e
 _DIGITS, _LARGEST = 12, 300  # of a number that count; power of ten that a number can still be multiplied by
