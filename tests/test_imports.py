@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -373,7 +374,7 @@ def test_signals_are_read_as_bars_are(tmp_path: Path):
 def run(*words: str) -> tuple[int, str]:
     """Run a command; return its exit code and what it printed or raised."""
     done = CliRunner().invoke(program, list(words))
-    return done.exit_code, done.stdout or str(done.exception)
+    return done.exit_code, done.stdout or done.stderr or str(done.exception)
 
 
 def test_every_command_takes_the_options_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -384,15 +385,37 @@ def test_every_command_takes_the_options_of_files(tmp_path: Path, monkeypatch: p
         index=False, header=False, sep=";"))  # fmt: skip
     told = ["--columns", "time,open,high,low,close,volume", "--skip-rows", "1", "--zone", "UTC-5"]
     told += ["--time-format", "%m/%d/%Y %H:%M", "--decimal", ","]
+    others = ["--signals-time-format", "%m/%d/%Y %H:%M", "--signals-zone", "UTC-5", "--signals-decimal", ","]
     code, out = run("data", "import", str(path), "--symbol", "XYZ", "--json", *told)
     assert code == 0 and json.loads(out)["rows_added"] == 48
     first = json.loads(run("data", "show", "XYZ", "1h", "--rows", "99", "--json")[1])[0]
     assert first["time"].startswith("2024-01-02T05:00") and first["open"] == BARS["open"].iloc[0]
-    code, out = run("data", "pull", "csv", "EURUSD", "1h", "--path", str(path), "--json", *told)
+    free = path.rename(tmp_path / "mybars.csv")
+    code, out = run("data", "pull", "csv", "EURUSD", "1h", "--path", str(free), "--json", *told)
     assert code == 0 and json.loads(out)["rows_added"] == 48
     code, out = run("data", "pull", "synthetic", "ORBUSD", "1h", "--zone", "UTC")
     assert code == 1 and "`--zone` is for csv and parquet" in out
-    signals = tmp_path / "s.csv"
-    signals.write_text("time;action;entry_price;stop_loss;take_profit\n01/02/2024 10:00;LONG;99,9;99,0;101,5\n")
-    code, out = run("backtest", "--bars", str(path), "--signals", str(signals), "--json", *told)
+    path, signals = free, tmp_path / "s.csv"
+    signals.write_text("Time;action;entry_price;stop_loss;take_profit\n01/02/2024 10:00;LONG;99,9;99,0;101,5\n")
+    code, out = run("backtest", "--bars", str(path), "--signals", str(signals), "--json", *told, *others)
     assert code == 0 and json.loads(out)["trades"], out
+    code, out = run("audit", "delays", "--bars", str(path), "--signals", str(signals), "--json", *told, *others)
+    assert "delays" in json.loads(out)
+    for words in (
+        ["backtest", "--symbol", "XYZ", "--timeframe", "1h", "--zone", "UTC"],
+        ["backtest", "--bars", "x", "--signals-zone", "UTC"],
+    ):
+        assert re.search(r"--(signals-)?zone does not go with", run(*words)[1])
+
+
+def test_a_pull_of_files_contradicts_the_store_as_an_import_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path / "home"))
+    bars = random_bars("2024-01-02", 400)
+    path = put(tmp_path, bars.tz_localize(None), "BTCUSDT_1h.csv")
+    words = ("data", "pull", "csv", "BTCUSDT", "1h", "--path", str(path), "--json")
+    code, out = run(*words)
+    assert code == 0 and any("tell no zone" in notice for notice in json.loads(out)["notices"])
+    for more in (("--zone", "America/New_York"), ("--zone", "America/New_York", "--again")):
+        code, out = run(*words, *more)
+        assert code == 1 and "on another clock" in out and "`data import` with --stored replace" in out
+    assert len(json.loads(run("data", "show", "BTCUSDT", "1h", "--rows", "999", "--json")[1])) == 400

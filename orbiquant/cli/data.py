@@ -21,7 +21,7 @@ from orbiquant.cli.console import (
     show,
     table,
 )
-from orbiquant.cli.reading import reads_files
+from orbiquant.cli.reading import ASKED, reads_files, told_option
 
 if TYPE_CHECKING:
     from orbiquant.domain import Bars, SeriesId
@@ -136,9 +136,8 @@ def check_taken(
     names = {source, "local" if source in LOCAL else "remote sources"}
     for option in given:
         if names.isdisjoint(TAKEN[option]):
-            raise OptionError(
-                f"`--{option.replace('_', '-')}` is for {' and '.join(TAKEN[option])}, was given for {source}"
-            )
+            name = told_option(option, given[option]) if option in ASKED else f"--{option}"
+            raise OptionError(f"`{name}` is for {' and '.join(TAKEN[option])}, was given for {source}")
 
 
 def pull_series(

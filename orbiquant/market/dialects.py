@@ -166,9 +166,8 @@ def _laid_out(lines: Sequence[str], written: Sequence[int], layout: Layout, file
             f"`columns` names {least} columns, line {at + 1} of {file} has {len(fields)}: {lines[at][:100]!r}"
         )
     if layout.whole and len(fields) != len(roles):
-        raise DataError(
-            f"the layout has {len(roles)} columns, line {at + 1} of {file} {len(fields)}: {lines[at][:100]!r}"
-        )
+        shown = f"line {at + 1} of {file} has {len(fields)}: {lines[at][:100]!r}"
+        raise DataError(f"`columns` must be the layout of the file, which has {len(roles)} columns, {shown}")
     headed = not any(is_number(fields[roles.index(price)]) for price in _PRICES)
     if headed and len(written) == 1:
         raise DataError(f"{file} has a header but no bars")

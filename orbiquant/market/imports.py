@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Stored', 'find_extent', 'stored_around', 'compare_stored', 'ImportResult', 'refuse_conflict', 'Planned',
-           'plan_import', 'store_planned', 'import_file', 'import_symbols']
+           'plan_import', 'store_planned', 'import_file', 'usual_timeframe', 'import_symbols']
 
 # %% ../../nbs/14_market.imports.ipynb #1714f6d8
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +19,7 @@ import pandas as pd
 from ..core import DataError, SystemClock
 from ..domain import Bars, SeriesId, Timeframe, Value, normalise_symbol
 from .bar_table import changed_rows
-from .bars import BarReport
+from .bars import BarReport, frame_of
 from .conflicts import Conflict, find_conflict
 from .files import FileBars, ReadAs, load_file, load_symbols
 from .instruments import instrument_of
@@ -164,6 +165,19 @@ def import_file(
     held = load_file(path, replace(asked or ReadAs(), symbol=name))
     return store_planned(store, plan_import(store, held, name, timeframe, repair, stored))
 
+# %% ../../nbs/14_market.imports.ipynb #4a5520c3
+def usual_timeframe(
+    parts: Iterable[FileBars],  # of a table of many symbols
+) -> str | None:
+    "Return the timeframe that most symbols have, for those that are too few bars to tell; None when none tells."
+    found: Counter[str] = Counter()
+    for held in parts:
+        try:
+            found[frame_of(held.rows.index).value] += 1
+        except DataError:  # a symbol of one bar, or of times that are none
+            continue
+    return found.most_common(1)[0][0] if found else None
+
 # %% ../../nbs/14_market.imports.ipynb #863c3f9c
 def import_symbols(
     store: BarStore,  # where to
@@ -176,10 +190,11 @@ def import_symbols(
 ) -> list[ImportResult]:
     "Put a table of many symbols into a store; raise `DataError`, and store nothing, when one of them is wrong."
     rules, parts = tuple(repair), load_symbols(path, asked)
-    plans, wrong = [], {}
+    plans, wrong, few = [], {}, usual_timeframe(parts.values())
     for symbol, held in parts.items():
         try:
-            plans.append(plan_import(store, held, symbol, timeframe, rules, stored))
+            frame = timeframe or (few if held.rows.index.nunique() < 2 else None)
+            plans.append(plan_import(store, held, symbol, frame, rules, stored))
         except DataError as error:
             wrong[symbol] = error.message
     if wrong:

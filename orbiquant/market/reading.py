@@ -42,9 +42,7 @@ def refuse_times(
         later = held.rows.index[~alone]
         if alone.any() and len(later) and later.min() - pd.Timestamp(filler, tz="UTC") > pd.Timedelta(days=366):
             line = int(held.rows["line"][alone].iloc[0])
-            raise DataError(
-                f"{held.file} must hold times of bars, line {line} has {filler}, a filler; take the row out"
-            )
+            raise DataError(f"{held.file} must hold times of bars, line {line} has {filler}, which stands for none")
 
 # %% ../../nbs/12_market.reading.ipynb #69416124
 _MOSTLY = 0.5  # of the rows

@@ -22,6 +22,7 @@ CLOCKS_TRIED = (
 )
 _CLEARLY = 0.5  # of the misfits under UTC, that a proposed clock may have
 _LEAST_MISFITS = 4  # fewer are a holiday
+_LOOKED = pd.Timedelta(days=800)  # of a long file; two changes of clocks a year are enough
 
 
 def count_misfits(
@@ -41,6 +42,7 @@ def propose_clocks(
     calendar: str | None,  # of their market; None: not known
 ) -> list[str]:
     "Return the clocks that fit clearly better than UTC, all that tie; none when UTC fits or nothing can be told."
+    wall = wall[wall > wall[-1] - _LOOKED] if len(wall) else wall
     if calendar in (None, "crypto") or timeframe.minutes >= 24 * 60 or len(wall) < 2:
         return []
     misfits: dict[str, int] = {}
