@@ -130,5 +130,5 @@ def test_it_runs_on_a_synthetic_market():
     bars = synthetic_market(3_000, timeframe="15m", seed=7).bars
     X, Y = volatility_inputs(bars, HORIZON), range_targets(bars, HORIZON)
     forecast = GarchRange((0.25, 0.75), HORIZON).fit(X[:2_000], Y[:2_000]).predict(X[2_000:])
-    assert list(forecast) == ["up_0.25", "up_0.75", "down_0.25", "down_0.75"]
+    assert list(forecast) == ["up_0.25", "up_0.75", "down_0.25", "down_0.75", "log_range"]
     assert (forecast["up_0.25"] <= forecast["up_0.75"]).all() and np.isfinite(forecast).all().all()

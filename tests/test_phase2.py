@@ -22,7 +22,7 @@ from tests.tools.shared_bars import shared_bars
 
 CONFIG = Phase2Config(folds=3, rounds=25, threads=2)
 RANGES = [f"{side}_{q}" for side in ("up", "down") for q in (0.1, 0.5, 0.9)]
-COLUMNS = [*TPSLClassifier().columns_, *RANGES, "p_meta", "meta_low", "meta_high"]
+COLUMNS = [*TPSLClassifier().columns_, *RANGES, "log_range", "p_meta", "meta_low", "meta_high"]
 JOBS = 3 * (len(MODELS) + 1 + len(BASELINES)) + 3
 
 
