@@ -23,6 +23,7 @@ from ..arrays import Floats
 from ..core import ModelError
 from ..domain import Value
 from .tpsl import TRADE_SIDES
+from .traded import TradedRows
 
 # %% ../../nbs/44_models.drift.ipynb #124be545
 def nearest(
@@ -147,6 +148,7 @@ class Sketch(Value):
     furthest: dict[str, dict[int, float]]  # kind → length → factor that the furthest column exceeded once in twenty
     won: dict[str, float]  # side → share of labels that met their target
     gap: dict[str, float]  # side → that share less the mean prediction, out of fold
+    traded: TradedRows | None = None  # out of fold; None in a model from before it was kept
 
     def factor(
         self,
