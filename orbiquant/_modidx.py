@@ -2515,6 +2515,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'orbiquant/models/phase2_jobs.py'),
                                               'orbiquant.models.phase2_jobs.fit_job': ( 'models.phase2_jobs.html#fit_job',
                                                                                         'orbiquant/models/phase2_jobs.py'),
+                                              'orbiquant.models.phase2_jobs.learnable': ( 'models.phase2_jobs.html#learnable',
+                                                                                          'orbiquant/models/phase2_jobs.py'),
                                               'orbiquant.models.phase2_jobs.make_attention': ( 'models.phase2_jobs.html#make_attention',
                                                                                                'orbiquant/models/phase2_jobs.py'),
                                               'orbiquant.models.phase2_jobs.make_har': ( 'models.phase2_jobs.html#make_har',

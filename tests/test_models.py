@@ -279,9 +279,9 @@ def test_missing_values_and_unlabelled_rows_are_no_obstacle(data, which):
 @pytest.mark.parametrize("which", [0, 1])
 def test_too_few_labelled_rows_are_an_error(data, which):
     X, Y = data
-    with pytest.raises(ModelError, match="`Y` must have a labelled row with complete inputs, had none in 4000"):
+    with pytest.raises(ModelError, match="none of 4,000 rows has both a label and complete inputs"):
         both()[which].fit(X, Y * np.nan)
-    with pytest.raises(ModelError, match="`n_rows` must leave rows on both sides"):
+    with pytest.raises(ModelError, match="must leave rows on both sides"):
         both()[which].fit(X[:2], Y[:2])
 
 

@@ -81,7 +81,7 @@ def test_a_tail_is_the_newest_rows_and_a_purge_away(rows, share, purge):
     try:
         head, tail = purged_tail(rows, share, purge)
     except ModelError as error:
-        assert "`n_rows` must leave rows on both sides" in str(error)
+        assert "must leave rows on both sides" in str(error)
         return
     assert head.start == 0 and tail.stop == rows and tail.start - head.stop == purge
     assert tail.stop - tail.start == round(rows * share)
@@ -135,7 +135,7 @@ def test_paths_are_whole_histories_of_test_predictions():
         (lambda: purged_folds(100, 1, 5), "`folds` must be at least 2, was 1"),
         (lambda: combinatorial_folds(100, 4, 0, 5), "`tested` must be at least 1, was 0"),
         (lambda: combinatorial_folds(100, 2, 2, 5), "`groups` must be at least 3, was 2"),
-        (lambda: purged_folds(60, 3, 200), "`n_rows` must leave rows on both sides of a purge of 200, was 60"),
+        (lambda: purged_folds(60, 3, 200), "a purge of 200 rows must leave rows on both sides, of 60"),
     ],
 )
 def test_folds_that_cannot_be_are_refused(call, message):

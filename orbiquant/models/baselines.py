@@ -122,7 +122,7 @@ def complete_rows(
     "Return which rows are finite in every part; raise `ModelError` when there is none."
     whole = np.logical_and.reduce([np.isfinite(part).all(axis=tuple(range(1, part.ndim))) for part in parts])
     if not whole.any():
-        raise ModelError(f"`Y` must have a labelled row with complete inputs, had none in {len(whole)}")
+        raise ModelError(f"none of {len(whole):,} rows has both a label and complete inputs")
     return whole
 
 # %% ../../nbs/32_models.baselines.ipynb #75bbc58c

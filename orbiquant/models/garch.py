@@ -100,10 +100,10 @@ def fit_garch(
     from arch import arch_model
 
     if len(returns) < MIN_RETURNS:
-        raise ModelError(f"`X` must have at least {MIN_RETURNS} returns to fit a GARCH, had {len(returns)}")
+        raise ModelError(f"a GARCH needs at least {MIN_RETURNS} returns, there are {len(returns)}")
     spread = float(returns.std())
     if not spread > 0:
-        raise ModelError(f"`X` must have returns that vary, all were {returns[0]:g}")
+        raise ModelError(f"a GARCH needs returns that vary, all of {len(returns):,} were {returns[0]:g}")
     scaled = returns[-MAX_RETURNS:] / spread
     model = arch_model(scaled, mean="Zero", vol="GARCH", p=1, q=1, dist="t", rescale=False)
     first = fitted = model.fit(disp="off", show_warning=False)
