@@ -71,7 +71,9 @@ def test_sizes_that_make_no_windows_are_refused(name, value):
 def test_too_few_rows_say_how_many_are_needed():
     with pytest.raises(ModelError, match="at least 25 rows for one fold, had 24"):
         next(iter(WalkForward(10, 10, 5).split(range(24))))
-    with pytest.raises(ModelError, match="at least 1344 labelled rows for 5 folds with 24 rows purged, was 1343"):
+    with pytest.raises(
+        ModelError, match="5 folds with 24 rows purged need at least 1,344 labelled rows, there are 1,343"
+    ):
         WalkForward.over(1343, 5, 24)
     assert WalkForward.over(1344, 5, 24).get_n_splits(range(1344)) == 5
 

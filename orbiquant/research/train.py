@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Prepared', 'prepare_bars', 'prepare', 'rows_of', 'pipeline_of', 'check_prepared', 'Traded', 'trade', 'count_trials',
-           'trial_params', 'compare_policies', 'judge_traded', 'make_card', 'train', 'trade_model']
+           'trial_params', 'compare_policies', 'judge_promises', 'make_card', 'train', 'trade_model']
 
 # %% ../../nbs/73_research.train.ipynb #ce3d3749
 from collections.abc import Mapping
@@ -176,7 +176,7 @@ def compare_policies(
     return count_trials(ledger, kind, prepared, spec, compared) if ledger else compared
 
 # %% ../../nbs/73_research.train.ipynb #051a869e
-def judge_traded(
+def judge_promises(
     prepared: Prepared,  # bars, features, phases, line
     predictions: pd.DataFrame,  # out of fold, by time
     spec: ResearchSpec,  # policy
@@ -236,7 +236,7 @@ def train(
     with stage("backtest"):
         primary = trade(prepared, training.predictions, spec, "primary")
         primary = count_trials(runtime.trials, "train", prepared, spec, {"primary": primary})["primary"]
-        traded = judge_traded(prepared, training.predictions, spec)
+        traded = judge_promises(prepared, training.predictions, spec)
     sketch = training.sketch.model_copy(update={"traded": traded})
     training, card = replace(training, sketch=sketch), make_card(runtime, prepared, spec, training, primary, traded)
     version = runtime.registry.save(training, card, primary.result.trades)
