@@ -111,11 +111,15 @@ def learnable(
     "Return which bars have all of their parts; raise `ModelError` with the reason and the way out when none has."
     whole = {name: np.isfinite(part.to_numpy(dtype=np.float64)).all(axis=1) for name, part in parts.items()}
     known = np.logical_and.reduce(list(whole.values()))
-    if known.any():
-        return known
     none = f"no bar of {len(bars):,} can be learned from"
+    if known.any() and bars["close"].nunique() > 1:
+        return known
     if len(bars) > horizon and (bars["high"] == bars["low"]).all():
         raise ModelError(f"{none}: each is flat, its high its low, so that no stop can be placed; bring bars that move")
+    if known.any():
+        raise ModelError(
+            f"{none}: every close is {bars['close'].iloc[0]:g}, there is no volatility; bring bars that move"
+        )
     warm = max((int(part.argmax()) if part.any() else len(bars) for part in whole.values()), default=0)
     if len(bars) <= horizon or warm >= len(bars) - horizon:
         raise ModelError(
