@@ -72,4 +72,4 @@ def test_closes_that_never_change_between_ranges_that_do():
     wiggle = np.random.default_rng(5).uniform(0.001, 0.002, size=len(still))
     still[["open", "close"]], still["high"], still["low"] = 1.0, 1 + wiggle, 1 - wiggle
     said = refusal(still, folds=1)
-    assert said.startswith("no bar of 2,200 can be learned from: every close is 1, without volatility")
+    assert said.startswith("no bar of 2,200 can be learned from: every close is 1, there is no volatility")
