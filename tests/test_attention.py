@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from orbiquant.core import ModelError
 from orbiquant.models.attention import AttentionModel, from_safetensors, sequence_columns, standard, to_safetensors
-from orbiquant.models.baselines import HarRange, pinball_loss, quantile_columns
+from orbiquant.models.baselines import SCORED_FLOOR, HarRange, pinball_loss, quantile_columns
 from orbiquant.models.gate import blend, gate
 from orbiquant.models.network import AttentionSpec, Windows, initial_weights, staircase, torch_settings
 
@@ -85,7 +85,10 @@ def test_where_there_is_nothing_to_find_it_is_har():
 def test_quantiles_never_cross_and_rows_keep_their_index(data, model):
     X, _ = data
     found = model.predict(X[4_000:])
-    assert found.index.equals(X.index[4_000:]) and list(found) == quantile_columns(QUANTILES) == model.columns_
+    assert (
+        found.index.equals(X.index[4_000:])
+        and list(found) == [*quantile_columns(QUANTILES), "log_range"] == model.columns_
+    )
     for target in ("up", "down"):
         steps = found[model.context_ :][[f"{target}_{q}" for q in QUANTILES]].diff(axis=1).iloc[:, 1:]
         assert (steps >= 0).all().all()
@@ -244,7 +247,9 @@ def test_missing_values_and_unlabelled_rows_are_no_obstacle(data):
 def test_a_constant_series_is_predicted_as_it_is(data):
     X, Y = data[0][:1_000] * 0, data[1][:1_000] * 0
     found = AttentionModel(QUANTILES, 1, spec=QUICK).fit(X, Y)
-    assert found.epochs_ == 0 and (found.predict(X)[23:] == 0).all().all()
+    said = found.predict(X)[23:]
+    assert found.epochs_ == 0 and (said.drop(columns="log_range") == 0).all().all()
+    assert np.allclose(said["log_range"], np.log(SCORED_FLOOR), atol=1e-3)
 
 
 @pytest.mark.parametrize("rows", [1, 20, 26])

@@ -12,6 +12,7 @@ from orbiquant.models.drift import (
     MIN_BARS,
     Sketch,
     bins_of,
+    compare_column,
     drift_report,
     shape_of,
     sketch_of,
@@ -204,8 +205,36 @@ def test_a_planted_change_is_found_however_few(habit, bars):
 
 def test_shorter_stretches_are_further_from_the_whole(habit):
     usual = habit.features["range_0"].usual
-    assert list(usual) == [100, 200, 500, 1_000] and list(usual.values()) == sorted(usual.values(), reverse=True)
+    assert list(usual) == [100, 200, 500, 1_000, 2_000, 5_000]
+    assert list(usual.values()) == sorted(usual.values(), reverse=True)
     shape = habit.features["range_0"]
-    assert [shape.usual_over(n) for n in (100, 199, 200, 700, 9_999)] == [usual[n] for n in (100, 100, 200, 500, 1_000)]
+    spans = {100: 100, 199: 100, 200: 200, 700: 500, 1_999: 1_000, 9_999: 5_000}
+    assert [shape.usual_over(bars) for bars in spans] == [usual[length] for length in spans.values()]
     assert list(shape_of(SPELLS["range_0"].to_numpy()[:4_000]).usual) == [100, 200]
     assert list(shape_of(SPELLS["range_0"].to_numpy()[:60]).usual) == [60]
+
+
+def test_a_long_span_is_held_against_spans_as_long():
+    """A year half as loud again is less than a bad month shows, and more than any year did."""
+    whole = spells(55_000, 3)
+    habit = sketch_of(whole.iloc[:45_000], *market(45_000, 1)[1:], horizon=1)
+    shape = habit.features["range_0"]
+    assert shape.usual_over(10_000) < 0.5 * shape.usual_over(1_000)
+    later = whole.iloc[45_000:]
+    same = drift_report(habit, later, *market(10_000, 2)[1:])
+    louder = drift_report(habit, 1.43 * later, *market(10_000, 2)[1:])
+    line = louder.table.set_index("name").loc["range_0"]
+    assert "drifted" not in same.counts and line["status"] == "drifted" and line["psi"] < shape.usual_over(1_000)
+
+
+def test_a_span_longer_than_any_stretch_is_cut_into_parts_of_its_length():
+    """Each part of a market that comes in spells is far from the whole, all of them together are not."""
+    series = spells(32_000, 5)["range_0"].to_numpy()
+    shape = shape_of(series[:20_000])
+    assert max(shape.usual) == 1_000
+    once, parts = (
+        compare_column("feature", "range_0", shape, series[20_000:end], 1, 1.0)["psi"] for end in (21_500, 32_000)
+    )
+    bins = [bins_of(part, shape.quantiles, ()) for part in np.array_split(series[20_000:], 12)]
+    shares = [np.bincount(part, minlength=len(shape.shares)) / len(part) for part in bins]
+    assert parts == pytest.approx(stability(np.array(shape.shares), np.array(shares)).mean()) and once > 0

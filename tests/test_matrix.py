@@ -179,7 +179,7 @@ def test_no_bars_give_no_rows_and_all_columns(name):
 
 def test_too_few_bars_say_how_many_are_needed(bars):
     needed = warmup_bars(SPEC) + 1
-    with pytest.raises(DataError, match=f"at least {needed} for features on 15m bars, was {needed - 1}"):
+    with pytest.raises(DataError, match=f"need at least {needed:,} of them to warm up, there are {needed - 1:,}"):
         build_features(bars.iloc[: needed - 1], SPEC)
     assert np.isfinite(build_features(bars.iloc[:needed], SPEC).iloc[-1]).all()
 

@@ -220,7 +220,7 @@ def test_inner_predictions_are_purged_embargoed_and_later_than_what_was_fitted(r
 
 def test_too_few_rows_for_the_inner_walk_are_an_error():
     X = pd.DataFrame({"a": np.zeros(500)})
-    with pytest.raises(ModelError, match="`n_rows` must be at least"):
+    with pytest.raises(ModelError, match="need at least"):
         inner_predictions(X, X, lambda: Recorder([]), 24, 24, 4)
 
 
@@ -384,9 +384,9 @@ def test_rows_without_a_side_a_probability_or_a_label_are_left_out(scene):
 def test_a_meta_model_needs_rows_and_a_coverage(scene):
     X, Y, _, primary = scene
     later = X[9_000:]
-    with pytest.raises(ModelError, match="`Y` must have a labelled row"):
+    with pytest.raises(ModelError, match="has both a label and complete inputs"):
         MetaModel(1, QUICK).fit(later, primary, pd.Series(np.nan, later.index))
-    with pytest.raises(ModelError, match="`n_rows` must leave rows on both sides"):
+    with pytest.raises(ModelError, match="must leave rows on both sides"):
         MetaModel(24, QUICK).fit(later[:20], primary[:20], side_outcome(Y[9_000:9_020], primary[:20]))
     with pytest.raises(ModelError, match="`X` must have a column 'probability'"):
         MetaModel(1, QUICK).fit(later, primary[["side"]], pd.Series(1.0, later.index))

@@ -22,7 +22,7 @@ from tests.tools.shared_bars import shared_bars
 
 CONFIG = Phase2Config(folds=3, rounds=25, threads=2)
 RANGES = [f"{side}_{q}" for side in ("up", "down") for q in (0.1, 0.5, 0.9)]
-COLUMNS = [*TPSLClassifier().columns_, *RANGES, "p_meta", "meta_low", "meta_high"]
+COLUMNS = [*TPSLClassifier().columns_, *RANGES, "log_range", "p_meta", "meta_low", "meta_high"]
 JOBS = 3 * (len(MODELS) + 1 + len(BASELINES)) + 3
 
 
@@ -178,9 +178,9 @@ def test_progress_counts_every_job_and_can_stop_the_run(bars, features):
 
 
 def test_too_few_rows_say_how_many_are_needed(bars, features):
-    with pytest.raises(ModelError, match="`n_rows` must be at least 992 labelled rows for 3 folds"):
+    with pytest.raises(ModelError, match="3 folds need at least 992 bars that can be learned from"):
         Phase2Pipeline(CONFIG).run(bars[:1_000], features[:1_000])
-    with pytest.raises(ModelError, match="had none in"):
+    with pytest.raises(ModelError, match="can be learned from"):
         Phase2Pipeline(CONFIG).run(bars[:0], features[:0])
 
 
@@ -239,7 +239,7 @@ def test_a_sequence_model_is_left_out_of_small_data_and_said_so(bars, features):
 
 def test_a_failed_optional_model_leaves_the_fold_alive_with_a_note(training):
     first = training.folds.iloc[0]
-    assert first["error"] == "" and "meta: ModelError: `n_rows` must be at least" in first["note"]
+    assert first["error"] == "" and "meta: ModelError: 4 folds with 48 rows purged need at least" in first["note"]
     assert any(note.startswith("fold 1: meta: ModelError") for note in training.notes)
     assert training.predictions.loc[: first["test_end"], "p_meta"].isna().all()
     assert training.bundle.meta is not None
@@ -270,7 +270,7 @@ def test_the_curve_is_chosen_in_the_settings(bars, features):
 def test_a_fold_too_short_to_search_in_is_trained_as_set_and_says_so(bars, features):
     config = CONFIG.model_copy(update={"tune_trials": 2, "rounds": 5, "meta": "off"})
     folds = Phase2Pipeline(config).run(bars[:1_800], features[:1_800]).folds
-    assert (folds["error"] == "").all() and "range not tuned: `n_rows` must be at least" in folds["note"].iloc[0]
+    assert (folds["error"] == "").all() and "range not tuned: 3 folds with" in folds["note"].iloc[0]
 
 
 def test_the_meta_model_learns_beside_the_primary_that_is_tuned(bars, features, monkeypatch):
@@ -308,7 +308,7 @@ def test_a_fold_without_meta_is_judged_for_all_the_rest(bars, features):
 def test_a_constant_series_is_refused_in_words():
     flat = synthetic_market(3_000, timeframe="15m", seed=7).bars
     flat[["open", "high", "low", "close"]] = 100.0
-    with pytest.raises(ModelError, match=r"must have a labelled row with complete inputs|returns that vary"):
+    with pytest.raises(ModelError, match="no bar of 3,000 can be learned from: each is flat"):
         Phase2Pipeline(CONFIG).run(flat, build_features(flat, FeatureSpec(timeframe="15m", calendar="forex")))
 
 

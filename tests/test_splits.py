@@ -71,7 +71,9 @@ def test_sizes_that_make_no_windows_are_refused(name, value):
 def test_too_few_rows_say_how_many_are_needed():
     with pytest.raises(ModelError, match="at least 25 rows for one fold, had 24"):
         next(iter(WalkForward(10, 10, 5).split(range(24))))
-    with pytest.raises(ModelError, match="at least 1344 labelled rows for 5 folds with 24 rows purged, was 1343"):
+    with pytest.raises(
+        ModelError, match="5 folds with 24 rows purged need at least 1,344 labelled rows, there are 1,343"
+    ):
         WalkForward.over(1343, 5, 24)
     assert WalkForward.over(1344, 5, 24).get_n_splits(range(1344)) == 5
 
@@ -81,7 +83,7 @@ def test_a_tail_is_the_newest_rows_and_a_purge_away(rows, share, purge):
     try:
         head, tail = purged_tail(rows, share, purge)
     except ModelError as error:
-        assert "`n_rows` must leave rows on both sides" in str(error)
+        assert "must leave rows on both sides" in str(error)
         return
     assert head.start == 0 and tail.stop == rows and tail.start - head.stop == purge
     assert tail.stop - tail.start == round(rows * share)
@@ -135,7 +137,7 @@ def test_paths_are_whole_histories_of_test_predictions():
         (lambda: purged_folds(100, 1, 5), "`folds` must be at least 2, was 1"),
         (lambda: combinatorial_folds(100, 4, 0, 5), "`tested` must be at least 1, was 0"),
         (lambda: combinatorial_folds(100, 2, 2, 5), "`groups` must be at least 3, was 2"),
-        (lambda: purged_folds(60, 3, 200), "`n_rows` must leave rows on both sides of a purge of 200, was 60"),
+        (lambda: purged_folds(60, 3, 200), "a purge of 200 rows must leave rows on both sides, of 60"),
     ],
 )
 def test_folds_that_cannot_be_are_refused(call, message):

@@ -163,7 +163,7 @@ def test_a_stream_needs_history_and_enough_of_it_and_only_once():
     spec, bars = MARKETS["15m forex"][0], market("15m forex")
     with pytest.raises(DataError, match="must be seeded with history"):
         FeatureStream(spec).update(bars.iloc[0])
-    with pytest.raises(DataError, match=f"at least {warmup_bars(spec) + 1} for features"):
+    with pytest.raises(DataError, match=f"need at least {warmup_bars(spec) + 1:,} of them"):
         FeatureStream(spec).seed(bars.iloc[: warmup_bars(spec)])
     with pytest.raises(DataError, match="was empty"):
         FeatureStream(spec).seed(empty_bars())

@@ -73,6 +73,8 @@ def train_command(
         stored = train(runtime, prepare(runtime, spec), spec, progress, fresh, scheduler)
     card, served = stored.card, runtime.registry.served(series)
     facts = {"model": card.version, "bars": card.rows, "folds": len(stored.folds), "notes": "; ".join(card.notes)}
+    if card.traded is not None:
+        facts["traded, out of fold"] = str(card.traded)
     if served != card.version:
         facts["served"] = f"{served}, until `orbiquant models promote {series} {card.version}`"
     show(
@@ -115,11 +117,12 @@ def show_model(
     stored = registry.load(series, version)
     card, said = stored.card, stored.reliability
     history = registry.promotions(series)
-    facts = card.model_dump(exclude={"features", "feature_spec", "training", "params", "metrics", "notes"}) | {
+    facts = card.model_dump(exclude={"features", "feature_spec", "training", "params", "metrics", "notes", "traded"}) | {
         "features": len(card.features),
         "models": ", ".join(stored.bundle.models),
         "served": "yes" if registry.served(series) == card.version else "no",
         "notes": "; ".join(card.notes),
+        "traded, out of fold": "not kept" if card.traded is None else str(card.traded),
     }
     parts = {"gate": stored.gate, "reliability": said[said["regime"] == "all"] if "regime" in said else said}
     show(

@@ -42,7 +42,10 @@ def check_enough(
     "Raise `DataError` when there are some bars but too few for one exact row."
     needed = warmup_bars(spec) + 1
     if 0 < len(bars) < needed:
-        raise DataError(f"`bars` must be at least {needed} for features on {spec.timeframe} bars, was {len(bars)}")
+        raise DataError(
+            f"features on {spec.timeframe} bars need at least {needed:,} of them to warm up, there are {len(bars):,}: "
+            f"import or pull more"
+        )
 
 # %% ../../nbs/29_features.matrix.ipynb #5e99b515
 FEATURE_GROUPS: tuple[Callable[[FeatureSpec], Group], ...] = (

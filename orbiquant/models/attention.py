@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..arrays import Floats, Singles
 from orbiquant.models.baselines import (
+    LOG_RANGE,
     RANGE_FLOOR,
     RANGE_TARGETS,
     HarRange,
@@ -118,7 +119,7 @@ class AttentionModel:
     @property
     def columns_(self) -> list[str]:
         "Return the names of what is predicted."
-        return quantile_columns(self.quantiles)
+        return [*quantile_columns(self.quantiles), LOG_RANGE]
 
     def fit(
         self,
@@ -188,7 +189,7 @@ class AttentionModel:
         self,
         X: pd.DataFrame,  # consecutive rows with the columns of training, the first `context_` of them context
     ) -> pd.DataFrame:
-        "Return `up_0.1 … down_0.9`, rising within a row; NaN without context or where the scale is unknown."
+        "Return `up_0.1 … down_0.9`, rising within a row, and `log_range`; NaN without context or scale."
         predicted = self.predict_values(feature_values(X, self.features_), X.index)
         return pd.DataFrame(predicted, index=X.index, columns=self.columns_)
 
@@ -203,11 +204,13 @@ class AttentionModel:
         expected = self.scale_.expected(self._volatility(values), times)
         ends = self._ends(expected)
         predicted = np.full((len(values), len(self.columns_)), np.nan)
-        ratios = self.scale_.ratios_.reshape(1, -1)
+        ratios, beyond = self.scale_.ratios_.reshape(1, -1), np.zeros(len(ends))
         if self.weights_ and len(ends):
-            stairs = staircase(self._ask(values, expected, ends)[0], torch.from_numpy(self._steps))
-            ratios = stairs.flatten(1).double().numpy()
-        predicted[ends] = expected[ends, None] * ratios
+            answers = self._ask(values, expected, ends)[0]
+            ratios = staircase(answers, torch.from_numpy(self._steps)).flatten(1).double().numpy()
+            beyond = answers[:, 0].double().numpy()
+        predicted[ends, :-1] = expected[ends, None] * ratios
+        predicted[ends, -1] = np.log(expected[ends]) + beyond
         return predicted
 
     def explain(

@@ -24,6 +24,7 @@ from ..core import ModelError, rule_of
 from ..domain import SeriesId, Timeframe, normalise_symbol
 from .bundle import KEPT, ModelBundle, RangeSource, to_content
 from .drift import Sketch
+from .traded import TradedRows
 
 # %% ../../nbs/45_models.cards.ipynb #6aa3bcf5
 class ModelCard(BaseModel):
@@ -47,6 +48,7 @@ class ModelCard(BaseModel):
     range_from: RangeSource = "range"  # who answers for the range
     feature_spec: dict[str, Any] = {}  # how its features are built: what it is asked with must be built the same
     training: dict[str, Any] = {}  # how it was fitted: every setting of the pipeline
+    traded: TradedRows | None = None  # what its policy's trades promised out of fold, and what came
     version: str = ""  # given by the registry
 
     @property

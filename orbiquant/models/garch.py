@@ -21,6 +21,7 @@ from orbiquant.models.baselines import (
     RANGE_TARGETS,
     check_quantiles,
     complete_rows,
+    log_level,
     ratio_quantiles,
     read_columns,
     scaled_forecast,
@@ -99,10 +100,10 @@ def fit_garch(
     from arch import arch_model
 
     if len(returns) < MIN_RETURNS:
-        raise ModelError(f"`X` must have at least {MIN_RETURNS} returns to fit a GARCH, had {len(returns)}")
+        raise ModelError(f"a GARCH needs at least {MIN_RETURNS} returns, there are {len(returns)}")
     spread = float(returns.std())
     if not spread > 0:
-        raise ModelError(f"`X` must have returns that vary, all were {returns[0]:g}")
+        raise ModelError(f"a GARCH needs returns that vary, all of {len(returns):,} were {returns[0]:g}")
     scaled = returns[-MAX_RETURNS:] / spread
     model = arch_model(scaled, mean="Zero", vol="GARCH", p=1, q=1, dist="t", rescale=False)
     first = fitted = model.fit(disp="off", show_warning=False)
@@ -130,12 +131,13 @@ class GarchRange:
         X: pd.DataFrame,  # has `return` and `ewma` of `volatility_inputs`, rows in time order
         Y: pd.DataFrame,  # `up`, `down`; NaN rows are left out
     ) -> Self:
-        "Fit the GARCH on the returns, then the quantiles of move / volatility."
+        "Fit the GARCH on the returns, then the quantiles of move / volatility and the level of the log range."
         returns, moves = read_columns(X, ["return"])[:, 0], read_columns(Y, RANGE_TARGETS)
         self.garch_, self.note_ = fit_garch(returns[np.isfinite(returns)])
         scale = self.volatility(X)
         rows = complete_rows(np.where(scale > 0, scale, np.nan), moves)
         self.ratios_ = ratio_quantiles(moves[rows], scale[rows], self.quantiles)
+        self.level_ = log_level(moves[rows], scale[rows])
         return self
 
     def volatility(
@@ -157,4 +159,4 @@ class GarchRange:
         X: pd.DataFrame,  # has `return` and `ewma`, consecutive rows
     ) -> pd.DataFrame:
         "Return one row of quantiles a row of `X`; the filter starts from the first row's `ewma`."
-        return scaled_forecast(self.volatility(X), self.ratios_, X.index, self.quantiles)
+        return scaled_forecast(self.volatility(X), self.ratios_, X.index, self.quantiles, self.level_)

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..core import ModelError, suggest
-from .baselines import RANGE_TARGETS, quantile_columns
+from .baselines import LOG_RANGE, RANGE_TARGETS, quantile_columns
 from .skill import BLOCK_HORIZONS, range_losses, skill_interval
 
 # %% ../../nbs/37_models.gate.ipynb #916766cb
@@ -91,7 +91,7 @@ FINAL = 0  # the number of the fit on everything, as in the pipeline
 class Gated:
     "What the gate let through: the stitched forecasts, its decisions fold by fold, and who answers from now on."
 
-    predictions: pd.DataFrame  # `up_…`, `down_…`, a row a row of the folds
+    predictions: pd.DataFrame  # `up_…`, `down_…` and, where all said it, `log_range`, a row a row of the folds
     decisions: pd.DataFrame  # one row a fold; the last one, fold 0, is for the model fitted on everything
     choice: str  # the first incumbent, the challenger, or "blend"
 
@@ -124,7 +124,8 @@ def gate(
 ) -> Gated:
     "Return what each fold would have been answered by, judged by the folds before it alone."
     check_forecasts(forecasts, [challenger, *incumbents], quantiles)
-    columns = quantile_columns(quantiles)
+    said = all(LOG_RANGE in forecasts[name] for name in (*incumbents, challenger))
+    columns = [*quantile_columns(quantiles), *([LOG_RANGE] if said else [])]
     frames = {name: forecasts[name].reindex(folds.index)[columns] for name in (*incumbents, challenger)}
     frames[BLEND] = blend([frames[incumbents[0]], frames[challenger]])
     happened, number = outcome.reindex(folds.index)[list(RANGE_TARGETS)], folds.to_numpy()

@@ -203,6 +203,7 @@ class MetaModel:
         fit, held = self._curve(base), outcome[rows.tail]
         self.booster_, moved, reason = trees_beyond(rows, score, outcome, fit, self.horizon)
         self.fallback_: dict[str, str] = {"meta": reason} if reason else {}
+        self.shrinkage_: Calibration | None = None  # given when folds have judged fits like this one
         if self.booster_ is None:
             fit = self._curve(base, CORRECTED)
         self.calibration_: Calibration = fit(score, outcome) if self.booster_ is None else fit(moved, held)
@@ -251,7 +252,9 @@ class MetaModel:
         score = log_odds(said[:, 1])
         if self.booster_ is not None:
             score = score + ask(self.booster_, beside(values, said), margin=True)[:, 0]
-        p = np.where((said[:, 0] != 0) & np.isfinite(score), self.calibration_(score), np.nan)
+        own = self.calibration_(score)
+        held = own if self.shrinkage_ is None else self.shrinkage_(log_odds(own))
+        p = np.where((said[:, 0] != 0) & np.isfinite(score), held, np.nan)
         return np.column_stack([p, *around(p, self.reach_)])
 
     def explain(
@@ -277,6 +280,7 @@ class MetaModel:
             "categories": self.categories_,
             "fallback": self.fallback_,
             "curve": self.calibration_.model_dump(),
+            "shrinkage": None if self.shrinkage_ is None else self.shrinkage_.model_dump(),
             "misses": self.misses_.tolist(),
             "booster": None if self.booster_ is None else booster_json(self.booster_),
         }
@@ -295,6 +299,8 @@ class MetaModel:
             model.features_, model.categories_ = stored["features"], stored["categories"]
             model.fallback_ = stored["fallback"]
             model.calibration_ = Calibration.model_validate(stored["curve"])
+            held = stored.get("shrinkage")  # none in a model from before there was any
+            model.shrinkage_ = None if held is None else Calibration.model_validate(held)
             model.misses_ = np.array(stored["misses"], dtype=np.float64)
             trees = stored["booster"]
             model.booster_ = None if trees is None else booster_of(trees, boosting.threads)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FoldJob', 'Outcomes', 'Training', 'OutOfFold', 'grid', 'run_grid', 'stitch', 'meta_columns', 'join_answers',
-           'candidates', 'gated_range', 'fold_row', 'reliability_of', 'job_table', 'good_folds', 'assemble',
-           'sketch_training', 'Phase2Pipeline']
+           'candidates', 'gated_range', 'fold_row', 'reliability_of', 'job_table', 'shrink_to_folds', 'good_folds',
+           'assemble', 'sketch_training', 'Phase2Pipeline']
 
 # %% ../../nbs/48_models.phase2.ipynb #4fcc5348
 from collections.abc import Mapping
@@ -22,12 +22,14 @@ from ..core import ModelError, get_logger
 from ..domain import Bars
 from .boosting import check_device
 from .bundle import KEPT, ModelBundle, RangeSource
+from .calibration import Calibration
 from .checkpoints import RunFolder, training_key
 from .config import Phase2Config
 from .drift import SKETCH_ROWS, Sketch, sketch_of
 from .phase2_jobs import BASELINES, MODELS, Labelled, Outcome, Part, fit_job, optional_models
-from .primary import META, primary_view
+from .primary import META, primary_view, side_outcome
 from .reliability import regime_labels, reliability_report
+from .shrinkage import shrinkage_of
 from .skill import skill_table
 from ..ports import Progress
 
@@ -228,6 +230,27 @@ def job_table(
     lines = [(number, name, outcome.seconds) for (number, name), outcome in sorted(outcomes.items())]
     return pd.DataFrame(lines, columns=["fold", "estimator", "seconds"])
 
+# %% ../../nbs/48_models.phase2.ipynb #8eb1a463
+def shrink_to_folds(
+    bundle: ModelBundle,  # of the final fits; gets the curves
+    predictions: pd.DataFrame,  # out of fold
+    rows: Labelled,  # features, targets
+    good: list[Part],  # the folds that succeeded
+    config: Phase2Config,  # horizon
+) -> None:
+    "Bring the probabilities of the final fits to the scale on which their folds were judged."
+    X, targets = rows.features.loc[predictions.index], rows.targets.loc[predictions.index]
+    number = np.searchsorted([part.test.start for part in good], rows.features.index.get_indexer(X.index), "right") - 1
+
+    def curve_of(name: str, outcome: pd.Series, stated: bool) -> Calibration | None:
+        own, said = (table[f"p_{name}"].to_numpy() for table in (bundle.predict(X), predictions))
+        return shrinkage_of(own, said, outcome.to_numpy(), number, config.horizon_bars, stated)
+
+    curves = {side: curve_of(side, targets[side], bundle.meta is None) for side in bundle.tpsl.boosters_}
+    bundle.tpsl.shrinkage_ = {side: curve for side, curve in curves.items() if curve}
+    if bundle.meta:
+        bundle.meta.shrinkage_ = curve_of("meta", side_outcome(targets, primary_view(predictions)), True)
+
 # %% ../../nbs/48_models.phase2.ipynb #39811ba8
 def good_folds(
     folds: list[Part],  # oldest first
@@ -267,7 +290,9 @@ def assemble(
         del contents["meta"]
     elif "meta" not in contents:
         predictions = predictions.drop(columns=list(META), errors="ignore")
-    return predictions, gate, ModelBundle.of(contents, source)
+    bundle = ModelBundle.of(contents, source)
+    shrink_to_folds(bundle, predictions, rows, good, config)
+    return predictions, gate, bundle
 
 # %% ../../nbs/48_models.phase2.ipynb #50e09d56
 def sketch_training(

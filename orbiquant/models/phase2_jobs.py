@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MIN_TRAIN', 'ESTIMATORS', 'MODELS', 'BASELINES', 'ATTENTION_ROWS', 'boosting_of', 'scale_columns', 'Part', 'slim',
-           'walk_of', 'Labelled', 'make_range', 'make_tpsl', 'make_attention', 'make_har', 'NestedMeta', 'make_meta',
-           'EstimatorKind', 'optional_models', 'Outcome', 'search', 'fit_estimator', 'predict_part', 'rounds_of',
-           'fit_job']
+           'walk_of', 'learnable', 'Labelled', 'make_range', 'make_tpsl', 'make_attention', 'make_har', 'NestedMeta',
+           'make_meta', 'EstimatorKind', 'optional_models', 'Outcome', 'search', 'fit_estimator', 'predict_part',
+           'rounds_of', 'fit_job']
 
 # %% ../../nbs/46_models.phase2_jobs.ipynb #78d42158
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..arrays import Floats
 from ..core import ModelError, get_logger
 from ..domain import Bars
-from .baselines import BaseRate, HarRange, ScaledRange, complete_rows, read_columns, volatility_inputs
+from .baselines import BaseRate, HarRange, ScaledRange, pick_columns, volatility_inputs
 from .boosting import Boosting
 from .bundle import to_content
 from .config import Phase2Config, TreeConfig
@@ -81,18 +81,53 @@ def walk_of(
     config: Phase2Config,  # folds, horizon, embargo, `test_from`
 ) -> WalkForward:
     "Return the split into equal folds: of most rows, or of those from `test_from` on; raise `ModelError` for too few."
-    rows = len(times)
+    rows, gap = len(times), config.horizon_bars + config.embargo
     if config.test_from is None:
+        if rows < (needed := (config.folds + 1) * (MIN_TRAIN + gap)):
+            most = rows // (MIN_TRAIN + gap) - 1
+            fewer = f", or with `folds` {most} or less" if most > 0 else ""
+            raise ModelError(
+                f"{config.folds} folds need at least {needed:,} bars that can be learned from, there are {rows:,}, "
+                f"not counting the first, which warm volatility up, and the last {config.horizon_bars}, which have no "
+                f"result yet: train on more bars{fewer}"
+            )
         return WalkForward.over(rows, config.folds, config.horizon_bars, config.embargo)
     tested = int((times >= config.test_from).sum())
     size = tested // config.folds
-    train = rows - config.folds * size - config.horizon_bars - config.embargo
+    train = rows - config.folds * size - gap
     if size < 1 or train < MIN_TRAIN:
         raise ModelError(
             f"`test_from` must leave {MIN_TRAIN} labelled rows before it and {config.folds} after it, "
             f"was {config.test_from:%Y-%m-%d %H:%M} with {rows - tested:,} before and {tested:,} after"
         )
     return WalkForward(train, size, config.horizon_bars, config.embargo, expanding=True)
+
+# %% ../../nbs/46_models.phase2_jobs.ipynb #6c1aeb04
+def learnable(
+    bars: Bars,  # checked bars
+    parts: Mapping[str, pd.DataFrame],  # `targets`, `volatility`, `scale` of the same bars
+    horizon: int,  # bars a label looks ahead
+) -> NDArray[np.bool_]:
+    "Return which bars have all of their parts; raise `ModelError` with the reason and the way out when none has."
+    whole = {name: np.isfinite(part.to_numpy(dtype=np.float64)).all(axis=1) for name, part in parts.items()}
+    known = np.logical_and.reduce(list(whole.values()))
+    none = f"no bar of {len(bars):,} can be learned from"
+    if known.any() and bars["close"].nunique() > 1:
+        return known
+    if len(bars) > horizon and (bars["high"] == bars["low"]).all():
+        raise ModelError(f"{none}: each is flat, its high its low, so that no stop can be placed; bring bars that move")
+    if known.any():
+        raise ModelError(
+            f"{none}: every close is {bars['close'].iloc[0]:g}, there is no volatility; bring bars that move"
+        )
+    warm = max((int(part.argmax()) if part.any() else len(bars) for part in whole.values()), default=0)
+    if len(bars) <= horizon or warm >= len(bars) - horizon:
+        raise ModelError(
+            f"{none}: the last {horizon} have no result yet and those before them only warm volatility up; "
+            f"train on more bars, or with a shorter `horizon_bars`"
+        )
+    missing = ", ".join(f"{name} on {(~part).mean():.0%}" for name, part in whole.items())
+    raise ModelError(f"{none}: what is needed of them is never known together, unknown are {missing}")
 
 # %% ../../nbs/46_models.phase2_jobs.ipynb #9cf287fa
 @dataclass(frozen=True)
@@ -123,7 +158,8 @@ class Labelled:
         )
         inputs = volatility_inputs(bars, config.horizon_bars)
         scale = config.scale or scale_columns(features)
-        known = complete_rows(targets.to_numpy(), inputs.to_numpy(), read_columns(features, scale))
+        parts = {"targets": targets, "volatility": inputs, "scale": pick_columns(features, scale)}
+        known = learnable(bars, parts, config.horizon_bars)
         unique = average_uniqueness(barriers["long_bars"])
         targets = targets.where(np.broadcast_to(known[:, None], targets.shape))
         return cls(slim(features), inputs, targets, unique, np.flatnonzero(known), scale)

@@ -61,7 +61,7 @@ class WalkForward:
         needed = (folds + 1) * (min_train + gap)
         if n_rows < needed:
             purged = f"{folds} folds with {gap} rows purged"
-            raise ModelError(f"`n_rows` must be at least {needed} labelled rows for {purged}, was {n_rows}")
+            raise ModelError(f"{purged} need at least {needed:,} labelled rows, there are {n_rows:,}")
         return cls(n_rows - folds * test_size - gap, test_size, horizon, embargo, expanding)
 
     @property
@@ -106,7 +106,7 @@ def purged_tail(
     tail = round(n_rows * share)
     head = n_rows - tail - purge
     if min(head, tail) < 1:
-        raise ModelError(f"`n_rows` must leave rows on both sides of a purge of {purge}, was {n_rows}")
+        raise ModelError(f"a purge of {purge} rows must leave rows on both sides, of {n_rows:,} it leaves too few")
     return slice(0, head), slice(n_rows - tail, n_rows)
 
 # %% ../../nbs/31_models.splits.ipynb #47e30cef
@@ -129,7 +129,7 @@ def trainable(
     "Return the folds; raise `ModelError` when purging has left one of them nothing to train or to test on."
     found = [(np.asarray(train, dtype=np.intp), np.asarray(test, dtype=np.intp)) for train, test in folds]
     if any(not len(train) or not len(test) for train, test in found):
-        raise ModelError(f"`n_rows` must leave rows on both sides of a purge of {horizon}, was {n_rows}")
+        raise ModelError(f"a purge of {horizon} rows must leave rows on both sides, of {n_rows:,} it leaves too few")
     return found
 
 # %% ../../nbs/31_models.splits.ipynb #2581c68b

@@ -86,6 +86,7 @@ class TPSLClassifier:
         self.calibrations_: dict[str, Calibration] = {}
         self.payoffs_: dict[str, RestPayoff] = {side: RestPayoff() for side in TRADE_SIDES}
         self.fallback_: dict[str, str] = {}
+        self.shrinkage_: dict[str, Calibration] = {}  # given when folds have judged fits like this one
         values, categorical = self._values(X), [name in self.categories_ for name in self.features_]
         rows = Rows.of(values if known.all() else values[known], self.horizon, self.boosting, categorical)
         for i, side in enumerate(TRADE_SIDES):
@@ -120,7 +121,8 @@ class TPSLClassifier:
         for i, side in enumerate(TRADE_SIDES):
             predicted[:, i] = self.rates_[side]
             if side in self.boosters_:
-                predicted[:, i] = self.calibrations_[side](ask(self.boosters_[side], values, margin=True)[:, 0])
+                own = self.calibrations_[side](ask(self.boosters_[side], values, margin=True)[:, 0])
+                predicted[:, i] = self.shrinkage_[side](log_odds(own)) if side in self.shrinkage_ else own
             predicted[:, 2 * i + 2 : 2 * i + 4] = self.payoffs_[side](predicted[:, i])
         return predicted
 
@@ -164,6 +166,7 @@ class TPSLClassifier:
             "rates": self.rates_,
             "fallback": self.fallback_,
             "calibrations": {side: curve.model_dump() for side, curve in self.calibrations_.items()},
+            "shrinkage": {side: curve.model_dump() for side, curve in self.shrinkage_.items()},
             "payoffs": {side: payoff.model_dump() for side, payoff in self.payoffs_.items()},
             "boosters": {side: booster_json(booster) for side, booster in self.boosters_.items()},
         }
@@ -182,6 +185,8 @@ class TPSLClassifier:
             model.rates_, model.fallback_ = stored["rates"], stored["fallback"]
             curves, threads = stored["calibrations"], model.boosting.threads
             model.calibrations_ = {side: Calibration.model_validate(curve) for side, curve in curves.items()}
+            held = stored.get("shrinkage", {})  # none in a model from before there was any
+            model.shrinkage_ = {side: Calibration.model_validate(curve) for side, curve in held.items()}
             model.payoffs_ = {side: RestPayoff.model_validate(stored["payoffs"][side]) for side in TRADE_SIDES}
             model.boosters_ = {side: booster_of(trees, threads) for side, trees in stored["boosters"].items()}
         return model

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Prepared', 'prepare_bars', 'prepare', 'rows_of', 'pipeline_of', 'check_prepared', 'Traded', 'trade', 'count_trials',
-           'trial_params', 'compare_policies', 'make_card', 'train', 'trade_model']
+           'trial_params', 'compare_policies', 'judge_promises', 'make_card', 'train', 'trade_model']
 
 # %% ../../nbs/73_research.train.ipynb #ce3d3749
 from collections.abc import Mapping
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from orbiquant.backtest.trials import TrialsLedger
     from orbiquant.models.phase2 import Phase2Pipeline, Training
     from orbiquant.models.registry import ModelCard, StoredModel
+    from orbiquant.models.traded import TradedRows
 
 # %% ../../nbs/73_research.train.ipynb #e2b222e9
 @dataclass(frozen=True)
@@ -174,6 +175,22 @@ def compare_policies(
     compared = {name: trade(prepared, predictions, spec, name) for name in POLICY_NAMES}
     return count_trials(ledger, kind, prepared, spec, compared) if ledger else compared
 
+# %% ../../nbs/73_research.train.ipynb #051a869e
+def judge_promises(
+    prepared: Prepared,  # bars, features, phases, line
+    predictions: pd.DataFrame,  # out of fold, by time
+    spec: ResearchSpec,  # policy
+) -> "TradedRows":
+    "Return what the rows that the policy trades promised out of fold, and what came."
+    from orbiquant.models.phase2 import OutOfFold
+    from orbiquant.models.traded import TradedRows
+    from orbiquant.policies import find_policy
+    from orbiquant.research.confidence import promised_rows
+
+    policy = find_policy(spec.signals.policy, spec.signals.min_confidence)
+    rows = promised_rows(prepared.line, prepared, OutOfFold(predictions), policy).loc[predictions.index[0] :]
+    return TradedRows.of(policy.name, rows, prepared.line.spec.training.horizon_bars, spec.training.seed)
+
 # %% ../../nbs/73_research.train.ipynb #f46228d8
 def make_card(
     runtime: Runtime,  # tells the time
@@ -181,6 +198,7 @@ def make_card(
     spec: ResearchSpec,  # what was asked for
     training: "Training",  # what came of it
     primary: Traded,  # the unfiltered signal's trades
+    traded: "TradedRows | None" = None,  # what the policy's trades promised, and what came
 ) -> "ModelCard":
     "Return the card that goes with a trained model."
     from orbiquant.models.registry import ModelCard
@@ -192,6 +210,7 @@ def make_card(
         metrics=primary.summary, created=runtime.clock.now(), rows=rows, start=prepared.bars.index[-rows],
         end=prepared.bars.index[-1], seed=spec.training.seed, notes=list(training.notes),
         feature_spec=line.features.model_dump(mode="json"), training=line.training.model_dump(mode="json"),
+        traded=traded,
     )  # fmt: skip
 
 # %% ../../nbs/73_research.train.ipynb #fd40c9fa
@@ -217,7 +236,9 @@ def train(
     with stage("backtest"):
         primary = trade(prepared, training.predictions, spec, "primary")
         primary = count_trials(runtime.trials, "train", prepared, spec, {"primary": primary})["primary"]
-    card = make_card(runtime, prepared, spec, training, primary)
+        traded = judge_promises(prepared, training.predictions, spec)
+    sketch = training.sketch.model_copy(update={"traded": traded})
+    training, card = replace(training, sketch=sketch), make_card(runtime, prepared, spec, training, primary, traded)
     version = runtime.registry.save(training, card, primary.result.trades)
     if training.folder:
         training.folder.remove()
