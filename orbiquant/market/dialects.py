@@ -191,7 +191,7 @@ def _way_on(lines: Sequence[str], written: Sequence[int]) -> str:
         f"time,open,high,low,close,volume, ROLE=NAME of the header, or one of {', '.join(LAYOUTS)}"
     )
 
-
+# %% ../../nbs/12_market.dialects.ipynb #54432f9e
 def _refuse_repeated(names: Sequence[str], file: str) -> None:
     "Raise `DataError` for a header that names a price twice: which one is meant nobody can tell."
     roles = [_role_of(re.sub(r"[\s_-]+", " ", name.strip().strip("<>").lower())) for name in names]
