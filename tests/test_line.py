@@ -91,7 +91,7 @@ def test_a_spec_refuses_what_there_is_not():
     with pytest.raises(OptionError, match=r"`timeframe` must be one of .* was '7m'"):
         ResearchSpec.from_settings(settings, SeriesId.parse("EURUSD", "7m"))
     guessed = ResearchSpec.from_settings(settings, SeriesId.parse("EURUST", "1h"))
-    assert guessed.symbol == "EURUST", "a symbol in no table is taken by its form, with a notice"
+    assert guessed.series.symbol == "EURUST", "a symbol in no table is taken by its form, with a notice"
     with pytest.raises(OptionError, match="folds"):
         ResearchSpec.from_settings(settings, EURUSD_1H, folds=0)
 
