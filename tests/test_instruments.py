@@ -19,7 +19,7 @@ from orbiquant.research.files import bars_of_file
 from orbiquant.research.spec import ResearchSpec, feature_spec
 from orbiquant.runtime import Runtime, using
 from orbiquant.settings import load_settings
-from tests.tools.shared_bars import shared_bars
+from tests.tools.shared_bars import SHARED, shared_bars
 
 Ask = Callable[..., str]
 
@@ -77,7 +77,7 @@ def test_forms_agree_with_the_table():
 
 
 def test_all_of_a_long_file_of_coins_are_coins():
-    path = Path("/work/shared/data/USDT136_1h_long.parquet")
+    path = SHARED / "USDT136_1h_long.parquet"
     if not path.exists():
         pytest.skip("the shared bars are not here")
     symbols = pd.read_parquet(path, columns=["symbol"])["symbol"].unique()
