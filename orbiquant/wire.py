@@ -14,9 +14,11 @@ from typing import Any
 
 # %% ../nbs/00_wire.ipynb #8b0820ab
 def without_gaps(
-    value: Any,  # numbers, times, text, and lists and mappings of them
+    value: Any,  # models, numbers, times, text, and lists and mappings of them
 ) -> Any:
     "Return a value with None for all in it that is not finite or not there."
+    if hasattr(value, "model_dump"):  # a model writes what is not finite as its own files need it
+        return without_gaps(value.model_dump())
     if isinstance(value, Mapping):
         return {key: without_gaps(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

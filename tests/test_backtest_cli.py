@@ -155,7 +155,7 @@ def test_options_that_do_not_go_together_are_refused(ask: Ask, words: tuple[str,
         ),
         (("--bars", "bars.parquet", "--signals", "good.parquet", "--risk-from", "luck"), "must be one of plan, fill"),
         (("--bars", "bars.parquet", "--policy", "bold"), "`policy`: must be one of"),
-        (("--bars", "few.parquet"), "must"),
+        (("--bars", "few.parquet"), "need at least"),
         (("--bars", "bad.parquet"), "must hold valid 15m bars"),
     ],
 )

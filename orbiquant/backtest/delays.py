@@ -73,5 +73,10 @@ def delay_verdict(
         )
     told = f"{now['expectancy_r']:+.3f} R a trade in time, {later['expectancy_r']:+.3f} R one bar later"
     if has_edge(later):
-        return "pass", f"the edge outlives a bar: {told}"
+        gone = next((by for by in table.index if not has_edge(table.loc[by].to_dict())), None)
+        dies = "" if gone is None else f", and is gone {gone} bars later"
+        return (
+            "pass",
+            f"the edge outlives a bar{dies}: {told}; signals that see farther ahead than a bar outlive one too",
+        )
     return "fail", f"the edge dies by one bar's delay, suspect of look-ahead: {told}"

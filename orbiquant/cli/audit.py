@@ -152,14 +152,16 @@ def check_replay(
     cuts: int,  # wanted, over the second half
 ) -> None:
     "Raise `DataError` when there are too few bars for features before the first cut, or for so many cuts."
+    from orbiquant.backtest.audit import spread_cuts
     from orbiquant.core import DataError
 
-    if rows < 2 * needed:
-        raise DataError(
-            f"{rows} bars are too few to be cut short: features need {needed} in each half, so {2 * needed}"
-        )
     if cuts > rows // 2 - 1:
-        raise typer.BadParameter(f"`--cuts` must be 1 to {rows // 2 - 1} for {rows} bars, was {cuts}")
+        raise typer.BadParameter(f"`--cuts` must be 1 to {max(rows // 2 - 1, 1)} for {rows} bars, was {cuts}")
+    if (first := spread_cuts(rows, cuts)[0]) < needed:
+        raise DataError(
+            f"{rows} bars are too few to be cut short {cuts} times: the first cut leaves {first}, features need {needed}; "
+            "more bars, or fewer --cuts"
+        )
 
 
 @audit_commands.command("null-market")

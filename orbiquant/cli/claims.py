@@ -144,12 +144,15 @@ def claim_facts(
 ) -> dict[str, Any]:
     "Return what the claim pays, and for given signals whether it outlives a bar: what knows the next bar beats any chance."
     from orbiquant.backtest.delays import delay_table, delay_verdict
+    from orbiquant.performance import LEAST_MOMENTS
 
     costs = getattr(statistic, "costs", None)
     paid = {} if costs is None else {"costs": costs if given["as_json"] else str(costs)}
     if traded is None:
         return paid | {"verdict": verdict}
     delayed, why = delay_verdict(delay_table(traded.bars, traded.signals, traded.result))
+    few = verdict == "pass" and len(traded.result.trades) < LEAST_MOMENTS  # luck of a few is no claim
+    verdict = "no verdict" if few else verdict
     failed = verdict == "pass" and delayed == "fail"
     about = {"signals": given["signals"].name, "trades": len(traded.result.trades), "one_bar_later": why}
     return paid | about | {"verdict": "fail" if failed else verdict}

@@ -84,7 +84,8 @@ def check_source(
     for name, value in given.items():
         if value is not None and name not in taken:
             option = told_option(name, value) if name in ASKED else f"--{name.replace('_', '-')}"
-            raise typer.BadParameter(f"{option} does not go with {source}")
+            if option:
+                raise typer.BadParameter(f"{option} does not go with {source}")
 
 
 def console(
@@ -158,7 +159,7 @@ def format_cell(
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value + 0.0:.6g}" if value == value else "–"  # no −0, and a NaN is no figure
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "–" if value is None else str(value)

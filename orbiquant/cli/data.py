@@ -110,6 +110,8 @@ def pull_command(
     from orbiquant.domain import SeriesId
 
     given = {name: said[name] for name in TAKEN if said[name] not in (None, [])}
+    if source not in FILE_SOURCES and not told_option("asked", given["asked"]):
+        del given["asked"]
     check_taken(source, given)
     if path is not None and path.is_file() and symbol and timeframe:
         given |= {"timeframe": timeframe}  # one file need not be named after what it holds

@@ -117,7 +117,9 @@ def show_model(
     stored = registry.load(series, version)
     card, said = stored.card, stored.reliability
     history = registry.promotions(series)
-    facts = card.model_dump(exclude={"features", "feature_spec", "training", "params", "metrics", "notes", "traded"}) | {
+    facts = card.model_dump(
+        exclude={"features", "feature_spec", "training", "params", "metrics", "notes", "traded"}
+    ) | {
         "features": len(card.features),
         "models": ", ".join(stored.bundle.models),
         "served": "yes" if registry.served(series) == card.version else "no",
@@ -134,7 +136,7 @@ def show_model(
         as_json,
         lambda: Group(
             fields({label.replace("_", " "): value for label, value in facts.items()}),
-            table(card.metrics.items(), "figure", ">out of sample"),
+            table(card.metrics.items(), "figure of `primary`, which is never served", ">out of sample"),
             frame_table(stored.skill),
             *(frame_table(part) for part in parts.values() if len(part)),
         ),

@@ -51,7 +51,7 @@ def reading_options(
 def reads_files(
     **described: str,  # parameter of the command, one of `ASKED` → the file it is for, for the help
 ) -> Callable[[Command], Command]:
-    "Give a command the options of each file it reads; it gets a `ReadAs` for each, None where nothing is said."
+    "Give a command the options of each file it reads; it gets a `ReadAs` for each."
     options = {p: {ASKED[p] + name: kind for name, kind in reading_options(of).items()} for p, of in described.items()}
     added = {name: kind for kinds in options.values() for name, kind in kinds.items()}
 
@@ -75,21 +75,21 @@ def reads_files(
 def read_as(
     given: Mapping[str, Any],  # options with their prefix, None where one was left out
     prefix: str,  # of the options
-) -> "ReadAs | None":
-    "Return what options say of a file; None when they say nothing."
-    if all(value is None for value in given.values()):
-        return None
+) -> "ReadAs":
+    "Return what options say of a file, within the limits of the settings."
     from orbiquant.market.files import ReadAs
+    from orbiquant.runtime import current
 
     names = {option: option.removeprefix(prefix) for option in given}
-    return ReadAs.of(**{_FIELDS.get(names[option], names[option]): value for option, value in given.items()})
+    said = {_FIELDS.get(names[option], names[option]): value for option, value in given.items()}
+    return ReadAs.of(limits=current().settings.files, **said)
 
 
 def told_option(
     parameter: str,  # one of `ASKED`
     asked: "ReadAs",  # what is said
-) -> str:
-    "Return the first option that says something."
+) -> str | None:
+    "Return the first option that says something; None when none does."
     options = {_FIELDS.get(name, name): ASKED[parameter] + name for name in reading_options("")}
-    told = next(option for field, option in options.items() if getattr(asked, field) not in (None, 0))
-    return f"--{told.replace('_', '-')}"
+    told = next((option for field, option in options.items() if getattr(asked, field) not in (None, 0)), None)
+    return told and f"--{told.replace('_', '-')}"

@@ -110,7 +110,9 @@ def show_backtest(
     told = {key: value for key, value in facts.items() if not isinstance(value, list)} | {
         "costs": str(result.costs),
         "costs in R, before anything is won": f"{result.costs_in_r['mean']:.3f} a trade on average, "
-        f"at a median stop of {result.costs_in_r['stop_percent']:.3f} %",
+        f"at a median stop of {result.costs_in_r['stop_percent']:.3f} %"
+        if len(result.trades)
+        else None,
         "verdict": f"{verdict.headline}. {verdict.detail}",
     }
     silent = {f"no {name}": why for why, name in join_names(missing).items()}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OHLC', 'STOP_COLUMNS', 'TARGET_COLUMNS', 'LABELS', 'SKIPS', 'RiskFrom', 'refuse_where', 'latest', 'to_floats',
            'check_prices', 'signal_sides', 'one_of', 'Levels', 'read_levels', 'refuse_too_far', 'place_orders',
-           'refuse_other_series', 'read_orders', 'costs_in_r']
+           'refuse_confidence', 'refuse_other_series', 'read_orders', 'costs_in_r']
 
 # %% ../../nbs/51_execution.orders.ipynb #b79bb91d
 from collections.abc import Sequence
@@ -83,6 +83,8 @@ def signal_sides(
     signals: Signals,  # with `action` or `side`
 ) -> pd.Series:
     "Return +1 for a long, −1 for a short, 0 for neither; raise `DataError` for anything else."
+    if {"action", "side"} <= {*signals.columns}:
+        raise DataError("`signals` must have `action` or `side`, had both: which one is meant?")
     if "action" in signals:
         name, given = "action", signals["action"]
         sides = given.astype("str").str.upper().map(_SIDES)
@@ -90,10 +92,11 @@ def signal_sides(
         name, given = "side", signals["side"]
         sides = given.where(given.isin([1, -1, 0]) & (not pd.api.types.is_bool_dtype(given)))
     else:
-        raise DataError(f"`signals` must have `action` or `side`, had {', '.join(map(str, signals.columns)) or 'none'}")
+        held = ", ".join(str(name)[:30] for name in [*signals.columns][:12])
+        raise DataError(f"`signals` must have `action` or `side`, had {held or 'none'}")
     choices = ", ".join(_SIDES) if name == "action" else "+1, −1, 0"
     unknown = sides.isna()
-    example = repr(given[unknown].astype(object).iloc[0]) if unknown.any() else ""
+    example = repr(given[unknown].astype(object).iloc[0])[:60] if unknown.any() else ""
     refuse_where(unknown, f"`{name}` must be one of {choices}, was {example}")
     return sides.astype(int)
 
@@ -206,6 +209,17 @@ def place_orders(
         }
     )
 
+# %% ../../nbs/51_execution.orders.ipynb #f620542a
+def refuse_confidence(
+    signals: Signals,  # that trade
+) -> None:
+    "Raise `DataError` for a confidence that is no probability; one that is missing is told nothing of."
+    if "confidence" not in signals:
+        return
+    told = signals["confidence"].dropna()
+    numbers = pd.to_numeric(told, errors="coerce")
+    refuse_where(~numbers.between(0, 1), "`confidence` must be a number from 0 to 1, was not")
+
 # %% ../../nbs/51_execution.orders.ipynb #c1cc121c
 def refuse_other_series(
     bars: Bars,  # what is traded
@@ -237,6 +251,7 @@ def read_orders(
     entry = to_floats("signals", planned.to_frame("entry_price"), ["entry_price"])["entry_price"]
     refuse_where(~(entry.gt(0) & np.isfinite(entry)), "`entry_price` must be above zero and finite, was not")
     levels = read_levels(acting, side, entry)
+    refuse_confidence(acting)
     return bars, place_orders(bars, acting, side.to_numpy(), entry.to_numpy(), levels, costs, risk_from)
 
 # %% ../../nbs/51_execution.orders.ipynb #88f3e8c9

@@ -7,7 +7,7 @@ __all__ = ['TIME_UNIT', 'DAY', 'HOUR', 'MINUTE', 'Mask', 'Times', 'NEW_YORK', 'F
            'MONDAY', 'SUNDAY', 'FIRST_DAY', 'LAST_DAY', 'LIBRARY_NAMES', 'to_index', 'to_times', 'length', 'OpenHours',
            'parse_calendar', 'wall_time', 'weekday', 'load_sessions', 'open_at', 'CalendarGrid', 'find_grid',
            'same_features', 'bar_open', 'next_open', 'has_session', 'to_utc', 'expected_times', 'usual_place',
-           'fit_calendar']
+           'fit_calendar', 'session_dates']
 
 # %% ../../nbs/09_market.calendars.ipynb #175e9ba5
 import warnings
@@ -294,6 +294,7 @@ def usual_place(
 
 # %% ../../nbs/09_market.calendars.ipynb #782cfc08
 _STRAYS, _INSIDE = 0.05, 0.2  # of the bars: at most on closed days, at least in a session
+_FEW = 20  # bars that refute nothing
 
 
 def fit_calendar(
@@ -303,6 +304,8 @@ def fit_calendar(
     "Return the calendar guessed, or for bars that refute it the narrowest that has them all."
     times = to_times(index)
     dated = bool((times % DAY == 0).all())
+    if len(times) < _FEW:
+        return guess
     if not guess.exchange:
         fits = dated or 1 - open_at(index, guess).mean() <= _STRAYS
         return guess if fits else CalendarName.CRYPTO
@@ -314,3 +317,16 @@ def fit_calendar(
         return guess
     whole_week = days[-1] - days[0] >= 7
     return CalendarName.FOREX if whole_week and open_at(index, "forex").mean() > 0.99 else CalendarName.CRYPTO
+
+# %% ../../nbs/09_market.calendars.ipynb #4946ddaa
+def session_dates(
+    index: pd.DatetimeIndex,  # bar opens, UTC
+    timeframe: Timeframe,  # theirs
+    calendar: str,  # calendar name
+) -> pd.DatetimeIndex:
+    "Return bars of a day and longer at their session's dates; other bars, and those dated already, where they are."
+    name, times = parse_calendar(calendar), to_times(index)
+    if length(timeframe) < DAY or not name.exchange or not len(times) or (times % DAY == 0).all():
+        return index
+    wall = wall_time(times, load_sessions(name).zone)
+    return to_index(wall - wall % DAY) if len(np.unique(wall % DAY)) == 1 else index

@@ -102,12 +102,15 @@ def epoch_units(
     return np.select([size < 1e10, size < 1e13, size < 1e16], ["s", "ms", "us"], "ns")
 
 
+_FEWEST = 1e8  # seconds of 1973; smaller numbers may count anything, days or minutes
+
+
 def from_epoch(
     numbers: pd.Series,  # since 1970, each in s, ms, µs or ns; what is no time becomes NaT
 ) -> pd.DatetimeIndex:
     "Return the moments that numbers since 1970 stand for."
     values = numbers.to_numpy(dtype="float64", na_value=np.nan)
-    known, units = np.abs(values) < 2**63, epoch_units(values)
+    known, units = (np.abs(values) < 2**63) & (np.abs(values) >= _FEWEST), epoch_units(values)
     if numbers.dtype == np.int64:
         exact = numbers.to_numpy()
         whole = np.select(
@@ -203,6 +206,8 @@ def to_moments(
     compact = re.fullmatch(COMPACT, first) is not None
     if time_format is not None and not re.search(r"%[YyGcxs]", time_format):
         raise OptionError(f"`time_format` must tell the year (%Y or %y), was {time_format!r}")
+    if time_format is not None and "%H" in time_format and "%p" in time_format:
+        raise OptionError(f"`time_format` must have %I beside %p, %H is of 24 hours, was {time_format!r}")
     if pd.api.types.is_numeric_dtype(times.dtype) and time_format is None and not compact:
         return from_epoch(times)
     text = times.astype("str").str.strip().str.removesuffix(".0")

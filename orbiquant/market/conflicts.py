@@ -15,22 +15,27 @@ from .bar_table import changed_rows
 from .bars import time_faults
 
 # %% ../../nbs/13_market.conflicts.ipynb #b9de892d
-MOVES = pd.to_timedelta([sign * half * 30 for half in range(1, 29) for sign in (-1, 1)], unit="min")
-_LEAST, _SHARE = 10, 0.2  # bars, and of those that meet stored ones under a move, that are equal
+MOVES = tuple(pd.Timedelta(minutes=sign * half * 30) for half in range(1, 29) for sign in (-1, 1))
+_LEAST, _FEW, _SHARE, _MOST = 10, 3, 0.2, 0.9  # bars; of those that meet stored ones under a move, that are equal
+_PRICES = ["open", "high", "low", "close"]
 
 
 def moved_onto(
     stored: Bars,  # what is there around the same times
     bars: Bars,  # other bars of the series
+    timeframe: Timeframe,  # theirs
 ) -> pd.DatetimeIndex:
     "Return the times of stored bars that are the other bars on another clock; none when no clock makes them so."
-    values, others = (table[["open", "high", "low", "close"]].to_numpy() for table in (stored, bars))
+    bars = bars[bars["high"] > bars["low"]]  # standing prices are equal anywhere
+    values, others = (table[_PRICES].to_numpy() for table in (stored, bars))
+    step = pd.Timedelta(timeframe.delta)  # stamped with their closes
     met: list[pd.DatetimeIndex] = []
-    for move in MOVES:
+    for move in {*MOVES, -step, step}:
         at = stored.index.get_indexer(bars.index + move)
         held = at >= 0
         equal = (values[at[held]] == others[held]).all(axis=1)
-        if equal.sum() >= max(_LEAST, _SHARE * held.sum()):
+        many = equal.sum() >= max(_LEAST, _SHARE * held.sum())
+        if many or equal.sum() >= max(_FEW, _MOST * held.sum()):
             met.append(stored.index[at[held][equal]])
     return stored.index[:0] if not met else met[0].append(met[1:]).unique().sort_values()
 
@@ -53,12 +58,13 @@ def find_conflict(
         return None
     start, end = bars.index[0], bars.index[-1] + timeframe.delta
     inside = stored.loc[start : bars.index[-1]]
-    changed = bars.index.isin(changed_rows(stored, bars).index) & bars.index.isin(stored.index)
+    priced = changed_rows(stored[_PRICES], bars[_PRICES])  # another volume is another count of the same trades
+    changed = bars.index.isin(priced.index) & bars.index.isin(stored.index)
     common = int(bars.index.isin(stored.index).sum())
     mostly = changed.sum() > common / 2
     across = time_faults(stored.index.union(bars.index), timeframe, None)["overlapping"]
     if mostly or across.any():
-        wrong = moved_onto(stored, bars)
+        wrong = moved_onto(stored, bars, timeframe)
         if len(wrong):
             reason = f"are {len(wrong):,} of the stored ones on another clock, one of the two was read on a wrong one"
             return Conflict(reason, min(start, wrong[0]), max(end, wrong[-1] + timeframe.delta))

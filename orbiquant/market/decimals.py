@@ -43,7 +43,7 @@ def to_numbers(
     text = _bare_numbers(column)
     factor = text.str[-1:].str.lower().map(_SUFFIXES)
     text = text.mask(factor.notna(), text.str[:-1])
-    parted = text.str.fullmatch(rf"[+-]?\d{{1,3}}(\{OTHER_MARK[decimal]}\d{{3}})+(\{decimal}\d*)?([eE][+-]?\d+)?")
+    parted = text.str.fullmatch(rf"[+-]?[1-9]\d{{0,2}}(\{OTHER_MARK[decimal]}\d{{3}})+(\{decimal}\d*)?([eE][+-]?\d+)?")
     stray = text.str.contains(OTHER_MARK[decimal], regex=False) & ~parted
     text = text.mask(parted, text.str.replace(OTHER_MARK[decimal], "", regex=False)).mask(stray)
     numbers = pd.to_numeric(text.str.replace(decimal, ".", regex=False), errors="coerce").astype("float64")

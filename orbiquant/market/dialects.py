@@ -185,6 +185,8 @@ def _way_on(lines: Sequence[str], written: Sequence[int]) -> str:
         if layout := propose_layout(fields):
             skip = f" --skip-rows {at}" if at else ""
             unsure = "" if layout in LAYOUTS else "; look whether open and close stand so"
+            clock = LAYOUTS[layout].zone if layout in LAYOUTS else None
+            unsure += f", on the clock {clock} unless --zone names another" if clock else ""
             return f"say what its columns hold, it may be{unsure}: --columns {layout}{skip}"
     return (
         "its header must name a time and open, high, low, close, else say what its columns hold: --columns "
@@ -274,7 +276,7 @@ def detect_dialect(
             return found
         if not names and any(len(split_line(lines[at], separator)) > _TITLE_FIELDS for separator in _SEPARATORS):
             break  # a row, and not a title
-    shown = "\n".join(f"  {lines[i][:100]!r}" for i in written[:3])
+    shown = "\n".join("  " + repr(lines[i][:100])[:110] for i in written[:3])
     if names:
         told = ", ".join(f"{role}={name[:30]}" for name, role in names.items())
         raise DataError(

@@ -14,6 +14,7 @@ import pandas as pd
 from ..core import DataError, NotFoundError, suggest
 from ..domain import normalise_symbol
 from .dialects import Dialect
+from .instruments import infer_kind
 from .layouts import Layout
 
 # %% ../../nbs/12_market.fields.ipynb #239f0332
@@ -55,7 +56,7 @@ def pick_symbol(
     if symbol is None and len(held) != 1:
         raise DataError(f"`symbol` must name one of the {len(held)} in {file}, such as {listed(sorted(held))}")
     wanted = normalise_symbol(next(iter(held)) if symbol is None else symbol)
-    suffixed = [names for names in held.values() if str(names[0]).partition(".")[0].upper() == wanted]  # AAPL.US
+    suffixed = [names for names in held.values() if str(names[0]).upper() == f"{wanted}.US"]  # as Stooq writes them
     found = held.get(wanted) or (suffixed[0] if len(suffixed) == 1 else None)
     if found is None:
         raise NotFoundError(f"{file} holds no {wanted}{suggest(wanted, held)} (it holds {listed(sorted(held))})")
@@ -85,7 +86,8 @@ def find_volume(
     "Return the volume, what stands in its place in the file, and what to tell of it."
     none = pd.Series(0.0, index=frame.index)
     name = None if symbol is None else normalise_symbol(symbol)
-    held = [role for role in numbers if is_volume(role) and (role[:3] != "of " or (name and name.startswith(role[3:])))]
+    base = None if name is None else infer_kind(name).base
+    held = [role for role in numbers if is_volume(role) and (role[:3] != "of " or role[3:] == base)]
     if not held:
         unknown = [role for role in numbers if is_volume(role)]
         told = f": which of {_named(unknown, dialect)} counts the base asset is not known" if unknown else ""
@@ -149,6 +151,6 @@ def _join(date: pd.Series, clock: pd.Series | None) -> pd.Series:
     if clock is None:
         return date
     text = clock.astype("str").str.strip().str.replace(r"^(\d):", r"0\1:", regex=True)
-    if text.str.fullmatch(r"\d{1,6}").all():
+    if text.str.fullmatch(r"\d{1,6}").all() and text.str.len().max() > 2:  # two digits may be hours or minutes
         text = text.str.zfill(6 if text.str.len().max() > 4 else 4)
     return date.astype("str").str.strip() + " " + text

@@ -19,13 +19,15 @@ import pandas as pd
 from ..core import DataError, SystemClock
 from ..domain import Bars, SeriesId, Timeframe, Value, normalise_symbol
 from .bar_table import changed_rows
-from .bars import BarReport, frame_of
+from .bars import BarReport, check_bars, frame_of
+from .calendars import session_dates
 from .conflicts import Conflict, find_conflict
 from .files import FileBars, ReadAs, load_file, load_symbols
 from .instruments import instrument_of
 from .plausibility import examine_bars
 from .reading import to_valid
 from .repair import Repair
+from .seams import refuse_rescaled
 from .session_clock import clock_notices
 from ..ports import BarStore, Clock, Progress
 
@@ -46,11 +48,11 @@ def stored_around(
     series: SeriesId,  # which bars
     bars: Bars,  # to be written
 ) -> Bars:
-    "Return what a store has of a series, from a day before some bars to a day after."
+    "Return what a store has of a series, from a day or seven bars before some bars to as long after."
     if bars.empty or not find_extent(store, series)[0]:
         return bars[:0]
-    day = timedelta(days=1)
-    return store.read(series, bars.index[0] - day, bars.index[-1] + day)
+    beside = max(timedelta(days=1), 7 * series.timeframe.delta)
+    return store.read(series, bars.index[0] - beside, bars.index[-1] + beside)
 
 
 def compare_stored(
@@ -117,10 +119,19 @@ def plan_import(
     "Return what an import will store; raise `DataError` for faults, and for a conflict that is to stop it."
     frame, repaired = to_valid(held, timeframe, repair)
     series = SeriesId(symbol, frame)
+    dates = session_dates(repaired.bars.index, frame, instrument_of(symbol).instrument.calendar)
+    if not dates.equals(repaired.bars.index):
+        repaired = repaired._replace(bars=check_bars(repaired.bars.set_axis(dates, axis=0), frame))
+        held = replace(held, notices=(*held.notices, "daily bars are stored under their session's dates"))
     around = stored_around(store, series, repaired.bars)
     conflict = find_conflict(around, repaired.bars, frame) if stored != "merge" else None
     if stored == "stop":
         refuse_conflict(conflict, held.file)
+        beside = around[(around.index < dates[0]) | (around.index > dates[-1])] if len(dates) else around
+        if len(beside):  # stored bars stay that the file does not have
+            refuse_rescaled(
+                series, around, repaired.bars, "import the whole history, or take the step (--stored merge)"
+            )
     return Planned(held, series, repaired, compare_stored(around, repaired.bars), conflict)
 
 # %% ../../nbs/14_market.imports.ipynb #c41a55c8

@@ -60,7 +60,8 @@ def to_valid(
     frame = frame_of(held.rows.index, timeframe, f" in {held.file}")
     repaired = apply_rules(held.rows, frame, repair)
     if len(held.rows) and repaired.bars.empty:
-        raise DataError(f"{held.file} has no bar left after {', '.join(repaired.changed)}: {held.unreadable[0]}")
+        shown = held.unreadable[:1] or ("every row was dropped",)
+        raise DataError(f"{held.file} has no bar left after {', '.join(repaired.changed)}: {shown[0]}")
     try:
         return frame, Repair(check_bars(repaired.bars, frame), repaired.changed)
     except DataError as error:
@@ -69,7 +70,9 @@ def to_valid(
     faults = [f"{issue}" if issue.row is None else f"{issue}, line {lines[issue.row]}" for issue in issues]
     kinds = {issue.kind for issue in issues}
     faults += held.unreadable if "missing" in kinds else ()
-    rules = [rule for rule in REPAIR_RULES if rule.removeprefix("drop_") in kinds or _REPAIRS.get(rule) in kinds]
+    most = {issue.kind for issue in issues if issue.count > _MOSTLY * len(held.rows)}  # to drop them is no repair
+    dropped = {f"drop_{kind}" for kind in kinds - most}
+    rules = [rule for rule in REPAIR_RULES if rule in dropped or _REPAIRS.get(rule) in kinds]
     unread = held.rows.isna().any(axis=1) | held.rows.index.isna()
     if unread.mean() > _MOSTLY:
         rules = []  # what drops most of a file repairs nothing

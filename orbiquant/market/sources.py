@@ -21,6 +21,7 @@ import pandas as pd
 from ..core import DataError, NotFoundError
 from ..domain import Bars, SeriesId, Timeframe, Value, normalise_symbol
 from .bars import check_bars, with_series
+from .conflicts import find_conflict
 from .files import ReadAs, existing_file, list_symbols, load_file
 from .reading import read_bars, to_valid
 from .windows import clip, require_series, to_window
@@ -209,10 +210,19 @@ class FileSource:
             read = [load_file(file, asked) for file in files]
             held = [to_valid(one, series.timeframe, self.repair)[1] for one in read]
             self._told = tuple(dict.fromkeys(notice for one in read for notice in one.notices))[:_TOLD]
-            parts = pd.concat([repaired.bars for repaired in held])
-            bars = parts[~parts.index.duplicated(keep="last")].sort_index() if len(files) > 1 else parts
+            bars = held[0].bars
+            for file, repaired in zip(files[1:], held[1:], strict=True):
+                bars = _joined(bars, repaired.bars, series, file)
             self._held = (state, with_series(check_bars(bars, series.timeframe), series))
         return self._held[1]
+
+
+def _joined(bars: Bars, others: Bars, series: SeriesId, file: Path) -> Bars:
+    "Return the bars of two files, those of the later one in the place of equal times; refuse what contradicts."
+    if conflict := find_conflict(bars, others, series.timeframe):
+        raise DataError(f"the bars of {file.name} contradict those of the files before it: they {conflict.reason}")
+    both = pd.concat([bars, others])
+    return both[~both.index.duplicated(keep="last")].sort_index()
 
 # %% ../../nbs/13_market.sources.ipynb #a534eeb9
 @lru_cache(maxsize=10_000)

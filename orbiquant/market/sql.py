@@ -306,7 +306,11 @@ class SqlSource(RemoteSource):
         "Return the rows of a window as they come, or the minutes of its ticks."
         reader, parts = self._reader(symbol), [empty_bars()]
         clock, name, units = self.tables.clock(reader.table), reader.table.name, set[str]()
-        self.notice("" if "time" in self.tables.columns else time_notice(reader.table, reader.time.name))
+        self.notice(
+            ""
+            if "time" in self.tables.columns
+            else time_notice(reader.table, getattr(reader.time, "clause", reader.time).name)
+        )
         for rows in reader.pages(timeframe, start, end, self.page_rows):
             moments = read_moments(clock, name, [row[0] for row in rows], self.ticks)
             units |= units_in(clock, rows)

@@ -29,12 +29,13 @@ from orbiquant.domain import (
     normalise_symbol,
 )
 from ..market.bars import with_series
+from ..market.calendars import session_dates
 from ..market.clocks import is_absolute, to_moments
 from ..market.decimals import NumberMarks, decimal_marks, to_numbers
 from ..market.fields import times_of
 from ..market.files import ReadAs, existing_file, load_file, read_content
 from ..market.instruments import instrument_of
-from ..market.layouts import Layout, is_number
+from ..market.layouts import SIGNAL_ROLES, Layout, is_number
 from ..market.reading import to_valid
 from .train import Traded
 from ..runtime import Runtime
@@ -93,7 +94,9 @@ def _signals_table(file: Path, asked: ReadAs) -> pd.DataFrame:
         table = pd.read_csv(io.BytesIO(content), sep=separator, encoding=encoding, skiprows=asked.skip_rows)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(f"{file.name} cannot be read as Parquet or CSV: {str(error)[:200]}") from error
-    names = {name: asked.layout.names.get(str(name).strip().lower(), str(name).strip().lower()) for name in table}
+    lower = {name: str(name).strip().lower() for name in table}
+    known = {name: word for name, word in lower.items() if word in _TIMED or word in SIGNAL_ROLES}
+    names = known | {name: asked.layout.names[word] for name, word in lower.items() if word in asked.layout.names}
     table = table.rename(columns=names) if len({*names.values()}) == len(names) else table
     return table.assign(**{name: _as_numbers(table[name], asked) for name in table if name not in _TIMED})
 
@@ -128,7 +131,9 @@ def read_signals_file(
     table = _dated(table, told.layout, file.name)
     named = next((name for name in TIME_NAMES if name in table), None)
     if named is None:
-        raise DataError(f"{file.name} must have a column `time`, had {', '.join(map(str, table.columns))}")
+        raise DataError(
+            f"{file.name} must have a column `time`, had {', '.join(str(name)[:30] for name in [*table.columns][:12])}"
+        )
     if pd.api.types.is_float_dtype(table[named]) and np.isinf(table[named]).any():
         raise DataError(f"{file.name} must hold finite times in `{named}`, had infinite ones")
     if told.source_zone not in (None, "UTC") and told.time_format is None and is_absolute(table[named]):
@@ -220,10 +225,12 @@ def bars_of_file(
         frame, repaired = to_valid(held, timeframe)
     for notice in held.notices:
         get_logger("research.files").warning(notice, file=held.file)
-    instrument, assumed = instrument_of(name_bars(file, symbol), repaired.bars.index)
+    dated = instrument_of(name_bars(file, symbol)).instrument.calendar
+    bars = repaired.bars.set_axis(session_dates(repaired.bars.index, frame, dated), axis=0)
+    instrument, assumed = instrument_of(name_bars(file, symbol), bars.index)
     series = SeriesId(instrument.symbol, frame)
     notices = (*held.notices, *filter(None, [assumed]))
-    return NamedBars(with_series(repaired.bars, series), series, instrument, notices)
+    return NamedBars(with_series(bars, series), series, instrument, notices)
 
 # %% ../../nbs/74_research.files.ipynb #3c335913
 def trade_signals(
