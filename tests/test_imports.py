@@ -284,8 +284,10 @@ def test_corrections_and_fillings_contradict_nothing(tmp_path: Path, store: Delt
     mended.iloc[4, 4] += 1
     done = import_file(store, put(tmp_path, mended), "XYZ", "1h")
     assert (done.rows_added, done.rows_changed, done.rows_equal) == (10, 1, 37)
-    split = import_file(store, put(tmp_path, BARS[20:40] / 10), "XYZ", "1h")
-    assert (split.rows_added, split.rows_changed) == (0, 20)
+    with pytest.raises(DataError, match=r"is 0\.1 times the stored one, .*import the whole history"):
+        import_file(store, put(tmp_path, BARS[20:40] / 10), "XYZ", "1h")
+    split = import_file(store, put(tmp_path, mended / 10), "XYZ", "1h")
+    assert (split.rows_added, split.rows_changed) == (0, 48), "an adjusted history takes the place of the old one"
 
 
 def test_another_record_stops_and_names_the_choices(tmp_path: Path, store: DeltaBarStore):

@@ -84,7 +84,8 @@ def signal_sides(
 ) -> pd.Series:
     "Return +1 for a long, −1 for a short, 0 for neither; raise `DataError` for anything else."
     if {"action", "side"} <= {*signals.columns}:
-        raise DataError("`signals` must have `action` or `side`, had both: which one is meant?")
+        opposed = signal_sides(signals[["side"]]) * signal_sides(signals[["action"]]) < 0  # a HOLD may lean to a side
+        refuse_where(opposed, "`side` must be the side that `action` trades, was the other")
     if "action" in signals:
         name, given = "action", signals["action"]
         sides = given.astype("str").str.upper().map(_SIDES)
