@@ -1275,6 +1275,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'orbiquant/market/dialects.py'),
                                            'orbiquant.market.dialects._laid_out': ( 'market.dialects.html#_laid_out',
                                                                                     'orbiquant/market/dialects.py'),
+                                           'orbiquant.market.dialects._plain': ( 'market.dialects.html#_plain',
+                                                                                 'orbiquant/market/dialects.py'),
                                            'orbiquant.market.dialects._refuse_repeated': ( 'market.dialects.html#_refuse_repeated',
                                                                                            'orbiquant/market/dialects.py'),
                                            'orbiquant.market.dialects._renamed': ( 'market.dialects.html#_renamed',

@@ -149,6 +149,12 @@ def test_a_clock_beside_a_date_under_another_name(tmp_path: Path):
         read_bars(path, "1h", time_format="%H:%M:%S", columns="time=Timestamp")
 
 
+def test_a_first_row_that_is_cut_short_is_refused(tmp_path: Path):
+    path = text_file(tmp_path, "Date,Open,High,Low,Close,Timestamp", "20240102,1,2", "20240103,1,2,1,2,00:00:00")
+    with pytest.raises(DataError):
+        read_bars(path, "1d")
+
+
 @pytest.mark.parametrize("filler", ["1970-01-01 00:00", "1900-01-01 00:00"])
 def test_a_filler_is_no_bar(tmp_path: Path, filler: str):
     path = text_file(tmp_path, HEAD, f"{filler},1,1,1,1,0", *(f"2024-01-02 00:0{n},1,2,1,2,9" for n in range(9)))

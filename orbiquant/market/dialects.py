@@ -54,6 +54,10 @@ _ROLES = {
 }
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name.strip().strip("<>").lower()).strip()
+
+
 def _role_of(name: str) -> str:
     "Return what a column holds by its plain name; `of BTC` is a volume counted in that currency."
     counted = re.fullmatch(r"volume \(?([a-z0-9]{2,10})\)?", name)
@@ -65,7 +69,7 @@ def name_columns(
     told: Mapping[str, str] | None = None,  # name in lower case → role, as somebody says
 ) -> tuple[tuple[str, ...], str | None] | None:
     "Return what each column holds and the zone a name tells; None unless there are times and prices."
-    plain = [re.sub(r"[\s_-]+", " ", name.strip().strip("<>").lower()).strip() for name in names]
+    plain = [_plain(name) for name in names]
     plain = ["date" if name == "dtyyyymmdd" else name for name in plain]
     if told:
         plain = _renamed(plain, names, told)
@@ -196,7 +200,7 @@ def _way_on(lines: Sequence[str], written: Sequence[int]) -> str:
 # %% ../../nbs/12_market.dialects.ipynb #54432f9e
 def _refuse_repeated(names: Sequence[str], file: str) -> None:
     "Raise `DataError` for a header that names a price twice: which one is meant nobody can tell."
-    roles = [_role_of(re.sub(r"[\s_-]+", " ", name.strip().strip("<>").lower())) for name in names]
+    roles = [_role_of(_plain(name)) for name in names]
     twice = [role for role in _PRICES if roles.count(role) > 1]
     if twice:
         raise DataError(f"the header of {file} names {', '.join(twice)} more than once; say which with --columns")
@@ -206,7 +210,7 @@ def _with_clock(columns: tuple[str, ...], names: Sequence[str], values: Sequence
     "Return the columns, a time that is a clock alone joined with the column of dates beside it."
     at = columns.index("time") if "time" in columns else -1
     dates = [i for i, name in enumerate(names) if name.strip("<> ").lower() == "date" and not columns[i]]
-    if at < 0 or not dates or not re.fullmatch(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?", values[at]):
+    if not dates or not 0 <= at < len(values) or not re.fullmatch(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?", values[at]):
         return columns
     return tuple("clock" if i == at else "date" if i == dates[0] else role for i, role in enumerate(columns))
 
