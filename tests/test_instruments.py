@@ -76,6 +76,23 @@ def test_forms_agree_with_the_table():
             assert infer_kind(symbol)._asdict() == told, symbol
 
 
+@pytest.mark.parametrize(
+    ("symbol", "kind", "base", "quote"),
+    [
+        ("EURUSDPRO", "forex", "EUR", "USD"),
+        ("EURUSDM", "forex", "EUR", "USD"),
+        ("XAUUSDM", "metal", "XAU", "USD"),
+        ("BTCTRY", "crypto", "BTC", "TRY"),
+        ("DOGEBRL", "crypto", "DOGE", "BRL"),
+        ("EURUSDT", "crypto", "EUR", "USDT"),
+        ("EURUSDC", "crypto", "EUR", "USDC"),
+    ],
+)
+def test_suffixes_of_brokers_and_quotes_of_coins(symbol: str, kind: str, base: str, quote: str):
+    told = infer_kind(symbol)
+    assert (str(told.asset_class), told.base, told.quote) == (kind, base, quote)
+
+
 def test_all_of_a_long_file_of_coins_are_coins():
     path = SHARED / "USDT136_1h_long.parquet"
     if not path.exists():

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 
 from orbiquant.core import DataError, OptionError
+from orbiquant.domain import SeriesId
 from orbiquant.market.files import ReadAs, load_file, load_symbols
-from orbiquant.market.imports import import_symbols
+from orbiquant.market.imports import import_file, import_symbols
 from orbiquant.market.reading import read_bars
+from orbiquant.market.sources import CsvSource
 from orbiquant.market.store import DeltaBarStore
 from orbiquant.research.files import read_signals_file
 
@@ -232,3 +234,61 @@ def test_signals_may_part_date_and_clock(tmp_path: Path):
     assert read_signals_file(path).index.hour.tolist() == [5, 17]
     moved = read_signals_file(path, ReadAs(source_zone="UTC+2", columns="entry_price=Entry"))
     assert moved.index.hour.tolist() == [3, 15]
+
+
+def test_a_folder_tells_which_files_it_does_not_know(tmp_path: Path):
+    bars = random_bars("2024-01-02", 48)
+    for name in ("EURUSD_1h.csv", "BTC-USD_1h.csv", "notes.csv"):
+        bars.to_csv(tmp_path / name)
+    source = CsvSource(tmp_path)
+    assert len(source.bars(SeriesId.parse("EURUSD", "1h"))) == 48
+    assert (
+        source.take_notices()[-1] == "files that tell no series by their names were left out: BTC-USD_1h.csv, notes.csv"
+    )
+
+
+def test_files_of_a_folder_that_contradict_each_other_are_refused(tmp_path: Path):
+    bars = random_bars("2024-01-02", 48)
+    bars[:30].to_csv(tmp_path / "EURUSD_1h_1.csv")
+    bars[20:].to_csv(tmp_path / "EURUSD_1h_2.csv")
+    assert CsvSource(tmp_path).bars(SeriesId.parse("EURUSD", "1h")).index.equals(bars.index)
+    late = bars[20:].set_axis((bars.index[20:] + pd.Timedelta("2h")).rename("time"), axis=0)
+    late.to_csv(tmp_path / "EURUSD_1h_2.csv")
+    with pytest.raises(DataError, match=r"the bars of EURUSD_1h_2\.csv contradict those of the files before it"):
+        CsvSource(tmp_path).bars(SeriesId.parse("EURUSD", "1h"))
+
+
+def test_daily_bars_stamped_with_midnight_in_new_york_are_of_that_date(tmp_path: Path, store: DeltaBarStore):
+    lines = [
+        f"2024-0{month}-0{day} 00:00:00-0{5 if month < 4 else 4}:00,1,2,1,2,9" for month in (3, 4) for day in (4, 5)
+    ]
+    done = import_file(store, text_file(tmp_path, HEAD.replace("time", "Date"), *lines), "AAPL", "1d")
+    assert store.read(SeriesId.parse("AAPL", "1d")).index.strftime("%m-%d %H").tolist()[0] == "03-04 00"
+    assert "daily bars are stored under their session's dates" in done.notices
+
+
+def test_bars_stamped_with_their_closes_are_another_clock(tmp_path: Path, store: DeltaBarStore):
+    bars = random_bars("2024-01-02", 200, "5m")
+    bars.to_csv(tmp_path / "x.csv")
+    import_file(store, tmp_path / "x.csv", "BTCUSDT", "5m")
+    bars.set_axis((bars.index + pd.Timedelta("5min")).rename("time"), axis=0).to_csv(tmp_path / "x.csv")
+    with pytest.raises(DataError, match="on another clock"):
+        import_file(store, tmp_path / "x.csv", "BTCUSDT", "5m")
+
+
+def test_another_volume_and_standing_prices_are_no_conflict(tmp_path: Path, store: DeltaBarStore):
+    bars = random_bars("2024-01-02", 200, "5m")
+    bars.loc[:, ["open", "high", "low", "close"]] = 1.0
+    bars.to_csv(tmp_path / "x.csv")
+    import_file(store, tmp_path / "x.csv", "USDCUSDT", "5m")
+    bars.assign(volume=bars["volume"] + 1).to_csv(tmp_path / "x.csv")
+    assert import_file(store, tmp_path / "x.csv", "USDCUSDT", "5m").rows_changed == 200
+
+
+def test_rules_that_drop_everything_are_not_offered(tmp_path: Path):
+    path = text_file(tmp_path, HEAD, *(f"2024-01-0{n},-1,2,-1,2,9" for n in (2, 3, 4)))
+    with pytest.raises(DataError) as refused:
+        read_bars(path, "1d")
+    assert "drop_not_positive" not in refused.value.message
+    with pytest.raises(DataError, match="has no bar left after drop_not_positive: every row was dropped"):
+        read_bars(path, "1d", repair=["drop_not_positive"])

@@ -69,7 +69,8 @@ _ASIA = frozenset({"CNH", "CNY", "IDR", "INR", "JPY", "KRW", "KZT", "MYR", "PHP"
 _SOUTH = frozenset({"AED", "ARS", "BRL", "CLP", "COP", "EGP", "ILS", "KES", "KWD", "MXN", "NGN", "PEN", "SAR", "ZAR"})
 _CURRENCIES = _DOLLARS | _EUROPE | _ASIA | _SOUTH
 _METALS = frozenset({"XAU", "XAG", "XPT", "XPD"})
-_CRYPTO_QUOTES = ("FDUSD", "BUSD", "TUSD", "USDC", "USDT", "BNB", "BTC", "ETH", "EUR", "USD")
+_CRYPTO_QUOTES = ("FDUSD", "BUSD", "TUSD", "USDC", "USDT", "BNB", "BTC", "BRL", "ETH", "EUR", "TRY", "USD")
+_OF_BROKERS = frozenset({"", "ECN", "I", "M", "PRO", "RAW", "STD", "X"})  # EURUSD.pro, EURUSDm; C and T make a coin
 _COINS = frozenset({"BTC", "ETH", "XBT"})  # that are named without a quote
 _PERPETUAL = re.compile(r"(PERPETUAL|PERP|SWAP)$")
 _INDEX = re.compile(r"([A-Z]{2,6}\d{2,4})(USD|EUR|GBP|JPY|AUD|HKD|CHF)?")
@@ -97,7 +98,7 @@ def infer_kind(
     symbol: str,  # normalised symbol
 ) -> SymbolKind:
     "Return what the form of a symbol says."
-    base, quoted = symbol[:3], symbol[3:]
+    base, quoted = symbol[:3], symbol[3:6] if symbol[6:] in _OF_BROKERS else symbol[3:]
     if base in _METALS and quoted in _CURRENCIES:
         return SymbolKind(AssetClass.METAL, base, quoted, CalendarName.METALS)
     if {base, quoted} <= _CURRENCIES:

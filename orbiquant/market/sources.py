@@ -22,6 +22,7 @@ from ..core import DataError, NotFoundError
 from ..domain import Bars, SeriesId, Timeframe, Value, normalise_symbol
 from .bars import check_bars, with_series
 from .conflicts import find_conflict
+from .fields import listed
 from .files import ReadAs, existing_file, list_symbols, load_file
 from .reading import read_bars, to_valid
 from .windows import clip, require_series, to_window
@@ -166,10 +167,12 @@ class FileSource:
         self.repair, self.asked = tuple(repair), asked or ReadAs()
         self._held: tuple[object, Bars] | None = None
         self._told: tuple[str, ...] = ()  # of the files of what is held
+        self._left: list[str] = []  # names of files that tell no series
 
     def take_notices(self) -> tuple[str, ...]:
         "Return what was left out or assumed in the files that were read last."
-        return self._told
+        named = f"files that tell no series by their names were left out: {listed(self._left)}"
+        return (*self._told, named) if self._left else self._told
 
     def series(self) -> dict[SeriesId, list[Path]]:
         "Return the files of each series; raise `DataError` when a single file does not tell what it holds."
@@ -181,6 +184,8 @@ class FileSource:
             for name in [self.symbol] if self.symbol else self.symbols_in(file) or filter(None, [symbol]):
                 if named := self.timeframe or frame:
                     found.setdefault(SeriesId(name, named), []).append(file)
+        taken = {file for held in found.values() for file in held}
+        self._left = [file.name for file in files if file not in taken]
         if not found and not folder:
             raise DataError(f"`symbol` and `timeframe` must be given, or {self.path.name} be named like EURUSD_1h.csv")
         return dict(sorted(found.items()))
