@@ -155,6 +155,8 @@ def check_replay(
     from orbiquant.backtest.audit import spread_cuts
     from orbiquant.core import DataError
 
+    if rows <= needed:
+        raise DataError(f"{rows} bars are too few to be cut short: features need {needed} before the first cut")
     if cuts > rows // 2 - 1:
         raise typer.BadParameter(f"`--cuts` must be 1 to {max(rows // 2 - 1, 1)} for {rows} bars, was {cuts}")
     if (first := spread_cuts(rows, cuts)[0]) < needed:
