@@ -311,7 +311,8 @@ def test_a_warm_store_sees_what_another_process_writes(tmp_path: Path):
     begin, written = store.version(), store.since(EURUSD_1H, 1)
     assert written is not None and bars.index[0] <= written.index[0]
     fresh.upsert(EURUSD_1H, bars.iloc[5:7] * 3)
-    assert store.version() == begin + 1 and store.since(EURUSD_1H, begin).index[0] == bars.index[5]
+    assert store.version() in (begin + 1, begin + 2), "a write, and every thirty-second time a tidying after it"
+    assert store.since(EURUSD_1H, begin).index[0] == bars.index[5]
 
 
 def test_another_store_put_in_the_place_of_a_warm_one_is_noticed(tmp_path: Path):
