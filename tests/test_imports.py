@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from orbiquant.cli.program import program
+from orbiquant.cli.reading import reading_options
 from orbiquant.core import DataError, OptionError, OrbiError
 from orbiquant.domain import SeriesId
 from orbiquant.market.files import ReadAs, load_file, load_symbols
@@ -141,6 +142,11 @@ def test_the_options_that_a_refusal_shows_read_the_file(tmp_path: Path, text: st
 def test_a_slip_in_a_layout_is_named_before_the_file_is_opened(tmp_path: Path, columns: str):
     with pytest.raises(OptionError, match="`columns` must"):
         read_bars(tmp_path / "is not there.csv", "1h", columns=columns)
+
+
+def test_the_help_names_every_layout():
+    told = reading_options("a file")["columns"].__metadata__[0].help
+    assert told.rpartition("or ")[2] == f"{', '.join(LAYOUTS)}."
 
 
 def test_every_layout_has_what_bars_need():

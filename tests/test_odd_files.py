@@ -68,16 +68,18 @@ def test_a_first_bar_is_no_header(tmp_path: Path, first: str):
 def test_tickers_that_look_like_nothing_are_tickers(tmp_path: Path, store: DeltaBarStore):
     rows = [
         f"{stamp},{name},1,2,1,2"
-        for name in ("AAPL", "NA", "NULL", "NAN", "^GSPC", "")
+        for name in ("AAPL", "NA", "NULL", "NAN", "^GSPC", "5", "")
         for stamp in ("2024-01-02", "2024-01-03")
     ]
     path = text_file(tmp_path, "time,symbol,open,high,low,close", *rows)
     results = import_symbols(store, path, "1d")
     assert [one.symbol for one in results] == ["AAPL", "NA", "NAN", "NULL"]
     assert any(
-        "4 rows of what is no symbol were left out: (blank), ^GSPC" in text for one in results for text in one.notices
+        "6 rows of what is no symbol were left out: (blank), 5, ^GSPC" in text
+        for one in results
+        for text in one.notices
     )
-    assert load_file(path, ReadAs("NA")).notices[0].startswith("10 rows of other symbols")
+    assert load_file(path, ReadAs("NA")).notices[0].startswith("12 rows of other symbols")
 
 
 def test_marks_are_judged_by_all_rows_of_a_file(tmp_path: Path):
@@ -227,6 +229,18 @@ def test_the_only_table_of_an_archive_is_taken(tmp_path: Path):
     twice.write_bytes(gzip.compress(gzip.compress(b"x")))
     with pytest.raises(DataError, match="packed twice"):
         read_bars(twice, "1h")
+
+
+def test_an_archive_packed_in_another_way_is_not_called_damaged(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("x.csv", "1")
+    content = (tmp_path / "x.zip").read_bytes()
+    for header in (b"PK\x03\x04", b"PK\x01\x02"):
+        at = content.index(header) + (8 if header.endswith(b"\x04") else 10)
+        content = content[:at] + b"\x63\x00" + content[at + 2 :]  # method 99
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(DataError, match="packed in a way that is not read here, unpack it first"):
+        read_bars(tmp_path / "x.zip", "1h")
 
 
 def test_signals_may_part_date_and_clock(tmp_path: Path):

@@ -90,6 +90,5 @@ def told_option(
     asked: "ReadAs",  # what is said
 ) -> str | None:
     "Return the first option that says something; None when none does."
-    options = {_FIELDS.get(name, name): ASKED[parameter] + name for name in reading_options("")}
-    told = next((option for field, option in options.items() if getattr(asked, field) not in (None, 0)), None)
-    return told and f"--{told.replace('_', '-')}"
+    told = (name for name in reading_options("") if getattr(asked, _FIELDS.get(name, name)) not in (None, 0))
+    return next((f"--{ASKED[parameter] + name}".replace("_", "-") for name in told), None)

@@ -77,10 +77,14 @@ def read_unpacked(
 def _unpacking(file: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        locked = "encrypted" in str(error)
-        way = "it has a password, unpack it first" if locked else f"it is damaged or cut off, get it again ({error})"
-        raise DataError(f"{file.name} cannot be unpacked: {way}") from error
+    except NotImplementedError as error:
+        raise DataError(f"{file.name} is packed in a way that is not read here, unpack it first ({error})") from error
+    except RuntimeError as error:  # what a zip file raises for a password
+        raise DataError(f"{file.name} cannot be unpacked: it has a password, unpack it first ({error})") from error
+    except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
+        raise DataError(f"{file.name} cannot be unpacked: it is damaged or cut off, get it again ({error})") from error
+    except OSError as error:
+        raise DataError(f"{file.name} cannot be read: {error}") from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..core import DataError, NotFoundError, suggest
 from ..domain import normalise_symbol
-from .dialects import Dialect
+from .dialects import Dialect, find_symbol
 from .instruments import infer_kind
 from .layouts import Layout
 
@@ -22,10 +22,7 @@ def is_symbol(
     name: str,  # as a column of symbols has it
 ) -> bool:
     "Say whether a name is one that bars can be stored under."
-    try:
-        return bool(normalise_symbol(name))
-    except DataError:
-        return False
+    return find_symbol(name) is not None
 
 
 def spellings_of(
@@ -34,7 +31,7 @@ def spellings_of(
     "Return the spellings of each symbol; what is no symbol stands under itself."
     found: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(normalise_symbol(name) if is_symbol(name) else str(name), []).append(name)
+        found.setdefault(find_symbol(name) or str(name), []).append(name)
     return found
 
 # %% ../../nbs/12_market.fields.ipynb #c64f69df
