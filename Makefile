@@ -1,6 +1,7 @@
 # Two commands for everyone: `make demo` and `make test`. Each builds .venv by itself when it has to.
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 BIN     := .venv/bin
+HERE    := $(CURDIR)
 MADE    := .venv/.made
 LIGHT   := .venv/.installed-demo
 READY   := .venv/.installed
@@ -8,6 +9,7 @@ PEERS   := .venv/.installed-peers
 ENOUGH  := $(if $(wildcard $(READY)),$(READY),$(LIGHT))# for the demo and the lab: who can run the tests has all of it
 PIP     := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 ASSETS  := orbiquant/assets
+WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie elsewhere
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow house lab bench bench-quant study-meta reference stills lint generate hooks lock wheel clean
@@ -17,26 +19,30 @@ help:  ## show what can be made
 
 $(MADE):
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11, 5) <= sys.version_info[:3] < (3, 13) else "OrbiQuant needs Python 3.11.5 or newer, below 3.13; $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
+	@echo "Making .venv with $(PYTHON)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
 	@touch $@
 
 $(LIGHT): pyproject.toml constraints.txt | $(MADE)
-	$(PIP) --editable '.[demo]'
+	@echo "Installing what the demo needs into .venv: SIZE_DEMO, a minute or two; nothing else is touched"
+	@$(PIP) --editable '.[demo]'
 	@touch $@
 
 $(READY): pyproject.toml constraints.txt | $(MADE)
-	$(BIN)/python -m pip uninstall -qq --yes xgboost-cpu  # the demo's: the whole XGBoost goes into the same folder
-	$(PIP) torch
-	$(PIP) --editable '.[dev]'
+	@echo "Installing everything into .venv: SIZE_DEV, a few minutes"
+	@$(BIN)/python -m pip uninstall -qq --yes xgboost-cpu  # the demo's: the whole XGBoost goes into the same folder
+	@$(PIP) torch
+	@$(PIP) --editable '.[dev]'
 	@touch $@
 
 $(PEERS): $(READY)
 	$(PIP) --editable '.[dev,peers]'
 	@touch $@
 
-demo: $(ENOUGH)  ## real bars to a report and a served signal, in three minutes
-	$(BIN)/orbiquant demo
+demo: $(ENOUGH)  ## real bars to a report and a served signal in a workspace, in three minutes
+	@$(BIN)/orbiquant init '$(WORKSPACE)' > /dev/null
+	@cd '$(WORKSPACE)' && '$(HERE)/$(BIN)/orbiquant' demo
 
 test: $(READY) lint  ## regenerate and compare, run every notebook, run tests/
 	$(BIN)/python -m tests.tools.notebooks nbs/*.ipynb
@@ -63,8 +69,9 @@ lint: $(READY)  ## style and types
 house: $(READY)  ## every count of the house beside its limit; WORDS='names' lists all places of a count
 	@$(BIN)/python -m tests.tools.house $(if $(WORDS),'$(WORDS)')
 
-lab: $(ENOUGH)  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir=nbs
+lab: $(ENOUGH)  ## JupyterLab on the workspace's tutorial
+	@$(BIN)/orbiquant init '$(WORKSPACE)' > /dev/null
+	@cd '$(WORKSPACE)' && '$(HERE)/$(BIN)/jupyter' lab tutorial.ipynb
 
 bench: $(READY)  ## figures to reports/benchmarks/
 	$(BIN)/python -m tests.benchmarks.bench_line

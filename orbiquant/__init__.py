@@ -22,10 +22,11 @@ _ROOMS = {
     "backtest.sweep_plan": ("SweepGrid",),
     "runtime": ("current",),
     "research.spec": ("ResearchSpec",),
-    "research.train": ("compare_policies", "prepare", "train", "trade_model"),
     "research.sweeps": ("run_sweep",),
-    "desk.study": ("load_bars", "study"),
+    "desk.study": ("load_bars", "store_sample", "study"),
+    "desk.training": ("audit_prefixes", "backtest_model", "train_model"),
     "desk.signals": ("latest_signal",),
+    "reports.run": ("run_report",),
     "charts": ("equity_chart", "price_chart"),
     "core": ("endpoint", "tool"),
 }

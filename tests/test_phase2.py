@@ -237,10 +237,10 @@ def test_a_sequence_model_is_left_out_of_small_data_and_said_so(bars, features):
     assert any(note.startswith("attention: needs 50,000 labelled rows") for note in short.notes)
 
 
-def test_a_failed_optional_model_leaves_the_fold_alive_with_a_note(training):
+def test_an_optional_model_with_too_few_rows_is_left_out_with_a_note(training):
     first = training.folds.iloc[0]
-    assert first["error"] == "" and "meta: ModelError: 4 folds with 48 rows purged need at least" in first["note"]
-    assert any(note.startswith("fold 1: meta: ModelError") for note in training.notes)
+    assert first["error"] == "" and "meta left out: 4 folds with 48 rows purged need at least" in first["note"]
+    assert any(note.startswith("fold 1: meta left out: 4 folds") for note in training.notes)
     assert training.predictions.loc[: first["test_end"], "p_meta"].isna().all()
     assert training.bundle.meta is not None
 

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import claims, imports, models, research, serving, sweep, vacuum, warmup  # noqa: F401
+from . import claims, imports, models, research, serving, sweep, vacuum, warmup, workspace  # noqa: F401
 from orbiquant.cli.console import AsJson, run, show, table
 
 
@@ -84,6 +84,7 @@ program.add_typer(models.model_commands, name="models")
 program.add_typer(claims.audit_commands, name="audit")
 program.add_typer(serving.reports, name="report")
 program.add_typer(serving.service, name="service")
+program.command("init")(workspace.init)
 program.command("demo")(research.demo)
 program.command("train")(models.train_command)
 program.command("backtest")(research.backtest_command)

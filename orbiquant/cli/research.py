@@ -19,6 +19,7 @@ from orbiquant.cli.console import (
     table,
 )
 from orbiquant.cli.reading import reads_files
+from orbiquant.cli.workspace import next_steps
 
 if TYPE_CHECKING:
     from orbiquant.market.files import ReadAs
@@ -239,7 +240,10 @@ class Announcer:
 def demo(as_json: AsJson = False) -> None:
     "Run the whole line on real bars: data, features, models, backtest, report, served signal."
     from orbiquant.core import configure_logging
+    from rich.console import Group
+
     from orbiquant.demo import run_demo
+    from orbiquant.workspace import workspace
 
     runtime = open_runtime()
     configure_logging("WARNING")
@@ -258,7 +262,7 @@ def demo(as_json: AsJson = False) -> None:
         f"phase {done.signal['amd_phase']}",
         "seconds": ", ".join(f"{stage} {taken:.1f}" for stage, taken in done.seconds.items()),
         "report": page,
-        "next": "`make lab` opens the notebooks, `orbiquant serve` the service, `orbiquant --help` shows the rest",
     }
     result = {"report": str(page), "metrics": figures, "signal": done.signal, "seconds": done.seconds}
-    show(result, as_json, lambda: fields(facts))
+    steps = next_steps(workspace(), ("jupyter", "lab tutorial.ipynb"), ("orbiquant", "serve"), ("orbiquant", "--help"))
+    show(result, as_json, lambda: Group(fields(facts), steps))

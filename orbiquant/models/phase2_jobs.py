@@ -30,7 +30,7 @@ from .garch import GarchRange
 from .labels import average_uniqueness, barrier_distance, range_targets, triple_barrier
 from .meta import MetaModel, fit_meta
 from .range_predictor import RangePredictor
-from .splits import WalkForward
+from .splits import TooFewRows, WalkForward
 from .tpsl import TPSLClassifier
 
 # %% ../../nbs/46_models.phase2_jobs.ipynb #d8bb768e
@@ -372,8 +372,11 @@ def fit_job(
         predicted = predict_part(rows, name, part, fitted)
         kept = to_content(fitted) if name == "meta" or part.number == 0 else b""
     except Exception as error:
-        reason = f"{name}: {type(error).__name__}: {error}"
-        get_logger("models.phase2").warning("job failed", fold=part.number, reason=reason)
+        if isinstance(error, TooFewRows) and ESTIMATORS[name].role == "optional":
+            reason = f"{name} left out: {error}"
+        else:
+            reason = f"{name}: {type(error).__name__}: {error}"
+            get_logger("models.phase2").warning("job failed", fold=part.number, reason=reason)
         return Outcome(seconds=perf_counter() - begin, error=reason)
     notes = [said, getattr(fitted, "note_", "")]
     notes += [f"{side}: {reason}" for side, reason in getattr(fitted, "fallback_", {}).items()]
