@@ -26,7 +26,10 @@ _ROOMS = {
     "research.sweeps": ("run_sweep",),
     "desk.study": ("load_bars", "study"),
     "desk.signals": ("latest_signal",),
-    "charts": ("equity_chart", "price_chart"),
+    "charts.prices": ("price_chart",),
+    "charts.equity": ("equity_chart",),
+    "charts.learning": ("skill_chart",),
+    "charts.trials": ("sweep_chart",),
     "core": ("endpoint", "tool"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
