@@ -27,7 +27,10 @@ _ROOMS = {
     "desk.training": ("audit_prefixes", "backtest_model", "train_model"),
     "desk.signals": ("latest_signal",),
     "reports.run": ("run_report",),
-    "charts": ("equity_chart", "price_chart"),
+    "charts.prices": ("price_chart",),
+    "charts.equity": ("equity_chart",),
+    "charts.learning": ("skill_chart",),
+    "charts.trials": ("sweep_chart",),
     "core": ("endpoint", "tool"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -1,6 +1,7 @@
 """Charts: what is drawn is what was given, however much or little of it there is."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -49,6 +50,11 @@ def drawn(figure):
     return {trace.name: trace for trace in figure.data}
 
 
+def said(figure):
+    """Return a title's text without its marks."""
+    return re.sub("<[^>]+>", " ", figure.layout.title.text)
+
+
 @pytest.mark.parametrize("n", [1, 2, 499, 500, 501, 4999, 5000, 5001])
 def test_joined_bars_lose_no_extreme(n):
     bars = random_bars(n)
@@ -80,10 +86,10 @@ def test_a_long_history_is_joined_and_says_so():
     bars = random_bars(30_000, "5min")
     figure = charts.price_chart(bars, trades=random_trades(bars, 300), phases=random_phases(bars), title="A · 5m")
     traces = drawn(figure)
-    assert figure.layout.title.text == "A · 5m · each candle joins 20 bars"
+    assert figure.layout.title.text.startswith("A · 5m<br>") and "each candle joins 20 bars" in said(figure)
     assert len(traces["price"].x) == 1500 and traces["accumulation"].visible == "legendonly"
     assert len(figure.to_json()) < 400_000
-    assert max(traces["price"].high) == bars["high"].max()
+    assert max(traces["price"].high) == pytest.approx(bars["high"].max(), abs=0.01)
 
 
 def test_gaps_take_no_room():
@@ -91,7 +97,7 @@ def test_gaps_take_no_room():
     week = bars[bars.index.day_of_week < 5]
     figure = charts.price_chart(week)
     assert figure.layout.xaxis.type == "category"
-    assert list(drawn(figure)["price"].x) == list(week.index.strftime("%Y-%m-%d %H:%M"))
+    assert list(drawn(figure)["price"].x) == list(week.index.strftime("%Y-%m-%d<br>%H:%M"))
 
 
 def test_equity_keeps_its_last_value_and_deepest_fall():
@@ -100,8 +106,8 @@ def test_equity_keeps_its_last_value_and_deepest_fall():
     equity = pd.Series(10_000 * np.exp(rng.normal(0, 0.001, len(times)).cumsum()), times)
     traces = drawn(charts.equity_chart(equity))
     assert len(traces["equity"].x) <= 1500
-    assert traces["equity"].y[-1] == equity.iloc[-1]
-    assert min(traces["drawdown"].y) == pytest.approx(100 * (equity / equity.cummax() - 1).min())
+    assert traces["equity"].y[-1] == round(equity.iloc[-1], 2)
+    assert min(traces["drawdown"].y) == pytest.approx(100 * (equity / equity.cummax() - 1).min(), abs=0.001)
 
 
 @pytest.mark.parametrize("r", [[0.0], [-1.0, -1.0], [2.0], [-25.3, 0.2, 3.999, 4.0], list(np.linspace(-3, 3, 97))])
@@ -110,7 +116,7 @@ def test_every_result_is_in_the_histogram(r):
     traces = drawn(figure)
     assert sum(traces["loss"].y) == sum(value <= 0 for value in r)
     assert sum(traces["gain"].y) == sum(value > 0 for value in r)
-    assert f"mean {np.mean(r):+.3f} R" in figure.layout.annotations[0].text
+    assert f"mean {np.mean(r):+.2f}" in said(figure) and figure.layout.shapes[0].x0 == pytest.approx(np.mean(r))
 
 
 def test_months_are_labelled_with_their_total():
@@ -122,33 +128,58 @@ def test_months_are_labelled_with_their_total():
     assert charts.monthly_chart(flat).data[0].zmax == 1
 
 
-def test_skill_tells_better_from_worse():
+def test_a_skill_whose_interval_holds_zero_is_no_win():
     skill = pd.DataFrame(
-        {"target": ["a", "b"], "metric": "pinball", "model": [0.1, 0.2], "skill": [0.1, -0.2], "baseline_name": "HAR"}
+        {
+            "target": ["a", "b", "c", "d"],
+            "metric": "pinball_bps",
+            "skill": [0.1, -0.2, 0.05, 0.3],
+            "low": [0.02, -0.3, -0.01, np.nan],
+            "high": [0.2, -0.1, 0.1, np.nan],
+        }
     )
-    trace = charts.skill_chart(skill).data[0]
-    assert list(trace.marker.color) == [charts.BLUE, charts.ORANGE] and list(trace.text) == ["+10.0 %", "-20.0 %"]
-    assert trace.hovertext[0] == "model: 0.1<br>baseline_name: HAR"
+    figure = charts.skill_chart(skill)
+    traces = drawn(figure)
+    assert {name: list(trace.y) for name, trace in traces.items()} == {
+        "better than the baseline": ["a · pinball loss"],
+        "worse than the baseline": ["b · pinball loss"],
+        "not shown": ["c · pinball loss", "d · pinball loss"],
+    }
+    assert traces["better than the baseline"].marker.color == charts.BLUE != traces["not shown"].marker.color
+    assert "1 of 4 rows better beyond doubt" in said(figure)
+    assert list(traces["better than the baseline"].error_x.arrayminus) == [8.0]
+    assert "skill +10.0 %<br>90 % interval +2.0 to +20.0 %" in traces["better than the baseline"].text[0]
+    bare = drawn(charts.skill_chart(skill[["target", "metric", "skill"]]))
+    assert set(bare) == {"not shown"}, "without an interval nothing is shown"
 
 
 def test_reliability_is_near_the_diagonal_when_it_should_be():
     rng = np.random.default_rng(6)
-    said = pd.Series(rng.uniform(0.1, 0.9, 20_000))
-    came = pd.Series((rng.random(20_000) < said).astype(float)).mask(rng.random(20_000) < 0.1)
-    curve = drawn(charts.reliability_chart(said, came))["model"]
+    told = pd.Series(rng.uniform(0.1, 0.9, 20_000))
+    came = pd.Series((rng.random(20_000) < told).astype(float)).mask(rng.random(20_000) < 0.1)
+    traces = drawn(charts.reliability_chart(told, came))
+    curve = traces["model"]
     assert np.abs(np.asarray(curve.x) - np.asarray(curve.y)).max() < 0.05
-    assert sum(curve.text) == came.notna().sum()
+    assert sum(curve.customdata) == came.notna().sum() == sum(traces["model, rows"].y)
+    assert min(curve.error_y.array) > 0 and min(curve.error_y.arrayminus) > 0
     constant = drawn(charts.reliability_chart(pd.Series([0.3] * 50), pd.Series([1.0, 0.0] * 25)))["model"]
     assert np.allclose(constant.x, 0.3)
     assert len(drawn(charts.reliability_chart(pd.Series([0.4]), pd.Series([1.0])))["model"].x) == 1
     with pytest.raises(DataError, match="equally long"):
-        charts.reliability_chart(said, came.iloc[:5])
+        charts.reliability_chart(told, came.iloc[:5])
 
 
 def test_nothing_to_draw_is_said():
     bars, trades = random_bars(40), random_trades(random_bars(40), 3)
     none = pd.Series(dtype=float)
     for figure in (
+        charts.calibration_chart(pd.DataFrame(columns=["predicted", "observed", "rows"])),
+        charts.importance_chart(pd.DataFrame()),
+        charts.contribution_chart(pd.DataFrame({"a": [0.0, 0.0]})),
+        charts.fold_chart(pd.DataFrame(columns=["fold", "train_start", "train_end", "test_start", "test_end"])),
+        charts.sweep_chart(pd.DataFrame(columns=["stop_atr", "risk_reward", "expectancy_r", "trades"])),
+        charts.edge_chart(pd.DataFrame(columns=["policy", "mean_r", "standard_error_r"])),
+        charts.chance_chart({}, pd.DataFrame()),
         charts.price_chart(bars.iloc[:0]),
         charts.equity_chart(none),
         charts.r_chart(trades.iloc[:0]),
@@ -169,5 +200,5 @@ def test_one_bar_is_a_chart():
 
 
 def test_plotly_loads_only_when_something_is_drawn():
-    code = "import sys, orbiquant.charts; sys.exit('plotly' in sys.modules)"
+    code = "import sys, orbiquant.charts.prices, orbiquant.charts.learning; sys.exit('plotly' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
