@@ -7,7 +7,7 @@ LIGHT   := .venv/.installed-demo
 READY   := .venv/.installed
 PEERS   := .venv/.installed-peers
 ENOUGH  := $(if $(wildcard $(READY)),$(READY),$(LIGHT))# for the demo and the lab: who can run the tests has all of it
-PIP     := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PIP     := $(BIN)/python -m pip install -qq --constraint constraints.txt
 ASSETS  := orbiquant/assets
 WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie elsewhere
 
@@ -21,16 +21,16 @@ $(MADE):
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11, 5) <= sys.version_info[:3] < (3, 13) else "OrbiQuant needs Python 3.11.5 or newer, below 3.13; $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python")'
 	@echo "Making .venv with $(PYTHON)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
+	@$(BIN)/python -m pip install -qq --upgrade "pip>=25"
 	@touch $@
 
 $(LIGHT): pyproject.toml constraints.txt | $(MADE)
-	@echo "Installing what the demo needs into .venv: SIZE_DEMO, a minute or two; nothing else is touched"
+	@echo "Installing what the demo needs into .venv: 1.6 GB once unpacked, a few minutes; nothing outside it changes"
 	@$(PIP) --editable '.[demo]'
 	@touch $@
 
 $(READY): pyproject.toml constraints.txt | $(MADE)
-	@echo "Installing everything into .venv: SIZE_DEV, a few minutes"
+	@echo "Installing everything, PyTorch among it, into .venv: 3.5 GB once unpacked, some minutes"
 	@$(BIN)/python -m pip uninstall -qq --yes xgboost-cpu  # the demo's: the whole XGBoost goes into the same folder
 	@$(PIP) torch
 	@$(PIP) --editable '.[dev]'
@@ -42,7 +42,7 @@ $(PEERS): $(READY)
 
 demo: $(ENOUGH)  ## real bars to a report and a served signal in a workspace, in three minutes
 	@$(BIN)/orbiquant init '$(WORKSPACE)' > /dev/null
-	@cd '$(WORKSPACE)' && '$(HERE)/$(BIN)/orbiquant' demo
+	@ORBIQUANT_HOME='$(WORKSPACE)' $(BIN)/orbiquant demo
 
 test: $(READY) lint  ## regenerate and compare, run every notebook, run tests/
 	$(BIN)/python -m tests.tools.notebooks nbs/*.ipynb

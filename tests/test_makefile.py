@@ -52,8 +52,8 @@ def test_the_demo_installs_what_the_demo_needs(make, version, tmp_path: Path):
     _, asked = make(version, "demo")
     assert asked == [
         "-m venv .venv",
-        "-m pip install --quiet --upgrade pip>=25",
-        "-m pip install --quiet --constraint constraints.txt --editable .[demo]",
+        "-m pip install -qq --upgrade pip>=25",
+        "-m pip install -qq --constraint constraints.txt --editable .[demo]",
     ]
     _, again = make(version, "demo")
     assert again == asked, "what is there is not installed again"
@@ -64,8 +64,8 @@ def test_the_tests_add_the_rest_with_torch_first(make):
     _, asked = make((3, 11, 9), "test")
     assert asked[3:6] == [
         "-m pip uninstall -qq --yes xgboost-cpu",
-        "-m pip install --quiet --constraint constraints.txt torch",
-        "-m pip install --quiet --constraint constraints.txt --editable .[dev]",
+        "-m pip install -qq --constraint constraints.txt torch",
+        "-m pip install -qq --constraint constraints.txt --editable .[dev]",
     ]
     _, again = make((3, 11, 9), "demo")
     assert again == asked, "who can run the tests can run the demo"
