@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import pytest
 
 from orbiquant import charts
+from orbiquant.cards import shown
 from orbiquant.core import DataError
 
 
@@ -116,14 +117,16 @@ def test_every_result_is_in_the_histogram(r):
     traces = drawn(figure)
     assert sum(traces["loss"].y) == sum(value <= 0 for value in r)
     assert sum(traces["gain"].y) == sum(value > 0 for value in r)
-    assert f"mean {np.mean(r):+.2f}" in said(figure) and figure.layout.shapes[0].x0 == pytest.approx(np.mean(r))
+    assert f"mean {shown(np.mean(r), '+.2f')}" in said(figure) and figure.layout.shapes[0].x0 == pytest.approx(
+        np.mean(r)
+    )
 
 
 def test_months_are_labelled_with_their_total():
     table = pd.DataFrame([[np.nan, 1.0], [-2.0, 0.0]], index=[2023, 2024], columns=["Jan", "Feb"])
     trace = charts.monthly_chart(table.assign(total=[1.0, -2.0])).data[0]
-    assert list(trace.y) == ["2023  (+1.0 R)", "2024  (-2.0 R)"] and trace.zmax == 2 == -trace.zmin
-    assert trace.text[0][0] == "" and trace.text[1][0] == "-2.0"
+    assert list(trace.y) == ["2023<br>+1.0 R", "2024<br>−2.0 R"] and trace.zmax == 2 == -trace.zmin
+    assert trace.text[0][0] == "" and trace.text[1][0] == "−2.0"
     flat = pd.DataFrame([[0.0]], index=[2023], columns=["Jan"]).assign(total=0.0)
     assert charts.monthly_chart(flat).data[0].zmax == 1
 

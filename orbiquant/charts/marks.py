@@ -45,7 +45,7 @@ def add_stops_and_targets(
             shown = True if known.sum() <= MOST_LINES else "legendonly"
             figure.add_trace(go.Scatter(**path, mode="lines", line=line, **tip, visible=shown))
 
-# %% ../../nbs/03_charts.marks.ipynb #2d2ce7e6
+# %% ../../nbs/03_charts.marks.ipynb #9a3d4f23
 def sides_of(
     signals: pd.DataFrame,  # with `action` (LONG, SHORT, HOLD) or `side` (+1, −1, 0)
 ) -> npt.NDArray[np.int64]:
@@ -71,7 +71,7 @@ def signal_text(
         said.append("<br>".join([f"{way} at {row['at']:.{decimals}f}{sure}", *levels]))
     return said
 
-
+# %% ../../nbs/03_charts.marks.ipynb #2d2ce7e6
 def add_signals(
     figure: "go.Figure",  # changed in place
     signals: pd.DataFrame,  # columns `action` or `side`, and where known `entry_price`, stop and target, by time

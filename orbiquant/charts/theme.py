@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'PURPLE', 'GREY', 'SKY', 'AMBER', 'COLOURS', 'CLEAR_PAPER', 'ThemeName', 'THEMES',
-           'TITLE_LETTERS', 'NOTE_LETTERS', 'faded', 'Theme', 'find_theme', 'heading_lines', 'heading', 'style',
-           'empty_chart', 'need_columns', 'need_times']
+           'TITLE_LETTERS', 'NOTE_LETTERS', 'faded', 'Theme', 'diverging', 'find_theme', 'heading_lines', 'heading',
+           'style', 'empty_chart', 'need_columns', 'need_times']
 
 # %% ../../nbs/02_charts.theme.ipynb #d1b8e408
 import re
@@ -46,13 +46,21 @@ class Theme(NamedTuple):
 
     ink: str  # text and lines that have no colour
     paper: str  # what they stand on
+    calm: str  # cells of a heat map that say nothing; solid, so that text on them can be read
 
 
 THEMES: dict[str, Theme] = {
-    "auto": Theme("#767676", CLEAR_PAPER),
-    "light": Theme("#262626", "#FFFFFF"),
-    "dark": Theme("#E2E6EA", "#14181D"),
+    "auto": Theme("#767676", CLEAR_PAPER, "#B4BAC0"),
+    "light": Theme("#262626", "#FFFFFF", "#F1F3F4"),
+    "dark": Theme("#E2E6EA", "#14181D", "#2A3037"),
 }
+
+
+def diverging(
+    theme: Theme,  # of the chart
+) -> list[list[Any]]:
+    "Return the colours of a heat map from below to above what is neutral."
+    return [[0, ORANGE], [0.5, theme.calm], [1, BLUE]]
 
 
 def find_theme(
@@ -117,7 +125,7 @@ def style(
             "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 18, "l": 12},
         },
         legend={
-            "orientation": "h", "x": 0, "xref": "container", "xanchor": "left", "y": 0, "yref": "container",
+            "orientation": "h", "x": 0.01, "xref": "container", "xanchor": "left", "y": 0.005, "yref": "container",
             "yanchor": "bottom", "title": {"text": ""}, "bgcolor": CLEAR_PAPER, "font": {"size": 11},
         },
         hoverlabel=_TIP,

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from .equity import DIVERGING
+from ..cards import shown
 from orbiquant.charts.theme import (
     BLUE,
     GREY,
     ORANGE,
     ThemeName,
+    diverging,
     empty_chart,
     faded,
     find_theme,
@@ -71,7 +72,7 @@ def sweep_chart(
     "Return a figure of a sweep over two settings as a heat map: the median over all others."
     import plotly.graph_objects as go
 
-    find_theme(theme)
+    look = find_theme(theme)
     word, words = SWEPT_WORDS.get(figure, figure), lambda name: SWEPT_WORDS.get(name, name)
     if need_columns("table", table, figure, "trades").empty:
         return empty_chart(title or f"Sweep: {word}", "no combination was played", theme)
@@ -85,7 +86,7 @@ def sweep_chart(
                       for each in (cells[figure].median(), cells["trades"].min()))  # fmt: skip
     neutral = NEUTRAL_AT.get(figure, 0.0)
     far = float(np.nanmax(np.abs(middle - neutral), initial=0)) if middle.notna().any(axis=None) else 0.0
-    text = middle.map(lambda value: "" if pd.isna(value) else f"{value:+.2f}" if neutral == 0 else f"{value:.2f}")
+    text = middle.map(lambda value: "" if pd.isna(value) else shown(value, ".2f" if neutral else "+.2f"))
     tip = f"{words(across)} %{{x}}<br>{words(down)} %{{y}}<br>{word} %{{z:.3f}}<br>%{{customdata}} trades or more"
     values = {
         "z": middle.to_numpy(float).round(5),
@@ -94,9 +95,14 @@ def sweep_chart(
         "text": text,
         "customdata": fewest,
     }
-    scale = {"colorscale": DIVERGING, "zmin": neutral - (far or 1), "zmax": neutral + (far or 1), "showscale": False}
+    scale = {
+        "colorscale": diverging(look),
+        "zmin": neutral - (far or 1),
+        "zmax": neutral + (far or 1),
+        "showscale": False,
+    }
     made = go.Figure(
-        go.Heatmap(**values, **scale, texttemplate="%{text}", hovertemplate=f"{tip}<extra></extra>", xgap=2)
+        go.Heatmap(**values, **scale, texttemplate="%{text}", hovertemplate=f"{tip}<extra></extra>", xgap=2, ygap=2)
     )
     each = len(table) // max(1, middle.size)
     notes = [f"{len(table):,} combinations", f"each cell the median of {each}" if each > 1 else ""]

@@ -1,7 +1,7 @@
 """Parameterised report notebooks: which there are, how to run one, what came of it."""
 
 from orbiquant.reports.catalogue import Report, ReportParameter, find_report, list_reports
-from orbiquant.reports.html import Tiles
+from orbiquant.cards import Tiles
 from orbiquant.reports.result import ReportFailure, ReportRun, list_runs, read_run, record
 from orbiquant.reports.run import run_report
 

@@ -4,15 +4,13 @@
 
 # %% auto #0
 __all__ = ['ERROR_MARKER', 'PLOTLY_MIME', 'SHOWN_FIRST', 'PLOTLY_MARK', 'take_title', 'shown_cells', 'headline', 'run_facts',
-           'cell_source', 'exporter', 'with_plotly', 'render', 'Tile', 'Tiles']
+           'cell_source', 'exporter', 'with_plotly', 'render']
 
 # %% ../../nbs/82_reports.html.ipynb #1504251d
 import copy
-import html
 import re
 import secrets
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..core import asset
 from .result import RESULT_MIME, ReportRun
@@ -147,33 +145,3 @@ def render(
     }
     document, _ = exporter().from_notebook_node(shown, resources={"page": page})
     return with_plotly(document) if charts else document
-
-# %% ../../nbs/82_reports.html.ipynb #43b8ba76
-class Tile(NamedTuple):
-    "One figure."
-
-    value: str
-    label: str
-    tone: str = ""  # "good", "bad", "warn" or none
-
-
-class Tiles:
-    "A row of figures that a notebook shows by naming it last in a cell."
-
-    def __init__(
-        self,
-        tiles: Mapping[str, str | tuple[str, str]],  # label → value, or (value, tone)
-    ) -> None:
-        pairs = {label: (value, "") if isinstance(value, str) else value for label, value in tiles.items()}
-        self.tiles = [Tile(value, label, tone) for label, (value, tone) in pairs.items()]
-
-    def __repr__(self) -> str:
-        return ", ".join(f"{tile.label}: {tile.value}" for tile in self.tiles)
-
-    def _repr_html_(self) -> str:
-        boxes = (
-            f'<div class="tile {html.escape(tile.tone)}"><b>{html.escape(tile.value)}</b>'
-            f"<span>{html.escape(tile.label)}</span></div>"
-            for tile in self.tiles
-        )
-        return f'<div class="tiles">{"".join(boxes)}</div>'

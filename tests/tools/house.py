@@ -22,7 +22,7 @@ PACKAGE = "orbiquant"
 
 # From the ground up: a room may import the rooms before it.
 ROOMS = (
-    *("_version", "core", "wire", "arrays", "domain", "ports", "workspace"),
+    *("_version", "core", "wire", "arrays", "cards", "domain", "ports", "workspace"),
     *("charts", "net", "compute", "persistence", "notices", "jobs"),
     *("market", "llm", "features", "models"),
     *("execution", "performance", "policies", "signals", "strategies", "line"),
