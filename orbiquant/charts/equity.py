@@ -169,9 +169,7 @@ def r_chart(
     mean, doubt = shown(r.mean(), "+.2f"), f" ± {r.sem():.2f}" if len(r) > 1 else ""
     line = {"color": look.ink, "dash": "dash", "width": 1.5}
     figure.add_vline(x=r.mean(), line=line)
-    style(
-        figure, title, 400, theme, [f"{len(r):,} trades", f"mean {shown(r.mean(), '+.2f')}{doubt} R, the dashed line"]
-    )
+    style(figure, title, 400, theme, [f"{len(r):,} trades", f"mean {mean}{doubt} R, the dashed line"])
     figure.update_layout(barmode="stack")
     return figure.update_xaxes(title="net result, R").update_yaxes(title="trades")
 
