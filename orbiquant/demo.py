@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+from .cards import DASH, Card, Carded, shown
 from .core import OrbiError
 from .desk.study import store_sample
 from .ports import Progress
@@ -43,13 +44,20 @@ def ask_service(
     return signal
 
 # %% ../nbs/84_demo.ipynb #78ec2a37
-@dataclass(frozen=True)
-class Demo:
+@dataclass(frozen=True, repr=False)
+class Demo(Carded):
     "What the demonstration made."
 
     run: ReportRun
     signal: dict[str, Any]  # as the service sent it
     seconds: dict[str, float]  # by step, and by stage of the report
+
+    def as_card(self) -> Card:
+        "Return the served signal and where the report lies."
+        told = {name: str(self.signal.get(name, DASH)) for name in ("action", "time")}
+        tiles = told | {"confidence": shown(self.signal.get("confidence"), ".0%")}
+        tiles |= {name: shown(self.seconds.get(name), ",.0f", "s") for name in ("report", "served signal")}
+        return Card(f"Demo on {_SYMBOL} {_TIMEFRAME}", tiles, note=str(self.run.html))
 
 
 def run_demo(

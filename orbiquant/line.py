@@ -8,12 +8,13 @@ __all__ = ['Builder', 'Detector', 'LineSpec', 'Described', 'Line', 'Decision', '
 # %% ../nbs/52_line.ipynb #9317122f
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from .arrays import Floats, Singles
+from .cards import Card, Carded
 from .core import ModelError, OptionError
 from .domain import BAR_COLUMNS, Bars, FeatureWeight, Signals, Value
 from .features.config import PhaseConfig
@@ -26,6 +27,9 @@ from .models.bundle import ModelBundle
 from .models.config import Phase2Config
 from .policies import Policy
 from .signals import Context, Predictor, decide_signals, generate_signals, name_killzones
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 # %% ../nbs/52_line.ipynb #24eaa3c0
 class LineSpec(Value):
@@ -40,13 +44,29 @@ Builder: TypeAlias = Callable[[Bars, FeatureSpec], pd.DataFrame]
 Detector: TypeAlias = Callable[[Bars, PhaseConfig], pd.DataFrame]
 
 
-@dataclass(frozen=True)
-class Described:
+@dataclass(frozen=True, repr=False)
+class Described(Carded):
     "Bars and what can be said of them without a model: one row a bar in all three tables."
 
     bars: Bars
     features: pd.DataFrame
     phases: pd.DataFrame
+
+    def as_card(self) -> Card:
+        "Return how many bars are described, and by how much."
+        name = " ".join(str(self.bars.attrs[key]) for key in ("symbol", "timeframe") if self.bars.attrs.get(key))
+        ends = {word: f"{self.bars.index[at]:%Y-%m-%d}" for word, at in (("from", 0), ("to", -1)) if len(self.bars)}
+        tiles = {"bars": f"{len(self.bars):,}", "features": f"{self.features.shape[1]}"} | ends
+        return Card(f"Described bars {name}".strip(), tiles)
+
+    def plot(
+        self,
+        last: int = 400,  # bars
+    ) -> "go.Figure":
+        "Return the last bars with their phases."
+        from orbiquant.charts.prices import price_chart
+
+        return price_chart(self.bars.iloc[-last:], phases=self.phases)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..cards import Card, Carded
 from ..core import DataError
 from ..domain import Bars
 from ..features.config import IctConfig
@@ -78,8 +79,8 @@ def recompute(
 ROUNDING = 1e-12  # absolute; the smallest prediction of use is a thousand million times larger
 
 
-@dataclass(frozen=True)
-class PrefixReplay:
+@dataclass(frozen=True, repr=False)
+class PrefixReplay(Carded):
     "What a prefix replay compared, and what it found."
 
     columns: int  # compared at every cut
@@ -91,6 +92,18 @@ class PrefixReplay:
     def passed(self) -> bool:
         "Say whether no past value changed."
         return self.violations.empty
+
+    def as_card(self) -> Card:
+        "Return whether the future was seen, and how much was compared."
+        seen = self.violations["column"].nunique() if len(self.violations) else 0
+        verdict = "No past value changed" if self.passed else f"{seen} columns change when the future is cut off"
+        tiles = {
+            "changed values": f"{len(self.violations):,}",
+            "columns compared": f"{self.columns:,}",
+            "cuts": f"{len(self.cuts)}",
+            "bars": f"{self.rows:,}",
+        }
+        return Card("Prefix replay", tiles, verdict, "good" if self.passed else "bad")
 
 
 def replay_prefixes(
@@ -149,8 +162,8 @@ FORGOTTEN = 1e-6  # relative; what a recursion may still remember of its start
 WARM_ROWS = 16  # rows compared at each cut
 
 
-@dataclass(frozen=True)
-class WarmupSensitivity:
+@dataclass(frozen=True, repr=False)
+class WarmupSensitivity(Carded):
     "What depends on how far back history goes."
 
     columns: int  # compared at every cut
@@ -162,6 +175,18 @@ class WarmupSensitivity:
     def passed(self) -> bool:
         "Say whether no value depends on more history than it was given."
         return self.violations.empty
+
+    def as_card(self) -> Card:
+        "Return whether the warm-up is long enough, and how much was compared."
+        seen = self.violations["column"].nunique() if len(self.violations) else 0
+        verdict = "The warm-up is long enough" if self.passed else f"{seen} columns depend on more history"
+        tiles = {
+            "values that differ": f"{len(self.violations):,}",
+            "columns compared": f"{self.columns:,}",
+            "bars of history": ", ".join(f"{bars:,}" for bars in self.history),
+            "cuts": f"{len(self.cuts)}",
+        }
+        return Card("Warm-up", tiles, verdict, "good" if self.passed else "bad")
 
 
 def replay_warmup(

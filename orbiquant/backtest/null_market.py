@@ -10,12 +10,13 @@ __all__ = ['FINEST', 'Market', 'COIN', 'TOSSES', 'Results', 'MOST_MARKETS', 'LEA
 # %% ../../nbs/58_backtest.null_market.ipynb #9c20c1cc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from .simulate import simulate
+from ..cards import TONE_OF, Card, Carded, shown
 from ..core import DataError
 from ..domain import Bars, CalendarName, Costs, Timeframe
 from ..line import Described, Line
@@ -27,6 +28,9 @@ from ..performance import r_figures
 from ..policies import POLICY_NAMES, PrimaryPolicy, find_policy
 from ..ports import Progress
 from ..signals import Predictor
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 # %% ../../nbs/58_backtest.null_market.ipynb #6c064a44
 FINEST = 15  # most shorter bars that one bar is built from: 180 steps
@@ -229,8 +233,8 @@ def null_verdict(
     }  # fmt: skip
 
 # %% ../../nbs/58_backtest.null_market.ipynb #7a4c7d83
-@dataclass(frozen=True)
-class NullMarket:
+@dataclass(frozen=True, repr=False)
+class NullMarket(Carded):
     "What each policy made of markets without an edge."
 
     trades: pd.DataFrame  # seed, policy, trades, fresh, mean_r, standard_error_r
@@ -241,6 +245,24 @@ class NullMarket:
         "Return fail when any policy fails, pass when all pass, else no verdict."
         found = set(self.verdicts["verdict"])
         return "fail" if "fail" in found else "pass" if found == {"pass"} else "no verdict"
+
+    def as_card(self) -> Card:
+        "Return the verdict and what each policy made where nothing can be earned."
+        tiles = {
+            f"{row['policy']}, gross R a trade": (
+                f"{shown(row['mean_r'], '+.3f')} ± {shown(row['standard_error_r'], '.3f')} R",
+                TONE_OF[row["verdict"]],
+            )
+            for row in self.verdicts.to_dict("records")
+        }
+        return Card("A market without an edge", tiles, self.verdict, TONE_OF[self.verdict])
+
+    def plot(self) -> "go.Figure":
+        "Return what each policy made beside what a coin made."
+        from orbiquant.charts.trials import edge_chart
+
+        coin = float(self.verdicts["coin_r"].mean())
+        return edge_chart(self.verdicts, against=coin, title="A market without an edge", chance="the coin's mean")
 
 
 def audit_null_market(

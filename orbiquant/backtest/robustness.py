@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..arrays import Floats
 from .simulate import BacktestResult, risked_share, simulate
+from ..cards import Card, Carded, shown
 from ..core import DataError
 from ..domain import MOST_BPS, Bars, Costs, Signals
 from ..performance import by_group, confidence_bucket, json_figures, monthly, r_figures, ratio
@@ -81,8 +82,8 @@ def path_figures(
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-@dataclass(frozen=True)
-class MonteCarlo:
+@dataclass(frozen=True, repr=False)
+class MonteCarlo(Carded):
     "What the trades of a backtest came to in other orders and mixtures."
 
     paths: pd.DataFrame  # one draw a row, columns `OUTCOMES`; empty for too few trades
@@ -93,6 +94,18 @@ class MonteCarlo:
     def quantiles(self) -> pd.DataFrame:
         "Return each outcome's quantiles; NaN where there is no draw."
         return self.paths.quantile(list(QUANTILES)).T.reindex(list(OUTCOMES)).rename(columns="{:.0%}".format)
+
+    def as_card(self) -> Card:
+        "Return how the trades could have ended, and how likely a loss is."
+        if self.paths.empty:
+            return Card("Trades drawn again", verdict=f"Fewer than {LEAST_BOOTSTRAP} trades: not drawn", tone="warn")
+        middle = self.quantiles.loc["total_r"]
+        tiles = {
+            "total net R, 5 % to 95 %": f"{shown(middle['5%'], '+.1f')} to {shown(middle['95%'], '+.1f')} R",
+            "likely a loss": shown(self.probability()["loss"], ".0%"),
+            "drawdown, 95 %": shown(self.quantiles.loc["max_drawdown", "95%"], ".0%"),
+        }
+        return Card(f"Trades drawn again {len(self.paths):,} times", tiles)
 
     def probability(
         self,

@@ -11,16 +11,20 @@ __all__ = ['TRADE_COLUMNS', 'Board', 'make_boards', 'play_board', 'one_at_a_time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from ..cards import Card, Carded, shown
 from ..core import DataError
 from ..domain import BAR_COLUMNS, Bars, Costs, Signals
 from ..execution.fills import guess_taken, level_fraction
 from ..execution.orders import LABELS, SKIPS, RiskFrom, costs_in_r, read_orders
 from ..performance import DAYS_A_YEAR, account_days, money_figures, r_figures, r_moments, ratio
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 # %% ../../nbs/53_backtest.simulate.ipynb #8eec40e5
 @dataclass(frozen=True)
@@ -283,8 +287,8 @@ TRADE_COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class BacktestResult:
+@dataclass(frozen=True, repr=False)
+class BacktestResult(Carded):
     "What a backtest found, and the assumptions it was made under."
 
     trades: pd.DataFrame  # one a row, in time order; times are bar opens, `bars` counts entry and exit bar
@@ -303,6 +307,31 @@ class BacktestResult:
         "Return what `simulate` was called with besides bars, signals and costs."
         names = ("risk_per_trade", "initial_equity", "max_holding_bars", "max_leverage", "risk_from")
         return {name: getattr(self, name) for name in names}
+
+    def as_card(self) -> Card:
+        "Return the figures one asks for first."
+        skipped = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items() if count)
+        note = f"{self.costs}" + (f". Signals that became no trade: {skipped}" if skipped else "")
+        if self.trades.empty:
+            return Card("Backtest", verdict="No trade", tone="warn", note=note)
+        found = summarise(self)
+        doubt = shown(found["standard_error_r"], ".2f")
+        tiles = {
+            "trades": shown(found["trades"], ",.0f"),
+            "mean net R a trade": f"{shown(found['expectancy_r'], '+.2f')} ± {doubt} R",
+            "total net R": shown(found["total_r"], "+.1f", "R"),
+            "trades won": shown(found["win_rate"], ".0%"),
+            "costs a trade": shown(found["cost_r"], ".2f", "R"),
+            "deepest drawdown": shown(found["max_drawdown_r"], ".1f", "R"),
+            "account": shown(found["total_return"], "+.1%"),
+        }
+        return Card("Backtest", tiles, note=note, curve=self.equity.tolist())
+
+    def plot(self) -> "go.Figure":
+        "Return the account's equity above its drawdown."
+        from orbiquant.charts.equity import equity_chart
+
+        return equity_chart(self.equity, f"Equity of {len(self.trades):,} trades")
 
 
 def simulate(

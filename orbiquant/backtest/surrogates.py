@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from .simulate import simulate
+from ..cards import TONE_OF, Card, Carded, shown
 from ..core import DataError, choose
 from ..domain import MIN_CONFIDENCE, Bars, Costs, Phase, Signals
 from ..features.config import PhaseConfig
@@ -29,6 +30,9 @@ from ..models.phase2 import OutOfFold, Phase2Pipeline
 from ..performance import r_figures
 from ..policies import POLICY_NAMES, find_policy
 from ..ports import Progress
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 # %% ../../nbs/58_backtest.surrogates.ipynb #372d4a84
 Block: TypeAlias = int | Literal["day"]
@@ -106,8 +110,8 @@ def p_value(
     return float((1 + np.sum(~(values < observed))) / (1 + len(values)))
 
 # %% ../../nbs/58_backtest.surrogates.ipynb #ff941024
-@dataclass(frozen=True)
-class SurrogateTest:
+@dataclass(frozen=True, repr=False)
+class SurrogateTest(Carded):
     "What claims are worth on a market and on its surrogates."
 
     observed: dict[str, float]
@@ -126,6 +130,24 @@ class SurrogateTest:
             for name, value in self.observed.items()
         }  # fmt: skip
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("claim")
+
+    def as_card(self) -> Card:
+        "Return each claim with how often chance is as good."
+        tiles = {
+            str(name): (
+                f"{shown(row['observed'], '+.3f')}, p {shown(row['p_value'], '.3f')}",
+                TONE_OF[self.verdict(str(name))],
+            )
+            for name, row in self.table.iterrows()
+        }
+        note = "p is the share of surrogates, the original among them, that are as good or better."
+        return Card(f"{len(self.surrogates):,} surrogates, block {self.block}", tiles, note=note)
+
+    def plot(self) -> "go.Figure":
+        "Return each claim on the heap of what surrogates make of it."
+        from orbiquant.charts.trials import chance_chart
+
+        return chance_chart(self.observed, self.surrogates, "Observed beside surrogates", "(the claim's unit)")
 
     def verdict(
         self,

@@ -10,7 +10,7 @@ __all__ = ['FIGURES', 'shares', 'figures_of', 'best_combination', 'why_few_trade
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ from orbiquant.backtest.sweep_plan import (
     number_periods,
     read_signals,
 )
+from ..cards import Card, Carded, shown
 from ..core import DataError, ModelError, choose
 from ..domain import Action, Bars, Costs, Signals, Value
 from ..execution.fills import TIME, reaches
@@ -36,6 +37,9 @@ from ..execution.orders import LABELS, check_prices
 from ..market.clocks import in_time
 from ..performance import LEAST_MOMENTS, ZERO, Moments
 from ..ports import Progress
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 # %% ../../nbs/57_backtest.sweep.ipynb #587a7f37
 def shares(
@@ -176,7 +180,7 @@ def same_trades(
     return same and all(np.allclose(trades[name], others[name], _ROUNDING, least) for name, least in absolute.items())
 
 # %% ../../nbs/57_backtest.sweep.ipynb #50858d7b
-class Headline(Value):
+class Headline(Carded, Value):
     "A combination, and what so many trials leave of it."
 
     combination: int
@@ -186,6 +190,11 @@ class Headline(Value):
     figures: dict[str, float | None]
     overfitting: Overfitting
     selection: SelectionRisk | None  # None: too few combinations or periods
+
+    def as_card(self) -> Card:
+        "Return the headline with what the combination is."
+        tiles = {name.replace("_", " "): str(value) for name, value in self.terms.items()}
+        return Card(f"Combination {self.combination} of {self.combinations:,}", tiles, note=self.sentence())
 
     def sentence(self) -> str:
         "Return the headline as a person should read it."
@@ -205,8 +214,8 @@ class Headline(Value):
         return f"{said} With a deflated Sharpe ratio of {left.deflated_sharpe:.2f}{doubt} it {verdict} its trials."
 
 # %% ../../nbs/57_backtest.sweep.ipynb #509971c2
-@dataclass(frozen=True)
-class SweepResult:
+@dataclass(frozen=True, repr=False)
+class SweepResult(Carded):
     "What every combination came to."
 
     table: pd.DataFrame  # one combination a row: what it was and its figures
@@ -216,6 +225,34 @@ class SweepResult:
     grid: SweepGrid
     costs: Costs
     job: SweepJob
+
+    def as_card(self) -> Card:
+        "Return how many combinations there are and what the best of them made, which flatters it."
+        most = int(self.table["trades"].max()) if len(self.table) else 0
+        title, tiles = f"Sweep of {len(self.table):,} combinations", {"most trades": f"{most:,}"}
+        if most < LEAST_MOMENTS or self.table["t_statistic"].isna().all():
+            why = f"No combination has {LEAST_MOMENTS} trades"
+            return Card(title, tiles, why, "warn", why_few_trades(self.signals))
+        number = self.best()
+        row = self.table.loc[number]
+        tiles |= {
+            "best combination": str(number),
+            "its mean net R a trade": f"{shown(row['expectancy_r'], '+.2f')} ± {shown(row['standard_error_r'])} R",
+            "its trades": f"{int(row['trades']):,}",
+        }
+        note = "The best of many flatters itself: `headline()` says what the number of trials leaves of it."
+        return Card(title, tiles, note=note)
+
+    def plot(
+        self,
+        figure: str = "expectancy_r",  # column of `table`
+        x: str | None = None,  # setting across; None: the first that varies
+        y: str | None = None,  # setting down; None: the next that varies
+    ) -> "go.Figure":
+        "Return a figure over two settings as a heat map: the median over all others."
+        from orbiquant.charts.trials import sweep_chart
+
+        return sweep_chart(self.table, figure, x, y)
 
     def best(
         self,

@@ -15,19 +15,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
 import pandas as pd
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from ..cards import Card, Carded, shown
 from ..core import ModelError, rule_of
 from ..domain import SeriesId, Timeframe, normalise_symbol
 from .bundle import KEPT, ModelBundle, RangeSource, to_content
 from .drift import Sketch
+from .skill import skill_tiles
 from .traded import TradedRows
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 # %% ../../nbs/45_models.cards.ipynb #6aa3bcf5
-class ModelCard(BaseModel):
+class ModelCard(Carded, BaseModel):
     "What a trained model is, in words and figures."
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -55,6 +60,19 @@ class ModelCard(BaseModel):
     def series(self) -> SeriesId:
         "Return which bars it was trained on."
         return SeriesId(self.symbol, self.timeframe)
+
+    def as_card(self) -> Card:
+        "Return what it was trained on and what its unfiltered signal made out of sample."
+        tiles = {
+            "bars": f"{self.rows:,}",
+            "from": f"{self.start:%Y-%m-%d}",
+            "to": f"{self.end:%Y-%m-%d}",
+            "features": f"{len(self.features)}",
+            "trades of the unfiltered signal": shown(self.metrics.get("trades"), ",.0f"),
+            "their mean net R": shown(self.metrics.get("expectancy_r"), "+.2f", "R"),
+        }
+        note = "; ".join([f"data version {self.data_version}, code {self.code_version}, seed {self.seed}", *self.notes])
+        return Card(f"Model {self.series}, {self.version or 'not kept yet'}", tiles, note=note)
 
 # %% ../../nbs/45_models.cards.ipynb #977373d9
 MANIFEST = "manifest.json"
@@ -165,8 +183,8 @@ def version_files(
     return version, files
 
 # %% ../../nbs/45_models.cards.ipynb #a6eedd66
-@dataclass(frozen=True)
-class StoredModel:
+@dataclass(frozen=True, repr=False)
+class StoredModel(Carded):
     "A version as it was saved."
 
     card: ModelCard
@@ -178,6 +196,18 @@ class StoredModel:
     gate: pd.DataFrame  # who answered for the range in each fold; empty without a sequence model
     reliability: pd.DataFrame  # predicted against observed, by regime; empty in a version from before it was kept
     sketch: Sketch | None  # what the training data looked like; None in a version from before it was kept
+
+    def as_card(self) -> Card:
+        "Return the model's card, with its skill."
+        own = self.card.as_card()
+        tiles = {tile.label: tile.value for tile in own.tiles.tiles} | skill_tiles(self.skill)
+        return Card(own.title, tiles, note=own.note)
+
+    def plot(self) -> "go.Figure":
+        "Return the skill against the best baselines, with its intervals."
+        from orbiquant.charts.learning import skill_chart
+
+        return skill_chart(self.skill, f"{self.card.series}: out-of-sample skill")
 
     @classmethod
     def of(

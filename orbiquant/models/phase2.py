@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
 
+from ..cards import Card, Carded, shown
 from ..compute import Failure, run_tasks
 from ..core import ModelError, get_logger
 from ..domain import Bars
@@ -30,12 +31,15 @@ from .phase2_jobs import BASELINES, MODELS, Labelled, Outcome, Part, fit_job, op
 from .primary import META, primary_view, side_outcome
 from .reliability import regime_labels, reliability_report
 from .shrinkage import shrinkage_of
-from .skill import skill_table
+from .skill import skill_table, skill_tiles
 from ..ports import Progress
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 # %% ../../nbs/48_models.phase2.ipynb #08371dc5
-@dataclass(frozen=True)
-class Training:
+@dataclass(frozen=True, repr=False)
+class Training(Carded):
     "Everything a training leaves behind."
 
     predictions: (
@@ -55,6 +59,24 @@ class Training:
     jobs: pd.DataFrame = field(default_factory=pd.DataFrame)  # seconds a job took
     resumed: int = 0  # jobs taken over from a run that was cut short
     folder: RunFolder | None = None  # where its jobs are kept, to be removed once the model is safe
+
+    def as_card(self) -> Card:
+        "Return what was trained and how it stands against its baselines."
+        failed = int((self.folds["error"] != "").sum()) if "error" in self.folds else 0
+        tiles = {
+            "rows predicted out of fold": f"{len(self.predictions):,}",
+            "folds": f"{len(self.folds)}" + (f", {failed} failed" if failed else ""),
+            **skill_tiles(self.skill),
+            "features": f"{len(self.bundle.features)}",
+            "wall time": shown(sum(self.seconds.values()), ",.0f", "s"),
+        }
+        return Card("Training", tiles, note="; ".join(self.notes))
+
+    def plot(self) -> "go.Figure":
+        "Return the skill against the best baselines, with its intervals."
+        from orbiquant.charts.learning import skill_chart
+
+        return skill_chart(self.skill)
 
 
 class OutOfFold:

@@ -6,7 +6,7 @@
 __all__ = ['Losses', 'BOOTSTRAP_DRAWS', 'MIN_BLOCKS', 'RANK_GROUPS', 'BLOCK_HORIZONS', 'quantile_weights', 'crps', 'qlike',
            'range_losses', 'log_loss', 'barrier_losses', 'said_of', 'area_under_curve', 'draws', 'drawn_sums', 'middle',
            'skill_interval', 'skill_row', 'area_interval', 'meta_scene', 'area_row', 'forecast_losses',
-           'compare_to_baselines', 'skill_table']
+           'compare_to_baselines', 'skill_table', 'skill_tiles']
 
 # %% ../../nbs/36_models.skill.ipynb #86242c89
 from collections.abc import Mapping, Sequence
@@ -306,3 +306,12 @@ def skill_table(
     if "p_meta" in model:  # it may be missing in folds that the others answer
         lines += compare_to_baselines(*meta_scene(known, model, others), quantiles, block, seed)
     return pd.DataFrame(lines)
+
+# %% ../../nbs/36_models.skill.ipynb #af6bf1b7
+def skill_tiles(
+    skill: pd.DataFrame,  # from `skill_table`
+) -> dict[str, str]:
+    "Return how many rows are better and worse than their best baseline, as tiles of a card."
+    low, high = (skill[name] if name in skill else pd.Series(np.nan, skill.index) for name in ("low", "high"))
+    of = f"of {len(skill)}"
+    return {"better than the baseline": f"{int((low > 0).sum())} {of}", "worse": f"{int((high < 0).sum())} {of}"}

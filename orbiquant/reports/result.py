@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 from pydantic_core import from_json
 
+from ..cards import Card, Carded, shown
 from ..core import NotFoundError, atomic_write, code_version
 from ..domain import Value
 from ..settings import load_settings
@@ -76,7 +77,7 @@ class ReportFailure(Value):
     traceback: str = ""  # plain text
 
 
-class ReportRun(Value):
+class ReportRun(Carded, Value):
     "One run of one report."
 
     id: str
@@ -93,6 +94,15 @@ class ReportRun(Value):
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     error: ReportFailure | None = None
     folder: Path = Field(exclude=True)  # where its files are; not part of `result.json`
+
+    def as_card(self) -> Card:
+        "Return how the run ended and where its page lies."
+        tone = {"succeeded": "good", "running": ""}.get(self.status, "bad")
+        asked = {name: str(value) for name, value in self.parameters.items() if value is not None}
+        why = f"{self.error.message} " if self.error else ""
+        said = {"verdict": str(self.metrics["verdict"])} if "verdict" in self.metrics else {}
+        tiles = {**said, "took": shown(self.duration_s, ",.0f", "s"), **asked}
+        return Card(f"Report {self.name}", tiles, self.status.replace("_", " "), tone, f"{why}{self.html}")
 
     @property
     def html(self) -> Path:

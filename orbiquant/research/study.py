@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from ..cards import Card, Carded
 from ..core import stage
 from ..domain import Bars, Instrument, Signals
+from ..models.skill import skill_tiles
 from ..policies import find_policy
 from ..ports import Progress
 from .files import file_version
@@ -34,7 +36,7 @@ _FIGURES = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Study:
+class Study(Carded):
     "One run of the line: what was asked, what the models said, and what trading it came to."
 
     spec: ResearchSpec
@@ -57,11 +59,12 @@ class Study:
         "Return what the trades allow one to say."
         return judge_traded(self.traded)
 
-    def __repr__(self) -> str:
-        "Return what was asked and found, in a line."
-        return (
-            f"Study({self.spec.series}, {self.spec.signals.policy}: {len(self.trades)} trades, {self.verdict.headline})"
-        )
+    def as_card(self) -> Card:
+        "Return what was asked, the verdict and the figures it rests on."
+        verdict, own = self.verdict, self.traded.as_card()
+        tiles = {tile.label: tile.value for tile in own.tiles.tiles} | skill_tiles(self.training.skill)
+        title, curve = f"{self.spec.series}, {self.spec.signals.policy}", own.curve
+        return Card(title, tiles, verdict.headline, verdict.tone, verdict.detail, curve)
 
     def summary(self) -> pd.Series:
         "Return the verdict and the figures it rests on; R is net of costs unless it says gross."
@@ -77,7 +80,7 @@ class Study:
 
     def plot(self) -> "go.Figure":
         "Return the account's equity above its drawdown."
-        from orbiquant.charts import equity_chart
+        from orbiquant.charts.equity import equity_chart
 
         trades = f"{len(self.trades)} out-of-sample trades"
         return equity_chart(self.traded.result.equity, f"{self.spec.series}, {self.spec.signals.policy}: {trades}")

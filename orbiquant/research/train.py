@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ..cards import Card, Carded
 from ..core import ModelError, OptionError, code_version, stage
 from ..domain import Bars, SeriesId, Signals
 from ..line import Described, Line
@@ -21,6 +22,8 @@ from .spec import ResearchSpec, kept_line, line_spec, spec_now, to_params
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from orbiquant.backtest.simulate import BacktestResult
     from orbiquant.backtest.trials import TrialsLedger
     from orbiquant.models.phase2 import Phase2Pipeline, Training
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from orbiquant.models.traded import TradedRows
 
 # %% ../../nbs/73_research.train.ipynb #e2b222e9
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prepared(Described):
     "Described bars, the line that described them, and where they come from."
 
@@ -95,14 +98,22 @@ def check_prepared(
         raise OptionError(f"`prepared` must be described for the spec that is asked for, was for {odd}")
 
 # %% ../../nbs/73_research.train.ipynb #57ba95e9
-@dataclass(frozen=True)
-class Traded:
+@dataclass(frozen=True, repr=False)
+class Traded(Carded):
     "Signals of one policy and what they came to."
 
     signals: Signals
     result: "BacktestResult"
     summary: dict[str, float]
     bars: Bars  # they were traded on
+
+    def as_card(self) -> Card:
+        "Return the backtest's card."
+        return self.result.as_card()
+
+    def plot(self) -> "go.Figure":
+        "Return the account's equity above its drawdown."
+        return self.result.plot()
 
 
 def trade(
