@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from .cards import Card, Carded, shown
+from .cards import CardedSignal
 from .core import DataError, ForbiddenError, Plan, Scope, choose
 
 # %% ../nbs/01_domain.ipynb #f114a8a9
@@ -218,7 +218,7 @@ class FeatureWeight(Value):
     importance: float
 
 
-class Signal(Carded, Value):
+class Signal(CardedSignal, Value):
     "What to do at the close of one bar, and why."
 
     symbol: Annotated[str, AfterValidator(normalise_symbol)]
@@ -250,15 +250,6 @@ class Signal(Carded, Value):
             raise ValueError(f"`action` must be HOLD in manipulation, was {self.action}")
         check_levels(self.action, self.entry_price, self.stop_loss, self.take_profit)
         return self
-
-    def as_card(self) -> Card:
-        "Return what to do, at which prices, and why."
-        levels = {"stop": self.stop_loss, "target": self.take_profit}
-        tiles = {"entry": f"{self.entry_price:g}"}
-        tiles |= {name: f"{price:g}" for name, price in levels.items() if price is not None}
-        tiles |= {"confidence": shown(self.confidence, ".0%"), "phase": str(self.amd_phase), "horizon": self.horizon}
-        title = f"{self.symbol} {self.timeframe}, bar of {self.time:%Y-%m-%d %H:%M} UTC"
-        return Card(title, tiles, str(self.action), note=" ".join(self.reasoning))
 
 # %% ../nbs/01_domain.ipynb #ed01df90
 MOST_BPS = 5000  # any cost stays below

@@ -39,11 +39,7 @@ class LineSpec(Value):
     training: Phase2Config = Phase2Config()
     phase_detector: Literal["rules", "learned"] = "rules"
 
-# %% ../nbs/52_line.ipynb #f6164c25
-Builder: TypeAlias = Callable[[Bars, FeatureSpec], pd.DataFrame]
-Detector: TypeAlias = Callable[[Bars, PhaseConfig], pd.DataFrame]
-
-
+# %% ../nbs/52_line.ipynb #d0dffe89
 @dataclass(frozen=True, repr=False)
 class Described(Carded):
     "Bars and what can be said of them without a model: one row a bar in all three tables."
@@ -67,6 +63,10 @@ class Described(Carded):
         from orbiquant.charts.prices import price_chart
 
         return price_chart(self.bars.iloc[-last:], phases=self.phases)
+
+# %% ../nbs/52_line.ipynb #f6164c25
+Builder: TypeAlias = Callable[[Bars, FeatureSpec], pd.DataFrame]
+Detector: TypeAlias = Callable[[Bars, PhaseConfig], pd.DataFrame]
 
 
 @dataclass(frozen=True)

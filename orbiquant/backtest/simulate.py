@@ -280,7 +280,7 @@ def measure(
         bars=trades["exit_bar"] - trades["bar"] + 1,
     )
 
-# %% ../../nbs/53_backtest.simulate.ipynb #50554e9f
+# %% ../../nbs/53_backtest.simulate.ipynb #ca907777
 TRADE_COLUMNS = (
     *("entry_time", "exit_time", "side", "entry", "exit", "stop_loss", "take_profit", "exit_reason"),
     *("r", "r_gross", "cost_r", "pnl", "size", *LABELS, "bars", "signal_time", "risk"),
@@ -333,7 +333,7 @@ class BacktestResult(Carded):
 
         return equity_chart(self.equity, f"Equity of {len(self.trades):,} trades")
 
-
+# %% ../../nbs/53_backtest.simulate.ipynb #50554e9f
 def simulate(
     bars: Bars,  # UTC index of bar opens
     signals: Signals,  # on times of `bars`, as `read_orders` takes them; rows may be fewer

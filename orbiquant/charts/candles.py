@@ -113,8 +113,20 @@ def add_phases(
     candles: Bars,  # joined bars
     visible: bool = True,  # drawn at once, or only when asked for in the legend
 ) -> None:
-    "Shade the candles with their AMD phase."
+    "Shade the candles with their AMD phase, and draw the range of each cycle where the table has it."
+    import plotly.graph_objects as go
+
     add_shades(figure, need_columns("phases", phases, "phase")["phase"], candles, PHASE_COLOURS, visible=visible)
+    ends = [name for name in ("range_high", "range_low") if name in phases]
+    known = phases[ends].dropna() if ends else phases[:0]
+    place = candles.index.searchsorted(known.index, side="right") - 1
+    line = {"color": GREY, "width": 1.2, "shape": "hv"}
+    look = {"mode": "lines", "line": line, "name": "AMD range", "legendgroup": "range", "hoverinfo": "skip"}
+    for number, name in enumerate(ends if len(known) else []):
+        level = pd.Series(known[name].to_numpy(float), place).groupby(level=0).last().reindex(range(len(candles)))
+        own = {"visible": True if visible else "legendonly", "showlegend": number == 0}
+        level = level.astype(object).where(level.notna(), None)
+        figure.add_trace(go.Scatter(x=labels_of(candles), y=level.to_numpy(), connectgaps=False, **look, **own))
 
 
 def add_sessions(

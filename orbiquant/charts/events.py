@@ -166,7 +166,6 @@ def add_events(
     events: pd.DataFrame,  # from `ict_events`
     candles: Bars,  # joined bars
     last: pd.Timestamp,  # of the bars
-    visible: bool = True,  # drawn at once, or only when asked for in the legend
     most: int = MOST_EVENTS,  # of a kind
 ) -> list[str]:
     "Draw what `ict_events` found, and return what was left out, in words."
@@ -176,12 +175,12 @@ def add_events(
     for kind, look in EVENT_LOOKS.items():
         seen = seen_events(events, kind, candles, last)
         if len(seen) > most:
-            left_out.append(f"the last {most} of {len(seen):,} {event_word(kind)}s")
+            left_out.append(f"{event_word(kind)}s")
         ways = [seen.tail(most)[lambda rows, way=way: rows["direction"] == way] for way in (1, -1)]
         shown = [(way, own) for way, own in zip((1, -1), ways, strict=True) if len(own)]
         for number, (way, own) in enumerate(shown):
             traces = event_traces(own, kind, way, candles, decimals)
-            group = {"legendgroup": kind, "visible": True if visible and look.visible else "legendonly"}
+            group = {"legendgroup": kind, "visible": True if look.visible else "legendonly"}
             for place, trace in enumerate(traces):
                 figure.add_trace(trace.update(group | {"showlegend": number == 0 and place == 0}))
-    return left_out
+    return [f"the last {most} each of {', '.join(left_out)}"] if left_out else []

@@ -115,8 +115,10 @@ def price_chart(
     if sessions is not None:
         add_sessions(figure, cut_to("sessions", sessions, bars), candles, clear)
     figure.add_trace(candle_trace(candles, look.ink))
-    if events is not None:
-        notes += add_events(figure, events, candles, bars.index[-1], clear)
+    if events is not None and clear:
+        notes += add_events(figure, events, candles, bars.index[-1])
+    elif events is not None:
+        notes.append(f"ICT is drawn on up to {CLEAR * most:,} bars")
     if levels is not None:
         add_levels(figure, levels, candles)
     seen = None if trades is None else trades_within(trades, bars)
@@ -124,8 +126,8 @@ def price_chart(
         notes += add_signals(figure, cut_to("signals", signals, bars), candles, levels=seen is None)
     if seen is not None and len(seen):
         notes += add_trades(figure, seen, candles, look.ink)
-    if not clear and any(each is not None for each in (phases, sessions, events)):
-        notes.append("phases, sessions and ICT are switched on in the legend")
+    if not clear and any(each is not None for each in (phases, sessions)):
+        notes.append("shading is switched on in the legend")
     entries = sum(trace.showlegend is not False for trace in figure.data)
     style(figure, title or span_of(bars), 520 + 9 * max(0, entries - 4), theme, notes)  # a phone's legend is tall
     return set_price_axes(figure, candles)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'PURPLE', 'GREY', 'SKY', 'AMBER', 'COLOURS', 'CLEAR_PAPER', 'ThemeName', 'THEMES',
-           'TITLE_LETTERS', 'NOTE_LETTERS', 'faded', 'Theme', 'diverging', 'find_theme', 'heading_lines', 'heading',
+           'TITLE_LETTERS', 'NOTE_LETTERS', 'faded', 'Theme', 'find_theme', 'diverging', 'heading_lines', 'heading',
            'style', 'empty_chart', 'need_columns', 'need_times']
 
 # %% ../../nbs/02_charts.theme.ipynb #d1b8e408
@@ -56,13 +56,6 @@ THEMES: dict[str, Theme] = {
 }
 
 
-def diverging(
-    theme: Theme,  # of the chart
-) -> list[list[Any]]:
-    "Return the colours of a heat map from below to above what is neutral."
-    return [[0, ORANGE], [0.5, theme.calm], [1, BLUE]]
-
-
 def find_theme(
     name: ThemeName = "auto",  # one of `THEMES`
 ) -> Theme:
@@ -70,6 +63,13 @@ def find_theme(
     if name not in THEMES:
         raise OptionError(f"`theme` must be one of {', '.join(THEMES)}, was {name!r}")
     return THEMES[name]
+
+# %% ../../nbs/02_charts.theme.ipynb #91493eeb
+def diverging(
+    theme: Theme,  # of the chart
+) -> list[list[Any]]:
+    "Return the colours of a heat map from below to above what is neutral."
+    return [[0, ORANGE], [0.5, theme.calm], [1, BLUE]]
 
 # %% ../../nbs/02_charts.theme.ipynb #b3f6a172
 TITLE_LETTERS, NOTE_LETTERS = 42, 58  # that 360 pixels hold

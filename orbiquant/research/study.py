@@ -28,13 +28,7 @@ if TYPE_CHECKING:
 
     from orbiquant.models.phase2 import Training
 
-# %% ../../nbs/74_research.study.ipynb #767aa0cc
-_FIGURES = (
-    *("win_rate", "gross_expectancy_r", "cost_r", "expectancy_r", "standard_error_r", "total_r"),
-    *("max_drawdown_r", "deflated_sharpe"),
-)
-
-
+# %% ../../nbs/74_research.study.ipynb #8423ad15
 @dataclass(frozen=True, eq=False, repr=False)
 class Study(Carded):
     "One run of the line: what was asked, what the models said, and what trading it came to."
@@ -84,6 +78,12 @@ class Study(Carded):
 
         trades = f"{len(self.trades)} out-of-sample trades"
         return equity_chart(self.traded.result.equity, f"{self.spec.series}, {self.spec.signals.policy}: {trades}")
+
+# %% ../../nbs/74_research.study.ipynb #767aa0cc
+_FIGURES = (
+    *("win_rate", "gross_expectancy_r", "cost_r", "expectancy_r", "standard_error_r", "total_r"),
+    *("max_drawdown_r", "deflated_sharpe"),
+)
 
 
 def study_bars(
