@@ -297,7 +297,7 @@ def test_a_gap_is_a_box_from_when_it_was_known_until_it_was_touched():
     gap |= {"price_low": price, "price_high": price * 1.001, "mitigated_time": at[30], "ended_time": at[40]}
     later = gap | {"origin_time": at[57], "event_time": at[58], "known_time": at[59] + pd.Timedelta(hours=1)}
     figure = charts.price_chart(bars, events=pd.DataFrame([gap, later]))
-    box = next(trace for trace in figure.data if trace.fill == "toself")
+    box = next(trace for trace in figure.data if trace.type == "scatter" and trace.fill == "toself")
     labels = charts.labels_of(bars)
     assert list(box.x) == [labels[11], labels[30], labels[30], labels[11], labels[11], None], "one box, not two"
     assert box.y[0] == pytest.approx(price, abs=1e-4) and box.y[2] == pytest.approx(price * 1.001, abs=1e-4)
