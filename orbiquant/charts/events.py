@@ -156,7 +156,7 @@ def event_traces(
     handle.update(x=right, customdata=text, hovertemplate="%{customdata}<extra></extra>", text=None)
     if kind in EVENT_WORDS:
         side = "top left" if direction > 0 else "bottom left"
-        label = {"textposition": side, "textfont": {"size": 9, "color": colour}}
+        label = {"textposition": side, "textfont": {"size": 9}}  # in the ink: small letters need contrast
         handle.update(mode="markers+text", text=[name] * len(text), **label)
     return [go.Scatter(**path, mode="lines", line=line, name=name, hoverinfo="skip"), handle]
 
