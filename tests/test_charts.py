@@ -158,7 +158,7 @@ def test_a_skill_whose_interval_holds_zero_is_no_win():
         "not shown": ["c · pinball loss", "d · pinball loss"],
     }
     assert traces["better than the baseline"].marker.color == charts.BLUE != traces["not shown"].marker.color
-    assert "1 of 4 rows better beyond doubt" in said(figure)
+    assert "1 of 4 figures better beyond doubt" in said(figure)
     assert list(traces["better than the baseline"].error_x.arrayminus) == [8.0]
     assert "skill +10.0 %<br>90 % interval +2.0 to +20.0 %" in traces["better than the baseline"].text[0]
     bare = drawn(charts.skill_chart(skill[["target", "metric", "skill"]]))
@@ -420,7 +420,7 @@ def test_folds_show_train_gap_and_test_and_what_failed():
 def test_the_kept_tables_of_a_model_are_drawn_as_they_are():
     skill = pd.read_parquet(next(FIXTURES.glob("*/*/skill.parquet")))
     figure = charts.skill_chart(skill)
-    assert sum(len(trace.x) for trace in figure.data) == len(skill) and "0 of 14 rows better" in said(figure)
+    assert sum(len(trace.x) for trace in figure.data) == len(skill) and "0 of 14 figures better" in said(figure)
     reliability = pd.read_parquet(next(FIXTURES.glob("*/*/reliability.parquet")))
     traces = drawn(charts.calibration_chart(reliability))
     own = reliability[(reliability["kind"] == "probability") & (reliability["regime"] == "all")]
