@@ -1,6 +1,6 @@
 """How fast the service answers beside a bare FastAPI route that returns the same bytes, in one run, round by round.
 
-Run `python -m tests.benchmarks.bench_service` from the root of the repository; it takes about two minutes. Both servers are
+Run `python -m tests.benchmarks.bench_service` from the root of the repository; it takes about three minutes. Both are
 processes of their own with the same server flags; the client speaks HTTP by hand, so that it takes little of the time.
 """
 
@@ -131,9 +131,7 @@ class Line(asyncio.Protocol):
 async def ask_on(port: int, request: bytes, clients: int, seconds: float) -> int:
     """Return how many answers some connections had in so many seconds."""
     loop, until = asyncio.get_running_loop(), time.perf_counter() + seconds
-    lines = [
-        (await loop.create_connection(lambda: Line(request, until), "127.0.0.1", port))[1] for _ in range(clients)
-    ]
+    lines = [(await loop.create_connection(lambda: Line(request, until), "127.0.0.1", port))[1] for _ in range(clients)]
     return sum([await line.done for line in lines])
 
 
