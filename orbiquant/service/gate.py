@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -86,7 +85,8 @@ class Gatekeeper:
     ) -> Caller | None:
         "Return whose key a request carries, None without one; raise `AuthError` for one that is not valid."
         method = connection.scope.get("method", "GET")
-        key = find_credential(method, connection.headers, connection.query_params)
+        query = connection.query_params if connection.scope["query_string"] else {}
+        key = find_credential(method, connection.headers, query)
         if key is None:
             return None
         if self.console_token and secrets.compare_digest(key.encode(), self.console_token.encode()):
@@ -126,8 +126,8 @@ class Gate:
         if scope["type"] == "lifespan":
             await self.answers.app(scope, receive, send)
             return
-        given = HTTPConnection(scope).headers.get("x-request-id", "")
-        request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+        request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         await self.handle(scope, receive, NamedSend(send, request_id))
 
     async def handle(
@@ -142,7 +142,7 @@ class Gate:
         try:
             caller = await gatekeeper.identify(connection, scope["path"] in self.public)
             await gatekeeper.count(caller, connection)
-            connection.state.caller = caller
+            scope.setdefault("state", {})["caller"] = caller
             if answer := self.answers.find(scope):
                 answer.check(caller)
                 await answer.send_to(send)
