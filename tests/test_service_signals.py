@@ -1,7 +1,9 @@
 """Signals over real HTTP from a model that was really trained, on bars that really grow."""
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pandas as pd
@@ -10,11 +12,13 @@ from test_service_http import TOKEN, make_runtime, running
 
 from orbiquant.core import configure_logging
 from orbiquant.desk import series as desk_series
-from orbiquant.domain import SeriesId, Signal
+from orbiquant.desk.signals import SIDES
+from orbiquant.domain import Action, SeriesId, Signal
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.research.spec import ResearchSpec
 from orbiquant.research.train import prepare, train
 from orbiquant.runtime import Runtime
+from orbiquant.service.kept import FRESH_S
 
 EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 
@@ -43,25 +47,33 @@ def client(runtime: Runtime) -> Iterator[httpx.Client]:
         yield opened
 
 
+def of_the_moment(signal: dict[str, Any]) -> dict[str, Any]:
+    """Return a signal without its age, which two questions may see a second apart."""
+    return {name: value for name, value in signal.items() if name != "age_s"}
+
+
 def test_one_signal_has_one_answer_on_every_path(client: httpx.Client, runtime: Runtime):
-    flat = client.get("/api/signal", params={"symbol": "eur/usd"}).json()
-    assert client.get("/api/v1/signals/latest/EURUSD").json() == {"signal": flat}
-    assert client.get("/api/v1/signals/latest/EUR/USD?timeframe=1h").json() == {"signal": flat}
+    flat = of_the_moment(client.get("/api/signal", params={"symbol": "eur/usd"}).json())
+    latest = of_the_moment(client.get("/api/v1/signals/latest/EURUSD").json()["signal"])
+    again = client.get("/api/v1/signals/latest/EUR/USD?timeframe=1h").json()
+    assert list(again) == ["signal"] and of_the_moment(again["signal"]) == latest
     batch = client.post("/api/v1/signals/batch", json=["EURUSD", "XAUUSD"]).json()["signals"]
-    assert batch["EURUSD"] == flat
+    assert of_the_moment(batch["EURUSD"]) == latest
     assert batch["XAUUSD"]["error"] == "NOT_FOUND"
-    assert client.get("/api/analysis?symbol=EURUSD").json()["recent_signals"] == [flat]
-    side = {"LONG": "buy", "SHORT": "sell", "HOLD": "hold"}[flat.pop("action")]
-    assert flat.pop("action_side") == side
-    assert set(flat) == set(Signal.model_fields) - {"action"}
+    (recent,) = client.get("/api/analysis?symbol=EURUSD").json()["recent_signals"]
+    assert of_the_moment(recent) == flat
+    words = {"action": SIDES[Action(flat["action"])], "direction": flat["action"], "price": flat["entry_price"]}
+    assert latest == flat | words | {"timestamp": f"{BARS.index[-HELD_BACK]:%Y-%m-%dT%H:%M:%SZ}"}
+    assert set(flat) == set(Signal.model_fields) | {"stale"}
     assert flat["model_version"] == runtime.registry.list(EURUSD_1H)[0].version
     assert pd.Timestamp(flat["time"]) == BARS.index[-HELD_BACK - 1]
-    assert flat["features"] and flat["reasoning"]
+    assert flat["features"] and flat["reasoning"] and flat["stale"]
 
 
-def test_a_new_bar_is_a_new_signal(client: httpx.Client, runtime: Runtime):
+def test_a_new_bar_is_a_new_signal_within_a_second(client: httpx.Client, runtime: Runtime):
     before = client.get("/api/signal?symbol=EURUSD").json()
     runtime.store.upsert(EURUSD_1H, BARS.iloc[: 1 - HELD_BACK])
+    time.sleep(FRESH_S)
     after = client.get("/api/signal?symbol=EURUSD").json()
     assert pd.Timestamp(after["time"]) - pd.Timestamp(before["time"]) == timedelta(hours=1)
     assert after["entry_price"] == pytest.approx(BARS["close"].iloc[-HELD_BACK], abs=1e-5)
@@ -77,8 +89,10 @@ def test_a_damaged_model_is_no_server_error_and_no_wrong_signal(client: httpx.Cl
     whole = file.read_bytes()
     file.write_bytes(whole[:-10])
     runtime.store.upsert(EURUSD_1H, BARS.iloc[: 2 - HELD_BACK])
+    time.sleep(FRESH_S)
     assert client.get("/api/signal?symbol=EURUSD").status_code == 200, "a warm line has what was verified when loaded"
     desk_series._warm.clear()  # as in a process that starts now
+    time.sleep(FRESH_S)
     answer = client.get("/api/signal?symbol=EURUSD")
     file.write_bytes(whole)
     assert (answer.status_code, answer.json()["error"]) == (503, "MODEL_ERROR")
