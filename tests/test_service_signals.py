@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -77,6 +77,50 @@ def test_a_new_bar_is_a_new_signal_within_a_second(client: httpx.Client, runtime
     after = client.get("/api/signal?symbol=EURUSD").json()
     assert pd.Timestamp(after["time"]) - pd.Timestamp(before["time"]) == timedelta(hours=1)
     assert after["entry_price"] == pytest.approx(BARS["close"].iloc[-HELD_BACK], abs=1e-5)
+
+
+# --- the calls of systems that already ask, and what they read ---
+
+
+def test_agents_read_their_signals(client: httpx.Client):
+    """They send names and trade on `action`, `price` and `timestamp` of each answer."""
+    answer = client.post("/api/v1/signals/batch", json=["EURUSD"]).raise_for_status().json()
+    latest = client.get("/api/v1/signals/latest/EURUSD").raise_for_status().json()
+    for told in (answer["signals"]["EURUSD"], latest["signal"]):
+        assert told["symbol"] == "EURUSD" and told["action"] in ("buy", "sell", "hold")
+        assert told["direction"] in ("LONG", "SHORT", "HOLD") and 0 <= told["confidence"] <= 1
+        moment = datetime.fromisoformat(told["timestamp"])
+        assert isinstance(told["price"], float) and moment.utcoffset() == timedelta(0)
+        closed = pd.Timestamp(told["time"]) + pd.Timedelta("1h")
+        assert moment == closed and told["stale"] is True
+        assert abs((datetime.now(UTC) - moment).total_seconds() - told["age_s"]) < 5
+
+
+def test_the_copilot_reads_its_signal_and_analysis(client: httpx.Client):
+    told = client.get("/api/signal", params={"symbol": "EURUSD", "timeframe": "1h"}).raise_for_status().json()
+    assert told["action"] in ("LONG", "SHORT", "HOLD") and told["entry_price"] > 0
+    assert {"stop_loss", "take_profit", "confidence", "amd_phase", "killzone", "reasoning", "age_s"} <= set(told)
+    seen = client.get("/api/analysis", params={"symbol": "EURUSD", "timeframe": "1h"}).raise_for_status().json()
+    assert seen["volatility"] in ("low", "medium", "high") and seen["trend"] in ("bullish", "bearish", "neutral")
+    assert seen["recent_signals"][0]["action"] == told["action"] and seen["stale"] and seen["age_s"] > 0
+
+
+def test_charts_read_bars(client: httpx.Client):
+    asked = {"symbol": "EURUSD", "timeframe": "1h", "bars": 100}
+    told = client.get("/api/market_data", params=asked).raise_for_status().json()
+    assert list(told) == ["symbol", "timeframe", "data"] and len(told["data"]) == 100
+    assert list(told["data"][0]) == ["time", "open", "high", "low", "close", "volume"]
+    times = pd.DatetimeIndex([bar["time"] for bar in told["data"]])
+    assert times.is_monotonic_increasing and times.tz is not None
+    assert client.get("/api/market_data?symbol=EURUSD").json() == told
+
+
+def test_monitors_read_health_without_a_key(client: httpx.Client):
+    simple = httpx.get(client.base_url.join("/api/health")).raise_for_status().json()
+    assert simple == {"status": "healthy", "llm_status": "not_configured"}
+    whole = httpx.get(client.base_url.join("/health")).raise_for_status().json()
+    assert whole["status"] == "healthy" and whole["agents_running"] == 0
+    assert set(whole["components"]) == {"store", "database", "models"} and whole["stale"] is True
 
 
 def test_health_counts_the_model(client: httpx.Client):

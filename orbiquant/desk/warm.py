@@ -11,6 +11,8 @@ from collections.abc import Callable
 from ..core import OrbiError, get_logger
 from .market import analyse
 from .series import has_model, live_of
+from .signals import latest_of
+from ..ports import StoredSeries
 from ..research.live import WARM_LINES
 from ..runtime import Runtime
 
@@ -24,15 +26,16 @@ def warm_lines(
     live.warming = True
     try:
         stored = live.series()
-        served = [held for held in stored if has_model(runtime, held.series)]
-        for series in [held.series for held in (served or stored[:1])[:WARM_LINES]]:
+        served = [held for held in stored if has_model(runtime, held.series)][:WARM_LINES]
+        first: list[tuple[Callable[..., object], StoredSeries]] = [(latest_of, held) for held in served]
+        for ask, held in [*first, *((analyse, held) for held in served or stored[:1])]:
             if ended():
                 break
             try:
-                analyse(runtime, series.symbol, series.timeframe)
-                warmed.append(str(series))
+                ask(runtime, held.series.symbol, held.series.timeframe)
+                warmed.append(str(held.series))
             except OrbiError as error:
-                get_logger("desk").warning("a series is not warm", series=str(series), reason=error.message)
+                get_logger("desk").warning("a series is not warm", series=str(held.series), reason=error.message)
     finally:
         live.warming = False
-    return warmed
+    return list(dict.fromkeys(warmed))

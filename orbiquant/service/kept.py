@@ -58,7 +58,7 @@ class KeptAnswer(NamedTuple):
         await send({"type": "http.response.body", "body": self.body})
 
 
-class Paths:
+class PathForms:
     "Which paths have which mark."
 
     def __init__(
@@ -80,7 +80,7 @@ class KeptAnswers:
         kept: Iterable[str] = (),  # paths whose answers to GET are given again
         computing: Iterable[str] = (),  # paths that take their turn
     ) -> None:
-        self.app, self.kept, self.computing = app, Paths(kept), Paths(computing)
+        self.app, self.kept, self.computing = app, PathForms(kept), PathForms(computing)
         self._answers: OrderedDict[Question, KeptAnswer] = OrderedDict()
         self._flights: dict[Question, asyncio.Future[KeptAnswer | None]] = {}
         self._turns = asyncio.Semaphore(COMPUTING)
