@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..core import NotFoundError, OptionError
 from ..domain import Bars, CalendarName, SeriesId, Signal
-from ..market.instruments import instrument_of
+from ..market.instruments import find_instrument, instrument_of
 from ..policies import SignalConfig, find_policy
 from ..ports import BarStore, StoredSeries
 from .spec import kept_line
@@ -265,7 +265,10 @@ class Live:
         held: StoredSeries,  # a line of the store's list
     ) -> CalendarName:
         "Return the calendar that a series keeps to: its instrument's, or the one its form and its bars speak for."
-        if held.series not in self._calendars:
-            bars = recent_bars(self.runtime, held, FORM_BARS)
-            self._calendars[held.series] = instrument_of(held.series.symbol, bars.index).instrument.calendar
-        return self._calendars[held.series]
+        try:
+            return find_instrument(held.series.symbol).calendar
+        except NotFoundError:
+            if held.series not in self._calendars:
+                bars = recent_bars(self.runtime, held, FORM_BARS)
+                self._calendars[held.series] = instrument_of(held.series.symbol, bars.index).instrument.calendar
+            return self._calendars[held.series]

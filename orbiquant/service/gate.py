@@ -118,13 +118,14 @@ class Gate:
         kept: Iterable[str] = (),  # paths whose answers are given again
         computing: Iterable[str] = (),  # paths that take their turn
     ) -> None:
-        self.public = frozenset(public)
-        self.answers = KeptAnswers(app, kept, computing)
+        self.app, self.public, self.marks = app, frozenset(public), (tuple(kept), tuple(computing))
+        self.answers = KeptAnswers(app, *self.marks)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         "Pass one connection on."
         if scope["type"] == "lifespan":
-            await self.answers.app(scope, receive, send)
+            self.answers = KeptAnswers(self.app, *self.marks)  # another life may have another runtime and another loop
+            await self.app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
         request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)

@@ -36,7 +36,7 @@ class RequestLog:
         "Write one line."
         if not self.on:
             return
-        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         if self.as_json:
             facts = {"module": "service", "method": method, "path": path, "status": status, "ms": round(took_ms, 1)}
             facts |= {"caller": caller, "event": "request", "request_id": request_id, "level": "info", "timestamp": now}
