@@ -159,9 +159,9 @@ def test_few_are_kept_and_no_large_one(counted: tuple[Counted, httpx.Client, Run
         client.get("/large", headers=OWNER)
     assert len(counter.asked) == 2, "too large to be kept"
     for n in range(MOST_ANSWERS + 1):
-        client.get(f"/open?n={n}")
+        client.get(f"/of/{n}", headers=OWNER)
     before = len(counter.asked)
-    client.get("/open?n=0")
+    client.get("/of/0", headers=OWNER)
     assert len(counter.asked) == before + 1, "the oldest was forgotten"
 
 
