@@ -15,6 +15,7 @@ from orbiquant.core import SettingsError
 from orbiquant.runtime import current
 from orbiquant.service.auth import is_loopback
 from orbiquant.service.keys import has_key
+from orbiquant.service.warming import warming
 
 
 def listen(
@@ -36,6 +37,7 @@ def serve(
     host: str | None = None,  # address to listen on; None: the settings'
     port: int | None = None,  # 0: any free one; None: the settings'
     announce: Callable[[str], None] = print,  # told where the service is
+    tell: Callable[[str], None] = lambda text: None,  # told what it does before anybody asks
 ) -> None:
     "Serve until interrupted; raise `SettingsError` when others could reach it and there is no API key."
     runtime = current()
@@ -49,7 +51,7 @@ def serve(
     with listen(host, port) as listener:
         announce(address(host, listener.getsockname()[1], app.state.console_token))
         config = uvicorn.Config(app, access_log=False, log_level="warning", timeout_graceful_shutdown=5)
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), warming(runtime, tell):
             uvicorn.Server(config).run(sockets=[listener])
 
 
