@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 
 from orbiquant import _caches
 from orbiquant.cli.program import program
-from orbiquant.core import DataError, OptionError
+from orbiquant.core import DataError, NotFoundError, OptionError
 from orbiquant.reports import ReportRun, read_run, run_report
 from orbiquant.reports.catalogue import read_parameters
 from orbiquant.reports.ground import check_ground, report_environment, sockets_root
@@ -426,3 +427,22 @@ def test_doctor_looks_at_what_a_report_needs(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "reports").exists(), "a look changes nothing"
     (tmp_path / "reports").write_text("in the way")
     assert "reports_dir" in look("report runs", see_report_ground).detail
+
+
+def test_a_report_of_an_unknown_series_ends_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path))
+    done = CliRunner().invoke(program, ["report", "run", "research", "--symbol", "NOPE", "--timeframe", "1h"])
+    assert isinstance(done.exception, NotFoundError) and "NOPE 1h" in str(done.exception)
+    assert not (tmp_path / "reports").exists(), "no run was begun"
+
+
+def test_a_screen_of_nothing_traded_has_no_empty_draws_and_no_nan():
+    from orbiquant.cli.research import held_told, tables_told
+
+    signals = pd.DataFrame({"reason": ["low confidence"] * 3, "action": "HOLD"})
+    (table,) = held_told(SimpleNamespace(signals=signals))
+    assert [[str(cell) for cell in each.cells] for each in table.columns][:3] == [["low confidence"], ["3"], ["100.0%"]]
+    assert held_told(SimpleNamespace(signals=signals.drop(columns="reason"))) == []
+    few = {"monte_carlo": {"draws": 0, "quantiles": {"total_r": {"5%": None}}}, "cost_sensitivity": [{"trades": 3}]}
+    (costs,) = tables_told(few)
+    assert [column.header for column in costs.columns] == ["trades"]
