@@ -3,7 +3,10 @@
 from importlib import import_module
 from typing import Any
 
+from orbiquant._caches import choose_cache
 from orbiquant._version import __version__
+
+choose_cache()  # before anything brings numba along, which reads it once
 
 # Room → the names it lends to the front door, each loaded when it is first asked for.
 _ROOMS = {

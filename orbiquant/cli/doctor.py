@@ -148,6 +148,33 @@ def see_reports() -> str:
     return ", ".join(report.name for report in list_reports())
 
 
+def see_compiled() -> str:
+    "Say where compiled loops are kept; raise `OptionError` with the remedy when nowhere can be written to."
+    from orbiquant._caches import VARIABLE, are_writable, is_open
+    from orbiquant.core import OptionError
+    from pathlib import Path
+
+    folder = os.environ.get(VARIABLE)
+    if folder is None and are_writable():
+        return "kept beside their sources"
+    if folder is None or not is_open(Path(folder)):
+        raise OptionError(f"`{VARIABLE}` must name a folder of your own that can be written to, was {folder!r}")
+    return f"kept in {folder}"
+
+
+def see_report_ground() -> str:
+    "Say where reports run: their folder, their sockets and a home; raise an error with the remedy where they cannot."
+    from pathlib import Path
+
+    from orbiquant.reports.ground import check_ground, is_writable
+    from orbiquant.reports.result import runs_folder
+
+    ground = check_ground(runs_folder())
+    home = os.environ.get("HOME")
+    borrowed = "" if home and is_writable(Path(home)) else ", with a home of their own: there is none to write to"
+    return f"runs in {ground['runs']}, sockets in {ground['sockets']}{borrowed}"
+
+
 def examine_installation() -> list[Finding]:
     "Return what there is to say about this installation and this workspace."
     from orbiquant.core import code_version
@@ -165,4 +192,6 @@ def examine_installation() -> list[Finding]:
         look("providers", see_providers),
         look("models", see_models),
         look("reports", see_reports),
+        look("report runs", see_report_ground),
+        look("compiled loops", see_compiled),
     ]

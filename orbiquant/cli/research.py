@@ -22,6 +22,8 @@ from orbiquant.cli.reading import reads_files
 from orbiquant.cli.workspace import next_steps
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from orbiquant.market.files import ReadAs
     from orbiquant.ports import Progress
     from orbiquant.research.train import Traded
@@ -117,21 +119,52 @@ def show_backtest(
         "verdict": f"{verdict.headline}. {verdict.detail}",
     }
     silent = {f"no {name}": why for why, name in join_names(missing).items()}
-    odds = tables["monte_carlo"]
-    drawn = [(name, *values.values()) for name, values in odds["quantiles"].items()]
-    scaled = tables["cost_sensitivity"]
+    spent = {f"{name}, seconds": round(taken, 1) for name, taken in seconds.items()}
+    if len(result.trades):  # without one there is no mean, spread or drawdown to print: the verdict says why
+        told |= figures | silent
     show(
         facts
         | {"costs_in_r": paid, "verdict": verdict, "metrics": figures, "missing": missing, "skipped": result.skipped}
         | tables
-        | {"seconds": seconds},
+        | {"held": held_counts(traded), "seconds": seconds},
         as_json,
-        lambda: Group(
-            fields(told | figures | silent | seconds),
-            table(drawn, f"{odds['draws']} draws", *(f">{name}" for name in next(iter(odds["quantiles"].values())))),
-            table((row.values() for row in scaled), *(f">{name}" for name in scaled[0])),
-        ),
+        lambda: Group(fields(told | spent), *(tables_told(tables) if len(result.trades) else held_told(traded))),
     )
+
+
+def held_counts(
+    traded: "Traded",  # a backtest
+) -> dict[str, int]:
+    "Return how many rows each rule held; empty for signals made elsewhere."
+    from orbiquant.research.unfiltered import held_rows
+
+    return held_rows(traded.signals)["rows"].to_dict() if "reason" in traded.signals else {}
+
+
+def held_told(
+    traded: "Traded",  # a backtest without trades
+) -> "list[Table]":
+    "Return why rows were held, as a table for a screen; none for signals made elsewhere."
+    from orbiquant.research.unfiltered import held_rows
+
+    if not held_counts(traded):
+        return []
+    held = held_rows(traded.signals)
+    rows = ((rule, row.rows, f"{row.share:.1%}", row.meaning) for rule, row in zip(held.index, held.itertuples(), strict=True))
+    return [table(rows, "held for", ">rows", ">share of rows", "what that means")]
+
+
+def tables_told(
+    tables: Given,  # from `examine_trades`
+) -> "list[Table]":
+    "Return the draws, where there are enough trades for any, and the costs as tables for a screen."
+    odds, scaled = tables["monte_carlo"], tables["cost_sensitivity"]
+    costs = table((row.values() for row in scaled), *(f">{name}" for name in scaled[0]))
+    if not odds["draws"]:
+        return [costs]
+    heads = (f">{name}" for name in next(iter(odds["quantiles"].values())))
+    drawn = ((name, *values.values()) for name, values in odds["quantiles"].items())
+    return [table(drawn, f"{odds['draws']} draws", *heads), costs]
 
 
 def join_names(
@@ -256,7 +289,7 @@ def demo(as_json: AsJson = False) -> None:
         "out-of-sample trades": f"{figures['trades']:.0f} (policy {figures['policy']})",
         "mean net R a trade": f"{figures['expectancy_r']:+.3f} ± {figures['standard_error_r']:.3f}, "
         f"of which costs {figures['cost_r']:.3f}",
-        "models over baselines": f"{sum(skill > 0 for skill in figures['skill'].values())} of {len(figures['skill'])}",
+        "models": figures["skill_told"],
         "look-ahead found": figures["causality_violations"] or "none",
         "served signal": f"{done.signal['direction']} at confidence {done.signal['confidence']:.2f}, "
         f"phase {done.signal['amd_phase']}",
