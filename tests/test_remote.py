@@ -223,7 +223,7 @@ def test_a_listed_name_that_is_no_symbol_is_passed_over(table: Callable[..., Sql
 def test_a_library_that_is_missing_names_its_extra():
     script = f"""import sys
 sys.modules["ccxt"] = None
-{ELSEWHERE}from orbiquant.cli.console import explain_error
+{ELSEWHERE}from orbiquant.cli.ending import explain_error
 from orbiquant.domain import SeriesId
 from orbiquant.market.exchanges import ExchangeSource
 try:
