@@ -550,6 +550,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'orbiquant.core.configure_logging': ('core.html#configure_logging', 'orbiquant/core.py'),
                                 'orbiquant.core.endpoint': ('core.html#endpoint', 'orbiquant/core.py'),
                                 'orbiquant.core.expect': ('core.html#expect', 'orbiquant/core.py'),
+                                'orbiquant.core.expect_columns': ('core.html#expect_columns', 'orbiquant/core.py'),
                                 'orbiquant.core.get_logger': ('core.html#get_logger', 'orbiquant/core.py'),
                                 'orbiquant.core.log_context': ('core.html#log_context', 'orbiquant/core.py'),
                                 'orbiquant.core.mask_secrets': ('core.html#mask_secrets', 'orbiquant/core.py'),

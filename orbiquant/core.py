@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SECRET_NAME', 'Plan', 'Scope', 'SCOPES', 'Method', 'OrbiError', 'SettingsError', 'OptionError', 'MissingLibrary',
            'DataError', 'NotFoundError', 'ModelError', 'BrokerError', 'BrokerUnavailable', 'BrokerRejected',
-           'ExecutionUnknown', 'ToolError', 'AuthError', 'suggest', 'choose', 'rule_of', 'expect', 'split_list',
-           'missing_library', 'require_library', 'SystemClock', 'FixedClock', 'atomic_write', 'code_version', 'asset',
-           'mask_secrets', 'as_sentence', 'configure_logging', 'get_logger', 'log_context', 'ForbiddenError',
-           'EndpointInfo', 'ToolInfo', 'endpoint', 'tool', 'stage', 'stage_seconds']
+           'ExecutionUnknown', 'ToolError', 'AuthError', 'suggest', 'choose', 'rule_of', 'expect', 'expect_columns',
+           'split_list', 'missing_library', 'require_library', 'SystemClock', 'FixedClock', 'atomic_write',
+           'code_version', 'asset', 'mask_secrets', 'as_sentence', 'configure_logging', 'get_logger', 'log_context',
+           'ForbiddenError', 'EndpointInfo', 'ToolInfo', 'endpoint', 'tool', 'stage', 'stage_seconds']
 
 # %% ../nbs/00_core.ipynb #cc04611f
 import difflib
@@ -161,6 +161,23 @@ def expect(
         return
     wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in kinds))
     raise OptionError(f"`{parameter}` must be {wanted}, was {type(value).__name__}")
+
+
+def expect_columns(
+    parameter: str,  # the table's name, for the message
+    table: Any,  # a table of pandas
+    *names: str,  # columns that it must have
+) -> list[Any]:
+    "Return columns of a table; raise `DataError` naming the first that is not one column of numbers."
+    for name in names:
+        try:
+            column = table[name]
+            found = column.ndim == 1 and column.dtype.kind != "c" and column.astype("float64") is not None
+        except (KeyError, TypeError, ValueError, AttributeError):
+            found = False
+        if not found:
+            raise DataError(f"`{parameter}` must have one column `{name}` of numbers")
+    return [table[name] for name in names]
 
 # %% ../nbs/00_core.ipynb #5ec5d9d1
 def split_list(

@@ -72,7 +72,10 @@ def make_workspace(
     package: str | None = None,  # that its notebooks export; None: named after the folder
 ) -> dict[str, bool]:
     "Fill a folder with what a workspace needs; return each file and whether it was made: one that is there stays."
-    folder = folder.expanduser().resolve()
+    try:
+        folder = folder.expanduser().resolve()
+    except (OSError, RuntimeError):  # ~somebody who is not there, a loop of links
+        raise OptionError(f"`folder` must be a folder or a new one, was {str(folder)!r}") from None
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"`folder` must be a folder or a new one, was the file {folder}")
     if package is not None and (not package.isidentifier() or package != package_name(package)):

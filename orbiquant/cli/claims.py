@@ -46,7 +46,7 @@ SignalsFile = Annotated[
 ]
 
 
-TERMS = {  # what signals made elsewhere are traded on
+GIVEN_TERMS = {  # what signals made elsewhere are traded on
     "fee_bps": FeeBps, "slippage_bps": SlippageBps, "spread_bps": SpreadBps, "max_holding_bars": HoldingBars,
     "risk_from": RiskBase,
 }  # fmt: skip
@@ -175,7 +175,7 @@ def claim_facts(
 
 @audit_commands.command("surrogates")
 @reads_files(asked="--bars", signals_asked="--signals")
-@takes(**TERMS)
+@takes(**GIVEN_TERMS)
 def surrogates(
     file: BarsFile = None,
     signals: SignalsFile = None,
@@ -239,7 +239,7 @@ def check_signals_bars(
 
 @audit_commands.command("delays")
 @reads_files(asked="--bars", signals_asked="--signals")
-@takes(**TERMS)
+@takes(**GIVEN_TERMS)
 def delays(
     file: BarsFile = None,
     signals: SignalsFile = None,

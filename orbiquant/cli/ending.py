@@ -112,13 +112,12 @@ def complain(
     style: str = "bold",  # of what stands before the first colon
 ) -> None:
     "Print to standard error, if anybody reads that."
+    from rich.console import Console
     from rich.text import Text
-
-    from orbiquant.cli.console import console
 
     head, colon, rest = printable(text).partition(":")
     try:
-        console(stderr=True).print(Text.assemble((head + colon, style), rest), soft_wrap=True)
+        Console(stderr=True, highlight=False).print(Text.assemble((head + colon, style), rest), soft_wrap=True)
     except (OSError, ValueError):  # full, or closed
         return
 

@@ -7,7 +7,9 @@ from typing import Any
 
 
 _PERCENT, _R, _RATIO, _COUNT = ".1%", "+.2f", ".2f", ",.0f"
-FIGURES: Mapping[str, tuple[str, str]] = {  # name of a figure → its words with their unit, and how its value is written
+FIGURE_WORDS: Mapping[
+    str, tuple[str, str]
+] = {  # name of a figure → its words with their unit, and how its value is written
     "trades": ("trades", _COUNT),
     "win_rate": ("trades won", _PERCENT),
     "expectancy_r": ("mean net, R", _R),
@@ -79,7 +81,7 @@ def words_of(
     name: str,  # of a figure, a fact or a column
 ) -> str:
     "Return a name in words, with the unit where it has one."
-    return FIGURES[name][0] if name in FIGURES else name.replace("_", " ")
+    return FIGURE_WORDS[name][0] if name in FIGURE_WORDS else name.replace("_", " ")
 
 
 def write_number(
@@ -102,6 +104,6 @@ def write_figure(
     value: Any,  # a number or not
 ) -> Any:
     "Return a known figure's number as it is written; anything else as it is."
-    form = FIGURES[name][1] if name in FIGURES else ""
+    form = FIGURE_WORDS[name][1] if name in FIGURE_WORDS else ""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return write_number(float(value), form) if form and number else value
