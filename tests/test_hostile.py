@@ -243,14 +243,16 @@ def test_every_command_has_a_line_to_try_and_an_example():
     assert set(EXAMPLES) == set(COMMANDS), "a new command needs an example in cli/examples.py"
 
 
-CASES = [(words, base) for words, bases in BASES.items() for base in bases]
+CASES = [
+    (words, base, bool(later) or words in LONG) for words, bases in BASES.items() for later, base in enumerate(bases)
+]
 
 
 @pytest.mark.parametrize(
     ("words", "base"),
     [
-        pytest.param(words, base, id=f"{'-'.join(words)}-{place}", marks=[pytest.mark.slow] if words in LONG else [])
-        for place, (words, base) in enumerate(CASES)
+        pytest.param(words, base, id=f"{'-'.join(words)}-{place}", marks=[pytest.mark.slow] if slow else [])
+        for place, (words, base, slow) in enumerate(CASES)
     ],
 )
 def test_a_hostile_value_is_refused_in_a_line(words: tuple[str, ...], base: tuple[str, ...], home: Path):
