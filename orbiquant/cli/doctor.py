@@ -2,9 +2,13 @@
 
 import os
 import platform
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -24,10 +28,12 @@ def look(
     at: Callable[[], str],  # returns what it sees, raises when it is broken
 ) -> Finding:
     "Return what a look gave; an error is a problem, not the end of the examination."
+    from orbiquant.cli.ending import explain_error, printable
+
     try:
         return Finding(name, "ok", at())
     except Exception as error:
-        return Finding(name, "problem", f"{type(error).__name__}: {error}")
+        return Finding(name, "problem", printable(explain_error(error)[0]))
 
 
 MOST_DAMAGE = 3  # files that are named
@@ -87,15 +93,66 @@ def see_settings() -> str:
     return f"defaults{' and ' if own else ''}{', '.join(own)}"
 
 
+LEAST_FREE_MB = 200  # a training and its report
+
+
+def try_write(
+    folder: Path,  # that things will be written to; it need not be there yet
+) -> str:
+    "Return a folder in which a file was written and removed, or in which it can be made; raise `DataError` otherwise."
+    from orbiquant.core import DataError
+
+    place = next((each for each in (folder, *folder.parents) if each.exists()), folder)
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"orbiquant")
+            file.flush()
+        free_mb = shutil.disk_usage(place).free // 1_000_000
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written to: {error.strerror}") from error
+    if free_mb < LEAST_FREE_MB:
+        raise DataError(f"{folder} has {free_mb} MB left, a training and its report need {LEAST_FREE_MB}")
+    return str(folder) if place == folder else f"{folder}, made when something is written"
+
+
 def see_workspace() -> str:
     "Say where the workspace is and that it can be written to."
-    from orbiquant.core import DataError
     from orbiquant.workspace import workspace
 
-    folder = workspace()
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise DataError(f"{folder} cannot be written to")
-    return str(folder)
+    return try_write(workspace())
+
+
+def cache_folder() -> Path:
+    "Return where compiled functions are kept."
+    from orbiquant.features.ict_kernels import pivot_lows
+
+    return Path(str(pivot_lows.stats.cache_path))
+
+
+def examine_folders() -> Iterator[Finding]:
+    "Yield for every folder that commands write to whether they can."
+    from orbiquant.persistence import database_location
+    from orbiquant.settings import load_settings
+
+    def own() -> dict[str, Path]:
+        settings = load_settings()
+        named, database = settings.workspace, database_location(settings.workspace.database_url)
+        folders = {"data": named.data_dir, "models": named.models_dir, "report runs": named.reports_dir}
+        found = {name: settings.path(folder) for name, folder in folders.items()}
+        if "://" not in named.store_uri:
+            found["store"] = settings.path(named.store_uri)
+        if database.get_backend_name() == "sqlite":
+            found["database"] = Path(database.database or "").parent
+        return found
+
+    try:
+        folders = own()
+    except Exception:  # the line of the settings says why
+        folders = {}
+    for name, folder in folders.items():
+        yield look(f"folder of {name}", partial(try_write, folder))
+    yield look("temporary folder", lambda: try_write(Path(tempfile.gettempdir())))
+    yield look("compiled functions", lambda: try_write(cache_folder()))
 
 
 def see_store() -> str:
@@ -112,8 +169,6 @@ def see_store() -> str:
 
 def see_database() -> str:
     "Say which database is used and that it answers; one that is not made yet is left so."
-    from pathlib import Path
-
     from orbiquant.persistence import database_location, engine
     from orbiquant.settings import load_settings
 
@@ -187,6 +242,7 @@ def examine_installation() -> list[Finding]:
         *examine_libraries(),
         look("settings", see_settings),
         look("workspace", see_workspace),
+        *examine_folders(),
         look("store", see_store),
         look("database", see_database),
         look("providers", see_providers),

@@ -1,10 +1,10 @@
 """`orbiquant serve`, `orbiquant service build | keys`, `orbiquant report run | list | runs`"""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orbiquant.cli.console import AsJson, console, fields, open_runtime, progress_bar, show, table
+from orbiquant.cli.console import TIMEFRAMES, AsJson, console, fields, open_runtime, progress_bar, show, table
 
 if TYPE_CHECKING:
     from orbiquant.reports import Report
@@ -24,7 +24,7 @@ def serve_command(
     from orbiquant.app import app
     from orbiquant.service.serving import serve
 
-    open_runtime()
+    open_runtime(service=True)
     say = console(stderr=True)
 
     def announce(address: str) -> None:
@@ -56,8 +56,10 @@ def build_command(
 def create_key(
     name: Annotated[str, typer.Argument(help="What it is for, e.g. dashboard.")],
     user: Annotated[str, typer.Option(help="Whose requests it carries.")] = "owner",
-    plan: Annotated[str, typer.Option(help="free, pro or premium.")] = "premium",
-    scope: Annotated[list[str] | None, typer.Option(help="read, write or trade; may be repeated.")] = None,
+    plan: Annotated[Literal["free", "pro", "premium"], typer.Option(help="What it may use.")] = "premium",
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What it may do: read, write or trade; may be repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     "Make an API key and print it; it cannot be shown again."
@@ -148,9 +150,13 @@ def require_bars(
 def run_named_report(
     name: Annotated[str, typer.Argument(help="As `report list` shows it.", autocompletion=complete_report)],
     symbol: Annotated[str | None, typer.Option(help="Short for --param symbol=…")] = None,
-    timeframe: Annotated[str | None, typer.Option(help="Short for --param timeframe=…")] = None,
+    timeframe: Annotated[
+        str | None, typer.Option(help=f"Short for --param timeframe=…; one of {', '.join(TIMEFRAMES)}.")
+    ] = None,
     param: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")] = None,
-    timeout: Annotated[float | None, typer.Option(min=1, help="Seconds it may take; else the settings'.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=1, max=604_800, help="Seconds it may take; else the settings'.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     "Run a report in a process of its own; exit 1 unless it succeeds."
@@ -158,9 +164,11 @@ def run_named_report(
 
     runtime = open_runtime()
     short = {"symbol": symbol, "timeframe": timeframe}
-    parameters = split_parameters([*(param or []), *(f"{key}={value}" for key, value in short.items() if value is not None)])
+    parameters = split_parameters(
+        [*(param or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
+    )
     require_bars(runtime, find_report(name), parameters)
-    with progress_bar(as_json) as progress:
+    with progress_bar(as_json, compiles=False) as progress:
         run = run_report(name, parameters, timeout_s=timeout, progress=progress)
     facts: dict[str, Any] = {
         "status": run.status.replace("_", " "),
@@ -192,7 +200,7 @@ def show_reports(as_json: AsJson = False) -> None:
 
 @reports.command("runs")
 def show_runs(
-    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="The newest so many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     "List runs, newest first."
