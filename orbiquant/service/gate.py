@@ -4,6 +4,7 @@
 # request gets past the gate without a key unless its path is public, nothing a caller sends makes a 5xx, and no key is
 # ever logged.
 
+import asyncio
 import math
 import re
 import secrets
@@ -21,7 +22,7 @@ from orbiquant.core import SCOPES, AuthError, get_logger, log_context
 from orbiquant.domain import Caller
 from orbiquant.ports import Clock
 from orbiquant.service.auth import find_credential
-from orbiquant.service.errors import RateLimitError, answer_error
+from orbiquant.service.errors import RateLimitError, UnavailableError, answer_error
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -128,7 +129,12 @@ class Gate:
             caller = await gatekeeper.identify(connection, scope["path"] in self.public)
             await gatekeeper.count(caller, connection)
             connection.state.caller = caller
+            if scope.get("method") == "HEAD":  # is answered like GET, and the server leaves the body out
+                scope = {**scope, "method": "GET", "asked_method": "HEAD"}
             await self.app(scope, limit_body(receive), send)
+        except asyncio.CancelledError:  # the service is ending
+            if scope["type"] == "http" and send.status is None:
+                await answer_error(UnavailableError("the service is ending"))(scope, receive, send)
         except Exception as error:
             answer = answer_error(error)
             if scope["type"] == "websocket":
@@ -137,7 +143,7 @@ class Gate:
                 await answer(scope, receive, send)
         get_logger("service").info(
             "request",
-            method=scope.get("method", "WEBSOCKET"),
+            method=scope.get("asked_method") or scope.get("method", "WEBSOCKET"),
             path=scope["path"],
             status=send.status,
             ms=round((time.perf_counter() - begin) * 1000, 1),

@@ -33,7 +33,10 @@ ROOMS = (
 RANK = {room: rank for rank, room in enumerate(ROOMS)}
 SIBLINGS = ({"market", "llm"}, {"backtest", "trading"})  # neither knows the other
 # Rooms, or modules as `room.module`, that are written by hand: there is nothing in them to show.
-PLAIN = {"cli", "reports.worker", "service.gate", "service.factory", "service.serving"}
+PLAIN = {
+    *("cli", "reports.worker", "service.gate", "service.factory", "service.serving"),
+    *("service.connections", "service.origins", "service.routes"),
+}
 HAND_WRITTEN = {"", "_modidx", "_version", "app"}  # and what another tool writes
 
 STATEMENTS, DEFINITIONS = 40, 2  # of an export cell
