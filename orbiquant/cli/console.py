@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from signal import SIGINT, pthread_kill
+from signal import SIG_DFL, SIGINT, default_int_handler, getsignal, pthread_kill, signal
 from threading import Timer, get_ident
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
 
@@ -224,10 +224,15 @@ def run(
     words: Sequence[str],  # what was typed after the program's name
 ) -> NoReturn:
     "Run a command and exit: 0 done, 1 failed, 2 mistyped, 130 interrupted."
+    from typer.main import get_command
+
     debug = "--debug" in words
     sys.unraisablehook = redeliver_interrupt
     try:
-        program([word for word in words if word != "--debug"], prog_name="orbiquant")
+        command = get_command(program)
+        if getsignal(SIGINT) is SIG_DFL:
+            signal(SIGINT, default_int_handler)
+        command([word for word in words if word != "--debug"], prog_name="orbiquant")
     except SystemExit as ended:
         if ended.code == 130:
             print("Interrupted.", file=sys.stderr)
