@@ -3,7 +3,7 @@
 # uvicorn ends a connection that says nothing between two requests. What it lets go on for ever is a request that is never
 # finished (a header a minute, a body that does not end, an answer that is not read), and a header as large as somebody
 # likes. A request costs nothing more for it: once a second all connections are looked at, and one that has not moved on
-# since `PATIENCE_S` waits on its client. Connections are bounded in all and not by address: behind a proxy everybody has
+# since `CLIENT_TIMEOUT_S` waits on its client. Connections are bounded in all and not by address: behind a proxy everybody has
 # one address.
 
 import asyncio
@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 from orbiquant.core import get_logger
 from orbiquant.service.errors import Problem, respond
 
-PATIENCE_S = 10.0  # for a header, for a body, for a piece of an answer to be taken
+CLIENT_TIMEOUT_S = 10.0  # for a header, for a body, for a piece of an answer to be taken
 MAX_HEADER_BYTES = 65_536  # the one of h11, the other parser of uvicorn
 MAX_REQUEST_BYTES = 16_777_216  # with what is not read: more than a body may have, so that its size is told
 
@@ -41,7 +41,7 @@ class Connections:
     "Counts what was ended, and ends it."
 
     most: int  # that may be open at once
-    patience_s: float = PATIENCE_S
+    patience_s: float = CLIENT_TIMEOUT_S
     timed_out: int = 0
     let_go: int = 0  # for a new one when it was full
     refused: int = 0

@@ -16,6 +16,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.security import APIKeyHeader, APIKeyQuery, HTTPBearer, SecurityScopes
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from orbiquant._version import __version__
 from orbiquant.core import AuthError, OrbiError, Scope
@@ -130,11 +132,20 @@ SwaggerUIBundle({
 """)
 
 
+class Assets(StaticFiles):
+    "The files of the API page, each as a whole: nobody needs parts of them, and asking for parts can be made costly."
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        "Answer with a file."
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
+
 def add_api_page(
     app: FastAPI,  # gets /docs and /openapi.json
 ) -> None:
     "Add the description of the API and a page to try it, where `/` leads; all need a key like everything else."
-    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
+    app.mount("/docs/assets", Assets(packages=[("fastapi_offline", "static")]))
 
     def openapi() -> JSONResponse:
         return JSONResponse(app.openapi())

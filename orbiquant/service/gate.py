@@ -123,14 +123,14 @@ class Gate:
         send: "NamedSend",  # its output
     ) -> None:
         "Let one request in, or answer why not, and log how it ended."
+        if scope.get("method") == "HEAD":  # is answered like GET, and the server leaves the body out
+            scope = {**scope, "method": "GET", "asked_method": "HEAD"}
         begin, caller, connection = time.perf_counter(), None, HTTPConnection(scope)
         try:
             gatekeeper: Gatekeeper = scope["app"].state.gatekeeper
             caller = await gatekeeper.identify(connection, scope["path"] in self.public)
             await gatekeeper.count(caller, connection)
             connection.state.caller = caller
-            if scope.get("method") == "HEAD":  # is answered like GET, and the server leaves the body out
-                scope = {**scope, "method": "GET", "asked_method": "HEAD"}
             await self.app(scope, limit_body(receive), send)
         except asyncio.CancelledError:  # the service is ending
             if scope["type"] == "http" and send.status is None:

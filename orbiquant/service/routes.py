@@ -18,7 +18,7 @@ from orbiquant.service.errors import Problem
 
 KEY = "token"  # where a key may stand in the address of a GET
 MOST_NAMED = 20  # problems that one answer tells
-MOST_LETTERS = 100  # of a name that is told back
+MOST_NAME_LETTERS = 100  # of a name that is told back
 
 
 def takes_many(
@@ -50,7 +50,7 @@ def check_query(
     "Raise `RequestValidationError` for a name that is not known, or stands twice."
     problems = []
     for name, times in Counter(name for name, _ in given).items():
-        short = name[:MOST_LETTERS]
+        short = name[:MOST_NAME_LETTERS]
         if name not in known:
             message = f"there is no such name{suggest(short, known) or ', there is ' + (', '.join(known) or 'none')}"
             if name == KEY:

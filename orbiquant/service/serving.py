@@ -21,12 +21,12 @@ from fastapi import FastAPI
 from orbiquant.core import SettingsError
 from orbiquant.runtime import current
 from orbiquant.service.auth import is_loopback
-from orbiquant.service.connections import PATIENCE_S, Connections, GuardedProtocol, protocol_for
+from orbiquant.service.connections import CLIENT_TIMEOUT_S, Connections, GuardedProtocol, protocol_for
 from orbiquant.service.keys import has_key
 from orbiquant.service.origins import Origins
 from orbiquant.settings import ServiceConfig
 
-ANSWER_AFTER_S, END_AFTER_S = 3, 4  # from the signal on
+ANSWER_AFTER_S, END_AFTER_S = 2.5, 3  # from the signal on
 
 
 def listen(
@@ -53,7 +53,7 @@ class Server(uvicorn.Server):
         alone: bool = False,  # the process has nothing else to do: threads that still compute need not be waited for
     ) -> None:
         super().__init__(config)
-        self.guard, self.alone = guard, alone
+        self.guard, self.alone, self.unfinished = guard, alone, False
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -78,11 +78,12 @@ class Server(uvicorn.Server):
         late = asyncio.get_running_loop().call_later(ANSWER_AFTER_S, self.answer_late)
         await super().shutdown(sockets)
         late.cancel()
-        if self.alone and self.server_state.tasks:
+        if self.alone and (self.unfinished or self.server_state.tasks):
             leave(130 if self.force_exit else 0)
 
     def answer_late(self) -> None:
         "Answer whoever still waits."
+        self.unfinished = bool(self.server_state.tasks)
         for each in list(self.server_state.connections):
             if isinstance(each, GuardedProtocol):
                 each.answer_late()
@@ -102,11 +103,11 @@ def make_server(
     app: FastAPI,  # what is served
     config: ServiceConfig,  # `[service]`
     host: str,  # that is listened on
-    patience_s: float = PATIENCE_S,  # that a client is waited for
+    patience_s: float = CLIENT_TIMEOUT_S,  # that a client is waited for
     alone: bool = False,  # the process has nothing else to do
 ) -> Server:
     "Return a server that believes no forwarded header, unless it is told which proxy to."
-    guard = Connections(config.connections, patience_s)
+    guard = app.state.connections = Connections(config.connections, patience_s)
 
     async def sweep() -> None:
         guard.sweep(server.server_state)
