@@ -309,6 +309,16 @@ def test_beyond_loopback_any_name_is_answered(tmp_path: Path):
     assert Origins(create_app(), "::1", ()).is_ours("[::1]:8003")
 
 
+def test_a_name_does_not_become_a_path(tmp_path: Path):
+    with running(create_app(public=["/open"]), make_runtime(tmp_path), host="0.0.0.0") as url:
+        for name in ("localhost/open?x=", "localhost/open#", "a@b/open", "open", "[::1", "localhost:99999/open"):
+            ask = f"GET /openapi.json HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+            assert say(url, ask.encode()).startswith(b"HTTP/1.1 401"), name
+            known = ask.replace("/openapi.json", "/secret").replace("Connection", f"X-API-Key: {TOKEN}\r\nConnection")
+            found = say(url, known.encode())
+            assert found.startswith(b"HTTP/1.1 404") and b"there is no /secret" in found, name
+
+
 @pytest.mark.parametrize(
     "text", ["*", "null", "quant.example.org", f"{OURS}/", f"{OURS}/page", "https://u:p@a.example", "ftp://a.example",
              "https://a.example:443", "https://A.example", "https://*.example.org", "https://a b.example", "https://a:99999"],

@@ -57,10 +57,12 @@ def make_runtime(folder: Path, **service: Any) -> Runtime:
 
 
 @contextmanager
-def running(app: FastAPI, runtime: Runtime, token: str | None = TOKEN, patience_s: float = 10) -> Iterator[str]:
-    """Yield the address of a server in a thread."""
+def running(
+    app: FastAPI, runtime: Runtime, token: str | None = TOKEN, patience_s: float = 10, host: str = "127.0.0.1"
+) -> Iterator[str]:
+    """Yield the address of a server in a thread, which thinks that it listens on `host`."""
     app.state.console_token = token
-    server = make_server(app, runtime.settings.service, "127.0.0.1", patience_s=patience_s)
+    server = make_server(app, runtime.settings.service, host, patience_s=patience_s)
     with using(runtime), listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

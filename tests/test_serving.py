@@ -128,6 +128,40 @@ def test_an_end_answers_what_is_in_flight_and_takes_under_five_seconds(tmp_path:
     assert isinstance(answers["/begun"], httpx.RemoteProtocolError), "what has begun cannot become an error"
 
 
+def test_who_interrupts_twice_waits_for_nothing(tmp_path: Path):
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW], stderr=-1, stdout=-1, text=True, env=environment(tmp_path)
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().partition("/docs")[0]
+        answers: list[httpx.Response] = []
+        asked = threading.Thread(target=lambda: answers.append(httpx.get(url + "/long", timeout=30)))
+        asked.start()
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.4)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
+        asked.join()
+    assert (process.returncode, "Traceback" in said) == (130, False), said
+    assert time.monotonic() - begun < 5
+    check_problem(answers[0], 503, "UNAVAILABLE")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_idle_service_ends_at_once(tmp_path: Path, number: int):
+    with subprocess.Popen(PROGRAM, stderr=-1, stdout=-1, text=True, env=environment(tmp_path)) as process:
+        assert process.stderr is not None
+        url = re.search("http://[0-9.:]+", process.stderr.readline())
+        assert url
+        with httpx.Client() as client:  # stays connected
+            assert client.get(f"{url[0]}/health", timeout=30).status_code == 200
+            process.send_signal(number)
+            said = process.communicate(timeout=30)[1]
+    assert (process.returncode, [line for line in said.splitlines() if "status=200" not in line]) == (0, [])
+
+
 # --- connections that do nothing ---
 
 
@@ -249,6 +283,38 @@ def test_a_full_house_lets_go_who_waits_longest(tmp_path: Path):
         assert (app.state.connections.let_go, app.state.connections.refused) == (1, 0)
         for line in idle:
             line.close()
+
+
+FEW_FILES = """
+import resource, socket, sys, threading, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+from orbiquant.core import configure_logging
+from orbiquant.service.factory import create_app
+from orbiquant.service.serving import serve
+configure_logging("ERROR")
+app = create_app(public=["/open"])
+app.add_api_route("/open", lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+serve(app, port=0, announce=lambda url: print(url, flush=True))
+"""
+
+
+def test_a_service_does_not_run_out_of_files(tmp_path: Path):
+    with subprocess.Popen(
+        [sys.executable, "-c", FEW_FILES], stderr=-1, stdout=-1, text=True, env=environment(tmp_path)
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().partition("/docs")[0]
+        idle = []
+        for n in range(300):
+            idle.append(line_to(url))
+            if n in (40, 80):
+                time.sleep(1.5)  # for it to see who waits
+        time.sleep(1.5)
+        assert httpx.get(f"{url}/open", timeout=30).json() == 200
+        for line in idle:
+            line.close()
+        process.send_signal(signal.SIGINT)
+        check_quiet_end(process)
 
 
 def test_a_house_full_of_work_says_so(tmp_path: Path):

@@ -7,7 +7,9 @@
 # one address.
 
 import asyncio
+import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +23,24 @@ from orbiquant.service.errors import Problem, respond
 CLIENT_TIMEOUT_S = 10.0  # for a header, for a body, for a piece of an answer to be taken
 MAX_HEADER_BYTES = 65_536  # the one of h11, the other parser of uvicorn
 MAX_REQUEST_BYTES = 16_777_216  # with what is not read: more than a body may have, so that its size is told
+FILES_BESIDE = 150  # open files that are no connections: the store's, the database's, libraries'
+
+
+def allowed_connections(
+    most: int,  # wished for
+) -> int:
+    "Return how many connections this process can hold, its limit of open files raised where that is allowed."
+    try:
+        import resource
+    except ImportError:  # another system, with no such limit
+        return most
+    soft, hard = (limit if limit >= 0 else sys.maxsize for limit in resource.getrlimit(resource.RLIMIT_NOFILE))
+    wanted = min(most + FILES_BESIDE, hard)
+    if soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard if hard < sys.maxsize else resource.RLIM_INFINITY))
+            soft = wanted
+    return max(1, min(most, soft - FILES_BESIDE))
 
 
 def raw_answer(
@@ -109,6 +129,12 @@ class GuardedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         "Count a new connection."
         super().connection_made(transport)
         self.guard.make_room(self.server_state, self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        "Keep nothing of a connection that is gone, also when it was torn."
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self.guard.moved.pop(self, None)
 
     def data_received(self, data: bytes) -> None:
         "Take what came; end a request whose header or whole is too large."

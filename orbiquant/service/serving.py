@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,7 +21,14 @@ from fastapi import FastAPI
 from orbiquant.core import SettingsError
 from orbiquant.runtime import current
 from orbiquant.service.auth import is_loopback
-from orbiquant.service.connections import CLIENT_TIMEOUT_S, Connections, GuardedProtocol, protocol_for
+from orbiquant.service.connections import (
+    CLIENT_TIMEOUT_S,
+    Connections,
+    GuardedProtocol,
+    allowed_connections,
+    protocol_for,
+)
+from orbiquant.service.gate import MAX_BODY_BYTES
 from orbiquant.service.keys import has_key
 from orbiquant.service.origins import Origins
 from orbiquant.settings import ServiceConfig
@@ -79,6 +86,8 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         late.cancel()
         if self.alone and (self.unfinished or self.server_state.tasks):
+            self.answer_late()
+            await asyncio.sleep(0.05)  # for what was written to go out
             leave(130 if self.force_exit else 0)
 
     def answer_late(self) -> None:
@@ -95,7 +104,8 @@ def leave(
     "End the process at once: a thread that computes cannot be stopped, and nothing it does needs an end."
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
     os._exit(code)
 
 
@@ -107,7 +117,7 @@ def make_server(
     alone: bool = False,  # the process has nothing else to do
 ) -> Server:
     "Return a server that believes no forwarded header, unless it is told which proxy to."
-    guard = app.state.connections = Connections(config.connections, patience_s)
+    guard = app.state.connections = Connections(allowed_connections(config.connections), patience_s)
 
     async def sweep() -> None:
         guard.sweep(server.server_state)
@@ -116,6 +126,8 @@ def make_server(
         uvicorn.Config(
             Origins(app, host, config.origins),
             http=protocol_for(guard),
+            ws_max_size=MAX_BODY_BYTES,
+            ws_per_message_deflate=False,  # costs memory for each connection
             access_log=False,
             log_level="warning",
             server_header=False,
