@@ -175,6 +175,18 @@ def test_the_doctor_finds_nothing_wrong_and_changes_nothing(ask: Ask, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_doctor_sees_keys_that_others_can_read(ask: Ask, tmp_path: Path):
+    def secrets() -> list[tuple[str, str]]:
+        return [(f["status"], f["detail"]) for f in ask("doctor", "--json").json if f["name"] == "secrets"]
+
+    assert secrets() == []
+    (tmp_path / ".env").write_text("ORBIQUANT_PROVIDERS_POLYGON_API_KEY=k\n")
+    (tmp_path / ".env").chmod(0o644)
+    assert secrets() == [("warning", f"others can read {tmp_path}/.env: chmod 600 {tmp_path}/.env")]
+    (tmp_path / ".env").chmod(0o600)
+    assert secrets() == [("ok", "for its owner alone")]
+
+
 def test_the_doctor_works_on_a_broken_workspace(ask: Ask, tmp_path: Path):
     (tmp_path / "settings.ini").write_text("[service]\nprot = 1\n")
     answer = ask("doctor", "--json")

@@ -276,13 +276,37 @@ def test_an_answer_that_is_not_taken_is_not_kept(tmp_path: Path):
 def test_a_full_house_lets_go_who_waits_longest(tmp_path: Path):
     with held(tmp_path, patience_s=60, connections=5) as (app, url):
         idle = [line_to(url) for _ in range(5)]
-        ends = time.monotonic() + 15
-        while len(app.state.connections.moved) < 5 and time.monotonic() < ends:
-            time.sleep(0.05)
         assert httpx.get(f"{url}/open").status_code == 200
         assert (app.state.connections.let_go, app.state.connections.refused) == (1, 0)
+        assert read_all(idle[0]) == b"", "who came first"
         for line in idle:
             line.close()
+
+
+def test_a_flood_of_half_requests_keeps_nobody_out(tmp_path: Path):
+    stop = threading.Event()
+
+    def flood() -> None:
+        lines = []
+        while not stop.wait(0.01):
+            with suppress(OSError):
+                lines.append(line_to(url))
+                lines[-1].sendall(b"GET /open HTTP/1.1\r\nHost: l")
+        for line in lines:
+            line.close()
+
+    with held(tmp_path, patience_s=60, connections=100) as (app, url):
+        threads = [threading.Thread(target=flood) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        ends = time.monotonic() + 15
+        while not app.state.connections.let_go and time.monotonic() < ends:
+            time.sleep(0.05)
+        codes = [httpx.get(f"{url}/open", timeout=20).status_code for _ in range(20)]
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert codes == [200] * 20
 
 
 FEW_FILES = """
@@ -304,12 +328,7 @@ def test_a_service_does_not_run_out_of_files(tmp_path: Path):
     ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().partition("/docs")[0]
-        idle = []
-        for n in range(300):
-            idle.append(line_to(url))
-            if n in (40, 80):
-                time.sleep(1.5)  # for it to see who waits
-        time.sleep(1.5)
+        idle = [line_to(url) for _ in range(300)]
         assert httpx.get(f"{url}/open", timeout=30).json() == 200
         for line in idle:
             line.close()
@@ -351,14 +370,16 @@ def test_a_header_and_a_request_have_a_size(tmp_path: Path):
         assert httpx.get(f"{url}/open").status_code == 200
 
 
-def test_what_is_no_http_is_answered_in_our_form(tmp_path: Path):
-    with held(tmp_path) as (_, url):
+def test_what_is_no_http_is_answered_in_our_form_and_fills_no_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    with held(tmp_path) as (app, url):
         for noise in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET /open HTTP/9.9\r\n\r\n"):
             with closing(line_to(url)) as line:
                 line.sendall(noise)
                 head, _, body = read_all(line).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 400") and b"application/json" in head
             assert set(json.loads(body)) == {"error", "message", "details"}
+        assert app.state.connections.malformed == 3
+    assert capfd.readouterr() == ("", "")
 
 
 # --- a database that cannot be written ---

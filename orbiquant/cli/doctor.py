@@ -87,6 +87,17 @@ def see_settings() -> str:
     return f"defaults{' and ' if own else ''}{', '.join(own)}"
 
 
+def examine_secrets() -> Iterator[Finding]:
+    "Yield whether others on this machine can read the keys in `.env`, if there is one."
+    from orbiquant.workspace import workspace
+
+    path = workspace() / ".env"
+    if path.exists() and os.name == "posix":
+        open_to_others = bool(path.stat().st_mode & 0o077)
+        detail = f"others can read {path}: chmod 600 {path}" if open_to_others else "for its owner alone"
+        yield Finding("secrets", "warning" if open_to_others else "ok", detail)
+
+
 def see_workspace() -> str:
     "Say where the workspace is and that it can be written to."
     from orbiquant.core import DataError
@@ -159,6 +170,7 @@ def examine_installation() -> list[Finding]:
         look("orbiquant", code_version),
         *examine_libraries(),
         look("settings", see_settings),
+        *examine_secrets(),
         look("workspace", see_workspace),
         look("store", see_store),
         look("database", see_database),

@@ -65,28 +65,31 @@ class Connections:
     timed_out: int = 0
     let_go: int = 0  # for a new one when it was full
     refused: int = 0
-    moved: dict[Any, tuple[Any, float]] = field(default_factory=dict)  # what each had done, and since when
+    malformed: int = 0  # what was no HTTP
+    # What each had done and since when; who stands still for longest comes first, who is new last.
+    moved: dict["GuardedProtocol", tuple[Any, float]] = field(default_factory=dict)
 
     def sweep(
         self,
         state: ServerState,  # knows what is open
     ) -> None:
         "End what has waited for its client too long."
-        now, before, late = time.monotonic(), self.moved, 0
-        self.moved = {}
+        now, late = time.monotonic(), 0
+        moved: dict[GuardedProtocol, tuple[Any, float]] = {}
         for each in list(state.connections):
             if not isinstance(each, GuardedProtocol):
                 continue  # a WebSocket: has a ping of its own
             done = each.progress()
-            known, since = before.get(each, (None, now))
+            known, since = self.moved.get(each, (None, now))
             since = since if known == done else now
-            self.moved[each] = done, since
+            moved[each] = done, since
             if done is not None and now - since >= self.patience_s:
                 late += 1
                 each.give_up(408, "REQUEST_TIMEOUT", f"a request must be sent within {self.patience_s:g} s")
+        self.moved = dict(sorted(moved.items(), key=lambda item: item[1][1]))
         if late:
             self.timed_out += late
-            get_logger("service").warning("connections timed out", now=late, ever=self.timed_out, open=len(self.moved))
+            get_logger("service").warning("connections timed out", now=late, ever=self.timed_out, open=len(moved))
 
     def make_room(
         self,
@@ -94,13 +97,13 @@ class Connections:
         new: "GuardedProtocol",  # just opened
     ) -> None:
         "Let go whoever waits for longest when it is full; refuse the new one when nobody waits."
+        self.moved[new] = None, time.monotonic()
         if len(state.connections) <= self.most:
             return
-        waits = [each for each in state.connections if each in self.moved and each.waits()]  # type: ignore[union-attr]
-        said = "too many connections; try again"
-        if waits:
+        waits = (each for each in self.moved if each is not new and each in state.connections and each.waits())
+        longest, said = next(waits, None), "too many connections; try again"
+        if longest:
             self.let_go += 1
-            longest: Any = min(waits, key=lambda each: self.moved[each][1])
             longest.give_up(503, "UNAVAILABLE", said)
         else:
             self.refused += 1
@@ -151,6 +154,7 @@ class GuardedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
     def send_400_response(self, msg: str) -> None:
         "Answer what is no HTTP in the form of every other error."
+        self.guard.malformed += 1
         self.give_up(400, "BAD_REQUEST", "this is no valid HTTP request", say=True)
 
     def progress(self) -> Any:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 import uvicorn
 from fastapi import FastAPI
 
-from orbiquant.core import SettingsError
+from orbiquant.core import SettingsError, get_logger
 from orbiquant.runtime import current
 from orbiquant.service.auth import is_loopback
 from orbiquant.service.connections import (
@@ -120,7 +120,10 @@ def make_server(
     guard = app.state.connections = Connections(allowed_connections(config.connections), patience_s)
 
     async def sweep() -> None:
-        guard.sweep(server.server_state)
+        try:
+            guard.sweep(server.server_state)
+        except Exception as error:  # would end the service
+            get_logger("service").error("connections not looked at", exc_info=error)
 
     server = Server(
         uvicorn.Config(
@@ -129,7 +132,7 @@ def make_server(
             ws_max_size=MAX_BODY_BYTES,
             ws_per_message_deflate=False,  # costs memory for each connection
             access_log=False,
-            log_level="warning",
+            log_level="error",  # a warning for each malformed request would let strangers fill the disk
             server_header=False,
             proxy_headers=bool(config.trusted_proxies),
             forwarded_allow_ips=list(config.trusted_proxies),
