@@ -112,7 +112,7 @@ def test_many_and_long_names_cost_little_and_are_not_sent_back(owner: httpx.Clie
     for query in ("a" * 50_000 + "=1", "&".join(f"n{i}=1" for i in range(6000)), "&".join(["symbol=1"] * 5000)):
         begun = time.monotonic()
         answer = owner.get(f"/api/market_data?{query}")
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 3
         problem = check_problem(answer, 422, "VALIDATION_ERROR")
         assert len(answer.content) < 6000 and len(problem["message"]) < 500
 
