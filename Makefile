@@ -12,7 +12,7 @@ ASSETS  := orbiquant/assets
 WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie elsewhere
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow house lab bench bench-quant study-meta reference stills lint generate hooks lock wheel clean
+.PHONY: help demo test test-slow house lab bench bench-quant bench-service study-meta reference stills lint generate hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ bench: $(READY)  ## figures to reports/benchmarks/
 
 bench-quant: $(PEERS)  ## the quant core beside its peers, to reports/benchmarks/quant.md
 	$(BIN)/python -m tests.benchmarks.bench_quant
+
+bench-service: $(READY)  ## the service beside a bare route that returns the same bytes (three minutes)
+	$(BIN)/python -m tests.benchmarks.bench_service
 
 study-meta: $(READY)  ## the meta model on real bars, to reports/benchmarks/meta.md (six minutes)
 	$(BIN)/python -m tests.benchmarks.study_meta

@@ -4,16 +4,16 @@
 
 from fastapi import Body, Depends, Path, Query
 from orbiquant.desk import health as desk_health, identity as desk_identity, market as desk_market, signals as desk_signals
-from orbiquant.desk.health import Health
+from orbiquant.desk.health import Health, SimpleHealth
 from orbiquant.desk.identity import Me
 from orbiquant.desk.market import Analysis, MarketBars
-from orbiquant.desk.signals import LatestSignal, MOST_SYMBOLS, SignalBatch, SymbolText, WireSignal
+from orbiquant.desk.signals import LatestSignal, MOST_SYMBOLS, ServedSignal, SignalBatch, SymbolText
 from orbiquant.domain import Caller, Timeframe
 from orbiquant.service.factory import caller_of, create_app, needs
 from pydantic import Field
 from typing import Annotated
 
-app = create_app(public=["/api/v1/health", "/health"])
+app = create_app(public=["/api/health", "/api/v1/health", "/health"], kept=["/api/analysis", "/api/health", "/api/market_data", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/signal", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"])
 
 
 @app.get("/api/analysis", tags=["market"], dependencies=[needs("read")])
@@ -25,22 +25,28 @@ def analysis(
     return desk_market.analysis(symbol=symbol, timeframe=timeframe)
 
 
+@app.get("/api/health", tags=["health"])
+def health_simple() -> SimpleHealth:
+    "Return the state of the service in one word."
+    return desk_health.health_simple()
+
+
 @app.get("/api/market_data", tags=["market"], dependencies=[needs("read")])
 def market_data(
     symbol: Annotated[str, Query(description="any spelling, e.g. EURUSD or EUR/USD")],
     timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,
-    limit: Annotated[int, Field(ge=1, le=500), Query(description="how many of the newest bars")] = 100,
+    bars: Annotated[int, Field(ge=1, le=500), Query(description="how many of the newest bars")] = 100,
 ) -> MarketBars:
-    "Return the newest bars of a series."
-    return desk_market.market_data(symbol=symbol, timeframe=timeframe, limit=limit)
+    "Return the newest bars of a series; the last one may still form."
+    return desk_market.market_data(symbol=symbol, timeframe=timeframe, bars=bars)
 
 
 @app.get("/api/signal", tags=["signals"], dependencies=[needs("read")])
 def signal(
     symbol: Annotated[str, Query(description="any spelling, e.g. EURUSD or EUR/USD")],
     timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,
-) -> WireSignal:
-    "Return the signal of the last closed bar, without an envelope."
+) -> ServedSignal:
+    "Return the signal of the last closed bar, in the words of the copilot."
     return desk_signals.signal(symbol=symbol, timeframe=timeframe)
 
 
@@ -72,7 +78,7 @@ def latest_signal(
     symbol: Annotated[str, Path(description="any spelling, e.g. EURUSD or EUR/USD")],
     timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,
 ) -> LatestSignal:
-    "Return the signal of the last closed bar."
+    "Return the signal of the last closed bar, in the words of agents."
     return desk_signals.latest_signal(symbol=symbol, timeframe=timeframe)
 
 

@@ -337,6 +337,8 @@ class EndpointInfo:
     scope: str
     status: int
     tags: tuple[str, ...]
+    kept: bool = False
+    computes: bool = False
 
 
 @dataclass(frozen=True)
@@ -354,13 +356,16 @@ def endpoint(
     scope: str = "read",  # what the caller's token must allow: "public", "read", "write", "trade"
     status: int = 200,  # status of a good answer
     tags: tuple[str, ...] = (),  # groups in the API page
+    kept: bool = False,  # the same for everybody: an answer is given again for a second, and made once however many ask
+    computes: bool = False,  # takes its turn among the few that compute at once
 ) -> Callable[[_F], _F]:
     "Mark a function as a service route; the function itself is returned unchanged."
     if not path.startswith("/"):
         raise OrbiError(f"`path` must begin with '/', was {path!r}")
 
     def mark(function: _F) -> _F:
-        function.__orbiquant_endpoint__ = EndpointInfo(method, path, scope, status, tags)  # type: ignore[attr-defined]
+        info = EndpointInfo(method, path, scope, status, tags, kept, computes)
+        function.__orbiquant_endpoint__ = info  # type: ignore[attr-defined]
         return function
 
     return mark

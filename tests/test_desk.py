@@ -10,8 +10,8 @@ from orbiquant.core import FixedClock, NotFoundError
 from orbiquant.desk.health import check_component
 from orbiquant.desk.market import analyse
 from orbiquant.desk.series import choose_series, live_of
-from orbiquant.desk.signals import WireSignal
-from orbiquant.domain import Bars, SeriesId, Signal, Timeframe
+from orbiquant.desk.signals import ServedSignal, for_agents
+from orbiquant.domain import Bars, SeriesId, Timeframe
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.research.live import recent_bars
 from orbiquant.runtime import Runtime
@@ -106,10 +106,12 @@ def test_a_signal_speaks_both_vocabularies():
         "stop_loss": 1.2, "take_profit": 0.9, "risk_reward": 2.0, "amd_phase": "distribution", "horizon": "24h",
         "reasoning": [], "features": [], "model_version": "v",
     }  # fmt: skip
-    sent = WireSignal.of(Signal.model_validate(plain)).model_dump(mode="json")
-    assert (sent["action"], sent["action_side"]) == ("SHORT", "sell")
-    assert WireSignal.of(Signal.model_validate(plain | {"action": "HOLD"})).action_side == "hold"
-    assert set(Signal.model_fields) | {"action_side"} == set(sent)
+    served = ServedSignal(**plain, age_s=0, stale=False)
+    sent, flat = for_agents(served).model_dump(mode="json"), served.model_dump(mode="json")
+    assert (sent["action"], sent["direction"], flat["action"]) == ("sell", "SHORT", "SHORT")
+    assert (sent["price"], sent["timestamp"]) == (1.1, "2025-06-02T13:00:00Z")
+    assert for_agents(ServedSignal(**plain | {"action": "HOLD"}, age_s=0, stale=False)).model_dump()["action"] == "hold"
+    assert set(flat) | {"direction", "price", "timestamp"} == set(sent)
 
 
 def test_a_component_that_fails_is_an_error_and_not_a_crash():

@@ -258,7 +258,7 @@ def demo(as_json: AsJson = False) -> None:
         f"of which costs {figures['cost_r']:.3f}",
         "models over baselines": f"{sum(skill > 0 for skill in figures['skill'].values())} of {len(figures['skill'])}",
         "look-ahead found": figures["causality_violations"] or "none",
-        "served signal": f"{done.signal['action']} at confidence {done.signal['confidence']:.2f}, "
+        "served signal": f"{done.signal['direction']} at confidence {done.signal['confidence']:.2f}, "
         f"phase {done.signal['amd_phase']}",
         "seconds": ", ".join(f"{stage} {taken:.1f}" for stage, taken in done.seconds.items()),
         "report": page,

@@ -29,7 +29,10 @@ def serve_command(
     def announce(address: str) -> None:
         say.print(f"Serving on {address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
 
-    serve(app, host, port, announce)
+    def tell(text: str) -> None:
+        say.print(text, markup=False, soft_wrap=True)
+
+    serve(app, host, port, announce, tell)
     leave(0)
 
 

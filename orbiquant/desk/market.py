@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANALYSIS_BARS', 'TRENDS', 'Bar', 'MarketBars', 'market_data', 'IctContext', 'KeyLevels', 'describe_volatility',
-           'recent_signals', 'Analysis', 'analyse', 'analysis']
+           'recent_signals', 'MarketState', 'describe_market', 'state_now', 'Analysis', 'analyse', 'analysis']
 
 # %% ../../nbs/78_desk.market.ipynb #1d487af2
 from typing import Annotated, Literal
@@ -12,11 +12,13 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import AwareDatetime, BaseModel, Field
 
-from ..core import endpoint
-from .series import choose_series, has_model
-from .signals import WireSignal, latest_of
+from ..core import NotFoundError, endpoint
+from .freshness import Freshness
+from .series import choose_series, has_model, live_of
+from .signals import ServedSignal, latest_of
 from ..domain import Phase, SeriesId, Timeframe
-from ..research.live import recent_bars
+from ..ports import StoredSeries
+from ..research.live import recent_bars, store_state
 from ..runtime import Runtime, current
 
 # %% ../../nbs/78_desk.market.ipynb #ba351331
@@ -36,20 +38,24 @@ class MarketBars(BaseModel):
 
     symbol: str
     timeframe: Timeframe
-    bars: list[Bar]
+    data: list[Bar]
 
 # %% ../../nbs/78_desk.market.ipynb #8ce95ac0
-@endpoint("GET", "/api/market_data", tags=("market",))
+@endpoint("GET", "/api/market_data", tags=("market",), kept=True, computes=True)
 def market_data(
     symbol: str,  # any spelling, e.g. EURUSD or EUR/USD
     timeframe: Timeframe | None = None,  # length of a bar; left out: 1h, or one that has a model
-    limit: Annotated[int, Field(ge=1, le=500)] = 100,  # how many of the newest bars
+    bars: Annotated[int, Field(ge=1, le=500)] = 100,  # how many of the newest bars
 ) -> MarketBars:
-    "Return the newest bars of a series."
+    "Return the newest bars of a series; the last one may still form."
     runtime = current()
     held = choose_series(runtime, symbol, timeframe)
-    records = recent_bars(runtime, held, limit).reset_index().to_dict("records")
-    return MarketBars(symbol=held.series.symbol, timeframe=held.series.timeframe, bars=records)
+
+    def read() -> MarketBars:
+        records = recent_bars(runtime, held, bars).reset_index().to_dict("records")
+        return MarketBars(symbol=held.series.symbol, timeframe=held.series.timeframe, data=records)
+
+    return live_of(runtime).found.get(("bars", held.series, bars), store_state(runtime.store), read)
 
 # %% ../../nbs/78_desk.market.ipynb #a1c73628
 class IctContext(BaseModel):
@@ -70,18 +76,18 @@ class KeyLevels(BaseModel):
 def describe_volatility(
     atr: pd.Series,  # in price, NaN where unknown
     close: pd.Series,  # same bars
-) -> Literal["low", "normal", "high"]:
+) -> Literal["low", "medium", "high"]:
     "Say in which third of these bars' relative ranges the last one lies."
     rank = (atr / close).rank(pct=True).iloc[-1]
     if rank > 2 / 3:
         return "high"
-    return "low" if rank < 1 / 3 else "normal"
+    return "low" if rank < 1 / 3 else "medium"
 
 # %% ../../nbs/78_desk.market.ipynb #214ab489
 def recent_signals(
     runtime: Runtime,  # registry
     series: SeriesId,  # which bars
-) -> list[WireSignal]:
+) -> list[ServedSignal]:
     "Return the latest signal of a series that has a model, and nothing for one without."
     return [latest_of(runtime, series.symbol, series.timeframe)] if has_model(runtime, series) else []
 
@@ -90,8 +96,8 @@ ANALYSIS_BARS = 1500
 TRENDS: dict[int, Literal["bullish", "bearish", "neutral"]] = {1: "bullish", -1: "bearish", 0: "neutral"}
 
 
-class Analysis(BaseModel):
-    "A market at its last closed bar."
+class MarketState(BaseModel):
+    "What the bars alone say of a market at its last closed bar."
 
     symbol: str
     timeframe: Timeframe
@@ -100,10 +106,58 @@ class Analysis(BaseModel):
     amd_phase: Phase
     ict_context: IctContext
     key_levels: KeyLevels
-    recent_signals: list[WireSignal]
     trend: Literal["bullish", "bearish", "neutral"]
-    volatility: Literal["low", "normal", "high"]
+    volatility: Literal["low", "medium", "high"]
     atr: float | None = Field(description="average true range of 14 bars, in price")
+
+
+def describe_market(
+    runtime: Runtime,  # store, settings
+    held: StoredSeries,  # a line of the store's list
+) -> MarketState:
+    "Return what the last closed bars say; raise `NotFoundError` when none has closed."
+    from orbiquant.features.ict import IctConfig, ict_context, ict_features, key_levels
+    from orbiquant.features.indicators import atr
+
+    series, settings = held.series, runtime.settings
+    stored = recent_bars(runtime, held, ANALYSIS_BARS)
+    bars = stored[stored.index + series.timeframe.delta <= runtime.clock.now()]
+    if bars.empty:
+        raise NotFoundError(f"the store holds no closed bar of {series}, its first opens {stored.index[0]}")
+    phases = runtime.detector(settings.signals.phase_detector)(bars, settings.phases)
+    killzones = settings.sessions.model_dump() if series.timeframe.intraday else {}
+    rules, ranges = IctConfig(), atr(bars)
+    last_range = float(ranges.iloc[-1])
+    return MarketState(
+        symbol=series.symbol,
+        timeframe=series.timeframe,
+        time=bars.index[-1],
+        current_price=float(bars["close"].iloc[-1]),
+        amd_phase=Phase(phases["phase"].iloc[-1]),
+        ict_context=IctContext(**ict_context(bars, rules, killzones)),
+        key_levels=KeyLevels(**key_levels(bars, rules)),
+        trend=TRENDS[int(ict_features(bars, rules)["trend"].iloc[-1])],
+        volatility=describe_volatility(ranges, bars["close"]),
+        atr=None if pd.isna(last_range) else last_range,
+    )
+
+# %% ../../nbs/78_desk.market.ipynb #3ee34efc
+def state_now(
+    runtime: Runtime,  # store, settings, clock
+    held: StoredSeries,  # a line of the store's list
+) -> MarketState:
+    "Return the market's state, computed anew only when there is another closed bar."
+    forming = min(0, (runtime.clock.now() - held.last) // held.series.timeframe.delta - 1)  # 0: every bar has closed
+    state = (store_state(runtime.store), forming)
+    return live_of(runtime).found.get(("state", held.series), state, lambda: describe_market(runtime, held))
+
+# %% ../../nbs/78_desk.market.ipynb #37398bab
+class Analysis(MarketState):
+    "A market at its last closed bar, with the latest signal where there is a model."
+
+    recent_signals: list[ServedSignal]
+    age_s: int = Field(ge=0, description="seconds since that bar closed")
+    stale: bool = Field(description="older than two bars of an open market")
 
 
 def analyse(
@@ -112,32 +166,13 @@ def analyse(
     timeframe: Timeframe | None,  # None: 1h or one that has a model
 ) -> Analysis:
     "Return what can be said of a market at its last closed bar."
-
-    from orbiquant.features.ict import IctConfig, ict_context, ict_features, key_levels
-    from orbiquant.features.indicators import atr
-
     held = choose_series(runtime, symbol, timeframe)
-    bars, series, settings = recent_bars(runtime, held, ANALYSIS_BARS), held.series, runtime.settings
-    phases = runtime.detector(settings.signals.phase_detector)(bars, settings.phases)
-    killzones = settings.sessions.model_dump() if series.timeframe.intraday else {}
-    rules, ranges = IctConfig(), atr(bars)
-    last_range = float(ranges.iloc[-1])
-    return Analysis(
-        symbol=series.symbol,
-        timeframe=series.timeframe,
-        time=bars.index[-1],
-        current_price=float(bars["close"].iloc[-1]),
-        amd_phase=Phase(phases["phase"].iloc[-1]),
-        ict_context=IctContext(**ict_context(bars, rules, killzones)),
-        key_levels=KeyLevels(**key_levels(bars, rules)),
-        recent_signals=recent_signals(runtime, series),
-        trend=TRENDS[int(ict_features(bars, rules)["trend"].iloc[-1])],
-        volatility=describe_volatility(ranges, bars["close"]),
-        atr=None if pd.isna(last_range) else last_range,
-    )
+    state, now = state_now(runtime, held), runtime.clock.now()
+    age = Freshness.of(state.time, state.timeframe, live_of(runtime).calendar(held), now)
+    return Analysis(**dict(state), **dict(age), recent_signals=recent_signals(runtime, held.series))
 
 # %% ../../nbs/78_desk.market.ipynb #a10f007f
-@endpoint("GET", "/api/analysis", tags=("market",))
+@endpoint("GET", "/api/analysis", tags=("market",), kept=True, computes=True)
 def analysis(
     symbol: str,  # any spelling, e.g. EURUSD or EUR/USD
     timeframe: Timeframe | None = None,  # length of a bar; left out: 1h, or one that has a model

@@ -165,6 +165,8 @@ def check_parameters(
         raise marked.refuse(f"a request has one body, had {', '.join(bodies)}; put them into one model")
     if len(callers) > 1:
         raise marked.refuse(f"a request has one caller, had {', '.join(callers)}")
+    if marked.info.kept and (callers or marked.info.method != "GET"):
+        raise marked.refuse("an answer that is kept is the same for everybody: a GET without a Caller")
     if silent := [p.name for p in parameters if not p.description]:
         raise marked.refuse(f"every parameter needs a comment that says what it is, missing on `{silent[0]}`")
 
@@ -333,8 +335,13 @@ def write_app(
     if clash := next((marked for marked in functions if marked.name in bound), None):
         raise clash.refuse("the name is that of something the routes import; call the function something else")
     del bound["app"]
-    public = json.dumps([marked.info.path for marked in functions if marked.info.scope == "public"])
-    parts = [HEADER, write_imports(bound), f"app = create_app(public={public})\n\n"]
+    lists = {
+        "public": [marked.info.path for marked in functions if marked.info.scope == "public"],
+        "kept": [marked.info.path for marked in functions if marked.info.kept],
+        "computing": [marked.info.path for marked in functions if marked.info.computes],
+    }
+    given = [f"{name}={json.dumps(paths)}" for name, paths in lists.items() if paths or name == "public"]
+    parts = [HEADER, write_imports(bound), f"app = create_app({', '.join(given)})\n\n"]
     return "\n".join([*parts, "\n\n".join(write_route(*pair) for pair in read)])
 
 # %% ../../nbs/80_service.build.ipynb #1677d92c

@@ -62,6 +62,7 @@ async def check_scope(
     caller: Caller | None = request.state.caller
     if caller is None:  # the gate let a stranger pass for another method of this path
         raise AuthError("an API key is needed, was none")
+    request.state.needed = needed.scopes  # whoever is given the same answer again must have them too
     for scope in needed.scopes:
         caller.require(scope)
 
@@ -87,6 +88,8 @@ async def lifespan(
 
 def create_app(
     public: Iterable[str] = (),  # paths that need no key
+    kept: Iterable[str] = (),  # paths whose answers are given again
+    computing: Iterable[str] = (),  # paths that take their turn
 ) -> FastAPI:
     "Return the application around the generated routes."
     app = FastAPI(
@@ -99,7 +102,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.router.route_class = NamedRoute
-    app.add_middleware(Gate, public=[*public, "/favicon.ico"])
+    app.add_middleware(Gate, public=[*public, "/favicon.ico"], kept=kept, computing=computing)
     app.add_exception_handler(OrbiError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)

@@ -11,18 +11,20 @@ import secrets
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orbiquant.core import SCOPES, AuthError, get_logger, log_context
+from orbiquant.core import SCOPES, AuthError, log_context
 from orbiquant.domain import Caller
 from orbiquant.ports import Clock
 from orbiquant.service.auth import find_credential
 from orbiquant.service.errors import RateLimitError, UnavailableError, answer_error
+from orbiquant.service.kept import KeptAnswers
+from orbiquant.service.known import KnownKeys
+from orbiquant.service.request_log import RequestLog
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 1_048_576
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
+_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class Gatekeeper:
@@ -50,6 +53,17 @@ class Gatekeeper:
         self.console_token = console_token
         self.rate = RateLimitItemPerMinute(requests_per_minute)
         self.limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self.known = KnownKeys(self.verify)
+        self.log = RequestLog()
+
+    async def verify(
+        self,
+        key: str,  # what a caller sent
+    ) -> Caller:
+        "Return whose key it is by the database; raise `AuthError` for one that is not valid."
+        from orbiquant.service.keys import authenticate
+
+        return await run_in_threadpool(authenticate, self.engine, key, self.clock)
 
     async def identify(
         self,
@@ -72,14 +86,13 @@ class Gatekeeper:
     ) -> Caller | None:
         "Return whose key a request carries, None without one; raise `AuthError` for one that is not valid."
         method = connection.scope.get("method", "GET")
-        key = find_credential(method, connection.headers, connection.query_params)
+        query = connection.query_params if connection.scope["query_string"] else {}
+        key = find_credential(method, connection.headers, query)
         if key is None:
             return None
         if self.console_token and secrets.compare_digest(key.encode(), self.console_token.encode()):
             return Caller("console", "local", "premium", frozenset(SCOPES))
-        from orbiquant.service.keys import authenticate
-
-        return await run_in_threadpool(authenticate, self.engine, key, self.clock)
+        return await self.known.find(key)
 
     async def count(
         self,
@@ -103,18 +116,21 @@ class Gate:
         self,
         app: ASGIApp,  # what is behind the gate
         public: Iterable[str] = (),  # paths that need no key
+        kept: Iterable[str] = (),  # paths whose answers are given again
+        computing: Iterable[str] = (),  # paths that take their turn
     ) -> None:
-        self.app, self.public = app, frozenset(public)
+        self.app, self.public, self.marks = app, frozenset(public), (tuple(kept), tuple(computing))
+        self.answers = KeptAnswers(app, *self.marks)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         "Pass one connection on."
         if scope["type"] == "lifespan":
+            self.answers = KeptAnswers(self.app, *self.marks)  # another life may have another runtime and another loop
             await self.app(scope, receive, send)
             return
-        given = HTTPConnection(scope).headers.get("x-request-id", "")
-        request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
-        with log_context(request_id=request_id):
-            await self.handle(scope, receive, NamedSend(send, request_id))
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+        request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        await self.handle(scope, receive, NamedSend(send, request_id))
 
     async def handle(
         self,
@@ -126,29 +142,31 @@ class Gate:
         if scope.get("method") == "HEAD":  # is answered like GET, and the server leaves the body out
             scope = {**scope, "method": "GET", "asked_method": "HEAD"}
         begin, caller, connection = time.perf_counter(), None, HTTPConnection(scope)
+        gatekeeper: Gatekeeper = scope["app"].state.gatekeeper
         try:
-            gatekeeper: Gatekeeper = scope["app"].state.gatekeeper
             caller = await gatekeeper.identify(connection, scope["path"] in self.public)
             await gatekeeper.count(caller, connection)
-            connection.state.caller = caller
-            await self.app(scope, limit_body(receive), send)
+            scope.setdefault("state", {})["caller"] = caller
+            if answer := self.answers.find(scope):
+                answer.check(caller)
+                await answer.send_to(send)
+            else:
+                with log_context(request_id=send.request_id):
+                    await self.answers(scope, limit_body(receive), send)
         except asyncio.CancelledError:  # the service is ending
             if scope["type"] == "http" and send.status is None:
                 await answer_error(UnavailableError("the service is ending"))(scope, receive, send)
         except Exception as error:
-            answer = answer_error(error)
+            with log_context(request_id=send.request_id):
+                problem = answer_error(error)
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             elif send.status is None:
-                await answer(scope, receive, send)
-        get_logger("service").info(
-            "request",
-            method=scope.get("asked_method") or scope.get("method", "WEBSOCKET"),
-            path=scope["path"],
-            status=send.status,
-            ms=round((time.perf_counter() - begin) * 1000, 1),
-            caller=caller.id if caller else None,
-        )
+                await problem(scope, receive, send)
+        took_ms = (time.perf_counter() - begin) * 1000
+        method = scope.get("asked_method") or scope.get("method", "WEBSOCKET")
+        who = caller.id if caller else None
+        gatekeeper.log.write(send.request_id, method, scope["path"], send.status, took_ms, who)
 
 
 def limit_body(
@@ -176,13 +194,13 @@ class NamedSend:
         send: Send,  # the server's
         request_id: str,  # put in the answer's headers
     ) -> None:
-        self.send = send
+        self.send, self.request_id = send, request_id
         self.status: int | None = None
-        self.headers = [(k.encode(), v.encode()) for k, v in (HEADERS | {"x-request-id": request_id}).items()]
 
     async def __call__(self, message: Message) -> None:
         "Send one message."
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
-            message = {**message, "headers": [*message["headers"], *self.headers]}
+            named = (b"x-request-id", self.request_id.encode())
+            message = {**message, "headers": [*message["headers"], *_HEADERS, named]}
         await self.send(message)

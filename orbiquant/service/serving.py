@@ -31,6 +31,7 @@ from orbiquant.service.connections import (
 from orbiquant.service.gate import MAX_BODY_BYTES
 from orbiquant.service.keys import has_key
 from orbiquant.service.origins import Origins
+from orbiquant.service.warming import warming
 from orbiquant.settings import ServiceConfig
 
 ANSWER_AFTER_S, END_AFTER_S = 2.5, 3  # from the signal on
@@ -151,6 +152,7 @@ def serve(
     host: str | None = None,  # address to listen on; None: the settings'
     port: int | None = None,  # 0: any free one; None: the settings'
     announce: Callable[[str], None] = print,  # told where the service is
+    tell: Callable[[str], None] = lambda text: None,  # told what it does before anybody asks
 ) -> None:
     "Serve until interrupted; raise `SettingsError` when others could reach it and there is no API key."
     runtime = current()
@@ -165,7 +167,8 @@ def serve(
     server = make_server(app, config, host, alone=True)
     with listen(host, port) as listener, server.until_signalled():
         announce(address(host, listener.getsockname()[1], app.state.console_token))
-        server.run(sockets=[listener])
+        with warming(runtime, tell):
+            server.run(sockets=[listener])
 
 
 def address(

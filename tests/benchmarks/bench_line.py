@@ -40,7 +40,7 @@ OUTPUT = Path(__file__).parents[2] / "reports" / "benchmarks" / "line.md"
 PROGRAM = Path(sys.executable).with_name("orbiquant")
 ENDPOINTS = {
     "`/health`": "/health",
-    "100 bars": "/api/market_data?symbol=EURUSD&timeframe=1h&limit=100",
+    "100 bars": "/api/market_data?symbol=EURUSD&timeframe=1h&bars=100",
     "latest signal, kept": "/api/v1/signals/latest/EURUSD",
 }
 
