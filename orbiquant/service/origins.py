@@ -82,11 +82,11 @@ class Origins:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        message = f"this service answers to {shown(self.names or ())}, not to {place[:100]!r}; `[service] origins` may name more"
+        message = f"this service answers to {listed_names(self.names or ())}, not to {place[:100]!r}; `[service] origins` may name more"
         await respond(421, Problem(error="MISDIRECTED_REQUEST", message=message))(scope, receive, send)
 
 
-def shown(
+def listed_names(
     names: Iterable[str],  # of hosts
 ) -> str:
     "Return names as a message lists them."
