@@ -100,19 +100,25 @@ from orbiquant.service.serving import serve
 configure_logging("ERROR")
 app = create_app(public=["/quick", "/long", "/waiting", "/begun"])
 
+def stay(seconds):
+    print("begun", flush=True)
+    time.sleep(seconds)
+
 async def waiting():
+    print("begun", flush=True)
     await asyncio.sleep(60)
 
 async def pieces():
     yield b"first"
+    print("begun", flush=True)
     await asyncio.sleep(60)
 
 def begun():
     from fastapi.responses import StreamingResponse
     return StreamingResponse(pieces())
 
-app.add_api_route("/quick", lambda: time.sleep(1))
-app.add_api_route("/long", lambda: time.sleep(60))
+app.add_api_route("/quick", lambda: stay(1))
+app.add_api_route("/long", lambda: stay(60))
 app.add_api_route("/waiting", waiting)
 app.add_api_route("/begun", begun)
 serve(app, port=0, announce=lambda url: print(url, flush=True))
@@ -134,11 +140,10 @@ def test_an_end_answers_what_is_in_flight_and_takes_under_five_seconds(tmp_path:
         assert process.stdout is not None
         url = process.stdout.readline().partition("/docs")[0]
         assert url.startswith("http"), process.stderr
-        httpx.get(url + "/quick", timeout=30)
         asked = [threading.Thread(target=ask, args=(url, path)) for path in ("/quick", "/long", "/waiting", "/begun")]
         for thread in asked:
             thread.start()
-        time.sleep(0.5)
+        assert [process.stdout.readline() for _ in asked] == ["begun\n"] * 4
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=30)[1]
@@ -163,7 +168,7 @@ def test_who_interrupts_twice_waits_for_nothing(tmp_path: Path):
         answers: list[httpx.Response] = []
         asked = threading.Thread(target=lambda: answers.append(httpx.get(url + "/long", timeout=30)))
         asked.start()
-        time.sleep(0.7)
+        assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)
         time.sleep(0.4)
         begun = time.monotonic()
