@@ -32,8 +32,6 @@ _ROOMS = {
     "reports.run": ("run_report",),
     "charts.prices": ("price_chart",),
     "charts.equity": ("equity_chart",),
-    "charts.learning": ("skill_chart",),
-    "charts.trials": ("sweep_chart",),
     "core": ("endpoint", "tool"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

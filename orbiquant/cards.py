@@ -31,9 +31,9 @@ def shown(
 TONES = ("good", "bad", "warn", "neutral", "")
 TONE_OF = {"pass": "good", "fail": "bad", "no verdict": "warn"}  # of an audit's verdict
 _LOOK = """<style>
-:where(.tiles){display:grid;grid-template-columns:repeat(auto-fit,minmax(7.5rem,1fr));gap:.5rem;margin:.5em 0}
+:where(.tiles){display:grid;grid-template-columns:repeat(auto-fit,minmax(8.6rem,1fr));gap:.5rem;margin:.5em 0}
 :where(.tile){border:1px solid rgba(127,127,127,.35);border-radius:6px;padding:.45rem .7rem}
-:where(.tile b){display:block;font-size:1.2em;line-height:1.25;font-variant-numeric:tabular-nums}
+:where(.tile b){display:block;font-size:1.1em;line-height:1.25;font-variant-numeric:tabular-nums}
 :where(.tile span){display:block;font-size:.82em;opacity:.75}
 :where(.tile.good b,.card-verdict.good){color:#0E8A64}:where(.tile.bad b,.card-verdict.bad){color:#CF4A3E}
 :where(.tile.warn b,.card-verdict.warn){color:#A87000}
@@ -115,7 +115,7 @@ class Card:
 
     def __repr__(self) -> str:
         "Return the title, the verdict and the first three figures, in a line."
-        told = [self.verdict, *(f"{tile.value} {tile.label}" for tile in self.tiles.tiles[:3])]
+        told = [self.verdict, *(f"{tile.label} {tile.value}" for tile in self.tiles.tiles[:3])]
         return f"<{self.title}: {', '.join(each for each in told if each) or DASH}>"
 
     def _repr_html_(self) -> str:

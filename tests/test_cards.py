@@ -97,7 +97,7 @@ def test_a_card_escapes_what_others_wrote_and_has_no_ink_of_its_own():
 
 def test_a_backtest_says_its_figures_with_their_units(result):
     line = repr(result)
-    assert line.startswith(f"<Backtest: {len(result.trades)} trades, ") and "R mean net R a trade" in line
+    assert line.startswith(f"<Backtest: trades {len(result.trades)}, mean net R a trade ")
     r = result.trades["r"]
     assert f"{shown(r.mean(), '+.2f')} ± {shown(r.sem())} R" in line
     assert "<polyline" in result._repr_html_() and result.plot().layout.title.text.startswith("Equity of")
@@ -112,7 +112,10 @@ def test_a_backtest_without_trades_says_so_without_figures(bars, signals):
 
 def test_audits_say_pass_and_fail_in_words_and_in_colour():
     said = audits()
-    assert repr(said["leak"]).startswith("<Prefix replay: 1 columns change") and "bad" in said["leak"]._repr_html_()
+    assert (
+        repr(said["leak"]).startswith("<Prefix replay: Cutting off the future changes 1 of")
+        and "bad" in said["leak"]._repr_html_()
+    )
     assert repr(said["clean"]).startswith("<Prefix replay: No past value changed")
     assert repr(said["null"]).startswith("<A market without an edge: fail")
     marks = said["null"].plot().data[0]

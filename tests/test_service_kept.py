@@ -151,6 +151,9 @@ def test_a_key_in_the_address_is_no_part_of_the_question(counted: tuple[Counted,
     assert client.get("/of/eur", headers=OWNER).status_code == 200 and counter.asked == ["eur"]
     scope = {"path": "/x", "query_string": f"a=1&%74oken={TOKEN}&b=%20".encode()}
     assert question_of(scope) == ("/x", b"a=1&b=+")
+    assert question_of({"path": "/x", "query_string": b"token=1&token=1"}) != question_of(
+        {"path": "/x", "query_string": b""}
+    )
 
 
 def test_few_are_kept_and_no_large_one(counted: tuple[Counted, httpx.Client, Runtime]):

@@ -96,7 +96,7 @@ class PrefixReplay(Carded):
     def as_card(self) -> Card:
         "Return whether the future was seen, and how much was compared."
         seen = self.violations["column"].nunique() if len(self.violations) else 0
-        verdict = "No past value changed" if self.passed else f"{seen} columns change when the future is cut off"
+        verdict = "No past value changed" if self.passed else f"Cutting off the future changes {seen} of the columns"
         tiles = {
             "changed values": f"{len(self.violations):,}",
             "columns compared": f"{self.columns:,}",
@@ -179,7 +179,7 @@ class WarmupSensitivity(Carded):
     def as_card(self) -> Card:
         "Return whether the warm-up is long enough, and how much was compared."
         seen = self.violations["column"].nunique() if len(self.violations) else 0
-        verdict = "The warm-up is long enough" if self.passed else f"{seen} columns depend on more history"
+        verdict = "The warm-up is long enough" if self.passed else f"More history changes {seen} of the columns"
         tiles = {
             "values that differ": f"{len(self.violations):,}",
             "columns compared": f"{self.columns:,}",

@@ -29,7 +29,8 @@ from orbiquant.backtest.sweep_plan import (
     number_periods,
     read_signals,
 )
-from ..cards import Card, Carded, shown
+from ..cards import DASH, Card, Carded, shown
+from ..charts.trials import SWEPT_WORDS
 from ..core import DataError, ModelError, choose
 from ..domain import Action, Bars, Costs, Signals, Value
 from ..execution.fills import TIME, reaches
@@ -193,7 +194,7 @@ class Headline(Carded, Value):
 
     def as_card(self) -> Card:
         "Return the headline with what the combination is."
-        tiles = {name.replace("_", " "): str(value) for name, value in self.terms.items()}
+        tiles = {SWEPT_WORDS[name]: DASH if value is None else f"{value}" for name, value in self.terms.items()}
         return Card(f"Combination {self.combination} of {self.combinations:,}", tiles, note=self.sentence())
 
     def sentence(self) -> str:

@@ -101,7 +101,7 @@ def seen_events(
 ) -> pd.DataFrame:
     "Return the events of a kind that a chart shows, with their first and last time within it."
     look, own = EVENT_LOOKS[kind], events[events["kind"] == kind]
-    begin, end = own[look.begin], own[look.end].fillna(last)
+    begin, end = (pd.to_datetime(own[name], utc=True).fillna(last) for name in (look.begin, look.end))
     first = candles.index[0]
     low, high = price_span(candles)
     inside = (own["known_time"] <= last) & (begin <= last) & (end >= first)
@@ -156,7 +156,7 @@ def event_traces(
     handle.update(x=right, customdata=text, hovertemplate="%{customdata}<extra></extra>", text=None)
     if kind in EVENT_WORDS:
         side = "top left" if direction > 0 else "bottom left"
-        label = {"textposition": side, "textfont": {"size": 9, "color": colour}}
+        label = {"textposition": side, "textfont": {"size": 9}}  # in the ink: small letters need contrast
         handle.update(mode="markers+text", text=[name] * len(text), **label)
     return [go.Scatter(**path, mode="lines", line=line, name=name, hoverinfo="skip"), handle]
 

@@ -100,11 +100,11 @@ def skill_chart(
                 go.Scatter(**points, name=verdict if verdict == "not shown" else f"{verdict} than the baseline", **tip)
             )
     better = int((verdicts == "better").sum())
-    note = f"{better} of {len(skill)} rows better beyond doubt; lines are 90 % intervals"
+    note = f"{better} of {len(skill)} figures better beyond doubt; lines are 90 % intervals"
     style(figure, title, 170 + 26 * len(skill), theme, [note])
     figure.add_vline(x=0, line={"color": look.ink, "width": 1})
     rows = {"categoryorder": "array", "categoryarray": labels[::-1], "type": "category", "showgrid": True}
-    figure.update_xaxes(title="skill: loss saved, %", ticksuffix=" %", nticks=7, tickangle=0)
+    figure.update_xaxes(title="skill, % (0 is the best baseline)", ticksuffix=" %", nticks=7, tickangle=0)
     return figure.update_yaxes(**rows)
 
 # %% ../../nbs/03_charts.learning.ipynb #41554ca3
@@ -168,7 +168,7 @@ def calibration_chart(
     if kept.empty:
         return empty_chart(title, "no predictions with an outcome", theme)
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.76, 0.24], vertical_spacing=0.04)
-    ends = [float(np.nanmin(kept[["predicted", "observed"]])), float(np.nanmax(kept[["predicted", "observed"]]))]
+    ends = [float(kept["predicted"].min()), float(kept["predicted"].max())]
     honest = {"color": look.ink, "dash": "dash", "width": 1}
     figure.add_scatter(x=ends, y=ends, mode="lines", name="honest", line=honest, hoverinfo="skip", row=1, col=1)
     groups = kept.groupby("target", sort=False) if "target" in kept else [("model", kept)]
@@ -303,7 +303,7 @@ def contribution_chart(
     note = (
         f"{len(rows):,} of {len(contributions):,} predictions, spread evenly" if len(rows) < len(contributions) else ""
     )
-    coloured = "" if values is None else "colour: the feature's own value, low sky-blue to high orange"
+    coloured = "" if values is None else "colour: the feature's own value, blue is low, orange high"
     style(figure, title, 150 + 34 * len(size), theme, ["right of zero: for the trade", note, coloured]).update_layout(
         showlegend=False
     )

@@ -147,9 +147,8 @@ def question_of(
     query: bytes = scope["query_string"]
     if b"token" in query or b"%" in query:  # a key may stand there, its name in any spelling
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-        rest = [pair for pair in pairs if pair[0] != "token"]
-        if len(pairs) - len(rest) < 2:  # a name that is repeated is for the routes to refuse
-            query = urlencode(rest).encode()
+        keys = [pair for pair in pairs if pair[0] == "token"]  # two are refused, so they stay part of what is asked
+        query = urlencode([pair for pair in pairs if pair[0] != "token" or len(keys) > 1]).encode()
     return scope["path"], query
 
 

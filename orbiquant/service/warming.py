@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from orbiquant.core import get_logger
 from orbiquant.runtime import Runtime
 
-END_S = 2.0  # that a series in progress is waited for at the end
+END_S = 0.5  # that a series in progress is waited for at the end
 
 
 @contextmanager
@@ -28,14 +28,17 @@ def warming(
 
 
 def _warm(runtime: Runtime, tell: Callable[[str], None], ended: threading.Event) -> None:
+    from orbiquant.desk.series import live_of
     from orbiquant.desk.warm import warm_lines
 
     began = time.perf_counter()
-    tell("Warming up in the background: first answers take longer until that is done")
     try:
+        if not live_of(runtime).series():
+            return
+        tell("Warming up in the background: first answers take longer until that is done")
         warmed = warm_lines(runtime, ended.is_set)
     except Exception as error:  # a store that cannot be read is told to whoever asks for it
         get_logger("service").warning("warming up failed", reason=str(error))
         return
     if not ended.is_set():
-        tell(f"Warm after {time.perf_counter() - began:.1f} s: {', '.join(warmed) or 'the store is empty'}")
+        tell(f"Warm after {time.perf_counter() - began:.1f} s: {', '.join(warmed) or 'nothing could be warmed'}")
