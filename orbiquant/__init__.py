@@ -1,12 +1,14 @@
 """The front door: `import orbiquant as oq`."""
 
 from importlib import import_module
-from typing import Any
 
 from orbiquant._caches import choose_cache
 from orbiquant._version import __version__
 
 choose_cache()  # before anything brings numba along, which reads it once
+TYPE_CHECKING = False  # `typing` itself would take ten times what the rest of this page takes
+if TYPE_CHECKING:
+    from typing import Any
 
 # Room → the names it lends to the front door, each loaded when it is first asked for.
 _ROOMS = {
@@ -38,7 +40,7 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = ["__version__", *_ROOM_OF]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     "Return one of the names of the front door from its room; raise `AttributeError` with the nearest for another."
     if name not in _ROOM_OF:
         from orbiquant.core import suggest

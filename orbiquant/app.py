@@ -7,7 +7,7 @@ from orbiquant.desk import health as desk_health, identity as desk_identity, mar
 from orbiquant.desk.health import Health, SimpleHealth
 from orbiquant.desk.identity import Me
 from orbiquant.desk.market import Analysis, MarketBars
-from orbiquant.desk.signals import LatestSignal, MOST_SYMBOLS, ServedSignal, SignalBatch
+from orbiquant.desk.signals import LatestSignal, MOST_SYMBOLS, ServedSignal, SignalBatch, SymbolText
 from orbiquant.domain import Caller, Timeframe
 from orbiquant.service.factory import caller_of, create_app, needs
 from pydantic import Field
@@ -66,7 +66,7 @@ def me(
 
 @app.post("/api/v1/signals/batch", tags=["signals"], dependencies=[needs("read")])
 def batch_signals(
-    symbols: Annotated[list[str], Field(min_length=1, max_length=MOST_SYMBOLS), Body(description="any spelling")],
+    symbols: Annotated[list[SymbolText], Field(min_length=1, max_length=MOST_SYMBOLS), Body(description="any spelling")],
     timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,
 ) -> SignalBatch:
     "Return the latest signal of many symbols; one that cannot be answered has its reason in its place."

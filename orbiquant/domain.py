@@ -111,7 +111,8 @@ def normalise_symbol(
     "Return the one spelling of a symbol: upper-case letters and digits only."
     name = re.sub(r"[/\-_ .:]", "", str(symbol)).upper()
     if not re.fullmatch(r"[A-Z0-9]{2,20}", name):
-        raise DataError(f"`symbol` must be letters and digits such as BTCUSDT or XAU/USD, was {symbol!r}")
+        told = repr(symbol) if len(str(symbol)) <= 40 else f"{str(symbol)[:40]!r}…"
+        raise DataError(f"`symbol` must be letters and digits such as BTCUSDT or XAU/USD, was {told}")
     return name
 
 # %% ../nbs/01_domain.ipynb #af55668b

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, getcontext
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, insert, inspect, select, text
+from sqlalchemy.exc import OperationalError
 
 import orbiquant.backtest.trials
 import orbiquant.service.keys  # noqa: F401 - both declare their tables
@@ -119,6 +121,22 @@ def test_a_failed_transaction_leaves_nothing(database: Engine):
         connection.execute(insert(VALUES).values(amount=Decimal(1)))
         raise ZeroDivisionError
     assert row_count(database) == before
+
+
+def test_who_will_not_wait_long_is_told_so(database: Engine):
+    with writing(database) as connection:
+        key = connection.execute(insert(VALUES).values(amount=Decimal(1))).inserted_primary_key[0]
+    change = VALUES.update().where(VALUES.c.id == key)
+    with writing(database) as first:
+        first.execute(change.values(amount=Decimal(2)))
+        begun = time.monotonic()
+        with pytest.raises(OperationalError), writing(database, wait_s=0.1) as second:
+            second.execute(change.values(amount=Decimal(3)))
+        assert time.monotonic() - begun < 5
+    with writing(database) as third:
+        third.execute(change.values(amount=Decimal(4)))
+    with database.connect() as connection:
+        assert connection.scalar(select(VALUES.c.amount).where(VALUES.c.id == key)) == 4
 
 
 def row_count(database: Engine) -> int:

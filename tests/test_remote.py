@@ -657,9 +657,13 @@ def postgres() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def mysql() -> str:
     """Return the URL of an empty database of a real MySQL or MariaDB."""
-    url = os.environ.get("ORBIQUANT_TEST_MYSQL_URL", "")
+    url = os.environ.get("TEST_MYSQL_URL", "")
     if not url:
-        pytest.skip("no MySQL: set ORBIQUANT_TEST_MYSQL_URL=mysql://user:password@host/database")
+        pytest.skip("no MySQL: set TEST_MYSQL_URL=mysql://user:password@host/database")
+    try:
+        create_engine(driven(url)).connect().close()
+    except Exception as error:
+        pytest.fail(f"TEST_MYSQL_URL names no database that answers: {type(error).__name__}", pytrace=False)
     return url
 
 

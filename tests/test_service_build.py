@@ -163,7 +163,7 @@ def test_the_description_follows_the_source(shop: Shop):
     assert order["requestBody"]["content"]["application/json"]["schema"] == {
         "$ref": "#/components/schemas/Order", "description": "what is wanted",
     }  # fmt: skip
-    assert set(order["responses"]) == {"201", "401", "403", "422", "429"}
+    assert set(order["responses"]) == {"201", "400", "401", "403", "404", "413", "422", "429", "503"}
     assert order["security"]
     assert "security" not in described["paths"]["/orders"]["get"]
 
@@ -212,6 +212,8 @@ REFUSED = {
     "module name": (one("\n    goods: str,  # one\n) -> int"), "`goods` is a reserved name"),
     "unknown path parameter": (one(") -> int", '"GET", "/x/{a}"'), "has `a`, which is no parameter"),
     "docs": (one(") -> int", '"GET", "/docs"'), "/docs is reserved"),
+    "home": (one(") -> int", '"GET", "/"'), "/ is reserved"),
+    "icon": (one(") -> int", '"GET", "/favicon.ico"'), "/favicon.ico is reserved"),
     "openapi": (one(") -> int", '"GET", "/openapi.json"'), "reserved"),
     "below docs": (one(") -> int", '"GET", "/docs/assets/x"'), "reserved"),
     "scope": (one(") -> int", '"GET", "/x", scope="admin"'), "`scope` must be one of public, read, write, trade"),

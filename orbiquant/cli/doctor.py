@@ -115,6 +115,17 @@ def try_write(
     return str(folder) if place == folder else f"{folder}, made when something is written"
 
 
+def examine_secrets() -> Iterator[Finding]:
+    "Yield whether others on this machine can read the keys in `.env`, if there is one."
+    from orbiquant.workspace import workspace
+
+    path = workspace() / ".env"
+    if path.exists() and os.name == "posix":
+        open_to_others = bool(path.stat().st_mode & 0o077)
+        detail = f"others can read {path}: chmod 600 {path}" if open_to_others else "for its owner alone"
+        yield Finding("secrets", "warning" if open_to_others else "ok", detail)
+
+
 def see_workspace() -> str:
     "Say where the workspace is and that it can be written to."
     from orbiquant.workspace import workspace
@@ -241,6 +252,7 @@ def examine_installation() -> list[Finding]:
         look("orbiquant", code_version),
         *examine_libraries(),
         look("settings", see_settings),
+        *examine_secrets(),
         look("workspace", see_workspace),
         *examine_folders(),
         look("store", see_store),

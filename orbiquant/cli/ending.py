@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
-from signal import SIGINT, pthread_kill
+from signal import SIG_DFL, SIGINT, default_int_handler, getsignal, pthread_kill, signal
 from threading import Timer, get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -325,6 +325,8 @@ def run(
     _absent.clear()
     code, said = 1, []
     try:
+        if getsignal(SIGINT) is SIG_DFL:
+            signal(SIGINT, default_int_handler)
         code = perform(program, typed)
         said = [f"Interrupted. {how_to_go_on(typed)}".strip()] if code == 130 else []
     except KeyboardInterrupt:

@@ -108,8 +108,8 @@ program.command("serve")(serving.serve_command)
 program.command("warmup")(warmup.warmup)
 
 
-def main(
+def run_words(
     words: Sequence[str] | None = None,  # what was typed after `orbiquant`; None: as it was
 ) -> NoReturn:
-    "Run the command line and exit."
+    "Run the command that was typed and exit."
     run(program, sys.argv[1:] if words is None else words)

@@ -1,6 +1,8 @@
 """`orbiquant serve`, `orbiquant service build | keys`, `orbiquant report run | list | runs`"""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import os
+from signal import SIGINT, signal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -21,8 +23,9 @@ def serve_command(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one; else the settings'.")] = None,
 ) -> None:
     "Serve signals, analysis and market data over HTTP until interrupted."
+    signal(SIGINT, end_at_once)  # until `serve` ends in its own way; nothing is begun that needs more
     from orbiquant.app import app
-    from orbiquant.service.serving import serve
+    from orbiquant.service.serving import leave, serve
 
     open_runtime(service=True)
     say = console(stderr=True)
@@ -34,6 +37,13 @@ def serve_command(
         say.print(text, markup=False, soft_wrap=True)
 
     serve(app, host, port, announce, tell)
+    leave(0)
+
+
+def end_at_once(*_: Any) -> NoReturn:
+    "End the process on Ctrl-C, wherever it stands: a library may drop what is raised while it is loaded."
+    os.write(2, b"Interrupted.\n")
+    os._exit(130)
 
 
 @service.command("build")

@@ -204,7 +204,7 @@ def route_parameters(
     return found
 
 # %% ../../nbs/80_service.build.ipynb #d8d1dcc9
-_RESERVED_PATHS = ("/docs", "/openapi.json")
+_RESERVED_PATHS = ("/", "/docs", "/favicon.ico", "/openapi.json")
 
 
 def check_together(

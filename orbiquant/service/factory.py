@@ -4,7 +4,7 @@
 # it, so that the API page can offer them. That page is served from the package, not from a content network: it works
 # offline, nobody else learns of it, and what is tried on it is sent with the key the page was opened with.
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from string import Template
 from typing import Annotated, Any
@@ -12,10 +12,12 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.security import APIKeyHeader, APIKeyQuery, HTTPBearer, SecurityScopes
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from orbiquant._version import __version__
 from orbiquant.core import AuthError, OrbiError, Scope
@@ -23,13 +25,22 @@ from orbiquant.domain import Caller
 from orbiquant.runtime import current
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
 from orbiquant.service.gate import Gate, Gatekeeper
+from orbiquant.service.routes import NamedRoute
 
 BEARER_KEY = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key or the console's token.")
 HEADER_KEY = APIKeyHeader(auto_error=False, scheme_name="header", name="X-API-Key")
 QUERY_KEY = APIKeyQuery(auto_error=False, scheme_name="query", name="token", description="On GET only.")
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": text}
-    for status, text in {401: "No valid key", 403: "Wrong scope", 422: "Not valid", 429: "Too many requests"}.items()
+    for status, text in {
+        400: "Not readable",
+        401: "No valid key",
+        403: "Wrong scope",
+        404: "Nothing of this name",
+        422: "Not valid",
+        429: "Too many requests",
+        503: "Not now: no usable model, or the service is ending",
+    }.items()
 }
 
 
@@ -86,10 +97,12 @@ def create_app(
         version=__version__,
         lifespan=lifespan,
         openapi_url=None,
+        redirect_slashes=False,  # they would go to wherever `Host` says
         responses=REFUSALS,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.add_middleware(Gate, public=public, kept=kept, computing=computing)
+    app.router.route_class = NamedRoute
+    app.add_middleware(Gate, public=[*public, "/favicon.ico"], kept=kept, computing=computing)
     app.add_exception_handler(OrbiError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)
@@ -122,18 +135,37 @@ SwaggerUIBundle({
 """)
 
 
+class Assets(StaticFiles):
+    "The files of the API page, each as a whole: nobody needs parts of them, and asking for parts can be made costly."
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        "Answer with a file."
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
+
 def add_api_page(
     app: FastAPI,  # gets /docs and /openapi.json
 ) -> None:
-    "Add the description of the API and a page to try it; both need a key like everything else."
-    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
+    "Add the description of the API and a page to try it, where `/` leads; all need a key like everything else."
+    app.mount("/docs/assets", Assets(packages=[("fastapi_offline", "static")]))
 
     def openapi() -> JSONResponse:
         return JSONResponse(app.openapi())
 
+    def token_of(request: Request) -> str:
+        return quote(request.query_params.get("token", ""), safe="")
+
+    def home(request: Request) -> RedirectResponse:
+        return RedirectResponse(f"docs?token={token}" if (token := token_of(request)) else "docs")
+
+    def icon() -> Response:
+        return Response(status_code=204)  # browsers ask for it without a key
+
     def docs(request: Request) -> HTMLResponse:
-        token = quote(request.query_params.get("token", ""), safe="")
+        token = token_of(request)
         return HTMLResponse(API_PAGE.substitute(title=app.title, token=token))
 
-    app.add_api_route("/openapi.json", openapi, include_in_schema=False)
-    app.add_api_route("/docs", docs, include_in_schema=False)
+    own: dict[str, Callable[..., Any]] = {"/": home, "/favicon.ico": icon, "/docs": docs, "/openapi.json": openapi}
+    for path, function in own.items():
+        app.add_api_route(path, function, include_in_schema=False)

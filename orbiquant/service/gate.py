@@ -4,6 +4,7 @@
 # request gets past the gate without a key unless its path is public, nothing a caller sends makes a 5xx, and no key is
 # ever logged.
 
+import asyncio
 import math
 import re
 import secrets
@@ -20,7 +21,7 @@ from orbiquant.core import SCOPES, AuthError, log_context
 from orbiquant.domain import Caller
 from orbiquant.ports import Clock
 from orbiquant.service.auth import find_credential
-from orbiquant.service.errors import RateLimitError, answer_error
+from orbiquant.service.errors import RateLimitError, UnavailableError, answer_error
 from orbiquant.service.kept import KeptAnswers
 from orbiquant.service.known import KnownKeys
 from orbiquant.service.request_log import RequestLog
@@ -138,6 +139,8 @@ class Gate:
         send: "NamedSend",  # its output
     ) -> None:
         "Let one request in, or answer why not, and log how it ended."
+        if scope.get("method") == "HEAD":  # is answered like GET, and the server leaves the body out
+            scope = {**scope, "method": "GET", "asked_method": "HEAD"}
         begin, caller, connection = time.perf_counter(), None, HTTPConnection(scope)
         gatekeeper: Gatekeeper = scope["app"].state.gatekeeper
         try:
@@ -150,6 +153,9 @@ class Gate:
             else:
                 with log_context(request_id=send.request_id):
                     await self.answers(scope, limit_body(receive), send)
+        except asyncio.CancelledError:  # the service is ending
+            if scope["type"] == "http" and send.status is None:
+                await answer_error(UnavailableError("the service is ending"))(scope, receive, send)
         except Exception as error:
             with log_context(request_id=send.request_id):
                 problem = answer_error(error)
@@ -157,7 +163,8 @@ class Gate:
                 await send({"type": "websocket.close", "code": 1008})
             elif send.status is None:
                 await problem(scope, receive, send)
-        took_ms, method = (time.perf_counter() - begin) * 1000, scope.get("method", "WEBSOCKET")
+        took_ms = (time.perf_counter() - begin) * 1000
+        method = scope.get("asked_method") or scope.get("method", "WEBSOCKET")
         who = caller.id if caller else None
         gatekeeper.log.write(send.request_id, method, scope["path"], send.status, took_ms, who)
 

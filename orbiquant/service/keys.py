@@ -13,10 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import get_args
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, Engine, Identity, Integer, String, Table, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
-from ..core import SCOPES, AuthError, DataError, NotFoundError, Plan, choose
+from ..core import SCOPES, AuthError, DataError, NotFoundError, Plan, choose, get_logger
 from ..domain import Caller
 from ..persistence import UtcDateTime, metadata, writing
 from ..ports import Clock
@@ -108,7 +110,8 @@ def revoke_api_key(
             raise NotFoundError(f"`prefix` must be that of a key in force, was {prefix!r}")
 
 # %% ../../nbs/80_service.keys.ipynb #d3129788
-_USE_RECORDED_EVERY = timedelta(minutes=1)
+_USE_RECORDED_EVERY, _USE_WAITS_S = timedelta(minutes=1), 0.1
+_tried: WeakKeyDictionary[Engine, dict[int, datetime]] = WeakKeyDictionary()
 
 
 def _record_use(
@@ -116,9 +119,16 @@ def _record_use(
     key_id: int,  # row of the key
     now: datetime,  # the moment
 ) -> None:
-    "Note when a key was last used; asked for once a minute and not on every request."
-    with writing(engine) as connection:
-        connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=now))
+    "Note when a key was last used, unless the database cannot be written now; tried once a minute."
+    tried = _tried.setdefault(engine, {})
+    if key_id in tried and now - _USE_RECORDED_EVERY < tried[key_id] <= now:
+        return
+    tried[key_id] = now
+    try:
+        with writing(engine, _USE_WAITS_S) as connection:
+            connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=now))
+    except (SQLAlchemyError, DataError) as error:
+        get_logger("service").warning("use of a key not recorded", key=key_id, reason=type(error).__name__)
 
 
 def authenticate(
@@ -128,8 +138,10 @@ def authenticate(
 ) -> Caller:
     "Return whose key it is; raise `AuthError` without a word on what exactly is wrong with it."
     form = _KEY_FORM.fullmatch(key)
+    if form is None:
+        raise AuthError("the API key is not valid")
     with engine.connect() as connection:
-        row = connection.execute(select(api_keys).where(api_keys.c.prefix == form[1])).first() if form else None
+        row = connection.execute(select(api_keys).where(api_keys.c.prefix == form[1])).first()
     if row is None or not secrets.compare_digest(row.key_hash, hash_key(key)) or row.revoked_at is not None:
         raise AuthError("the API key is not valid")
     if row.last_used_at is None or row.last_used_at <= clock.now() - _USE_RECORDED_EVERY:

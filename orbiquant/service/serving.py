@@ -1,21 +1,40 @@
-"""Starting the service: one process; the work of a route runs in threads."""
+"""Starting the service and ending it: one process; the work of a route runs in threads."""
 
 # The socket is opened before anything is printed, so a port in use is an error with a name and the printed address is
-# always the true one.
+# always the true one. Ctrl-C and SIGTERM are ours from before that moment on: whenever they come, what is in flight gets
+# its answer or, after `ANSWER_AFTER_S`, is told to come again, and a thread that still computes is not waited for.
 
+import asyncio
+import logging
+import os
 import secrets
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import uvicorn
 from fastapi import FastAPI
 
-from orbiquant.core import SettingsError
+from orbiquant.core import SettingsError, get_logger
 from orbiquant.runtime import current
 from orbiquant.service.auth import is_loopback
+from orbiquant.service.connections import (
+    CLIENT_TIMEOUT_S,
+    Connections,
+    GuardedProtocol,
+    allowed_connections,
+    protocol_for,
+)
+from orbiquant.service.gate import MAX_BODY_BYTES
 from orbiquant.service.keys import has_key
+from orbiquant.service.origins import Origins
 from orbiquant.service.warming import warming
+from orbiquant.settings import ServiceConfig
+
+ANSWER_AFTER_S, END_AFTER_S = 2.5, 3  # from the signal on
 
 
 def listen(
@@ -32,6 +51,102 @@ def listen(
         ) from error
 
 
+class Server(uvicorn.Server):
+    "uvicorn's server, ended by us."
+
+    def __init__(
+        self,
+        config: uvicorn.Config,  # how it serves
+        guard: Connections,  # counts its connections
+        alone: bool = False,  # the process has nothing else to do: threads that still compute need not be waited for
+    ) -> None:
+        super().__init__(config)
+        self.guard, self.alone, self.unfinished = guard, alone, False
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        "Leave the signals to `until_signalled`, which begins earlier and raises nothing."
+        yield
+
+    @contextmanager
+    def until_signalled(self) -> Iterator[None]:
+        "Let Ctrl-C and SIGTERM end the service inside the block, and mean nothing else."
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        "End: idle connections at once, others when answered, all of them in time."
+        late = asyncio.get_running_loop().call_later(ANSWER_AFTER_S, self.answer_late)
+        await super().shutdown(sockets)
+        late.cancel()
+        if self.alone and (self.unfinished or self.server_state.tasks):
+            self.answer_late()
+            await asyncio.sleep(0.05)  # for what was written to go out
+            leave(130 if self.force_exit else 0)
+
+    def answer_late(self) -> None:
+        "Answer whoever still waits."
+        self.unfinished = bool(self.server_state.tasks)
+        for each in list(self.server_state.connections):
+            if isinstance(each, GuardedProtocol):
+                each.answer_late()
+
+
+def leave(
+    code: int,  # of the process
+) -> None:
+    "End the process at once: a thread that computes cannot be stopped, and nothing it does needs an end."
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
+
+
+def make_server(
+    app: FastAPI,  # what is served
+    config: ServiceConfig,  # `[service]`
+    host: str,  # that is listened on
+    patience_s: float = CLIENT_TIMEOUT_S,  # that a client is waited for
+    alone: bool = False,  # the process has nothing else to do
+) -> Server:
+    "Return a server that believes no forwarded header, unless it is told which proxy to."
+    guard = app.state.connections = Connections(allowed_connections(config.connections), patience_s)
+
+    async def sweep() -> None:
+        try:
+            guard.sweep(server.server_state)
+        except Exception as error:  # would end the service
+            get_logger("service").error("connections not looked at", exc_info=error)
+
+    server = Server(
+        uvicorn.Config(
+            Origins(app, host, config.origins),
+            http=protocol_for(guard),
+            ws_max_size=MAX_BODY_BYTES,
+            ws_per_message_deflate=False,  # costs memory for each connection
+            access_log=False,
+            log_level="error",  # a warning for each malformed request would let strangers fill the disk
+            server_header=False,
+            proxy_headers=bool(config.trusted_proxies),
+            forwarded_allow_ips=list(config.trusted_proxies),
+            timeout_graceful_shutdown=END_AFTER_S,
+            callback_notify=sweep,
+            timeout_notify=0,  # every second
+        ),
+        guard,
+        alone,
+    )
+    return server
+
+
 def serve(
     app: FastAPI,  # what is served
     host: str | None = None,  # address to listen on; None: the settings'
@@ -41,18 +156,19 @@ def serve(
 ) -> None:
     "Serve until interrupted; raise `SettingsError` when others could reach it and there is no API key."
     runtime = current()
-    host, port = host or runtime.settings.service.host, runtime.settings.service.port if port is None else port
-    if not is_loopback(host) and not has_key(runtime.engine):
+    config = runtime.settings.service
+    host, port = host or config.host, config.port if port is None else port
+    if not has_key(runtime.engine) and not is_loopback(host):
         raise SettingsError(
             f"`host` {host} can be reached by others, and there is no API key yet: "
             "make one with `orbiquant service keys create`, or serve on 127.0.0.1"
         )
     app.state.console_token = secrets.token_urlsafe(32) if is_loopback(host) else None
-    with listen(host, port) as listener:
+    server = make_server(app, config, host, alone=True)
+    with listen(host, port) as listener, server.until_signalled():
         announce(address(host, listener.getsockname()[1], app.state.console_token))
-        config = uvicorn.Config(app, access_log=False, log_level="warning", timeout_graceful_shutdown=5)
-        with suppress(KeyboardInterrupt), warming(runtime, tell):
-            uvicorn.Server(config).run(sockets=[listener])
+        with warming(runtime, tell):
+            server.run(sockets=[listener])
 
 
 def address(

@@ -1,0 +1,98 @@
+"""A route that takes the names it declares: a query name that is misspelt or repeated is refused and not ignored."""
+
+# `?symbl=XAUUSD` would be answered for the default symbol, and of `?limit=5&limit=50` only one counts: both look like
+# answers to a question that was not asked. What a route takes is worked out once, when it is made.
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+
+from orbiquant.core import suggest
+from orbiquant.service.errors import Problem
+
+KEY = "token"  # where a key may stand in the address of a GET
+MOST_NAMED = 20  # problems that one answer tells
+MOST_NAME_LETTERS = 100  # of a name that is told back
+
+
+def takes_many(
+    hint: Any,  # annotation of a parameter
+) -> bool:
+    "Say whether a parameter is a collection, so that its name may be repeated."
+    if get_origin(hint) is Annotated:
+        return takes_many(get_args(hint)[0])
+    if (get_origin(hint) or hint) in (list, set, tuple, frozenset):
+        return True
+    options = [option for option in get_args(hint) if option is not NoneType]
+    return len(options) < len(get_args(hint)) and any(map(takes_many, options))
+
+
+def query_names(
+    dependant: Any,  # FastAPI's description of what a function takes
+) -> Iterator[tuple[str, bool]]:
+    "Yield the names that a function and what it depends on read from the query, and whether each may be repeated."
+    for field in dependant.query_params:
+        yield field.alias, takes_many(field.field_info.annotation)
+    for part in dependant.dependencies:
+        yield from query_names(part)
+
+
+def check_query(
+    given: list[tuple[str, str]],  # names and values as they were sent
+    known: dict[str, bool],  # name -> whether it may be repeated
+) -> None:
+    "Raise `RequestValidationError` for a name that is not known, or stands twice."
+    counted = Counter(name for name, _ in given)
+    wrong = [name for name, times in counted.items() if name not in known or (times > 1 and not known[name])]
+    if wrong:
+        problems = [
+            {
+                "type": "query_name",
+                "loc": ("query", name[:MOST_NAME_LETTERS]),
+                "msg": explain_name(name[:MOST_NAME_LETTERS], counted[name], known),
+                "input": counted[name],
+            }
+            for name in wrong[:MOST_NAMED]  # to look for the near names of thousands would take seconds
+        ]
+        raise RequestValidationError(problems)
+
+
+def explain_name(
+    name: str,  # as it was sent
+    times: int,  # how often it stands
+    known: dict[str, bool],  # the names there are
+) -> str:
+    "Say what is wrong with a name."
+    if name in known:
+        return f"stands {times} times, must stand once"
+    if name == KEY:
+        return "a key may stand in the address of a GET only"
+    return f"there is no such name{suggest(name, known) or ', there is ' + (', '.join(known) or 'none')}"
+
+
+class NamedRoute(APIRoute):
+    "A route that refuses query names it does not declare."
+
+    def __init__(self, path: str, **options: Any) -> None:
+        if {"POST", "PUT", "PATCH"} & set(options.get("methods") or ()):
+            large = {413: {"model": Problem, "description": "Too large a body"}}
+            options["responses"] = large | (options.get("responses") or {})
+        super().__init__(path, **options)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        "Return FastAPI's handler behind a look at the query."
+        handle = super().get_route_handler()
+        known = dict(query_names(self.dependant)) | ({KEY: False} if "GET" in (self.methods or ()) else {})
+
+        async def checked(request: Request) -> Response:
+            if request.scope["query_string"]:
+                check_query(request.query_params.multi_items(), known)
+            return await handle(request)
+
+        return checked
