@@ -2,11 +2,13 @@
 
 from importlib import import_module
 
+from orbiquant._caches import choose_cache
 from orbiquant._version import __version__
 
 TYPE_CHECKING = False  # `typing` itself would take ten times what the rest of this page takes
 if TYPE_CHECKING:
     from typing import Any
+choose_cache()  # before anything brings numba along, which reads it once
 
 # Room → the names it lends to the front door, each loaded when it is first asked for.
 _ROOMS = {

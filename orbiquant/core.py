@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SECRET_NAME', 'Plan', 'Scope', 'SCOPES', 'Method', 'OrbiError', 'SettingsError', 'OptionError', 'MissingLibrary',
            'DataError', 'NotFoundError', 'ModelError', 'BrokerError', 'BrokerUnavailable', 'BrokerRejected',
-           'ExecutionUnknown', 'ToolError', 'AuthError', 'suggest', 'choose', 'rule_of', 'split_list',
-           'missing_library', 'require_library', 'SystemClock', 'FixedClock', 'atomic_write', 'code_version', 'asset',
-           'mask_secrets', 'configure_logging', 'get_logger', 'log_context', 'ForbiddenError', 'EndpointInfo',
-           'ToolInfo', 'endpoint', 'tool', 'stage', 'stage_seconds']
+           'ExecutionUnknown', 'ToolError', 'AuthError', 'suggest', 'choose', 'rule_of', 'expect', 'expect_columns',
+           'split_list', 'missing_library', 'require_library', 'SystemClock', 'FixedClock', 'atomic_write',
+           'code_version', 'asset', 'mask_secrets', 'as_sentence', 'configure_logging', 'get_logger', 'log_context',
+           'ForbiddenError', 'EndpointInfo', 'ToolInfo', 'endpoint', 'tool', 'stage', 'stage_seconds']
 
 # %% ../nbs/00_core.ipynb #cc04611f
 import difflib
@@ -137,7 +137,7 @@ def choose(
 ) -> str:
     "Return `value` when it is one of `choices`; raise `OptionError` naming the parameter otherwise."
     accepted = list(choices)
-    if value in accepted:
+    if isinstance(value, str) and value in accepted:
         return value
     raise OptionError(f"`{parameter}` must be one of {', '.join(accepted)}, was {value!r}{suggest(value, accepted)}")
 
@@ -146,8 +146,38 @@ def rule_of(
     problem: Mapping[str, Any],  # one entry of pydantic's `errors()`
 ) -> str:
     "Return what a refused value must be."
-    rule = problem["msg"].removeprefix("Value error, ")
+    rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    rule = rule.partition(", unable to parse")[0].replace("a valid integer", "a whole number")
     return rule[:1].lower() + rule[1:]
+
+# %% ../nbs/00_core.ipynb #87a36b58
+def expect(
+    parameter: str,  # its name, for the message
+    value: Any,  # what was given
+    *kinds: type,  # what it may be; True and False are no numbers
+) -> None:
+    "Raise `OptionError` naming the parameter when a value is none of the kinds that it may be."
+    if isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)):
+        return
+    wanted = " or ".join(dict.fromkeys(kind.__name__ for kind in kinds))
+    raise OptionError(f"`{parameter}` must be {wanted}, was {type(value).__name__}")
+
+
+def expect_columns(
+    parameter: str,  # the table's name, for the message
+    table: Any,  # a table of pandas
+    *names: str,  # columns that it must have
+) -> list[Any]:
+    "Return columns of a table; raise `DataError` naming the first that is not one column of numbers."
+    for name in names:
+        try:
+            column = table[name]
+            found = column.ndim == 1 and column.dtype.kind != "c" and column.astype("float64") is not None
+        except (KeyError, TypeError, ValueError, AttributeError):
+            found = False
+        if not found:
+            raise DataError(f"`{parameter}` must have one column `{name}` of numbers")
+    return [table[name] for name in names]
 
 # %% ../nbs/00_core.ipynb #5ec5d9d1
 def split_list(
@@ -272,13 +302,38 @@ def mask_secrets(
     return {name: "***" if SECRET_NAME.search(name) else value for name, value in event.items()}
 
 # %% ../nbs/00_core.ipynb #0f226b2e
+def as_sentence(
+    event: Mapping[str, Any],  # a log entry
+) -> str:
+    "Return what an entry says, for a person: no time, no level, no module."
+    facts = {name: value for name, value in event.items() if name not in ("event", "module", "level", "timestamp")}
+    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items())
+    return f"{event['event']} ({told})" if told else str(event["event"])
+
+
+def _teller(tell: Callable[[str], None]) -> Callable[..., Any]:
+    "Return the last processor of a process that shows notices and keeps no log."
+    import structlog
+
+    def say(logger: Any, method: str, event: MutableMapping[str, Any]) -> Any:
+        tell(as_sentence(mask_secrets(logger, method, event)))
+        raise structlog.DropEvent
+
+    return say
+
+
 def configure_logging(
-    level: str = "INFO",  # DEBUG, INFO, WARNING or ERROR
+    level: str = "INFO",  # DEBUG, INFO, WARNING or ERROR; AUTO: no log, warnings are told as sentences
     json_lines: bool = False,  # one JSON object a line instead of aligned text
+    tell: Callable[[str], None] = lambda sentence: print(f"Note: {sentence}", file=sys.stderr),  # of AUTO
 ) -> None:
     "Set up structured logging for this process."
     import structlog
 
+    if level == "AUTO":
+        noticed = structlog.make_filtering_bound_logger(logging.WARNING)
+        structlog.configure([_teller(tell)], noticed, cache_logger_on_first_use=False)
+        return
     renderer: Any = structlog.processors.JSONRenderer() if json_lines else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[
@@ -298,9 +353,11 @@ def configure_logging(
 def get_logger(
     name: str,  # the module that speaks
 ) -> Any:
-    "Return a logger bound to `name`: `log.info('event', key=value)`."
+    "Return a logger bound to `name`: `log.info('event', key=value)`; before any set-up, notices alone are told."
     import structlog
 
+    if not structlog.is_configured():
+        configure_logging("AUTO")
     return structlog.get_logger(module=name)
 
 

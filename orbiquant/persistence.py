@@ -257,7 +257,8 @@ def migrate(
     except CommandError as error:
         raise DataError(f"the database needs a newer OrbiQuant: {error}") from error
     except SQLAlchemyError as error:
-        raise DataError(f"the database cannot be migrated: {error}") from error
+        place = engine.url.render_as_string(hide_password=True)
+        raise DataError(f"the database {place} cannot be used: {getattr(error, 'orig', None) or error}") from error
 
 # %% ../nbs/04_persistence.ipynb #358cbad4
 leases = Table(

@@ -12,6 +12,7 @@ import configparser
 import os
 import re
 from collections.abc import Mapping
+from io import StringIO
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -82,7 +83,7 @@ class ReportConfig(Value):
 class LoggingConfig(Value):
     "How much is logged and in which form."
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    level: Literal["AUTO", "DEBUG", "INFO", "WARNING", "ERROR"] = "AUTO"
     json_lines: bool = False
 
 # %% ../nbs/70_settings.ipynb #18571621
@@ -205,10 +206,20 @@ class Settings(BaseSettings):
 def read_dotenv(
     path: Path,  # a `.env` file; a missing one is empty
 ) -> dict[str, str]:
-    "Return the variables of a `.env` file."
+    "Return the variables of a `.env` file; raise `SettingsError` naming the line that is none."
     from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
 
-    return {name: value or "" for name, value in dotenv_values(path).items()}
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read as settings: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} cannot be read as settings: it is no UTF-8 text") from None
+    for line in parse_stream(StringIO(text)):
+        if line.error or "\0" in line.original.string:  # its text may hold a key
+            raise SettingsError(f"{path} cannot be read as settings: line {line.original.line} must be NAME=value")
+    return {name: value or "" for name, value in dotenv_values(stream=StringIO(text)).items()}
 
 
 def check_environment(
@@ -237,7 +248,8 @@ def explain(
         ini = workspace() / "settings.ini"
         origin = str(ini if key in IniSource(Settings, ini)().get(section, {}) else asset("settings.ini"))
     given = "***" if SECRET_NAME.search(key) else repr(problem["input"])
-    return f"{origin} [{section}] {key}: {rule_of(problem)}, was {given}"
+    rule = rule_of(problem)
+    return f"{origin} [{section}] {key}: {rule}" + ("" if ", was " in rule else f", was {given}")
 
 # %% ../nbs/70_settings.ipynb #ffeb7c00
 def load_settings(**overrides: Mapping[str, Any]) -> Settings:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
-from .core import OptionError, asset, atomic_write
+from .core import OptionError, SettingsError, asset, atomic_write
 from .domain import Value
 
 # %% ../nbs/03_workspace.ipynb #8c93f447
@@ -43,7 +43,12 @@ def is_workspace(
 def workspace() -> Path:
     "Return the workspace folder: `ORBIQUANT_HOME`, else the nearest one upwards, else the current folder."
     if home := os.environ.get("ORBIQUANT_HOME"):
-        return Path(home).expanduser().resolve()
+        if not home.isprintable():
+            raise SettingsError(f"environment variable ORBIQUANT_HOME must be a path in UTF-8, was {home!a}")
+        try:
+            return Path(home).expanduser().resolve()
+        except (OSError, RuntimeError):  # ~somebody who is not there, a loop of links
+            raise SettingsError(f"environment variable ORBIQUANT_HOME must be a folder, was {home!r}") from None
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if is_workspace(folder)), here)
 
@@ -67,7 +72,10 @@ def make_workspace(
     package: str | None = None,  # that its notebooks export; None: named after the folder
 ) -> dict[str, bool]:
     "Fill a folder with what a workspace needs; return each file and whether it was made: one that is there stays."
-    folder = folder.expanduser().resolve()
+    try:
+        folder = folder.expanduser().resolve()
+    except (OSError, RuntimeError):  # ~somebody who is not there, a loop of links
+        raise OptionError(f"`folder` must be a folder or a new one, was {str(folder)!r}") from None
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"`folder` must be a folder or a new one, was the file {folder}")
     if package is not None and (not package.isidentifier() or package != package_name(package)):

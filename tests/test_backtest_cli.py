@@ -1,5 +1,6 @@
 """`orbiquant backtest` on anyone's bars and signals: the same figures as the library and as a plain loop."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -94,10 +95,30 @@ def test_json_holds_what_the_library_finds(ask: Ask, tmp_path: Path):
     assert ask(*where, "--fee-bps", 1, "--json").json["metrics"]["trials"] == 2
 
 
+def test_the_files_that_are_read_are_not_written_over(ask: Ask, tmp_path: Path):
+    signals_of(BARS).to_csv(tmp_path / "s.csv")
+    held = (tmp_path / "s.csv").read_bytes()
+    words = ("--bars", tmp_path / "bars.parquet", "--signals", tmp_path / "s.csv", "--trades", tmp_path / "s.csv")
+    answer = ask(*words)
+    assert answer.code == 2 and "another file than those that are read" in answer.err
+    assert (tmp_path / "s.csv").read_bytes() == held
+    told = ask(*words[:4], "--risk-from", "luck")
+    assert told.code == 2 and "`--risk-from` must be one of plan, fill, was 'luck'" in told.err
+
+
+def test_a_person_reads_figures_in_words_and_units(ask: Ask, tmp_path: Path):
+    signals_of(BARS).to_parquet(tmp_path / "s.parquet")
+    out = ask("--bars", tmp_path / "bars.parquet", "--signals", tmp_path / "s.parquet").out
+    assert not re.search(r"\de-\d|\bnan\b|expectancy_r|win_rate", out)
+    assert re.search(r"trades won +\d+\.\d %", out) and re.search(r"mean net, R +[-+]\d+\.\d\d\n", out)
+    assert re.search(r"account at last, its currency +[\d,]+\.\d\d\n", out)
+    assert out.rstrip().splitlines()[-1].startswith("R: what is lost at the stop")
+
+
 def test_a_person_reads_costs_before_results(ask: Ask, tmp_path: Path):
     signals_of(BARS).to_parquet(tmp_path / "s.parquet")
     out = ask("--bars", tmp_path / "bars.parquet", "--signals", tmp_path / "s.parquet").out
-    places = [out.index(word) for word in ("costs in R, before", "verdict", "expectancy_r", "2000 draws", "times the")]
+    places = [out.index(word) for word in ("costs in R, before", "verdict", "mean net, R", "2000 draws", "times the")]
     assert places == sorted(places)
 
 
@@ -153,7 +174,6 @@ def test_options_that_do_not_go_together_are_refused(ask: Ask, words: tuple[str,
             ("--bars", "bars.parquet", "--signals", "good.parquet", "--trades", "trades.txt"),
             "must end in .parquet or .csv",
         ),
-        (("--bars", "bars.parquet", "--signals", "good.parquet", "--risk-from", "luck"), "must be one of plan, fill"),
         (("--bars", "bars.parquet", "--policy", "bold"), "`policy`: must be one of"),
         (("--bars", "few.parquet"), "need at least"),
         (("--bars", "bad.parquet"), "must hold valid 15m bars"),

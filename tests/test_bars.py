@@ -510,3 +510,14 @@ def test_bars_that_were_resampled_and_still_tell_their_old_step_are_refused():
 def test_a_table_without_times_is_no_series():
     with pytest.raises(DataError, match="must be a DatetimeIndex of their opens, was RangeIndex"):
         series_of(pd.DataFrame({"close": [1.0, 2.0, 3.0]}), "BTCUSDT")
+
+
+def test_times_without_a_zone_are_told_the_option_that_says_their_clock() -> None:
+    from orbiquant.core import DataError
+    from orbiquant.market.bars import check_bars
+    from orbiquant.market.synthetic import synthetic_market
+
+    naive = synthetic_market(20, "1h", seed=1).bars.tz_localize(None)
+    with pytest.raises(DataError, match=r"`source_zone` \(--zone\)") as refused:
+        check_bars(naive, "1h")
+    assert "to_utc" not in refused.value.message

@@ -109,7 +109,7 @@ def test_a_closed_pipe_is_no_error():
 
 def test_interrupting_exits_130_with_a_word(tmp_path: Path):
     code = (
-        "import typer, time; from orbiquant.cli.console import run\n"
+        "import typer, time; from orbiquant.cli.ending import run\n"
         "app = typer.Typer()\n"
         "@app.command()\n"
         "def wait():\n    print('ready', flush=True); time.sleep(30)\n"
@@ -120,6 +120,44 @@ def test_interrupting_exits_130_with_a_word(tmp_path: Path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert (process.returncode, err.strip()) == (130, "Interrupted.")
+
+
+def test_an_interrupt_says_how_to_go_on():
+    from orbiquant.cli.ending import how_to_go_on
+
+    assert "the same command again goes on" in how_to_go_on(["train", "--symbol", "EURUSD"])
+    assert "--no-resume" in how_to_go_on(["sweep"]) and "goes on" in how_to_go_on(["data", "pull", "sample"])
+    assert "as it was before" in how_to_go_on(["data", "import", "x.csv"]) and how_to_go_on(["version"]) == ""
+
+
+def test_progress_without_a_terminal_is_a_line_every_few_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from orbiquant.cli import console
+
+    clock = iter(range(100))
+    monkeypatch.setattr(console, "monotonic", lambda: float(next(clock)))
+    with console.progress_bar(as_json=False) as progress:
+        assert progress is not None
+        for done in range(20):
+            progress(done, 20, f"fold {done}")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("[0/20] fold 0 (") and 3 <= len(lines) <= 6
+    with console.progress_bar(as_json=True) as progress:
+        assert progress is None
+
+
+def test_what_compiles_is_said():
+    from numba import njit
+
+    from orbiquant.cli.console import compiling
+
+    said: list[str] = []
+    with compiling(said.append):
+        assert njit(lambda x: x + 1)(1) == 2
+    assert len(said) == 1 and said[0].startswith("compiling ")
+    njit(lambda x: x + 2)(1)
+    assert len(said) == 1
 
 
 # --- errors ---
@@ -226,7 +264,8 @@ def test_a_series_is_removed_when_somebody_says_so(ask: Ask):
 
 
 def test_data_from_pull_to_show(ask: Ask):
-    assert "store is empty" in ask("data", "list").out
+    assert "store is empty" in ask("data", "list").out and "data/store" in ask("data", "list").out
+    assert "data/store" in ask("data", "show", "EURUSD", "1h").err
     pulled = ask("data", "pull", "sample", "eur/usd", "1h", "--json").json
     assert pulled["rows_added"] == 6225
     again = ask("data", "pull", "sample", "EURUSD", "1h", "--json").json
@@ -295,6 +334,30 @@ def test_a_file_is_imported_and_checked(ask: Ask, tmp_path: Path):
     assert again.code == 0 and "XAUUSD 1h" in again.out
 
 
+def test_a_notice_is_a_sentence_and_is_said_once(ask: Ask, tmp_path: Path):
+    rows = [f"2024-01-{day:02}T{hour:02}:00Z,1,2,1,2,{hour}" for day in range(1, 8) for hour in range(24)]
+    file = tmp_path / "ONCECOIN_1h.csv"
+    file.write_text("time,open,high,low,close,volume\n" + "\n".join(rows))
+    told = ask("data", "import", str(file))
+    assert told.code == 0 and (told.out + told.err).count("is in no instrument table") == 1
+    assert "[warning" not in told.err and "module=" not in told.err
+    told = ask("data", "import", str(file), "--json")
+    assert told.err == "" and "is in no instrument table" in told.json["notices"][0]
+
+
+def test_a_log_is_shown_to_who_asks_for_it(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from orbiquant.core import get_logger
+
+    for level, lines in (("AUTO", 0), ("INFO", 1), ("ERROR", 0)):
+        monkeypatch.setenv("ORBIQUANT_LOGGING_LEVEL", level)
+        with using(Runtime()):
+            assert ask("data", "list").code == 0
+        get_logger("test").info("told")
+        assert len(capsys.readouterr().err.splitlines()) == lines
+
+
 def test_a_bad_file_is_refused_and_named(ask: Ask, tmp_path: Path):
     file = tmp_path / "EURUSD_1h.csv"
     file.write_text("time,open,high,low,close,volume\n2024-01-02T00:00Z,1,0.5,2,1,0\n2024-01-02T01:00Z,1,1,1,1,0\n")
@@ -352,7 +415,7 @@ def test_models_of_an_empty_workspace(ask: Ask):
     for words in (("show", "EURUSD", "1h"), ("drift", "EURUSD", "1h"), ("promote", "EURUSD", "1h", "newest")):
         assert "no model of EURUSD 1h is saved" in ask("models", *words).err
     unknown = ask("train", "--symbol", "EURUSD", "--timeframe", "1h", "--attention", "on")
-    assert "`attention` must be one of off, gated, was 'on'" in unknown.err
+    assert "`--attention` must be one of off, gated, was 'on'" in unknown.err
 
 
 def test_keys_are_made_listed_and_ended(ask: Ask):
@@ -362,7 +425,7 @@ def test_keys_are_made_listed_and_ended(ask: Ask):
     assert made["key"] not in ask("service", "keys", "list").out
     assert ask("service", "keys", "revoke", key["prefix"]).code == 0
     assert ask("service", "keys", "revoke", key["prefix"]).code == 1
-    assert ask("service", "keys", "create", "x", "--plan", "gold").code == 1
+    assert ask("service", "keys", "create", "x", "--plan", "gold").code == 2
 
 
 def test_the_service_can_be_checked(ask: Ask):
@@ -430,7 +493,7 @@ def test_the_service_starts_and_says_where(tmp_path: Path):
 def test_an_interrupt_that_python_drops_is_raised_again():
     code = """
 import signal, time, typer, weakref
-from orbiquant.cli.console import run
+from orbiquant.cli.ending import run
 app = typer.Typer()
 
 @app.command()

@@ -65,7 +65,11 @@ def test_people_get_the_verdict_with_its_trials(ask, files):
         and re.search(r"Combination \d+, the best of this sweep's 40 \(40 trials on the", said)
         and "trade for trade" in out
     )
-    assert len(re.findall(r"\b(all|long)\b", out)) >= 3 and "deflated_sharpe" in out
+    assert (
+        len(re.findall(r"\b(all|long)\b", out)) >= 3
+        and "deflated Sharpe" in out
+        and "R: what is lost at the stop" in out
+    )
 
 
 def test_a_second_run_computes_nothing_and_pays_for_no_new_trial(ask, files, monkeypatch):
@@ -117,13 +121,13 @@ def test_wrong_options_are_refused(ask, words, code, message):
     ("words", "message"),
     [
         (("--stop-atr", "3:1:1"), "FIRST:LAST:STEP"),
-        (("--stop-atr", "0"), "--stop-atr: input should be greater than 0, was 0.0"),
-        (("--stop-atr", "1,1"), "--stop-atr: must hold at least one value and none twice, was (1.0, 1.0)"),
+        (("--stop-atr", "0"), "`--stop-atr` must be greater than 0, was 0.0"),
+        (("--stop-atr", "1,1"), "`--stop-atr` must hold at least one value and none twice, was (1.0, 1.0)"),
         (("--stop-atr", "1:5:0.000001"), "--stop-atr: steps must be at most 10,000"),
-        (("--risk-reward", "inf"), "--risk-reward: input should be a finite number, was inf"),
-        (("--min-confidence", "2"), "--min-confidence: input should be less than or equal to 1, was 2.0"),
-        (("--filter", "lnog"), "--filter: must be all, long, short or column=value, joined by &, had 'lnog', did you"),
-        (("--max-holding-bars", "0"), "--max-holding-bars: input should be greater than or equal to 1, was 0"),
+        (("--risk-reward", "inf"), "`--risk-reward` must be a finite number, was inf"),
+        (("--min-confidence", "2"), "`--min-confidence` must be less than or equal to 1, was 2.0"),
+        (("--filter", "lnog"), "`--filter` must be all, long, short or column=value, joined by &, had 'lnog', did you"),
+        (("--max-holding-bars", "0"), "`--max-holding-bars` must be greater than or equal to 1, was 0"),
         (("--max-holding-bars", "soon"), "must be a list of bars"),
         (("--max-holding-bars", "²"), "must be a list of bars"),
     ],

@@ -144,7 +144,7 @@ def test_settings_are_frozen(home: Path):
         ("[modles]\nfolds = 3", ("[modles]", "unknown section", "'models'")),
         ("[models]\nfoldss = 3", ("[models] foldss", "unknown key", "'folds'")),
         ("[models]\nzzzzzz = 3", ("[models] zzzzzz", "unknown key")),
-        ("[models]\nfolds = many", ("[models] folds", "integer", "'many'")),
+        ("[models]\nfolds = many", ("[models] folds", "a whole number", "'many'")),
         ("[models]\nfolds = 0", ("[models] folds", "greater than or equal to 1", "'0'")),
         ("[models]\nquantiles = 0.1, 1.7", ("[models] quantiles", "less than 1", "'1.7'")),
         ("[costs]\nforex = 1, -2, 3", ("[costs] forex", "greater than or equal to 0", "'-2'")),
@@ -204,7 +204,7 @@ def test_a_file_of_other_bytes_is_refused(home: Path):
     [
         ("ORBIQUANT_MODLES_FOLDS", "3", ("unknown section", "'models'")),
         ("ORBIQUANT_MODELS_FOLDSS", "3", ("[models] foldss", "unknown key", "'folds'")),
-        ("ORBIQUANT_MODELS_FOLDS", "many", ("[models] folds", "integer", "'many'")),
+        ("ORBIQUANT_MODELS_FOLDS", "many", ("[models] folds", "a whole number", "'many'")),
         ("ORBIQUANT_MODELS_LEARNING_RATE", "2", ("[models] learning_rate", "less than or equal to 1", "'2'")),
     ],
 )

@@ -33,12 +33,12 @@ from orbiquant.performance import (
     confidence_bucket,
     daily_returns,
     drawdown_r,
-    json_figures,
     money_figures,
     monthly,
     r_figures,
     why_missing,
 )
+from orbiquant.wire import without_gaps
 
 
 def trade_list(r, times=None, **columns):
@@ -157,7 +157,7 @@ def test_what_cannot_be_said_is_nan_and_none_in_json():
     assert all(np.isnan(one_day[name]) for name in ("sharpe", "sortino", "calmar", "yearly_return", "volatility"))
     nothing = summarise(backtest(trade_list([]), equity_of([])))
     assert nothing["trades"] == 0 and nothing["final_equity"] == 10_000
-    text = json.dumps(json_figures(nothing), allow_nan=False)
+    text = json.dumps(without_gaps(nothing), allow_nan=False)
     assert json.loads(text)["win_rate"] is None
     ruined = money_figures(equity_of([10_000, *[0] * 40]), 10_000)
     assert ruined["max_drawdown"] == 1 and ruined["yearly_return"] == -1

@@ -223,7 +223,7 @@ def test_a_listed_name_that_is_no_symbol_is_passed_over(table: Callable[..., Sql
 def test_a_library_that_is_missing_names_its_extra():
     script = f"""import sys
 sys.modules["ccxt"] = None
-{ELSEWHERE}from orbiquant.cli.console import explain_error
+{ELSEWHERE}from orbiquant.cli.ending import explain_error
 from orbiquant.domain import SeriesId
 from orbiquant.market.exchanges import ExchangeSource
 try:
@@ -473,7 +473,7 @@ def test_ctrl_c_in_a_pause_ends_a_pull_at_once_and_leaves_the_store_whole(tmp_pa
             time.sleep(0.3)
             child.send_signal(signal.SIGINT)
             _, said = child.communicate(timeout=20)
-    assert child.returncode == 130 and said.endswith("Interrupted.\n")
+    assert child.returncode == 130 and "Interrupted. What was finished is kept" in said
     held = DeltaBarStore(tmp_path / "data" / "store").read(EURUSD_1H)
     assert held.equals(resample(MINUTES, "1m", "1h", "forex", partial=True)[: len(held)]) and len(held) == 48
 

@@ -201,7 +201,7 @@ def test_what_no_answer_is_worth_is_the_callers_word():
 
 def test_a_claim_of_a_figure_or_policy_that_is_none_is_refused():
     spec = FeatureSpec(timeframe=Timeframe.M15, calendar=CalendarName.FOREX)
-    with pytest.raises(OptionError, match="`figure` must be one of"):
+    with pytest.raises(OptionError, match="`--figure` must be one of"):
         LineEdge(Line(LineSpec(features=spec)), Costs(), figure="profit")
     with pytest.raises(OptionError, match="`policy` must be one of"):
         LineEdge(Line(LineSpec(features=spec)), Costs(), ("bas",))
@@ -276,7 +276,7 @@ def test_a_floor_of_confidence_binds_the_policies_and_not_the_primary_signal():
     ("words", "said"),
     [
         (("--claim", "bse"), "`claim` must be one of"),
-        (("--claim", "base", "--figure", "mean"), "`figure` must be one of"),
+        (("--claim", "base", "--figure", "mean"), "`--figure` must be one of"),
         (("--claim", "amd", "--block", "0"), "`--block` must be"),
     ],
 )
@@ -298,7 +298,7 @@ def test_an_interrupt_ends_all_processes(tmp_path: Path):
     time.sleep(1)
     os.killpg(running.pid, signal.SIGINT)
     _, said = running.communicate(timeout=60)
-    assert running.returncode == 130 and said.strip().endswith("Interrupted.") and "Traceback" not in said
+    assert running.returncode == 130 and "Interrupted." in said and "Traceback" not in said
     deadline = time.monotonic() + 30
     while group(running.pid) and time.monotonic() < deadline:
         time.sleep(0.2)

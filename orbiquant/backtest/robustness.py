@@ -21,7 +21,8 @@ from .simulate import BacktestResult, risked_share, simulate
 from ..cards import Card, Carded, shown
 from ..core import DataError
 from ..domain import MOST_BPS, Bars, Costs, Signals
-from ..performance import by_group, confidence_bucket, json_figures, monthly, r_figures, ratio
+from ..performance import by_group, confidence_bucket, monthly, r_figures, ratio
+from ..wire import without_gaps
 
 # %% ../../nbs/58_backtest.robustness.ipynb #fb7be499
 LEAST_BOOTSTRAP = 20  # fewer say nothing about their own spread
@@ -262,8 +263,8 @@ def examine_trades(
             "draws": len(drawn.paths),
             "block": drawn.block,
             "seed": drawn.seed,
-            "quantiles": {str(name): json_figures(row.to_dict()) for name, row in drawn.quantiles.iterrows()},
-            "probability": json_figures(drawn.probability()),
+            "quantiles": {str(name): without_gaps(row.to_dict()) for name, row in drawn.quantiles.iterrows()},
+            "probability": without_gaps(drawn.probability()),
         },
         "cost_sensitivity": records(cost_sensitivity(bars, signals, result)),
         "by_confidence": records(reliability(result.trades, seed)),

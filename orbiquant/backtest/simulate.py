@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..cards import Card, Carded, shown
-from ..core import DataError
+from ..core import DataError, expect
 from ..domain import BAR_COLUMNS, Bars, Costs, Signals
 from ..execution.fills import guess_taken, level_fraction
 from ..execution.orders import LABELS, SKIPS, RiskFrom, costs_in_r, read_orders
@@ -65,6 +65,7 @@ class Board:
         return np.searchsorted(self.column * rows + self.row, column * rows + row)
 
 # %% ../../nbs/53_backtest.simulate.ipynb #213e9ad2
+_LONGEST = 1_000_000_000  # bars of a time limit
 _CELLS = 4_000_000  # strips played at once, in rows × columns: bounds the memory of a call
 
 
@@ -236,7 +237,7 @@ def check_terms(
 ) -> None:
     "Raise `DataError` naming the first that is no number above zero."
     for name, value in terms.items():
-        if not isinstance(value, Real) or not 0 < value < np.inf:
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < np.inf:
             raise DataError(f"`{name}` must be above 0, was {value!r}")
 
 
@@ -247,8 +248,8 @@ def whole_bars(
     if max_holding_bars is None:
         return None
     check_terms(max_holding_bars=max_holding_bars)
-    if max_holding_bars != int(max_holding_bars):
-        raise DataError(f"`max_holding_bars` must be a whole number, was {max_holding_bars}")
+    if max_holding_bars != int(max_holding_bars) or max_holding_bars > _LONGEST:
+        raise DataError(f"`max_holding_bars` must be a whole number up to {_LONGEST:,}, was {max_holding_bars}")
     return int(max_holding_bars)
 
 # %% ../../nbs/53_backtest.simulate.ipynb #e6bbc484
@@ -346,6 +347,8 @@ def simulate(
     risk_from: RiskFrom = "fill",  # what one R is measured from: the signal's entry price, or the fill
 ) -> BacktestResult:
     "Return the trades that `signals` would have made on `bars`; raise `DataError` for tables that cannot be right."
+    expect("signals", signals, pd.DataFrame)
+    expect("costs", costs, Costs)
     check_terms(risk_per_trade=risk_per_trade, initial_equity=initial_equity, max_leverage=max_leverage)
     if risk_per_trade > 1:
         raise DataError(f"`risk_per_trade` must be a share of equity, at most 1, was {risk_per_trade!r}")

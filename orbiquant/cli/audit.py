@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from orbiquant.cli.console import (
+    MOST_BARS,
+    MOST_MADE,
     AsJson,
+    FrameOption,
+    LastOption,
+    SymbolOption,
     fields,
     open_runtime,
     progress_bar,
@@ -14,6 +19,7 @@ from orbiquant.cli.console import (
     table,
 )
 from orbiquant.cli.reading import reads_files
+from orbiquant.cli.words import words_of, write_figure
 
 if TYPE_CHECKING:
     from orbiquant.market.files import ReadAs
@@ -29,11 +35,8 @@ audit_commands = typer.Typer(
     help="Ask whether the line knows its future, earns where nothing is, or was only tried often.", no_args_is_help=True
 )
 BarsFile = Annotated[Path | None, typer.Option("--bars", help="File of bars, Parquet or CSV; else the store's.")]
-SymbolName = Annotated[str | None, typer.Option("--symbol", help="In any spelling: BTCUSDT, btc/usdt.")]
-FrameName = Annotated[str | None, typer.Option("--timeframe", help="Of the bars, e.g. 5m; a file's is found.")]
-Last = Annotated[int | None, typer.Option(min=2, help="Only the last so many bars.")]
-Rounds = Annotated[int, typer.Option(min=1, help="Boosting rounds at most.")]
-Folds = Annotated[int, typer.Option(min=1, help="Walk-forward folds.")]
+Rounds = Annotated[int, typer.Option(min=1, max=100_000, help="Boosting rounds (trees) at most.")]
+Folds = Annotated[int, typer.Option(min=1, max=1000, help="Walk-forward folds.")]
 
 
 class Audited(NamedTuple):
@@ -109,10 +112,10 @@ VIOLATIONS_SHOWN = 20  # violations printed for people; JSON has all
 @reads_files(asked="--bars")
 def prefix_replay(
     file: BarsFile = None,
-    symbol: SymbolName = None,
-    timeframe: FrameName = None,
-    cuts: Annotated[int, typer.Option(min=1, help="How often the history is cut short.")] = 5,
-    last: Last = 8000,
+    symbol: SymbolOption = None,
+    timeframe: FrameOption = None,
+    cuts: Annotated[int, typer.Option(min=1, max=10_000, help="How often the history is cut short.")] = 5,
+    last: LastOption = 8000,
     rounds: Rounds = 20,
     warmup: Annotated[bool, typer.Option(help="Also ask whether values depend on bars before the warm-up.")] = True,
     as_json: AsJson = False,
@@ -170,14 +173,14 @@ def check_replay(
 @reads_files(asked="--bars")
 def null_market(
     file: BarsFile = None,
-    symbol: SymbolName = None,
-    timeframe: FrameName = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many walk-forward markets.")] = 3,
-    rows: Annotated[int, typer.Option(min=1, help="Bars of each market.")] = 20_000,
+    symbol: SymbolOption = None,
+    timeframe: FrameOption = None,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many walk-forward markets.")] = 3,
+    rows: Annotated[int, typer.Option(min=1, max=MOST_MADE, help="Bars of each market.")] = 20_000,
     markets: Annotated[int, typer.Option(min=0, max=200, help="Fresh markets a seed at most; 0 is quick.")] = 200,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Confidence floor during the audit.")] = 0.0,
-    stop_atr: Annotated[float, typer.Option(min=0.01, help="Stop in average true ranges.")] = 1.0,
-    risk_reward: Annotated[float, typer.Option(min=0.01, help="Target over stop.")] = 1.0,
+    stop_atr: Annotated[float, typer.Option(min=0.01, max=1000, help="Stop in average true ranges (ATR).")] = 1.0,
+    risk_reward: Annotated[float, typer.Option(min=0.01, max=1000, help="Target over stop.")] = 1.0,
     rounds: Rounds = 20,
     folds: Folds = 3,
     as_json: AsJson = False,
@@ -230,9 +233,9 @@ def make_claim(
 @reads_files(asked="--bars")
 def list_trials(
     file: BarsFile = None,
-    symbol: SymbolName = None,
-    timeframe: FrameName = None,
-    last: Annotated[int, typer.Option(min=1, help="Newest trials printed; JSON has all.")] = 20,
+    symbol: SymbolOption = None,
+    timeframe: FrameOption = None,
+    last: Annotated[int, typer.Option(min=1, max=MOST_BARS, help="Newest trials printed; JSON has all.")] = 20,
     as_json: AsJson = False,
     asked: "ReadAs | None" = None,
 ) -> None:
@@ -255,6 +258,14 @@ def list_trials(
     deflated = best.deflated_sharpe if best else None
     verdict = "no verdict" if deflated is None else "pass" if deflated >= DEFLATED else "fail"
     facts = {"symbol": name, "timeframe": frame, "trials": len(kept), "best": best, "verdict": verdict}
-    printed = facts | {"best": None} | ({"best trial's " + k: v for k, v in best.model_dump().items()} if best else {})
+    printed = (
+        facts
+        | {"best": None}
+        | (
+            {f"best trial: {words_of(name)}": write_figure(name, value) for name, value in best.model_dump().items()}
+            if best
+            else {}
+        )
+    )
     columns = ["recorded_at", "kind", "symbol", "timeframe", "policy", "trades", "mean_r", "sharpe"]
     finish(facts if as_json else printed, {"ledger": kept if as_json else kept[columns].tail(last)}, as_json)

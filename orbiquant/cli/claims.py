@@ -1,23 +1,37 @@
 """`orbiquant audit surrogates | delays`"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from orbiquant.cli.audit import (
     Audited,
     BarsFile,
-    FrameName,
-    Last,
-    SymbolName,
     audit_commands,
     finish,
     load_audited,
     make_claim,
 )
-from orbiquant.cli.console import COST_OPTIONS, MOST_SEED, AsJson, Given, costs_told, open_runtime, progress_bar
-from orbiquant.cli.reading import reads_files
+from orbiquant.cli.console import (
+    COST_OPTIONS,
+    MOST_SEED,
+    POLICIES_TOLD,
+    AsJson,
+    FeeBps,
+    FrameOption,
+    Given,
+    HoldingBars,
+    LastOption,
+    RiskBase,
+    SlippageBps,
+    SpreadBps,
+    SymbolOption,
+    costs_told,
+    open_runtime,
+    progress_bar,
+)
+from orbiquant.cli.reading import reads_files, takes
 
 if TYPE_CHECKING:
     from orbiquant.market.files import ReadAs
@@ -30,11 +44,12 @@ if TYPE_CHECKING:
 SignalsFile = Annotated[
     Path | None, typer.Option("--signals", help="Signals made elsewhere, Parquet or CSV, on --bars.")
 ]
-FeeBps = Annotated[float | None, typer.Option(min=0, max=4999, help="Fee of a side; 0 in all three: the gross claim.")]
-SlippageBps = Annotated[float | None, typer.Option(min=0, max=4999, help="Slippage of a side, basis points.")]
-SpreadBps = Annotated[float | None, typer.Option(min=0, max=4999, help="Whole spread; each side pays half.")]
-HoldingBars = Annotated[int | None, typer.Option(min=1, help="Time limit of given signals.")]
-RiskBase = Annotated[str | None, typer.Option(help="One R of given signals: plan or fill.")]
+
+
+GIVEN_TERMS = {  # what signals made elsewhere are traded on
+    "fee_bps": FeeBps, "slippage_bps": SlippageBps, "spread_bps": SpreadBps, "max_holding_bars": HoldingBars,
+    "risk_from": RiskBase,
+}  # fmt: skip
 
 
 def audit_costs(
@@ -160,32 +175,39 @@ def claim_facts(
 
 @audit_commands.command("surrogates")
 @reads_files(asked="--bars", signals_asked="--signals")
+@takes(**GIVEN_TERMS)
 def surrogates(
     file: BarsFile = None,
     signals: SignalsFile = None,
-    symbol: SymbolName = None,
-    timeframe: FrameName = None,
-    claim: Annotated[str | None, typer.Option(help="A policy, primary, or amd; else the settings' policy.")] = None,
-    figure: Annotated[str, typer.Option(help="expectancy_r, total_r or t_statistic of its net R.")] = "expectancy_r",
-    count: Annotated[int, typer.Option(min=1, help="How many surrogates; fewer than 1/alpha − 1 are no verdict.")] = 99,
+    symbol: SymbolOption = None,
+    timeframe: FrameOption = None,
+    claim: Annotated[
+        str | None, typer.Option(help=f"One of {POLICIES_TOLD}, or amd (completed phases); else the settings' policy.")
+    ] = None,
+    figure: Annotated[
+        Literal["expectancy_r", "total_r", "t_statistic"], typer.Option(help="Of its net R.")
+    ] = "expectancy_r",
+    count: Annotated[
+        int, typer.Option(min=1, max=100_000, help="How many surrogates; fewer than 1/alpha − 1 are no verdict.")
+    ] = 99,
     block: Annotated[str, typer.Option(help="Flipped as a whole: bars, or day; shorter than what is claimed.")] = "1",
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Largest p-value that is believed.")] = 0.05,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the surrogates.")] = 1,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    last: Last = 6000,
-    rounds: Annotated[int | None, typer.Option(min=1, help=f"Boosting rounds at most; else {TRAINED_ROUNDS}.")] = None,
-    folds: Annotated[int | None, typer.Option(min=1, help=f"Walk-forward folds; else {TRAINED_FOLDS}.")] = None,
-    fee_bps: FeeBps = None,
-    slippage_bps: SlippageBps = None,
-    spread_bps: SpreadBps = None,
-    max_holding_bars: HoldingBars = None,
-    risk_from: RiskBase = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes.")] = 1,
+    last: LastOption = 6000,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help=f"Boosting rounds at most; else {TRAINED_ROUNDS}.")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=1, max=1000, help=f"Walk-forward folds; else {TRAINED_FOLDS}.")
+    ] = None,
     as_json: AsJson = False,
     asked: "ReadAs | None" = None,
     signals_asked: "ReadAs | None" = None,
+    **terms: Any,
 ) -> None:
     "Rerun the line, or trade given signals, on the bars with the signs of their returns tossed; print the p-value."
-    given = dict(locals())
+    given = locals() | terms
     from orbiquant.backtest.surrogates import audit_surrogates
 
     check_signals_bars(given)
@@ -217,24 +239,21 @@ def check_signals_bars(
 
 @audit_commands.command("delays")
 @reads_files(asked="--bars", signals_asked="--signals")
+@takes(**GIVEN_TERMS)
 def delays(
     file: BarsFile = None,
     signals: SignalsFile = None,
-    symbol: SymbolName = None,
-    timeframe: FrameName = None,
+    symbol: SymbolOption = None,
+    timeframe: FrameOption = None,
     most: Annotated[int, typer.Option(min=1, max=1000, help="Bars of the longest delay.")] = 5,
-    last: Last = None,
-    fee_bps: FeeBps = None,
-    slippage_bps: SlippageBps = None,
-    spread_bps: SpreadBps = None,
-    max_holding_bars: HoldingBars = None,
-    risk_from: RiskBase = None,
+    last: LastOption = None,
     as_json: AsJson = False,
     asked: "ReadAs | None" = None,
     signals_asked: "ReadAs | None" = None,
+    **terms: Any,
 ) -> None:
     "Trade signals made elsewhere some bars later: an edge that dies by one bar's delay is suspect of look-ahead."
-    given = dict(locals())
+    given = locals() | terms
     from orbiquant.backtest.delays import delay_table, delay_verdict
 
     if not signals or not file:

@@ -1,16 +1,19 @@
-"""What every command shares: how it prints, shows progress, reads a time, and fails."""
+"""What every command shares: how it prints, shows progress and reads a time."""
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from signal import SIG_DFL, SIGINT, default_int_handler, getsignal, pthread_kill, signal
-from threading import Timer, get_ident
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from orbiquant.cli.ending import has_notices, hear, tell_notices, watch_places
+from orbiquant.cli.words import legend, words_of, write_figure, write_number
 from orbiquant.cli.reading import ASKED, told_option
 
 if TYPE_CHECKING:
@@ -24,6 +27,13 @@ if TYPE_CHECKING:
 
 Given: TypeAlias = dict[str, Any]  # options by name, None where one was left out
 COST_OPTIONS = ("fee_bps", "slippage_bps", "spread_bps")
+MOST_BARS = 1_000_000_000  # that anything is cut to
+MOST_MADE = 10_000_000  # bars of a synthetic market
+POLICIES_TOLD = "primary, base, conservative_filter, balanced_filter, aggressive_filter"
+REPAIRS_TOLD = (
+    "to_utc, to_float64, drop_missing, sort, drop_duplicates, clamp_high_low, drop_infinite, drop_not_positive, "
+    "drop_negative_volume, drop_impossible, drop_off_grid, drop_overlapping, drop_off_session, drop_off_anchor"
+)
 TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w")
 
 
@@ -37,9 +47,42 @@ def parse_time(
         raise typer.BadParameter(
             f"must be an ISO date or time such as 2024-05-01 or 2024-05-01T08:30, was {text!r}"
         ) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise typer.BadParameter(f"must lie in the years 1 to 9999 in UTC, was {text!r}") from error
 
 
+SymbolOption = Annotated[str | None, typer.Option("--symbol", help="In any spelling: BTCUSDT, btc/usdt.")]
+FrameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--timeframe", help=f"One of {', '.join(TIMEFRAMES)}; a file's is found.", autocompletion=lambda: TIMEFRAMES
+    ),
+]
+PolicyOption = Annotated[str | None, typer.Option(help=f"One of {POLICIES_TOLD}; else the settings'.")]
+RepairOption = Annotated[
+    list[str] | None, typer.Option(metavar="RULE", help=f"A repair rule, may be repeated: {REPAIRS_TOLD}.")
+]
+FoldsOption = Annotated[int | None, typer.Option(min=1, max=1000, help="Walk-forward folds; else the settings'.")]
+RoundsOption = Annotated[
+    int | None, typer.Option(min=1, max=100_000, help="Boosting rounds (trees) at most; else the settings'.")
+]
+LastOption = Annotated[int | None, typer.Option(min=2, max=MOST_BARS, help="Only the last so many bars.")]
+FeeBps = Annotated[
+    float | None, typer.Option(min=0, max=4999, help="Fee of a side in basis points (bp, 1 bp = 0.01 %).")
+]
+SlippageBps = Annotated[float | None, typer.Option(min=0, max=4999, help="Slippage of a side in basis points.")]
+SpreadBps = Annotated[
+    float | None, typer.Option(min=0, max=4999, help="Whole spread in basis points; each side pays half.")
+]
+HoldingBars = Annotated[int | None, typer.Option(min=1, max=MOST_BARS, help="Time limit of given signals, in bars.")]
+RiskBase = Annotated[
+    Literal["plan", "fill"] | None, typer.Option(help="One R of given signals: from the planned entry, or the fill.")
+]
+ModelOption = Annotated[
+    str | None, typer.Option(help="Version, as `models list` shows it; else the one that is served.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 MOST_SEED = 2**32 - 1  # what every library takes
 SeedOption = Annotated[int | None, typer.Option(min=0, max=MOST_SEED, help="Of everything random.")]
@@ -88,6 +131,21 @@ def check_source(
                 raise typer.BadParameter(f"{option} does not go with {source}")
 
 
+def check_written(
+    option: str,  # that names a file to be written
+    target: Path | None,  # the file; None: nothing is written
+    *read: Path | None,  # files that the command reads
+) -> None:
+    "Refuse a file that cannot be written, or that the command reads, before anything is computed."
+    if target is None:
+        return
+    from orbiquant.research.files import check_target
+
+    if target.exists() and any(file is not None and file.exists() and target.samefile(file) for file in read):
+        raise typer.BadParameter(f"`{option}` must be another file than those that are read, was {target.name}")
+    check_target(target)
+
+
 def console(
     stderr: bool = False,  # for progress and complaints
 ) -> "Console":
@@ -115,10 +173,29 @@ def show(
     view: "Callable[[], RenderableType]",  # the form for people
 ) -> None:
     "Print a result to standard output."
+    text = to_text(value) if as_json or has_notices() else ""
     if as_json:
-        print(to_text(value), flush=True)
+        print(in_encoding(text, getattr(sys.stdout, "encoding", None)), flush=True)
     else:
-        console().print(view(), markup=False)
+        screen = console()
+        with screen.capture() as held:
+            screen.print(view(), markup=False)
+        printed = re.sub(r"[ \t]+$", "", held.get(), flags=re.MULTILINE)
+        meant = legend(re.sub(r"\x1b\[[0-9;]*m", "", printed))
+        print(f"{printed}{meant}" if meant else printed.removesuffix("\n"), flush=True)
+    tell_notices(text)
+
+
+def in_encoding(
+    text: str,  # JSON
+    encoding: str | None,  # of where it goes
+) -> str:
+    "Return JSON that an encoding can hold, its other characters escaped as JSON escapes them."
+    try:
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(text), indent=2)
+    return text
 
 
 def table(
@@ -132,9 +209,10 @@ def table(
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        made.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        made.add_column(words_of(column.removeprefix(">")), justify="right" if column.startswith(">") else "left")
+    names = [column.removeprefix(">") for column in columns]
     for row in rows:
-        made.add_row(*(Text(format_cell(value)) for value in row))
+        made.add_row(*(Text(format_cell(write_figure(*pair))) for pair in zip(names, row, strict=True)))
     return made
 
 
@@ -148,8 +226,15 @@ def fields(
     made = Table.grid(padding=(0, 2))
     for label, value in values.items():
         if value not in (None, "", (), [], {}) and value == value:  # a NaN is no figure
-            made.add_row(Text(label, style="dim"), Text(format_cell(value)))
+            made.add_row(Text(words_of(label), style="dim"), Text(format_cell(write_figure(label, value))))
     return made
+
+
+def tell_seconds(
+    seconds: Mapping[str, float],  # by stage
+) -> str:
+    "Return what each stage took, in one line."
+    return ", ".join(f"{stage} {taken:.1f} s" for stage, taken in seconds.items())
 
 
 def format_cell(
@@ -159,20 +244,58 @@ def format_cell(
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
     if isinstance(value, float):
-        return f"{value + 0.0:.6g}" if value == value else "–"  # no −0, and a NaN is no figure
+        return write_number(value)
+    if isinstance(value, list | tuple):
+        return "\n".join(map(format_cell, value))
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "–" if value is None else str(value)
 
 
+EVERY_S = 5.0  # between lines of progress where there is no terminal
+
+
+class Lines:
+    "Progress as lines: one a step, and one every few seconds inside it."
+
+    def __init__(self) -> None:
+        self.said, self.place, self.last, self.began = "", "", 0.0, monotonic()
+
+    def __call__(
+        self,
+        done: int,  # steps
+        total: int,  # steps in all
+        text: str,  # what is being done
+    ) -> None:
+        "Print a step, unless the last line is not old."
+        self.place = f"[{done}/{total}] " if total else ""
+        self.say(text)
+
+    def say(
+        self,
+        text: str,  # what is being done
+    ) -> None:
+        "Print what is new, when the last line is a few seconds old."
+        now = monotonic()
+        if text != self.said and (not self.said or now - self.last >= EVERY_S):
+            typer.echo(f"{self.place}{text} ({now - self.began:.0f} s)", err=True)
+            self.said, self.last = text, now
+
+
 @contextmanager
 def progress_bar(
-    as_json: bool,  # a script is reading: no bar
+    as_json: bool,  # a script is reading: nothing
+    compiles: bool = True,  # Numba may have to compile
 ) -> "Iterator[Progress | None]":
-    "Yield what a library function reports its progress to: done, of how many, doing what."
+    "Yield what a library function reports its progress to: done, of how many, doing what; what compiles is said too."
     screen = console(stderr=True)
-    if as_json or not screen.is_terminal:
+    if as_json:
         yield None
+        return
+    if not screen.is_terminal:
+        lines = Lines()
+        with compiling(lines.say if compiles else None):
+            yield lines
         return
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
@@ -180,83 +303,57 @@ def progress_bar(
     look = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Bar(*look, console=screen, transient=True) as bar:
         task = bar.add_task("starting", total=None)
-        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
+        with compiling((lambda text: bar.update(task, description=text)) if compiles else None):
+            yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
 
 
-EXTRAS = {
-    "xgboost": "models", "sklearn": "models", "vectorbt": "backtest", "papermill": "notebook", "nbconvert": "notebook",
-    "psutil": "notebook", "fastapi": "service", "uvicorn": "service", "torch": "deep", "ccxt": "exchange",
-}  # fmt: skip
-HINTS = {
-    "SETTINGS_INVALID": "`orbiquant settings show` prints what is in force, `orbiquant doctor` looks at the rest",
-    "NOT_FOUND": "`orbiquant data list`, `models list` and `report list` show what there is",
-}
+@contextmanager
+def compiling(
+    say: Callable[[str], None] | None,  # called with what is compiled; None: nobody asks
+) -> Iterator[None]:
+    "Say which function Numba compiles inside the block, which happens once on a machine."
+    if say is None:
+        yield
+        return
+    from numba.core import event
 
+    told = say
 
-def explain_error(
-    error: BaseException,  # what a command raised
-) -> tuple[str, str]:
-    "Return what went wrong in one line, and what to do about it where that is known."
-    from orbiquant.core import OrbiError, missing_library
+    class Heard(event.Listener):
+        def on_start(self, event: Any) -> None:
+            told(f"compiling {event.data['dispatcher'].py_func.__name__.strip('_')}, once for this machine")
 
-    if isinstance(error, OrbiError):
-        return error.message, HINTS.get(error.code, "")
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in EXTRAS:
-        return missing_library(error.name or "", EXTRAS[(error.name or "").split(".")[0]]).message, ""
-    said = re.sub(r"\s+", " ", str(error)).strip()
-    return f"{type(error).__name__}: {said}" if said else type(
-        error
-    ).__name__, "run it again with --debug for the traceback"
+        def on_end(self, event: Any) -> None:
+            return
 
-
-def redeliver_interrupt(
-    ignored: Any,  # what Python could not raise, as `sys.unraisablehook` gets it
-) -> None:
-    "Raise an interrupt again that fell where Python drops it, such as an import's own clean-up."
-    if issubclass(ignored.exc_type, KeyboardInterrupt):
-        Timer(0.05, pthread_kill, (get_ident(), SIGINT)).start()
-    else:
-        sys.__unraisablehook__(ignored)
-
-
-def run(
-    program: typer.Typer,  # the whole command line
-    words: Sequence[str],  # what was typed after the program's name
-) -> NoReturn:
-    "Run a command and exit: 0 done, 1 failed, 2 mistyped, 130 interrupted."
-    from typer.main import get_command
-
-    debug = "--debug" in words
-    sys.unraisablehook = redeliver_interrupt
+    heard = Heard()
+    event.register("numba:compile", heard)
     try:
-        command = get_command(program)
-        if getsignal(SIGINT) is SIG_DFL:
-            signal(SIGINT, default_int_handler)
-        command([word for word in words if word != "--debug"], prog_name="orbiquant")
-    except SystemExit as ended:
-        if ended.code == 130:
-            print("Interrupted.", file=sys.stderr)
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        from rich.text import Text
-
-        message, hint = explain_error(error)
-        screen = console(stderr=True)
-        screen.print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
-        if hint:
-            screen.print(Text.assemble(("Hint: ", "bold"), hint), soft_wrap=True)
-        sys.exit(1)
-    sys.exit(0)
+        yield
+    finally:
+        event.unregister("numba:compile", heard)
 
 
-def open_runtime() -> "Runtime":
-    "Return this process's runtime, its logging set up as the settings say."
+def confirm(
+    question: str,  # ends in a question mark
+) -> None:
+    "Ask a person; raise `typer.Abort` for a no, `typer.BadParameter` where nobody can answer."
+    if sys.stdin is None:
+        raise typer.BadParameter("nobody can be asked here: --yes says yes")
+    if not typer.confirm(question, err=True):
+        raise typer.Abort
+
+
+def open_runtime(
+    service: bool = False,  # it serves others, whose requests are logged
+) -> "Runtime":
+    "Return this process's runtime, its logging set up as the settings say; AUTO at a command line: notices alone."
     from orbiquant.core import configure_logging
     from orbiquant.runtime import current
 
     runtime = current()
     logging = runtime.settings.logging
-    configure_logging(logging.level, logging.json_lines)
+    asked = "INFO" if service and logging.level == "AUTO" else logging.level
+    configure_logging(asked, logging.json_lines, hear)
+    watch_places(runtime.settings)
     return runtime

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orbiquant.cli.console import (
+    MOST_BARS,
+    MOST_MADE,
     MOST_SEED,
+    RepairOption,
     TIMEFRAMES,
     AsJson,
     Since,
     Symbol,
     TimeframeName,
     Until,
+    confirm,
     fields,
     open_runtime,
     progress_bar,
@@ -94,11 +98,11 @@ def pull_command(
     price: Annotated[
         str | None, typer.Option(metavar="SIDE", help="bid, ask or mid, for dukascopy and ticks of sql; else as set.")
     ] = None,
-    repair: Annotated[
-        list[str] | None, typer.Option(metavar="RULE", help="A repair rule, not for samples; may be repeated.")
-    ] = None,
+    repair: RepairOption = None,
     path: Annotated[Path | None, typer.Option(help="File or folder, for csv and parquet.")] = None,
-    rows: Annotated[int | None, typer.Option(min=1, help="Bars of the synthetic market; else 20,000.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, max=MOST_MADE, help="Bars of the synthetic market; else 20,000.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=MOST_SEED, help="Of the synthetic market; else 7.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Ask for what is stored too.")] = False,
     accept_step: AcceptStep = False,
@@ -120,7 +124,7 @@ def pull_command(
     market, window = runtime.settings.market, {"start": since, "end": until, "again": again, "accept_step": accept_step}
     named = product([symbol] if symbol else market.symbols, [timeframe] if timeframe else market.timeframes)
     series = [SeriesId.parse(*name) for name in named]
-    with progress_bar(as_json) as progress:
+    with progress_bar(as_json, compiles=False) as progress:
         results, missed = pull_series(runtime, origin, series, progress, **window)
     if symbol and timeframe:
         show(results[0], as_json, lambda: fields(describe_pull(results[0])))
@@ -239,7 +243,7 @@ def list_series(as_json: AsJson = False) -> None:
     series = store.series()
     heads = ("symbol", "timeframe", "rows", "first", "last")
     rows = [(s.series.symbol, s.series.timeframe, s.rows, s.first, s.last) for s in series]
-    empty = "The store is empty. Fill it: orbiquant data pull sample EURUSD 1h"
+    empty = f"The store is empty ({getattr(store, 'uri', 'elsewhere')}). Fill it: orbiquant data pull sample EURUSD 1h"
     show(
         {"version": store.version(), "series": [dict(zip(heads, row, strict=True)) for row in rows]},
         as_json,
@@ -251,7 +255,12 @@ def list_series(as_json: AsJson = False) -> None:
 def remove_series(
     symbol: Symbol,
     timeframe: Annotated[
-        str | None, typer.Argument(metavar="TIMEFRAME", help="Else every timeframe.", autocompletion=lambda: TIMEFRAMES)
+        str | None,
+        typer.Argument(
+            metavar="TIMEFRAME",
+            help=f"One of {', '.join(TIMEFRAMES)}; else every one.",
+            autocompletion=lambda: TIMEFRAMES,
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
@@ -266,8 +275,8 @@ def remove_series(
     if not held:
         raise NotFoundError(f"the store holds no {wanted[0] if timeframe else name}; look at `data list`")
     told = ", ".join(f"{line.series} ({line.rows:,} bars)" for line in held)
-    if not yes and not typer.confirm(f"Remove {told}?"):
-        raise typer.Abort()
+    if not yes:
+        confirm(f"Remove {told}?")
     versions = [store.remove(line.series) for line in held]
     removed = [line.series for line in held]
     show(
@@ -303,8 +312,8 @@ def show_(
     timeframe: TimeframeName,
     since: Since = None,
     until: Until = None,
-    rows: Annotated[int, typer.Option(min=1, help="The last so many of the window.")] = 10,
-    version: Annotated[int | None, typer.Option(min=0, help="Store version to travel back to.")] = None,
+    rows: Annotated[int, typer.Option(min=1, max=MOST_BARS, help="The last so many of the window.")] = 10,
+    version: Annotated[int | None, typer.Option(min=0, max=MOST_BARS, help="Store version to travel back to.")] = None,
     as_json: AsJson = False,
 ) -> None:
     "Print stored bars."

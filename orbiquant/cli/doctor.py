@@ -2,9 +2,13 @@
 
 import os
 import platform
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -24,10 +28,12 @@ def look(
     at: Callable[[], str],  # returns what it sees, raises when it is broken
 ) -> Finding:
     "Return what a look gave; an error is a problem, not the end of the examination."
+    from orbiquant.cli.ending import explain_error, printable
+
     try:
         return Finding(name, "ok", at())
     except Exception as error:
-        return Finding(name, "problem", f"{type(error).__name__}: {error}")
+        return Finding(name, "problem", printable(explain_error(error)[0]))
 
 
 MOST_DAMAGE = 3  # files that are named
@@ -98,15 +104,66 @@ def examine_secrets() -> Iterator[Finding]:
         yield Finding("secrets", "warning" if open_to_others else "ok", detail)
 
 
+LEAST_FREE_MB = 200  # a training and its report
+
+
+def try_write(
+    folder: Path,  # that things will be written to; it need not be there yet
+) -> str:
+    "Return a folder in which a file was written and removed, or in which it can be made; raise `DataError` otherwise."
+    from orbiquant.core import DataError
+
+    place = next((each for each in (folder, *folder.parents) if each.exists()), folder)
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"orbiquant")
+            file.flush()
+        free_mb = shutil.disk_usage(place).free // 1_000_000
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written to: {error.strerror}") from error
+    if free_mb < LEAST_FREE_MB:
+        raise DataError(f"{folder} has {free_mb} MB left, a training and its report need {LEAST_FREE_MB}")
+    return str(folder) if place == folder else f"{folder}, made when something is written"
+
+
 def see_workspace() -> str:
     "Say where the workspace is and that it can be written to."
-    from orbiquant.core import DataError
     from orbiquant.workspace import workspace
 
-    folder = workspace()
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise DataError(f"{folder} cannot be written to")
-    return str(folder)
+    return try_write(workspace())
+
+
+def cache_folder() -> Path:
+    "Return where compiled functions are kept."
+    from orbiquant.features.ict_kernels import pivot_lows
+
+    return Path(str(pivot_lows.stats.cache_path))
+
+
+def examine_folders() -> Iterator[Finding]:
+    "Yield for every folder that commands write to whether they can."
+    from orbiquant.persistence import database_location
+    from orbiquant.settings import load_settings
+
+    def own() -> dict[str, Path]:
+        settings = load_settings()
+        named, database = settings.workspace, database_location(settings.workspace.database_url)
+        folders = {"data": named.data_dir, "models": named.models_dir, "report runs": named.reports_dir}
+        found = {name: settings.path(folder) for name, folder in folders.items()}
+        if "://" not in named.store_uri:
+            found["store"] = settings.path(named.store_uri)
+        if database.get_backend_name() == "sqlite":
+            found["database"] = Path(database.database or "").parent
+        return found
+
+    try:
+        folders = own()
+    except Exception:  # the line of the settings says why
+        folders = {}
+    for name, folder in folders.items():
+        yield look(f"folder of {name}", partial(try_write, folder))
+    yield look("temporary folder", lambda: try_write(Path(tempfile.gettempdir())))
+    yield look("compiled functions", lambda: try_write(cache_folder()))
 
 
 def see_store() -> str:
@@ -123,8 +180,6 @@ def see_store() -> str:
 
 def see_database() -> str:
     "Say which database is used and that it answers; one that is not made yet is left so."
-    from pathlib import Path
-
     from orbiquant.persistence import database_location, engine
     from orbiquant.settings import load_settings
 
@@ -159,6 +214,33 @@ def see_reports() -> str:
     return ", ".join(report.name for report in list_reports())
 
 
+def see_compiled() -> str:
+    "Say where compiled loops are kept; raise `OptionError` with the remedy when nowhere can be written to."
+    from orbiquant._caches import VARIABLE, are_writable, is_open
+    from orbiquant.core import OptionError
+    from pathlib import Path
+
+    folder = os.environ.get(VARIABLE)
+    if folder is None and are_writable():
+        return "kept beside their sources"
+    if folder is None or not is_open(Path(folder)):
+        raise OptionError(f"`{VARIABLE}` must name a folder of your own that can be written to, was {folder!r}")
+    return f"kept in {folder}"
+
+
+def see_report_ground() -> str:
+    "Say where reports run: their folder, their sockets and a home; raise an error with the remedy where they cannot."
+    from pathlib import Path
+
+    from orbiquant.reports.ground import check_ground, is_writable
+    from orbiquant.reports.result import runs_folder
+
+    ground = check_ground(runs_folder())
+    home = os.environ.get("HOME")
+    borrowed = "" if home and is_writable(Path(home)) else ", with a home of their own: there is none to write to"
+    return f"runs in {ground['runs']}, sockets in {ground['sockets']}{borrowed}"
+
+
 def examine_installation() -> list[Finding]:
     "Return what there is to say about this installation and this workspace."
     from orbiquant.core import code_version
@@ -172,9 +254,12 @@ def examine_installation() -> list[Finding]:
         look("settings", see_settings),
         *examine_secrets(),
         look("workspace", see_workspace),
+        *examine_folders(),
         look("store", see_store),
         look("database", see_database),
         look("providers", see_providers),
         look("models", see_models),
         look("reports", see_reports),
+        look("report runs", see_report_ground),
+        look("compiled loops", see_compiled),
     ]

@@ -8,6 +8,8 @@ import typer
 
 from orbiquant.cli.console import (
     AsJson,
+    FrameOption,
+    RepairOption,
     fields,
     open_runtime,
     progress_bar,
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 def import_command(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV (plain, .gz, .zip) or Parquet.")],
     symbol: Annotated[str | None, typer.Option(help="Stored as this; else as the file's name begins.")] = None,
-    timeframe: Annotated[str | None, typer.Option(help="What the file should hold; else by its step.")] = None,
-    repair: Annotated[list[str] | None, typer.Option(metavar="RULE", help="A repair rule; may be repeated.")] = None,
+    timeframe: FrameOption = None,
+    repair: RepairOption = None,
     stored: Annotated[
         Literal["stop", "replace", "merge"],
         typer.Option(help="When stored bars contradict the file: stop, replace them in its span, or merge."),
@@ -46,7 +48,7 @@ def import_command(
     if all_symbols and symbol:
         raise OptionError(f"`--symbol` must be left out with `--all-symbols`, was {symbol!r}")
     if all_symbols:
-        with progress_bar(as_json) as progress:
+        with progress_bar(as_json, compiles=False) as progress:
             show_imports(import_symbols(open_runtime().store, path, timeframe, rules, asked, stored, progress), as_json)
         return
     name = symbol or parse_name(path.name)[0]

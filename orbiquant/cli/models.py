@@ -1,12 +1,17 @@
 """`orbiquant train`, `orbiquant models list | show | promote | drift`"""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from orbiquant.cli.console import (
+    TIMEFRAMES,
     AsJson,
+    FoldsOption,
+    LastOption,
+    ModelOption,
+    RoundsOption,
     SeedOption,
     Symbol,
     TimeframeName,
@@ -16,6 +21,7 @@ from orbiquant.cli.console import (
     progress_bar,
     show,
     table,
+    tell_seconds,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +30,6 @@ if TYPE_CHECKING:
 
 
 model_commands = typer.Typer(help="Look at trained models, and say which one answers.", no_args_is_help=True)
-VersionOption = Annotated[str | None, typer.Option(help="As `models list` shows it; else the one that is served.")]
 
 
 def frame_table(
@@ -37,17 +42,23 @@ def frame_table(
 
 def train_command(
     symbol: Annotated[str, typer.Option(help="In any spelling: BTCUSDT, btc/usdt.")],
-    timeframe: Annotated[str, typer.Option(help="Of the stored bars, e.g. 5m.")],
-    last: Annotated[int | None, typer.Option(min=1, help="Train and test on the last so many bars.")] = None,
+    timeframe: Annotated[
+        str, typer.Option(help=f"One of {', '.join(TIMEFRAMES)}, of stored bars.", autocompletion=lambda: TIMEFRAMES)
+    ],
+    last: LastOption = None,
     test_from: Annotated[
         datetime | None, typer.Option(parser=parse_time, metavar="TIME", help="Test only from then on; UTC.")
     ] = None,
-    folds: Annotated[int | None, typer.Option(min=1, help="Walk-forward folds; else the settings'.")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Boosting rounds at most.")] = None,
+    folds: FoldsOption = None,
+    rounds: RoundsOption = None,
     seed: SeedOption = None,
-    attention: Annotated[str | None, typer.Option(help="The sequence model: off, or gated by earlier folds.")] = None,
-    meta: Annotated[str | None, typer.Option(help="The confidence in the signal: off, or nested in each fold.")] = None,
-    tune: Annotated[int | None, typer.Option(min=0, help="Tree settings tried inside each fold.")] = None,
+    attention: Annotated[
+        Literal["off", "gated"] | None, typer.Option(help="The sequence model: off, or gated by earlier folds.")
+    ] = None,
+    meta: Annotated[
+        Literal["off", "nested"] | None, typer.Option(help="The confidence in the signal: off, or nested in each fold.")
+    ] = None,
+    tune: Annotated[int | None, typer.Option(min=0, max=10_000, help="Tree settings tried inside each fold.")] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="A Dask scheduler's address, or local; else the settings'.")
     ] = None,
@@ -57,7 +68,7 @@ def train_command(
     "Train every model walk-forward on stored bars and keep it with its out-of-fold predictions."
     from rich.console import Group
 
-    from orbiquant.core import choose, stage_seconds
+    from orbiquant.core import stage_seconds
     from orbiquant.domain import SeriesId
     from orbiquant.research.spec import ResearchSpec
     from orbiquant.research.train import prepare, train
@@ -65,8 +76,7 @@ def train_command(
     runtime, series = open_runtime(), SeriesId.parse(symbol, timeframe)
     changes: dict[str, Any] = {
         "train_rows": last, "test_from": test_from, "folds": folds, "rounds": rounds, "seed": seed, "tune_trials": tune,
-        "attention": attention and choose("attention", attention, ("off", "gated")),
-        "meta": meta and choose("meta", meta, ("off", "nested")),
+        "attention": attention, "meta": meta,
     }  # fmt: skip
     spec = ResearchSpec.from_settings(runtime.settings, series, **changes)
     with stage_seconds() as seconds, progress_bar(as_json) as progress:
@@ -83,7 +93,7 @@ def train_command(
             "skill": stored.skill.to_dict("records"), "folds": stored.folds.to_dict("records"),
         },
         as_json,
-        lambda: Group(fields(facts | seconds), frame_table(stored.skill)),
+        lambda: Group(fields(facts | {"took": tell_seconds(seconds)}), frame_table(stored.skill)),
     )  # fmt: skip
 
 
@@ -105,9 +115,7 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 @model_commands.command("show")
-def show_model(
-    symbol: Symbol, timeframe: TimeframeName, version: VersionOption = None, as_json: AsJson = False
-) -> None:
+def show_model(symbol: Symbol, timeframe: TimeframeName, version: ModelOption = None, as_json: AsJson = False) -> None:
     "Print a model's card, its out-of-sample skill against the baselines, and whether its figures can be trusted."
     from rich.console import Group
 
@@ -161,9 +169,7 @@ def promote_model(
 
 
 @model_commands.command("drift")
-def show_drift(
-    symbol: Symbol, timeframe: TimeframeName, version: VersionOption = None, as_json: AsJson = False
-) -> None:
+def show_drift(symbol: Symbol, timeframe: TimeframeName, version: ModelOption = None, as_json: AsJson = False) -> None:
     "Say how far the bars since a model's training are from what it was trained on."
     from rich.console import Group
 

@@ -8,15 +8,30 @@ from typing import Annotated, NoReturn
 import typer
 
 from . import claims, imports, models, research, serving, sweep, vacuum, warmup, workspace  # noqa: F401
-from orbiquant.cli.console import AsJson, run, show, table
+from orbiquant.cli.console import AsJson, show, table
+from orbiquant.cli.ending import run
 
 
 program = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 settings = typer.Typer(help="Look at the settings.", no_args_is_help=True)
 
 
+def print_version(
+    asked: bool,  # `--version` was given
+) -> None:
+    "Print the version and end."
+    if asked:
+        from orbiquant.core import code_version
+
+        print(f"orbiquant {code_version()}", flush=True)
+        raise typer.Exit
+
+
 @program.callback()
 def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; stands anywhere.")] = False,
 ) -> None:
     "From bars to a served signal: data, models, backtests, reports, service."

@@ -29,7 +29,9 @@ def reading_options(
                 help=f"Columns of {of}: time,open,high,low,close,-,volume; ROLE=NAME,… of its header; or {layouts}.",
             ),
         ],
-        "skip_rows": Annotated[int | None, typer.Option(min=0, help=f"Lines above the header of {of}, left out.")],
+        "skip_rows": Annotated[
+            int | None, typer.Option(min=0, max=1_000_000, help=f"Lines above the header of {of}, left out.")
+        ],
         "zone": Annotated[
             str | None,
             typer.Option(
@@ -64,6 +66,27 @@ def reads_files(
         own = [one for one in inspect.signature(command).parameters.values() if one.name not in described]
         new = [
             inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=k) for n, k in added.items()
+        ]
+        run.__signature__ = inspect.Signature([*own, *new])  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in (*own, *new)}
+        return run
+
+    return decorate
+
+
+def takes(
+    **options: Any,  # name → annotation with its `typer.Option`; None where one is left out
+) -> Callable[[Command], Command]:
+    "Give a command further options; it gets them as keyword arguments, of which `**` is enough."
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def run(**given: Any) -> None:
+            command(**given)
+
+        own = [one for one in inspect.signature(command).parameters.values() if one.kind is not one.VAR_KEYWORD]
+        new = [
+            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=k) for n, k in options.items()
         ]
         run.__signature__ = inspect.Signature([*own, *new])  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in (*own, *new)}

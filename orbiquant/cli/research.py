@@ -8,20 +8,37 @@ import typer
 from orbiquant.cli.console import (
     COST_OPTIONS,
     AsJson,
+    FeeBps,
+    FoldsOption,
+    FrameOption,
     Given,
+    HoldingBars,
+    LastOption,
+    Lines,
+    ModelOption,
+    PolicyOption,
+    RiskBase,
+    RoundsOption,
     SeedOption,
+    SlippageBps,
+    SpreadBps,
     check_source,
+    check_written,
     costs_told,
     fields,
     open_runtime,
     progress_bar,
     show,
     table,
+    tell_seconds,
 )
 from orbiquant.cli.reading import reads_files
 from orbiquant.cli.workspace import next_steps
+from orbiquant.cli.words import words_of, write_figure
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from orbiquant.market.files import ReadAs
     from orbiquant.ports import Progress
     from orbiquant.research.train import Traded
@@ -94,12 +111,13 @@ def show_backtest(
     from rich.console import Group
 
     from orbiquant.core import stage
-    from orbiquant.performance import json_figures, why_missing
+    from orbiquant.performance import why_missing
+    from orbiquant.wire import without_gaps
     from orbiquant.backtest.delays import delay_table
     from orbiquant.backtest.robustness import examine_trades, records
     from orbiquant.research.verdict import judge_traded
 
-    result, figures, missing = traded.result, json_figures(traded.summary), why_missing(traded.summary)
+    result, figures, missing = traded.result, without_gaps(traded.summary), why_missing(traded.summary)
     with stage("robustness"):
         delays = delay_table(traded.bars, traded.signals, result) if "signals" in facts else None
         tables = examine_trades(traded.bars, traded.signals, result, facts.get("seed", 7))
@@ -107,7 +125,7 @@ def show_backtest(
     tables |= {} if delays is None else {"by_delay": records(delays)}
     span = {"first": traded.bars.index[0], "last": traded.bars.index[-1], "bars": len(traded.bars)}
     facts = facts | span | {"costs": result.costs, "trades": len(result.trades)}
-    paid = json_figures(result.costs_in_r)
+    paid = without_gaps(result.costs_in_r)
     told = {key: value for key, value in facts.items() if not isinstance(value, list)} | {
         "costs": str(result.costs),
         "costs in R, before anything is won": f"{result.costs_in_r['mean']:.3f} a trade on average, "
@@ -117,21 +135,60 @@ def show_backtest(
         "verdict": f"{verdict.headline}. {verdict.detail}",
     }
     silent = {f"no {name}": why for why, name in join_names(missing).items()}
-    odds = tables["monte_carlo"]
-    drawn = [(name, *values.values()) for name, values in odds["quantiles"].items()]
-    scaled = tables["cost_sensitivity"]
+    if len(result.trades):  # without one there is no mean, spread or drawdown to print: the verdict says why
+        told |= figures | silent
     show(
         facts
         | {"costs_in_r": paid, "verdict": verdict, "metrics": figures, "missing": missing, "skipped": result.skipped}
         | tables
-        | {"seconds": seconds},
+        | {"held": held_counts(traded), "seconds": seconds},
         as_json,
         lambda: Group(
-            fields(told | figures | silent | seconds),
-            table(drawn, f"{odds['draws']} draws", *(f">{name}" for name in next(iter(odds["quantiles"].values())))),
-            table((row.values() for row in scaled), *(f">{name}" for name in scaled[0])),
+            fields(told | {"took": tell_seconds(seconds)}),
+            *(tables_told(tables) if len(result.trades) else held_told(traded)),
         ),
     )
+
+
+def held_counts(
+    traded: "Traded",  # a backtest
+) -> dict[str, int]:
+    "Return how many rows each rule held; empty for signals made elsewhere."
+    from orbiquant.research.unfiltered import held_rows
+
+    return held_rows(traded.signals)["rows"].to_dict() if "reason" in traded.signals else {}
+
+
+def held_told(
+    traded: "Traded",  # a backtest without trades
+) -> "list[Table]":
+    "Return why rows were held, as a table for a screen; none for signals made elsewhere."
+    from orbiquant.research.unfiltered import held_rows
+
+    if not held_counts(traded):
+        return []
+    held = held_rows(traded.signals)
+    rows = (
+        (rule, row.rows, f"{row.share:.1%}", row.meaning)
+        for rule, row in zip(held.index, held.itertuples(), strict=True)
+    )
+    return [table(rows, "held for", ">rows", ">share of rows", "what that means")]
+
+
+def tables_told(
+    tables: Given,  # from `examine_trades`
+) -> "list[Table]":
+    "Return the draws, where there are enough trades for any, and the costs as tables for a screen."
+    odds, scaled = tables["monte_carlo"], tables["cost_sensitivity"]
+    costs = table((row.values() for row in scaled), *(f">{name}" for name in scaled[0]))
+    if not odds["draws"]:
+        return [costs]
+    heads = (f">{name}" for name in next(iter(odds["quantiles"].values())))
+    drawn = (
+        (words_of(name), *(write_figure(name, value) for value in values.values()))
+        for name, values in odds["quantiles"].items()
+    )
+    return [table(drawn, f"{odds['draws']} draws", *heads), costs]
 
 
 def join_names(
@@ -170,28 +227,28 @@ only.
 @reads_files(asked="--bars", signals_asked="--signals")
 def backtest_command(
     symbol: Annotated[str | None, typer.Option(help="In any spelling; of a file: by its name.")] = None,
-    timeframe: Annotated[str | None, typer.Option(help="Of the bars, e.g. 5m; of a file: by its step.")] = None,
-    policy: Annotated[str | None, typer.Option(help="Signal policy or `primary`; else the settings'.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Version, as `models list` shows it; else the one that is served.")
-    ] = None,
+    timeframe: FrameOption = None,
+    policy: PolicyOption = None,
+    model: ModelOption = None,
     bars: Annotated[Path | None, typer.Option(help="Bars, Parquet or CSV: train and trade on this file alone.")] = None,
     signals: Annotated[Path | None, typer.Option(help="Signals, Parquet or CSV: trade these on --bars.")] = None,
     trades: Annotated[Path | None, typer.Option(help="Write the trades here, as .parquet or .csv.")] = None,
-    last: Annotated[int | None, typer.Option(min=2, help="Only the last so many bars.")] = None,
-    folds: Annotated[int | None, typer.Option(min=1, help="Walk-forward folds; else the settings'.")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Boosting rounds at most.")] = None,
+    last: LastOption = None,
+    folds: FoldsOption = None,
+    rounds: RoundsOption = None,
     seed: SeedOption = None,
-    stop_atr: Annotated[float | None, typer.Option(min=0.01, help="Stop in average true ranges.")] = None,
-    risk_reward: Annotated[float | None, typer.Option(min=0.01, help="Target over stop.")] = None,
-    fee_bps: Annotated[float | None, typer.Option(min=0, max=4999, help="Fee of a side, basis points.")] = None,
-    slippage_bps: Annotated[float | None, typer.Option(min=0, max=4999, help="Slippage of a side.")] = None,
-    spread_bps: Annotated[
-        float | None, typer.Option(min=0, max=4999, help="Whole spread; each side pays half.")
+    stop_atr: Annotated[
+        float | None, typer.Option(min=0.01, max=1000, help="Stop in average true ranges (ATR).")
     ] = None,
-    max_holding_bars: Annotated[int | None, typer.Option(min=1, help="Time limit of given signals.")] = None,
-    risk_from: Annotated[str | None, typer.Option(help="One R of given signals: plan or fill.")] = None,
-    risk_per_trade: Annotated[float | None, typer.Option(min=1e-6, max=0.05, help="Equity lost at the stop.")] = None,
+    risk_reward: Annotated[float | None, typer.Option(min=0.01, max=1000, help="Target over stop.")] = None,
+    fee_bps: FeeBps = None,
+    slippage_bps: SlippageBps = None,
+    spread_bps: SpreadBps = None,
+    max_holding_bars: HoldingBars = None,
+    risk_from: RiskBase = None,
+    risk_per_trade: Annotated[
+        float | None, typer.Option(min=1e-6, max=0.05, help="Share of the equity lost at the stop: 0.01 is 1 %.")
+    ] = None,
     as_json: AsJson = False,
     asked: "ReadAs | None" = None,
     signals_asked: "ReadAs | None" = None,
@@ -199,11 +256,10 @@ def backtest_command(
     "Trade out-of-fold predictions, or given signals, and say what they came to, in R and in money."
     given = dict(locals())
     check_source(given, BACKTEST_TAKES, common=("trades",))
-    from orbiquant.research.files import check_target, write_table
+    from orbiquant.research.files import write_table
     from orbiquant.core import stage_seconds
 
-    if trades:
-        check_target(trades)
+    check_written("--trades", trades, bars, signals)
     runtime = open_runtime()
     with stage_seconds() as seconds:
         if bars is None:
@@ -219,36 +275,16 @@ def backtest_command(
 backtest_command.__doc__ = f"{backtest_command.__doc__}\n{CONTRACT}"  # what `--help` prints
 
 
-class Announcer:
-    "Say on standard error what is being done, once a step, for a screen that shows no bar."
-
-    def __init__(self) -> None:
-        self.said = ""
-
-    def __call__(
-        self,
-        done: int,  # steps
-        total: int,  # steps in all
-        text: str,  # what is being done
-    ) -> None:
-        "Print a step that is new."
-        if text != self.said:
-            typer.echo(f"[{done}/{total}] {text}", err=True)
-        self.said = text
-
-
 def demo(as_json: AsJson = False) -> None:
     "Run the whole line on real bars: data, features, models, backtest, report, served signal."
-    from orbiquant.core import configure_logging
     from rich.console import Group
 
     from orbiquant.demo import run_demo
     from orbiquant.workspace import workspace
 
     runtime = open_runtime()
-    configure_logging("WARNING")
     with progress_bar(as_json) as bar:
-        done = run_demo(runtime, bar or Announcer())
+        done = run_demo(runtime, bar or Lines())
     figures: dict[str, Any] = dict(done.run.metrics)
     page = done.run.html
     facts = {
@@ -256,7 +292,7 @@ def demo(as_json: AsJson = False) -> None:
         "out-of-sample trades": f"{figures['trades']:.0f} (policy {figures['policy']})",
         "mean net R a trade": f"{figures['expectancy_r']:+.3f} ± {figures['standard_error_r']:.3f}, "
         f"of which costs {figures['cost_r']:.3f}",
-        "models over baselines": f"{sum(skill > 0 for skill in figures['skill'].values())} of {len(figures['skill'])}",
+        "models": figures["skill_told"],
         "look-ahead found": figures["causality_violations"] or "none",
         "served signal": f"{done.signal['direction']} at confidence {done.signal['confidence']:.2f}, "
         f"phase {done.signal['amd_phase']}",

@@ -2,11 +2,15 @@
 
 import os
 from signal import SIGINT, signal
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from orbiquant.cli.console import AsJson, console, fields, open_runtime, progress_bar, show, table
+from orbiquant.cli.console import TIMEFRAMES, AsJson, console, fields, open_runtime, progress_bar, show, table
+
+if TYPE_CHECKING:
+    from orbiquant.reports import Report
+    from orbiquant.runtime import Runtime
 
 
 service = typer.Typer(help="Generate the service, and manage who may call it.", no_args_is_help=True)
@@ -23,7 +27,7 @@ def serve_command(
     from orbiquant.app import app
     from orbiquant.service.serving import leave, serve
 
-    open_runtime()
+    open_runtime(service=True)
     say = console(stderr=True)
 
     def announce(address: str) -> None:
@@ -62,8 +66,10 @@ def build_command(
 def create_key(
     name: Annotated[str, typer.Argument(help="What it is for, e.g. dashboard.")],
     user: Annotated[str, typer.Option(help="Whose requests it carries.")] = "owner",
-    plan: Annotated[str, typer.Option(help="free, pro or premium.")] = "premium",
-    scope: Annotated[list[str] | None, typer.Option(help="read, write or trade; may be repeated.")] = None,
+    plan: Annotated[Literal["free", "pro", "premium"], typer.Option(help="What it may use.")] = "premium",
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What it may do: read, write or trade; may be repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     "Make an API key and print it; it cannot be shown again."
@@ -109,11 +115,16 @@ reports = typer.Typer(help="Run report notebooks and find their pages.", no_args
 def split_parameters(
     pairs: list[str],  # "name=value" each
 ) -> dict[str, str]:
-    "Return `name=value` pairs as a dict; raise a usage error for another form."
-    wrong = [pair for pair in pairs if not pair.partition("=")[0].strip() or "=" not in pair]
-    if wrong:
-        raise typer.BadParameter(f"must be name=value, was {wrong[0]!r}", param_hint="--param")
-    return {name.strip(): value for name, _, value in (pair.partition("=") for pair in pairs)}
+    "Return `name=value` pairs as a dict; raise a usage error for another form and for a name that comes twice."
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name.strip() or not equals:
+            raise typer.BadParameter(f"must be name=value, was {pair!r}", param_hint="--param")
+        if name.strip() in found:
+            raise typer.BadParameter(f"must name {name.strip()!r} once, was given twice", param_hint="--param")
+        found[name.strip()] = value
+    return found
 
 
 def complete_report() -> list[str]:
@@ -123,22 +134,51 @@ def complete_report() -> list[str]:
     return [report.name for report in list_reports()]
 
 
+def plain_figures(
+    metrics: dict[str, Any],  # as a report recorded them
+) -> dict[str, Any]:
+    "Return the figures and words among them, in words; lists and tables are for `--json` and the page."
+    kept = {name: value for name, value in metrics.items() if not isinstance(value, dict | list) and value is not None}
+    return {name.replace("_", " "): value for name, value in kept.items()}
+
+
+def require_bars(
+    runtime: "Runtime",  # whose store is asked
+    report: "Report",  # which may need bars
+    parameters: dict[str, str],  # as typed
+) -> None:
+    "Raise `NotFoundError` when a report needs bars that the store does not hold: before anything starts."
+    from orbiquant.domain import SeriesId
+
+    values = report.check(parameters)
+    if report.needs_bars:
+        series = SeriesId.parse(values["symbol"], values["timeframe"])
+        runtime.store.read(series, start=runtime.clock.now(), version=values.get("version"))
+
+
 @reports.command("run")
 def run_named_report(
     name: Annotated[str, typer.Argument(help="As `report list` shows it.", autocompletion=complete_report)],
     symbol: Annotated[str | None, typer.Option(help="Short for --param symbol=…")] = None,
-    timeframe: Annotated[str | None, typer.Option(help="Short for --param timeframe=…")] = None,
+    timeframe: Annotated[
+        str | None, typer.Option(help=f"Short for --param timeframe=…; one of {', '.join(TIMEFRAMES)}.")
+    ] = None,
     param: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")] = None,
-    timeout: Annotated[float | None, typer.Option(min=1, help="Seconds it may take; else the settings'.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=1, max=604_800, help="Seconds it may take; else the settings'.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     "Run a report in a process of its own; exit 1 unless it succeeds."
-    from orbiquant.reports import run_report
+    from orbiquant.reports import find_report, run_report
 
-    open_runtime()
+    runtime = open_runtime()
     short = {"symbol": symbol, "timeframe": timeframe}
-    parameters = split_parameters(param or []) | {key: value for key, value in short.items() if value is not None}
-    with progress_bar(as_json) as progress:
+    parameters = split_parameters(
+        [*(param or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
+    )
+    require_bars(runtime, find_report(name), parameters)
+    with progress_bar(as_json, compiles=False) as progress:
         run = run_report(name, parameters, timeout_s=timeout, progress=progress)
     facts: dict[str, Any] = {
         "status": run.status.replace("_", " "),
@@ -150,7 +190,7 @@ def run_named_report(
     show(
         run.model_dump(mode="json") | {"html": str(run.html)},
         as_json,
-        lambda: fields(facts | run.metrics),
+        lambda: fields(facts | plain_figures(run.metrics)),
     )
     if run.status != "succeeded":
         raise typer.Exit(1)
@@ -170,7 +210,7 @@ def show_reports(as_json: AsJson = False) -> None:
 
 @reports.command("runs")
 def show_runs(
-    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="The newest so many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     "List runs, newest first."

@@ -6,17 +6,28 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from orbiquant.cli.console import (
-    AsJson,
     COST_OPTIONS,
+    POLICIES_TOLD,
+    AsJson,
+    FeeBps,
+    FoldsOption,
+    FrameOption,
     Given,
+    LastOption,
+    ModelOption,
+    RoundsOption,
     SeedOption,
+    SlippageBps,
+    SpreadBps,
     check_source,
+    check_written,
     costs_told,
     fields,
     open_runtime,
     progress_bar,
     show,
     table,
+    tell_seconds,
 )
 from orbiquant.cli.reading import reads_files
 
@@ -68,9 +79,9 @@ def parse_grid(
         return SweepGrid(**lists)
     except ValidationError as error:
         wrong = error.errors()[0]
-        raise typer.BadParameter(
-            f"{option_of(str(wrong['loc'][0]))}: {rule_of(wrong)}, was {wrong['input']}"
-        ) from error
+        name, rule = option_of(str(wrong["loc"][0])), rule_of(wrong)
+        told = f"`{name}` {rule}" if rule.startswith("must") else f"`{name}`: {rule}"
+        raise typer.BadParameter(told if ", was " in rule else f"{told}, was {wrong['input']}") from error
 
 
 def parse_limit(
@@ -157,7 +168,7 @@ def show_sweep(
                 best[["combination", *tried, *FIGURES_SHOWN]].itertuples(index=False),
                 *(f">{name}" for name in ("combination", *tried, *FIGURES_SHOWN)),
             ),
-            fields(seconds),
+            fields({"took": tell_seconds(seconds)}),
         ),
     )
 
@@ -165,35 +176,33 @@ def show_sweep(
 @reads_files(asked="--bars", signals_asked="--signals")
 def sweep_command(
     symbol: Annotated[str | None, typer.Option(help="In any spelling; of a file: by its name.")] = None,
-    timeframe: Annotated[str | None, typer.Option(help="Of the bars, e.g. 5m; of a file: by its step.")] = None,
+    timeframe: FrameOption = None,
     bars: Annotated[Path | None, typer.Option(help="Bars, Parquet or CSV: train and sweep on this file alone.")] = None,
     signals: Annotated[Path | None, typer.Option(help="Signals without levels, Parquet or CSV, on --bars.")] = None,
-    stop_atr: Annotated[str, typer.Option(help="Stops in average true ranges.")] = "0.5:3:0.5",
-    risk_reward: Annotated[str, typer.Option(help="Targets over the stop.")] = "1:4:0.5",
-    min_confidence: Annotated[str, typer.Option(help="Least confidences.")] = "0",
+    stop_atr: Annotated[
+        str, typer.Option(help="Stops in average true ranges (ATR): FROM:TO:STEP or a,b,c.")
+    ] = "0.5:3:0.5",
+    risk_reward: Annotated[str, typer.Option(help="Targets over the stop: FROM:TO:STEP or a,b,c.")] = "1:4:0.5",
+    min_confidence: Annotated[str, typer.Option(help="Least confidences, 0 to 1: FROM:TO:STEP or a,b,c.")] = "0",
     max_holding_bars: Annotated[
         str | None, typer.Option(help="Time limits, `none` for none; else the model's.")
     ] = None,
     filters: Annotated[str, typer.Option("--filter", help="all, long, short, column=value; joined by &.")] = "all",
     policy: Annotated[
-        str | None, typer.Option(help="Policy that filters first; else `primary`, which trades all.")
+        str | None, typer.Option(help=f"Filters first, one of {POLICIES_TOLD}; else `primary`, which trades all.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Version, as `models list` shows it; else the one that is served.")
-    ] = None,
+    model: ModelOption = None,
     period: Annotated[Literal["day", "week", "month"], typer.Option(help="Of the R series compared.")] = "day",
-    top: Annotated[int, typer.Option(min=1, help="Combinations shown.")] = 10,
+    top: Annotated[int, typer.Option(min=1, max=100_000, help="Combinations shown.")] = 10,
     save: Annotated[Path | None, typer.Option(help="Write every combination here, as .parquet or .csv.")] = None,
     resume: Annotated[bool, typer.Option(help="Keep finished chunks and go on from an earlier run's.")] = True,
-    last: Annotated[int | None, typer.Option(min=2, help="Of a file: only the last so many bars.")] = None,
-    folds: Annotated[int | None, typer.Option(min=1, help="Walk-forward folds; else the settings'.")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Boosting rounds at most.")] = None,
+    last: LastOption = None,
+    folds: FoldsOption = None,
+    rounds: RoundsOption = None,
     seed: SeedOption = None,
-    fee_bps: Annotated[float | None, typer.Option(min=0, max=4999, help="Fee of a side, basis points.")] = None,
-    slippage_bps: Annotated[float | None, typer.Option(min=0, max=4999, help="Slippage of a side.")] = None,
-    spread_bps: Annotated[
-        float | None, typer.Option(min=0, max=4999, help="Whole spread; each side pays half.")
-    ] = None,
+    fee_bps: FeeBps = None,
+    slippage_bps: SlippageBps = None,
+    spread_bps: SpreadBps = None,
     as_json: AsJson = False,
     asked: "ReadAs | None" = None,
     signals_asked: "ReadAs | None" = None,
@@ -201,12 +210,11 @@ def sweep_command(
     "Try every combination of stop, target, threshold, time limit and filter, and say what the best is worth."
     given = dict(locals())
     check_source(given, SWEEP_TAKES, COMMON)
-    from orbiquant.research.files import check_target, write_table
+    from orbiquant.research.files import write_table
     from orbiquant.core import stage, stage_seconds
     from orbiquant.research.sweeps import run_sweep
 
-    if save:
-        check_target(save)
+    check_written("--save", save, bars, signals)
     grid = parse_grid(given)
     runtime = open_runtime()
     with stage_seconds() as seconds, progress_bar(as_json) as progress:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from orbiquant.cli.console import AsJson, fields, open_runtime, show
+from orbiquant.cli.console import MOST_BARS, AsJson, confirm, fields, open_runtime, show
 from orbiquant.cli.data import data_commands
 
 
@@ -12,9 +12,11 @@ from orbiquant.cli.data import data_commands
 def vacuum_store(
     versions: Annotated[
         int | None,
-        typer.Option(min=1, help="Keep the newest so many, and those that models were trained on; else all."),
+        typer.Option(
+            min=1, max=MOST_BARS, help="Keep the newest so many, and those that models were trained on; else all."
+        ),
     ] = None,
-    older_than_hours: Annotated[int, typer.Option(min=0, help="Younger files stay.")] = 24,
+    older_than_hours: Annotated[int, typer.Option(min=0, max=876_000, help="Younger files stay; in hours.")] = 24,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -26,8 +28,8 @@ def vacuum_store(
         pinned = {card.data_version for card in runtime.registry.list()}
         oldest = max(newest - versions + 1, 0)
         keep = sorted({*range(oldest, newest + 1), *(v for v in pinned if isinstance(v, int) and 0 <= v <= newest)})
-        if not yes and not typer.confirm(f"Give up the bars of {newest + 1 - len(keep)} of {newest + 1} versions?"):
-            raise typer.Abort()
+        if not yes:
+            confirm(f"Give up the bars of {newest + 1 - len(keep)} of {newest + 1} versions?")
     deleted = store.vacuum(keep, older_than_hours)
     kept = newest + 1 if keep is None else len(keep)
     show(

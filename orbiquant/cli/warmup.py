@@ -127,5 +127,5 @@ def warmup(as_json: AsJson = False) -> None:
     show(
         {"stages": [w._asdict() for w in done], "compiled": total.compiled, "seconds": total.seconds},
         as_json,
-        lambda: table((*done, total), "stage", ">compiled", ">seconds"),
+        lambda: table((*done, total), "stage", ">functions compiled", ">seconds"),
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..core import DataError, NotFoundError, OptionError, get_logger
+from ..core import DataError, NotFoundError, OptionError, expect, get_logger
 from ..domain import Bars, SeriesId
 from ..ports import Progress
 from ..research.spec import ResearchSpec
@@ -47,7 +47,7 @@ def find_bars(
             bars = SampleSource().bars(series, start, end)
         except NotFoundError:
             raise missing from None
-    get_logger("desk").info("the store holds none: the packaged sample", series=str(series), bars=len(bars))
+    get_logger("desk").warning(f"the store holds no {series}: these are the {len(bars):,} bars of the packaged sample")
     return bars
 
 # %% ../../nbs/78_desk.study.ipynb #ff244c9a
@@ -91,6 +91,7 @@ def study(
         if not isinstance(bars, pd.DataFrame) or bars.empty:
             what = "had no row" if isinstance(bars, pd.DataFrame) else f"was a {type(bars).__name__}"
             raise DataError(f"`bars` must be a table with one row a bar, {what}")
+        expect("bars.index", bars.index, pd.DatetimeIndex)
         series = series_of(bars, symbol, timeframe)
     instrument, _ = instrument_of(series.symbol, bars.index)
     spec = ResearchSpec.from_settings(runtime.settings, series, instrument, **changes)

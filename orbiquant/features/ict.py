@@ -18,7 +18,7 @@ import pandas as pd
 from numba import njit
 
 from ..arrays import Floats, Ints
-from ..core import DataError
+from ..core import DataError, expect
 from ..domain import Bars
 from .config import SESSIONS, IctConfig
 from .ict_kernels import bars_since, count_open, level_distance, place_in_range
@@ -81,7 +81,8 @@ def ict_events(
     config: IctConfig | None = None,  # the rules' numbers
 ) -> pd.DataFrame:
     "Return every ICT object with its direction, times, prices and fate, in the order they become known."
-    bars, config = in_time("bars", bars), config or IctConfig()
+    bars, config = in_time("bars", bars), IctConfig() if config is None else config
+    expect("config", config, IctConfig)
     market = read_market(bars, config)
     sides, age = (market.buyers, market.sellers), config.max_age_bars
     parts = [event_columns(side, kind, len(bars), age) for side in sides for kind in KINDS]

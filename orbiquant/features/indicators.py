@@ -29,7 +29,13 @@ def read_only(
     name: str,  # one of its columns
 ) -> Floats:
     "Return one column as float64, not copied where it need not be: for libraries, which only read."
-    return np.asarray(bars[name], dtype="float64")
+    try:
+        values = bars[name].to_numpy()
+        if values.ndim == 1 and values.dtype.kind != "c":
+            return np.asarray(values, dtype="float64")
+    except (KeyError, TypeError, ValueError, AttributeError):
+        values = None
+    raise DataError(f"`bars` must have one column `{name}` of numbers, had {'none' if values is None else 'another'}")
 
 
 def column(
@@ -37,7 +43,7 @@ def column(
     name: str,  # one of its columns
 ) -> Floats:
     "Return a copy of one column as float64: contiguous and writable, the one layout that kernels are compiled for."
-    return np.array(bars[name], dtype="float64")
+    return np.array(read_only(bars, name), dtype="float64")
 
 # %% ../../nbs/22_features.indicators.ipynb #da9d9f21
 @njit(cache=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..arrays import Floats
-from ..core import DataError
+from ..core import DataError, expect
 from ..domain import BAR_COLUMNS, Bars
 from .groups_context import Higher, Phases, Sessions, TimeOfDay
 from .groups_ict import Ict
@@ -95,7 +95,9 @@ def build_features(
     spec: FeatureSpec | None = None,  # which features; None: the usual ones of these bars
 ) -> pd.DataFrame:
     "Return one row a bar, one float64 column a feature, row t from bars up to t; raise `DataError` for too few bars."
-    spec = spec or spec_of(bars)
+    expect("bars", bars, pd.DataFrame)
+    expect("bars.index", bars.index, pd.DatetimeIndex)
+    spec = spec_of(bars) if spec is None else spec
     check_spec(bars, spec)
     bars, matrix = check_bars(bars, spec.timeframe), Matrix(spec)
     check_enough(bars, spec)

@@ -16,6 +16,7 @@ import pandas as pd
 from numba import njit
 
 from ..arrays import Floats
+from ..core import expect
 from ..domain import Bars, Phase
 from .config import ATR_LENGTH, PhaseConfig
 from .indicators import atr, column
@@ -224,9 +225,10 @@ def detect_phases(
     config: PhaseConfig | None = None,  # the rules' numbers
 ) -> pd.DataFrame:
     "Return `phase`, `direction`, four probabilities, `age` in bars and the cycle's frozen `range_high`, `range_low`."
-    bars = in_time("bars", bars)
+    bars, config = in_time("bars", bars), PhaseConfig() if config is None else config
+    expect("config", config, PhaseConfig)
     inputs = (column(bars, "high"), column(bars, "low"), column(bars, "close"), atr(bars, ATR_LENGTH).to_numpy())
-    read = PhaseReader(config or PhaseConfig()).read(*inputs)
+    read = PhaseReader(config).read(*inputs)
     table = pd.DataFrame(dict(zip(PROBABILITIES, read.probabilities, strict=True)), bars.index)
     table.insert(0, "phase", pd.array([p.value for p in PHASE_CODES], dtype="str").take(read.phases))
     table.insert(1, "direction", read.directions)

@@ -11,7 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from ..core import DataError
+from ..core import DataError, expect
 from ..domain import Bars, CalendarName, Timeframe, Value
 from .config import MINUTES_A_DAY, SESSIONS, IctConfig, PhaseConfig, parse_window
 from ..market.bars import series_of
@@ -84,6 +84,7 @@ def check_spec(
     spec: FeatureSpec,  # how their features are to be built
 ) -> None:
     "Raise `DataError` when bars that know their series trade by another calendar, or are of another length."
+    expect("spec", spec, FeatureSpec)
     frame, symbol = bars.attrs.get("timeframe", spec.timeframe), bars.attrs.get("symbol")
     if frame != spec.timeframe:
         raise DataError(f"`spec.timeframe` must be {frame}, which the bars are, was {spec.timeframe}")

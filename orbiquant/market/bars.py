@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..core import DataError
+from ..core import DataError, expect_columns
 from ..domain import BAR_COLUMNS, Bars, CalendarName, SeriesId, Timeframe, Value, normalise_symbol
 from orbiquant.market.calendars import (
     DAY,
@@ -279,8 +279,9 @@ def refuse_faults(
     "Raise `DataError` naming every fault and what would repair it; do nothing when there is none."
     if faults:
         listed = "\n".join(f"- {fault}" for fault in faults)
-        rules = ", ".join(dict.fromkeys(rule for fault in faults if (rule := find_rule(fault.kind))))
-        hint = f"\nrepaired by: {rules}" if rules else ""
+        clock, naive = "`source_zone` (--zone), which says whose clock the times tell", ("wrong_zone", "None")
+        rules = [clock if (one.kind, one.first) == naive else find_rule(one.kind) for one in faults]
+        hint = f"\nrepaired by: {', '.join(known)}" if (known := [*dict.fromkeys(filter(None, rules))]) else ""
         raise DataError(f"`bars` must be valid {timeframe} bars, was refused for\n{listed}{hint}", issues=faults)
 
 # %% ../../nbs/10_market.bars.ipynb #7cbe0629
@@ -300,7 +301,7 @@ def whole_columns(
     *names: str,  # some of their columns
 ) -> list[npt.NDArray[np.float64]]:
     "Return copies of columns as float64; raise `DataError` for a value that is missing or infinite."
-    values = [np.array(bars[name], dtype="float64") for name in names]
+    values = [np.array(column, dtype="float64") for column in expect_columns("bars", bars, *names)]
     for name, column in zip(names, values, strict=True):
         if len(spoilt := np.flatnonzero(~np.isfinite(column))):
             raise DataError(f"`{name}` must be finite, {len(spoilt)} values are not, the first is row {spoilt[0]}")

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from ..core import DataError, NotFoundError, OptionError, choose, suggest
+from ..core import DataError, NotFoundError, OptionError, choose, expect, suggest
 from ..domain import BAR_COLUMNS, Bars
 from .archives import read_unpacked, refuse_large_table, refuse_many_symbols
 from .clocks import is_absolute, parse_zone, to_moments
@@ -58,14 +58,19 @@ def existing_file(
     path: Path | str,  # of a file
 ) -> Path:
     "Return the path of a file that has something in it; raise `DataError` otherwise."
-    file = Path(path).expanduser()
-    if file.is_dir():
-        raise DataError(f"`path` must be a file, was the folder {file}")
-    if not file.exists():
-        beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
-        raise NotFoundError(f"`path` must be a file that exists, was {file}{suggest(file.name, beside)}")
-    if not file.stat().st_size:
-        raise DataError(f"{file.name} is empty")
+    expect("path", path, str, Path)
+    try:
+        file = Path(path).expanduser()
+        if file.is_dir():
+            raise DataError(f"`path` must be a file, was the folder {file}")
+        if not file.exists():
+            beside = [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else []
+            raise NotFoundError(f"`path` must be a file that exists, was {str(file)[:200]}{suggest(file.name, beside)}")
+        if not file.stat().st_size:
+            raise DataError(f"{file.name} is empty")
+    except (OSError, ValueError, RuntimeError) as error:  # too long, sealed, a loop of links, a NUL
+        reason = getattr(error, "strerror", None) or "no file has such a name"
+        raise DataError(f"`path` must be a file that can be read, was {str(path)[:200]!a}: {reason}") from error
     return file
 
 # %% ../../nbs/12_market.files.ipynb #3f172d35
@@ -313,7 +318,7 @@ def load_file(
     asked: ReadAs | None = None,  # what is said of it; None: nothing
 ) -> FileBars:
     "Return what a file holds, faults and all."
-    told, file = asked or ReadAs(), Path(path).name
+    told, file = asked or ReadAs(), existing_file(path).name
     dialect, frame = _load_table(path, told)
     return _to_file_bars(file, dialect, frame, told, _marks_of(file, dialect, frame, told))
 

@@ -170,7 +170,7 @@ class DeltaBarStore:
         table = self._look(version)
         bars = scan(table, series, window) if table else empty_bars()
         if bars.empty:
-            require_series("the store", series, _names(table))
+            require_series("the store", series, _names(table), self.uri)
         return bars
 
     def upsert(
@@ -214,7 +214,7 @@ class DeltaBarStore:
 
         def delete() -> int:
             table = self._open()
-            require_series("the store", series, _names(table))
+            require_series("the store", series, _names(table), self.uri)
             if table is None:
                 return 0
             table.delete(in_partition(series), commit_properties=_commit(table, series, 0))

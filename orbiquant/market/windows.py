@@ -7,11 +7,11 @@ __all__ = ['Window', 'to_window', 'clip', 'require_series']
 
 # %% ../../nbs/10_market.windows.ipynb #8de14e94
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import date, datetime
 
 import pandas as pd
 
-from ..core import DataError, NotFoundError, suggest
+from ..core import DataError, NotFoundError, expect, suggest
 from ..domain import Bars, SeriesId
 from .calendars import TIME_UNIT
 
@@ -33,7 +33,13 @@ def to_window(
 def _to_moment(name: str, value: datetime | None) -> pd.Timestamp | None:
     if value is None:
         return None
-    moment = pd.Timestamp(value)
+    expect(name, value, date, str)
+    try:
+        moment = pd.Timestamp(value)
+    except (ValueError, OverflowError) as error:  # no time, or one that no table holds
+        raise DataError(f"`{name}` must be a time such as 2024-05-01T00:00Z, was {value!a}") from error
+    if moment is pd.NaT:
+        raise DataError(f"`{name}` must be a time, was NaT")
     if moment.tzinfo is None:
         raise DataError(f"`{name}` must carry a time zone, was {moment.isoformat()}")
     return moment.tz_convert("UTC").as_unit(TIME_UNIT)
@@ -56,10 +62,14 @@ def require_series(
     place: str,  # where it was looked for
     series: SeriesId,  # the one that was looked for
     held: Iterable[SeriesId],  # what is there
+    lies: str = "",  # where the place is, for whoever may know it: a note, no part of the message
 ) -> None:
     "Raise `NotFoundError` unless a series is among those held."
     names = [str(one) for one in held]
     if str(series) not in names:
         more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
         there = f"there is {', '.join(names[:_NAMED])}{more}" if names else "it is empty"
-        raise NotFoundError(f"{place} holds no {series}{suggest(str(series), names)} ({there})")
+        error = NotFoundError(f"{place} holds no {series}{suggest(str(series), names)} ({there})")
+        if lies and not names:
+            error.add_note(f"{place} is {lies}")
+        raise error

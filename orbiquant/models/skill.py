@@ -6,7 +6,7 @@
 __all__ = ['Losses', 'BOOTSTRAP_DRAWS', 'MIN_BLOCKS', 'RANK_GROUPS', 'BLOCK_HORIZONS', 'quantile_weights', 'crps', 'qlike',
            'range_losses', 'log_loss', 'barrier_losses', 'said_of', 'area_under_curve', 'draws', 'drawn_sums', 'middle',
            'skill_interval', 'skill_row', 'area_interval', 'meta_scene', 'area_row', 'forecast_losses',
-           'compare_to_baselines', 'skill_table', 'skill_tiles']
+           'compare_to_baselines', 'skill_table', 'skill_tiles', 'count_skill', 'tell_skill']
 
 # %% ../../nbs/36_models.skill.ipynb #86242c89
 from collections.abc import Mapping, Sequence
@@ -315,3 +315,36 @@ def skill_tiles(
     low, high = (skill[name] if name in skill else pd.Series(np.nan, skill.index) for name in ("low", "high"))
     of = f"of {len(skill)}"
     return {"better than the baseline": f"{int((low > 0).sum())} {of}", "worse": f"{int((high < 0).sum())} {of}"}
+
+# %% ../../nbs/36_models.skill.ipynb #55577f7a
+_MODELS: dict[str, str] = {
+    **dict.fromkeys(("up", "down", LOG_RANGE, "variance"), "ranges"),
+    **dict.fromkeys(TRADE_SIDES, "target before stop"),
+    "meta": "meta",
+}
+
+
+def count_skill(
+    skill: pd.DataFrame,  # from `skill_table`
+) -> pd.DataFrame:
+    "Return, for each model, how many of its figures lie `above` 0 with their whole interval, `below` it, and in all."
+    model = skill["target"].map(lambda target: _MODELS.get(target, str(target)))
+    sides = pd.DataFrame({"above": skill["low"] > 0, "below": skill["high"] < 0, "figures": True})
+    return sides.groupby(model.to_numpy(), sort=False).sum().astype(int).rename_axis("model")
+
+
+def tell_skill(
+    skill: pd.DataFrame,  # from `skill_table`
+) -> str:
+    "Return how many skill figures of which models lie above their baselines beyond doubt, as a sentence."
+    if skill.empty:
+        return "No model was judged."
+    counts = count_skill(skill)
+    above, below, total = (int(counts[name].sum()) for name in ("above", "below", "figures"))
+    winners = ", ".join(counts.index[counts["above"] > 0])
+    whose = f"{len(counts)} model{'s' if len(counts) > 1 else ''} ({', '.join(counts.index)})"
+    won = f"{above} of {total} skill figures {'lies' if above == 1 else 'lie'} above the best baseline"
+    of_whom = f": {winners}" if winners else ""
+    doubt = total - above - below
+    rest = f"{below} {'lies' if below == 1 else 'lie'} below it, {doubt} cannot be told from it; judged are {whose}."
+    return f"{won} with the whole 90 % interval{of_whom}. {rest}"

@@ -52,6 +52,7 @@ class CurrentCell:
         tell: Callable[[dict[str, Any]], None],  # told at every cell
     ) -> None:
         self.tell = tell
+        self.left = False
         self.at: dict[str, Any] = {"index": 0, "total": 0, "heading": ""}
 
     def arrive(
@@ -67,12 +68,23 @@ class CurrentCell:
         self.at = at
         self.tell(at)
 
+    def leave(
+        self,
+        reply: dict[str, Any],  # the kernel's answer to a cell
+    ) -> None:
+        "Note whether a cell ended the notebook before its end: by `sys.exit()`, whatever its code, or by `exit`."
+        content = reply.get("content", {})
+        asked = [part.get("source") for part in content.get("payload") or ()]
+        self.left = self.left or content.get("ename") == "SystemExit" or "ask_exit" in asked
+
     def failure(
         self,
         error: BaseException,  # what ended the run
     ) -> ReportFailure:
         "Return an error with its place; a notebook's own error is told as it was raised there."
         kind, message = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+        if kind == "SystemExit":
+            message = f"the cell left the notebook before its end (exit {message or 0})"
         lines = "\n".join(getattr(error, "traceback", ()))
         return ReportFailure(
             type=kind,
@@ -115,6 +127,7 @@ def execute(
                 ),
                 resources={"metadata": {"path": str(home)}},
                 on_cell_execute=lambda cell, cell_index: place.arrive(nb_man.nb.cells, cell_index),
+                on_cell_executed=lambda cell, cell_index, execute_reply: place.leave(execute_reply),
             )
             client.execute()
 
@@ -128,6 +141,8 @@ def execute(
         language="python",
         progress_bar=False,
     )
+    if place.left:  # papermill takes `sys.exit(0)` for a good end, and a kernel that was asked to go for one that is done
+        raise SystemExit
 
 
 def run_worker(
@@ -142,7 +157,7 @@ def run_worker(
     run = ReportRun.model_validate(from_json((folder / "run.json").read_bytes()) | {"folder": folder})
     try:
         execute(run, home, sockets, place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         conclude(run, "failed", place.failure(error))
     else:
         conclude(run, "succeeded")
