@@ -20,7 +20,7 @@ SENT_HEADERS = ("Authorization", "X-API-Key", "X-Request-ID")
 READ_HEADERS = ("X-Request-ID", "Retry-After")
 
 
-def name_of(
+def host_name(
     place: str,  # "host", "host:port", "[::1]:port"
 ) -> str:
     "Return a host without its port, as it is compared."
@@ -42,7 +42,7 @@ class Origins:
             self.app = CORSMiddleware(app, origins, METHODS, SENT_HEADERS, expose_headers=READ_HEADERS)
         bound = f"[{host}]" if ":" in host else host
         ours = ("localhost", "127.0.0.1", "[::1]", bound, *(urlsplit(origin).netloc for origin in origins))
-        self.names = frozenset(map(name_of, ours)) if is_loopback(host) else None
+        self.names = frozenset(map(host_name, ours)) if is_loopback(host) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         "Pass one connection on, or refuse it."
@@ -61,7 +61,7 @@ class Origins:
         place: str,  # from `Host`
     ) -> bool:
         "Say whether we answer to a name."
-        return self.names is None or name_of(place) in self.names
+        return self.names is None or host_name(place) in self.names
 
     def may_open(
         self,
