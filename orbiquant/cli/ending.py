@@ -305,7 +305,10 @@ def perform(
     words: Sequence[str],  # what was typed after the program's name
 ) -> int:
     "Run a command and return its exit code."
-    code = command_of(program).main(list(words), prog_name="orbiquant", standalone_mode=False)
+    command = command_of(program)
+    if getsignal(SIGINT) is SIG_DFL:  # until here an interrupt ends the process: nothing is begun
+        signal(SIGINT, default_int_handler)
+    code = command.main(list(words), prog_name="orbiquant", standalone_mode=False)
     tell_notices()
     tell_places()
     if sys.stdout is not None:
