@@ -69,7 +69,7 @@ class Tiles:
     def boxes(self) -> str:
         "Return the row as HTML without its looks."
         each = (
-            f'<div class="tile {html.escape(tile.tone)}"><b>{html.escape(tile.value)}</b>'
+            f'<div class="tile {html.escape(tile.tone)}"><b>{html.escape(tile.value)}</b> '
             f"<span>{html.escape(tile.label)}</span></div>"
             for tile in self.tiles
         )

@@ -201,7 +201,7 @@ def test_what_no_answer_is_worth_is_the_callers_word():
 
 def test_a_claim_of_a_figure_or_policy_that_is_none_is_refused():
     spec = FeatureSpec(timeframe=Timeframe.M15, calendar=CalendarName.FOREX)
-    with pytest.raises(OptionError, match="`--figure` must be one of"):
+    with pytest.raises(OptionError, match="`figure` must be one of"):
         LineEdge(Line(LineSpec(features=spec)), Costs(), figure="profit")
     with pytest.raises(OptionError, match="`policy` must be one of"):
         LineEdge(Line(LineSpec(features=spec)), Costs(), ("bas",))

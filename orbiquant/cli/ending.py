@@ -97,13 +97,20 @@ def tell_places() -> None:
     _absent.clear()
 
 
+def both_ends(
+    word: "re.Match[str]",  # a long one
+) -> str:
+    "Return the two ends of a word, and its length: the end of a path says more than its middle."
+    return f"{word[0][:60]}…{word[0][-80:]} ({len(word[0]):,} characters)"
+
+
 def printable(
     text: str,  # of anybody
     longest: int = LONGEST_ERROR,  # characters
 ) -> str:
     "Return a text that no terminal obeys and every screen can show: control characters escaped, long words cut."
     shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-    shown = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:60]}… ({len(word[0]):,} characters)", shown)
+    shown = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", both_ends, shown)
     return shown if len(shown) <= longest else f"{shown[:longest]}…"
 
 

@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, computed_field, field_serializer
 
+from ..cards import Card, Carded, Tile
 from ..core import NotFoundError, OrbiError, endpoint
-from .freshness import Freshness
+from .freshness import Freshness, tell_age
 from .series import choose_series, has_model, live_of
 from ..domain import Action, Signal, Timeframe
 from ..runtime import Runtime, current
@@ -26,6 +27,12 @@ class ServedSignal(Signal):
 
     age_s: int = Field(ge=0, description="seconds since its bar closed")
     stale: bool = Field(description="older than two bars of an open market")
+
+    def as_card(self) -> Card:
+        "Return what to do, and how old that is."
+        card, age = super().as_card(), tell_age(self.age_s)
+        card.tiles.tiles.append(Tile(f"{age}, stale", "age", "warn") if self.stale else Tile(age, "age", ""))
+        return card
 
 
 class AgentSignal(ServedSignal):
@@ -92,10 +99,14 @@ def for_agents(
     return AgentSignal(**dict(served))
 
 # %% ../../nbs/77_desk.signals.ipynb #77f03fca
-class LatestSignal(BaseModel):
+class LatestSignal(Carded, BaseModel):
     "The answer to one symbol."
 
     signal: AgentSignal
+
+    def as_card(self) -> Card:
+        "Return the signal's card."
+        return self.signal.as_card()
 
 
 @endpoint("GET", "/api/v1/signals/latest/{symbol:path}", tags=("signals",), kept=True, computes=True)
