@@ -110,7 +110,7 @@ def test_a_person_reads_figures_in_words_and_units(ask: Ask, tmp_path: Path):
     signals_of(BARS).to_parquet(tmp_path / "s.parquet")
     out = ask("--bars", tmp_path / "bars.parquet", "--signals", tmp_path / "s.parquet").out
     assert not re.search(r"\de-\d|\bnan\b|expectancy_r|win_rate", out)
-    assert re.search(r"trades won +\d+\.\d %", out) and re.search(r"mean net, R +[-+]\d+\.\d\d\n", out)
+    assert re.search(r"win rate +\d+\.\d %", out) and re.search(r"mean net, R +[-+]\d+\.\d\d\n", out)
     assert re.search(r"account at last, its currency +[\d,]+\.\d\d\n", out)
     assert out.rstrip().splitlines()[-1].startswith("R: what is lost at the stop")
 

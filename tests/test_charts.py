@@ -155,14 +155,14 @@ def test_a_skill_whose_interval_holds_zero_is_no_win():
     assert {name: list(trace.y) for name, trace in traces.items()} == {
         "better than the baseline": ["a · pinball loss"],
         "worse than the baseline": ["b · pinball loss"],
-        "not shown": ["c · pinball loss", "d · pinball loss"],
+        "undecided": ["c · pinball loss", "d · pinball loss"],
     }
-    assert traces["better than the baseline"].marker.color == charts.BLUE != traces["not shown"].marker.color
+    assert traces["better than the baseline"].marker.color == charts.BLUE != traces["undecided"].marker.color
     assert "1 of 4 figures better beyond doubt" in said(figure)
     assert list(traces["better than the baseline"].error_x.arrayminus) == [8.0]
     assert "skill +10.0 %<br>90 % interval +2.0 to +20.0 %" in traces["better than the baseline"].text[0]
     bare = drawn(charts.skill_chart(skill[["target", "metric", "skill"]]))
-    assert set(bare) == {"not shown"}, "without an interval nothing is shown"
+    assert set(bare) == {"undecided"}, "without an interval nothing is shown"
 
 
 def test_reliability_is_near_the_diagonal_when_it_should_be():

@@ -321,9 +321,9 @@ class BacktestResult(Carded):
             "trades": shown(found["trades"], ",.0f"),
             "mean net R a trade": f"{shown(found['expectancy_r'], '+.2f')} ± {doubt} R",
             "total net R": shown(found["total_r"], "+.1f", "R"),
-            "trades won": shown(found["win_rate"], ".0%"),
+            "win rate": shown(found["win_rate"], ".0%"),
             "costs a trade": shown(found["cost_r"], ".2f", "R"),
-            "deepest drawdown": shown(found["max_drawdown_r"], ".1f", "R"),
+            "max drawdown": shown(found["max_drawdown_r"], ".1f", "R"),
             "account": shown(found["total_return"], "+.1%"),
         }
         return Card("Backtest", tiles, note=note, curve=self.equity.tolist())

@@ -39,7 +39,7 @@ def skill_verdicts(
 ) -> npt.NDArray[np.object_]:
     "Return for each row whether the model is better or worse than its baseline, or neither can be said."
     low, high = (skill[name] if name in skill else pd.Series(np.nan, skill.index) for name in ("low", "high"))
-    return np.select([low > 0, high < 0], ["better", "worse"], "not shown").astype(object)
+    return np.select([low > 0, high < 0], ["better", "worse"], "undecided").astype(object)
 
 
 def skill_text(
@@ -87,7 +87,7 @@ def skill_chart(
     low, high = (100 * skill[n].to_numpy(float) if n in skill else np.full(len(skill), np.nan) for n in ("low", "high"))
     figure = go.Figure()
     for verdict, colour, symbol in (
-        ("better", BLUE, "circle"), ("worse", ORANGE, "x"), ("not shown", GREY, "circle-open"),
+        ("better", BLUE, "circle"), ("worse", ORANGE, "x"), ("undecided", GREY, "circle-open"),
     ):  # fmt: skip
         at = verdicts == verdict
         if at.any():
@@ -97,7 +97,7 @@ def skill_chart(
             tip = {"text": text[at], "hovertemplate": "%{y}<br>%{text}<extra></extra>"}
             points = {"x": value[at].round(3), "y": labels[at], "error_x": ends, "marker": marker, "mode": "markers"}
             figure.add_trace(
-                go.Scatter(**points, name=verdict if verdict == "not shown" else f"{verdict} than the baseline", **tip)
+                go.Scatter(**points, name=verdict if verdict == "undecided" else f"{verdict} than the baseline", **tip)
             )
     better = int((verdicts == "better").sum())
     note = f"{better} of {len(skill)} figures better beyond doubt; lines are 90 % intervals"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..cards import shown
+from ..cards import FIGURE_WORDS, shown
 from orbiquant.charts.theme import (
     BLUE,
     GREY,
@@ -34,10 +34,7 @@ if TYPE_CHECKING:
 SWEPT = ("stop_atr", "risk_reward", "max_holding_bars", "filter", "min_confidence")
 SWEPT_WORDS = {
     "stop_atr": "stop, ATR", "risk_reward": "target, multiple of the stop", "max_holding_bars": "held at most, bars",
-    "filter": "filter", "min_confidence": "least confidence", "expectancy_r": "mean net R a trade",
-    "t_statistic": "t statistic", "sharpe_per_trade": "Sharpe ratio a trade", "total_r": "total net R",
-    "profit_factor": "profit factor", "win_rate": "win rate", "trades": "trades", "cost_r": "costs a trade, R",
-    "max_drawdown_r": "deepest drawdown, R",
+    "filter": "filter", "min_confidence": "least confidence",
 }  # fmt: skip
 NEUTRAL_AT = {"profit_factor": 1.0, "win_rate": 0.5}  # where a figure is neither good nor bad; else 0
 
@@ -73,7 +70,8 @@ def sweep_chart(
     import plotly.graph_objects as go
 
     look = find_theme(theme)
-    word, words = SWEPT_WORDS.get(figure, figure), lambda name: SWEPT_WORDS.get(name, name)
+    known = {name: said for name, (said, _) in FIGURE_WORDS.items()} | SWEPT_WORDS
+    word, words = known.get(figure, figure), lambda name: known.get(name, name)
     if need_columns("table", table, figure, "trades").empty:
         return empty_chart(title or f"Sweep: {word}", "no combination was played", theme)
     across, down = swept_axes(table, x, y)

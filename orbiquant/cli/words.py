@@ -5,62 +5,9 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from orbiquant.cards import FIGURE_WORDS
 
-_PERCENT, _R, _RATIO, _COUNT = ".1%", "+.2f", ".2f", ",.0f"
-FIGURE_WORDS: Mapping[
-    str, tuple[str, str]
-] = {  # name of a figure → its words with their unit, and how its value is written
-    "trades": ("trades", _COUNT),
-    "win_rate": ("trades won", _PERCENT),
-    "expectancy_r": ("mean net, R", _R),
-    "mean_r": ("mean net, R", _R),
-    "standard_error_r": ("± error, R", _RATIO),
-    "t_statistic": ("mean / error", _RATIO),
-    "sqn": ("mean / error, of 100 trades at most (SQN)", _RATIO),
-    "total_r": ("total net, R", _R),
-    "profit_factor": ("gains / losses", _RATIO),
-    "payoff": ("mean gain / mean loss", _RATIO),
-    "max_drawdown_r": ("deepest fall, R", _RATIO),
-    "sharpe_per_trade": ("Sharpe ratio, a trade", _RATIO),
-    "skew": ("skew", _RATIO),
-    "kurtosis": ("kurtosis (3 is normal)", _RATIO),
-    "gross_expectancy_r": ("mean gross, R", _R),
-    "gross_total_r": ("total gross, R", _R),
-    "cost_r": ("costs a trade, R", _RATIO),
-    "total_cost_r": ("costs in all, R", _RATIO),
-    "total_return": ("return, account", _PERCENT),
-    "max_drawdown": ("deepest fall, account", _PERCENT),
-    "yearly_return": ("return a year", _PERCENT),
-    "volatility": ("volatility a year", _PERCENT),
-    "sharpe": ("Sharpe ratio", _RATIO),
-    "sortino": ("Sortino ratio, a year", _RATIO),
-    "calmar": ("return a year / deepest fall", _RATIO),
-    "initial_equity": ("account at first, its currency", ",.2f"),
-    "final_equity": ("account at last, its currency", ",.2f"),
-    "lowest_equity": ("lowest account, of the first", _PERCENT),
-    "days": ("days", _COUNT),
-    "exposure": ("time in the market", _PERCENT),
-    "average_bars": ("bars held, mean", ".1f"),
-    "trades_a_month": ("trades a month", ".1f"),
-    "skipped_signals": ("signals skipped", _COUNT),
-    "effective_trials": ("trials that differ", ".1f"),
-    "expected_best": ("best Sharpe ratio of luck, a trade", _RATIO),
-    "deflated_sharpe": ("chance that it is no luck (deflated Sharpe)", _PERCENT),
-    "risk_per_trade": ("account lost at the stop", _PERCENT),
-    "max_leverage": ("leverage at most", _COUNT),
-    "risk_from": ("one R from", ""),
-    "p_value": ("p-value", ".3f"),
-    "min_confidence": ("confidence at least", _RATIO),
-    "stop_atr": ("stop, ATR", _RATIO),
-    "risk_reward": ("target / stop", _RATIO),
-    "max_holding_bars": ("bars held at most", _COUNT),
-    "pbo": ("chance that the best is overfitted (PBO)", _PERCENT),
-    "slope": ("slope of out-of-sample over in-sample", _RATIO),
-    "loss": ("chance of a loss out of sample", _PERCENT),
-    "variants": ("combinations compared", _COUNT),
-    "halves": ("halvings compared", _COUNT),
-    "recorded_at": ("recorded, UTC", ""),
-}
+
 MEANINGS: Mapping[str, str] = {  # abbreviation → what it means, in words a line can hold
     "R": "R: what is lost at the stop; a net R has paid the costs",
     "bp": "bp: basis point, 0.01 %",

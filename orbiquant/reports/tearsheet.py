@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..cards import DASH, shown
+from ..cards import DASH, FIGURE_WORDS, shown
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -23,27 +23,14 @@ if TYPE_CHECKING:
 # %% ../../nbs/82_reports.tearsheet.ipynb #a9bf8a7e
 NAME = "name"  # the form of what is typed somewhere, and so shown as it is
 _PERCENT, _R, _RATIO, _COUNT = ".1%", "+.2f", ".2f", ",.0f"
-COLUMNS: dict[str, tuple[str, str]] = {  # name of a figure → its words with its unit, and the form it is shown in
+COLUMNS = {  # of a page beside the figures: name → words with the unit, and the form
+    **FIGURE_WORDS,
     "policy": ("policy", NAME),
-    "trades": ("trades", _COUNT),
     "rows": ("rows", _COUNT),
     "count": ("rows", _COUNT),
     "share": ("share of rows", _PERCENT),
-    "win_rate": ("trades won", _PERCENT),
-    "expectancy_r": ("mean net, R", _R),
-    "standard_error_r": ("± error, R", _RATIO),
-    "gross_expectancy_r": ("mean gross, R", _R),
-    "cost_r": ("costs a trade, R", _RATIO),
-    "total_r": ("total net, R", _R),
-    "profit_factor": ("gains / losses", _RATIO),
-    "max_drawdown_r": ("deepest fall, R", _RATIO),
     "r_gross": ("gross, R", _R),
-    "max_drawdown": ("deepest fall, account", _PERCENT),
-    "total_return": ("return, account", _PERCENT),
     "r": ("net, R", _R),
-    "lowest_equity": ("lowest account, of the first", _PERCENT),
-    "sharpe": ("Sharpe ratio, a year", _RATIO),
-    "t_statistic": ("mean / error", _RATIO),
     "confidence": ("confidence", _RATIO),
     "stated": ("stated", _PERCENT),
     "realised": ("realised", _PERCENT),
@@ -175,7 +162,7 @@ def readable_skill(
     skill: pd.DataFrame,  # from `skill_table`
 ) -> Table:
     "Return the skill table in words, each row with its interval and whether that leaves 0 out."
-    told = np.select([skill["low"] > 0, skill["high"] < 0], ["better", "worse"], "not shown")
+    told = np.select([skill["low"] > 0, skill["high"] < 0], ["better", "worse"], "undecided")
     low, high = ([shown(each, "+.2%") for each in skill[name]] for name in ("low", "high"))
     interval = [DASH if DASH in ends else " to ".join(ends) for ends in zip(low, high, strict=True)]
     frame = pd.DataFrame(
