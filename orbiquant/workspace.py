@@ -49,7 +49,12 @@ def workspace() -> Path:
             return Path(home).expanduser().resolve()
         except (OSError, RuntimeError):  # ~somebody who is not there, a loop of links
             raise SettingsError(f"environment variable ORBIQUANT_HOME must be a folder, was {home!r}") from None
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise SettingsError(
+            "the current folder has been deleted: go to another one, or name a workspace in ORBIQUANT_HOME"
+        ) from None
     return next((folder for folder in (here, *here.parents) if is_workspace(folder)), here)
 
 # %% ../nbs/03_workspace.ipynb #73274a18

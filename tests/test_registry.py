@@ -397,3 +397,13 @@ def test_a_manifest_with_a_file_nobody_knows_is_refused(tmp_path, training):
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"code.py": "0"}))
     with pytest.raises(ModelError, match=MANIFEST):
         registry.load(EURUSD_1H)
+
+
+def test_a_clock_that_was_set_back_does_not_bring_an_older_promotion_back(tmp_path, training):
+    registry = ModelRegistry(tmp_path)
+    first, second = (registry.save(judged(training, 0.02, 0.001), card(minute)) for minute in (0, 1))
+    registry.promote(EURUSD_1H, first, START)
+    for version, hours in ((second, 1), (first, 2), (second, 3)):  # each time an hour earlier by the clock
+        promoted = registry.promote(EURUSD_1H, version, START - timedelta(hours=hours))
+        assert registry.served(EURUSD_1H) == version and promoted.time == START - timedelta(hours=hours)
+    assert [p.version for p in registry.promotions(EURUSD_1H)] == [first, second, first, second]

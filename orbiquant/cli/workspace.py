@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,10 @@ def next_steps(
     "Return the commands that go on from here, one a line that no screen breaks, each as it can be typed."
     from rich.text import Text
 
-    lines = [f"cd {shlex.quote(str(folder))}"] * (Path.cwd() != folder)
+    here: Path | None = None
+    with suppress(FileNotFoundError):  # the current folder has been deleted
+        here = Path.cwd()
+    lines = [f"cd {shlex.quote(str(folder))}"] * (here != folder)
     lines += [f"{shlex.quote(runnable(program))} {words}" for program, words in commands]
     return Text("\n".join(["Next:", *(f"  {line}" for line in lines)]), no_wrap=True, overflow="ignore")
 

@@ -6,6 +6,7 @@
 __all__ = ['EARLIEST', 'TIDY_EVERY', 'TIDY_BYTES', 'StoreVersion', 'DeltaBarStore']
 
 # %% ../../nbs/11_market.store.ipynb #2b4d0767
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import pandas as pd
 
-from ..core import DataError, get_logger
+from ..core import DataError, OptionError, get_logger
 from ..domain import Bars, SeriesId, Timeframe
 from orbiquant.market.bar_table import (
     KeptTable,
@@ -145,6 +146,9 @@ TIDY_EVERY = 32  # writes of a series, before its small files are merged
 TIDY_BYTES = 2**16  # files of this size are left alone, so that history is not written again with every bar
 
 
+_UNNAMEABLE = re.compile(r"[][^|\\]|%[0-9A-Fa-f]{2}")  # the library panics, or reads another folder
+
+
 class DeltaBarStore:
     "Keep bars in a Delta table on disk or object storage."
 
@@ -154,6 +158,11 @@ class DeltaBarStore:
         storage_options: Mapping[str, str] | None = None,  # credentials and endpoint of object storage
     ) -> None:
         place = str(uri) if "://" in str(uri) else str(Path(uri).expanduser().resolve())
+        if "://" not in place and _UNNAMEABLE.search(Path(place).as_posix()):
+            raise OptionError(
+                r"`[workspace] store_uri` must lie in folders without `[`, `]`, `^`, `|`, `\` and `%` with two digits, "
+                f"which Delta tables cannot keep apart, was {place}"
+            )
         self.uri = f"{place.rstrip('/')}/bars"
         self.storage_options = dict(storage_options or {})
         self._kept = KeptTable(self.uri, self.storage_options)

@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Timer
@@ -140,8 +140,9 @@ class Child:
     def __init__(
         self,
         process: "subprocess.Popen[str]",  # the worker
+        private: Path | None = None,  # its own folder, named in the environment of all that it starts
     ) -> None:
-        self.process = process
+        self.process, self.private = process, private
         self.timed_out = False
         self.at: dict[str, Any] = {}  # the cell it last reported: `index`, `total`, `heading`
         self.family: list[Process] = []
@@ -174,6 +175,18 @@ class Child:
                 continue
         self.process.kill()
         self.process.wait()
+        for member in self.left_behind():
+            with suppress(psutil.Error):
+                member.kill()
+
+    def left_behind(self) -> "Iterator[Process]":
+        "Yield what the child started and nobody is the parent of any more: it still has the child's environment."
+        import psutil
+
+        for process in psutil.process_iter() if self.private else ():
+            with suppress(psutil.Error, OSError):  # somebody else's, or gone
+                if process.environ().get("JUPYTER_RUNTIME_DIR") == str(self.private):
+                    yield process
 
     def time_out(self) -> None:
         "End the child because its time is up."
@@ -210,7 +223,7 @@ def start_child(
             text=True,
             start_new_session=True,
         ) as process,
-        Child(process) as child,
+        Child(process, Path(private)) as child,
     ):
         yield child
 

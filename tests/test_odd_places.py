@@ -1,0 +1,88 @@
+"""Folders that are gone, folders with names the store cannot keep apart, and what a report leaves running."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from orbiquant.core import OptionError
+from orbiquant.market.store import DeltaBarStore
+from orbiquant.reports.run import run_report
+
+CONSOLE = [sys.executable, "-c", "from orbiquant.cli import main; main()"]
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("name", ["a[b", "a]b", "a^b", "a|b", "a%20b", "a\\b"])
+def test_a_store_is_not_made_where_it_could_not_be_written(name: str, tmp_path: Path):
+    with pytest.raises(OptionError, match="store_uri` must lie in folders without"):
+        DeltaBarStore(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["sp ace", "qu'o\"te", "ünï 日本", "50% off", "#?*{}<>&=;:", "-dash", "$HOME`x`"])
+def test_a_store_keeps_bars_in_any_other_folder(name: str, tmp_path: Path):
+    from orbiquant.domain import SeriesId, Timeframe
+    from orbiquant.market.synthetic import synthetic_market
+
+    bars, series = synthetic_market(300, Timeframe.H1, 1).bars, SeriesId.parse("EURUSD", "1h")
+    store = DeltaBarStore(tmp_path / name)
+    store.upsert(series, bars.iloc[:200])
+    store.upsert(series, bars.iloc[100:])
+    assert DeltaBarStore(tmp_path / name).read(series).index.equals(bars.index)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def in_a_deleted_folder(tmp_path: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command whose current folder goes before it begins."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    enter = ["bash", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', str(gone), *CONSOLE, *words]
+    env = {name: value for name, value in os.environ.items() if name != "ORBIQUANT_HOME"}
+    return subprocess.run(
+        enter, env=env | {"PYTHONPATH": str(PACKAGE)} | variables, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_deleted_current_folder_is_named(tmp_path: Path):
+    for words in (("data", "list"), ("doctor",)):
+        told = in_a_deleted_folder(tmp_path, *words)
+        assert told.returncode == 1
+        assert told.stderr.startswith(
+            "Error: the current folder has been deleted: go to another one, or name a workspace"
+        )
+    made = in_a_deleted_folder(tmp_path, "init", str(tmp_path / "new"), ORBIQUANT_HOME=str(tmp_path))
+    assert made.returncode == 0 and (tmp_path / "new" / "settings.ini").is_file() and "cd " in made.stdout
+
+
+LEAVES = """
+import os, subprocess
+away = subprocess.Popen(["sleep", "600"], start_new_session=True)
+subprocess.run(["sh", "-c", "setsid sleep 600 & echo $! > orphan"])
+open("child", "w").write(str(away.pid))
+"""
+
+
+def test_what_a_report_started_ends_with_it_even_an_orphan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path))
+    other = subprocess.Popen(["sleep", "600"])
+    try:
+        (tmp_path / "reports").mkdir()
+        code = nbformat.v4.new_code_cell(LEAVES)
+        nbformat.write(nbformat.v4.new_notebook(cells=[code]), tmp_path / "reports" / "leaves.ipynb")
+        run = run_report("leaves", root=tmp_path / "runs", timeout_s=120)
+        assert run.status == "succeeded"
+        started = [int((tmp_path / name).read_text()) for name in ("child", "orphan")]
+        end = time.monotonic() + 5
+        while any(map(psutil.pid_exists, started)) and time.monotonic() < end:
+            time.sleep(0.05)
+        alive = [pid for pid in started if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+        assert alive == [] and other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
