@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BUSY_TIMEOUT_S', 'OWNER_ONLY', 'PRAGMAS', 'PRECISION', 'SCALE', 'NAMING', 'MIGRATION_LOCK', 'metadata', 'leases',
-           'database_location', 'narrow', 'engine', 'writing', 'decimal_text', 'ExactDecimal', 'UtcDateTime', 'migrate',
-           'acquire_lease', 'renew_lease', 'release_lease']
+           'database_location', 'file_number', 'narrow', 'engine', 'writing', 'decimal_text', 'ExactDecimal',
+           'UtcDateTime', 'migrate', 'acquire_lease', 'renew_lease', 'release_lease']
 
 # %% ../nbs/04_persistence.ipynb #dfac486b
 import os
@@ -37,7 +37,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Dialect, ExceptionContext
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -62,6 +62,17 @@ def database_location(
     return parsed.set(database=str(workspace() / str(parsed.database)))
 
 # %% ../nbs/04_persistence.ipynb #64e17a55
+def file_number(
+    path: Path,  # of a file
+) -> tuple[int, int] | None:
+    "Return the number the disk knows a file by, None when there is none: another file of its name has another."
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def narrow(
     path: Path,  # a file; a missing one is left missing
 ) -> bool:
@@ -90,6 +101,7 @@ def engine(
     if made.dialect.name == "sqlite":
         event.listen(made, "do_connect", _make_file)
         event.listen(made, "connect", _prepare_sqlite)
+        event.listen(made, "checkout", _refuse_replaced)
         event.listen(made, "begin", _begin_sqlite)
     return made
 
@@ -114,6 +126,15 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     connection.isolation_level = None
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}").close()
+    path = connection.execute("PRAGMA database_list").fetchone()[2]
+    record.info["file"] = path, file_number(Path(path))
+
+
+def _refuse_replaced(connection: Any, record: Any, proxy: Any) -> None:
+    "Open the file anew when another lies in its place, such as a backup that was put back: the old one answers nobody."
+    path, opened = record.info["file"]
+    if file_number(Path(path)) not in (opened, None):
+        raise DisconnectionError
 
 
 def _begin_sqlite(connection: Connection) -> None:

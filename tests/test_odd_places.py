@@ -1,5 +1,6 @@
 """Folders that are gone, folders with names the store cannot keep apart, and what a report leaves running."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -10,9 +11,13 @@ import nbformat
 import psutil
 import pytest
 
-from orbiquant.core import OptionError
+from orbiquant.core import AuthError, OptionError, SystemClock
 from orbiquant.market.store import DeltaBarStore
+from orbiquant.persistence import engine, migrate
 from orbiquant.reports.run import run_report
+from orbiquant.runtime import Runtime, using
+from orbiquant.service.keys import authenticate, create_api_key
+from orbiquant.settings import load_settings
 
 CONSOLE = [sys.executable, "-c", "from orbiquant.cli import main; main()"]
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -86,3 +91,46 @@ def test_what_a_report_started_ends_with_it_even_an_orphan(tmp_path: Path, monke
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_server_that_ends_without_asking_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from orbiquant.app import app
+
+    monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path))
+    sent: list[str] = []
+
+    async def live() -> None:
+        async def receive() -> dict[str, str]:
+            if sent:
+                await asyncio.sleep(60)
+            return {"type": "lifespan.startup"}
+
+        async def send(message: dict[str, str]) -> None:
+            sent.append(message["type"])
+
+        with using(Runtime(load_settings())):
+            task = asyncio.create_task(app({"type": "lifespan", "app": app, "state": {}}, receive, send))
+            while not sent:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            task.cancel()
+            await task
+
+    asyncio.run(live())
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_a_database_that_was_put_back_from_a_backup_is_the_one_that_answers(tmp_path: Path):
+    served, other = (engine(f"sqlite:///{tmp_path / name}.db") for name in ("served", "other"))
+    migrate(served)
+    migrate(other)
+    old = create_api_key(served, "old", "owner", "free", ["read"], SystemClock())
+    new = create_api_key(other, "new", "owner", "free", ["read"], SystemClock())
+    assert authenticate(served, old, SystemClock()).plan == "free"
+    other.dispose()  # leaves no write-ahead log behind
+    (tmp_path / "other.db").replace(tmp_path / "served.db")
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"served.db{suffix}").unlink(missing_ok=True)
+    assert authenticate(served, new, SystemClock()).plan == "free"
+    with pytest.raises(AuthError):
+        authenticate(served, old, SystemClock())

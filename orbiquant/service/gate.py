@@ -126,7 +126,7 @@ class Gate:
         "Pass one connection on."
         if scope["type"] == "lifespan":
             self.answers = KeptAnswers(self.app, *self.marks)  # another life may have another runtime and another loop
-            await self.app(scope, receive, send)
+            await self.app(scope, until_cancelled(receive), send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
         request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
@@ -167,6 +167,20 @@ class Gate:
         method = scope.get("asked_method") or scope.get("method", "WEBSOCKET")
         who = caller.id if caller else None
         gatekeeper.log.write(send.request_id, method, scope["path"], send.status, took_ms, who)
+
+
+def until_cancelled(
+    receive: Receive,  # of the application's own life
+) -> Receive:
+    "Return an input that ends in order when the server ends without asking: a second Ctrl-C is no error to be told."
+
+    async def read() -> Message:
+        try:
+            return await receive()
+        except asyncio.CancelledError:
+            return {"type": "lifespan.shutdown"}
+
+    return read
 
 
 def limit_body(
