@@ -11,7 +11,10 @@ import nbformat
 import psutil
 import pytest
 
-from orbiquant.core import AuthError, OptionError, SystemClock
+from orbiquant.core import AuthError, ModelError, OptionError, SystemClock
+from orbiquant.desk.health import check_component, models_answer
+from orbiquant.desk.series import live_of
+from orbiquant.domain import SeriesId
 from orbiquant.market.store import DeltaBarStore
 from orbiquant.persistence import engine, migrate
 from orbiquant.reports.run import run_report
@@ -32,7 +35,7 @@ def test_a_store_is_not_made_where_it_could_not_be_written(name: str, tmp_path: 
 
 @pytest.mark.parametrize("name", ["sp ace", "qu'o\"te", "ünï 日本", "50% off", "#?*{}<>&=;:", "-dash", "$HOME`x`"])
 def test_a_store_keeps_bars_in_any_other_folder(name: str, tmp_path: Path):
-    from orbiquant.domain import SeriesId, Timeframe
+    from orbiquant.domain import Timeframe
     from orbiquant.market.synthetic import synthetic_market
 
     bars, series = synthetic_market(300, Timeframe.H1, 1).bars, SeriesId.parse("EURUSD", "1h")
@@ -134,3 +137,25 @@ def test_a_database_that_was_put_back_from_a_backup_is_the_one_that_answers(tmp_
     assert authenticate(served, new, SystemClock()).plan == "free"
     with pytest.raises(AuthError):
         authenticate(served, old, SystemClock())
+
+
+def test_a_model_that_cannot_be_loaded_is_no_health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    runtime, series = Runtime(load_settings()), SeriesId.parse("EURUSD", "1h")
+    live, broken = live_of(runtime), [True]
+
+    class Line:
+        def __init__(self, *given: object) -> None:
+            pass
+
+        def latest(self) -> None:
+            if broken:
+                raise ModelError("tpsl.json is not the file that was saved")
+
+    monkeypatch.setattr("orbiquant.research.live.LiveLine", Line)
+    assert check_component("models", lambda: models_answer(runtime)) in ("ok", "empty")
+    with pytest.raises(ModelError):
+        live.latest(series)
+    assert check_component("models", lambda: models_answer(runtime)) == "error"
+    broken.clear()  # saved again: nobody needs to ask for it first
+    assert check_component("models", lambda: models_answer(runtime)) in ("ok", "empty")
+    assert live.failing == set()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import pandas as pd
 
-from ..core import NotFoundError, OptionError
+from ..core import ModelError, NotFoundError, OptionError
 from ..domain import Bars, CalendarName, SeriesId, Signal
 from ..market.instruments import find_instrument, instrument_of
 from ..policies import SignalConfig, find_policy
@@ -239,6 +239,7 @@ class Live:
         self._calendars: dict[SeriesId, CalendarName] = {}
         self._lock = Lock()
         self.found = KeptValues(4 * WARM_LINES)  # what was said of bars that have not changed since
+        self.failing: set[SeriesId] = set()  # whose model could not be loaded when it was asked last
         self.warming = False  # whether lines are being warmed that nobody asked for yet
 
     def series(self) -> list[StoredSeries]:
@@ -258,7 +259,12 @@ class Live:
             self._lines.move_to_end(series)
             if len(self._lines) > WARM_LINES:
                 self._lines.popitem(last=False)
-        return line.latest()
+        self.failing.discard(series)
+        try:
+            return line.latest()
+        except ModelError:
+            self.failing.add(series)
+            raise
 
     def calendar(
         self,
