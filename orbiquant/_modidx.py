@@ -2830,8 +2830,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'orbiquant/models/registry.py'),
                                            'orbiquant.models.registry.Promotions.__init__': ( 'models.registry.html#promotions.__init__',
                                                                                               'orbiquant/models/registry.py'),
-                                           'orbiquant.models.registry.Promotions._stamp': ( 'models.registry.html#promotions._stamp',
-                                                                                            'orbiquant/models/registry.py'),
                                            'orbiquant.models.registry.Promotions.add': ( 'models.registry.html#promotions.add',
                                                                                          'orbiquant/models/registry.py'),
                                            'orbiquant.models.registry.Promotions.all': ( 'models.registry.html#promotions.all',

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from orbiquant.cli.models import behind
 from orbiquant.core import DataError, ModelError, NotFoundError
 from orbiquant.domain import SeriesId
 from orbiquant.models.boosting import Boosting
@@ -399,11 +400,12 @@ def test_a_manifest_with_a_file_nobody_knows_is_refused(tmp_path, training):
         registry.load(EURUSD_1H)
 
 
-def test_a_clock_that_was_set_back_does_not_bring_an_older_promotion_back(tmp_path, training):
+def test_a_clock_that_was_set_back_does_not_leave_an_older_promotion_in_force(tmp_path, training):
     registry = ModelRegistry(tmp_path)
     first, second = (registry.save(judged(training, 0.02, 0.001), card(minute)) for minute in (0, 1))
-    registry.promote(EURUSD_1H, first, START)
-    for version, hours in ((second, 1), (first, 2), (second, 3)):  # each time an hour earlier by the clock
-        promoted = registry.promote(EURUSD_1H, version, START - timedelta(hours=hours))
-        assert registry.served(EURUSD_1H) == version and promoted.time == START - timedelta(hours=hours)
-    assert [p.version for p in registry.promotions(EURUSD_1H)] == [first, second, first, second]
+    assert behind([], START) == START
+    for version, hours in ((first, 0), (second, 1), (first, 2), (second, 3)):  # each time an hour earlier by the clock
+        time = behind(registry.promotions(EURUSD_1H), START - timedelta(hours=hours))
+        registry.promote(EURUSD_1H, version, time)
+        assert registry.served(EURUSD_1H) == version
+    assert behind(registry.promotions(EURUSD_1H), START + timedelta(days=1)) == START + timedelta(days=1)

@@ -1,6 +1,6 @@
 """`orbiquant train`, `orbiquant models list | show | promote | drift`"""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -27,6 +27,8 @@ from orbiquant.cli.console import (
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
+
+    from orbiquant.models.registry import History
 
 
 model_commands = typer.Typer(help="Look at trained models, and say which one answers.", no_args_is_help=True)
@@ -151,6 +153,14 @@ def show_model(symbol: Symbol, timeframe: TimeframeName, version: ModelOption = 
     )  # fmt: skip
 
 
+def behind(
+    history: "History",  # promotions, oldest first
+    now: datetime,  # by the clock
+) -> datetime:
+    "Return a moment behind the last promotion: a clock that was set back must not leave the older one in force."
+    return max([now, *(last.time + timedelta(microseconds=1) for last in history[-1:])])
+
+
 @model_commands.command("promote")
 def promote_model(
     symbol: Symbol,
@@ -163,7 +173,9 @@ def promote_model(
     from orbiquant.domain import SeriesId
 
     runtime = open_runtime()
-    promotion = runtime.registry.promote(SeriesId.parse(symbol, timeframe), version, runtime.clock.now(), force)
+    series = SeriesId.parse(symbol, timeframe)
+    time = behind(runtime.registry.promotions(series), runtime.clock.now())
+    promotion = runtime.registry.promote(series, version, time, force)
     facts = {"served": promotion.version, "since": promotion.time, "against": "; ".join(promotion.against)}
     show(promotion, as_json, lambda: fields(facts))
 

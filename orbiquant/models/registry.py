@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
@@ -62,15 +62,8 @@ class Promotions:
         promotion: Promotion,  # the new one
     ) -> None:
         "Write it down."
-        name = f"{self._stamp(promotion.time)}Z-{promotion.version[-8:]}.json"
+        name = f"{promotion.time.astimezone(UTC):%Y%m%dT%H%M%S%fZ}-{promotion.version[-8:]}.json"
         atomic_write(self.folder / name, promotion.model_dump_json(indent=2))
-
-    def _stamp(self, time: datetime) -> str:
-        "Return a time for a name that sorts behind every other: the clock may have been set back since."
-        form = "%Y%m%dT%H%M%S%f"
-        last = max((path.name.partition("Z")[0] for path in self.folder.glob("*.json")), default="")
-        stamp = time.astimezone(UTC).strftime(form)
-        return stamp if stamp >= last else (datetime.strptime(last, form) + timedelta(microseconds=1)).strftime(form)
 
     def all(self) -> list[Promotion]:
         "Return every promotion; raise `ModelError` naming a file that is none."
