@@ -3168,6 +3168,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'orbiquant/reports/html.py'),
                                         'orbiquant.reports.html.render': ('reports.html.html#render', 'orbiquant/reports/html.py'),
                                         'orbiquant.reports.html.run_facts': ('reports.html.html#run_facts', 'orbiquant/reports/html.py'),
+                                        'orbiquant.reports.html.shorten_printed': ( 'reports.html.html#shorten_printed',
+                                                                                    'orbiquant/reports/html.py'),
                                         'orbiquant.reports.html.shown_cells': ( 'reports.html.html#shown_cells',
                                                                                 'orbiquant/reports/html.py'),
                                         'orbiquant.reports.html.take_title': ('reports.html.html#take_title', 'orbiquant/reports/html.py'),
