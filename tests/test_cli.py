@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import pytest
 
 from orbiquant.cli import main
@@ -524,3 +525,18 @@ def test_the_trees_without_cuda_will_do(monkeypatch: pytest.MonkeyPatch):
     assert missing_libraries("service") == missing_libraries("models") == []
     there.clear()
     assert missing_libraries("service") == missing_libraries("models") == ["xgboost>=3.1"]
+
+
+def test_a_narrow_screen_breaks_cells_and_leaves_nothing_out(capsys):
+    from rich.console import Console
+
+    from orbiquant.cli.models import frame_table
+
+    version = "20261129T004900124181Z-fa72440b"
+    frame = pd.DataFrame({"version": [version], "baseline_name": ["base_rate"], "skill": [-0.00701], "true": [False]})
+    frame["detail"] = "/a/path/that/is/longer/than/what/is/left/of/the/line/orbiquant.db"
+    Console(width=64, force_terminal=False).print(frame_table(frame))
+    printed = capsys.readouterr().out
+    assert version in printed and "…" not in printed
+    assert "-0.007" in printed and "-0.00701" not in printed and "base rate" in printed
+    assert " no" in printed and "False" not in printed

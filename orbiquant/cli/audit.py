@@ -268,4 +268,8 @@ def list_trials(
         )
     )
     columns = ["recorded_at", "kind", "symbol", "timeframe", "policy", "trades", "mean_r", "sharpe"]
-    finish(facts if as_json else printed, {"ledger": kept if as_json else kept[columns].tail(last)}, as_json)
+    finish(
+        facts if as_json else printed,
+        {"ledger": kept if as_json else kept[columns].tail(last).rename(columns={"sharpe": "sharpe_per_trade"})},
+        as_json,
+    )

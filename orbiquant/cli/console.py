@@ -198,6 +198,9 @@ def in_encoding(
     return text
 
 
+COPIED = ("version",)  # columns of words that a person copies: never broken over lines, as figures are not
+
+
 def table(
     rows: Iterable[Sequence[Any]],  # what stands in the cells
     *columns: str,  # headings; one that begins with ">" is aligned right
@@ -207,12 +210,16 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        made.add_column(words_of(column.removeprefix(">")), justify="right" if column.startswith(">") else "left")
     names = [column.removeprefix(">") for column in columns]
-    for row in rows:
-        made.add_row(*(Text(format_cell(write_figure(*pair))) for pair in zip(names, row, strict=True)))
+    cells = [[format_cell(write_figure(*pair)) for pair in zip(names, row, strict=True)] for row in rows]
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for at, (column, name) in enumerate(zip(columns, names, strict=True)):
+        longest = max((len(word) for row in cells for word in row[at].split()), default=0)
+        side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+        whole = longest if side == "right" or name in COPIED else None
+        made.add_column(words_of(name), justify=side, min_width=whole, overflow="fold")
+    for row in cells:
+        made.add_row(*map(Text, row))
     return made
 
 
@@ -247,7 +254,9 @@ def format_cell(
         return write_number(value)
     if isinstance(value, list | tuple):
         return "\n".join(map(format_cell, value))
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
         return f"{value:,}"
     return "–" if value is None else str(value)
 

@@ -26,6 +26,7 @@ from orbiquant.cli.console import (
     table,
 )
 from orbiquant.cli.reading import ASKED, reads_files, told_option
+from orbiquant.cli.words import write_number
 
 if TYPE_CHECKING:
     from orbiquant.domain import Bars, SeriesId
@@ -346,7 +347,7 @@ def describe_report(
         "calendar": report.calendar,
         "missing": None
         if share is None
-        else f"{report.missing:,} of {report.expected:,} bars ({share:.2%}) in {report.gaps:,} gaps",
+        else f"{report.missing:,} of {report.expected:,} bars ({write_number(share, '.2%')}) in {report.gaps:,} gaps",
         "longest gap": gap and f"{gap.bars:,} bars from {gap.start:%Y-%m-%d %H:%M}",
         "findings": "\n".join(f"{issue.severity}: {issue}" for issue in report.issues) or "none",
     }

@@ -23,6 +23,7 @@ from orbiquant.cli.console import (
     table,
     tell_seconds,
 )
+from orbiquant.cli.words import words_of, write_figure, write_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +38,11 @@ model_commands = typer.Typer(help="Look at trained models, and say which one ans
 def frame_table(
     frame: "pd.DataFrame",  # any
 ) -> "Table":
-    "Return a data frame as a table, its numbers aligned right."
+    "Return a data frame as a table, its numbers aligned right and to three decimals."
     heads = [f">{name}" if frame[name].dtype.kind in "fiu" else str(name) for name in frame.columns]
-    return table(frame.itertuples(index=False), *heads)
+    told = {name: [write_number(v, ".3f") for v in frame[name]] for name in frame if frame[name].dtype.kind == "f"}
+    rows = frame.assign(**told).itertuples(index=False)
+    return table(([v.replace("_", " ") if isinstance(v, str) else v for v in row] for row in rows), *heads)
 
 
 def train_command(
@@ -107,10 +110,10 @@ def list_models(as_json: AsJson = False) -> None:
     served = {series: registry.served(series) for series in {card.series for card in cards}}
     states = ["served" if served[card.series] == card.version else "" for card in cards]
     rows = [
-        (c.symbol, c.timeframe, c.version, state, c.created, c.rows, c.data_version, c.code_version)
+        (f"{c.symbol} {c.timeframe}", c.version, state, c.created, c.rows)
         for c, state in zip(cards, states, strict=True)
     ]
-    heads = ("symbol", "timeframe", "version", "", "trained", ">bars", ">data version", "code")
+    heads = ("series", "version", "", "trained", ">bars")
     empty = "No models yet. Train one: orbiquant train --symbol EURUSD --timeframe 1h"
     found = [card.model_dump(mode="json") | {"served": bool(state)} for card, state in zip(cards, states, strict=True)]
     show(found, as_json, lambda: table(rows, *heads) if rows else empty)
@@ -136,7 +139,9 @@ def show_model(symbol: Symbol, timeframe: TimeframeName, version: ModelOption = 
         "notes": "; ".join(card.notes),
         "traded, out of fold": "not kept" if card.traded is None else str(card.traded),
     }
-    parts = {"gate": stored.gate, "reliability": said[said["regime"] == "all"] if "regime" in said else said}
+    overall = said[said["regime"] == "all"].drop(columns="regime") if "regime" in said else said
+    overall = overall.rename(columns={"predicted": "said", "observed": "came"})  # as the card says it
+    parts = {"gate": stored.gate, "reliability": overall}
     show(
         {
             "card": card, "served": facts["served"] == "yes", "promotions": history,
@@ -146,7 +151,10 @@ def show_model(symbol: Symbol, timeframe: TimeframeName, version: ModelOption = 
         as_json,
         lambda: Group(
             fields({label.replace("_", " "): value for label, value in facts.items()}),
-            table(card.metrics.items(), "figure of `primary`, which is never served", ">out of sample"),
+            table(
+                [(words_of(name), write_figure(name, value)) for name, value in card.metrics.items()],
+                "figure of `primary`, which is never served", ">out of sample",
+            ),
             frame_table(stored.skill),
             *(frame_table(part) for part in parts.values() if len(part)),
         ),
