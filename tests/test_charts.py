@@ -369,7 +369,7 @@ def test_equity_stands_beside_holding_and_chance():
     band = pd.DataFrame({0.05: equity - 30, 0.5: equity, 0.95: equity + 30})
     figure = charts.equity_chart(equity, beside={"buy and hold": hold}, band=band, unit="USD")
     names = [trace.name for trace in figure.data if trace.showlegend is not False]
-    assert names == ["random entries, 5 % to 95 %", "buy and hold", "equity"]
+    assert names == ["random entries, 5 % to 95 %", "their median", "buy and hold", "equity"]
     assert figure.layout.yaxis.title.text == "USD" and figure.layout.yaxis2.title.text == "below peak, %"
     assert min(drawn(figure)["buy and hold, drawdown"].y) == pytest.approx(-10)
     with pytest.raises(DataError, match="`band` must have two columns or more"):

@@ -79,7 +79,7 @@ def add_band(
     figure.add_trace(go.Scatter(x=high.index, y=high, **edge, **fill, **tip), 1, 1)
     if band.shape[1] > 2:
         middle = thin_curve(band.iloc[:, band.shape[1] // 2], most)
-        line = {"line": {"color": GREY, "width": 1, "dash": "dot"}, "legendgroup": "band", "showlegend": False}
+        line = {"line": {"color": GREY, "width": 1, "dash": "dot"}, "legendgroup": "band", "name": "their median"}
         figure.add_trace(go.Scatter(x=middle.index, y=middle, mode="lines", **line, hoverinfo="skip"), 1, 1)
 
 

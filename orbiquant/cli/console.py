@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 import typer
 
@@ -265,10 +266,17 @@ EVERY_S = 5.0  # between lines of progress where there is no terminal
 
 
 class Lines:
-    "Progress as lines: one a step, and one every few seconds inside it."
+    "Progress as lines: what is new at once, and every few seconds that it still goes on."
 
     def __init__(self) -> None:
-        self.said, self.place, self.last, self.began = "", "", 0.0, monotonic()
+        self.now, self.place, self.last, self.began, self.ended = "", "", 0.0, monotonic(), Event()
+
+    def __enter__(self) -> Self:
+        Thread(target=self.go_on, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
 
     def __call__(
         self,
@@ -276,7 +284,7 @@ class Lines:
         total: int,  # steps in all
         text: str,  # what is being done
     ) -> None:
-        "Print a step, unless the last line is not old."
+        "Take note of a step, and print it unless another was printed just before."
         self.place = f"[{done}/{total}] " if total else ""
         self.say(text)
 
@@ -284,11 +292,21 @@ class Lines:
         self,
         text: str,  # what is being done
     ) -> None:
-        "Print what is new, when the last line is a few seconds old."
-        now = monotonic()
-        if text != self.said and (not self.said or now - self.last >= EVERY_S):
-            typer.echo(f"{self.place}{text} ({now - self.began:.0f} s)", err=True)
-            self.said, self.last = text, now
+        "Take note of what is being done, and print it unless something was printed just before."
+        new, self.now = text != self.now, text
+        if new and monotonic() - self.last >= 1:
+            self.tell()
+
+    def go_on(self) -> None:
+        "Print every few seconds what is being done, until the end."
+        while not self.ended.wait(max(0.1, self.last + EVERY_S - monotonic())):
+            if self.now and monotonic() - self.last >= EVERY_S:
+                self.tell()
+
+    def tell(self) -> None:
+        "Print what is being done, and for how long anything is."
+        self.last = monotonic()
+        typer.echo(f"{self.place}{self.now} ({self.last - self.began:.0f} s)", err=True)
 
 
 @contextmanager
@@ -302,8 +320,7 @@ def progress_bar(
         yield None
         return
     if not screen.is_terminal:
-        lines = Lines()
-        with compiling(lines.say if compiles else None):
+        with Lines() as lines, compiling(lines.say if compiles else None):
             yield lines
         return
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -128,9 +128,12 @@ def examine_secrets() -> Iterator[Finding]:
 
 def see_workspace() -> str:
     "Say where the workspace is and that it can be written to."
-    from orbiquant.workspace import workspace
+    from orbiquant.workspace import is_workspace, workspace
 
-    return try_write(workspace())
+    named = os.environ.get("ORBIQUANT_HOME") or is_workspace(workspace())
+    return (
+        f"{try_write(workspace())}{'' if named else ', the current folder; `orbiquant init .` makes a workspace of it'}"
+    )
 
 
 def cache_folder() -> Path:

@@ -77,7 +77,10 @@ def watch_places(
     from orbiquant.workspace import is_workspace, workspace
 
     _absent.clear()
-    if os.environ.get("ORBIQUANT_HOME") or is_workspace(workspace()):
+    home = os.environ.get("ORBIQUANT_HOME")
+    if home and not workspace().exists():
+        hear(f"ORBIQUANT_HOME names {workspace()}, which is not there: it is made when something is written")
+    if home or is_workspace(workspace()):
         return
     own, database = settings.workspace, settings.workspace.database_url
     named = [own.store_uri, str(own.models_dir), str(own.reports_dir)]

@@ -179,7 +179,7 @@ class ModelRegistry:
         versions = self.versions(series)
         if not versions:
             near = suggest(str(series), [str(one) for one in self.series()])
-            raise NotFoundError(f"no model of {series} is saved{near}")
+            raise NotFoundError(f"no model of {series} is saved{near or ': train one first'}")
         if version not in versions:
             raise NotFoundError(f"`version` {version!r} of {series} is not saved{suggest(version, versions)}")
         return version

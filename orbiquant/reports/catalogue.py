@@ -239,5 +239,6 @@ def find_report(
     "Return the report called `name`; raise `NotFoundError` with the nearest name when there is none."
     paths = report_paths()
     if name not in paths:
-        raise NotFoundError(f"there is no report {name!r}{suggest(name, paths)}; there are: {', '.join(sorted(paths))}")
+        near = suggest(name, paths) or ";"
+        raise NotFoundError(f"there is no report {name!r}{near} there are: {', '.join(sorted(paths))}")
     return read_report(paths[name])

@@ -74,7 +74,10 @@ class Gatekeeper:
         try:
             caller = await self.find_caller(connection)
             if caller is None and not public:
-                raise AuthError("an API key is required: send it as `Authorization: Bearer …` or `X-API-Key`")
+                raise AuthError(
+                    "an API key is required: send it as `Authorization: Bearer …` or `X-API-Key`, "
+                    "or open the address that `orbiquant serve` printed, with its token"
+                )
         except AuthError:
             await self.count(None, connection)
             raise
