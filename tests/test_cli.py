@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -146,6 +147,20 @@ def test_progress_without_a_terminal_is_a_line_every_few_seconds(
     assert lines[0].startswith("[0/20] fold 0 (") and 3 <= len(lines) <= 6
     with console.progress_bar(as_json=True) as progress:
         assert progress is None
+
+
+def test_a_step_that_takes_long_is_told_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    from orbiquant.cli import console
+
+    monkeypatch.setattr(console, "EVERY_S", 0.1)
+    with console.progress_bar(as_json=False) as progress:
+        assert progress is not None
+        progress(1, 2, "features")
+        sleep(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 3 and all(line.startswith("[1/2] features (") for line in lines)
+    sleep(0.3)
+    assert capsys.readouterr().err == "", "nothing is told after the end"
 
 
 def test_what_compiles_is_said():

@@ -266,10 +266,10 @@ EVERY_S = 5.0  # between lines of progress where there is no terminal
 
 
 class Lines:
-    "Progress as lines: what is new at once, and every few seconds that it still goes on."
+    "Progress as lines: one at first, then every few seconds what is being done, were it the same."
 
     def __init__(self) -> None:
-        self.now, self.place, self.last, self.began, self.ended = "", "", 0.0, monotonic(), Event()
+        self.now, self.place, self.last, self.began, self.ended = "", "", -EVERY_S, monotonic(), Event()
 
     def __enter__(self) -> Self:
         Thread(target=self.go_on, daemon=True).start()
@@ -284,7 +284,7 @@ class Lines:
         total: int,  # steps in all
         text: str,  # what is being done
     ) -> None:
-        "Take note of a step, and print it unless another was printed just before."
+        "Take note of a step, and print it when the last line is a few seconds old."
         self.place = f"[{done}/{total}] " if total else ""
         self.say(text)
 
@@ -292,9 +292,9 @@ class Lines:
         self,
         text: str,  # what is being done
     ) -> None:
-        "Take note of what is being done, and print it unless something was printed just before."
+        "Take note of what is being done, and print it when the last line is a few seconds old."
         new, self.now = text != self.now, text
-        if new and monotonic() - self.last >= 1:
+        if new and monotonic() - self.last >= EVERY_S:
             self.tell()
 
     def go_on(self) -> None:
