@@ -373,6 +373,7 @@ def summarise(
     result: BacktestResult,  # from `simulate`
 ) -> dict[str, float]:
     "Return every figure of a backtest by name; NaN where one is undefined."
+    expect("result", result, BacktestResult)
     trades, equity = result.trades, result.equity
     span = (equity.index[-1] - equity.index[0]) / pd.Timedelta(days=1) if len(equity) else 0.0
     return {

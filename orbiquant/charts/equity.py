@@ -31,7 +31,7 @@ from orbiquant.charts.theme import (
     need_times,
     style,
 )
-from ..core import DataError
+from ..core import DataError, expect
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -102,7 +102,9 @@ def equity_chart(
     from plotly.subplots import make_subplots
 
     find_theme(theme)
-    if need_times("equity", equity).empty:
+    expect("equity", equity, pd.Series)
+    equity = need_times("equity", equity)
+    if equity.empty:
         return empty_chart(title, "no equity: nothing was traded", theme)
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.7, 0.3], vertical_spacing=0.05)
     if band is not None and len(need_columns("band", need_times("band", band))):

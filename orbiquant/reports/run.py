@@ -17,9 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Timer
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..core import atomic_write
+from ..core import atomic_write, expect
 from ..ports import Progress
 from .catalogue import find_report
 from .ground import check_ground, report_environment, sockets_root
@@ -272,6 +273,8 @@ def run_report(
     progress: Progress | None = None,  # called with cells done, cells in all, and the heading it is at
 ) -> ReportRun:
     "Run a report in a process of its own and return how it ended; raise `DataError` for bad parameters."
+    expect("name", name, str)
+    expect("parameters", parameters, Mapping, NoneType)
     report = find_report(name)
     values = report.check(parameters or {})
     limit_s = timeout_s or load_settings().reports.timeout_s
