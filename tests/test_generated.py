@@ -1,6 +1,7 @@
 """What is generated is what is committed: regenerate everything in a copy of the tree and compare."""
 
 import filecmp
+import json
 import shutil
 import subprocess
 import sys
@@ -66,3 +67,10 @@ def differences(left: Path, right: Path) -> list[str]:
 @pytest.mark.parametrize("name", GENERATED)
 def test_generated_files_are_current(regenerated: Path, name: str):
     assert differences(regenerated / name, ROOT / name) == [], "run `make generate` and commit the result"
+
+
+def test_no_output_of_a_notebook_tells_where_it_was_run():
+    for path in sorted([*(ROOT / "nbs").glob("*.ipynb"), *(ROOT / "reports").glob("*.ipynb")]):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        told = json.dumps([cell.get("outputs", []) for cell in cells])
+        assert str(ROOT) not in told and "site-packages" not in told, path.name
