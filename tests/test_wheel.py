@@ -113,7 +113,7 @@ def test_the_demonstration_runs_from_an_empty_folder(environment: dict[str, str]
 
     signal, metrics = made["signal"], made["metrics"]
     assert (signal["symbol"], signal["timeframe"]) == ("EURUSD", "1h")
-    assert signal["action"] == "HOLD" or signal["confidence"] >= MIN_CONFIDENCE
+    assert signal["direction"] == "HOLD" or signal["confidence"] >= MIN_CONFIDENCE
     assert metrics["trades"] > 0 and metrics["causality_violations"] == 0 and metrics["verdict"]
 
     models = json.loads(run(sys.executable, "-c", program, "models", "list", "--json", cwd=tmp_path, env=environment))
