@@ -8,6 +8,7 @@ __all__ = ['DASH', 'FIGURE_WORDS', 'TONES', 'TONE_OF', 'SPARK_POINTS', 'shown', 
 
 # %% ../nbs/00_cards.ipynb #46a1eb45
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -185,12 +186,12 @@ class Card:
         return f'{_LOOK}<div class="card">{body}{sparkline(self.curve)}{lines["card-note"]}</div>'
 
 # %% ../nbs/00_cards.ipynb #63fdfe6c
-class Carded:
+class Carded(ABC):
     "A result that a notebook shows as a card, and a terminal as a line."
 
+    @abstractmethod
     def as_card(self) -> Card:
         "Return what the result says of itself."
-        raise NotImplementedError(f"{type(self).__name__} has to say what stands on its card")
 
     def __repr__(self) -> str:
         return repr(self.as_card())

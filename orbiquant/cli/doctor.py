@@ -136,13 +136,6 @@ def see_workspace() -> str:
     )
 
 
-def cache_folder() -> Path:
-    "Return where compiled functions are kept."
-    from orbiquant.features.ict_kernels import pivot_lows
-
-    return Path(str(pivot_lows.stats.cache_path))
-
-
 def examine_folders() -> Iterator[Finding]:
     "Yield for every folder that commands write to whether they can."
     from orbiquant.persistence import database_location
@@ -166,7 +159,6 @@ def examine_folders() -> Iterator[Finding]:
     for name, folder in folders.items():
         yield look(f"folder of {name}", partial(try_write, folder))
     yield look("temporary folder", lambda: try_write(Path(tempfile.gettempdir())))
-    yield look("compiled functions", lambda: try_write(cache_folder()))
 
 
 def see_store() -> str:
