@@ -22,7 +22,7 @@ PACKAGE = "orbiquant"
 
 # From the ground up: a room may import the rooms before it.
 ROOMS = (
-    *("_version", "_caches", "core", "wire", "arrays", "cards", "domain", "ports", "workspace"),
+    *("_version", "_caches", "core", "wire", "arrays", "cards", "domain", "orders", "ports", "workspace"),
     *("charts", "net", "compute", "persistence", "notices", "jobs"),
     *("market", "llm", "features", "models"),
     *("execution", "performance", "traits", "policies", "signals", "strategies", "line"),
@@ -87,7 +87,9 @@ TEXT_EXCEPTIONS = {  # module.function that takes a symbol or a timeframe as tex
 CALLERS = {"desk", "cli", "service", "app"}  # rooms whose code asks for `current()`; an `api` of a room may, too
 
 # What is not there yet: the count as it stands, which may only fall. An entry that is gone holds its limit.
-STILL: dict[str, float] = {}
+STILL: dict[str, float] = {
+    "ports without adapter and contract": 2
+}  # Broker and SignalFeed, which the trading room brings
 
 
 # --- what is measured ---
