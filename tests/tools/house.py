@@ -36,7 +36,7 @@ SIBLINGS = ({"market", "llm"}, {"backtest", "trading"})  # neither knows the oth
 PLAIN = {
     *("cli", "reports.worker", "service.gate", "service.factory", "service.serving"),
     *("service.connections", "service.kept", "service.known", "service.origins"),
-    *("service.request_log", "service.routes", "service.warming"),
+    *("service.request_log", "service.routes", "service.warming", "trading.tables"),
 }
 HAND_WRITTEN = {"", "_modidx", "_version", "_caches", "app"}  # and what another tool writes
 

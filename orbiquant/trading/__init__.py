@@ -1,0 +1,1 @@
+"""What moves money: ledger, risk, brokers, agents and the engine that drives them."""
