@@ -183,7 +183,7 @@ def at_once(code: str, *arguments: str, processes: int = 2) -> list[str]:
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 def test_processes_that_migrate_at_once_all_succeed(backend: str, tmp_path: Path, request: pytest.FixtureRequest):
     url = f"sqlite:///{tmp_path}/orbi.db" if backend == "sqlite" else fresh_database(request)
-    assert at_once("print(migrate(engine(sys.argv[1])))", url) == ["0002"] * 2
+    assert at_once("print(migrate(engine(sys.argv[1])))", url) == ["0003"] * 2
 
 
 def fresh_database(request: pytest.FixtureRequest) -> str:
@@ -217,7 +217,7 @@ def test_a_migration_killed_half_way_leaves_the_schema_before_it(tmp_path: Path)
     assert killed.returncode == -9
     made = engine(url)
     assert set(inspect(made).get_table_names()) == set()
-    assert migrate(made) == "0002"
+    assert migrate(made) == "0003"
     made.dispose()
 
 

@@ -33,3 +33,9 @@ def upgrade() -> None:
         sa.Column("expires_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_leases"),
     )
+
+
+def downgrade() -> None:
+    """Take both tables away."""
+    op.drop_table("leases")
+    op.drop_table("api_keys")

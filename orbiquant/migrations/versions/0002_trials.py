@@ -34,3 +34,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("key", name="uq_trials_key"),
     )
     op.create_index("ix_trials_symbol", "trials", ["symbol"])
+
+
+def downgrade() -> None:
+    """Take the table away."""
+    op.drop_index("ix_trials_symbol", "trials")
+    op.drop_table("trials")

@@ -6,7 +6,7 @@ from alembic import op
 from orbiquant.persistence import INVESTMENT, ExactDecimal, UtcDateTime
 
 revision = "0006"
-down_revision = "0002"
+down_revision = "0003"
 
 
 def upgrade() -> None:
