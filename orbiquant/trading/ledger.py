@@ -11,7 +11,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from .journal import MOST_LETTERS, Entry, Posting, exact_sum, one_line
 from sqlalchemy import (
     Column,
     Connection,
@@ -33,6 +32,7 @@ from ..core import DataError, NotFoundError, OrbiError, SystemClock
 from ..domain import Value
 from ..persistence import INVESTMENT, ExactDecimal, UtcDateTime, joined, metadata, querying
 from ..ports import Clock
+from .journal import MOST_LETTERS, Entry, Posting, exact_sum, one_line
 
 # %% ../../nbs/60_trading.ledger.ipynb #ae0bf362
 journal_entries = Table(

@@ -26,6 +26,7 @@ from orbiquant.orders import (
     Position,
     Side,
     TimeInForce,
+    exactly,
 )
 from ...persistence import joined
 from ...ports import Clock
@@ -135,6 +136,7 @@ class PaperBroker:
             for guard in self.book.guards.values()
         ]  # fmt: skip
 
+    @exactly
     def account(self) -> Account:
         "Return what is owned, holdings at their last price."
         held = {symbol: quantity for symbol, quantity in self.book.holdings.items() if quantity}
@@ -183,6 +185,7 @@ class PaperBroker:
             raise BrokerRejected(f"`amount` must leave cash of 0 or more, {self.book.cash} is there, was {amount}")
         self.book.pay(amount)
 
+    @exactly
     def advance(
         self,
         bar: PriceBar,  # the next of its symbol
@@ -200,6 +203,7 @@ class PaperBroker:
             filled += [self._close(guard, *left, bar) for guard, left in leaving if left is not None]
         return filled
 
+    @exactly
     def close_all(
         self,
         bar: PriceBar,  # the last of its symbol

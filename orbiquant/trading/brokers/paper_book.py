@@ -15,7 +15,7 @@ from sqlalchemy import Engine, Select, Table, delete, insert, select, update
 
 from ...core import OptionError
 from ...execution.fills import OUT_OF_REACH, STOP, as_fraction_of, leave_bar
-from ...orders import Bracket, Fill, Order, OrderRole, OrderState, OrderStatus, Side
+from ...orders import Bracket, Fill, Order, OrderRole, OrderState, OrderStatus, Side, exactly
 from ...persistence import joined, querying
 from .. import tables
 from .terms import PriceBar, exact
@@ -210,6 +210,7 @@ class PaperBook:
         if not guard.quantity:
             del self.guards[guard.entry_id]
 
+    @exactly
     def record(
         self,
         fill: Fill,  # numbered next of its symbol
@@ -221,6 +222,7 @@ class PaperBook:
             self.pay(-fill.side.sign * fill.quantity * fill.price - fill.fee)
         self._hold(fill)
 
+    @exactly
     def pay(
         self,
         amount: Decimal,  # in the account's currency; what leaves is negative

@@ -8,12 +8,12 @@ __all__ = ['MONEY_DIGITS', 'PriceBar', 'exact', 'PaperTerms']
 # %% ../../../nbs/63_trading.brokers.terms.ipynb #b4df2baf
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import ROUND_DOWN, Decimal, localcontext
+from decimal import ROUND_DOWN, Decimal
 from typing import NamedTuple
 
 from ...core import DataError
 from ...domain import Costs, Instrument
-from ...orders import Side
+from ...orders import Side, exactly
 
 # %% ../../../nbs/63_trading.brokers.terms.ipynb #537fc92d
 class PriceBar(NamedTuple):
@@ -48,6 +48,7 @@ class PaperTerms:
     leverage: Decimal = Decimal(1)
     volume_share: float | None = None  # of a bar's volume that one order gets at most; None: all it asks for
 
+    @exactly
     def fill_price(
         self,
         price: Decimal,  # before slippage
@@ -55,18 +56,17 @@ class PaperTerms:
     ) -> Decimal:
         "Return what is paid or got, with as many digits as leave money exact."
         digits = MONEY_DIGITS - max(0, -int(self.instrument.quantity_step.normalize().as_tuple().exponent))
-        with localcontext(prec=60):
-            slipped = price * (1 + side.sign * exact(self.costs.slippage))
-            return slipped.quantize(Decimal(1).scaleb(-digits))
+        slipped = price * (1 + side.sign * exact(self.costs.slippage))
+        return slipped.quantize(Decimal(1).scaleb(-digits))
 
+    @exactly
     def fee(
         self,
         price: Decimal,  # of the fill
         quantity: Decimal,  # of the fill
     ) -> Decimal:
         "Return the fee in the quote currency."
-        with localcontext(prec=60):
-            return (price * quantity * exact(self.costs.fee)).quantize(Decimal(1).scaleb(-MONEY_DIGITS))
+        return (price * quantity * exact(self.costs.fee)).quantize(Decimal(1).scaleb(-MONEY_DIGITS))
 
     def room(
         self,
