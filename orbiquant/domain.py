@@ -141,7 +141,9 @@ class Instrument(Value):
 
     @property
     def quantity_step(self) -> Decimal:
-        "Return the least by which a quantity can differ: a hundredth of a lot where a lot is a contract of many units."
+        "Return the least by which a quantity can differ, in units: a lot is a contract of many, a coin has fractions."
+        if self.asset_class is AssetClass.CRYPTO:
+            return max(self.lot_size / 100_000, Decimal("1e-8"))
         return self.lot_size / 100 if self.asset_class in (AssetClass.FOREX, AssetClass.METAL) else self.lot_size
 
     def pips(
