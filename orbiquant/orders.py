@@ -257,6 +257,7 @@ class Intent(Value):
     basket: str | None = None  # whose stop covers it where it has none of its own
     confidence: Probability = 1.0
     quantity: Positive | None = None  # None: the risk gate sizes it
+    most_bars: Annotated[int, Field(ge=1)] | None = None  # held at most, the entry's own counted
 
     @model_validator(mode="after")
     def _check(self) -> Self:

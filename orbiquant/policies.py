@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRADED_PHASES', 'LONDON_AND_NEW_YORK', 'POLICIES', 'POLICY_NAMES', 'Policy', 'PrimaryPolicy', 'primary_policy',
-           'find_policy', 'SignalConfig']
+           'find_policy', 'PolicyChoice', 'SignalConfig']
 
 # %% ../nbs/48_policies.ipynb #957f5b51
 from collections.abc import Sequence
@@ -102,12 +102,11 @@ def find_policy(
     return Policy.model_validate(policy.model_dump() | stricter)
 
 # %% ../nbs/48_policies.ipynb #b03e89c2
-class SignalConfig(Value):
-    "Which policy serves, how sure it has to be, and what says which phase a bar is in."
+class PolicyChoice(Value):
+    "Which policy, and how sure it has to be: of what is served, and of every agent."
 
     policy: str = "base"
     min_confidence: Annotated[float, Field(ge=MIN_CONFIDENCE, le=1)] = MIN_CONFIDENCE  # raises the policy's own
-    phase_detector: Literal["rules", "learned"] = "rules"
 
     @field_validator("policy")
     @classmethod
@@ -115,3 +114,9 @@ class SignalConfig(Value):
         if name not in POLICY_NAMES:
             raise ValueError(f"must be one of {', '.join(POLICY_NAMES)}")
         return name
+
+
+class SignalConfig(PolicyChoice):
+    "The same of what is served, and what says which phase a bar is in."
+
+    phase_detector: Literal["rules", "learned"] = "rules"

@@ -29,6 +29,7 @@ from .features.config import PhaseConfig, SessionConfig
 from .market.config import CostConfig, FileConfig, MarketConfig, ProviderConfig
 from .models.config import Phase2Config
 from .policies import SignalConfig
+from .trading.config import AgentProfile, RiskConfig
 from .workspace import WorkspaceConfig, workspace
 
 # %% ../nbs/70_settings.ipynb #ba5851f1
@@ -106,8 +107,6 @@ def check_known(
 ) -> None:
     "Raise `SettingsError` when the settings have no such section or key."
     sections = settings_cls.model_fields
-    if section == "risk":
-        raise SettingsError(f"{origin} [risk]: is called [backtest] now; [risk] will be what agents may lose")
     if section not in sections:
         raise SettingsError(f"{origin} [{section}]: unknown section{suggest(section, sections)}")
     keys = sections[section].annotation.model_fields  # type: ignore[union-attr]
@@ -175,6 +174,10 @@ class Settings(BaseSettings):
     signals: SignalConfig
     costs: CostConfig
     backtest: BacktestConfig
+    risk: RiskConfig
+    atlas: AgentProfile
+    orion: AgentProfile
+    nova: AgentProfile
     service: ServiceConfig
     providers: ProviderConfig
     files: FileConfig

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Engine, delete, insert, select, update
 
 from ..core import NotFoundError, OptionError, suggest
 from ..persistence import joined, querying
@@ -131,6 +131,16 @@ class Roster:
         with joined(self.database) as connection:
             connection.execute(delete(tables.agents).where(tables.agents.c.name == record.name))
             connection.execute(insert(tables.agents).values(asdict(record)))
+
+    def note(
+        self,
+        record: AgentRecord,  # whose marks moved
+    ) -> None:
+        "Write the marks alone: where an agent stands may be changed by a person meanwhile."
+        table, names = tables.agents, ("peak_equity", "day", "day_equity", "last_loss_at")
+        marks = {name: getattr(record, name) for name in names}
+        with joined(self.database) as connection:
+            connection.execute(update(table).where(table.c.name == record.name).values(marks))
 
     def move(
         self,

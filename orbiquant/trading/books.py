@@ -151,6 +151,7 @@ class Books:
             for symbol, number in connection.execute(known):
                 self.cursors[symbol] = max(number, self.cursors.get(symbol, "0"), key=int)
         self.cash = self.ledger.balances(self._assets())
+        self.changed: set[str] = set()  # positions whose bars were counted since they were written
 
     def _assets(self, *owner: str) -> str:
         return account_path("Assets", self.account, *owner)
