@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, insert, inspect, select, text
 from sqlalchemy.exc import OperationalError
 
-import orbiquant.backtest.trials
-import orbiquant.service.keys  # noqa: F401 - both declare their tables
+import orbiquant.backtest.trials  # noqa: F401
+import orbiquant.jobs.records
+import orbiquant.service.keys  # noqa: F401 - all declare their tables
 from orbiquant import persistence
 from orbiquant.core import DataError, FixedClock, SettingsError
 from orbiquant.persistence import (
@@ -183,7 +184,7 @@ def at_once(code: str, *arguments: str, processes: int = 2) -> list[str]:
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 def test_processes_that_migrate_at_once_all_succeed(backend: str, tmp_path: Path, request: pytest.FixtureRequest):
     url = f"sqlite:///{tmp_path}/orbi.db" if backend == "sqlite" else fresh_database(request)
-    assert at_once("print(migrate(engine(sys.argv[1])))", url) == ["0002"] * 2
+    assert at_once("print(migrate(engine(sys.argv[1])))", url) == ["0004"] * 2
 
 
 def fresh_database(request: pytest.FixtureRequest) -> str:
@@ -217,7 +218,7 @@ def test_a_migration_killed_half_way_leaves_the_schema_before_it(tmp_path: Path)
     assert killed.returncode == -9
     made = engine(url)
     assert set(inspect(made).get_table_names()) == set()
-    assert migrate(made) == "0002"
+    assert migrate(made) == "0004"
     made.dispose()
 
 
