@@ -89,7 +89,8 @@ class Purpose(StrEnum):
     CLOSE = "close"
 
 # %% ../nbs/01_orders.ipynb #9aea56c5
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 WIDE = Context(prec=60)
 
 

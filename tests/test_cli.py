@@ -19,6 +19,7 @@ from orbiquant.cli import main
 from orbiquant.cli.doctor import missing_libraries
 from orbiquant.cli.program import program
 from orbiquant.runtime import Runtime, using
+from tests.tools.programs import run_program
 
 ORBIQUANT = [str(Path(sys.executable).parent / "orbiquant")]
 
@@ -117,7 +118,7 @@ def test_interrupting_exits_130_with_a_word(tmp_path: Path):
         "def wait():\n    print('ready', flush=True); time.sleep(30)\n"
         "run(app, [])"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True) as process:
+    with run_program([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
@@ -494,9 +495,7 @@ def test_serving_needs_a_key_when_others_can_reach_it(ask: Ask):
 
 def test_the_service_starts_and_says_where(tmp_path: Path):
     environment = os.environ | {"ORBIQUANT_HOME": str(tmp_path)}
-    with subprocess.Popen(
-        [*ORBIQUANT, "serve", "--port", "0"], stderr=-1, stdout=-1, text=True, env=environment
-    ) as process:
+    with run_program([*ORBIQUANT, "serve", "--port", "0"], stderr=-1, stdout=-1, text=True, env=environment) as process:
         assert process.stderr is not None
         begun = time.monotonic()
         line = process.stderr.readline()

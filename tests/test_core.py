@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -39,6 +38,7 @@ from orbiquant.core import (
 from orbiquant.domain import Action, Costs, Instrument, Order, Phase, Side, Signal, Timeframe, normalise_symbol
 from orbiquant.market.instruments import find_instrument, known_instruments, read_instruments
 from orbiquant.settings import Settings, load_settings
+from tests.tools.programs import run_program
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def is_whole(content: bytes) -> bool:
 @pytest.mark.parametrize("seconds", [0.05, 0.13, 0.37])
 def test_a_killed_writer_leaves_a_whole_file(seconds: float, tmp_path: Path):
     target = tmp_path / "made" / "file.txt"
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(target)]) as writer:
+    with run_program([sys.executable, "-c", WRITER, str(target)]) as writer:
         while not target.exists():
             assert writer.poll() is None
             time.sleep(0.005)

@@ -14,6 +14,7 @@ import pytest
 from orbiquant import compute
 from orbiquant.compute import Failure, Packed, connect, run_dask, run_tasks
 from orbiquant.core import ModelError
+from tests.tools.programs import run_program
 
 MATRIX = np.random.default_rng(7).normal(size=(4_000, 12))
 WAYS = [{"threads": 1}, {"threads": 3}]
@@ -197,7 +198,7 @@ def alive(group: int) -> bool:
 def test_ctrl_c_ends_the_program_and_its_workers(tmp_path, way):
     script = tmp_path / "script.py"
     script.write_text(INTERRUPTED)
-    with subprocess.Popen(
+    with run_program(
         [sys.executable, script, way], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as running:
         assert running.stdout is not None

@@ -56,6 +56,7 @@ from tests.tools.fake_providers import (  # noqa: E402
     reply,
 )
 from tests.tools.postgres import find_binaries, running_postgres  # noqa: E402
+from tests.tools.programs import run_program  # noqa: E402
 
 EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 EURUSD_4H = SeriesId.parse("EURUSD", "4h")
@@ -432,7 +433,7 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 
 def test_ctrl_c_does_not_wait_for_a_silent_server():
     command = [sys.executable, "-c", SILENT]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with run_program(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "silent\n", "both connections have been taken"
         begin = time.monotonic()
         child.send_signal(signal.SIGINT)
@@ -466,7 +467,7 @@ def test_ctrl_c_in_a_pause_ends_a_pull_at_once_and_leaves_the_store_whole(tmp_pa
         places = {"ORBIQUANT_HOME": str(tmp_path), "ORBIQUANT_PROVIDERS_DUKASCOPY_URL": server.url}
         words = ["data", "pull", "dukascopy", "EURUSD", "1h", "--since", "2024-02-21", "--until", "2024-03-10"]
         command = [str(Path(sys.executable).parent / "orbiquant"), *words]
-        with subprocess.Popen(command, env=os.environ | places, stderr=subprocess.PIPE, text=True) as child:
+        with run_program(command, env=os.environ | places, stderr=subprocess.PIPE, text=True) as child:
             while not any("/2024/02/" in asked.path for asked in server.requests):
                 assert child.poll() is None
                 time.sleep(0.05)

@@ -34,6 +34,7 @@ from orbiquant.service.marks import find_marked
 from orbiquant.service.serving import address as page_address
 from orbiquant.service.serving import listen, make_server, serve
 from orbiquant.settings import load_settings
+from tests.tools.programs import run_program
 
 EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 
@@ -592,7 +593,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 def test_a_started_service_prints_its_address_logs_no_secret_and_ends_on_ctrl_c(tmp_path: Path):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment(tmp_path)}
-    with subprocess.Popen([sys.executable, "-c", SERVE], **pipes) as process:
+    with run_program([sys.executable, "-c", SERVE], **pipes) as process:
         url = process.stdout.readline().strip()
         form = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/docs\?token=([\w-]{43})", url)
         assert form, url + process.stderr.read()

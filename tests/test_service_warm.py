@@ -19,6 +19,7 @@ from orbiquant.core import configure_logging
 from orbiquant.domain import SeriesId
 from orbiquant.market.store import DeltaBarStore
 from orbiquant.market.synthetic import synthetic_market
+from tests.tools.programs import run_program
 
 EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 SERVE = [sys.executable, "-c", "from orbiquant.cli import main; main(['serve', '--port', '0'])"]
@@ -40,7 +41,7 @@ def serving(home: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     """Yield a service in a process of its own, its address and its token."""
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     kept = environment(home) | {"ORBIQUANT_LOGGING_LEVEL": "WARNING"}
-    with subprocess.Popen(SERVE, cwd=home, env=kept, **pipes) as process:
+    with run_program(SERVE, cwd=home, env=kept, **pipes) as process:
         try:
             line = process.stderr.readline()
             found = re.search(r"Serving on (http://[\w.:]+)/docs\?token=([\w-]+)", line)

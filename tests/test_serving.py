@@ -27,6 +27,7 @@ from orbiquant.runtime import Runtime
 from orbiquant.service.connections import MAX_HEADER_BYTES, MAX_REQUEST_BYTES
 from orbiquant.service.factory import create_app, needs
 from orbiquant.service.keys import authenticate, create_api_key, list_api_keys
+from tests.tools.programs import run_program
 
 PROGRAM = [str(Path(sys.executable).parent / "orbiquant"), "serve", "--port", "0"]
 KEY = {"X-API-Key": TOKEN}
@@ -44,7 +45,7 @@ def check_quiet_end(process: "subprocess.Popen[str]", said: str = "") -> None:
 
 @pytest.mark.parametrize("after_s", [0, 0.05, 0.1, 0.3])
 def test_an_interrupt_while_python_itself_starts_meets_nothing_of_ours(tmp_path: Path, after_s: float):
-    with subprocess.Popen(PROGRAM, stderr=-1, stdout=-1, text=True, env=environment(tmp_path)) as process:
+    with run_program(PROGRAM, stderr=-1, stdout=-1, text=True, env=environment(tmp_path)) as process:
         time.sleep(after_s)
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
@@ -69,7 +70,7 @@ main(["serve", "--port", "0"])
 
 @pytest.mark.parametrize("after_s", [0, 0.01, 0.05, 0.1, 0.2, 0.35, 0.6, 1])
 def test_an_interrupt_while_it_starts_ends_it_quietly(tmp_path: Path, after_s: float):
-    with subprocess.Popen(
+    with run_program(
         [sys.executable, "-c", OURS], stderr=-1, stdout=-1, text=True, env=environment(tmp_path)
     ) as process:
         assert process.stdout is not None
@@ -81,7 +82,7 @@ def test_an_interrupt_while_it_starts_ends_it_quietly(tmp_path: Path, after_s: f
 
 @pytest.mark.parametrize("after_s", [0, 0.02, 0.1, 0.3, 1])
 def test_an_interrupt_once_it_serves_ends_it_quietly(tmp_path: Path, after_s: float):
-    with subprocess.Popen(PROGRAM, stderr=-1, stdout=-1, text=True, env=environment(tmp_path)) as process:
+    with run_program(PROGRAM, stderr=-1, stdout=-1, text=True, env=environment(tmp_path)) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         assert line.startswith("Serving on http://127.0.0.1:"), line
@@ -101,16 +102,16 @@ configure_logging("ERROR")
 app = create_app(public=["/quick", "/long", "/waiting", "/begun"])
 
 def stay(seconds):
-    print("begun", flush=True)
+    print("begun\\n", end="", flush=True)
     time.sleep(seconds)
 
 async def waiting():
-    print("begun", flush=True)
+    print("begun\\n", end="", flush=True)
     await asyncio.sleep(60)
 
 async def pieces():
     yield b"first"
-    print("begun", flush=True)
+    print("begun\\n", end="", flush=True)
     await asyncio.sleep(60)
 
 def begun():
@@ -134,7 +135,7 @@ def test_an_end_answers_what_is_in_flight_and_takes_under_five_seconds(tmp_path:
         except httpx.HTTPError as error:
             answers[path] = error
 
-    with subprocess.Popen(
+    with run_program(
         [sys.executable, "-c", SLOW], stderr=-1, stdout=-1, text=True, env=environment(tmp_path)
     ) as process:
         assert process.stdout is not None
@@ -160,7 +161,7 @@ def test_an_end_answers_what_is_in_flight_and_takes_under_five_seconds(tmp_path:
 
 
 def test_who_interrupts_twice_waits_for_nothing(tmp_path: Path):
-    with subprocess.Popen(
+    with run_program(
         [sys.executable, "-c", SLOW], stderr=-1, stdout=-1, text=True, env=environment(tmp_path)
     ) as process:
         assert process.stdout is not None
@@ -182,7 +183,7 @@ def test_who_interrupts_twice_waits_for_nothing(tmp_path: Path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_idle_service_ends_at_once(tmp_path: Path, number: int):
-    with subprocess.Popen(PROGRAM, stderr=-1, stdout=-1, text=True, env=environment(tmp_path)) as process:
+    with run_program(PROGRAM, stderr=-1, stdout=-1, text=True, env=environment(tmp_path)) as process:
         assert process.stderr is not None
         url = re.search("http://[0-9.:]+", process.stderr.readline())
         assert url
@@ -361,7 +362,7 @@ serve(app, port=0, announce=lambda url: print(url, flush=True))
 
 
 def test_a_service_does_not_run_out_of_files(tmp_path: Path):
-    with subprocess.Popen(
+    with run_program(
         [sys.executable, "-c", FEW_FILES], stderr=-1, stdout=-1, text=True, env=environment(tmp_path)
     ) as process:
         assert process.stdout is not None

@@ -1,7 +1,6 @@
 """Sweeps: every combination trade for trade against vectorbt and a plain loop, and chunks that survive anything."""
 
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from orbiquant.core import DataError, ModelError, OptionError
 from orbiquant.domain import Bars, Costs, Signals
 from orbiquant.performance import Moments, r_figures, r_moments
 from tests.tools.oracle import Terms, replay
+from tests.tools.programs import run_program
 from tests.tools.shared_bars import shared_bars
 
 FREE, COSTS = Costs(), Costs(fee_bps=2.0, slippage_bps=1.0, spread_bps=1.0)
@@ -305,7 +305,7 @@ sweep_grid(bars, guesses(21, bars), BIG, COSTS, folder=Path(sys.argv[1]), progre
 
 def test_a_killed_sweep_goes_on_where_it_was(work, tmp_path, monkeypatch):
     bars, signals, want = work
-    with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parents[1]) as process:
+    with run_program([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parents[1]) as process:
         while process.poll() is None and len(list(tmp_path.glob("*/*.chunk"))) < 3:
             time.sleep(0.01)
         process.kill()

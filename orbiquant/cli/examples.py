@@ -20,7 +20,18 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("data", "remove"): "data remove EURUSD 1h --yes",
     ("data", "check"): "data check EURUSD 1h --since 2017-01-01",
     ("data", "show"): "data show EURUSD 1h --rows 5",
+    ("data", "follow"): "data follow BTCUSDT 1h binance",
     ("data", "vacuum"): "data vacuum --versions 10 --yes",
+    ("jobs", "list"): "jobs list",
+    ("jobs", "add"): (
+        'jobs add btc data.follow --schedule "@every 5m" --arg symbol=BTCUSDT --arg timeframe=1h --arg source=binance'
+    ),
+    ("jobs", "remove"): "jobs remove btc",
+    ("jobs", "enable"): "jobs enable btc",
+    ("jobs", "disable"): "jobs disable btc",
+    ("jobs", "run"): "jobs run btc",
+    ("jobs", "history"): "jobs history btc --limit 5",
+    ("jobs", "work"): "jobs work",
     ("models", "list"): "models list",
     ("models", "show"): "models show EURUSD 1h",
     ("models", "promote"): "models promote EURUSD 1h 20240501T080000",
@@ -48,5 +59,8 @@ GOES_ON: Mapping[str, str] = {  # the beginning of a command line → what a per
     "data import": "The store is as it was before: the same command again begins anew.",
     "report run": "`orbiquant report runs` shows how far it came; the same command again begins anew.",
     "backtest": "The same command again begins anew.",
+    "data follow": "What was pulled is stored: the same command again goes on from there.",
+    "jobs work": "What may run twice is queued again: the same command goes on with it.",
+    "jobs run": "`orbiquant jobs history` shows how it ended.",
     "audit": "The same command again begins anew.",
 }

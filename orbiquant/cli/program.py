@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import claims, imports, models, research, serving, sweep, vacuum, warmup, workspace  # noqa: F401
+from . import claims, follow, imports, jobs, models, research, serving, sweep, vacuum, warmup, workspace  # noqa: F401
 from orbiquant.cli.console import AsJson, show, table
 from orbiquant.cli.ending import run
 
@@ -95,6 +95,7 @@ def hide_password(
 
 program.add_typer(settings, name="settings")
 program.add_typer(imports.data_commands, name="data")
+program.add_typer(jobs.job_commands, name="jobs")
 program.add_typer(models.model_commands, name="models")
 program.add_typer(claims.audit_commands, name="audit")
 program.add_typer(serving.reports, name="report")

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Engine, insert, select
+import pandas as pd
+from sqlalchemy import Engine, func, insert, select
 
 from ..domain import Action, SeriesId, Signal, Timeframe
 from ..persistence import joined, querying
@@ -94,6 +95,16 @@ class DecisionJournal:
         with querying(self.database) as connection:
             found = [dict(row) for row in connection.execute(rows).mappings()]
         return [_decision(row) for row in found]
+
+    def count(self) -> pd.DataFrame:
+        "Return how often each agent (rows) answered how (columns)."
+        table = tables.decisions.c
+        with querying(self.database) as connection:
+            rows = connection.execute(
+                select(table.agent, table.outcome, func.count()).group_by(table.agent, table.outcome)
+            )
+            found = pd.DataFrame([tuple(row) for row in rows], columns=["agent", "outcome", "count"])
+        return found.pivot(index="agent", columns="outcome", values="count").fillna(0).astype(int)
 
     def is_known(
         self,

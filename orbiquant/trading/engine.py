@@ -6,9 +6,10 @@
 __all__ = ['horizon_bars', 'opening_intent', 'DrivenByBars', 'Agent', 'TradingEngine']
 
 # %% ../../nbs/69_trading.engine.ipynb #43bbd055
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Protocol, runtime_checkable
 
@@ -31,7 +32,6 @@ from orbiquant.orders import (
     intent_id,
 )
 from ..persistence import joined, querying
-from ..policies import Policy
 from ..ports import Broker, Clock, SignalFeed
 from . import tables
 from .agents import AgentRecord, AgentState, Roster
@@ -42,7 +42,7 @@ from .config import AgentProfile, RiskConfig
 from .decisions import Decision, DecisionJournal, Outcome, screen
 from .ledger import Ledger
 from .risk import RiskGate
-from .sender import Sender, Waiting
+from .sender import Sender
 from .sizing import VenueFilters
 from .switches import Switches
 from .verdicts import Circumstances, Denied, Resized
@@ -65,8 +65,8 @@ def opening_intent(
     strategy: str,  # that says it
 ) -> Intent:
     "Return what a signal asks for; raise `ValidationError` for levels that are none."
-    levels = {"stop_loss": signal.stop_loss, "take_profit": signal.take_profit}
-    bracket = Bracket(**{name: exact(level) for name, level in levels.items() if level is not None})
+    stop, target = (None if level is None else exact(level) for level in (signal.stop_loss, signal.take_profit))
+    bracket = Bracket(stop_loss=stop, take_profit=target)
     series = SeriesId(signal.symbol, signal.timeframe)
     return Intent(
         id=intent_id(agent, account, strategy, series, signal.time.isoformat(), Purpose.OPEN), account=account,
@@ -85,6 +85,13 @@ class DrivenByBars(Protocol):
         bar: PriceBar,  # the next of its symbol
     ) -> list[Fill]:
         "Let a bar fill what rests, and return what it filled."
+        ...
+
+    def close_all(
+        self,
+        bar: PriceBar,  # the last of its symbol
+    ) -> list[Fill]:
+        "Close what is held at a bar's close."
         ...
 
 
@@ -143,6 +150,8 @@ class TradingEngine:
         self.price_times: dict[str, datetime] = {series.symbol: time for series, time in self.seen.items()}
         self.agents: dict[str, Agent] = {}
         self.dirty: set[str] = set()
+        self.equity: dict[str, Decimal] = {}  # of each agent, as it was marked last
+        self.deferred = False
 
     def enlist(
         self,
@@ -151,12 +160,26 @@ class TradingEngine:
         "Give an agent its initial equity, once, and let it trade."
         profile, now = self.profiles[name], self.clock.now()
         with joined(self.database):
-            record = self.roster.create(name, self.account, profile.initial_equity)
+            self.roster.create(name, self.account, profile.initial_equity)
             self.books.deposit(name, self.currency, profile.initial_equity, now, f"initial:{self.account}:{name}")
             return self.roster.move(name, "start", "started")
 
+    @contextmanager
+    def deferring(self) -> Iterator[None]:
+        "Be alone with the database for many steps: they are one transaction, and nobody moves an agent meanwhile."
+        with joined(self.database):
+            self.crew()
+            self.deferred = True
+            try:
+                yield
+            finally:
+                self.deferred = False
+            self.flush()
+
     def crew(self) -> list[Agent]:
         "Return the account's agents as they stand now."
+        if self.deferred:
+            return list(self.agents.values())
         for record in self.roster.all():
             if record.account != self.account or record.name not in self.profiles:
                 continue
@@ -194,12 +217,16 @@ class TradingEngine:
             shortest.setdefault(series.symbol, bars[series])
         for symbol, bar in shortest.items():
             self.prices[symbol], self.price_times[symbol] = exact(bar.close), bar.closed
-            driven = isinstance(self.broker, DrivenByBars)
-            fills = self.broker.advance(bar) if driven else self.broker.fills(symbol, self.books.cursors.get(symbol))
-            for fill in fills:
+            for fill in self._fills(bar):
                 self.book(fill)
         if self.sender.waiting:
             self.sender.settle({*shortest})
+
+    def _fills(self, bar: PriceBar) -> list[Fill]:
+        "Return what a venue filled since it was asked last."
+        if isinstance(self.broker, DrivenByBars):
+            return self.broker.advance(bar)
+        return self.broker.fills(bar.symbol, self.books.cursors.get(bar.symbol))
 
     def book(
         self,
@@ -232,6 +259,7 @@ class TradingEngine:
         "Mark every agent's book, and halt one that a rule stands against."
         for agent in crew:
             state = self.account_of(agent.name)
+            self.equity[agent.name] = state.equity
             record, before = agent.record, (agent.record.peak_equity, agent.record.day)
             record.mark(state.equity, now)
             if before != (record.peak_equity, record.day):
@@ -248,7 +276,7 @@ class TradingEngine:
                     get_logger("trading").warning("agent warned", agent=agent.name, reason=breach.said)
 
     def _count(self, bars: Mapping[SeriesId, PriceBar], now: datetime) -> None:
-        "Count the bars of what is held, and let the venue close at the next one's end what has been held for long enough."
+        "Count the bars of what is held; what has been held for long enough is closed at the next one's end."
         for held in self.books.positions():
             bar = bars.get(held.series)
             if bar is None:
@@ -260,11 +288,23 @@ class TradingEngine:
                 self.broker.amend(held.series.symbol, f"{held.id}-{OrderRole.ENTRY.value[:3]}", held.bracket)
             self.books.changed.add(held.id)
 
+    @exactly
+    def close_all(
+        self,
+        bar: PriceBar,  # the last of its symbol
+    ) -> None:
+        "Close what is held on paper at a bar's close, because there are no more bars."
+        if isinstance(self.broker, DrivenByBars):
+            for fill in self.broker.close_all(bar):
+                self.book(fill)
+            self.sender.settle({bar.symbol})
+
     # --- decisions ---
 
     def _decide(self, agent: Agent, bars: Mapping[SeriesId, PriceBar], now: datetime) -> list[Order]:
         "Return the orders that an agent's answers to its signals make; they are written, not sent."
-        sent, answers = [], []
+        sent: list[Order] = []
+        answers: list[Decision] = []
         for strategy in agent.profile.strategies:
             for series, bar in bars.items():
                 if series.timeframe is not agent.profile.timeframe or not agent.profile.trades(series.symbol):
@@ -272,8 +312,9 @@ class TradingEngine:
                 try:
                     signal = self.feeds[strategy].latest(series)
                 except Exception as error:  # a strategy is somebody's code: its agent halts, others go on
-                    agent.record = self.roster.move(agent.name, "halt", f"{strategy} failed on {series}: {error}"[:500])
-                    get_logger("trading").error("strategy failed", agent=agent.name, strategy=strategy, error=str(error))
+                    said = f"{strategy} failed on {series}: {type(error).__name__} {error}"[:500]
+                    agent.record = self.roster.move(agent.name, "halt", said)
+                    get_logger("trading").error("agent halted", agent=agent.name, reason=said)
                     return sent
                 if signal is None or signal.time != bar.opened:
                     continue
@@ -298,7 +339,11 @@ class TradingEngine:
         side = Side.BUY if signal.action is Action.LONG else Side.SELL
         mine = [held for held in self.books.positions(agent.name) if held.series.symbol == signal.symbol]
         if side is Side.SELL and not self.broker.capabilities.short and mine:
-            return Outcome.CLOSED, "cannot be sold short here: closes what is held, opens nothing", self._close(mine[0], now)
+            return (
+                Outcome.CLOSED,
+                "cannot be sold short here: closes what is held, opens nothing",
+                self._close(mine[0], now),
+            )
         on_the_way = [each for each in self.sender.waiting.values() if each.order.symbol == signal.symbol]
         if mine or any(each.intent.agent == agent.name for each in on_the_way):
             return Outcome.DENIED, "in position", None
@@ -388,7 +433,8 @@ class TradingEngine:
     def _checkpoint(self, bars: Mapping[SeriesId, PriceBar]) -> None:
         "Keep how far the bars were gone through, and what changed with them."
         self.seen |= {series: bar.closed for series, bar in bars.items()}
-        self.flush()
+        if not self.deferred:
+            self.flush()
 
     def flush(self) -> None:
         "Write places, marks and counts of bars."

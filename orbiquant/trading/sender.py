@@ -8,14 +8,11 @@ __all__ = ['Waiting', 'Sender']
 # %% ../../nbs/68_trading.sender.ipynb #aaf7694f
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any
 
 from sqlalchemy import Engine, insert, select, update
 
 from ..core import BrokerRejected, BrokerUnavailable, ExecutionUnknown, get_logger
-from ..domain import Timeframe
-from ..orders import Bracket, Intent, Order, OrderRole, OrderState, OrderStatus, Purpose, Side
+from ..orders import Intent, Order, OrderState, Purpose
 from ..persistence import joined, querying
 from ..ports import Broker, Clock
 from . import tables
@@ -129,10 +126,12 @@ class Sender:
         "Write where an order stands."
         if (waiting.state, waiting.message) != (state, message):
             id_, now = waiting.order.client_order_id, self.clock.now()
-            settled = {"settled_at": now} if state.ended else {"sent_at": now} if waiting.state is OrderState.NEW else {}
+            moment = "settled_at" if state.ended else "sent_at"
             own = tables.orders.c.client_order_id == id_
             with joined(self.database) as connection:
-                connection.execute(update(tables.orders).where(own).values(state=state, message=message, **settled))
+                connection.execute(
+                    update(tables.orders).where(own).values({"state": state, "message": message, moment: now})
+                )
             waiting.state, waiting.message = state, message
             if state.ended:
                 self.waiting.pop(id_, None)

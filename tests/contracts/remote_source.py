@@ -19,6 +19,7 @@ from orbiquant.market.pulls import RemoteData, pull
 from orbiquant.market.remote import PULLING, RemoteSource
 from orbiquant.market.store import DeltaBarStore
 from tests.tools.fake_providers import FakeProvider, cut, reply
+from tests.tools.programs import run_program
 
 LATER = datetime(2024, 3, 11, 12, tzinfo=UTC)  # days after the last bar
 LIMIT_2S, BAN_2S = reply(429, Retry_After="2"), reply(418, Retry_After="2")
@@ -295,7 +296,7 @@ class KillContract:
             imports=imports, source=made, symbol=self.symbol, timeframe=self.timeframe, chunk=self.chunk_bars
         )
         environment = {"PYTHONPATH": f"{Path(__file__).parents[1]}:{Path(__file__).parents[2]}"}
-        with subprocess.Popen(
+        with run_program(
             [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
         ) as child:
             assert child.stdout is not None

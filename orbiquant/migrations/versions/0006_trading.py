@@ -6,7 +6,7 @@ from alembic import op
 from orbiquant.persistence import INVESTMENT, ExactDecimal, UtcDateTime
 
 revision = "0006"
-down_revision = "0003"
+down_revision = "0005"
 
 
 def upgrade() -> None:
@@ -78,18 +78,11 @@ def upgrade() -> None:
         sa.Column("agent", sa.String(length=40), nullable=False),
         sa.Column("strategy", sa.String(length=40), nullable=False),
         sa.Column("symbol", sa.String(length=20), nullable=False),
-        sa.Column("timeframe", sa.String(length=4), nullable=False),
-        sa.Column("time", UtcDateTime, nullable=False),
         sa.Column("purpose", sa.String(length=10), nullable=False),
-        sa.Column("side", sa.String(length=4), nullable=False),
-        sa.Column("quantity", ExactDecimal, nullable=False),
-        sa.Column("entry_price", ExactDecimal, nullable=False),
-        sa.Column("stop_loss", ExactDecimal),
-        sa.Column("take_profit", ExactDecimal),
-        sa.Column("basket", sa.String(length=36)),
-        sa.Column("confidence", sa.Float, nullable=False),
+        sa.Column("time", UtcDateTime, nullable=False),
         sa.Column("decided_at", UtcDateTime, nullable=False),
         sa.Column("note", sa.Text, nullable=False),
+        sa.Column("content", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_intents")),
         schema=INVESTMENT,
     )

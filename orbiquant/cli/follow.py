@@ -1,0 +1,70 @@
+"""`orbiquant data follow`"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orbiquant.cli.console import AsJson, Symbol, TimeframeName, console, open_runtime, to_text
+from orbiquant.cli.data import LOCAL, SOURCES, data_commands, open_remote
+
+if TYPE_CHECKING:
+    from orbiquant.domain import SeriesId
+    from orbiquant.market.follow import Followed
+    from orbiquant.runtime import Runtime
+
+
+FOLLOWED = tuple(name for name in SOURCES if name not in LOCAL)
+
+
+def scheduled_source(
+    runtime: "Runtime",  # whose jobs are asked
+    series: "SeriesId",  # to follow
+) -> str:
+    "Return the source that a scheduled job follows a series from; raise `OptionError` when none does."
+    from orbiquant.core import OptionError
+    from orbiquant.domain import SeriesId
+    from orbiquant.jobs.schedule import list_jobs
+
+    for job in list_jobs(runtime.engine):
+        given = {name: str(value) for name, value in job.arguments.items()}
+        if job.handler == "data.follow" and SeriesId.parse(given["symbol"], given["timeframe"]) == series:
+            return given["source"]
+    raise OptionError(f"`SOURCE` must be one of {', '.join(FOLLOWED)} or another exchange, was not given for {series}")
+
+
+@data_commands.command("follow")
+def follow_command(
+    symbol: Symbol,
+    timeframe: TimeframeName,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help=f"One of {', '.join(FOLLOWED)}, or another exchange; else as a job has it.",
+            autocompletion=lambda: FOLLOWED,
+        ),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    "Keep a stored series current, until interrupted: pull each bar when it has closed, and say what is late."
+    from orbiquant.core import OptionError
+    from orbiquant.domain import SeriesId
+    from orbiquant.market.follow import follow_bars, follow_once
+
+    series, runtime = SeriesId.parse(symbol, timeframe), open_runtime()
+    name = source or scheduled_source(runtime, series)
+    if name in LOCAL:
+        raise OptionError(f"`SOURCE` must be one that grows, such as {', '.join(FOLLOWED)}, was {name!r}")
+    origin, say = open_remote(runtime, name), console()
+
+    def tell(look: "Followed") -> None:
+        if as_json:
+            print(" ".join(to_text(look).split()), flush=True)
+        else:
+            say.print(look.told, markup=False, soft_wrap=True)
+
+    if once:
+        tell(follow_once(runtime.store, origin, series, clock=runtime.clock))
+        return
+    follow_bars(runtime.store, origin, series, tell=tell, clock=runtime.clock)
