@@ -12,14 +12,15 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import select
 
 from ..domain import Instrument, SeriesId, Timeframe
 from ..orders import Bracket, Fill, OrderRole, Position, Side, exactly
-from ..persistence import joined, querying
+from ..persistence import querying
 from . import tables
 from .journal import account_path, deposit_entry, trade_entry, withdrawal_entry
 from .ledger import Ledger
+from .pages import Pages
 
 # %% ../../nbs/66_trading.books.ipynb #24308ff7
 LEAST = Decimal("1e-18")
@@ -132,18 +133,18 @@ class Books:
 
     def __init__(
         self,
-        database: Engine,  # migrated
+        pages: Pages,  # of the books' database
         account: str,  # at the venue
         ledger: Ledger,  # of the same database
     ) -> None:
         "Take up where the books stand."
-        self.database, self.account, self.ledger = database, account, ledger
+        self.pages, self.account, self.ledger = pages, account, ledger
         self.load()
 
     def load(self) -> None:
         "Read positions, cash and cursors anew."
         table, posted = tables.positions, tables.fills
-        with querying(self.database) as connection:
+        with querying(self.pages.database) as connection:
             rows = connection.execute(select(table).where(table.c.account == self.account))
             self.held = {row.id: _held(row) for row in rows}
             known = select(posted.c.symbol, posted.c.fill_id).where(posted.c.account == self.account)
@@ -194,9 +195,8 @@ class Books:
     ) -> None:
         "Book money that comes or goes."
         make = deposit_entry if amount > 0 else withdrawal_entry
-        with joined(self.database):
-            self.ledger.post(make(owner, self.account, asset, abs(amount), time), key)
-            self.cash = self.ledger.balances(self._assets())
+        self.ledger.post(make(owner, self.account, asset, abs(amount), time), key)
+        self.cash = self.ledger.balances(self._assets())
 
     def is_booked(
         self,
@@ -218,9 +218,10 @@ class Books:
         entry = trade_entry(fill, instrument.base, instrument.quote, held.owner, self.account)
         held.fill(fill)
         row = fill.model_dump() | {"account": self.account, "position_id": held.id, "owner": held.owner}
-        with joined(self.database) as connection:
-            self.ledger.post(entry, f"fill:{self.account}:{fill.symbol}:{fill.fill_id}")
-            connection.execute(insert(tables.fills).values(row))
+        key = f"fill:{self.account}:{fill.symbol}:{fill.fill_id}"
+        with self.pages.together():
+            self.pages.act(lambda: self.ledger.post(entry, key))
+            self.pages.add(tables.fills, row)
             trade = self._keep(held, fill)
         for posting in entry.postings:
             if posting.account == self._assets(held.owner):
@@ -233,22 +234,18 @@ class Books:
         self,
         held: Held,  # changed
     ) -> None:
-        "Write an open position."
-        table = tables.positions
-        with joined(self.database) as connection:
-            connection.execute(delete(table).where(table.c.id == held.id))
-            connection.execute(insert(table).values(_row(held, self.account)))
+        "Keep an open position."
+        self.pages.put(tables.positions, _row(held, self.account), held.id)
 
     def _keep(self, held: Held, fill: Fill) -> Trade | None:
-        "Write what a fill made of a position: one that is open, or a trade."
+        "Keep what a fill made of a position: one that is open, or a trade."
         self.held[held.id] = held
         if held.quantity:
             self.keep(held)
             return None
-        trade, table = Trade.of(held, self.account, fill), tables.positions
-        with joined(self.database) as connection:
-            connection.execute(insert(tables.trades).values(asdict(trade)))
-            connection.execute(delete(table).where(table.c.id == held.id))
+        trade = Trade.of(held, self.account, fill)
+        self.pages.add(tables.trades, asdict(trade))
+        self.pages.put(tables.positions, None, held.id)
         del self.held[held.id]
         return trade
 
@@ -260,7 +257,7 @@ class Books:
         table = tables.trades
         mine = (table.c.account == self.account) if owner is None else (table.c.owner == owner)
         rows = select(table).where(table.c.account == self.account, mine).order_by(table.c.exit_time, table.c.id)
-        with querying(self.database) as connection:
+        with querying(self.pages.database) as connection:
             found = [dict(row._mapping) for row in connection.execute(rows)]
         return [Trade(**row | {"side": Side(row["side"]), "reason": OrderRole(row["reason"])}) for row in found]
 

@@ -12,12 +12,13 @@ from datetime import datetime
 from enum import StrEnum
 
 import pandas as pd
-from sqlalchemy import Engine, func, insert, select
+from sqlalchemy import func, select
 
 from ..domain import Action, SeriesId, Signal, Timeframe
-from ..persistence import joined, querying
+from ..persistence import querying
 from ..policies import Policy
 from . import tables
+from .pages import Pages
 
 # %% ../../nbs/67_trading.decisions.ipynb #f1ea398b
 def screen(
@@ -68,9 +69,9 @@ class DecisionJournal:
 
     def __init__(
         self,
-        database: Engine,  # migrated
+        pages: Pages,  # of the agents' database
     ) -> None:
-        self.database = database
+        self.pages = pages
 
     def write(
         self,
@@ -78,8 +79,7 @@ class DecisionJournal:
     ) -> None:
         "Add decisions."
         if decisions:
-            with joined(self.database) as connection:
-                connection.execute(insert(tables.decisions), [asdict(each) for each in decisions])
+            self.pages.add(tables.decisions, *[asdict(each) for each in decisions])
 
     def last(
         self,
@@ -92,14 +92,14 @@ class DecisionJournal:
         rows = select(table).order_by(table.c.id.desc()).limit(count)
         rows = rows if agent is None else rows.where(table.c.agent == agent)
         rows = rows if outcome is None else rows.where(table.c.outcome == outcome)
-        with querying(self.database) as connection:
+        with querying(self.pages.database) as connection:
             found = [dict(row) for row in connection.execute(rows).mappings()]
         return [_decision(row) for row in found]
 
     def count(self) -> pd.DataFrame:
         "Return how often each agent (rows) answered how (columns)."
         table = tables.decisions.c
-        with querying(self.database) as connection:
+        with querying(self.pages.database) as connection:
             rows = connection.execute(
                 select(table.agent, table.outcome, func.count()).group_by(table.agent, table.outcome)
             )
@@ -117,7 +117,7 @@ class DecisionJournal:
         table = tables.decisions.c
         same = (table.agent == agent) & (table.strategy == strategy) & (table.symbol == series.symbol)
         same &= (table.timeframe == series.timeframe) & (table.time == time)
-        with querying(self.database) as connection:
+        with querying(self.pages.database) as connection:
             return connection.execute(select(table.id).where(same)).first() is not None
 
 

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from pydantic import ValidationError
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import select
 
 from ..core import OrbiError, get_logger, rule_of
 from ..domain import Action, SeriesId, Signal
@@ -31,7 +32,7 @@ from orbiquant.orders import (
     exactly,
     intent_id,
 )
-from ..persistence import joined, querying
+from ..persistence import querying
 from ..ports import Broker, Clock, SignalFeed
 from . import tables
 from .agents import AgentRecord, AgentState, Roster
@@ -41,6 +42,7 @@ from .brokers.terms import PaperTerms, PriceBar, exact
 from .config import AgentProfile, RiskConfig
 from .decisions import Decision, DecisionJournal, Outcome, screen
 from .ledger import Ledger
+from .pages import Pages
 from .risk import RiskGate
 from .sender import Sender
 from .sizing import VenueFilters
@@ -115,7 +117,7 @@ class TradingEngine:
 
     def __init__(
         self,
-        database: Engine,  # migrated
+        pages: Pages,  # of the account's database
         broker: Broker,  # of the account
         account: str,  # at the venue
         currency: str,  # that it is kept in
@@ -127,12 +129,12 @@ class TradingEngine:
         clock: Clock,  # tells when
     ) -> None:
         "Take up where the account stands."
-        self.database, self.broker, self.account, self.currency = database, broker, account, currency
+        self.pages, self.broker, self.account, self.currency = pages, broker, account, currency
         self.profiles, self.limits, self.feeds, self.terms = profiles, limits, feeds, terms
         self.switches, self.clock = switches, clock
-        self.roster, self.journal = Roster(database, clock), DecisionJournal(database)
-        self.books = Books(database, account, Ledger(database, clock))
-        self.sender = Sender(database, account, broker, switches, clock)
+        self.roster, self.journal = Roster(pages.database, clock), DecisionJournal(pages)
+        self.books = Books(pages, account, Ledger(pages.database, clock))
+        self.sender = Sender(pages, account, broker, switches, clock)
         self.load()
 
     def load(self) -> None:
@@ -142,7 +144,7 @@ class TradingEngine:
         self.prices: dict[str, Decimal] = {}
         self.seen: dict[SeriesId, datetime] = {}
         table = tables.checkpoints
-        with querying(self.database) as connection:
+        with querying(self.pages.database) as connection:
             rows = connection.execute(select(table).where(table.c.account == self.account).order_by(table.c.time))
             for row in rows:
                 self.seen[SeriesId.parse(row.symbol, row.timeframe)] = row.time
@@ -159,7 +161,7 @@ class TradingEngine:
     ) -> AgentRecord:
         "Give an agent its initial equity, once, and let it trade."
         profile, now = self.profiles[name], self.clock.now()
-        with joined(self.database):
+        with self.pages.together():
             self.roster.create(name, self.account, profile.initial_equity)
             self.books.deposit(name, self.currency, profile.initial_equity, now, f"initial:{self.account}:{name}")
             return self.roster.move(name, "start", "started")
@@ -167,7 +169,7 @@ class TradingEngine:
     @contextmanager
     def deferring(self) -> Iterator[None]:
         "Be alone with the database for many steps: they are one transaction, and nobody moves an agent meanwhile."
-        with joined(self.database):
+        with self.pages.together():
             self.crew()
             self.deferred = True
             try:
@@ -201,7 +203,7 @@ class TradingEngine:
         if not fresh:
             return
         crew, now = self.crew(), next(iter(fresh.values())).closed
-        with joined(self.database):
+        with self.pages.together():
             self._collect(fresh)
             self._mark(fresh, crew, now)
             self._count(fresh, now)
@@ -438,18 +440,14 @@ class TradingEngine:
 
     def flush(self) -> None:
         "Write places, marks and counts of bars."
-        table = tables.checkpoints
-        rows = [
-            {"account": self.account, "symbol": series.symbol, "timeframe": series.timeframe, "time": time,
-             "price": self.prices[series.symbol]}
-            for series, time in self.seen.items()
-        ]  # fmt: skip
-        with joined(self.database) as connection:
-            connection.execute(delete(table).where(table.c.account == self.account))
-            connection.execute(insert(table), rows)
+        with self.pages.together():
+            for series, time in self.seen.items():
+                row = {"account": self.account, "symbol": series.symbol, "timeframe": series.timeframe, "time": time,
+                       "price": self.prices[series.symbol]}  # fmt: skip
+                self.pages.put(tables.checkpoints, row, self.account, series.symbol, series.timeframe)
             for id_ in self.books.changed & {*self.books.held}:
                 self.books.keep(self.books.held[id_])
             for name in self.dirty:
-                self.roster.note(self.agents[name].record)
+                self.pages.act(partial(self.roster.note, self.agents[name].record))
         self.books.changed.clear()
         self.dirty.clear()

@@ -8,14 +8,16 @@ __all__ = ['Waiting', 'Sender']
 # %% ../../nbs/68_trading.sender.ipynb #aaf7694f
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import select
 
 from ..core import BrokerRejected, BrokerUnavailable, ExecutionUnknown, get_logger
 from ..orders import Intent, Order, OrderState, Purpose
-from ..persistence import joined, querying
+from ..persistence import querying
 from ..ports import Broker, Clock
 from . import tables
+from .pages import Pages
 from .switches import Switches
 
 # %% ../../nbs/68_trading.sender.ipynb #78c22059
@@ -28,6 +30,8 @@ class Waiting:
     position_id: str  # of what it opens or closes
     state: OrderState = OrderState.NEW
     message: str = ""
+    created_at: datetime | None = None
+    sent_at: datetime | None = None
 
     @property
     def opens(self) -> bool:
@@ -40,14 +44,14 @@ class Sender:
 
     def __init__(
         self,
-        database: Engine,  # migrated
+        pages: Pages,  # of the account's database
         account: str,  # at the venue
         broker: Broker,  # where orders go
         switches: Switches,  # asked before every order
         clock: Clock,  # tells when
     ) -> None:
         "Take up what is on its way."
-        self.database, self.account, self.broker, self.switches, self.clock = database, account, broker, switches, clock
+        self.pages, self.account, self.broker, self.switches, self.clock = pages, account, broker, switches, clock
         self.load()
 
     def load(self) -> None:
@@ -57,11 +61,12 @@ class Sender:
         rows = select(sent, wanted).join(wanted, wanted.c.id == sent.c.intent_id).order_by(sent.c.created_at)
         rows = rows.where(wanted.c.account == self.account, sent.c.state.not_in(ended))
         self.waiting: dict[str, Waiting] = {}
-        with querying(self.database) as connection:
+        with querying(self.pages.database) as connection:
             for row in connection.execute(rows).mappings():
                 order = Order.model_validate_json(row[sent.c.content])
                 intent = Intent.model_validate_json(row[wanted.c.content])
-                kept = Waiting(intent, order, row[sent.c.position_id], OrderState(row[sent.c.state]))
+                kept = Waiting(intent, order, row[sent.c.position_id], OrderState(row[sent.c.state]),
+                               row[sent.c.message], row[sent.c.created_at], row[sent.c.sent_at])  # fmt: skip
                 self.waiting[order.client_order_id] = kept
 
     def prepare(
@@ -76,13 +81,11 @@ class Sender:
         wanted = {"id": intent.id, "account": self.account, "agent": intent.agent, "strategy": intent.strategy,
                   "symbol": intent.symbol, "purpose": intent.purpose, "time": intent.time, "decided_at": now,
                   "note": note, "content": intent.model_dump_json()}  # fmt: skip
-        sent = {"client_order_id": order.client_order_id, "intent_id": intent.id, "position_id": position_id,
-                "symbol": order.symbol, "role": order.role, "content": order.model_dump_json(),
-                "state": OrderState.NEW, "message": "", "created_at": now}  # fmt: skip
-        with joined(self.database) as connection:
-            connection.execute(insert(tables.intents).values(wanted))
-            connection.execute(insert(tables.orders).values(sent))
-        self.waiting[order.client_order_id] = Waiting(intent, order, position_id)
+        waiting = Waiting(intent, order, position_id, created_at=now)
+        with self.pages.together():
+            self.pages.put(tables.intents, wanted, intent.id)
+            self._keep(waiting, None)
+        self.waiting[order.client_order_id] = waiting
 
     def send(
         self,
@@ -123,16 +126,21 @@ class Sender:
         return self._write(waiting, OrderState.UNKNOWN, "the venue had it and does not know it any more")
 
     def _write(self, waiting: Waiting, state: OrderState, message: str) -> OrderState:
-        "Write where an order stands."
+        "Keep where an order stands."
         if (waiting.state, waiting.message) != (state, message):
-            id_, now = waiting.order.client_order_id, self.clock.now()
-            moment = "settled_at" if state.ended else "sent_at"
-            own = tables.orders.c.client_order_id == id_
-            with joined(self.database) as connection:
-                connection.execute(
-                    update(tables.orders).where(own).values({"state": state, "message": message, moment: now})
-                )
+            now = self.clock.now()
+            if waiting.state is OrderState.NEW:
+                waiting.sent_at = now
             waiting.state, waiting.message = state, message
+            self._keep(waiting, now if state.ended else None)
             if state.ended:
-                self.waiting.pop(id_, None)
+                self.waiting.pop(waiting.order.client_order_id, None)
         return state
+
+    def _keep(self, waiting: Waiting, settled_at: datetime | None) -> None:
+        order = waiting.order
+        row = {"client_order_id": order.client_order_id, "intent_id": waiting.intent.id, "symbol": order.symbol,
+               "position_id": waiting.position_id, "role": order.role, "content": order.model_dump_json(),
+               "state": waiting.state, "message": waiting.message, "created_at": waiting.created_at,
+               "sent_at": waiting.sent_at, "settled_at": settled_at}  # fmt: skip
+        self.pages.put(tables.orders, row, order.client_order_id)

@@ -3,7 +3,6 @@
 from sqlalchemy import (
     Column,
     Float,
-    ForeignKey,
     Identity,
     Index,
     Integer,
@@ -78,7 +77,7 @@ orders = Table(
     "orders",
     metadata,
     Column("client_order_id", String(36), primary_key=True),
-    Column("intent_id", String(36), ForeignKey(f"{INVESTMENT}.intents.id"), nullable=False),
+    Column("intent_id", String(36), nullable=False),
     Column("position_id", String(36), nullable=False),
     Column("symbol", String(20), nullable=False),
     Column("role", String(10), nullable=False),
@@ -170,7 +169,6 @@ paper_accounts = Table(
 paper_orders = Table(
     "paper_orders",
     metadata,
-    Column("number", Integer, Identity(), primary_key=True),
     Column("account", String(40), nullable=False),
     Column("client_order_id", String(36), nullable=False),
     Column("symbol", String(20), nullable=False),
@@ -180,7 +178,7 @@ paper_orders = Table(
     Column("paid", ExactDecimal, nullable=False),
     Column("message", Text, nullable=False),
     Column("placed_at", UtcDateTime, nullable=False),
-    UniqueConstraint("account", "client_order_id", name="uq_paper_orders_account"),
+    PrimaryKeyConstraint("account", "client_order_id", name="pk_paper_orders"),
     schema=INVESTMENT,
 )
 paper_guards = Table(

@@ -19,6 +19,7 @@ from orbiquant.trading.brokers.paper import PaperBroker
 from orbiquant.trading.brokers.terms import PaperTerms
 from orbiquant.trading.config import AgentProfile, RiskConfig
 from orbiquant.trading.engine import TradingEngine
+from orbiquant.trading.pages import Pages
 from orbiquant.trading.replay import TableFeed
 from orbiquant.trading.switches import Switches
 
@@ -57,17 +58,17 @@ def make_engine(
     folder: Path | None = None,
 ) -> TradingEngine:
     """Return an engine on paper whose agents have begun, and whose clock stands at the start."""
-    clock = FixedClock(start)
+    clock, pages = FixedClock(start), Pages(database)
     quote = {find_instrument(series.symbol).quote for series in signals}.pop()
 
     def terms(symbol: str) -> PaperTerms:
         instrument = find_instrument(symbol)
         return PaperTerms(instrument, costs, limits.leverage(AssetClass(instrument.asset_class)))
 
-    broker = PaperBroker(database, "paper", quote, terms, clock, Capabilities(short=short))
+    broker = PaperBroker(pages, "paper", quote, terms, clock, Capabilities(short=short))
     switches = Switches(database, folder or Path(database.url.database).parent / "switches", clock)
     made = TradingEngine(
-        database, broker, "paper", quote, profiles, limits, {"ml": TableFeed(signals, clock)}, terms, switches, clock
+        pages, broker, "paper", quote, profiles, limits, {"ml": TableFeed(signals, clock)}, terms, switches, clock
     )
     for name, profile in profiles.items():
         made.enlist(name)

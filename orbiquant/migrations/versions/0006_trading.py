@@ -87,6 +87,23 @@ def upgrade() -> None:
         schema=INVESTMENT,
     )
     op.create_table(
+        "orders",
+        sa.Column("client_order_id", sa.String(length=36), nullable=False),
+        sa.Column("intent_id", sa.String(length=36), nullable=False),
+        sa.Column("position_id", sa.String(length=36), nullable=False),
+        sa.Column("symbol", sa.String(length=20), nullable=False),
+        sa.Column("role", sa.String(length=10), nullable=False),
+        sa.Column("content", sa.Text, nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("message", sa.Text, nullable=False),
+        sa.Column("created_at", UtcDateTime, nullable=False),
+        sa.Column("sent_at", UtcDateTime),
+        sa.Column("settled_at", UtcDateTime),
+        sa.PrimaryKeyConstraint("client_order_id", name=op.f("pk_orders")),
+        schema=INVESTMENT,
+    )
+    op.create_index("ix_orders_state", "orders", ["state"], unique=False, schema=INVESTMENT)
+    op.create_table(
         "paper_accounts",
         sa.Column("account", sa.String(length=40), nullable=False),
         sa.Column("currency", sa.String(length=20), nullable=False),
@@ -118,7 +135,6 @@ def upgrade() -> None:
     )
     op.create_table(
         "paper_orders",
-        sa.Column("number", sa.Integer, sa.Identity(), nullable=False),
         sa.Column("account", sa.String(length=40), nullable=False),
         sa.Column("client_order_id", sa.String(length=36), nullable=False),
         sa.Column("symbol", sa.String(length=20), nullable=False),
@@ -128,8 +144,7 @@ def upgrade() -> None:
         sa.Column("paid", ExactDecimal, nullable=False),
         sa.Column("message", sa.Text, nullable=False),
         sa.Column("placed_at", UtcDateTime, nullable=False),
-        sa.PrimaryKeyConstraint("number", name=op.f("pk_paper_orders")),
-        sa.UniqueConstraint("account", "client_order_id", name="uq_paper_orders_account"),
+        sa.PrimaryKeyConstraint("account", "client_order_id", name="pk_paper_orders"),
         schema=INVESTMENT,
     )
     op.create_table(
@@ -181,31 +196,11 @@ def upgrade() -> None:
         schema=INVESTMENT,
     )
     op.create_index("ix_trades_owner", "trades", ["owner"], unique=False, schema=INVESTMENT)
-    op.create_table(
-        "orders",
-        sa.Column("client_order_id", sa.String(length=36), nullable=False),
-        sa.Column("intent_id", sa.String(length=36), nullable=False),
-        sa.Column("position_id", sa.String(length=36), nullable=False),
-        sa.Column("symbol", sa.String(length=20), nullable=False),
-        sa.Column("role", sa.String(length=10), nullable=False),
-        sa.Column("content", sa.Text, nullable=False),
-        sa.Column("state", sa.String(length=20), nullable=False),
-        sa.Column("message", sa.Text, nullable=False),
-        sa.Column("created_at", UtcDateTime, nullable=False),
-        sa.Column("sent_at", UtcDateTime),
-        sa.Column("settled_at", UtcDateTime),
-        sa.ForeignKeyConstraint(["intent_id"], [f"{INVESTMENT}.intents.id"], name=op.f("fk_orders_intent_id_intents")),
-        sa.PrimaryKeyConstraint("client_order_id", name=op.f("pk_orders")),
-        schema=INVESTMENT,
-    )
-    op.create_index("ix_orders_state", "orders", ["state"], unique=False, schema=INVESTMENT)
 
 
 def downgrade() -> None:
     """Take them away."""
 
-    op.drop_index("ix_orders_state", table_name="orders", schema=INVESTMENT)
-    op.drop_table("orders", schema=INVESTMENT)
     op.drop_index("ix_trades_owner", table_name="trades", schema=INVESTMENT)
     op.drop_table("trades", schema=INVESTMENT)
     op.drop_table("positions", schema=INVESTMENT)
@@ -213,6 +208,8 @@ def downgrade() -> None:
     op.drop_table("paper_guards", schema=INVESTMENT)
     op.drop_table("paper_fills", schema=INVESTMENT)
     op.drop_table("paper_accounts", schema=INVESTMENT)
+    op.drop_index("ix_orders_state", table_name="orders", schema=INVESTMENT)
+    op.drop_table("orders", schema=INVESTMENT)
     op.drop_table("intents", schema=INVESTMENT)
     op.drop_table("fills", schema=INVESTMENT)
     op.drop_table("decisions", schema=INVESTMENT)

@@ -9,8 +9,6 @@ __all__ = ['SPOT', 'meet', 'PaperBroker']
 from collections.abc import Callable
 from decimal import Decimal
 
-from sqlalchemy import Engine
-
 from ...core import BrokerRejected, DataError
 from ...execution.fills import reaches
 from orbiquant.orders import (
@@ -28,11 +26,11 @@ from orbiquant.orders import (
     TimeInForce,
     exactly,
 )
-from ...persistence import joined
 from ...ports import Clock
 from .. import tables
 from .paper_book import Guard, PaperBook, Resting
 from .terms import PaperTerms, PriceBar, exact
+from ..pages import Pages
 
 # %% ../../../nbs/65_trading.brokers.paper.ipynb #11e8c8dd
 def meet(
@@ -62,7 +60,7 @@ class PaperBroker:
 
     def __init__(
         self,
-        database: Engine,  # migrated
+        pages: Pages,  # of the account's database
         name: str,  # of the account
         currency: str,  # that it is kept in
         terms: Callable[[str], PaperTerms],  # of a symbol; raises `NotFoundError` for an unknown one
@@ -70,7 +68,7 @@ class PaperBroker:
         capabilities: Capabilities = SPOT,  # of this venue
     ) -> None:
         "Take up where the account stands in the database."
-        self.book, self.terms, self.clock, self._able = PaperBook(database, name, currency), terms, clock, capabilities
+        self.book, self.terms, self.clock, self._able = PaperBook(pages, name, currency), terms, clock, capabilities
         self.prices: dict[str, Decimal] = {}  # the last of each symbol
 
     @property
@@ -197,7 +195,7 @@ class PaperBroker:
         guards = [guard for guard in book.guards.values() if guard.symbol == symbol]
         if not resting and all(guard.stays(bar) for guard in guards):
             return []
-        with joined(book.database):
+        with book.pages.together():
             filled = [fill for each in resting if not each.state.ended for fill in self._meet(each, bar)]
             leaving = [(each, each.leave(bar)) for each in book.guards.values() if each.symbol == symbol]
             filled += [self._close(guard, *left, bar) for guard, left in leaving if left is not None]
@@ -209,7 +207,7 @@ class PaperBroker:
         bar: PriceBar,  # the last of its symbol
     ) -> list[Fill]:
         "Close what is held at a bar's close: there are no more bars."
-        with joined(self.book.database):
+        with self.book.pages.together():
             for resting in [each for each in self.book.resting.values() if each.order.symbol == bar.symbol]:
                 self._end(resting, OrderState.EXPIRED, "no bar after it")
             held = [guard for guard in self.book.guards.values() if guard.symbol == bar.symbol]

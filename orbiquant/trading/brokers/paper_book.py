@@ -11,14 +11,15 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Engine, Select, Table, delete, insert, select, update
+from sqlalchemy import Select, Table, select
 
 from ...core import OptionError
 from ...execution.fills import OUT_OF_REACH, STOP, as_fraction_of, leave_bar
 from ...orders import Bracket, Fill, Order, OrderRole, OrderState, OrderStatus, Side, exactly
-from ...persistence import joined, querying
+from ...persistence import querying
 from .. import tables
 from .terms import PriceBar, exact
+from ..pages import Pages
 
 # %% ../../../nbs/64_trading.brokers.paper_book.ipynb #6483df62
 @dataclass(slots=True)
@@ -108,27 +109,26 @@ class PaperBook:
 
     def __init__(
         self,
-        database: Engine,  # migrated
+        pages: Pages,  # of the account's database
         name: str,  # of the account
         currency: str,  # that it is kept in
     ) -> None:
         "Take up where the account stands."
-        self.database, self.name, self.currency = database, name, currency
+        self.pages, self.name, self.currency = pages, name, currency
         self.load()
 
     def load(self) -> None:
         "Read the account anew; raise `OptionError` for one that is kept in another currency."
-        with joined(self.database) as connection:
+        with querying(self.pages.database) as connection:
             row = connection.execute(self._rows(tables.paper_accounts)).first()
-            if row is None:
-                fresh = {"account": self.name, "currency": self.currency, "cash": Decimal(0)}
-                connection.execute(insert(tables.paper_accounts).values(fresh))
-            elif row.currency != self.currency:
+            if row is not None and row.currency != self.currency:
                 raise OptionError(f"`currency` of account {self.name} must be {row.currency}, was {self.currency}")
             self.cash = Decimal(0) if row is None else row.cash
-            stored = connection.execute(self._rows(tables.paper_orders).order_by(tables.paper_orders.c.number))
-            self.resting = {row.client_order_id: _resting(row) for row in stored if not OrderState(row.state).ended}
-            self.guards = {row.entry_id: _guard(row) for row in connection.execute(self._rows(tables.paper_guards))}
+            stored = connection.execute(self._rows(tables.paper_orders).order_by(tables.paper_orders.c.placed_at))
+            found = [_resting(each) for each in stored.mappings() if not OrderState(each["state"]).ended]
+            self.resting = {each.order.client_order_id: each for each in found}
+            guards = [_guard(each) for each in connection.execute(self._rows(tables.paper_guards)).mappings()]
+            self.guards = {each.entry_id: each for each in guards}
         self.holdings: dict[str, Decimal] = {}
         self.numbers: dict[str, int] = {}
         for fill in self.fills():
@@ -141,7 +141,7 @@ class PaperBook:
         "Return the account's fills, in order."
         table = tables.paper_fills
         rows = self._rows(table).where(*where).order_by(table.c.symbol, table.c.number)
-        with querying(self.database) as connection:
+        with querying(self.pages.database) as connection:
             return [Fill.model_validate_json(row.content) for row in connection.execute(rows)]
 
     def find(
@@ -151,9 +151,11 @@ class PaperBook:
         "Return an order, None when it never came here."
         if client_order_id in self.resting:
             return self.resting[client_order_id]
+        if (kept := self.pages.waiting(tables.paper_orders, self.name, client_order_id)) is not None:
+            return _resting(kept)
         rows = self._rows(tables.paper_orders).where(tables.paper_orders.c.client_order_id == client_order_id)
-        with querying(self.database) as connection:
-            row = connection.execute(rows).first()
+        with querying(self.pages.database) as connection:
+            row = connection.execute(rows).mappings().first()
         return None if row is None else _resting(row)
 
     def _rows(self, table: Table) -> Select[Any]:
@@ -173,22 +175,19 @@ class PaperBook:
         resting: Resting,  # new
     ) -> None:
         "Take an order in."
-        order = resting.order
-        row = {"account": self.name, "client_order_id": order.client_order_id, "symbol": order.symbol}
-        content = {"content": order.model_dump_json(), "placed_at": resting.placed_at}
-        with joined(self.database) as connection:
-            connection.execute(insert(tables.paper_orders).values(row | content | _standing(resting)))
-        self.resting[order.client_order_id] = resting
+        self.resting[resting.order.client_order_id] = resting
+        self.change(resting)
 
     def change(
         self,
         resting: Resting,  # filled further, or ended
     ) -> None:
-        "Write where an order stands; one that has ended rests no more."
-        table, id_ = tables.paper_orders, resting.order.client_order_id
-        own = (table.c.account == self.name) & (table.c.client_order_id == id_)
-        with joined(self.database) as connection:
-            connection.execute(update(table).where(own).values(_standing(resting)))
+        "Keep where an order stands; one that has ended rests no more."
+        id_ = resting.order.client_order_id
+        row = {"account": self.name, "client_order_id": id_, "symbol": resting.order.symbol, "state": resting.state,
+               "content": resting.order.model_dump_json(), "filled": resting.filled, "paid": resting.paid,
+               "message": resting.message, "placed_at": resting.placed_at}  # fmt: skip
+        self.pages.put(tables.paper_orders, row, self.name, id_)
         if resting.state.ended:
             self.resting.pop(id_, None)
 
@@ -196,16 +195,11 @@ class PaperBook:
         self,
         guard: Guard,  # new, or with another bracket or quantity
     ) -> None:
-        "Write a guard; one that guards nothing is gone."
-        table = tables.paper_guards
-        own = (table.c.account == self.name) & (table.c.entry_id == guard.entry_id)
+        "Keep a guard; one that guards nothing is gone."
         row = {"account": self.name, "entry_id": guard.entry_id, "symbol": guard.symbol, "side": guard.side,
                "quantity": guard.quantity, "price": guard.price, "bracket": guard.bracket.model_dump_json(),
                "opened_at": guard.opened_at}  # fmt: skip
-        with joined(self.database) as connection:
-            connection.execute(delete(table).where(own))
-            if guard.quantity:
-                connection.execute(insert(table).values(row))
+        self.pages.put(tables.paper_guards, row if guard.quantity else None, self.name, guard.entry_id)
         self.guards[guard.entry_id] = guard
         if not guard.quantity:
             del self.guards[guard.entry_id]
@@ -215,10 +209,10 @@ class PaperBook:
         self,
         fill: Fill,  # numbered next of its symbol
     ) -> None:
-        "Write a fill, and what it did to the cash."
+        "Keep a fill, and what it did to the cash."
         row = {"account": self.name, "symbol": fill.symbol, "number": int(fill.fill_id)}
-        with joined(self.database) as connection:
-            connection.execute(insert(tables.paper_fills).values(row | {"content": fill.model_dump_json()}))
+        with self.pages.together():
+            self.pages.add(tables.paper_fills, row | {"content": fill.model_dump_json()})
             self.pay(-fill.side.sign * fill.quantity * fill.price - fill.fee)
         self._hold(fill)
 
@@ -228,23 +222,17 @@ class PaperBook:
         amount: Decimal,  # in the account's currency; what leaves is negative
     ) -> None:
         "Change the cash."
-        table = tables.paper_accounts
-        with joined(self.database) as connection:
-            kept = update(table).where(table.c.account == self.name).values(cash=self.cash + amount)
-            connection.execute(kept)
         self.cash += amount
-
-
-def _standing(resting: Resting) -> dict[str, Any]:
-    names = ("state", "filled", "paid", "message")
-    return {name: getattr(resting, name) for name in names}
+        row = {"account": self.name, "currency": self.currency, "cash": self.cash}
+        self.pages.put(tables.paper_accounts, row, self.name)
 
 
 def _resting(row: Any) -> Resting:
-    order = Order.model_validate_json(row.content)
-    return Resting(order, row.placed_at, OrderState(row.state), row.filled, row.paid, row.message)
+    order = Order.model_validate_json(row["content"])
+    standing = (OrderState(row["state"]), row["filled"], row["paid"], row["message"])
+    return Resting(order, row["placed_at"], *standing)
 
 
 def _guard(row: Any) -> Guard:
-    bracket = Bracket.model_validate_json(row.bracket)
-    return Guard(row.entry_id, row.symbol, Side(row.side), row.quantity, row.price, bracket, row.opened_at)
+    bracket, side = Bracket.model_validate_json(row["bracket"]), Side(row["side"])
+    return Guard(row["entry_id"], row["symbol"], side, row["quantity"], row["price"], bracket, row["opened_at"])
