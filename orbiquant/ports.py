@@ -126,9 +126,11 @@ class BarStore(Protocol):
 class Broker(Protocol):
     "Where orders go."
 
-    @property
-    def capabilities(self) -> Capabilities:
-        "Return what it can do."
+    def capabilities(
+        self,
+        symbol: TradedSymbol,  # spot is not margin: one venue may have both
+    ) -> Capabilities:
+        "Return what it can do on a market."
         ...
 
     def submit(

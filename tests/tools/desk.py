@@ -65,7 +65,7 @@ def make_engine(
         instrument = find_instrument(symbol)
         return PaperTerms(instrument, costs, limits.leverage(AssetClass(instrument.asset_class)))
 
-    broker = PaperBroker(pages, "paper", quote, terms, clock, Capabilities(short=short))
+    broker = PaperBroker(pages, "paper", quote, terms, clock, lambda symbol: Capabilities(short=short))
     switches = Switches(database, folder or Path(database.url.database).parent / "switches", clock)
     made = TradingEngine(
         pages, broker, "paper", quote, profiles, limits, {"ml": TableFeed(signals, clock)}, terms, switches, clock

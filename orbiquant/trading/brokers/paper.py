@@ -65,16 +65,22 @@ class PaperBroker:
         currency: str,  # that it is kept in
         terms: Callable[[str], PaperTerms],  # of a symbol; raises `NotFoundError` for an unknown one
         clock: Clock,  # moment of what is sent
-        capabilities: Capabilities = SPOT,  # of this venue
+        capabilities: Callable[[str], Capabilities] = lambda symbol: SPOT,  # of a symbol
     ) -> None:
         "Take up where the account stands in the database."
         self.book, self.terms, self.clock, self._able = PaperBook(pages, name, currency), terms, clock, capabilities
         self.prices: dict[str, Decimal] = {}  # the last of each symbol
 
-    @property
-    def capabilities(self) -> Capabilities:
-        "Return what it can do."
-        return self._able
+    def load(self) -> None:
+        "Forget what was not written."
+        self.book.load()
+
+    def capabilities(
+        self,
+        symbol: str,  # of a market
+    ) -> Capabilities:
+        "Return what it can do on a market."
+        return self._able(symbol)
 
     def submit(
         self,
@@ -163,12 +169,12 @@ class PaperBroker:
             return error.message
         if terms.instrument.quote != self.book.currency:
             return f"{order.symbol} is paid in {terms.instrument.quote}, the account holds {self.book.currency}"
-        if order.type not in self.capabilities.types:
+        if order.type not in self.capabilities(order.symbol).types:
             return f"a {order.type} order is not taken here"
         held = self.book.holdings.get(order.symbol, Decimal(0))
         if order.reduce_only:
             return "" if order.side.sign * held < 0 else f"nothing of {order.symbol} is there to be reduced"
-        if order.side is Side.SELL and not self.capabilities.short and held < order.quantity:
+        if order.side is Side.SELL and not self.capabilities(order.symbol).short and held < order.quantity:
             return f"{order.symbol} cannot be sold short here"
         return ""
 
@@ -222,7 +228,7 @@ class PaperBroker:
             return []
         raw, at_open = met
         terms, guard = self.terms(order.symbol), self.book.guards.get(order.group or "")
-        price = terms.fill_price(raw, order.side)
+        price = raw if order.type is OrderType.LIMIT else terms.fill_price(raw, order.side)
         wanted = min(resting.left, self._reducible(order, guard)) if order.reduce_only else resting.left
         quantity = terms.room(bar.volume, wanted)
         if refusal := self._expiry(order, raw, price, wanted, quantity):
