@@ -61,8 +61,7 @@ class Timeframe(StrEnum):
     @property
     def delta(self) -> timedelta:
         "Return the bar's length."
-        unit = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[self.value[-1]]
-        return timedelta(**{unit: int(self.value[:-1])})
+        return _DELTAS[self]
 
     @property
     def minutes(self) -> int:
@@ -73,6 +72,10 @@ class Timeframe(StrEnum):
     def intraday(self) -> bool:
         "Say whether a bar is shorter than a day, so that a clock means something."
         return self.delta < timedelta(days=1)
+
+
+_UNIT_MINUTES = {"m": 1, "h": 60, "d": 1440, "w": 10_080}
+_DELTAS = {frame: timedelta(minutes=int(frame[:-1]) * _UNIT_MINUTES[frame[-1]]) for frame in Timeframe}
 
 # %% ../nbs/01_domain.ipynb #22826e96
 class AssetClass(StrEnum):

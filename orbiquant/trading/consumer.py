@@ -6,7 +6,6 @@
 __all__ = ['horizon_bars', 'opening_intent', 'Answer', 'SignalConsumer']
 
 # %% ../../nbs/69_trading.consumer.ipynb #d6288981
-from datetime import datetime
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -17,7 +16,7 @@ from ..orders import Bracket, Intent, Order, OrderRole, Purpose, Side, intent_id
 from .agents import AgentState
 from .books import Held
 from .brokers.terms import exact
-from .decisions import Decision, Outcome, screen
+from .decisions import Answered, Reply, screen
 from .standing import Agent, Standing
 from .verdicts import Denied, Resized
 
@@ -54,7 +53,7 @@ def opening_intent(
 class Answer(NamedTuple):
     "What becomes of a signal."
 
-    outcome: Outcome
+    outcome: Reply
     reason: str
     order: Order | None = None  # written, not sent
 
@@ -73,11 +72,11 @@ class SignalConsumer:
         agent: Agent,  # that hears it
         strategy: str,  # that says it
         signal: Signal,  # of any series
-    ) -> tuple[Decision, Order | None]:
+    ) -> tuple[Answered, Order | None]:
         "Return the decision on a signal, and the order that follows; one that was decided on already is said to be."
         answer = self.answer(agent, strategy, signal)
         intent = None if answer.order is None else self.standing.sender.waiting[answer.order.client_order_id].intent.id
-        decision = Decision(
+        decision = Answered(
             agent.name, strategy, signal.symbol, signal.timeframe, signal.time, self.standing.clock.now(),
             signal.action, answer.outcome, answer.reason, signal.confidence, intent,
         )  # fmt: skip
@@ -91,22 +90,22 @@ class SignalConsumer:
     ) -> Answer:
         "Return what becomes of a signal, and why."
         if signal.action is Action.HOLD:
-            return Answer(Outcome.HOLD, signal.reasoning[0] if signal.reasoning else "the signal says to wait")
+            return Answer(Reply.HOLD, signal.reasoning[0] if signal.reasoning else "the signal says to wait")
         if (state := agent.record.state) is not AgentState.RUNNING:
-            return Answer(Outcome.DENIED, f"the agent is {state}: {agent.record.reason}")
+            return Answer(Reply.DENIED, f"the agent is {state}: {agent.record.reason}")
         if said := screen(signal, agent.policy):
-            return Answer(Outcome.FILTERED, said)
+            return Answer(Reply.FILTERED, said)
         if (held := self._held(agent, signal)) is not None:
             return held
         if said := self.standing.blocked(signal.symbol):
-            return Answer(Outcome.DENIED, said)
+            return Answer(Reply.DENIED, said)
         try:
             intent = opening_intent(signal, agent.name, self.standing.account, strategy)
             return self._review(agent, intent)
         except ValidationError as error:
-            return Answer(Outcome.DENIED, rule_of(error.errors()[0]))
+            return Answer(Reply.DENIED, rule_of(error.errors()[0]))
         except NotFoundError as error:
-            return Answer(Outcome.DENIED, error.message)
+            return Answer(Reply.DENIED, error.message)
 
     def _held(self, agent: Agent, signal: Signal) -> Answer | None:
         "Return the answer that follows from what is held or on its way, None where nothing is."
@@ -119,11 +118,11 @@ class SignalConsumer:
         ]
         if mine and side is Side.SELL and not closing and not self.standing.broker.capabilities(symbol).short:
             said = "no short here: closes what is held, opens nothing"
-            return Answer(Outcome.CLOSED, said, self.close(mine[0]))
+            return Answer(Reply.CLOSED, said, self.close(mine[0]))
         if mine or closing:
-            return Answer(Outcome.DENIED, "in position")
+            return Answer(Reply.DENIED, "in position")
         if any(held.side is not side for held in open_):
-            return Answer(Outcome.DENIED, f"{open_[0].owner} holds {symbol} the other way on this account")
+            return Answer(Reply.DENIED, f"{open_[0].owner} holds {symbol} the other way on this account")
         return None
 
     def _review(self, agent: Agent, intent: Intent) -> Answer:
@@ -134,7 +133,7 @@ class SignalConsumer:
         )
         said = f"{verdict.reason}: {verdict.said}"
         if isinstance(verdict, Denied):
-            return Answer(Outcome.DENIED, said)
+            return Answer(Reply.DENIED, said)
         bracket = intent.bracket
         if intent.most_bars == 1:
             bracket = bracket.model_copy(update={"close_at": intent.time + 2 * intent.timeframe.delta})
@@ -143,7 +142,7 @@ class SignalConsumer:
             bracket=bracket,
         )  # fmt: skip
         standing.sender.prepare(intent, order, intent.id, said)
-        return Answer(Outcome.RESIZED if isinstance(verdict, Resized) else Outcome.TAKEN, said, order)
+        return Answer(Reply.RESIZED if isinstance(verdict, Resized) else Reply.TAKEN, said, order)
 
     def close(
         self,

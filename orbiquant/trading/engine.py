@@ -24,7 +24,7 @@ from .breaches import breaches
 from .brokers.terms import PaperTerms, PriceBar, exact
 from .config import AgentProfile, RiskConfig
 from .consumer import SignalConsumer
-from .decisions import Decision
+from .decisions import Answered
 from .pages import Pages
 from .sender import Waiting
 from .standing import Agent, Standing
@@ -85,6 +85,7 @@ class TradingEngine:
         self.consumer = SignalConsumer(self.standing)
         self.profiles, self.limits, self.feeds, self.holder = profiles, limits, feeds, holder
         self.pages, self.broker, self.clock = pages, broker, clock
+        self._paper = broker if isinstance(broker, DrivenByBars) else None
         self.books, self.sender = self.standing.books, self.standing.sender
         self.roster, self.journal = self.standing.roster, self.standing.journal
         self._begin()
@@ -98,8 +99,8 @@ class TradingEngine:
 
     def load(self) -> None:
         "Read everything anew, as after a crash."
-        if isinstance(self.broker, DrivenByBars):
-            self.broker.load()
+        if self._paper is not None:
+            self._paper.load()
         self.standing.load()
         self._begin()
 
@@ -204,8 +205,8 @@ class TradingEngine:
 
     def _fills(self, bar: PriceBar) -> list[Fill]:
         "Return what a venue filled since it was asked last."
-        if isinstance(self.broker, DrivenByBars):
-            return self.broker.advance(bar)
+        if self._paper is not None:
+            return self._paper.advance(bar)
         return self.broker.fills(bar.symbol, self.books.cursors.get(bar.symbol))
 
     def book(
@@ -238,14 +239,15 @@ class TradingEngine:
     def _mark(self, crew: list[Agent], now: datetime) -> None:
         "Mark every agent's book, and halt one that a rule stands against."
         for agent in crew:
-            record, state = agent.record, self.standing.account_of(agent.name)
-            if state.equity == self.equity.get(agent.name) and now < record.day + timedelta(days=1):
+            record, equity = agent.record, self.standing.equity_of(agent.name)
+            if equity == self.equity.get(agent.name) and now < record.day + timedelta(days=1):
                 continue
-            self.equity[agent.name], before = state.equity, (record.peak_equity, record.day)
-            record.mark(state.equity, now)
+            self.equity[agent.name], before = equity, (record.peak_equity, record.day)
+            record.mark(equity, now)
             self.dirty |= {agent.name} if before != (record.peak_equity, record.day) else set()
             if record.state not in (AgentState.RUNNING, AgentState.PAUSED):
                 continue
+            state = self.standing.account_of(agent.name)
             for breach in breaches(state, agent.profile, self.limits, record.peak_equity, record.day_equity):
                 key = f"{record.day:%Y-%m-%d} {breach.reason}"
                 if breach.level == "halt":
@@ -300,7 +302,7 @@ class TradingEngine:
     def _decide(self, agent: Agent, bars: Mapping[SeriesId, PriceBar]) -> list[Order]:
         "Return the orders that an agent's answers to its signals make; they are written, not sent."
         sent: list[Order] = []
-        answers: list[Decision] = []
+        answers: list[Answered] = []
         for strategy in agent.profile.strategies:
             for series, bar in bars.items():
                 if series.timeframe is not agent.profile.timeframe or not agent.profile.trades(series.symbol):
@@ -323,9 +325,9 @@ class TradingEngine:
         bar: PriceBar,  # the last of its symbol
     ) -> None:
         "Close what is held on paper at a bar's close, because there are no more bars."
-        if isinstance(self.broker, DrivenByBars):
+        if self._paper is not None:
             with self.pages.together():
-                for fill in self.broker.close_all(bar):
+                for fill in self._paper.close_all(bar):
                     self.book(fill)
                 self.sender.settle({bar.symbol})
 

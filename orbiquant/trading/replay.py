@@ -7,7 +7,7 @@ __all__ = ['STEPS_A_COMMIT', 'TableFeed', 'moments', 'ReplayResult', 'replay', '
 
 # %% ../../nbs/69_trading.replay.ipynb #7c085ca4
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from heapq import merge
@@ -120,7 +120,7 @@ def trade_table(
     trades: Sequence[Trade],  # closed
 ) -> pd.DataFrame:
     "Return trades as a table, as `simulate` names the columns: times are opens of bars, money is float."
-    table = pd.DataFrame([asdict(trade) for trade in trades], columns=[each.name for each in fields(Trade)])
+    table = pd.DataFrame(trades, columns=Trade._fields)
     money = ["quantity", "entry", "exit", "pnl", "fees"]
     table = table.astype(dict.fromkeys(money, float)).rename(columns={"reason": "exit_reason", "quantity": "size"})
     table["side"] = table["side"].map({"BUY": 1, "SELL": -1})

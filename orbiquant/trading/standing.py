@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 
 from sqlalchemy import select
 
@@ -62,7 +63,7 @@ class Standing:
     ) -> None:
         "Take up where the account stands."
         self.pages, self.broker, self.account, self.currency = pages, broker, account, currency
-        self.terms, self.switches, self.clock = terms, switches, clock
+        self.terms, self.switches, self.clock = cache(terms), switches, clock
         self.roster, self.journal = Roster(pages.database, clock), DecisionJournal(pages)
         self.books = Books(pages, account, Ledger(pages.database, clock))
         self.sender = Sender(pages, account, broker, switches, clock)
@@ -94,20 +95,29 @@ class Standing:
             self.pages.put(tables.checkpoints, row, self.account, series.symbol, series.timeframe)
 
     @exactly
+    def equity_of(
+        self,
+        name: str,  # of an agent
+    ) -> Decimal:
+        "Return what an agent's book is worth: cash and positions at their last price."
+        equity = self.books.cash_of(name, self.currency)
+        for held in self.books.held.values():
+            if held.owner == name:
+                equity += held.side.sign * held.quantity * self.prices[held.series.symbol]
+        return equity
+
+    @exactly
     def account_of(
         self,
         name: str,  # of an agent
     ) -> Account:
         "Return an agent's own account: cash and positions at their last price."
-        cash = self.books.cash_of(name, self.currency)
-        worth = margin = Decimal(0)
+        margin = Decimal(0)
         for held in self.books.positions(name):
             symbol = held.series.symbol
-            value = held.quantity * self.prices[symbol]
-            worth, margin = worth + held.side.sign * value, margin + value / self.terms(symbol).leverage
-        return Account.model_construct(
-            owner=name, currency=self.currency, balance=cash, equity=cash + worth, margin=margin
-        )
+            margin += held.quantity * self.prices[symbol] / self.terms(symbol).leverage
+        cash, equity = self.books.cash_of(name, self.currency), self.equity_of(name)
+        return Account(owner=name, currency=self.currency, balance=cash, equity=equity, margin=margin)
 
     def risky(
         self,

@@ -8,6 +8,7 @@ __all__ = ['SPOT', 'meet', 'PaperBroker']
 # %% ../../../nbs/65_trading.brokers.paper.ipynb #cb055ff8
 from collections.abc import Callable
 from decimal import Decimal
+from functools import cache
 
 from ...core import BrokerRejected, DataError
 from ...execution.fills import reaches
@@ -68,7 +69,8 @@ class PaperBroker:
         capabilities: Callable[[str], Capabilities] = lambda symbol: SPOT,  # of a symbol
     ) -> None:
         "Take up where the account stands in the database."
-        self.book, self.terms, self.clock, self._able = PaperBook(pages, name, currency), terms, clock, capabilities
+        self.book, self.clock = PaperBook(pages, name, currency), clock
+        self.terms, self._able = cache(terms), cache(capabilities)
         self.prices: dict[str, Decimal] = {}  # the last of each symbol
 
     def load(self) -> None:
