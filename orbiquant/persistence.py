@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['INVESTMENT', 'BUSY_TIMEOUT_S', 'OWNER_ONLY', 'PRAGMAS', 'PRECISION', 'SCALE', 'NAMING', 'MIGRATION_LOCK', 'metadata',
            'leases', 'database_location', 'file_number', 'narrow', 'engine', 'writing', 'joined', 'querying',
-           'decimal_text', 'ExactDecimal', 'UtcDateTime', 'migrate', 'acquire_lease', 'renew_lease', 'release_lease']
+           'decimal_text', 'ExactDecimal', 'UtcDateTime', 'migrate', 'acquire_lease', 'renew_lease', 'release_lease',
+           'own_name', 'has_died', 'lease_holder']
 
 # %% ../nbs/04_persistence.ipynb #dfac486b
 import os
@@ -16,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
+from secrets import token_hex
+from socket import gethostname
 from types import MappingProxyType
 from typing import Any
 
@@ -34,6 +37,7 @@ from sqlalchemy import (
     event,
     make_url,
     or_,
+    select,
     text,
     update,
 )
@@ -358,7 +362,7 @@ def renew_lease(
     "Prolong a lease that is still held; False means it is lost and its work must stop."
     now = clock.now()
     held = (leases.c.name == name) & (leases.c.holder == holder) & (leases.c.expires_at > now)
-    with writing(engine) as connection:
+    with joined(engine) as connection:
         return connection.execute(update(leases).where(held).values(expires_at=now + length)).rowcount == 1
 
 
@@ -370,3 +374,38 @@ def release_lease(
     "Give a lease back; one that is no longer the holder's is left alone."
     with writing(engine) as connection:
         connection.execute(delete(leases).where((leases.c.name == name) & (leases.c.holder == holder)))
+
+# %% ../nbs/04_persistence.ipynb #f47a5cd9
+_STARTED = token_hex(4)  # a number of a process may come again
+
+
+def own_name() -> str:
+    "Return the name that this process holds leases under: machine, number, and what no other has."
+    return f"{gethostname()[:60]}:{os.getpid()}:{_STARTED}"
+
+
+def has_died(
+    holder: str,  # of a lease, as `own_name` makes it
+) -> bool:
+    "Say whether a holder was a process of this machine that is no more; False where nobody can know."
+    host, _, number = holder.rpartition(":")[0].rpartition(":")
+    if host != gethostname()[:60] or not number.isdigit() or holder == own_name():
+        return False
+    if int(number) == os.getpid():
+        return True
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def lease_holder(
+    engine: Engine,  # a migrated database
+    name: str,  # the lease
+) -> str | None:
+    "Return who holds a lease, or held it last; None for nobody."
+    with querying(engine) as connection:
+        return connection.scalar(select(leases.c.holder).where(leases.c.name == name))

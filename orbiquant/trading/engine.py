@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 from ..core import BrokerError, OrbiError, get_logger
 from ..domain import SeriesId
 from ..orders import Bracket, Fill, Order, OrderRole, exactly
-from ..persistence import acquire_lease, release_lease
+from ..persistence import acquire_lease, has_died, lease_holder, release_lease, renew_lease, writing
 from ..ports import Broker, Clock, SignalFeed
 from .agents import AgentRecord, AgentState
 from .books import EXTERNAL, Held, Trade
@@ -37,6 +37,13 @@ class DrivenByBars(Protocol):
 
     def load(self) -> None:
         "Forget what was not written."
+        ...
+
+    def deposit(
+        self,
+        amount: Decimal,  # in the account's currency
+    ) -> None:
+        "Put cash into the account."
         ...
 
     def advance(
@@ -106,8 +113,20 @@ class TradingEngine:
 
     def claim(self) -> None:
         "Be the engine of the account for a while; raise `EngineBusy` when another process is."
-        if self.holder and not acquire_lease(self.pages.database, self._lease, self.holder, LEASE, self.clock):
-            raise EngineBusy(f"another process trades account {self.standing.account}; one at a time may")
+        database, terms = self.pages.database, (self._lease, self.holder, LEASE, self.clock)
+        if not self.holder or renew_lease(database, *terms):
+            return
+        last = lease_holder(database, self._lease)
+        if last is not None and has_died(last):
+            release_lease(database, self._lease, last)
+        if not acquire_lease(database, *terms):
+            raise EngineBusy(f"account {self.standing.account} is traded by another process: {last}")
+        self.load()  # somebody else may have written meanwhile
+
+    def _fence(self) -> None:
+        "Let a transaction fail whose engine is not the account's any more."
+        if self.holder and not renew_lease(self.pages.database, self._lease, self.holder, LEASE, self.clock):
+            raise EngineBusy(f"account {self.standing.account} was taken over by another process")
 
     def leave(self) -> None:
         "Let another process be the engine."
@@ -123,11 +142,14 @@ class TradingEngine:
         name: str,  # of an agent whose profile is known
     ) -> AgentRecord:
         "Give an agent its initial equity, once, and let it trade."
-        profile, now, account = self.profiles[name], self.clock.now(), self.standing.account
-        with self.pages.together():
-            self.roster.create(name, account, profile.initial_equity)
-            amount, currency = profile.initial_equity, self.standing.currency
-            self.books.deposit(name, currency, amount, now, f"initial:{account}:{name}")
+        account, equity = self.standing.account, self.profiles[name].initial_equity
+        with writing(self.pages.database), self.pages.together():
+            if all(record.name != name for record in self.roster.all()):
+                self.roster.create(name, account, equity)
+                key = f"initial:{account}:{name}"
+                self.books.deposit(name, self.standing.currency, equity, self.clock.now(), key)
+                if self._paper is not None:
+                    self._paper.deposit(equity)
             return self.roster.move(name, "start", "started")
 
     @contextmanager
@@ -171,6 +193,8 @@ class TradingEngine:
             self.claim()
         try:
             with self.pages.together():
+                if not self.deferred:
+                    self.pages.act(self._fence)
                 sent = self._pass(fresh)
             for order in sent:
                 self.sender.send(order.client_order_id)
@@ -222,7 +246,7 @@ class TradingEngine:
 
     def _holder(self, fill: Fill) -> Held:
         "Return the position that a fill is of: of no order of ours, it is somebody else's."
-        waiting = self.sender.waiting.get(fill.client_order_id)
+        waiting = self.sender.find(fill.client_order_id)
         id_ = waiting.position_id if waiting else fill.client_order_id.rpartition("-")[0]
         if id_ in self.books.held:
             return self.books.held[id_]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 
 from ..core import BrokerRejected, BrokerUnavailable, ExecutionUnknown, get_logger
 from ..orders import Intent, Order, OrderState, Purpose
@@ -56,18 +56,34 @@ class Sender:
 
     def load(self) -> None:
         "Read what has not ended."
-        sent, wanted = tables.orders, tables.intents
         ended = [state for state in OrderState if state.ended]
+        found = self._read(tables.orders.c.state.not_in(ended))
+        self.waiting = {each.order.client_order_id: each for each in found}
+
+    def _read(self, which: ColumnElement[bool]) -> list[Waiting]:
+        "Return stored orders, the oldest first."
+        sent, wanted = tables.orders, tables.intents
         rows = select(sent, wanted).join(wanted, wanted.c.id == sent.c.intent_id).order_by(sent.c.created_at)
-        rows = rows.where(wanted.c.account == self.account, sent.c.state.not_in(ended))
-        self.waiting: dict[str, Waiting] = {}
+        rows = rows.where(wanted.c.account == self.account, which)
         with querying(self.pages.database) as connection:
-            for row in connection.execute(rows).mappings():
-                order = Order.model_validate_json(row[sent.c.content])
-                intent = Intent.model_validate_json(row[wanted.c.content])
-                kept = Waiting(intent, order, row[sent.c.position_id], OrderState(row[sent.c.state]),
-                               row[sent.c.message], row[sent.c.created_at], row[sent.c.sent_at])  # fmt: skip
-                self.waiting[order.client_order_id] = kept
+            return [
+                Waiting(
+                    Intent.model_validate_json(row[wanted.c.content]), Order.model_validate_json(row[sent.c.content]),
+                    row[sent.c.position_id], OrderState(row[sent.c.state]), row[sent.c.message],
+                    row[sent.c.created_at], row[sent.c.sent_at],
+                )
+                for row in connection.execute(rows).mappings()
+            ]  # fmt: skip
+
+    def find(
+        self,
+        client_order_id: str,  # of an order that may have ended
+    ) -> Waiting | None:
+        "Return an order that was sent here, None for one that was not."
+        if (waiting := self.waiting.get(client_order_id)) is not None:
+            return waiting
+        found = self._read(tables.orders.c.client_order_id == client_order_id)
+        return found[0] if found else None
 
     def prepare(
         self,

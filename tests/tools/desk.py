@@ -70,9 +70,8 @@ def make_engine(
     made = TradingEngine(
         pages, broker, "paper", quote, profiles, limits, {"ml": TableFeed(signals, clock)}, terms, switches, clock
     )
-    for name, profile in profiles.items():
+    for name in profiles:
         made.enlist(name)
-        broker.deposit(profile.initial_equity)
     return made
 
 
