@@ -204,8 +204,10 @@ class PaperBroker:
         if not resting and all(guard.stays(bar) for guard in guards):
             return []
         with book.pages.together():
-            filled = [fill for each in resting if not each.state.ended for fill in self._meet(each, bar)]
-            leaving = [(each, each.leave(bar)) for each in book.guards.values() if each.symbol == symbol]
+            late: set[str] = set()  # entered on the way: their own bar is dealt with
+            filled = [fill for each in resting if not each.state.ended for fill in self._meet(each, bar, late)]
+            whole = [guard for guard in book.guards.values() if guard.symbol == symbol and guard.entry_id not in late]
+            leaving = [(each, each.leave(bar)) for each in whole]
             filled += [self._close(guard, *left, bar) for guard, left in leaving if left is not None]
         return filled
 
@@ -221,7 +223,7 @@ class PaperBroker:
             held = [guard for guard in self.book.guards.values() if guard.symbol == bar.symbol]
             return [self._close(guard, exact(bar.close), OrderRole.END, bar) for guard in held]
 
-    def _meet(self, resting: Resting, bar: PriceBar) -> list[Fill]:
+    def _meet(self, resting: Resting, bar: PriceBar, late: set[str]) -> list[Fill]:
         "Return what a bar makes of an order."
         order, met = resting.order, meet(resting.order, bar)
         if met is None:
@@ -250,6 +252,7 @@ class PaperBroker:
             self._cancel_group(order.group)
         if order.reduce_only:
             return [fill]
+        late |= set() if at_open else {order.client_order_id}
         return [fill, *self._guard(resting, fill, bar, at_open)]
 
     def _expiry(self, order: Order, raw: Decimal, price: Decimal, wanted: Decimal, quantity: Decimal) -> str:
