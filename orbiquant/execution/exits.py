@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ExitRule', 'exit_rule', 'is_fixed', 'Entered', 'PlanState', 'begin_plan', 'moved_stop', 'take_partials',
-           'advance_plan', 'follow_plan', 'blended_price', 'follow_plans']
+           'advance_plan', 'follow_plan', 'blended_price', 'close_by_plan', 'follow_plans']
 
 # %% ../../nbs/52_execution.exits.ipynb #dbc03669
 from typing import NamedTuple
@@ -140,10 +140,10 @@ def advance_plan(
     if _has_come(side, opened, state.stop):
         _put(parts, 0, opened, state.rest, STOP)
         return over, 1
-    if _has_come(-side, opened, final):
-        _put(parts, 0, opened, state.rest, TARGET)
-        return over, 1
     state, count = take_partials(rule, trade, state, opened, True, parts, 0)
+    if _has_come(-side, opened, final):
+        _put(parts, count, opened, state.rest, TARGET)
+        return over, count + 1
     if _has_come(side, worst, state.stop):
         _put(parts, count, state.stop, state.rest, STOP)
         return over, count + 1
@@ -188,6 +188,20 @@ def blended_price(
     for row in range(len(parts)):
         price += parts[row, 0] * parts[row, 1]
     return price
+
+# %% ../../nbs/52_execution.exits.ipynb #f05949a6
+@njit(cache=True, nogil=True)
+def close_by_plan(
+    tape: PriceTape,  # the bars
+    rule: ExitRule,  # of the plan
+    trade: Entered,  # as it began
+    entry: int,  # bar of entry
+    last: int,  # bar whose close ends the trade
+) -> tuple[int, float, int]:
+    "Return bar and reason of the last part, and the price before slippage of the whole, as `close_order` does."
+    parts, bars = np.empty((len(rule.target_r) + 1, 3)), np.empty(len(rule.target_r) + 1, np.int64)
+    count = follow_plan(tape, rule, trade, entry, last, parts, bars)
+    return bars[count - 1], blended_price(parts[:count]), int(parts[count - 1, 2])
 
 # %% ../../nbs/52_execution.exits.ipynb #7a87b5ca
 @njit(cache=True, nogil=True)

@@ -40,7 +40,7 @@ def is_near_stop(
     stop: Any,  # level
 ) -> Any:
     "Return whether the open has left too little of the planned distance to the stop to be a trade."
-    return side * (opened - stop) < LEAST_STOP_SHARE * side * (price - stop)
+    return LEAST_STOP_SHARE * side * (price - stop) - side * (opened - stop) > LAST_BITS * stop
 
 
 _is_near_stop = njit(cache=True, nogil=True)(is_near_stop)
