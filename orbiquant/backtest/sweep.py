@@ -300,8 +300,8 @@ class SweepResult(Carded):
         terms |= {"max_holding_bars": own["max_holding_bars"], "exits": plan_of(own)}
         found = simulate(self.bars, self.signals_of(combination), self.costs, **terms)
         if not same_trades(self.trades(combination), found.trades):
-            told = "other trades in a backtest: this is a bug, please report it"
-            raise ModelError(f"combination {combination} has {told}")
+            where = "`simulate`" if found.exits.moves else "vectorbt"
+            raise ModelError(f"combination {combination} has other trades in {where}: this is a bug, please report it")
         return found
 
     def headline(

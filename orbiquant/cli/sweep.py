@@ -39,6 +39,15 @@ if TYPE_CHECKING:
     from orbiquant.research.sweeps import Sweepable, Swept
 
 
+BreakEvens = Annotated[
+    str | None, typer.Option(help="R in favour that put the stop at the fill: none,1,2; else as [backtest] exits.")
+]
+Trails = Annotated[
+    str | None, typer.Option(help="Stops so many ATR behind the best close: none,2,3; else as [backtest] exits.")
+]
+PartialTargets = Annotated[
+    str | None, typer.Option(help="Partial targets: none/1:0.5/1:0.3,2:0.3; else as [backtest] exits.")
+]
 TRAINING = ("folds", "rounds", "seed")
 SWEEP_TAKES = {
     "--signals": ("last", *COST_OPTIONS, "asked", "signals_asked"),
@@ -209,15 +218,9 @@ def sweep_command(
     max_holding_bars: Annotated[
         str | None, typer.Option(help="Time limits, `none` for none; else the model's.")
     ] = None,
-    break_even_r: Annotated[
-        str | None, typer.Option(help="R in favour that put the stop at the fill: none,1,2; else as [backtest] exits.")
-    ] = None,
-    trail_atr: Annotated[
-        str | None, typer.Option(help="Stops so many ATR behind the best close: none,2,3; else as [backtest] exits.")
-    ] = None,
-    targets: Annotated[
-        str | None, typer.Option(help="Partial targets: none/1:0.5/1:0.3,2:0.3; else as [backtest] exits.")
-    ] = None,
+    break_even_r: BreakEvens = None,
+    trail_atr: Trails = None,
+    targets: PartialTargets = None,
     filters: Annotated[str, typer.Option("--filter", help="all, long, short, column=value; joined by &.")] = "all",
     policy: Annotated[
         str | None, typer.Option(help=f"Filters first, one of {POLICIES_TOLD}; else `primary`, which trades all.")
