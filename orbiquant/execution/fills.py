@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LAST_BITS', 'LEAST_STOP_SHARE', 'BLOCK', 'STOP', 'TARGET', 'TIME', 'OUT_OF_REACH', 'reaches', 'is_near_stop',
-           'is_tradable', 'level_fraction', 'as_fraction_of', 'PriceTape', 'make_tape', 'find_touch', 'close_order',
-           'follow_chain', 'guess_taken']
+           'is_tradable', 'level_fraction', 'as_fraction_of', 'PriceTape', 'make_tape', 'find_touch', 'leave_bar',
+           'close_order', 'follow_chain', 'guess_taken']
 
 # %% ../../nbs/51_execution.fills.ipynb #b707a801
 from typing import Any, NamedTuple
@@ -136,6 +136,24 @@ STOP, TARGET, TIME = 0, 1, 2
 
 
 @njit(cache=True, nogil=True)
+def leave_bar(
+    opened: float,  # of a bar that reaches a level
+    worst: float,  # its low for a long, its high for a short
+    side: int,  # +1 long, −1 short
+    stop: float,  # level
+    target: float,  # level
+) -> tuple[float, int]:
+    "Return the price before slippage and the reason that a bar which reaches a level ends a trade with."
+    if side * (opened - stop) <= 0:
+        return opened, STOP
+    if side * (target - opened) <= 0:
+        return opened, TARGET
+    if side * (worst - stop) <= 0:
+        return stop, STOP
+    return target, TARGET
+
+
+@njit(cache=True, nogil=True)
 def close_order(
     tape: PriceTape,  # the bars
     entry: int,  # bar of entry
@@ -148,14 +166,9 @@ def close_order(
     bar = find_touch(tape, entry, last, min(stop, target), max(stop, target))
     if bar > last:
         return last, tape.close[last], TIME
-    opened, worst = tape.open[bar], tape.low[bar] if side > 0 else tape.high[bar]
-    if side * (opened - stop) <= 0:
-        return bar, opened, STOP
-    if side * (target - opened) <= 0:
-        return bar, opened, TARGET
-    if side * (worst - stop) <= 0:
-        return bar, stop, STOP
-    return bar, target, TARGET
+    worst = tape.low[bar] if side > 0 else tape.high[bar]
+    price, reason = leave_bar(tape.open[bar], worst, side, stop, target)
+    return bar, price, reason
 
 # %% ../../nbs/51_execution.fills.ipynb #741eb1e3
 @njit(cache=True, nogil=True)
