@@ -8,13 +8,12 @@ __all__ = ['PLAN_FIGURES', 'compare_plans', 'stop_path', 'entered_as']
 # %% ../../nbs/58_backtest.exit_comparison.ipynb #342c86f3
 from collections.abc import Iterable
 
-import numpy as np
 import pandas as pd
 
 from .simulate import BacktestResult, simulate, summarise
 from ..domain import Bars, Costs, Signals
 from ..execution.config import ExitPlan
-from ..execution.exits import Entered, advance_plan, begin_plan, exit_rule
+from ..execution.exits import Entered, begin_plan, exit_rule, step_plan
 from ..execution.fills import OUT_OF_REACH
 
 # %% ../../nbs/58_backtest.exit_comparison.ipynb #2037847f
@@ -45,10 +44,9 @@ def stop_path(
 ) -> pd.DataFrame:
     "Return, for each bar until the trade is over, the stop that held in it and the share still open at its close."
     rule, state, rows = exit_rule(plan), begin_plan(trade), []
-    room = np.empty((len(plan.targets) + 1, 3))
     for bar in bars.iloc[: plan.max_holding_bars].itertuples():
         held = state.stop
-        state, _ = advance_plan(rule, trade, state, bar.open, bar.high, bar.low, bar.close, room)
+        state, _ = step_plan(rule, trade, state, bar.open, bar.high, bar.low, bar.close)
         rows.append((held, state.rest))
         if state.rest == 0:
             break

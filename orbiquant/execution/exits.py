@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ExitRule', 'exit_rule', 'is_fixed', 'Entered', 'PlanState', 'begin_plan', 'trailed_stop', 'moved_stop',
-           'take_partials', 'advance_plan', 'next_level', 'quiet_until', 'follow_plan', 'blended_price',
-           'close_by_plan', 'follow_plans']
+           'take_partials', 'advance_plan', 'PlanPart', 'step_plan', 'next_level', 'quiet_until', 'follow_plan',
+           'blended_price', 'close_by_plan', 'follow_plans']
 
 # %% ../../nbs/52_execution.exits.ipynb #dbc03669
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from ..arrays import Floats, Ints
-from .config import ExitPlan
+from .config import MOST_TARGETS, ExitPlan
 from .fills import LAST_BITS, STOP, TARGET, TIME, PriceTape, as_fraction_of, find_touch, reaches
 
 # %% ../../nbs/52_execution.exits.ipynb #1a9f3aa2
@@ -23,17 +23,18 @@ class ExitRule(NamedTuple):
 
     break_even_r: float  # infinite: never
     trail_atr: float  # infinite: never
-    target_r: Floats  # rising
-    target_share: Floats
+    partials: int  # partial targets there are
+    target_r: tuple[float, ...]  # `MOST_TARGETS` of them, rising
+    target_share: tuple[float, ...]
 
 
 def exit_rule(
     plan: ExitPlan,  # what is added to stop and target
 ) -> ExitRule:
     "Return a plan as numbers; its time limit is kept by whoever counts bars."
-    targets = np.array(plan.targets, dtype="float64").reshape(-1, 2)
-    columns = (np.ascontiguousarray(column) for column in targets.T)
-    return ExitRule(plan.break_even_r or np.inf, plan.trail_atr or np.inf, *columns)
+    padded = (*plan.targets, *[(np.inf, 0.0)] * (MOST_TARGETS - len(plan.targets)))
+    distances, shares = (tuple(map(float, column)) for column in zip(*padded, strict=True))
+    return ExitRule(plan.break_even_r or np.inf, plan.trail_atr or np.inf, len(plan.targets), distances, shares)
 
 # %% ../../nbs/52_execution.exits.ipynb #6f8b13e1
 @njit(cache=True, nogil=True)
@@ -41,7 +42,7 @@ def is_fixed(
     rule: ExitRule,  # of a plan
 ) -> bool:
     "Return whether a plan leaves stop and target as they are."
-    return rule.break_even_r == np.inf and rule.trail_atr == np.inf and len(rule.target_r) == 0
+    return rule.break_even_r == np.inf and rule.trail_atr == np.inf and rule.partials == 0
 
 # %% ../../nbs/52_execution.exits.ipynb #e8cd0eeb
 class Entered(NamedTuple):
@@ -121,7 +122,7 @@ def take_partials(
 ) -> tuple[PlanState, int]:
     "Write the parts that leave at targets which a price has come to; return what is left and the rows taken."
     stop, best, rest, reached = state
-    while reached < len(rule.target_r):
+    while reached < rule.partials:
         level = trade.fill + trade.side * rule.target_r[reached] * abs(trade.fill - trade.stop)
         if trade.side * (level - trade.target) >= 0 or not _has_come(-trade.side, price, level):
             break
@@ -163,6 +164,29 @@ def advance_plan(
     best = max(state.best, best) if side > 0 else min(state.best, best)
     return PlanState(moved_stop(rule, trade, state.stop, best, close), best, state.rest, state.reached), count
 
+# %% ../../nbs/52_execution.exits.ipynb #55f189f0
+class PlanPart(NamedTuple):
+    "What leaves in a bar."
+
+    price: float  # before slippage
+    share: float  # of the whole position
+    reason: int  # `STOP` or `TARGET`
+
+
+def step_plan(
+    rule: ExitRule,  # of the plan
+    trade: Entered,  # as it began
+    state: PlanState,  # before the bar
+    opened: float,  # the bar
+    high: float,
+    low: float,
+    close: float,
+) -> tuple[PlanState, list[PlanPart]]:
+    "Return the state at a bar's close and the parts that left in it, as `advance_plan` has them."
+    room = np.empty((rule.partials + 1, 3))
+    state, count = advance_plan(rule, trade, state, float(opened), float(high), float(low), float(close), room)
+    return state, [PlanPart(float(price), float(share), int(reason)) for price, share, reason in room[:count]]
+
 # %% ../../nbs/52_execution.exits.ipynb #e29e9d62
 _WIDE = 4 * LAST_BITS  # a bar so near to a level is looked at
 
@@ -175,7 +199,7 @@ def next_level(
 ) -> float:
     "Return the nearest price in favour at which anything happens; the fill itself where any bar may be the one."
     side, nearest, risk = trade.side, trade.target, abs(trade.fill - trade.stop)
-    if state.reached < len(rule.target_r):
+    if state.reached < rule.partials:
         level = trade.fill + side * rule.target_r[state.reached] * risk
         nearest = level if side * (nearest - level) > 0 else nearest
     if rule.break_even_r < np.inf and side * (trade.fill - state.stop) > 0:
@@ -259,7 +283,7 @@ def close_by_plan(
     last: int,  # bar whose close ends the trade
 ) -> tuple[int, float, int]:
     "Return bar and reason of the last part, and the price before slippage of the whole, as `close_order` does."
-    parts, bars = np.empty((len(rule.target_r) + 1, 3)), np.empty(len(rule.target_r) + 1, np.int64)
+    parts, bars = np.empty((rule.partials + 1, 3)), np.empty(rule.partials + 1, np.int64)
     count = follow_plan(tape, rule, trade, entry, last, parts, bars)
     return bars[count - 1], blended_price(parts[:count]), int(parts[count - 1, 2])
 
