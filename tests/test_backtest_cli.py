@@ -95,6 +95,36 @@ def test_json_holds_what_the_library_finds(ask: Ask, tmp_path: Path):
     assert ask(*where, "--fee-bps", 1, "--json").json["metrics"]["trials"] == 2
 
 
+def test_an_exit_plan_is_asked_for_by_option_and_by_setting(ask: Ask, tmp_path: Path):
+    signals = signals_of(BARS).assign(atr=0.002 * BARS["close"])
+    signals.to_csv(tmp_path / "s.csv")
+    plan, costs = "break_even_r=1 trail_atr=2 targets=0.5:0.25,1:0.25", ("--fee-bps", 5, "--spread-bps", 2)
+    where = ("--bars", tmp_path / "bars.parquet", "--signals", tmp_path / "s.csv", *costs, "--slippage-bps", 1)
+    found = ask(*where, "--exits", plan, "--json").json
+    moved = Terms(5e-4, 2e-4, break_even_r=1.0, trail_atr=2.0, targets=((0.5, 0.25), (1.0, 0.25)))
+    told = replay(BARS, signals, moved).trades
+    assert found["trades"] == len(told) > 50 and found["exits"]["trail_atr"] == 2
+    assert found["metrics"]["total_r"] == pytest.approx(sum(trade["r"] for trade in told))
+    assert found["metrics"]["trials"] == 1 and "exits" not in ask(*where, "--json").json
+    assert plan in " ".join(ask(*where, "--exits", plan).out.split())
+    assert ask(*where, "--exits", plan, "--json").json["metrics"]["trials"] == 2  # the fixed plan and this one
+    (tmp_path / "settings.ini").write_text(f"[backtest]\nexits = {plan}\n")
+    with using(Runtime()):
+        again = ask(*where, "--json").json
+        assert again["metrics"]["total_r"] == found["metrics"]["total_r"] and again["exits"] == found["exits"]
+        assert "exits" not in ask(*where, "--exits", "fixed", "--json").json
+
+
+@pytest.mark.parametrize(
+    "plan", ["trail=2", "trail_atr=0", "trail_atr", "targets=1:0.5,1:0.2", "break_even_r=nan", "max_holding_bars=1.5"]
+)
+def test_an_exit_plan_that_is_none_is_refused(ask: Ask, tmp_path: Path, plan: str):
+    signals_of(BARS).to_parquet(tmp_path / "s.parquet")
+    answer = ask("--bars", tmp_path / "bars.parquet", "--signals", tmp_path / "s.parquet", "--exits", plan)
+    assert answer.code != 0 and "Traceback" not in answer.err and len(answer.err) < 1000
+    assert plan.split("=")[0] in answer.err
+
+
 def test_the_files_that_are_read_are_not_written_over(ask: Ask, tmp_path: Path):
     signals_of(BARS).to_csv(tmp_path / "s.csv")
     held = (tmp_path / "s.csv").read_bytes()

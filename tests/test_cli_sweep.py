@@ -57,6 +57,42 @@ def test_signals_of_a_file_are_swept_and_counted(ask, files, tmp_path):
     assert kept == {"sweep"}
 
 
+def test_exit_plans_are_swept_and_counted(ask, files, tmp_path):
+    plans = ("--break-even-r", "none,1", "--trail-atr", "none,2:3:0.5", "--targets", "none/1:0.5/0.5:0.3,1:0.3")
+    code, out, err = ask(*files, "--stop-atr", "2,3", "--risk-reward", "2", *plans, "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["combinations"] == 48 == current().trials.count(COIN_4H)
+    assert {row["targets"] for row in said["best"]} <= {"none", "1:0.5", "0.5:0.3,1:0.3"}
+    assert {row["trail_atr"] for row in said["best"]} <= {None, 2, 2.5, 3}
+    tried = list(current().trials.table(COIN_4H)["params"])
+    assert all({"break_even_r", "trail_atr", "targets"} <= set(params) for params in tried)
+    one = ("--stop-atr", "2", "--risk-reward", "2", "--trail-atr", "2")
+    assert not json.loads(ask(*files, *one, "--json")[1])["confirmed_by_vectorbt"]  # which cannot play a plan
+    assert "by the exit plan's own step" in " ".join(ask(*files, *one)[1].split())
+    plain = json.loads(ask(*files, "--stop-atr", "2", "--risk-reward", "2", "--json")[1])
+    assert plain["confirmed_by_vectorbt"] and "trail_atr" not in plain["best"][0]
+    (tmp_path / "settings.ini").write_text("[backtest]\nexits = trail_atr=2\n")
+    with using(Runtime()):
+        by_setting = json.loads(ask(*files, "--stop-atr", "2", "--risk-reward", "2", "--json")[1])
+    assert by_setting["best"][0]["trail_atr"] == 2 and by_setting["best"][0]["trades"] != plain["best"][0]["trades"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--trail-atr", "0"),
+        ("--trail-atr", "none,none"),
+        ("--break-even-r", "x"),
+        ("--targets", "1:2"),
+        ("--targets", "none/none"),
+    ],
+)
+def test_exit_plans_that_are_none_are_refused(ask, files, words):
+    code, _, err = ask(*files, "--stop-atr", "2", "--risk-reward", "2", *words)
+    assert code != 0 and "Traceback" not in err and len(err) < 1500
+
+
 def test_people_get_the_verdict_with_its_trials(ask, files):
     code, out, _ = ask(*files, *GRID, "--top", "3")
     said = " ".join(out.split())

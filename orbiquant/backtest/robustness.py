@@ -17,7 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..arrays import Floats
-from .simulate import BacktestResult, risked_share, simulate
+from .simulate import BacktestResult, simulate
+from .sizing import risked_share
 from ..cards import Card, Carded, shown
 from ..core import DataError
 from ..domain import MOST_BPS, Bars, Costs, Signals

@@ -4,21 +4,23 @@
 
 # %% auto #0
 __all__ = ['TRADE_COLUMNS', 'Board', 'make_boards', 'play_board', 'one_at_a_time', 'play_all', 'play_likely', 'close_reason',
-           'risked_share', 'size_trades', 'equity_curve', 'check_terms', 'whole_bars', 'measure', 'BacktestResult',
-           'simulate', 'summarise']
+           'check_terms', 'whole_bars', 'measure', 'BacktestResult', 'simulate', 'summarise']
 
 # %% ../../nbs/53_backtest.simulate.ipynb #41b4f9a2
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from .plans import PART_COLUMNS, play_plan, trail_units, value_parts
+from .sizing import equity_curve, size_trades
 from ..cards import Card, Carded, shown
 from ..core import DataError, expect
 from ..domain import BAR_COLUMNS, Bars, Costs, Signals
+from ..execution.config import FIXED, ExitPlan
 from ..execution.fills import guess_taken, level_fraction
 from ..execution.orders import LABELS, SKIPS, RiskFrom, costs_in_r, read_orders
 from ..performance import DAYS_A_YEAR, account_days, money_figures, r_figures, r_moments, ratio
@@ -190,47 +192,6 @@ def close_reason(
     reasons = np.select([at_stop, at_target, in_time], ["stop", "target", "time"], "end")
     return pd.Series(reasons, index=trades.index, dtype="str")
 
-# %% ../../nbs/53_backtest.simulate.ipynb #8d62c7f0
-def risked_share(
-    trades: pd.DataFrame,  # with `entry` and `risk`
-    risk_per_trade: float,  # share of equity lost at the stop
-    max_leverage: float,  # largest position value as a multiple of equity
-) -> pd.Series:
-    "Return the share of equity that each trade loses at its stop."
-    return np.minimum(risk_per_trade, max_leverage * trades["risk"] / trades["entry"])
-
-
-def size_trades(
-    trades: pd.DataFrame,  # one a row in time order, with `entry`, `risk` and net `r`
-    risk_per_trade: float,  # share of equity lost at the stop
-    initial_equity: float,  # in account currency
-    max_leverage: float,  # largest position value as a multiple of equity
-) -> pd.DataFrame:
-    "Return `trades` with `size`, `pnl` in money and `equity` after each; NaN once an account outgrows all numbers."
-    share = risked_share(trades, risk_per_trade, max_leverage)
-    with np.errstate(over="ignore", invalid="ignore"):
-        after = initial_equity * (1 + share * trades["r"]).clip(lower=0).cumprod()
-    after = after.where(np.isfinite(after))
-    before = after.shift(fill_value=initial_equity)
-    return trades.assign(size=before * share / trades["risk"], pnl=after - before, equity=after)
-
-# %% ../../nbs/53_backtest.simulate.ipynb #2daf5ef4
-def equity_curve(
-    bars: Bars,  # whose closes mark open positions
-    trades: pd.DataFrame,  # sized, with bar numbers
-    costs: Costs,  # the entry fee is paid at once
-    initial_equity: float,  # in account currency
-) -> pd.Series:
-    "Return the account's worth at each bar's close, open positions marked to market."
-    closed = np.searchsorted(trades["exit_bar"], np.arange(len(bars)), side="right")
-    worth = np.concatenate([[initial_equity], trades["equity"]])[closed]
-    open_bars = (trades["exit_bar"] - trades["bar"]).to_numpy()
-    held = trades.loc[trades.index.repeat(open_bars)]
-    bar = held["bar"].to_numpy() + held.groupby(level=0).cumcount().to_numpy()
-    move = held["side"] * (bars["close"].to_numpy()[bar] - held["entry"]) - costs.fee * held["entry"]
-    worth[bar] += (held["size"] * move).to_numpy()
-    return pd.Series(np.maximum(worth, 0), index=bars.index, name="equity")
-
 # %% ../../nbs/53_backtest.simulate.ipynb #b5c0c787
 def check_terms(
     **terms: float,  # numbers that must be above zero
@@ -258,11 +219,14 @@ def measure(
     orders: pd.DataFrame,  # not skipped
     costs: Costs,  # what a side costs
     max_holding_bars: int | None,  # the time limit
-) -> pd.DataFrame:
-    "Return the trades the orders make, one at a time, in prices and in R."
-    columns = {"order": int, "exit_bar": int, "entry": float, "exit": float}
+    exits: ExitPlan = FIXED,  # how they leave
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "Return the trades the orders make, one at a time, in prices and in R, and the parts they left in."
+    columns, parts = {"order": int, "exit_bar": int, "entry": float, "exit": float}, None
     played = pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in columns.items()})
-    if len(orders):
+    if exits.moves:
+        played, parts = play_plan(bars, orders, costs, max_holding_bars, exits)
+    elif len(orders):
         crowded = max_holding_bars is not None and 2 * len(orders) * min(max_holding_bars, len(bars)) > _CELLS
         played = (play_likely if crowded else play_all)(bars, orders, costs, max_holding_bars)
     trades = orders.loc[played["order"]].reset_index(drop=True).join(played)
@@ -271,15 +235,17 @@ def measure(
     gross = trades["side"] * (raw_exit - trades["open"]) / trades["gross_risk"]
     fees = costs.fee * (trades["entry"] + trades["exit"])
     net = (trades["side"] * (trades["exit"] - trades["entry"]) - fees) / trades["risk"]
-    return trades.assign(
+    if parts is None:
+        trades["exit_reason"] = close_reason(trades.assign(raw_exit=raw_exit), len(bars), max_holding_bars)
+    trades = trades.assign(
         entry_time=bars.index[trades["bar"]],
         exit_time=bars.index[trades["exit_bar"]],
-        exit_reason=close_reason(trades.assign(raw_exit=raw_exit), len(bars), max_holding_bars),
         r=net,
         r_gross=gross,
         cost_r=gross - net,
         bars=trades["exit_bar"] - trades["bar"] + 1,
     )
+    return trades, value_parts(bars, trades, parts, costs)
 
 # %% ../../nbs/53_backtest.simulate.ipynb #ca907777
 TRADE_COLUMNS = (
@@ -302,12 +268,14 @@ class BacktestResult(Carded):
     costs_in_r: dict[str, float]  # what the orders cost in R before anything was won or lost
     max_leverage: float
     risk_from: RiskFrom
+    exits: ExitPlan = FIXED
+    parts: pd.DataFrame = field(default_factory=pd.DataFrame)  # what left when, one a row, by number of the trade
 
     @property
     def terms(self) -> dict[str, Any]:
         "Return what `simulate` was called with besides bars, signals and costs."
         names = ("risk_per_trade", "initial_equity", "max_holding_bars", "max_leverage", "risk_from")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | ({"exits": self.exits} if self.exits.moves else {})
 
     def as_card(self) -> Card:
         "Return the figures one asks for first."
@@ -345,6 +313,7 @@ def simulate(
     | None = None,  # close after so many bars, the entry's own counted; None: as signals say, or never
     max_leverage: float = 30.0,  # largest position value as a multiple of equity
     risk_from: RiskFrom = "fill",  # what one R is measured from: the signal's entry price, or the fill
+    exits: ExitPlan = FIXED,  # what is added to stop and target: nothing, or what moves a stop and closes parts
 ) -> BacktestResult:
     "Return the trades that `signals` would have made on `bars`; raise `DataError` for tables that cannot be right."
     expect("signals", signals, pd.DataFrame)
@@ -354,18 +323,22 @@ def simulate(
         raise DataError(f"`risk_per_trade` must be a share of equity, at most 1, was {risk_per_trade!r}")
     if max_holding_bars is None:
         max_holding_bars = signals.attrs.get("horizon_bars")
-    max_holding_bars = whole_bars(max_holding_bars)
+    expect("exits", exits, ExitPlan)
+    max_holding_bars = exits.limit(whole_bars(max_holding_bars))
     bars, orders = read_orders(bars, signals, costs, risk_from)
+    if exits.trail_atr:
+        orders["atr"] = trail_units(bars, signals, orders["signal_time"])
+        orders.loc[(orders["skip"] == "") & orders["atr"].isna(), "skip"] = "no range to trail by"
     live = orders[orders["skip"] == ""].reset_index(drop=True)
-    trades = measure(bars, live, costs, max_holding_bars)
+    trades, parts = measure(bars, live, costs, max_holding_bars, exits)
     trades = size_trades(trades, risk_per_trade, initial_equity, max_leverage)
     skipped = {reason: int((orders["skip"] == reason).sum()) for reason in SKIPS}
     skipped["in position"] = len(live) - len(trades)
-    equity = equity_curve(bars, trades, costs, initial_equity)
+    equity = equity_curve(bars, trades, costs, initial_equity, parts)
     table = trades.loc[:, list(TRADE_COLUMNS)]
     return BacktestResult(
         table, equity, skipped, costs, risk_per_trade, initial_equity, max_holding_bars, costs_in_r(orders, costs),
-        max_leverage, risk_from,
+        max_leverage, risk_from, exits, parts.loc[:, list(PART_COLUMNS)],
     )  # fmt: skip
 
 # %% ../../nbs/53_backtest.simulate.ipynb #89f4a785

@@ -290,7 +290,7 @@ class LineEdge:
         return self.figures(self.results(bars))
 
 # %% ../../nbs/58_backtest.surrogates.ipynb #e8613a66
-_PRICED = ("entry_price", "stop_loss", "take_profit", "stop_distance", "target_distance")
+_PRICED = ("entry_price", "stop_loss", "take_profit", "stop_distance", "target_distance", "atr")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from orbiquant.backtest.sweep_plan import (
     filter_mask,
     make_job,
     number_periods,
+    plan_of,
     read_signals,
 )
 from ..cards import DASH, Card, Carded, shown
@@ -118,14 +119,14 @@ def place_levels(
     signals: Signals,  # rows that trade, with side, entry price, distance and confidence
     terms: Mapping[str, Any],  # of one combination
 ) -> Signals:
-    "Return the signals that a combination lets in, with its levels, as `simulate` takes them."
+    "Return the signals that a combination lets in, with its levels and `atr`, as `simulate` takes them."
     lets_in = filter_mask(signals, terms["filter"]) & (signals["confidence"] >= terms["min_confidence"])
     named = signals[lets_in]
     side, price, risk = named["side"], named["entry_price"], terms["stop_atr"] * named["distance"]
     stop, target = price - side * risk, price + side * terms["risk_reward"] * risk
     placed = (stop > 0) & (target > 0) & ~reaches(side, price, stop) & ~reaches(-side, price, target)
     action = np.where(side > 0, Action.LONG.value, Action.SHORT.value)
-    made = named.drop(columns="distance").assign(action=action, stop_loss=stop, take_profit=target)
+    made = named.rename(columns={"distance": "atr"}).assign(action=action, stop_loss=stop, take_profit=target)
     return made[placed]
 
 # %% ../../nbs/57_backtest.sweep.ipynb #e98c5eff
@@ -271,7 +272,8 @@ class SweepResult(Carded):
         if not 0 <= combination < len(self.table):
             raise DataError(f"`combination` must be 0 to {len(self.table) - 1}, was {combination}")
         row = self.grid.table().iloc[combination].to_dict()
-        return row | {"max_holding_bars": None if pd.isna(row["max_holding_bars"]) else int(row["max_holding_bars"])}
+        limit = None if pd.isna(row["max_holding_bars"]) else int(row["max_holding_bars"])
+        return {name: None if pd.isna(value) else value for name, value in row.items()} | {"max_holding_bars": limit}
 
     def trades(
         self,
@@ -293,11 +295,13 @@ class SweepResult(Carded):
         combination: int,  # its number
         **terms: Any,  # as `simulate` takes them: risk_per_trade, initial_equity, max_leverage
     ) -> BacktestResult:
-        "Play a combination with vectorbt; raise `ModelError` unless its trades are the sweep's."
-        limit = self.terms(combination)["max_holding_bars"]
-        found = simulate(self.bars, self.signals_of(combination), self.costs, max_holding_bars=limit, **terms)
+        "Play a combination with `simulate`; raise `ModelError` unless its trades are the sweep's."
+        own = self.terms(combination)
+        terms |= {"max_holding_bars": own["max_holding_bars"], "exits": plan_of(own)}
+        found = simulate(self.bars, self.signals_of(combination), self.costs, **terms)
         if not same_trades(self.trades(combination), found.trades):
-            raise ModelError(f"combination {combination} has other trades in vectorbt: this is a bug, please report it")
+            where = "`simulate`" if found.exits.moves else "vectorbt"
+            raise ModelError(f"combination {combination} has other trades in {where}: this is a bug, please report it")
         return found
 
     def headline(

@@ -19,7 +19,7 @@ from . import sweep_kernel
 from .sweep_kernel import SUMS, Closed, Orders, Terms, make_memory, play_pair, take_orders
 from ..compute import Failure, run_tasks
 from ..core import ModelError, atomic_write, get_logger
-from ..execution import fills
+from ..execution import exits, fills
 from ..execution.fills import PriceTape
 from ..ports import Progress
 
@@ -27,7 +27,7 @@ from ..ports import Progress
 PairSpan: TypeAlias = tuple[int, int]  # pairs from, up to but without
 _CHUNK = 256  # combinations, unless one pair has more
 LEAST_CHUNKS = 16
-CODE = (fills.__file__, sweep_kernel.__file__)  # what a chunk holds depends on them
+CODE = (fills.__file__, exits.__file__, sweep_kernel.__file__)  # what a chunk holds depends on them
 
 # %% ../../nbs/56_backtest.sweep_job.ipynb #bf704b0f
 class Chunk(NamedTuple):
@@ -63,7 +63,8 @@ class SweepJob:
         for array in (*self.tape, *self.orders, self.passes, self.thresholds, self.period):
             said.update(f"{array.shape} {array.dtype} ".encode())
             said.update(np.ascontiguousarray(array).tobytes())
-        said.update(repr([tuple(map(float, terms)) for terms in self.pairs]).encode())
+        for *numbers, rule in self.pairs:
+            said.update(repr([*map(float, numbers), *(np.asarray(part).tolist() for part in rule)]).encode())
         return said.hexdigest()[:24]
 
     def spans(self) -> list[PairSpan]:

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from ..arrays import Bools, Floats, Ints
+from ..execution.exits import Entered, ExitRule, close_by_plan, is_fixed
 from ..execution.fills import TIME, PriceTape, as_fraction_of, close_order, is_tradable
 
 # %% ../../nbs/55_backtest.sweep_kernel.ipynb #f0e1460e
@@ -52,13 +53,14 @@ def make_memory(
 
 # %% ../../nbs/55_backtest.sweep_kernel.ipynb #9720b381
 class Terms(NamedTuple):
-    "One pair of stop and target with its time limit, and what a side costs."
+    "One pair of stop and target with its time limit and exit plan, and what a side costs."
 
     stop_atr: float  # stop distance in units of `Orders.distance`
     risk_reward: float  # target distance over stop distance
     limit: int  # bars held at most, the entry's own counted
     fee: float  # of one side, a fraction of the price
     slippage: float  # of one side, spread included, a fraction of the price
+    rule: ExitRule  # how its trades leave
 
 
 @njit(cache=True, nogil=True)
@@ -70,6 +72,7 @@ def settle(
     fill: float,  # what is paid or got there
     price: float,  # the entry price that the signal named
     risk: float,  # distance of the stop from it
+    atr: float,  # what a trailing stop counts in, in price
     terms: Terms,  # of the pair
 ) -> tuple[int, float, int, float, float]:
     "Return what becomes of one order, as `Closed` has it."
@@ -77,8 +80,12 @@ def settle(
     stop, target = price - side * risk, price + side * terms.risk_reward * risk
     if not is_tradable(side, price, opened, fill, stop, target):
         return NEVER, np.nan, TIME, np.nan, np.nan
-    near, far = as_fraction_of(fill, stop), as_fraction_of(fill, target)
-    bar, left, reason = close_order(tape, entry, last, side, near, far)
+    if is_fixed(terms.rule):
+        near, far = as_fraction_of(fill, stop), as_fraction_of(fill, target)
+        bar, left, reason = close_order(tape, entry, last, side, near, far)
+    else:
+        trade = Entered(side, fill, stop, target, atr)
+        bar, left, reason = close_by_plan(tape, terms.rule, trade, entry, last)
     risked, sold = abs(fill - stop), left * (1 - side * terms.slippage)
     net = (side * (sold - fill) - terms.fee * (sold + fill)) / risked
     return bar, left, reason, net, side * (left - opened) / abs(opened - stop) - net
@@ -103,7 +110,15 @@ def take_orders(
             if bar[order] == UNKNOWN:
                 risk = terms.stop_atr * distance[order]
                 bar[order], left[order], reason[order], net[order], cost[order] = settle(
-                    tape, entry[order], side[order], opened[order], fill[order], price[order], risk, terms
+                    tape,
+                    entry[order],
+                    side[order],
+                    opened[order],
+                    fill[order],
+                    price[order],
+                    risk,
+                    distance[order],
+                    terms,
                 )
             if bar[order] != NEVER:
                 taken[count] = order

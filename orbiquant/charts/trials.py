@@ -31,10 +31,14 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # %% ../../nbs/03_charts.trials.ipynb #5e987599
-SWEPT = ("stop_atr", "risk_reward", "max_holding_bars", "filter", "min_confidence")
+SWEPT = (
+    *("stop_atr", "risk_reward", "max_holding_bars", "break_even_r", "trail_atr", "targets"),
+    *("filter", "min_confidence"),
+)
 SWEPT_WORDS = {
     "stop_atr": "stop, ATR", "risk_reward": "target, multiple of the stop", "max_holding_bars": "held at most, bars",
-    "filter": "filter", "min_confidence": "least confidence",
+    "filter": "filter", "min_confidence": "least confidence", "break_even_r": "break-even at, R",
+    "trail_atr": "trailing stop, ATR", "targets": "partial targets",
 }  # fmt: skip
 NEUTRAL_AT = {"profit_factor": 1.0, "win_rate": 0.5}  # where a figure is neither good nor bad; else 0
 

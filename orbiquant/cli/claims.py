@@ -71,7 +71,7 @@ def trade_given(
 
     signals = read_signals_file(given["signals"], given["signals_asked"])
     signals = signals[signals.index >= audited.bars.index.min()] if given["last"] else signals
-    terms = {name: given[name] for name in ("max_holding_bars", "risk_from")} | runtime.settings.backtest.model_dump()
+    terms = {name: given[name] for name in ("max_holding_bars", "risk_from")} | dict(runtime.settings.backtest)
     return trade_signals(runtime, audited.bars, signals, audit_costs(runtime, audited, given), audited.series, **terms)
 
 

@@ -78,6 +78,10 @@ SpreadBps = Annotated[
     float | None, typer.Option(min=0, max=4999, help="Whole spread in basis points; each side pays half.")
 ]
 HoldingBars = Annotated[int | None, typer.Option(min=1, max=MOST_BARS, help="Time limit of given signals, in bars.")]
+ExitOption = Annotated[
+    str | None,
+    typer.Option(help="Exit plan: `fixed`, or some of break_even_r=1 trail_atr=3 targets=1:0.5 max_holding_bars=24."),
+]
 RiskBase = Annotated[
     Literal["plan", "fill"] | None, typer.Option(help="One R of given signals: from the planned entry, or the fill.")
 ]

@@ -8,6 +8,7 @@ import typer
 from orbiquant.cli.console import (
     COST_OPTIONS,
     AsJson,
+    ExitOption,
     FeeBps,
     FoldsOption,
     FrameOption,
@@ -45,10 +46,10 @@ if TYPE_CHECKING:
     from orbiquant.runtime import Runtime
 
 
-BARS_ONLY = ("last", "folds", "rounds", "seed", "stop_atr", "risk_reward", "risk_per_trade")
+BARS_ONLY = ("last", "folds", "rounds", "seed", "stop_atr", "risk_reward", "risk_per_trade", "exits")
 SIGNALS_ONLY = ("max_holding_bars", "risk_from")
 BACKTEST_TAKES = {
-    "--signals": ("last", "risk_per_trade", *COST_OPTIONS, *SIGNALS_ONLY, "asked", "signals_asked"),
+    "--signals": ("last", "risk_per_trade", "exits", *COST_OPTIONS, *SIGNALS_ONLY, "asked", "signals_asked"),
     "--bars": ("policy", *BARS_ONLY, *COST_OPTIONS, "asked"),
     "stored bars": ("model", "policy"),
 }
@@ -77,6 +78,7 @@ def trade_file(
     "Send a file's bars through the whole line, or given signals through the backtest; return facts and result."
     from orbiquant.execution.orders import latest
     from orbiquant.core import stage
+    from orbiquant.execution.config import parse_plan
     from orbiquant.research.files import bars_of_file, read_signals_file, trade_signals
     from orbiquant.research.spec import ResearchSpec
     from orbiquant.research.study import study_bars
@@ -84,6 +86,7 @@ def trade_file(
     bars, series, instrument, notices = bars_of_file(given["bars"], given["symbol"], given["timeframe"], given["asked"])
     changes: Given = {"policy": given["policy"], "train_rows": given["last"]}
     changes |= {name: given[name] for name in BARS_ONLY if name != "last"}
+    changes["exits"] = None if given["exits"] is None else parse_plan(given["exits"])
     spec = ResearchSpec.from_settings(runtime.settings, series, instrument, **changes)
     spec = spec.changed(costs=costs_told(spec.costs, given))
     facts = {"file": given["bars"].name, "symbol": series.symbol, "timeframe": series.timeframe}
@@ -95,7 +98,7 @@ def trade_file(
     signals = read_signals_file(given["signals"], given["signals_asked"])
     if given["last"]:
         bars, signals = latest(bars, signals, given["last"])
-    terms = {name: given[name] for name in SIGNALS_ONLY} | spec.backtest.model_dump()
+    terms = {name: given[name] for name in SIGNALS_ONLY} | dict(spec.backtest)
     with stage("backtest"):
         traded = trade_signals(runtime, bars, signals, spec.costs, series, **terms)
     return facts | {"signals": given["signals"].name, **traded.result.terms}, traded
@@ -208,14 +211,18 @@ close. Times without a zone are UTC.
 
 ENTRY at the next bar's open, moved against the trader by slippage and half
 the spread. An open at or beyond the stop, or a fill at or beyond the
-target, opens nothing. One position at a time: the next may open on a bar
+target, opens nothing, nor does an open that has left less than a tenth of
+the planned distance to the stop. One position at a time: the next may open on a bar
 after the one in which the last closed.
 
 EXIT inside a bar: its open first (a gap leaves at the open), then the stop,
 then the target, the bar of entry included; touching is enough, a bar that
 holds both is a loss. Stops, targets, time limits and the last bar's close
 all leave at the market: they slip too. The time limit counts the bar of
-entry and leaves at a close.
+entry and leaves at a close. An exit plan (`--exits`) moves the stop at the
+close of a bar, for the next one on: to the fill once the price has been
+break_even_r R in favour, to trail_atr ATR behind the best close; targets
+close parts at so many R, the rest leaves at the signal's own target.
 
 R is profit after everything over the distance from the fill to
 the stop (`--risk-from plan`: from `entry_price` to it). Costs in R are (2 fee + 2
@@ -249,6 +256,7 @@ def backtest_command(
     risk_per_trade: Annotated[
         float | None, typer.Option(min=1e-6, max=0.05, help="Share of the equity lost at the stop: 0.01 is 1 %.")
     ] = None,
+    exits: ExitOption = None,
     as_json: AsJson = False,
     asked: "ReadAs | None" = None,
     signals_asked: "ReadAs | None" = None,

@@ -39,13 +39,26 @@ if TYPE_CHECKING:
     from orbiquant.research.sweeps import Sweepable, Swept
 
 
+BreakEvens = Annotated[
+    str | None, typer.Option(help="R in favour that put the stop at the fill: none,1,2; else as [backtest] exits.")
+]
+Trails = Annotated[
+    str | None, typer.Option(help="Stops so many ATR behind the best close: none,2,3; else as [backtest] exits.")
+]
+PartialTargets = Annotated[
+    str | None, typer.Option(help="Partial targets: none/1:0.5/1:0.3,2:0.3; else as [backtest] exits.")
+]
 TRAINING = ("folds", "rounds", "seed")
 SWEEP_TAKES = {
     "--signals": ("last", *COST_OPTIONS, "asked", "signals_asked"),
     "--bars": ("policy", "last", *TRAINING, *COST_OPTIONS, "asked"),
     "stored bars": ("model", "policy"),
 }
-COMMON = ("stop_atr", "risk_reward", "min_confidence", "max_holding_bars", "filters", "period", "top", "save", "resume")
+COMMON = (
+    *("stop_atr", "risk_reward", "min_confidence", "max_holding_bars", "filters", "period", "top", "save", "resume"),
+    *("break_even_r", "trail_atr", "targets"),
+)
+PLANNED = ("break_even_r", "trail_atr", "targets")
 FIGURES_SHOWN = (
     "trades",
     "expectancy_r",
@@ -64,15 +77,19 @@ def parse_grid(
     "Return what is tried; raise `typer.BadParameter` for a list that cannot be."
     from pydantic import ValidationError
 
-    from orbiquant.backtest.sweep_plan import SweepGrid, parse_steps
+    from orbiquant.backtest.sweep_plan import SweepGrid
     from orbiquant.core import DataError, rule_of
+    from orbiquant.execution.config import parse_targets
 
     lists: Given = {"filters": tuple(part.strip() for part in given["filters"].split(","))}
     if given["max_holding_bars"] is not None:
         lists["max_holding_bars"] = tuple(parse_limit(part) for part in given["max_holding_bars"].split(","))
-    for name in ("stop_atr", "risk_reward", "min_confidence"):
+    if given["targets"] is not None:
+        lists["targets"] = tuple(parse_targets(part) for part in given["targets"].split("/"))
+    for name in ("stop_atr", "risk_reward", "min_confidence", "break_even_r", "trail_atr"):
         try:
-            lists[name] = parse_steps(given[name])
+            if given[name] is not None:
+                lists[name] = parse_asked(given[name])
         except DataError as error:
             raise typer.BadParameter(f"{option_of(name)}: {error.message}") from error
     try:
@@ -82,6 +99,18 @@ def parse_grid(
         name, rule = option_of(str(wrong["loc"][0])), rule_of(wrong)
         told = f"`{name}` {rule}" if rule.startswith("must") else f"`{name}`: {rule}"
         raise typer.BadParameter(told if ", was " in rule else f"{told}, was {wrong['input']}") from error
+
+
+def parse_asked(
+    text: str,  # steps, with `none,` before them where nothing is tried too
+) -> tuple[float | None, ...]:
+    "Return what a list names; raise `DataError` when it names nothing."
+    from orbiquant.backtest.sweep_plan import parse_steps
+
+    first, _, rest = text.partition(",")
+    if first.strip().lower() != "none":
+        return parse_steps(text)
+    return (None, *parse_steps(rest)) if rest.strip() else (None,)
 
 
 def parse_limit(
@@ -155,14 +184,16 @@ def show_sweep(
     left = swept.headline.overfitting.figures if swept.headline else {}
     risk = swept.headline.selection.model_dump() if swept.headline and swept.headline.selection else {}
     told = swept.headline.sentence() if swept.headline else swept.note
-    sure = "trade for trade" if swept.confirmed else None
+    played = swept.confirmed.exits.moves if swept.confirmed else False  # vectorbt cannot: the exit plan's own step did
+    sure = "trade for trade" if swept.confirmed and not played else None
+    again = "trade for trade, by the exit plan's own step" if played else None
     show(
         facts
         | {"costs": what.costs, "headline": swept.headline, "verdict": told, "confirmed_by_vectorbt": bool(sure)}
         | {"best": best.to_dict("records"), "seconds": seconds},
         as_json,
         lambda: Group(
-            fields(facts | {"best": told, "confirmed by vectorbt": sure}),
+            fields(facts | {"best": told, "confirmed by vectorbt": sure, "confirmed by a backtest": again}),
             fields(left | risk),
             table(
                 best[["combination", *tried, *FIGURES_SHOWN]].itertuples(index=False),
@@ -187,6 +218,9 @@ def sweep_command(
     max_holding_bars: Annotated[
         str | None, typer.Option(help="Time limits, `none` for none; else the model's.")
     ] = None,
+    break_even_r: BreakEvens = None,
+    trail_atr: Trails = None,
+    targets: PartialTargets = None,
     filters: Annotated[str, typer.Option("--filter", help="all, long, short, column=value; joined by &.")] = "all",
     policy: Annotated[
         str | None, typer.Option(help=f"Filters first, one of {POLICIES_TOLD}; else `primary`, which trades all.")
@@ -217,6 +251,8 @@ def sweep_command(
     check_written("--save", save, bars, signals)
     grid = parse_grid(given)
     runtime = open_runtime()
+    told = {name: (getattr(runtime.settings.backtest.exits, name),) for name in PLANNED if given[name] is None}
+    grid = grid.model_copy(update=told)
     with stage_seconds() as seconds, progress_bar(as_json) as progress:
         what = find_signals(runtime, given, progress)
         if max_holding_bars is None:

@@ -73,6 +73,7 @@ def play_signals(
     from orbiquant.backtest.sweep import sweep_grid
     from orbiquant.backtest.sweep_plan import SweepGrid
     from orbiquant.domain import Costs
+    from orbiquant.execution.config import ExitPlan
     from orbiquant.models.phase2 import OutOfFold
     from orbiquant.policies import find_policy
     from orbiquant.signals import generate_signals
@@ -80,6 +81,7 @@ def play_signals(
     frames = (made["bars"], made["features"], made["phases"])
     signals = generate_signals(*frames, OutOfFold(made["predictions"]), find_policy("primary"), 1.0, 1.5)
     simulate(made["bars"], signals, Costs(), max_holding_bars=24)
+    simulate(made["bars"], signals, Costs(), exits=ExitPlan(trail_atr=2.0))
     sweep_grid(made["bars"], signals, SweepGrid(stop_atr=(1.0,), risk_reward=(1.0, 2.0)), Costs())
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..core import DataError, choose
 from ..domain import BAR_COLUMNS, Action, Bars, Costs, Signals
-from .fills import reaches
+from .fills import is_near_stop, reaches
 from ..market.clocks import in_time
 
 # %% ../../nbs/51_execution.orders.ipynb #45a94e77
@@ -170,7 +170,10 @@ def refuse_too_far(
         )
 
 # %% ../../nbs/51_execution.orders.ipynb #8904a6e4
-SKIPS = ("no bar after it", "opened beyond stop", "opened beyond target", "in position")
+SKIPS = (
+    *("no bar after it", "opened beyond stop", "opened near stop", "opened beyond target"),
+    *("no range to trail by", "in position"),
+)
 RiskFrom = Literal["plan", "fill"]
 
 
@@ -189,6 +192,7 @@ def place_orders(
     fill = opened * (1 + side * costs.slippage)
     stop_loss, take_profit = levels.at(fill, side)
     late, past_stop, past_target = bar == len(bars), reaches(side, opened, stop_loss), reaches(-side, fill, take_profit)
+    near_stop = is_near_stop(side, fill if levels.stop_is_distance else entry, opened, stop_loss)
     for name, level in ((STOP_COLUMNS[1], stop_loss), (TARGET_COLUMNS[1], take_profit)):
         refuse_too_far(name, pd.Series(level, acting.index).mask(late), fill)
     as_planned = risk_from == "plan" and not levels.stop_is_distance
@@ -205,7 +209,7 @@ def place_orders(
             "take_profit": take_profit,
             "risk": np.abs(base - stop_loss),
             "gross_risk": np.abs(free_base - stop_loss),
-            "skip": pd.array(np.select([late, past_stop, past_target], SKIPS[:3], ""), dtype="str"),
+            "skip": pd.array(np.select([late, past_stop, near_stop, past_target], SKIPS[:4], ""), dtype="str"),
             **{label: acting[label].array if label in acting else np.nan for label in LABELS},
         }
     )

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from ..backtest.config import BacktestConfig
 from ..core import DataError, ModelError, OptionError, suggest
 from ..domain import CalendarName, Costs, Instrument, SeriesId, Value
+from ..execution.config import FIXED
 from ..market.instruments import instrument_of
 from ..models.config import Phase2Config
 from ..policies import SignalConfig
@@ -86,6 +87,7 @@ _BEFORE: Mapping[str, Any] = {
     "tune_trials": 0,
     "test_from": None,
     "phase_detector": "rules",
+    "exits": {},
 }
 
 
@@ -97,6 +99,8 @@ def to_params(
     training, signals, backtest = (told.pop(part) for part in _PARTS)
     series = {"symbol": spec.series.symbol, "timeframe": str(spec.series.timeframe)}
     own = {name: told[name] for name in ("version", "train_rows")}
+    if spec.backtest.exits == FIXED:  # as every spec before there were plans: their trials are the same
+        del backtest["exits"]
     return series | own | {name: training[name] for name in _TRAINED} | signals | {"costs": told["costs"]} | backtest
 
 

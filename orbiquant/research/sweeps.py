@@ -101,7 +101,10 @@ def from_model(
     )  # fmt: skip
 
 # %% ../../nbs/75_research.sweeps.ipynb #324affd0
-TERMS = ("stop_atr", "risk_reward", "max_holding_bars", "filter", "min_confidence")
+TERMS = (
+    *("stop_atr", "risk_reward", "max_holding_bars", "break_even_r", "trail_atr", "targets"),
+    *("filter", "min_confidence"),
+)
 
 
 def count_combinations(
@@ -118,13 +121,14 @@ def count_combinations(
         "first": what.bars.index[0], "last": what.bars.index[-1], "policy": what.policy, "seed": what.seed,
     }  # fmt: skip
     shared = what.params | {"costs": what.costs.model_dump()}
+    names = [name for name in TERMS if name in found.table]  # of fixed plans nothing is said
     figures = {"mean_r": "expectancy_r", "sharpe": "sharpe_per_trade", "skew": "skew", "kurtosis": "kurtosis"}
     table = found.table.astype(object).where(found.table.notna(), None)
     tried = [
         Trial.model_validate(
             about
             | {name: row[column] for name, column in figures.items()}
-            | {"trades": row["trades"], "params": shared | {name: row[name] for name in TERMS}}
+            | {"trades": row["trades"], "params": shared | {name: row[name] for name in names}}
         )
         for row in table.to_dict("records")
     ]
@@ -165,5 +169,5 @@ def run_sweep(
         headline = found.headline(judge=judge)
     except ModelError as error:
         return Swept(found, None, None, f"{error.message}. {why_few_trades(found.signals)}")
-    confirmed = found.confirm(headline.combination, **settings.backtest.model_dump())
+    confirmed = found.confirm(headline.combination, **dict(settings.backtest))
     return Swept(found, headline, confirmed, "")

@@ -134,7 +134,7 @@ def trade(
     signals = line.signals(prepared, OutOfFold(predictions), chosen).loc[predictions.index[0] :]
     bars = prepared.bars.loc[signals.index[0] :]
     result = simulate(
-        bars, signals, spec.costs, max_holding_bars=line.spec.training.horizon_bars, **spec.backtest.model_dump()
+        bars, signals, spec.costs, max_holding_bars=line.spec.training.horizon_bars, **dict(spec.backtest)
     )
     return Traded(signals, result, summarise(result), bars)
 

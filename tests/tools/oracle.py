@@ -12,7 +12,10 @@ from typing import Any
 import pandas as pd
 
 Row = dict[str, Any]
-SKIPPED = ("no bar after it", "opened beyond stop", "opened beyond target", "in position")
+SKIPPED = (
+    *("no bar after it", "opened beyond stop", "opened near stop", "opened beyond target"),
+    *("no range to trail by", "in position"),
+)
 
 
 @dataclass
@@ -27,6 +30,14 @@ class Terms:
     equity: float = 10_000.0
     leverage: float = 30.0
     minute_gaps: bool = False  # fill at a finer bar's open when that is beyond the level, not at the level
+    break_even_r: float | None = None  # a bar that comes so far in favour puts the stop at the fill
+    trail_atr: float | None = None  # so many of the signal's `atr` behind the close
+    targets: tuple[tuple[float, float], ...] = ()  # R and share of parts that leave early
+
+    @property
+    def planned(self) -> bool:
+        """Return whether a trade may leave otherwise than at one stop, one target or a close."""
+        return bool(self.break_even_r or self.trail_atr or self.targets)
 
 
 @dataclass
@@ -46,7 +57,7 @@ def replay(bars: pd.DataFrame, signals: pd.DataFrame, terms: Terms, fine: pd.Dat
     found, position, equity = Replay(), None, terms.equity
     for number, bar in enumerate(rows):
         busy = position is not None
-        if position and (leave := at_open(position, bar)):
+        if position and not terms.planned and (leave := at_open(position, bar)):
             equity = close(found, position, leave, number, equity, terms)
             position = None
         order = todo.get(rows[number - 1]["time"]) if number else None
@@ -56,7 +67,10 @@ def replay(bars: pd.DataFrame, signals: pd.DataFrame, terms: Terms, fine: pd.Dat
                 found.skipped[trade if isinstance(trade, str) else "in position"] += 1
             else:
                 position = trade
-        if position:
+        if position and terms.planned:
+            if (equity_after := by_plan(found, position, bar, number, len(rows), equity, terms)) is not None:
+                equity, position = equity_after, None
+        elif position:
             leave = within(position, bar, inside.get(number), terms) or by_clock(
                 position, bar, number, len(rows), terms
             )
@@ -91,14 +105,20 @@ def open_trade(order: Row, bar: Row, number: int, equity: float, terms: Terms) -
         target = order.get("take_profit", float("nan"))
     if reaches(side, bar["open"], stop):
         return "opened beyond stop"
+    meant = abs((order["entry_price"] if "stop_loss" in order else fill) - stop)
+    if abs(bar["open"] - stop) < meant / 10 * (1 - 1e-9):
+        return "opened near stop"
     if reaches(-side, fill, target):
         return "opened beyond target"
+    if terms.trail_atr and math.isnan(order["atr"]):
+        return "no range to trail by"
     planned = terms.risk_from == "plan" and "stop_loss" in order
     risk = abs((order["entry_price"] if planned else fill) - stop)
     size = min(equity * terms.risk / risk, terms.leverage * equity / fill)
     free = abs(bar["open"] - stop) if terms.risk_from == "fill" and "stop_loss" in order else risk
     levels = {"stop_loss": stop, "take_profit": target, "risk": risk, "gross_risk": free}
-    return {**order, **levels, "bar": number, "side": side, "open": bar["open"], "fill": fill, "size": size}
+    plan = {"live_stop": stop, "left": 1.0, "parts": [], "high_water": fill}
+    return {**order, **levels, **plan, "bar": number, "side": side, "open": bar["open"], "fill": fill, "size": size}
 
 
 def reaches(side: int, price: float, level: float) -> bool:
@@ -159,9 +179,70 @@ def close(found: Replay, position: Row, leave: Row, number: int, equity: float, 
     return equity + pnl
 
 
+def by_plan(
+    found: Replay, position: Row, bar: Row, number: int, count: int, equity: float, terms: Terms
+) -> float | None:
+    """Walk a position through a bar by its plan; return the equity when nothing of it is left, else None."""
+    side, fill = position["side"], position["fill"]
+    unit = abs(fill - position["stop_loss"])
+    worst, best = (bar["low"], bar["high"]) if side > 0 else (bar["high"], bar["low"])
+    waiting = [(fill + side * r * unit, share) for r, share in terms.targets]
+    waiting = [t for t in waiting if math.isnan(position["take_profit"]) or side * (position["take_profit"] - t[0]) > 0]
+    waiting = waiting[sum(part["exit_reason"] == "target" for part in position["parts"]) :]
+    waiting.append((position["take_profit"], 1.0))
+    for where, price in (("open", bar["open"]), ("worst", worst), ("best", best)):
+        if where != "best" and reaches(side, price, position["live_stop"]):
+            part_off(position, price if where == "open" else position["live_stop"], 1.0, "stop", number)
+        while where != "worst" and position["left"] and reaches(-side, price, waiting[0][0]):
+            level, share = waiting.pop(0)
+            part_off(position, price if where == "open" else level, share if waiting else 1.0, "target", number)
+    leave = by_clock(position, bar, number, count, terms)
+    if leave and position["left"]:
+        part_off(position, leave["price"], 1.0, leave["exit_reason"], number)
+    if not position["left"]:
+        return close_parts(found, position, number, equity, terms)
+    position["high_water"] = side * max(side * position["high_water"], side * best)
+    new = [position["live_stop"]]
+    if terms.break_even_r and side * (bar["close"] - fill) > 0:
+        new += [fill] if reaches(-side, position["high_water"], fill + side * terms.break_even_r * unit) else []
+    if terms.trail_atr:
+        new.append(bar["close"] - side * terms.trail_atr * position["atr"])
+    position["live_stop"] = side * max(side * level for level in new)
+    return None
+
+
+def part_off(position: Row, price: float, share: float, reason: str, number: int) -> None:
+    """Let a part of a position go, at most what is left of it."""
+    gone = min(share, position["left"])
+    if gone:
+        position["parts"].append({"price": price, "share": gone, "exit_reason": reason, "exit_bar": number})
+        position["left"] -= gone
+
+
+def part_profit(position: Row, part: Row, terms: Terms) -> float:
+    """Return what a part made, in price a whole unit, its own exit fee paid but not the entry's."""
+    out = part["price"] * (1 - position["side"] * terms.slip)
+    return part["share"] * (position["side"] * (out - position["fill"]) - terms.fee * out)
+
+
+def close_parts(found: Replay, position: Row, number: int, equity: float, terms: Terms) -> float:
+    """Book a trade whose parts have all left and return the equity after it."""
+    parts, last = position["parts"], position["parts"][-1]
+    assert math.isclose(sum(part["share"] for part in parts), 1)
+    unit = sum(part_profit(position, part, terms) for part in parts) - terms.fee * position["fill"]
+    raw = sum(part["share"] * part["price"] for part in parts)
+    gross = sum(part["share"] * position["side"] * (part["price"] - position["open"]) for part in parts)
+    pnl = max(position["size"] * unit, -equity)
+    figures = {"exit": raw * (1 - position["side"] * terms.slip), "entry": position["fill"], "exit_bar": number}
+    results = {"pnl": pnl, "r": unit / position["risk"], "r_gross": gross / position["gross_risk"]}
+    found.trades.append(position | figures | results | {"exit_reason": last["exit_reason"]})
+    return equity + pnl
+
+
 def open_profit(position: Row | None, bar: Row, terms: Terms) -> float:
     """Return what a position is worth at a bar's close, the entry's fee paid."""
     if position is None:
         return 0.0
-    move = position["side"] * (bar["close"] - position["fill"])
-    return position["size"] * (move - terms.fee * position["fill"])
+    move = position["left"] * position["side"] * (bar["close"] - position["fill"])
+    banked = sum(part_profit(position, part, terms) for part in position["parts"])
+    return position["size"] * (move + banked - terms.fee * position["fill"])
