@@ -1,5 +1,6 @@
 """The ledger: one contract on SQLite and on a real PostgreSQL, and beancount's own program as a judge."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -26,9 +27,11 @@ from hypothesis.stateful import (
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from orbiquant.cli import main
 from orbiquant.core import DataError, FixedClock, NotFoundError, OrbiError
 from orbiquant.orders import Fill, Side
 from orbiquant.persistence import engine, migrate, writing
+from orbiquant.runtime import Runtime, using
 from orbiquant.trading.journal import (
     Entry,
     Posting,
@@ -523,6 +526,69 @@ def test_bean_check_refuses_an_error_of_the_last_digit(booked: Ledger, tmp_path:
 
 def test_an_empty_journal_is_a_text_too(ledger: Ledger, tmp_path: Path):
     assert bean_check(beancount_text(ledger), tmp_path) == ""
+
+
+# --- the command line ---
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """Yield a function that runs `orbiquant ledger …` in a workspace of its own, and the ledger of that."""
+    monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path))
+
+    def typed(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(("ledger", *words))
+        return int(ended.value.code or 0), capsys.readouterr().out
+
+    with using(made := Runtime()):
+        yield typed, Ledger(made.engine, made.clock)
+        made.engine.dispose()
+
+
+def test_the_ledger_is_asked_on_the_command_line(ask: Any):
+    typed, ledger = ask
+    assert typed("balances") == typed("entries") == (0, "Nothing is booked.\n")
+    ledger.post(deposit(), "a")
+    for number in range(1, 31):
+        ledger.post(trade(Side.BUY, "0.01", "45000.5", "0.00001", "BTC", number=number), f"fill:{number}")
+    code, shown = typed("balances", "--account", "Assets", "--json")
+    assert code == 0
+    assert json.loads(shown) == [
+        {"account": ATLAS, "asset": "BTC", "amount": "0.2997"},
+        {"account": ATLAS, "asset": "USDT", "amount": "-3500.15"},
+    ]
+    told = {
+        words: [each["id"] for each in json.loads(typed("entries", *words.split(), "--json")[1])] for words in ENTRIES
+    }
+    assert told == ENTRIES
+    assert "BUY BTCUSDT 0.01 @ 45000.5" in typed("entries", "--limit", "1")[1]
+    assert typed("check")[0] == 0
+    assert json.loads(typed("check", "--json")[1]) == {"entries": 31, "faults": []}
+    with writing(ledger.engine) as connection:
+        connection.execute(text("UPDATE journal_balances SET amount = '1'"))
+    code, shown = typed("check")
+    assert (code, shown.count("its postings sum to")) == (1, 6)
+
+
+ENTRIES = {  # options → ids of the entries that are shown
+    "": list(range(12, 32)),
+    "--limit 2": [30, 31],
+    "--after 3 --limit 2": [4, 5],
+    "--after 30": [31],
+    "--account Equity": [1],
+    "--account Expenses --limit 2": [30, 31],
+}
+
+
+def test_the_journal_is_exported_on_the_command_line(ask: Any, tmp_path: Path):
+    typed, ledger = ask
+    ledger.post(deposit(), "a")
+    file = tmp_path / "journal.beancount"
+    assert typed("export", "--beancount", str(file))[0] == 0
+    assert file.read_text(encoding="utf-8") == beancount_text(ledger) == typed("export")[1]
+    assert bean_check(file.read_text(encoding="utf-8"), tmp_path) == ""
+    assert typed("export", "--beancount", str(tmp_path))[0] == 2
 
 
 # --- all of it, in any order ---

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['beancount_accounts', 'beancount_commodity', 'beancount_entry', 'beancount_lines', 'beancount_text']
 
-# %% ../../nbs/60_trading.ledger_export.ipynb #fcbb8640
+# %% ../../nbs/60_trading.ledger_export.ipynb #075f2229
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, timedelta
 from decimal import Decimal
@@ -15,7 +15,7 @@ from .journal import exact_sum
 from .journal_tables import Booked, Place
 from .ledger import Ledger
 
-# %% ../../nbs/60_trading.ledger_export.ipynb #f8e92cbc
+# %% ../../nbs/60_trading.ledger_export.ipynb #9278e2dc
 def beancount_accounts(
     accounts: Iterable[str],  # e.g. "Assets:Paper:atlas"
 ) -> dict[str, str]:
@@ -40,7 +40,7 @@ def beancount_commodity(
     "Return the name of an asset as beancount takes it."
     return asset if asset[0].isalpha() else f"X.{asset}"
 
-# %% ../../nbs/60_trading.ledger_export.ipynb #dc015baa
+# %% ../../nbs/60_trading.ledger_export.ipynb #cedf59db
 def _quoted(words: str) -> str:
     escaped = words.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
@@ -63,7 +63,7 @@ def beancount_entry(
     yield from (f"  {names[each.account]}  {_amount(each.amount, each.asset)}" for each in entry.postings)
     yield ""
 
-# %% ../../nbs/60_trading.ledger_export.ipynb #5d48a8ca
+# %% ../../nbs/60_trading.ledger_export.ipynb #43858935
 def beancount_lines(
     ledger: Ledger,  # whose journal is written
 ) -> Iterator[str]:
