@@ -7,7 +7,7 @@ __all__ = ['LAST_DIGIT', 'ACCOUNT_KINDS', 'LINE_LETTERS', 'Amount', 'OneLine', '
            'account_path', 'asset_name', 'one_line', 'Posting', 'Entry', 'deposit_entry', 'withdrawal_entry',
            'trade_entry']
 
-# %% ../../nbs/60_trading.journal.ipynb #45e65cbc
+# %% ../../nbs/60_trading.journal.ipynb #7b188455
 from collections.abc import Iterable
 from datetime import UTC
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact
@@ -21,7 +21,7 @@ from ..domain import Value
 from ..orders import Fill, Side
 from ..persistence import PRECISION, SCALE, decimal_text
 
-# %% ../../nbs/60_trading.journal.ipynb #430ca69d
+# %% ../../nbs/60_trading.journal.ipynb #8a65b330
 LAST_DIGIT = Decimal(1).scaleb(-SCALE)
 _WIDE = Context(prec=2 * PRECISION + 20)  # holds the product of any two amounts
 _EXACT = Context(prec=2 * PRECISION + 20, traps=[Inexact])  # for sums: none is ever rounded
@@ -46,7 +46,7 @@ def exact_sum(
         total = _EXACT.add(total, amount)
     return total
 
-# %% ../../nbs/60_trading.journal.ipynb #2f549690
+# %% ../../nbs/60_trading.journal.ipynb #3252cdbb
 ACCOUNT_KINDS = ("Assets", "Liabilities", "Equity", "Income", "Expenses")
 LINE_LETTERS = 200  # of an account, a key, a reference
 _PART = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -74,7 +74,7 @@ def account_path(
     "Return the account of an owner at a venue."
     return account_name(":".join((kind, venue[:1].upper() + venue[1:], *below)))
 
-# %% ../../nbs/60_trading.journal.ipynb #e8efc7c9
+# %% ../../nbs/60_trading.journal.ipynb #f1a5c26b
 def asset_name(
     name: str,  # e.g. "USDT"
 ) -> str:
@@ -92,7 +92,7 @@ def one_line(
         raise DataError(f"a text must be one printable line of up to {LINE_LETTERS} letters, was {text[:60]!r}")
     return text
 
-# %% ../../nbs/60_trading.journal.ipynb #419075aa
+# %% ../../nbs/60_trading.journal.ipynb #1b93a8a4
 Amount: TypeAlias = Annotated[Decimal, BeforeValidator(exact_amount)]
 OneLine: TypeAlias = Annotated[str, AfterValidator(one_line)]
 
@@ -148,7 +148,7 @@ class Entry(Value):
             facts += [posting.account, posting.asset, decimal_text(posting.amount)]
         return sha256("\n".join(facts).encode()).hexdigest()
 
-# %% ../../nbs/60_trading.journal.ipynb #aa855b5f
+# %% ../../nbs/60_trading.journal.ipynb #23e57708
 def deposit_entry(
     owner: str,  # whose book, e.g. "atlas"
     venue: str,  # where, e.g. "paper"
@@ -186,7 +186,7 @@ def _moved(
     said = f"{kind} {decimal_text(amount)} {asset}"
     return Entry(kind=kind, time=time, description=said, postings=postings, reference=reference)
 
-# %% ../../nbs/60_trading.journal.ipynb #16578c4e
+# %% ../../nbs/60_trading.journal.ipynb #04d77999
 def trade_entry(
     fill: Fill,  # one execution
     base: str,  # the asset bought or sold, e.g. "BTC"
