@@ -7,10 +7,11 @@ __all__ = ['LAST_DIGIT', 'ACCOUNT_KINDS', 'LINE_LETTERS', 'Amount', 'OneLine', '
            'account_path', 'asset_name', 'one_line', 'Posting', 'Entry', 'deposit_entry', 'withdrawal_entry',
            'trade_entry']
 
-# %% ../../nbs/60_trading.journal.ipynb #7b188455
+# %% ../../nbs/60_trading.journal.ipynb #a7f3eeaf
 from collections.abc import Iterable
 from datetime import UTC
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact
+from functools import lru_cache
 from hashlib import sha256
 from typing import Annotated, Any, Self, TypeAlias
 
@@ -21,7 +22,7 @@ from ..domain import Value
 from ..orders import Fill, Side
 from ..persistence import PRECISION, SCALE, decimal_text
 
-# %% ../../nbs/60_trading.journal.ipynb #8a65b330
+# %% ../../nbs/60_trading.journal.ipynb #e54fc90b
 LAST_DIGIT = Decimal(1).scaleb(-SCALE)
 _WIDE = Context(prec=2 * PRECISION + 20)  # holds the product of any two amounts
 _EXACT = Context(prec=2 * PRECISION + 20, traps=[Inexact])  # for sums: none is ever rounded
@@ -46,12 +47,13 @@ def exact_sum(
         total = _EXACT.add(total, amount)
     return total
 
-# %% ../../nbs/60_trading.journal.ipynb #3252cdbb
+# %% ../../nbs/60_trading.journal.ipynb #528bfb09
 ACCOUNT_KINDS = ("Assets", "Liabilities", "Equity", "Income", "Expenses")
 LINE_LETTERS = 200  # of an account, a key, a reference
 _PART = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
+@lru_cache
 def account_name(
     name: str,  # e.g. "Assets:Paper:atlas"
 ) -> str:
@@ -66,6 +68,7 @@ def account_name(
     return name
 
 
+@lru_cache
 def account_path(
     kind: str,  # one of `ACCOUNT_KINDS`, and what it is for: "Assets", "Income:Trading"
     venue: str,  # where, e.g. "paper"
@@ -74,7 +77,8 @@ def account_path(
     "Return the account of an owner at a venue."
     return account_name(":".join((kind, venue[:1].upper() + venue[1:], *below)))
 
-# %% ../../nbs/60_trading.journal.ipynb #f1a5c26b
+# %% ../../nbs/60_trading.journal.ipynb #821bba89
+@lru_cache
 def asset_name(
     name: str,  # e.g. "USDT"
 ) -> str:
@@ -92,7 +96,7 @@ def one_line(
         raise DataError(f"a text must be one printable line of up to {LINE_LETTERS} letters, was {text[:60]!r}")
     return text
 
-# %% ../../nbs/60_trading.journal.ipynb #1b93a8a4
+# %% ../../nbs/60_trading.journal.ipynb #98c35f50
 Amount: TypeAlias = Annotated[Decimal, BeforeValidator(exact_amount)]
 OneLine: TypeAlias = Annotated[str, AfterValidator(one_line)]
 
@@ -148,7 +152,7 @@ class Entry(Value):
             facts += [posting.account, posting.asset, decimal_text(posting.amount)]
         return sha256("\n".join(facts).encode()).hexdigest()
 
-# %% ../../nbs/60_trading.journal.ipynb #23e57708
+# %% ../../nbs/60_trading.journal.ipynb #c910cc05
 def deposit_entry(
     owner: str,  # whose book, e.g. "atlas"
     venue: str,  # where, e.g. "paper"
@@ -186,7 +190,7 @@ def _moved(
     said = f"{kind} {decimal_text(amount)} {asset}"
     return Entry(kind=kind, time=time, description=said, postings=postings, reference=reference)
 
-# %% ../../nbs/60_trading.journal.ipynb #04d77999
+# %% ../../nbs/60_trading.journal.ipynb #3fd7dbb9
 def trade_entry(
     fill: Fill,  # one execution
     base: str,  # the asset bought or sold, e.g. "BTC"

@@ -6,7 +6,7 @@
 __all__ = ['journal_entries', 'journal_postings', 'journal_balances', 'LEDGER_LOCK', 'Place', 'LedgerConflict', 'Booked',
            'JournalWriter', 'read_booked']
 
-# %% ../../nbs/60_trading.journal_tables.ipynb #8414d6be
+# %% ../../nbs/60_trading.journal_tables.ipynb #dbae74df
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -21,7 +21,7 @@ from ..domain import Value
 from ..persistence import INVESTMENT, ExactDecimal, UtcDateTime, metadata
 from .journal import LINE_LETTERS, Entry, Posting
 
-# %% ../../nbs/60_trading.journal_tables.ipynb #408d2bcc
+# %% ../../nbs/60_trading.journal_tables.ipynb #7e1d128b
 journal_entries = Table(
     "journal_entries",
     metadata,
@@ -55,7 +55,7 @@ journal_balances = Table(
     schema=INVESTMENT,
 )
 
-# %% ../../nbs/60_trading.journal_tables.ipynb #10a67800
+# %% ../../nbs/60_trading.journal_tables.ipynb #650e9799
 class LedgerConflict(OrbiError):
     "A key that stands for another entry already, or an entry that cannot be taken back."
 
@@ -72,7 +72,7 @@ class Booked(Value):
     recorded_at: datetime
     reverses: int | None = None  # the id of the entry that it takes back
 
-# %% ../../nbs/60_trading.journal_tables.ipynb #02be9fe6
+# %% ../../nbs/60_trading.journal_tables.ipynb #704501d5
 LEDGER_LOCK = 0x0B1_1ED6E
 Place: TypeAlias = tuple[str, str]  # account and asset
 _ROWS = 100  # in one statement
@@ -113,7 +113,7 @@ def _marks(mark: str, rows: int, columns: int) -> str:
     row = ", ".join([mark] * columns)
     return ", ".join([f"({row})"] * rows)
 
-# %% ../../nbs/60_trading.journal_tables.ipynb #572aa924
+# %% ../../nbs/60_trading.journal_tables.ipynb #76fb0b71
 def _same(value: Any) -> Any:
     return value
 
@@ -200,7 +200,7 @@ class JournalWriter:
         for size, values in _parts([(*place, self.amount(amount)) for place, amount in balances.items()]):
             connection.exec_driver_sql(_keep_sql(self.balances, self.mark, size), values)
 
-# %% ../../nbs/60_trading.journal_tables.ipynb #ff160a8c
+# %% ../../nbs/60_trading.journal_tables.ipynb #068c64d9
 def read_booked(
     connection: Connection,  # to read with
     rows: Sequence[Row[Any]],  # of `journal_entries`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['entry_faults', 'reversal_faults', 'balance_faults', 'Ledger']
 
-# %% ../../nbs/60_trading.ledger.ipynb #7e91f438
+# %% ../../nbs/60_trading.ledger.ipynb #daf1a738
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,7 +28,7 @@ from orbiquant.trading.journal_tables import (
     read_booked,
 )
 
-# %% ../../nbs/60_trading.ledger.ipynb #a4697845
+# %% ../../nbs/60_trading.ledger.ipynb #f23635d6
 def entry_faults(
     booked: Iterable[Booked],  # all of them, in the order of their ids
 ) -> Iterator[str]:
@@ -56,7 +56,7 @@ def reversal_faults(
         if each.entry.postings != opposite:
             yield f"entry {each.id} is not the opposite of entry {each.reverses}, which it takes back"
 
-# %% ../../nbs/60_trading.ledger.ipynb #479bddbd
+# %% ../../nbs/60_trading.ledger.ipynb #0efad0fc
 def balance_faults(
     kept: Mapping[Place, Decimal],  # the balances
     summed: Mapping[Place, Decimal],  # what the postings come to
@@ -67,7 +67,7 @@ def balance_faults(
         if has != must:
             yield f"the balance of {account} is {has:f} {asset}, its postings sum to {must:f}"
 
-# %% ../../nbs/60_trading.ledger.ipynb #28341d0f
+# %% ../../nbs/60_trading.ledger.ipynb #2fdb9f61
 @contextmanager
 def _at_one_moment(engine: Engine) -> Iterator[Connection]:
     "Yield a connection whose queries all see the same moment, whatever others commit meanwhile."
@@ -92,7 +92,7 @@ def _touching(account: str) -> ScalarSelect[int]:
     inside = or_(table.account == below[:-1], func.substr(table.account, 1, len(below)) == below)
     return select(table.entry_id).where(inside).scalar_subquery()
 
-# %% ../../nbs/60_trading.ledger.ipynb #923bd3d8
+# %% ../../nbs/60_trading.ledger.ipynb #78b7e92b
 _PAGE = 500  # entries read at once
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['beancount_accounts', 'beancount_commodity', 'beancount_entry', 'beancount_lines', 'beancount_text']
 
-# %% ../../nbs/60_trading.ledger_export.ipynb #1bba5852
+# %% ../../nbs/60_trading.ledger_export.ipynb #4d154ec1
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, timedelta
 from decimal import Decimal
@@ -15,7 +15,7 @@ from .journal import exact_sum
 from .journal_tables import Booked, Place
 from .ledger import Ledger
 
-# %% ../../nbs/60_trading.ledger_export.ipynb #bea1e26c
+# %% ../../nbs/60_trading.ledger_export.ipynb #959ef92d
 def beancount_accounts(
     accounts: Iterable[str],  # e.g. "Assets:Paper:atlas"
 ) -> dict[str, str]:
@@ -40,7 +40,7 @@ def beancount_commodity(
     "Return the name of an asset as beancount takes it."
     return asset if asset[0].isalpha() else f"X.{asset}"
 
-# %% ../../nbs/60_trading.ledger_export.ipynb #c22ccc19
+# %% ../../nbs/60_trading.ledger_export.ipynb #8a26da8b
 def _quoted(words: str) -> str:
     escaped = words.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
@@ -63,7 +63,7 @@ def beancount_entry(
     yield from (f"  {names[each.account]}  {_amount(each.amount, each.asset)}" for each in entry.postings)
     yield ""
 
-# %% ../../nbs/60_trading.ledger_export.ipynb #532bf7b8
+# %% ../../nbs/60_trading.ledger_export.ipynb #162e2b57
 def beancount_lines(
     ledger: Ledger,  # whose journal is written
 ) -> Iterator[str]:
