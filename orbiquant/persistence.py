@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['INVESTMENT', 'BUSY_TIMEOUT_S', 'OWNER_ONLY', 'PRAGMAS', 'PRECISION', 'SCALE', 'NAMING', 'MIGRATION_LOCK', 'metadata',
            'leases', 'database_location', 'file_number', 'narrow', 'engine', 'writing', 'joined', 'querying',
-           'decimal_text', 'ExactDecimal', 'UtcDateTime', 'migrate', 'acquire_lease', 'renew_lease', 'release_lease',
-           'own_name', 'has_died', 'lease_holder']
+           'decimal_text', 'ExactDecimal', 'UtcDateTime', 'migration_steps', 'migrate', 'acquire_lease', 'renew_lease',
+           'release_lease', 'own_name', 'has_died', 'lease_holder']
 
 # %% ../nbs/04_persistence.ipynb #dfac486b
 import os
@@ -20,7 +20,7 @@ from pathlib import Path
 from secrets import token_hex
 from socket import gethostname
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     Column,
@@ -50,6 +50,9 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from .core import DataError, OptionError, OrbiError, SettingsError, choose, get_logger
 from .ports import Clock
 from .workspace import workspace
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 # %% ../nbs/04_persistence.ipynb #de18a808
 INVESTMENT = "investment"  # the schema of what moves money; SQLite has none, and keeps its tables beside the others
@@ -194,8 +197,22 @@ def joined(
         with writing(engine) as connection:
             yield connection
         return
-    with outer.begin_nested():
+    outer.exec_driver_sql("SAVEPOINT part")
+    try:
         yield outer
+    except BaseException:
+        _take_back(outer)
+        raise
+    outer.exec_driver_sql("RELEASE SAVEPOINT part")
+
+
+def _take_back(connection: Connection) -> None:
+    "Undo a part; where the database has given up the whole transaction, nothing more can be written in it."
+    try:
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT part")
+        connection.exec_driver_sql("RELEASE SAVEPOINT part")
+    except SQLAlchemyError:
+        connection.invalidate()
 
 
 @contextmanager
@@ -298,25 +315,33 @@ MIGRATION_LOCK = 0x0B1_0A27
 metadata = MetaData(naming_convention=NAMING)
 
 
-def migrate(
-    engine: Engine,  # from `engine()`
-) -> str:
-    "Bring the schema up to date and return its revision; raise `DataError` when a newer OrbiQuant has been here."
-    from alembic import command
+def migration_steps(
+    connection: Connection,  # in a transaction that may write
+) -> "Config":
+    "Return what Alembic's commands take, so that they go up and down on this connection."
     from alembic.config import Config
-    from alembic.migration import MigrationContext
-    from alembic.util import CommandError
 
     config = Config()
     folder = str(resources.files("orbiquant").joinpath("migrations"))
     config.set_main_option("script_location", folder.replace("%", "%%"))
     config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def migrate(
+    engine: Engine,  # from `engine()`
+) -> str:
+    "Bring the schema up to date and return its revision; raise `DataError` when a newer OrbiQuant has been here."
+    from alembic import command
+    from alembic.migration import MigrationContext
+    from alembic.util import CommandError
+
     try:
         with writing(engine) as connection:
             if engine.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(migration_steps(connection), "head")
             return str(MigrationContext.configure(connection).get_current_revision())
     except CommandError as error:
         raise DataError(f"the database needs a newer OrbiQuant: {error}") from error

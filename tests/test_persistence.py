@@ -1,31 +1,51 @@
-"""The database: exact values, migrations from many processes at once, leases; on SQLite and on a real PostgreSQL."""
+"""The database: exact values, migrations up and down, leases; on SQLite and on a real PostgreSQL."""
 
+import ast
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, getcontext
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, insert, inspect, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import (
+    BLANK_SCHEMA,
+    Boolean,
+    Column,
+    Connection,
+    DateTime,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    Numeric,
+    Table,
+    insert,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
-import orbiquant.backtest.trials
-import orbiquant.jobs.records
-import orbiquant.service.keys  # noqa: F401 - all declare their tables
+import orbiquant
 from orbiquant import persistence
 from orbiquant.core import DataError, FixedClock, SettingsError
 from orbiquant.persistence import (
+    INVESTMENT,
     ExactDecimal,
     UtcDateTime,
     acquire_lease,
     database_location,
     engine,
+    joined,
     migrate,
+    migration_steps,
     release_lease,
     renew_lease,
     writing,
@@ -36,6 +56,7 @@ MINUTE = timedelta(minutes=1)
 STEPS = Path(persistence.__file__).parent / "migrations" / "versions"
 NEWEST = max(path.name[:4] for path in STEPS.glob("0*.py"))
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
+PACKAGE = Path(orbiquant.__file__).parent
 VALUES = Table(
     "test_values",
     MetaData(),
@@ -147,15 +168,179 @@ def row_count(database: Engine) -> int:
         return len(connection.execute(select(VALUES.c.id)).all())
 
 
-def test_the_migrations_build_what_the_code_declares(database: Engine):
+def test_what_stays_of_a_part_that_fails(database: Engine):
+    before = row_count(database)
+    with writing(database) as connection:
+        for fails in (True, False, True):
+            try:
+                with joined(database) as part:
+                    assert part is connection
+                    part.execute(insert(VALUES).values(amount=Decimal(1)))
+                    with joined(database) as inner:
+                        inner.execute(insert(VALUES).values(amount=Decimal(1)))
+                    if fails:
+                        raise ZeroDivisionError
+            except ZeroDivisionError:
+                continue
+    assert row_count(database) == before + 2
+
+
+def test_a_transaction_that_the_database_has_given_up_takes_nothing_more(tmp_path: Path):
+    made = engine(f"sqlite:///{tmp_path}/orbi.db")
+    VALUES.create(made)
+    doubled = text("INSERT OR ROLLBACK INTO test_values (id) VALUES (1)")
+    with pytest.raises(SQLAlchemyError), writing(made) as connection:
+        connection.execute(doubled)
+        with pytest.raises(IntegrityError), joined(made) as part:
+            part.execute(doubled)
+        connection.execute(insert(VALUES).values(id=2))
+    assert row_count(made) == 0
+    made.dispose()
+
+
+def declared() -> MetaData:
+    """Return the tables of the whole package, every module that declares some having been loaded."""
+    for path in PACKAGE.rglob("*.py"):
+        code = path.read_text(encoding="utf-8")
+        if "persistence import" in code and "metadata" in code and "migrations" not in path.parts:
+            import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
+    return persistence.metadata
+
+
+def declared_for(database: Engine) -> MetaData:
+    """Return the declared tables as a database has them: SQLite knows no schemas."""
+    if database.dialect.name == "postgresql":
+        return declared()
+    flat = MetaData(naming_convention=persistence.NAMING)
+    for table in declared().sorted_tables:
+        table.to_metadata(flat, schema=None, referred_schema_fn=lambda *_: BLANK_SCHEMA)
+    return flat
+
+
+def differences(database: Engine, tables: MetaData) -> list[Any]:
+    """Return what differs between a database and declared tables."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
+    own = lambda name, kind, _: name in (None, INVESTMENT) if kind == "schema" else name != "test_values"  # noqa: E731
+    opts = {"compare_type": True, "include_schemas": True, "include_name": own}
     with database.connect() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "include_name": lambda name, kind, _: name != "test_values"}
-        )
-        assert compare_metadata(context, persistence.metadata) == []
+        return compare_metadata(MigrationContext.configure(connection, opts=opts), tables)
+
+
+def test_the_migrations_build_what_the_code_declares(database: Engine):
+    tables = declared_for(database)
+    assert {"leases", "api_keys", "trials", "journal_entries"} <= {table.name for table in tables.tables.values()}
+    assert differences(database, tables) == []
+    Table("planted", tables, Column("id", Integer, primary_key=True))
+    assert [kind for kind, *_ in differences(database, tables)] == ["add_table"]
+    tables.remove(tables.tables["planted"])
+
+
+def schema_of(connection: Connection) -> list[tuple[Any, ...]]:
+    """Return all that a database is made of, but for Alembic's own table and PostgreSQL's."""
+    if connection.dialect.name == "sqlite":
+        rows = connection.execute(text("SELECT type, name, sql FROM sqlite_master WHERE tbl_name != 'alembic_version'"))
+        return sorted(map(tuple, rows))
+    asked = (
+        "SELECT nspname FROM pg_namespace",
+        "SELECT table_schema, table_name, column_name, data_type, is_nullable, is_identity, character_maximum_length, "
+        "numeric_precision, numeric_scale FROM information_schema.columns",
+        "SELECT schemaname, tablename, indexname, indexdef FROM pg_indexes",
+        "SELECT connamespace::regnamespace::text, conname, pg_get_constraintdef(oid) FROM pg_constraint",
+        "SELECT tgrelid::regclass::text, tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
+        "SELECT pronamespace::regnamespace::text, proname, prosrc FROM pg_proc",
+    )
+    found = [tuple(map(str, row)) for query in asked for row in connection.execute(text(query))]
+    own = [row for row in found if not row[0].startswith(("pg_", "information_schema"))]
+    return sorted(row for row in own if "alembic_version" not in " ".join(row))
+
+
+def fill(connection: Connection) -> dict[str, int]:
+    """Write a row into every table that has none, and return how many each has."""
+    found = MetaData()
+    for schema in (None, INVESTMENT) if connection.dialect.name == "postgresql" else (None,):
+        found.reflect(connection, schema=schema)
+    values = {Boolean: True, Integer: 1, DateTime: NOON, Numeric: Decimal(1), Float: 1.0}
+    counts = {}
+    for table in (each for each in found.sorted_tables if each.name != "alembic_version"):
+        if not connection.execute(select(table)).first():
+            row = {c.name: next((v for kind, v in values.items() if isinstance(c.type, kind)), "1") for c in table.c}
+            connection.execute(insert(table).values(row))
+        counts[table.name] = len(connection.execute(select(table)).all())
+    return counts
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_every_step_goes_up_and_down_and_up_again(backend: str, tmp_path: Path, request: pytest.FixtureRequest):
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    url = f"sqlite:///{tmp_path}/orbi.db" if backend == "sqlite" else fresh_database(request, "walked")
+    made = engine(url)
+
+    def go(move: Any, revision: str) -> list[tuple[Any, ...]]:
+        with writing(made) as connection:
+            move(migration_steps(connection), revision)
+            return schema_of(connection)
+
+    def count() -> dict[str, int]:
+        with writing(made) as connection:
+            return fill(connection)
+
+    with writing(made) as connection:
+        script = ScriptDirectory.from_config(migration_steps(connection))
+        steps, schemas = [each.revision for each in script.walk_revisions()][::-1], [schema_of(connection)]
+    for step, before in zip(steps, ["base", *steps], strict=False):
+        schemas.append(go(command.upgrade, step))
+        rows = count()
+        assert schemas[-1] != schemas[-2], f"{step} builds nothing"
+        assert go(command.downgrade, before) == schemas[-2], f"{step} leaves something"
+        assert {name: rows[name] for name in count()} == count(), f"{step} takes rows of others away"
+        assert go(command.upgrade, step) == schemas[-1]
+        assert count() == rows == dict.fromkeys(rows, 1)
+    assert len(steps) >= 3 and {"journal_entries", "api_keys"} <= set(rows)
+    for before, schema in zip([*steps[-2::-1], "base"], schemas[-2::-1], strict=True):
+        assert go(command.downgrade, before) == schema
+    assert go(command.upgrade, "head") == schemas[-1]
+    made.dispose()
+
+
+INEXACT = ("Numeric", "NUMERIC", "DECIMAL", "Float", "FLOAT", "REAL", "Double", "DOUBLE", "DOUBLE_PRECISION", "MONEY")
+NO_MONEY = {"mean_r", "sharpe", "skew", "kurtosis", "confidence", "r"}  # columns of figures: in R, or probabilities
+
+
+def inexact_columns(tables: MetaData) -> set[str]:
+    """Return the columns that would round an amount, or make it a float."""
+    columns = [column for table in tables.tables.values() for column in table.columns]
+    return {column.name for column in columns if isinstance(column.type, Numeric | Float)}
+
+
+def inexact_in(code: str) -> set[str]:
+    """Return the columns of such a type that a source declares; one whose name is no text counts as "?"."""
+    found = set()
+    for node in (each for each in ast.walk(ast.parse(code)) if isinstance(each, ast.Call)):
+        name, *types = node.args or [None]
+        words = {getattr(part, "attr", getattr(part, "id", "")) for each in types for part in ast.walk(each)}
+        if ast.unparse(node.func).rpartition(".")[2] == "Column" and words & set(INEXACT):
+            found.add(name.value if isinstance(name, ast.Constant) else "?")
+    return found
+
+
+def test_no_amount_lies_in_a_column_that_rounds():
+    assert "mean_r" in (found := inexact_columns(declared()))
+    assert found <= NO_MONEY
+    planted = MetaData()
+    Table("bills", planted, Column("sum", Numeric(38, 18)), Column("paid", Float), Column("exact", ExactDecimal))
+    assert inexact_columns(planted) == {"sum", "paid"}
+
+
+def test_no_source_makes_such_a_column():
+    found = {name for path in PACKAGE.rglob("*.py") for name in inexact_in(path.read_text(encoding="utf-8"))}
+    assert "mean_r" in found
+    assert found <= NO_MONEY
+    planted = "sa.Column('sum', sa.Numeric(38, 18)); Column('paid', Double); Column(each, sa.REAL); Column('ok', Money)"
+    assert inexact_in(planted) == {"sum", "paid", "?"}
 
 
 def test_migrating_again_changes_nothing(database: Engine):
@@ -189,14 +374,14 @@ def test_processes_that_migrate_at_once_all_succeed(backend: str, tmp_path: Path
     assert at_once("print(migrate(engine(sys.argv[1])))", url) == [NEWEST] * 2
 
 
-def fresh_database(request: pytest.FixtureRequest) -> str:
+def fresh_database(request: pytest.FixtureRequest, name: str = "fresh") -> str:
     """Return the URL of a database that nobody has migrated."""
     url = request.getfixturevalue("postgres_url")
     made = engine(url)
     with made.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("CREATE DATABASE fresh"))
+        connection.execute(text(f"CREATE DATABASE {name}"))
     made.dispose()
-    return url.replace("/postgres", "/fresh")
+    return url.replace("/postgres", f"/{name}")
 
 
 KILLED = """

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import claims, follow, imports, jobs, models, research, serving, sweep, vacuum, warmup, workspace  # noqa: F401
+from . import claims, follow, imports, jobs, ledger, models, research, serving, sweep, vacuum, warmup, workspace  # noqa: F401
 from orbiquant.cli.console import AsJson, show, table
 from orbiquant.cli.ending import run
 
@@ -99,6 +99,7 @@ program.add_typer(jobs.job_commands, name="jobs")
 program.add_typer(models.model_commands, name="models")
 program.add_typer(claims.audit_commands, name="audit")
 program.add_typer(serving.reports, name="report")
+program.add_typer(ledger.ledger_commands, name="ledger")
 program.add_typer(serving.service, name="service")
 program.command("init")(workspace.init)
 program.command("demo")(research.demo)

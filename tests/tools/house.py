@@ -63,6 +63,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
                 "models.registry.ModelRegistry",
             ),
             *("backtest.trials.TrialsLedger", "runtime.Runtime", "research.live.LiveLine"),
+            *("trading.journal_tables.JournalWriter", "trading.ledger.Ledger"),
             "backtest.sweep.SweepResult",
         ),
         "one class",
