@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import claims, follow, imports, jobs, models, research, serving, sweep, vacuum, warmup, workspace  # noqa: F401
+from . import claims, follow, imports, jobs, kill, models, research, serving, sweep, vacuum, warmup, workspace  # noqa: F401
 from orbiquant.cli.console import AsJson, show, table
 from orbiquant.cli.ending import run
 
@@ -107,6 +107,7 @@ program.command("backtest")(research.backtest_command)
 program.command("sweep")(sweep.sweep_command)
 program.command("serve")(serving.serve_command)
 program.command("warmup")(warmup.warmup)
+program.command("kill")(kill.kill_command)
 
 
 def run_words(

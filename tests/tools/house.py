@@ -63,7 +63,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
                 "models.registry.ModelRegistry",
             ),
             *("backtest.trials.TrialsLedger", "runtime.Runtime", "research.live.LiveLine"),
-            "backtest.sweep.SweepResult",
+            *("backtest.sweep.SweepResult", "trading.switches.Switches"),
         ),
         "one class",
     ),
@@ -74,6 +74,8 @@ LARGE_MODULES = {  # module
 FIELD_EXCEPTIONS = {  # field of several configurations
     "timeout_s": "of one answer of a provider, of one whole report",
     "sweep_bars": "phases and ICT events each count a sweep of their own, and saved cards hold both",
+    "initial_equity": "a float of a backtest, an exact amount of an agent",
+    "risk_per_trade": "a float of a backtest, an exact share of an agent",
     "max_age_bars": "of a range in phases, of a level in ICT events, and saved cards hold both",
 }
 TEXT_EXCEPTIONS = {  # module.function that takes a symbol or a timeframe as text
