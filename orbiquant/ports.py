@@ -8,12 +8,15 @@ __all__ = ['Progress', 'Clock', 'MarketData', 'StoredSeries', 'BarStore', 'Broke
 # %% ../nbs/02_ports.ipynb #2bfe5f0c
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-import pandas as pd
-
-from .domain import Bars, SeriesId, Signal
+from .domain import SeriesId, Signal
 from .orders import Account, Bracket, Capabilities, Fill, Order, OrderStatus, Position, TradedSymbol
+
+if TYPE_CHECKING:  # who only asks the database loads no pandas
+    import pandas as pd
+
+    from orbiquant.domain import Bars
 
 # %% ../nbs/02_ports.ipynb #6f58dbd6
 @runtime_checkable
@@ -37,7 +40,7 @@ class MarketData(Protocol):
         series: SeriesId,  # which bars
         start: datetime | None = None,  # first bar open, inclusive, UTC; None: the first there is
         end: datetime | None = None,  # bar opens before this, UTC; None: to the last there is
-    ) -> Bars:
+    ) -> "Bars":
         "Return sorted bars of the window; empty when there are none."
         ...
 
@@ -47,8 +50,8 @@ class StoredSeries(NamedTuple):
 
     series: SeriesId
     rows: int
-    first: pd.Timestamp
-    last: pd.Timestamp
+    first: "pd.Timestamp"
+    last: "pd.Timestamp"
 
 
 @runtime_checkable
@@ -61,14 +64,14 @@ class BarStore(Protocol):
         start: datetime | None = None,  # first bar open, inclusive, UTC
         end: datetime | None = None,  # bar opens before this, UTC
         version: int | None = None,  # a version to travel back to; None: the newest
-    ) -> Bars:
+    ) -> "Bars":
         "Return sorted bars; raise `NotFoundError` when the series does not exist."
         ...
 
     def upsert(
         self,
         series: SeriesId,  # which bars
-        bars: Bars,  # checked bars
+        bars: "Bars",  # checked bars
     ) -> int:
         "Insert new bars, replace changed ones, and return the version that holds them."
         ...
@@ -76,7 +79,7 @@ class BarStore(Protocol):
     def replace(
         self,
         series: SeriesId,  # which bars
-        bars: Bars,  # checked bars
+        bars: "Bars",  # checked bars
         window: tuple[datetime, datetime],  # half-open; the bars lie in it
     ) -> int:
         "Put bars in the place of all that a window holds, in one version, and return that."
@@ -105,7 +108,7 @@ class BarStore(Protocol):
         self,
         series: SeriesId,  # which bars
         version: int,  # that the asker knows
-    ) -> Bars | None:
+    ) -> "Bars | None":
         "Return the bars written after a version, perhaps with later ones; None where any may have changed."
         ...
 

@@ -13,6 +13,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("backtest",): "backtest --symbol EURUSD --timeframe 1h",
     ("sweep",): "sweep --symbol EURUSD --timeframe 1h --stop-atr 1:2:0.5",
     ("serve",): "serve --port 8003",
+    ("kill",): 'kill --agent atlas --why "it buys tops"',
     ("settings", "show"): "settings show models",
     ("data", "import"): "data import EURUSD_1h.csv --zone Europe/Athens",
     ("data", "pull"): "data pull sample EURUSD 1h",

@@ -7,7 +7,21 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import claims, follow, imports, jobs, ledger, models, research, serving, sweep, vacuum, warmup, workspace  # noqa: F401
+from . import (  # noqa: F401
+    claims,
+    follow,
+    imports,
+    jobs,
+    kill,
+    ledger,
+    models,
+    research,
+    serving,
+    sweep,
+    vacuum,
+    warmup,
+    workspace,
+)
 from orbiquant.cli.console import AsJson, show, table
 from orbiquant.cli.ending import run
 
@@ -108,6 +122,7 @@ program.command("backtest")(research.backtest_command)
 program.command("sweep")(sweep.sweep_command)
 program.command("serve")(serving.serve_command)
 program.command("warmup")(warmup.warmup)
+program.command("kill")(kill.kill_command)
 
 
 def run_words(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Breach', 'breaches', 'shortfalls']
 
-# %% ../../nbs/61_trading.breaches.ipynb #83e7f854
+# %% ../../nbs/61_trading.breaches.ipynb #3d1cc9f9
 from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,7 +15,7 @@ from ..orders import Account
 from .config import AgentProfile, RiskConfig
 from .verdicts import RiskReason
 
-# %% ../../nbs/61_trading.breaches.ipynb #e996476c
+# %% ../../nbs/61_trading.breaches.ipynb #cdfd684e
 @dataclass(frozen=True, slots=True)
 class Breach:
     "A limit that is near, or passed."
@@ -36,6 +36,10 @@ def breaches(
     stale: Collection[str] = (),  # symbols whose last price is stale
 ) -> list[Breach]:
     "Return what stands against an agent, halts first."
+    for name, amount in (("equity", account.equity), ("peak_equity", peak_equity), ("day_equity", day_equity)):
+        if not amount.is_finite() or amount <= 0:
+            said = f"`{name}` must be above zero to trade on, was {amount}"
+            return [Breach(RiskReason.NO_AMOUNT, "halt", said, amount, Decimal(0))]
     found = []
     drawdown, most = 1 - account.equity / max(peak_equity, account.equity), profile.max_drawdown
     if drawdown >= most:
@@ -52,7 +56,7 @@ def breaches(
         found.append(Breach(RiskReason.STALE, "halt", said, Decimal(len(stale)), Decimal(0)))
     return sorted(found, key=lambda breach: breach.level != "halt")
 
-# %% ../../nbs/61_trading.breaches.ipynb #8d53a5d3
+# %% ../../nbs/61_trading.breaches.ipynb #9dbce17d
 def shortfalls(
     profile: AgentProfile,  # its targets
     limits: RiskConfig,  # from how many trades on a win rate counts

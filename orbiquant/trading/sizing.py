@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['EXACT', 'DOLLARS', 'USUAL_RISK_PERCENT', 'COST_PART', 'read_amount', 'cost_rates', 'loss_at_stop', 'VenueFilters',
-           'conversion_rate', 'units_at_risk', 'PositionSize', 'calculate_position_size']
+           'conversion_rate', 'units_at_risk', 'round_up', 'PositionSize', 'calculate_position_size']
 
-# %% ../../nbs/60_trading.sizing.ipynb #8d90d42c
+# %% ../../nbs/60_trading.sizing.ipynb #bc771ae3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_DOWN, Context, Decimal, InvalidOperation, localcontext
+from decimal import ROUND_DOWN, ROUND_UP, Context, Decimal, InvalidOperation, localcontext
 from functools import lru_cache
 from typing import Self
 
 from ..core import DataError
 from ..domain import Costs, Instrument, Value
 from ..orders import Side
-from ..persistence import decimal_text
+from ..persistence import SCALE, decimal_text
 
-# %% ../../nbs/60_trading.sizing.ipynb #42f2ac00
+# %% ../../nbs/60_trading.sizing.ipynb #b15b9bab
 EXACT = Context(prec=60, rounding=ROUND_DOWN)  # more than two stored amounts need when they are multiplied
 
 
@@ -39,7 +39,7 @@ def read_amount(
         raise DataError(f"`{name}` must be {'above zero' if positive else 'zero or above'}, was {value}")
     return stored
 
-# %% ../../nbs/60_trading.sizing.ipynb #5f81cd4d
+# %% ../../nbs/60_trading.sizing.ipynb #cce750e5
 @lru_cache(maxsize=256)
 def cost_rates(
     costs: Costs,  # of one side
@@ -60,7 +60,7 @@ def loss_at_stop(
     entry, leave = price * (1 + side.sign * slippage), stop_loss * (1 - side.sign * slippage)
     return side.sign * (entry - leave) + fee * (entry + leave)
 
-# %% ../../nbs/60_trading.sizing.ipynb #13100420
+# %% ../../nbs/60_trading.sizing.ipynb #22c6bb9b
 @dataclass(frozen=True, slots=True)
 class VenueFilters:
     "What a venue takes of one instrument; None where it says nothing."
@@ -104,8 +104,11 @@ class VenueFilters:
             return f"`{name}` must be at most {self.highest_price} by the venue's price band, was {price}"
         return ""
 
-# %% ../../nbs/60_trading.sizing.ipynb #da504fca
+# %% ../../nbs/60_trading.sizing.ipynb #72050f7d
 DOLLARS = frozenset({"USD", "USDT", "USDC", "FDUSD", "BUSD", "TUSD"})
+
+
+_PAR = Decimal(1)
 
 
 def conversion_rate(
@@ -114,24 +117,42 @@ def conversion_rate(
     prices: Mapping[str, Decimal],  # last known, by symbol
 ) -> Decimal | None:
     "Return what one unit of a currency is worth in the account's; None where no price tells."
-    if quote == currency or {quote, currency} <= DOLLARS:
-        return Decimal(1)
-    if (price := prices.get(quote + currency)) is not None:
-        return price
-    inverse = prices.get(currency + quote)
-    return None if inverse is None else 1 / inverse
+    if quote == currency or (quote in DOLLARS and currency in DOLLARS):
+        return _PAR
+    for own in _alike(currency):
+        for other in _alike(quote):
+            if (price := prices.get(other + own)) is not None:
+                return price
+            if (inverse := prices.get(own + other)) is not None:
+                return 1 / inverse
+    return None
 
-# %% ../../nbs/60_trading.sizing.ipynb #dc57c013
+
+@lru_cache(maxsize=256)
+def _alike(currency: str) -> tuple[str, ...]:
+    "Return what is worth the same, the currency itself first."
+    return (currency, *sorted(DOLLARS - {currency})) if currency in DOLLARS else (currency,)
+
+# %% ../../nbs/60_trading.sizing.ipynb #b7275ec2
 def units_at_risk(
-    budget: Decimal,  # that may be lost, in the account's currency
+    budget: Decimal,  # that may be lost, in the account's currency; below zero where a limit is passed
     loss_a_unit: Decimal,  # in the account's currency
-    filters: VenueFilters,  # whose step counts
 ) -> Decimal:
-    "Return how many units lose no more than a budget, rounded down to the venue's step."
+    "Return how many units lose exactly a budget, before the venue's steps."
     with localcontext(EXACT):
-        return filters.round_down(max(Decimal(0), budget) / loss_a_unit)
+        return budget / loss_a_unit
 
 
+def round_up(
+    amount: Decimal,  # zero or above
+) -> Decimal:
+    "Return an amount that the ledger holds and that is no less: a loss is never told too small."
+    return amount.quantize(_LAST_PLACE, rounding=ROUND_UP, context=EXACT).normalize(EXACT)
+
+
+_LAST_PLACE = Decimal(1).scaleb(-SCALE)
+
+# %% ../../nbs/60_trading.sizing.ipynb #7a6058f6
 class PositionSize(Value):
     "How large a position may be, and what that means."
 
@@ -143,7 +164,7 @@ class PositionSize(Value):
     pips: Decimal
     warnings: tuple[str, ...] = ()
 
-# %% ../../nbs/60_trading.sizing.ipynb #f04cf3bc
+# %% ../../nbs/60_trading.sizing.ipynb #4db757a5
 USUAL_RISK_PERCENT = 2  # more is warned of
 COST_PART = Decimal("0.25")  # of what is lost at the stop, from which costs are warned of
 
@@ -172,28 +193,27 @@ def calculate_position_size(
     side = Side.BUY if stop < price else Side.SELL
     with localcontext(EXACT):
         loss = loss_at_stop(side, price, stop, costs or Costs()) * rate
-        asked = units_at_risk(own * percent / 100, loss, filters)
+        asked = filters.round_down(units_at_risk(own * percent / 100, loss))
         units = min(asked, filters.round_down(own * most / (price * rate)))
         distance = abs(price - stop)
         warnings = _warn(units, asked, percent, 1 - distance * rate / loss, filters, price)
         return PositionSize(
-            units=units, lots=units / instrument.lot_size, risk_amount=units * loss,
-            risk_percent=100 * units * loss / own, stop_distance=distance, pips=distance / instrument.pip_size,
-            warnings=warnings,
+            units=units, lots=units / instrument.lot_size, risk_amount=round_up(units * loss),
+            risk_percent=round_up(100 * units * loss / own), stop_distance=distance,
+            pips=distance / instrument.pip_size, warnings=warnings,
         )  # fmt: skip
 
 
 def _warn(
     units: Decimal, asked: Decimal, percent: Decimal, costs: Decimal, filters: VenueFilters, price: Decimal
 ) -> tuple[str, ...]:
-    least = filters.min_quantity
+    least, value = filters.min_quantity, filters.min_notional
+    small = units < least or not units
     told = {
-        f"{percent.normalize():f} % of equity is more than the usual {USUAL_RISK_PERCENT} %": percent
-        > USUAL_RISK_PERCENT,
+        f"{percent.normalize():f} % of equity, the usual is {USUAL_RISK_PERCENT} %": percent > USUAL_RISK_PERCENT,
         f"costs are {100 * costs:.0f} % of what is lost at the stop": costs > COST_PART,
         f"the leverage allows {units.normalize():f} of {asked.normalize():f} units": units < asked,
-        f"fewer units than the least that can be traded, {least.normalize():f}": units < least or not units,
-        f"worth less than the least value of an order, {filters.min_notional}": bool(units)
-        and units * price < filters.min_notional,
+        f"fewer units than the least that can be traded, {least.normalize():f}": small,
+        f"worth less than the least value of an order, {value}": not small and units * price < value,
     }
     return tuple(words for words, holds in told.items() if holds)

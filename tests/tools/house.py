@@ -63,7 +63,10 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
                 "models.registry.ModelRegistry",
             ),
             *("backtest.trials.TrialsLedger", "runtime.Runtime", "research.live.LiveLine"),
-            *("trading.journal_tables.JournalWriter", "trading.ledger.Ledger"),
+            *("trading.journal_tables.JournalWriter", "trading.ledger.Ledger", "trading.switches.Switches"),
+            *("trading.pages.Pages", "trading.brokers.paper_book.PaperBook", "trading.brokers.paper.PaperBroker"),
+            *("trading.books.Books", "trading.agents.AgentRecord", "trading.sender.Sender", "trading.standing.Standing"),
+            *("trading.engine.EngineBusy", "trading.consumer.Answer"),
             "backtest.sweep.SweepResult",
         ),
         "one class",
@@ -75,6 +78,8 @@ LARGE_MODULES = {  # module
 FIELD_EXCEPTIONS = {  # field of several configurations
     "timeout_s": "of one answer of a provider, of one whole report",
     "sweep_bars": "phases and ICT events each count a sweep of their own, and saved cards hold both",
+    "initial_equity": "a float of a backtest, an exact amount of an agent",
+    "risk_per_trade": "a float of a backtest, an exact share of an agent",
     "max_age_bars": "of a range in phases, of a level in ICT events, and saved cards hold both",
 }
 TEXT_EXCEPTIONS = {  # module.function that takes a symbol or a timeframe as text
