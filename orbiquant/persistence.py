@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['INVESTMENT', 'BUSY_TIMEOUT_S', 'OWNER_ONLY', 'PRAGMAS', 'PRECISION', 'SCALE', 'NAMING', 'MIGRATION_LOCK', 'metadata',
-           'leases', 'database_location', 'file_number', 'narrow', 'engine', 'writing', 'joined', 'querying',
-           'decimal_text', 'ExactDecimal', 'UtcDateTime', 'migration_steps', 'migrate', 'acquire_lease', 'renew_lease',
-           'release_lease', 'own_name', 'has_died', 'lease_holder']
+           'database_location', 'file_number', 'narrow', 'engine', 'writing', 'joined', 'querying', 'decimal_text',
+           'ExactDecimal', 'UtcDateTime', 'migration_steps', 'migrate']
 
 # %% ../nbs/04_persistence.ipynb #dfac486b
 import os
@@ -17,8 +16,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
-from secrets import token_hex
-from socket import gethostname
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -29,17 +26,12 @@ from sqlalchemy import (
     Engine,
     MetaData,
     Numeric,
-    String,
     Table,
     Text,
     create_engine,
-    delete,
     event,
     make_url,
-    or_,
-    select,
     text,
-    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Dialect, ExceptionContext
@@ -48,7 +40,6 @@ from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from .core import DataError, OptionError, OrbiError, SettingsError, choose, get_logger
-from .ports import Clock
 from .workspace import workspace
 
 if TYPE_CHECKING:
@@ -348,89 +339,3 @@ def migrate(
     except SQLAlchemyError as error:
         place = engine.url.render_as_string(hide_password=True)
         raise DataError(f"the database {place} cannot be used: {getattr(error, 'orig', None) or error}") from error
-
-# %% ../nbs/04_persistence.ipynb #358cbad4
-leases = Table(
-    "leases",
-    metadata,
-    Column("name", String(100), primary_key=True),
-    Column("holder", String(100), nullable=False),
-    Column("expires_at", UtcDateTime, nullable=False),
-)
-
-
-def acquire_lease(
-    engine: Engine,  # a migrated database
-    name: str,  # what only one may do
-    holder: str,  # who wants to; unique to the process
-    length: timedelta,  # how long it holds unless renewed
-    clock: Clock,  # tells when that is over
-) -> bool:
-    "Take a lease that is free, expired or already the holder's own, and say whether it is held now."
-    now = clock.now()
-    insert = postgresql.insert(leases) if engine.dialect.name == "postgresql" else sqlite.insert(leases)
-    taken = {"holder": holder, "expires_at": now + length}
-    statement = insert.values(name=name, **taken).on_conflict_do_update(
-        index_elements=["name"], set_=taken, where=or_(leases.c.holder == holder, leases.c.expires_at <= now)
-    )
-    with writing(engine) as connection:
-        return connection.execute(statement.returning(leases.c.name)).first() is not None
-
-# %% ../nbs/04_persistence.ipynb #bdd3238b
-def renew_lease(
-    engine: Engine,  # a migrated database
-    name: str,  # the lease
-    holder: str,  # who holds it
-    length: timedelta,  # how much longer, counted from now
-    clock: Clock,  # tells whether it is not too late
-) -> bool:
-    "Prolong a lease that is still held; False means it is lost and its work must stop."
-    now = clock.now()
-    held = (leases.c.name == name) & (leases.c.holder == holder) & (leases.c.expires_at > now)
-    with joined(engine) as connection:
-        return connection.execute(update(leases).where(held).values(expires_at=now + length)).rowcount == 1
-
-
-def release_lease(
-    engine: Engine,  # a migrated database
-    name: str,  # the lease
-    holder: str,  # who gives it back
-) -> None:
-    "Give a lease back; one that is no longer the holder's is left alone."
-    with writing(engine) as connection:
-        connection.execute(delete(leases).where((leases.c.name == name) & (leases.c.holder == holder)))
-
-# %% ../nbs/04_persistence.ipynb #f47a5cd9
-_STARTED = token_hex(4)  # a number of a process may come again
-
-
-def own_name() -> str:
-    "Return the name that this process holds leases under: machine, number, and what no other has."
-    return f"{gethostname()[:60]}:{os.getpid()}:{_STARTED}"
-
-
-def has_died(
-    holder: str,  # of a lease, as `own_name` makes it
-) -> bool:
-    "Say whether a holder was a process of this machine that is no more; False where nobody can know."
-    host, _, number = holder.rpartition(":")[0].rpartition(":")
-    if host != gethostname()[:60] or not number.isdigit() or holder == own_name():
-        return False
-    if int(number) == os.getpid():
-        return True
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-def lease_holder(
-    engine: Engine,  # a migrated database
-    name: str,  # the lease
-) -> str | None:
-    "Return who holds a lease, or held it last; None for nobody."
-    with querying(engine) as connection:
-        return connection.scalar(select(leases.c.holder).where(leases.c.name == name))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from orbiquant.leases import acquire_lease, release_lease, renew_lease
 from sqlalchemy import (
     BLANK_SCHEMA,
     Boolean,
@@ -40,14 +41,11 @@ from orbiquant.persistence import (
     INVESTMENT,
     ExactDecimal,
     UtcDateTime,
-    acquire_lease,
     database_location,
     engine,
     joined,
     migrate,
     migration_steps,
-    release_lease,
-    renew_lease,
     writing,
 )
 from tests.tools.postgres import find_binaries, running_postgres

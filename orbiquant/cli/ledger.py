@@ -34,7 +34,9 @@ def show_balances(account: AccountOption = None, as_json: AsJson = False) -> Non
     "Print what is in every account; an income is negative, since it is where money came from."
     from orbiquant.persistence import decimal_text
 
-    rows = [(name, asset, decimal_text(amount)) for (name, asset), amount in open_ledger().balances(account or "").items()]
+    rows = [
+        (name, asset, decimal_text(amount)) for (name, asset), amount in open_ledger().balances(account or "").items()
+    ]
     heads = ("account", "asset", "amount")
     data = [dict(zip(heads, row, strict=True)) for row in rows]
     show(data, as_json, lambda: table(rows, "account", "asset", ">amount") if rows else NOTHING)
@@ -72,7 +74,9 @@ def check_ledger(as_json: AsJson = False) -> None:
     "Add everything up anew; exit 1 when something does not hold."
     ledger = open_ledger()
     faults, entries = ledger.check(), ledger.last_id()
-    said = "\n".join(faults) or f"All is well: {entries:,} entries sum to nothing, and the balances are what they come to."
+    said = (
+        "\n".join(faults) or f"All is well: {entries:,} entries sum to nothing, and the balances are what they come to."
+    )
     show({"entries": entries, "faults": faults}, as_json, lambda: said)
     if faults:
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
+from ..leases import acquire_lease, release_lease, renew_lease
 from sqlalchemy import Connection, Engine, delete, exists, select, update
 
 from ..core import NotFoundError, OptionError, choose, get_logger, suggest
@@ -28,7 +29,7 @@ from orbiquant.jobs.records import (
     scheduled_jobs,
 )
 from .running import PULSE, Pulse, run_claimed
-from ..persistence import acquire_lease, joined, querying, release_lease, renew_lease, writing
+from ..persistence import joined, querying, writing
 from ..ports import Clock
 
 # %% ../../nbs/07_jobs.schedule.ipynb #ea93ec46

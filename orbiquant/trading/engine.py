@@ -13,10 +13,12 @@ from decimal import Decimal
 from functools import partial
 from typing import Protocol, runtime_checkable
 
+from ..leases import acquire_lease, has_died, lease_holder, release_lease, renew_lease
+
 from ..core import BrokerError, OrbiError, get_logger
 from ..domain import SeriesId
 from ..orders import Bracket, Fill, Order, OrderRole, exactly
-from ..persistence import acquire_lease, has_died, lease_holder, release_lease, renew_lease, writing
+from ..persistence import writing
 from ..ports import Broker, Clock, SignalFeed
 from .agents import AgentRecord, AgentState
 from .books import EXTERNAL, Held, Trade

@@ -23,7 +23,7 @@ PACKAGE = "orbiquant"
 # From the ground up: a room may import the rooms before it.
 ROOMS = (
     *("_version", "_caches", "core", "wire", "arrays", "cards", "domain", "orders", "ports", "workspace"),
-    *("charts", "net", "compute", "persistence", "notices", "jobs"),
+    *("charts", "net", "compute", "persistence", "leases", "notices", "jobs"),
     *("market", "llm", "features", "models"),
     *("execution", "performance", "traits", "policies", "signals", "strategies", "line"),
     *("backtest", "trading", "settings", "runtime"),
@@ -65,7 +65,12 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
             *("backtest.trials.TrialsLedger", "runtime.Runtime", "research.live.LiveLine"),
             *("trading.journal_tables.JournalWriter", "trading.ledger.Ledger", "trading.switches.Switches"),
             *("trading.pages.Pages", "trading.brokers.paper_book.PaperBook", "trading.brokers.paper.PaperBroker"),
-            *("trading.books.Books", "trading.agents.AgentRecord", "trading.sender.Sender", "trading.standing.Standing"),
+            *(
+                "trading.books.Books",
+                "trading.agents.AgentRecord",
+                "trading.sender.Sender",
+                "trading.standing.Standing",
+            ),
             *("trading.engine.EngineBusy", "trading.consumer.Answer"),
             "backtest.sweep.SweepResult",
         ),
