@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 job_commands = typer.Typer(help="What runs by itself, and when.", no_args_is_help=True)
 JobName = Annotated[str, typer.Argument(metavar="NAME", help="Of the job, as `jobs list` shows it.")]
-Given = Annotated[
+HandlerArguments = Annotated[
     list[str] | None,
     typer.Option("--arg", metavar="NAME=VALUE", help="An argument of the handler; JSON or text; may be repeated."),
 ]
@@ -87,7 +87,7 @@ def add_job(
     missed: Annotated[
         Literal["skip", "once", "all"], typer.Option(help="What happens to due times that passed while nobody worked.")
     ] = "once",
-    arg: Given = None,
+    arg: HandlerArguments = None,
     as_json: AsJson = False,
 ) -> None:
     "Schedule a job, in the place of one of that name."
@@ -139,7 +139,7 @@ def switch(
 @job_commands.command("run")
 def run_named(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of a scheduled job, or of a handler.")],
-    arg: Given = None,
+    arg: HandlerArguments = None,
     as_json: AsJson = False,
 ) -> None:
     "Run a job now, in this process; exit 1 unless it is done."

@@ -6,12 +6,12 @@
 __all__ = ['ON_TIME', 'MOST_CATCH_UP', 'SCHEDULE_LEASE', 'schedule_job', 'list_jobs', 'find_job', 'enable_job', 'remove_job',
            'share_out', 'plan_due', 'DueStep', 'has_due', 'run_due']
 
-# %% ../../nbs/07_jobs.schedule.ipynb #f54f067b
+# %% ../../nbs/07_jobs.schedule.ipynb #750db08d
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
-from sqlalchemy import Connection, Engine, delete, exists, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, delete, exists, select, update
 
 from ..core import NotFoundError, OptionError, choose, get_logger, suggest
 from ..domain import Value
@@ -31,7 +31,7 @@ from .running import PULSE, Pulse, run_claimed
 from ..persistence import acquire_lease, joined, querying, release_lease, renew_lease, writing
 from ..ports import Clock
 
-# %% ../../nbs/07_jobs.schedule.ipynb #ea93ec46
+# %% ../../nbs/07_jobs.schedule.ipynb #d4961d9c
 def schedule_job(
     engine: Engine,  # a migrated database
     name: str,  # of the job
@@ -62,7 +62,7 @@ def _find(connection: Connection, name: str) -> ScheduledJob | None:
     row = connection.execute(select(scheduled_jobs).where(scheduled_jobs.c.name == name)).one_or_none()
     return None if row is None else ScheduledJob.model_validate(dict(row._mapping))
 
-# %% ../../nbs/07_jobs.schedule.ipynb #fa10b05a
+# %% ../../nbs/07_jobs.schedule.ipynb #f692f134
 def list_jobs(
     engine: Engine,  # a migrated database
 ) -> list[ScheduledJob]:
@@ -82,7 +82,7 @@ def find_job(
         raise NotFoundError(f"no job {name!r} is scheduled{suggest(name, jobs)}")
     return jobs[name]
 
-# %% ../../nbs/07_jobs.schedule.ipynb #4626cbbc
+# %% ../../nbs/07_jobs.schedule.ipynb #04bbf4c2
 def enable_job(
     engine: Engine,  # a migrated database
     name: str,  # of the job
@@ -108,7 +108,7 @@ def remove_job(
         connection.execute(delete(scheduled_jobs).where(scheduled_jobs.c.name == name))
     return known
 
-# %% ../../nbs/07_jobs.schedule.ipynb #50fbb807
+# %% ../../nbs/07_jobs.schedule.ipynb #cbaeea34
 ON_TIME = timedelta(minutes=1)
 MOST_CATCH_UP = 100  # due times of a job that are run at once
 
@@ -123,7 +123,7 @@ def share_out(
     cut = max(0, len(due) - kept)
     return [*due[cut:]], [*due[:cut]]
 
-# %% ../../nbs/07_jobs.schedule.ipynb #96fd90e5
+# %% ../../nbs/07_jobs.schedule.ipynb #68a68109
 def plan_due(
     engine: Engine,  # a migrated database
     clock: Clock,  # tells what is due
@@ -146,7 +146,8 @@ def _plan(connection: Connection, job: ScheduledJob, now: datetime) -> int:
         get_logger("jobs").warning("the clock was set back", job=job.name, due=str(job.next_due), now=str(now))
     elif due := schedule.last(job.next_due, now, MOST_CATCH_UP + 1):
         handler, what = _handler_of(job, now)
-        run, dropped = share_out(due, job.missed, now)
+        waits = job.missed != "all" and connection.scalar(select(exists().where(*_waiting(job))))
+        run, dropped = ([], due) if waits else share_out(due, job.missed, now)
         for moment in run:
             queued += insert_run(connection, handler, job.arguments, moment, job.name, **what) is not None
         if dropped:
@@ -158,6 +159,11 @@ def _plan(connection: Connection, job: ScheduledJob, now: datetime) -> int:
     return queued
 
 
+def _waiting(job: ScheduledJob) -> tuple[ColumnElement[bool], ...]:
+    "Return what is true of a run of a job that nobody has begun: one is enough."
+    return job_runs.c.job == job.name, job_runs.c.status == "queued"
+
+
 def _handler_of(job: ScheduledJob, now: datetime) -> tuple[Handler, dict[str, Any]]:
     "Return a job's handler, and how its runs end when this process does not know it."
     try:
@@ -166,7 +172,7 @@ def _handler_of(job: ScheduledJob, now: datetime) -> tuple[Handler, dict[str, An
         failed = {"type": "OptionError", "message": str(error)}
         return Handler(job.handler, lambda context: None), {"status": "failed", "finished_at": now, "error": failed}
 
-# %% ../../nbs/07_jobs.schedule.ipynb #eddaa127
+# %% ../../nbs/07_jobs.schedule.ipynb #21af6866
 SCHEDULE_LEASE = "schedule"
 
 
@@ -192,7 +198,7 @@ def has_due(
     jobs = [each for each in list_jobs(engine) if each.enabled]
     return any(each.next_due != Schedule(each.schedule, each.zone).after(now) for each in jobs)
 
-
+# %% ../../nbs/07_jobs.schedule.ipynb #cb208af8
 def run_due(
     engine: Engine,  # a migrated database
     holder: str,  # who looks; unique to the process
@@ -212,7 +218,8 @@ def run_due(
         return renew_lease(engine, SCHEDULE_LEASE, holder, length, clock)
 
     try:
-        recover_runs(engine, length, clock)
+        for run_id in recover_runs(engine, length, clock):
+            get_logger("jobs").warning("a process ended in the middle of a run", run=run_id)
         plan_due(engine, clock)
         while renew() and (run := claim_next(engine, holder, "schedule", clock)):
             ran.append(run_claimed(engine, run, clock, shared, pulse, renew))

@@ -6,7 +6,7 @@
 __all__ = ['Listener', 'LATE', 'SETTLES_S', 'PIECE_S', 'due_bars', 'next_close', 'Followed', 'follow_once', 'tell_listeners',
            'pause_after', 'follow_bars']
 
-# %% ../../nbs/18_market.follow.ipynb #029f82ce
+# %% ../../nbs/18_market.follow.ipynb #0a7e5bc6
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from time import sleep
@@ -24,7 +24,7 @@ from .pulls import pull
 from ..net import Backoff
 from ..ports import BarStore, Clock, MarketData
 
-# %% ../../nbs/18_market.follow.ipynb #9b0efa5b
+# %% ../../nbs/18_market.follow.ipynb #8004000a
 _AHEAD_DAYS = (3, 15, 400)  # looked through for the next bar, one after the other
 
 
@@ -55,7 +55,7 @@ def next_close(
             return next_open(times[:1], series.timeframe, calendar)[0]
     return None
 
-# %% ../../nbs/18_market.follow.ipynb #738897f6
+# %% ../../nbs/18_market.follow.ipynb #5a63c5ca
 Listener: TypeAlias = Callable[[SeriesId, Bars], object]  # told the bars that are new
 
 
@@ -82,7 +82,7 @@ class Followed(Value):
             said.append("nothing new is due")
         return f"{self.symbol} {self.timeframe}: {'; '.join(said)}; last {self.last:%Y-%m-%d %H:%M}"
 
-# %% ../../nbs/18_market.follow.ipynb #e0fcf19a
+# %% ../../nbs/18_market.follow.ipynb #812afa77
 def _stored(store: BarStore, series: SeriesId) -> tuple[pd.Timestamp, CalendarName]:
     _, _, last = find_extent(store, series)
     if last is None:
@@ -140,7 +140,7 @@ def tell_listeners(
             name = getattr(listener, "__qualname__", repr(listener))
             get_logger("market.follow").warning("a listener failed", listener=name, reason=repr(error)[:500])
 
-# %% ../../nbs/18_market.follow.ipynb #385efced
+# %% ../../nbs/18_market.follow.ipynb #04c1f229
 LATE = Backoff(first_pause_s=5.0, max_pause_s=300.0)
 SETTLES_S = 2.0  # after a close, until sources have the bar
 PIECE_S = 60.0  # slept at once

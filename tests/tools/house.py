@@ -62,7 +62,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
                 "models.bundle.ModelBundle",
                 "models.registry.ModelRegistry",
             ),
-            *("backtest.trials.TrialsLedger", "runtime.Runtime", "research.live.LiveLine"),
+            *("backtest.trials.TrialsLedger", "runtime.Runtime", "research.live.LiveLine", "jobs.work.Worker"),
             "backtest.sweep.SweepResult",
         ),
         "one class",
