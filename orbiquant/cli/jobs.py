@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orbiquant.cli.console import AsJson, fields, open_runtime, show, table
+from orbiquant.cli.console import AsJson, console, fields, open_runtime, show, table, to_text
+from orbiquant.cli.follow import until_interrupted
 
 if TYPE_CHECKING:
     from orbiquant.jobs.records import JobRun
@@ -185,18 +186,22 @@ def seconds_of(
 @job_commands.command("work")
 def work_command(
     threads: Annotated[int, typer.Option(min=0, max=64, help="Long jobs at once.")] = 2,
+    as_json: AsJson = False,
 ) -> None:
     "Run what is due and what is asked for, until interrupted."
-    from orbiquant.cli.console import console
     from orbiquant.jobs.work import Worker
 
     runtime = open_jobs()
     say = console(stderr=True)
 
     def tell(run: "JobRun") -> None:
+        if as_json:
+            print(" ".join(to_text(run).split()), flush=True)
+            return
         line = f"{run.job or run.handler}, due {run.due_at:%Y-%m-%d %H:%M:%S}: {run.status} {tell_end(run)}"
         say.print(line.strip(), markup=False, soft_wrap=True)
 
     worker = Worker(runtime.engine, runtime, runtime.clock, threads, tell=tell)
-    say.print("Working (Ctrl-C ends it)", markup=False)
-    worker.work()
+    with until_interrupted(runtime, say):
+        say.print("Working (Ctrl-C ends it)", markup=False)
+        worker.work()
