@@ -1,10 +1,11 @@
 """Jobs: cron on clocks that jump, due times that run once whoever works or dies, long jobs; on both databases."""
 
-import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -576,13 +577,13 @@ from orbiquant.jobs.cron import Schedule
 from orbiquant.jobs.handlers import job
 from orbiquant.jobs.running import Pulse
 from orbiquant.jobs.schedule import run_due
-from orbiquant.jobs.work import Worker, holder_name
+from orbiquant.jobs.work import Worker, ending_on_signals, holder_name
 from orbiquant.persistence import engine
 
 @job("test.mark", idempotent=True)
 def mark(context, path):
     with open(path, "a") as file:
-        file.write(f"{context.job} {context.due_at:%H:%M}\\n")
+        file.write(f"{context.job} {context.due_at:%H:%M:%S}\\n")
 
 @job("test.once", long=True)
 def once(context, path):
@@ -606,10 +607,10 @@ for _ in range(30):
 """
 WORKS = """
 print("ready", flush=True)
-try:
-    Worker(database, poll_s=0.05, pulse=quick).work()
-except KeyboardInterrupt:
-    print("ended", flush=True)
+worker = Worker(database, poll_s=0.05, pulse=quick)
+with ending_on_signals(lambda: setattr(worker, "asked", True)):
+    worker.work()
+print("ended", flush=True)
 """
 
 
@@ -674,6 +675,60 @@ def test_a_killed_process_is_seen_and_its_run_treated_as_it_may(
     assert get_job(database, asked).attempt == marks
 
 
+CHAOS = """
+@job("test.chaos.once")
+def chaos_once(context, path):
+    mark(context, path)
+    time.sleep(0.15)
+
+@job("test.chaos.again", idempotent=True)
+def chaos_again(context, path):
+    chaos_once(context, path)
+"""
+
+
+@job("test.chaos.once")
+def chaos_once(context: JobContext, path: str) -> None:
+    """Stand for the handler of the other processes."""
+
+
+@job("test.chaos.again", idempotent=True)
+def chaos_again(context: JobContext, path: str) -> None:
+    """Stand for the handler of the other processes."""
+
+
+@pytest.mark.slow
+def test_processes_that_are_killed_all_the_time_double_nothing(database: Engine, url: str, tmp_path: Path):
+    rng, file, clock = random.Random(7), tmp_path / "marks", SystemClock()
+    for name in ("once", "again"):
+        when, given = Schedule.parse("@every 1s"), {"path": str(file)}
+        schedule_job(database, name, f"test.chaos.{name}", when, clock, given, "all")
+    crowd, kills = [start_program(CHAOS + WORKS, url) for _ in range(2)], 0
+    while kills < 12:
+        time.sleep(rng.uniform(0.1, 1.2))
+        victim = crowd.pop(0)
+        victim.kill()
+        victim.communicate()
+        kills += 1
+        crowd.append(start_program(CHAOS + WORKS, url))
+    for name in ("once", "again"):
+        enable_job(database, name, False, clock)
+    until(lambda: not any(run.status in ("queued", "running") for run in list_job_runs(database, limit=5000)), 60)
+    for process in crowd:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    marks = Counter(tuple(line.split()) for line in file.read_text().splitlines())
+    runs = list_job_runs(database, limit=5000)
+    assert len({(run.job, run.due_at) for run in runs}) == len(runs) > 20
+    for run in runs:
+        made, most = marks[(run.job, f"{run.due_at:%H:%M:%S}")], 1 if run.job == "once" else 2
+        assert made <= most and made <= run.attempt <= most, run
+        assert run.status in ("done", "lost") and (run.status == "lost" or made >= 1), run
+    lost = [run for run in runs if run.status == "lost"]
+    print(f"{kills} kills, {len(runs)} runs, {len(lost)} lost, {sum(run.attempt == 2 for run in runs)} run again")
+    assert any(run.attempt == 2 and run.status == "done" for run in runs) or lost
+
+
 def test_a_second_crash_is_the_last(database: Engine):
     clock = FixedClock(NOON)
     asked = start_job(database, find_handler("test.note"), {}, clock)
@@ -718,7 +773,7 @@ def test_the_migration_goes_down_and_up_again(url: str, tmp_path: Path, request:
         assert {"job_runs", "scheduled_jobs"} <= set(inspect(made).get_table_names())
         with writing(made) as connection:
             config.attributes["connection"] = connection
-            command.downgrade(config, "0002")
+            command.downgrade(config, "0003")
         assert not {"job_runs", "scheduled_jobs"} & set(inspect(made).get_table_names())
         migrate(made)
     made.dispose()
@@ -731,18 +786,3 @@ def fresh(url: str) -> str:
         connection.execute(text("CREATE DATABASE fresh_jobs"))
     made.dispose()
     return url.replace("/postgres", "/fresh_jobs")
-
-
-# --- the command line ---
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """Return what runs a command in a workspace of its own."""
-    environment = {**os.environ, "ORBIQUANT_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-
-    def run(*words: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "orbiquant", *words]
-        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-
-    return run

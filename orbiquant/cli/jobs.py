@@ -189,7 +189,7 @@ def work_command(
     as_json: AsJson = False,
 ) -> None:
     "Run what is due and what is asked for, until interrupted."
-    from orbiquant.jobs.work import Worker
+    from orbiquant.jobs.work import Worker, ending_on_signals
 
     runtime = open_jobs()
     say = console(stderr=True)
@@ -202,6 +202,11 @@ def work_command(
         say.print(line.strip(), markup=False, soft_wrap=True)
 
     worker = Worker(runtime.engine, runtime, runtime.clock, threads, tell=tell)
-    with until_interrupted(runtime, say):
-        say.print("Working (Ctrl-C ends it)", markup=False)
+
+    def ask() -> None:
+        worker.asked = True
+
+    with until_interrupted(runtime, say), ending_on_signals(ask):
+        say.print("Working (Ctrl-C ends it when what runs has ended, a second one at once)", markup=False)
         worker.work()
+    say.print("Ended.")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EPOCH_UTC', 'INTERVAL_S', 'LONGEST_INTERVAL', 'SHORTHANDS', 'FIELDS_TOLD', 'zone_named', 'interval_of', 'Schedule']
 
-# %% ../../nbs/07_jobs.cron.ipynb #b8d8b3dc
+# %% ../../nbs/07_jobs.cron.ipynb #c1cbc50b
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -17,7 +17,7 @@ from cronsim import CronSim, CronSimError
 
 from ..core import OptionError, suggest
 
-# %% ../../nbs/07_jobs.cron.ipynb #815e1435
+# %% ../../nbs/07_jobs.cron.ipynb #68bf74d0
 def zone_named(
     name: str,  # IANA name, such as Europe/Madrid
 ) -> ZoneInfo:
@@ -29,7 +29,7 @@ def zone_named(
         said = f"`zone` must be an IANA time zone such as UTC or Europe/Madrid, was {name!r}{near}"
         raise OptionError(said) from None
 
-# %% ../../nbs/07_jobs.cron.ipynb #52b0a200
+# %% ../../nbs/07_jobs.cron.ipynb #4857631e
 EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 INTERVAL_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LONGEST_INTERVAL = timedelta(days=366)
@@ -47,7 +47,7 @@ def interval_of(
             return every
     raise OptionError(f"`schedule` must be @every with 1s to 366d, such as @every 5m, was {text!r}")
 
-# %% ../../nbs/07_jobs.cron.ipynb #62bad0b9
+# %% ../../nbs/07_jobs.cron.ipynb #0053dc88
 _SLACK = timedelta(hours=3)  # more than any clock is set back
 
 
@@ -77,10 +77,22 @@ def _cron_times(expression: str, zone: ZoneInfo, start: datetime) -> Iterator[da
         waiting += moments
     yield from sorted(each for each in waiting if each > told)
 
-# %% ../../nbs/07_jobs.cron.ipynb #f216da37
+# %% ../../nbs/07_jobs.cron.ipynb #2372b121
 FIELDS_TOLD = "minute hour day month weekday"
 
 
+def _refuse_odd(text: str, zone: ZoneInfo, given: str) -> None:
+    try:
+        if len(text.split()) != 5:
+            raise CronSimError(f"{len(text.split())} fields")
+        next(_cron_times(text, zone, EPOCH_UTC))
+    except StopIteration:
+        raise OptionError(f"`schedule` must name a date that there is, was {given!r}") from None
+    except (CronSimError, ValueError, OverflowError) as error:
+        told = f"five fields ({FIELDS_TOLD}), @hourly, @daily, @weekly, @monthly or @every 5m"
+        raise OptionError(f"`schedule` must be {told}, was {given!r}: {str(error).lower()}") from None
+
+# %% ../../nbs/07_jobs.cron.ipynb #3b571401
 @dataclass(frozen=True)
 class Schedule:
     "When something is due."
@@ -95,21 +107,12 @@ class Schedule:
         zone: str = "UTC",  # IANA name of the clock that the fields are read on
     ) -> Self:
         "Return a schedule; raise `OptionError` for one that is none, or that never comes."
-        place, words = zone_named(zone), str(expression).split()
-        text = SHORTHANDS.get(" ".join(words), " ".join(words))
+        place, text = zone_named(zone), " ".join(str(expression).split())
+        text = SHORTHANDS.get(text, text)
         if text.startswith("@every"):
             interval_of(text)
             return cls(text, place.key)
-        try:
-            if len(words) != 5 and text not in SHORTHANDS.values():
-                raise CronSimError(f"{len(words)} fields")
-            next(_cron_times(text, place, EPOCH_UTC))
-        except (CronSimError, ValueError, OverflowError) as error:
-            why = str(error).lower()
-            told = f"five fields ({FIELDS_TOLD}), @hourly, @daily, @weekly, @monthly or @every 5m"
-            raise OptionError(f"`schedule` must be {told}, was {expression!r}: {why}") from None
-        except StopIteration:
-            raise OptionError(f"`schedule` must name a date that there is, was {expression!r}") from None
+        _refuse_odd(text, place, str(expression))
         return cls(text, place.key)
 
     def after(

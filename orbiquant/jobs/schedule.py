@@ -6,7 +6,7 @@
 __all__ = ['ON_TIME', 'MOST_CATCH_UP', 'SCHEDULE_LEASE', 'schedule_job', 'list_jobs', 'find_job', 'enable_job', 'remove_job',
            'share_out', 'plan_due', 'DueStep', 'has_due', 'run_due']
 
-# %% ../../nbs/07_jobs.schedule.ipynb #750db08d
+# %% ../../nbs/07_jobs.schedule.ipynb #1edf6ee2
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, get_args
@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, delete, exists, select
 from ..core import NotFoundError, OptionError, choose, get_logger, suggest
 from ..domain import Value
 from .cron import Schedule
-from .handlers import Handler, check_arguments, find_handler
+from .handlers import Handler, JobContext, check_arguments, find_handler
 from orbiquant.jobs.records import (
     JobRun,
     Missed,
@@ -31,7 +31,7 @@ from .running import PULSE, Pulse, run_claimed
 from ..persistence import acquire_lease, joined, querying, release_lease, renew_lease, writing
 from ..ports import Clock
 
-# %% ../../nbs/07_jobs.schedule.ipynb #d4961d9c
+# %% ../../nbs/07_jobs.schedule.ipynb #387df9ee
 def schedule_job(
     engine: Engine,  # a migrated database
     name: str,  # of the job
@@ -62,7 +62,7 @@ def _find(connection: Connection, name: str) -> ScheduledJob | None:
     row = connection.execute(select(scheduled_jobs).where(scheduled_jobs.c.name == name)).one_or_none()
     return None if row is None else ScheduledJob.model_validate(dict(row._mapping))
 
-# %% ../../nbs/07_jobs.schedule.ipynb #f692f134
+# %% ../../nbs/07_jobs.schedule.ipynb #e9025d3c
 def list_jobs(
     engine: Engine,  # a migrated database
 ) -> list[ScheduledJob]:
@@ -82,7 +82,7 @@ def find_job(
         raise NotFoundError(f"no job {name!r} is scheduled{suggest(name, jobs)}")
     return jobs[name]
 
-# %% ../../nbs/07_jobs.schedule.ipynb #04bbf4c2
+# %% ../../nbs/07_jobs.schedule.ipynb #d7811798
 def enable_job(
     engine: Engine,  # a migrated database
     name: str,  # of the job
@@ -108,7 +108,7 @@ def remove_job(
         connection.execute(delete(scheduled_jobs).where(scheduled_jobs.c.name == name))
     return known
 
-# %% ../../nbs/07_jobs.schedule.ipynb #cbaeea34
+# %% ../../nbs/07_jobs.schedule.ipynb #475885f1
 ON_TIME = timedelta(minutes=1)
 MOST_CATCH_UP = 100  # due times of a job that are run at once
 
@@ -123,7 +123,7 @@ def share_out(
     cut = max(0, len(due) - kept)
     return [*due[cut:]], [*due[:cut]]
 
-# %% ../../nbs/07_jobs.schedule.ipynb #68a68109
+# %% ../../nbs/07_jobs.schedule.ipynb #4254eff3
 def plan_due(
     engine: Engine,  # a migrated database
     clock: Clock,  # tells what is due
@@ -172,7 +172,7 @@ def _handler_of(job: ScheduledJob, now: datetime) -> tuple[Handler, dict[str, An
         failed = {"type": "OptionError", "message": str(error)}
         return Handler(job.handler, lambda context: None), {"status": "failed", "finished_at": now, "error": failed}
 
-# %% ../../nbs/07_jobs.schedule.ipynb #21af6866
+# %% ../../nbs/07_jobs.schedule.ipynb #769b0383
 SCHEDULE_LEASE = "schedule"
 
 
@@ -198,7 +198,7 @@ def has_due(
     jobs = [each for each in list_jobs(engine) if each.enabled]
     return any(each.next_due != Schedule(each.schedule, each.zone).after(now) for each in jobs)
 
-# %% ../../nbs/07_jobs.schedule.ipynb #cb208af8
+# %% ../../nbs/07_jobs.schedule.ipynb #3b1a1e81
 def run_due(
     engine: Engine,  # a migrated database
     holder: str,  # who looks; unique to the process
@@ -206,6 +206,8 @@ def run_due(
     shared: Any = None,  # given to the handlers
     pulse: Pulse = PULSE,  # of the heartbeats
     tell: Callable[[JobRun], object] = lambda run: None,  # told each run as it ended
+    began: Callable[[JobContext], object] = lambda context: None,  # told each run's context, to end it
+    goes_on: Callable[[], bool] = lambda: True,  # asked before each run, and at each heartbeat
 ) -> DueStep:
     "Run what is due and has not been run, in due order; what a handler raises stops no other."
     length, ran = timedelta(seconds=pulse.expires_s), list[JobRun]()
@@ -215,14 +217,14 @@ def run_due(
         return DueStep(held=False)
 
     def renew() -> bool:
-        return renew_lease(engine, SCHEDULE_LEASE, holder, length, clock)
+        return goes_on() and renew_lease(engine, SCHEDULE_LEASE, holder, length, clock)
 
     try:
         for run_id in recover_runs(engine, length, clock):
             get_logger("jobs").warning("a process ended in the middle of a run", run=run_id)
         plan_due(engine, clock)
         while renew() and (run := claim_next(engine, holder, "schedule", clock)):
-            ran.append(run_claimed(engine, run, clock, shared, pulse, renew))
+            ran.append(run_claimed(engine, run, clock, shared, pulse, renew, began))
             tell(ran[-1])
     finally:
         release_lease(engine, SCHEDULE_LEASE, holder)
