@@ -679,7 +679,7 @@ CHAOS = """
 @job("test.chaos.once")
 def chaos_once(context, path):
     mark(context, path)
-    time.sleep(0.15)
+    time.sleep(0.3)
 
 @job("test.chaos.again", idempotent=True)
 def chaos_again(context, path):

@@ -7,7 +7,7 @@ __all__ = ['Missed', 'scheduled_jobs', 'JobStatus', 'Lane', 'job_runs', 'FORGOTT
            'EXPIRED', 'ScheduledJob', 'JobRun', 'insert_run', 'start_job', 'get_job', 'forget_runs', 'list_job_runs',
            'claim_next', 'change_run', 'recover_runs', 'cancel_job']
 
-# %% ../../nbs/07_jobs.records.ipynb #c54c4385
+# %% ../../nbs/07_jobs.records.ipynb #a127b4f3
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias
@@ -38,7 +38,7 @@ from .handlers import Handler, check_arguments
 from ..persistence import UtcDateTime, joined, metadata, querying, writing
 from ..ports import Clock
 
-# %% ../../nbs/07_jobs.records.ipynb #e9ddd5c4
+# %% ../../nbs/07_jobs.records.ipynb #5154c219
 Missed: TypeAlias = Literal["skip", "once", "all"]
 scheduled_jobs = Table(
     "scheduled_jobs",
@@ -68,7 +68,7 @@ class ScheduledJob(Value):
     enabled: bool
     created_at: AwareDatetime
 
-# %% ../../nbs/07_jobs.records.ipynb #3ea175e4
+# %% ../../nbs/07_jobs.records.ipynb #42a32158
 JobStatus: TypeAlias = Literal["queued", "running", "done", "failed", "lost", "skipped", "cancelled"]
 Lane: TypeAlias = Literal["schedule", "long"]
 job_runs = Table(
@@ -116,7 +116,7 @@ class JobRun(Value):
     result: JsonValue = None
     error: JsonValue = None  # type, message
 
-# %% ../../nbs/07_jobs.records.ipynb #7a320f66
+# %% ../../nbs/07_jobs.records.ipynb #fd0a8b0e
 def insert_run(
     connection: Connection,  # in a transaction
     handler: Handler,  # what does it
@@ -133,7 +133,7 @@ def insert_run(
     statement = insert(job_runs).values(**row).on_conflict_do_nothing().returning(job_runs.c.id)
     return connection.execute(statement).scalar()
 
-# %% ../../nbs/07_jobs.records.ipynb #3a319c37
+# %% ../../nbs/07_jobs.records.ipynb #9c672c31
 def start_job(
     engine: Engine,  # a migrated database
     handler: Handler,  # `find_handler(name)`
@@ -160,7 +160,7 @@ def get_job(
         raise NotFoundError(f"there is no run {run_id!r} of a job")
     return JobRun.model_validate(dict(row._mapping))
 
-# %% ../../nbs/07_jobs.records.ipynb #00c70559
+# %% ../../nbs/07_jobs.records.ipynb #86e9339f
 FORGOTTEN_AFTER = timedelta(days=30)  # what has ended so long ago is known no more
 
 
@@ -186,7 +186,7 @@ def list_job_runs(
     with querying(engine) as connection:
         return [JobRun.model_validate(dict(row._mapping)) for row in connection.execute(asked)]
 
-# %% ../../nbs/07_jobs.records.ipynb #dfc7ec66
+# %% ../../nbs/07_jobs.records.ipynb #0eedc8a7
 CLAIM_LOCK = 0x0B1_0A28  # one claim at a time: two must not both see that a job has no run
 
 
@@ -232,7 +232,7 @@ def change_run(
         changed = update(job_runs).where(alive).values(**values).returning(job_runs.c.stop_asked)
         return connection.execute(changed).scalar() is False
 
-# %% ../../nbs/07_jobs.records.ipynb #4ed96fec
+# %% ../../nbs/07_jobs.records.ipynb #1c63e586
 MOST_ATTEMPTS = 2
 EXPIRED = {"type": "Lost", "message": "the process that ran it gave no sign of life"}
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LONGEST_PAUSE_S', 'TIDIES_EVERY_S', 'holder_name', 'run_now', 'Worker', 'ending_on_signals']
 
-# %% ../../nbs/07_jobs.work.ipynb #fbd2ebac
+# %% ../../nbs/07_jobs.work.ipynb #44ac37a0
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +27,7 @@ from .running import PULSE, Pulse, run_claimed
 from .schedule import run_due
 from ..ports import Clock
 
-# %% ../../nbs/07_jobs.work.ipynb #51b5a766
+# %% ../../nbs/07_jobs.work.ipynb #d7865e67
 def holder_name() -> str:
     "Return a name that no other process has: host, process and a random part."
     return f"{socket.gethostname()[:50]}:{os.getpid()}:{uuid4().hex[:8]}"
@@ -45,7 +45,7 @@ def run_now(
     run = get_job(engine, start_job(engine, handler, arguments, clock, holder_name()))
     return run_claimed(engine, run, clock, shared, pulse)
 
-# %% ../../nbs/07_jobs.work.ipynb #ca23bae2
+# %% ../../nbs/07_jobs.work.ipynb #835b3cb4
 LONGEST_PAUSE_S = 30.0  # between two tries of a database that refuses
 TIDIES_EVERY_S = 3600.0  # between two looks for runs that ended long ago
 
@@ -140,7 +140,7 @@ class Worker:
         self.contexts.pop(run.id, None)
         self.tell(run)
 
-# %% ../../nbs/07_jobs.work.ipynb #d03a6d50
+# %% ../../nbs/07_jobs.work.ipynb #9ac6f094
 @contextmanager
 def ending_on_signals(
     ask: Callable[[], object],  # called in the signal handler: it may set a flag and no more
