@@ -1,7 +1,7 @@
 """`orbiquant data follow`"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from signal import SIGTERM, default_int_handler, signal
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,10 +33,9 @@ def until_interrupted(
     tell = lambda sentence: say.print(f"Note: {sentence}", markup=False, soft_wrap=True)  # noqa: E731
     configure_logging(logging.level, logging.json_lines, tell)
     signal(SIGTERM, default_int_handler)
-    try:
+    with suppress(KeyboardInterrupt):
         yield
-    except KeyboardInterrupt:
-        say.print("Ended.")
+    say.print("Ended.")
 
 
 def scheduled_source(

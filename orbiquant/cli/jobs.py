@@ -209,4 +209,3 @@ def work_command(
     with until_interrupted(runtime, say), ending_on_signals(ask):
         say.print("Working (Ctrl-C ends it when what runs has ended, a second one at once)", markup=False)
         worker.work()
-    say.print("Ended.")
