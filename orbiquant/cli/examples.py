@@ -24,7 +24,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("data", "vacuum"): "data vacuum --versions 10 --yes",
     ("jobs", "list"): "jobs list",
     ("jobs", "add"): (
-        'jobs add btc data.follow --schedule "@every 5m" --arg symbol=BTCUSDT --arg timeframe=1h --arg source=binance'
+        "jobs add btc data.follow --schedule @hourly --arg symbol=BTCUSDT --arg timeframe=1h --arg source=binance"
     ),
     ("jobs", "remove"): "jobs remove btc",
     ("jobs", "enable"): "jobs enable btc",
