@@ -106,6 +106,7 @@ def leaves(group: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[tup
 COMMANDS = dict(leaves())
 STORED = ("--symbol", "EURUSD", "--timeframe", "1h")
 FILES = ("--bars", "EURUSD_1h.csv", "--signals", "signals.csv")
+FOLLOWED = ("--arg=symbol=EURUSD", "--arg=timeframe=1h", "--arg=source=dukascopy")
 BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands beside the option that is tried
     ("version",): ((),),
     ("doctor",): ((),),
@@ -123,7 +124,16 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("data", "remove"): (("GBPUSD", "1h", "--yes"),),
     ("data", "check"): (("EURUSD", "1h"),),
     ("data", "show"): (("EURUSD", "1h"),),
+    ("data", "follow"): (("EURUSD", "1h", "csv", "--once"),),
     ("data", "vacuum"): (("--yes",),),
+    ("jobs", "list"): ((),),
+    ("jobs", "add"): (("look", "data.follow", "--schedule=@daily", *FOLLOWED),),
+    ("jobs", "remove"): (("look",),),
+    ("jobs", "enable"): (("look",),),
+    ("jobs", "disable"): (("look",),),
+    ("jobs", "run"): (("data.follow",),),
+    ("jobs", "history"): ((),),
+    ("jobs", "work"): (),  # it does not end by itself; its parts are tried singly
     ("models", "list"): ((),),
     ("models", "show"): (("EURUSD", "1h"),),
     ("models", "promote"): (("EURUSD", "1h", "newest"),),

@@ -25,7 +25,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("data", "vacuum"): "data vacuum --versions 10 --yes",
     ("jobs", "list"): "jobs list",
     ("jobs", "add"): (
-        'jobs add btc data.follow --schedule "@every 5m" --arg symbol=BTCUSDT --arg timeframe=1h --arg source=binance'
+        "jobs add btc data.follow --schedule @hourly --arg symbol=BTCUSDT --arg timeframe=1h --arg source=binance"
     ),
     ("jobs", "remove"): "jobs remove btc",
     ("jobs", "enable"): "jobs enable btc",
@@ -60,8 +60,6 @@ GOES_ON: Mapping[str, str] = {  # the beginning of a command line → what a per
     "data import": "The store is as it was before: the same command again begins anew.",
     "report run": "`orbiquant report runs` shows how far it came; the same command again begins anew.",
     "backtest": "The same command again begins anew.",
-    "data follow": "What was pulled is stored: the same command again goes on from there.",
-    "jobs work": "What may run twice is queued again: the same command goes on with it.",
     "jobs run": "`orbiquant jobs history` shows how it ended.",
     "audit": "The same command again begins anew.",
 }

@@ -1,5 +1,8 @@
 """`orbiquant data follow`"""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from signal import SIGTERM, default_int_handler, signal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,12 +11,31 @@ from orbiquant.cli.console import AsJson, Symbol, TimeframeName, console, open_r
 from orbiquant.cli.data import LOCAL, SOURCES, data_commands, open_remote
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from orbiquant.domain import SeriesId
     from orbiquant.market.follow import Followed
     from orbiquant.runtime import Runtime
 
 
 FOLLOWED = tuple(name for name in SOURCES if name not in LOCAL)
+
+
+@contextmanager
+def until_interrupted(
+    runtime: "Runtime",  # whose settings say what is logged
+    say: "Console",  # where it is told
+) -> Iterator[None]:
+    "End the block on Ctrl-C or SIGTERM, as it is meant to end; notices are told as they come."
+    from orbiquant.core import configure_logging
+
+    logging = runtime.settings.logging
+    tell = lambda sentence: say.print(f"Note: {sentence}", markup=False, soft_wrap=True)  # noqa: E731
+    configure_logging(logging.level, logging.json_lines, tell)
+    signal(SIGTERM, default_int_handler)
+    with suppress(KeyboardInterrupt):
+        yield
+    say.print("Ended.")
 
 
 def scheduled_source(
@@ -67,4 +89,5 @@ def follow_command(
     if once:
         tell(follow_once(runtime.store, origin, series, clock=runtime.clock))
         return
-    follow_bars(runtime.store, origin, series, tell=tell, clock=runtime.clock)
+    with until_interrupted(runtime, console(stderr=True)):
+        follow_bars(runtime.store, origin, series, tell=tell, clock=runtime.clock)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orbiquant.cli.console import AsJson, fields, open_runtime, show, table
+from orbiquant.cli.console import AsJson, console, fields, open_runtime, show, table, to_text
+from orbiquant.cli.follow import until_interrupted
 
 if TYPE_CHECKING:
     from orbiquant.jobs.records import JobRun
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 job_commands = typer.Typer(help="What runs by itself, and when.", no_args_is_help=True)
 JobName = Annotated[str, typer.Argument(metavar="NAME", help="Of the job, as `jobs list` shows it.")]
-Given = Annotated[
+HandlerArguments = Annotated[
     list[str] | None,
     typer.Option("--arg", metavar="NAME=VALUE", help="An argument of the handler; JSON or text; may be repeated."),
 ]
@@ -87,7 +88,7 @@ def add_job(
     missed: Annotated[
         Literal["skip", "once", "all"], typer.Option(help="What happens to due times that passed while nobody worked.")
     ] = "once",
-    arg: Given = None,
+    arg: HandlerArguments = None,
     as_json: AsJson = False,
 ) -> None:
     "Schedule a job, in the place of one of that name."
@@ -139,7 +140,7 @@ def switch(
 @job_commands.command("run")
 def run_named(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of a scheduled job, or of a handler.")],
-    arg: Given = None,
+    arg: HandlerArguments = None,
     as_json: AsJson = False,
 ) -> None:
     "Run a job now, in this process; exit 1 unless it is done."
@@ -185,18 +186,26 @@ def seconds_of(
 @job_commands.command("work")
 def work_command(
     threads: Annotated[int, typer.Option(min=0, max=64, help="Long jobs at once.")] = 2,
+    as_json: AsJson = False,
 ) -> None:
     "Run what is due and what is asked for, until interrupted."
-    from orbiquant.cli.console import console
-    from orbiquant.jobs.work import Worker
+    from orbiquant.jobs.work import Worker, ending_on_signals
 
     runtime = open_jobs()
     say = console(stderr=True)
 
     def tell(run: "JobRun") -> None:
+        if as_json:
+            print(" ".join(to_text(run).split()), flush=True)
+            return
         line = f"{run.job or run.handler}, due {run.due_at:%Y-%m-%d %H:%M:%S}: {run.status} {tell_end(run)}"
         say.print(line.strip(), markup=False, soft_wrap=True)
 
     worker = Worker(runtime.engine, runtime, runtime.clock, threads, tell=tell)
-    say.print("Working (Ctrl-C ends it)", markup=False)
-    worker.work()
+
+    def ask() -> None:
+        worker.asked = True
+
+    with until_interrupted(runtime, say), ending_on_signals(ask):
+        say.print("Working (Ctrl-C ends it when what runs has ended, a second one at once)", markup=False)
+        worker.work()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['hears_new_bars', 'follow_series']
 
-# %% ../../nbs/78_desk.jobs.ipynb #b7c85de8
+# %% ../../nbs/78_desk.jobs.ipynb #14f09300
 from typing import Any
 
 from ..core import OptionError
@@ -13,7 +13,7 @@ from ..domain import SeriesId
 from ..jobs.handlers import JobContext, job
 from ..market.follow import Listener, follow_once
 
-# %% ../../nbs/78_desk.jobs.ipynb #fb483c25
+# %% ../../nbs/78_desk.jobs.ipynb #d55c6ae0
 _listeners: list[Listener] = []
 
 
@@ -25,8 +25,8 @@ def hears_new_bars(
         _listeners.append(listener)
     return listener
 
-# %% ../../nbs/78_desk.jobs.ipynb #2e01e268
-@job("data.follow", idempotent=True)
+# %% ../../nbs/78_desk.jobs.ipynb #dd47e29d
+@job("data.follow", idempotent=True, long=True)
 def follow_series(
     context: JobContext,  # shares a `Runtime`
     symbol: str,  # in any spelling

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['EPOCH_UTC', 'INTERVAL_S', 'LONGEST_INTERVAL', 'SHORTHANDS', 'FIELDS_TOLD', 'zone_named', 'interval_of', 'Schedule']
 
-# %% ../../nbs/07_jobs.cron.ipynb #8b18e5f5
+# %% ../../nbs/07_jobs.cron.ipynb #c1cbc50b
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import islice, takewhile
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import takewhile
 from typing import Self
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -17,7 +17,7 @@ from cronsim import CronSim, CronSimError
 
 from ..core import OptionError, suggest
 
-# %% ../../nbs/07_jobs.cron.ipynb #0f353501
+# %% ../../nbs/07_jobs.cron.ipynb #68bf74d0
 def zone_named(
     name: str,  # IANA name, such as Europe/Madrid
 ) -> ZoneInfo:
@@ -29,7 +29,7 @@ def zone_named(
         said = f"`zone` must be an IANA time zone such as UTC or Europe/Madrid, was {name!r}{near}"
         raise OptionError(said) from None
 
-# %% ../../nbs/07_jobs.cron.ipynb #1e0e04d7
+# %% ../../nbs/07_jobs.cron.ipynb #4857631e
 EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 INTERVAL_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LONGEST_INTERVAL = timedelta(days=366)
@@ -47,18 +47,52 @@ def interval_of(
             return every
     raise OptionError(f"`schedule` must be @every with 1s to 366d, such as @every 5m, was {text!r}")
 
-# %% ../../nbs/07_jobs.cron.ipynb #fa5e50df
+# %% ../../nbs/07_jobs.cron.ipynb #0053dc88
+_SLACK = timedelta(hours=3)  # more than any clock is set back
+
+
+def _moments(wall: datetime, zone: tzinfo, repeated: bool) -> list[datetime]:
+    "Return when a clock shows a time, in UTC: twice in the autumn, and in the spring perhaps never."
+    while True:
+        shown = [wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)]
+        real = [moment for moment in shown if moment.astimezone(zone).replace(tzinfo=None) == wall]
+        if real or repeated:
+            return [*dict.fromkeys(real if repeated else real[:1])]
+        wall += timedelta(minutes=1)
+
+
+def _cron_times(expression: str, zone: ZoneInfo, start: datetime) -> Iterator[datetime]:
+    "Yield the due times after a moment, in UTC and in their order."
+    near = [start + sign * _SLACK for sign in (-1, 0, 1)]
+    jumps = len({moment.astimezone(zone).utcoffset() for moment in near}) > 1
+    wall = start.astimezone(zone).replace(tzinfo=None) - (_SLACK if jumps else timedelta(0))
+    repeated = any(field.startswith("*") for field in expression.split()[:2])
+    waiting, told = list[datetime](), start
+    for shown in CronSim(expression, wall):
+        moments = _moments(shown, zone, repeated)
+        for moment in sorted(each for each in waiting if moments and each <= moments[0]):
+            waiting.remove(moment)
+            if moment > told:
+                yield (told := moment)
+        waiting += moments
+    yield from sorted(each for each in waiting if each > told)
+
+# %% ../../nbs/07_jobs.cron.ipynb #2372b121
 FIELDS_TOLD = "minute hour day month weekday"
-_SLACK = timedelta(hours=3)  # more than any clock is set back: a wall time of before may be due after one of now
 
 
-def _cron_times(expression: str, zone: ZoneInfo, start: datetime, reverse: bool = False) -> Iterator[datetime]:
-    "Yield due times in UTC from a moment on, or back from it; a few beyond it may be among them."
-    local = start.astimezone(UTC if zone.key == "UTC" else zone)
-    for found in CronSim(expression, local, reverse=reverse):
-        yield found.astimezone(UTC)
+def _refuse_odd(text: str, zone: ZoneInfo, given: str) -> None:
+    try:
+        if len(text.split()) != 5:
+            raise CronSimError(f"{len(text.split())} fields")
+        next(_cron_times(text, zone, EPOCH_UTC))
+    except StopIteration:
+        raise OptionError(f"`schedule` must name a date that there is, was {given!r}") from None
+    except (CronSimError, ValueError, OverflowError) as error:
+        told = f"five fields ({FIELDS_TOLD}), @hourly, @daily, @weekly, @monthly or @every 5m"
+        raise OptionError(f"`schedule` must be {told}, was {given!r}: {str(error).lower()}") from None
 
-
+# %% ../../nbs/07_jobs.cron.ipynb #3b571401
 @dataclass(frozen=True)
 class Schedule:
     "When something is due."
@@ -73,21 +107,12 @@ class Schedule:
         zone: str = "UTC",  # IANA name of the clock that the fields are read on
     ) -> Self:
         "Return a schedule; raise `OptionError` for one that is none, or that never comes."
-        place, words = zone_named(zone), str(expression).split()
-        text = SHORTHANDS.get(" ".join(words), " ".join(words))
+        place, text = zone_named(zone), " ".join(str(expression).split())
+        text = SHORTHANDS.get(text, text)
         if text.startswith("@every"):
             interval_of(text)
             return cls(text, place.key)
-        try:
-            if len(words) != 5 and text not in SHORTHANDS.values():
-                raise CronSimError(f"{len(words)} fields")
-            next(_cron_times(text, place, EPOCH_UTC))
-        except (CronSimError, ValueError, OverflowError) as error:
-            why = str(error).lower()
-            told = f"five fields ({FIELDS_TOLD}), @hourly, @daily, @weekly, @monthly or @every 5m"
-            raise OptionError(f"`schedule` must be {told}, was {expression!r}: {why}") from None
-        except StopIteration:
-            raise OptionError(f"`schedule` must name a date that there is, was {expression!r}") from None
+        _refuse_odd(text, place, str(expression))
         return cls(text, place.key)
 
     def after(
@@ -98,7 +123,7 @@ class Schedule:
         if self.expression.startswith("@"):
             every = interval_of(self.expression)
             return EPOCH_UTC + ((moment - EPOCH_UTC) // every + 1) * every
-        return next(due for due in _cron_times(self.expression, ZoneInfo(self.zone), moment) if due > moment)
+        return next(_cron_times(self.expression, ZoneInfo(self.zone), moment))
 
     def last(
         self,
@@ -112,6 +137,11 @@ class Schedule:
             newest = EPOCH_UTC + (until - EPOCH_UTC) // every * every
             steps = (newest - step * every for step in range(most))
             return [*takewhile(lambda due: due >= since, steps)][::-1]
-        back = _cron_times(self.expression, ZoneInfo(self.zone), until + _SLACK, reverse=True)
-        known = dict.fromkeys(due for due in takewhile(lambda due: due >= since - _SLACK, back))
-        return sorted(islice((due for due in known if since <= due <= until), most))
+        found, span = list[datetime](), timedelta(hours=1)
+        while True:  # a longer span, until it has enough
+            begin = max(since - timedelta(microseconds=1), until - span)
+            times = _cron_times(self.expression, ZoneInfo(self.zone), begin)
+            found = [*takewhile(lambda due: due <= until, times)]
+            if len(found) >= most or begin < since:
+                return found[-most:]
+            span *= 8

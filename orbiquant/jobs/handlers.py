@@ -6,7 +6,7 @@
 __all__ = ['Run', 'LONGEST_ARGUMENTS', 'Handler', 'job', 'find_handler', 'list_handlers', 'check_arguments', 'JobStopped',
            'JobContext']
 
-# %% ../../nbs/07_jobs.handlers.ipynb #e8373218
+# %% ../../nbs/07_jobs.handlers.ipynb #6f778dfb
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 from ..core import OptionError, OrbiError, choose
 from ..ports import Clock
 
-# %% ../../nbs/07_jobs.handlers.ipynb #e0a9196a
+# %% ../../nbs/07_jobs.handlers.ipynb #a8648dab
 Run: TypeAlias = Callable[..., Any]  # of a `JobContext` and the job's arguments; returns what becomes JSON
 _Run = TypeVar("_Run", bound=Run)
 
@@ -52,7 +52,7 @@ def job(
 
     return mark
 
-# %% ../../nbs/07_jobs.handlers.ipynb #d9b125a4
+# %% ../../nbs/07_jobs.handlers.ipynb #4f1398b9
 LONGEST_ARGUMENTS = 100_000  # characters of JSON
 
 
@@ -67,7 +67,7 @@ def list_handlers() -> list[Handler]:
     "Return the handlers that this process knows, by name."
     return [_handlers[name] for name in sorted(_handlers)]
 
-# %% ../../nbs/07_jobs.handlers.ipynb #8fe18d49
+# %% ../../nbs/07_jobs.handlers.ipynb #5ad80470
 def check_arguments(
     handler: Handler,  # that will get them
     arguments: Mapping[str, Any],  # by name
@@ -86,7 +86,7 @@ def check_arguments(
         raise OptionError(f"`arguments` of {handler.name} must fit it: {error}") from None
     return held
 
-# %% ../../nbs/07_jobs.handlers.ipynb #7d842f50
+# %% ../../nbs/07_jobs.handlers.ipynb #b9869acb
 class JobStopped(OrbiError):
     "A handler that was asked to end."
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PULSE', 'LONGEST_RESULT', 'Pulse', 'Heart', 'run_claimed']
 
-# %% ../../nbs/07_jobs.running.ipynb #69bf5abe
+# %% ../../nbs/07_jobs.running.ipynb #88007626
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from .records import JobRun, change_run, get_job
 from ..ports import Clock
 from ..wire import to_wire
 
-# %% ../../nbs/07_jobs.running.ipynb #f82927f4
+# %% ../../nbs/07_jobs.running.ipynb #4dd0300a
 @dataclass(frozen=True)
 class Pulse:
     "How often a process says that it lives, and after what silence it is taken for dead."
@@ -69,9 +69,9 @@ class Heart:
             try:
                 self.beat()
             except (SQLAlchemyError, OrbiError) as error:
-                get_logger("jobs").warning("a heartbeat was not written", run=self.run.id, reason=str(error))
+                get_logger("jobs").warning("a heartbeat was not written", run=self.run.id, reason=str(error)[:300])
 
-# %% ../../nbs/07_jobs.running.ipynb #40070ebc
+# %% ../../nbs/07_jobs.running.ipynb #2c1cfe88
 LONGEST_RESULT = 1_000_000  # characters of JSON
 
 
@@ -109,7 +109,7 @@ def run_claimed(
         ended = {"status": "cancelled", "error": {"type": "JobStopped", "message": str(error)}}
         ended = _interrupted(run) if context.leaving else ended
     except Exception as error:
-        get_logger("jobs").warning("a job failed", job=run.job or run.handler, run=run.id, reason=repr(error)[:500])
+        get_logger("jobs").info("a job failed", job=run.job or run.handler, run=run.id, reason=repr(error)[:500])
         ended = {"status": "failed", "error": {"type": type(error).__name__, "message": str(error)[:1000]}}
     except BaseException:
         change_run(engine, run, finished_at=clock.now(), progress=context.steps, **_interrupted(run))

@@ -6,18 +6,17 @@
 __all__ = ['ON_TIME', 'MOST_CATCH_UP', 'SCHEDULE_LEASE', 'schedule_job', 'list_jobs', 'find_job', 'enable_job', 'remove_job',
            'share_out', 'plan_due', 'DueStep', 'has_due', 'run_due']
 
-# %% ../../nbs/07_jobs.schedule.ipynb #f54f067b
+# %% ../../nbs/07_jobs.schedule.ipynb #1edf6ee2
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
-from ..leases import acquire_lease, release_lease, renew_lease
-from sqlalchemy import Connection, Engine, delete, exists, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, delete, exists, select, update
 
 from ..core import NotFoundError, OptionError, choose, get_logger, suggest
 from ..domain import Value
 from .cron import Schedule
-from .handlers import Handler, check_arguments, find_handler
+from .handlers import Handler, JobContext, check_arguments, find_handler
 from orbiquant.jobs.records import (
     JobRun,
     Missed,
@@ -29,10 +28,11 @@ from orbiquant.jobs.records import (
     scheduled_jobs,
 )
 from .running import PULSE, Pulse, run_claimed
+from ..leases import acquire_lease, release_lease, renew_lease
 from ..persistence import joined, querying, writing
 from ..ports import Clock
 
-# %% ../../nbs/07_jobs.schedule.ipynb #ea93ec46
+# %% ../../nbs/07_jobs.schedule.ipynb #387df9ee
 def schedule_job(
     engine: Engine,  # a migrated database
     name: str,  # of the job
@@ -63,7 +63,7 @@ def _find(connection: Connection, name: str) -> ScheduledJob | None:
     row = connection.execute(select(scheduled_jobs).where(scheduled_jobs.c.name == name)).one_or_none()
     return None if row is None else ScheduledJob.model_validate(dict(row._mapping))
 
-# %% ../../nbs/07_jobs.schedule.ipynb #fa10b05a
+# %% ../../nbs/07_jobs.schedule.ipynb #e9025d3c
 def list_jobs(
     engine: Engine,  # a migrated database
 ) -> list[ScheduledJob]:
@@ -83,7 +83,7 @@ def find_job(
         raise NotFoundError(f"no job {name!r} is scheduled{suggest(name, jobs)}")
     return jobs[name]
 
-# %% ../../nbs/07_jobs.schedule.ipynb #4626cbbc
+# %% ../../nbs/07_jobs.schedule.ipynb #d7811798
 def enable_job(
     engine: Engine,  # a migrated database
     name: str,  # of the job
@@ -109,7 +109,7 @@ def remove_job(
         connection.execute(delete(scheduled_jobs).where(scheduled_jobs.c.name == name))
     return known
 
-# %% ../../nbs/07_jobs.schedule.ipynb #50fbb807
+# %% ../../nbs/07_jobs.schedule.ipynb #475885f1
 ON_TIME = timedelta(minutes=1)
 MOST_CATCH_UP = 100  # due times of a job that are run at once
 
@@ -124,7 +124,7 @@ def share_out(
     cut = max(0, len(due) - kept)
     return [*due[cut:]], [*due[:cut]]
 
-# %% ../../nbs/07_jobs.schedule.ipynb #96fd90e5
+# %% ../../nbs/07_jobs.schedule.ipynb #4254eff3
 def plan_due(
     engine: Engine,  # a migrated database
     clock: Clock,  # tells what is due
@@ -147,7 +147,8 @@ def _plan(connection: Connection, job: ScheduledJob, now: datetime) -> int:
         get_logger("jobs").warning("the clock was set back", job=job.name, due=str(job.next_due), now=str(now))
     elif due := schedule.last(job.next_due, now, MOST_CATCH_UP + 1):
         handler, what = _handler_of(job, now)
-        run, dropped = share_out(due, job.missed, now)
+        waits = job.missed != "all" and connection.scalar(select(exists().where(*_waiting(job))))
+        run, dropped = ([], due) if waits else share_out(due, job.missed, now)
         for moment in run:
             queued += insert_run(connection, handler, job.arguments, moment, job.name, **what) is not None
         if dropped:
@@ -159,6 +160,11 @@ def _plan(connection: Connection, job: ScheduledJob, now: datetime) -> int:
     return queued
 
 
+def _waiting(job: ScheduledJob) -> tuple[ColumnElement[bool], ...]:
+    "Return what is true of a run of a job that nobody has begun: one is enough."
+    return job_runs.c.job == job.name, job_runs.c.status == "queued"
+
+
 def _handler_of(job: ScheduledJob, now: datetime) -> tuple[Handler, dict[str, Any]]:
     "Return a job's handler, and how its runs end when this process does not know it."
     try:
@@ -167,7 +173,7 @@ def _handler_of(job: ScheduledJob, now: datetime) -> tuple[Handler, dict[str, An
         failed = {"type": "OptionError", "message": str(error)}
         return Handler(job.handler, lambda context: None), {"status": "failed", "finished_at": now, "error": failed}
 
-# %% ../../nbs/07_jobs.schedule.ipynb #eddaa127
+# %% ../../nbs/07_jobs.schedule.ipynb #769b0383
 SCHEDULE_LEASE = "schedule"
 
 
@@ -193,7 +199,7 @@ def has_due(
     jobs = [each for each in list_jobs(engine) if each.enabled]
     return any(each.next_due != Schedule(each.schedule, each.zone).after(now) for each in jobs)
 
-
+# %% ../../nbs/07_jobs.schedule.ipynb #3b1a1e81
 def run_due(
     engine: Engine,  # a migrated database
     holder: str,  # who looks; unique to the process
@@ -201,6 +207,8 @@ def run_due(
     shared: Any = None,  # given to the handlers
     pulse: Pulse = PULSE,  # of the heartbeats
     tell: Callable[[JobRun], object] = lambda run: None,  # told each run as it ended
+    began: Callable[[JobContext], object] = lambda context: None,  # told each run's context, to end it
+    goes_on: Callable[[], bool] = lambda: True,  # asked before each run, and at each heartbeat
 ) -> DueStep:
     "Run what is due and has not been run, in due order; what a handler raises stops no other."
     length, ran = timedelta(seconds=pulse.expires_s), list[JobRun]()
@@ -210,13 +218,14 @@ def run_due(
         return DueStep(held=False)
 
     def renew() -> bool:
-        return renew_lease(engine, SCHEDULE_LEASE, holder, length, clock)
+        return goes_on() and renew_lease(engine, SCHEDULE_LEASE, holder, length, clock)
 
     try:
-        recover_runs(engine, length, clock)
+        for run_id in recover_runs(engine, length, clock):
+            get_logger("jobs").warning("a process ended in the middle of a run", run=run_id)
         plan_due(engine, clock)
         while renew() and (run := claim_next(engine, holder, "schedule", clock)):
-            ran.append(run_claimed(engine, run, clock, shared, pulse, renew))
+            ran.append(run_claimed(engine, run, clock, shared, pulse, renew, began))
             tell(ran[-1])
     finally:
         release_lease(engine, SCHEDULE_LEASE, holder)

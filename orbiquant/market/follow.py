@@ -6,7 +6,7 @@
 __all__ = ['Listener', 'LATE', 'SETTLES_S', 'PIECE_S', 'due_bars', 'next_close', 'Followed', 'follow_once', 'tell_listeners',
            'pause_after', 'follow_bars']
 
-# %% ../../nbs/18_market.follow.ipynb #029f82ce
+# %% ../../nbs/18_market.follow.ipynb #71a4c01e
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from time import sleep
@@ -24,7 +24,7 @@ from .pulls import pull
 from ..net import Backoff
 from ..ports import BarStore, Clock, MarketData
 
-# %% ../../nbs/18_market.follow.ipynb #9b0efa5b
+# %% ../../nbs/18_market.follow.ipynb #895f1cb0
 _AHEAD_DAYS = (3, 15, 400)  # looked through for the next bar, one after the other
 
 
@@ -55,7 +55,7 @@ def next_close(
             return next_open(times[:1], series.timeframe, calendar)[0]
     return None
 
-# %% ../../nbs/18_market.follow.ipynb #738897f6
+# %% ../../nbs/18_market.follow.ipynb #adca74a5
 Listener: TypeAlias = Callable[[SeriesId, Bars], object]  # told the bars that are new
 
 
@@ -70,6 +70,7 @@ class Followed(Value):
     late_s: int  # seconds since the first of them closed
     next_close: AwareDatetime | None  # of the bar that comes next; None: its market does not open again
     failure: str = ""  # why the source could not be read
+    notices: tuple[str, ...] = ()  # what was assumed of what came, or is odd about it
 
     @property
     def told(self) -> str:
@@ -80,9 +81,10 @@ class Followed(Value):
             said.append(f"{self.late:,} bar{'s' * (self.late > 1)} late, by {timedelta(seconds=self.late_s)}")
         elif not self.new:
             said.append("nothing new is due")
-        return f"{self.symbol} {self.timeframe}: {'; '.join(said)}; last {self.last:%Y-%m-%d %H:%M}"
+        said += [f"last {self.last:%Y-%m-%d %H:%M}", *self.notices]
+        return f"{self.symbol} {self.timeframe}: {'; '.join(said)}"
 
-# %% ../../nbs/18_market.follow.ipynb #e0fcf19a
+# %% ../../nbs/18_market.follow.ipynb #08b076ec
 def _stored(store: BarStore, series: SeriesId) -> tuple[pd.Timestamp, CalendarName]:
     _, _, last = find_extent(store, series)
     if last is None:
@@ -101,10 +103,10 @@ def follow_once(
     "Pull what has closed, tell the listeners, and return what is late; raise `NotFoundError` for what cannot be had."
     clock = clock or SystemClock()
     before, calendar = _stored(store, series)
-    last, failure, fresh = before, "", None
+    last, fresh, failure, notices = before, None, "", tuple[str, ...]()
     if len(due_bars(last, series, calendar, clock.now())):
         try:
-            pull(store, source, series, start=last, clock=clock)
+            notices = pull(store, source, series, start=last, clock=clock).notices
         except NotFoundError:
             raise
         except DataError as error:
@@ -124,6 +126,7 @@ def follow_once(
         late_s=0 if first_close is None else int((to_utc(clock.now()) - first_close).total_seconds()),
         next_close=next_close(late[-1] if len(late) else last, series, calendar),
         failure=failure,
+        notices=notices,
     )
 
 
@@ -140,7 +143,7 @@ def tell_listeners(
             name = getattr(listener, "__qualname__", repr(listener))
             get_logger("market.follow").warning("a listener failed", listener=name, reason=repr(error)[:500])
 
-# %% ../../nbs/18_market.follow.ipynb #385efced
+# %% ../../nbs/18_market.follow.ipynb #c2f68da8
 LATE = Backoff(first_pause_s=5.0, max_pause_s=300.0)
 SETTLES_S = 2.0  # after a close, until sources have the bar
 PIECE_S = 60.0  # slept at once
@@ -154,7 +157,7 @@ def pause_after(
     "Return how many seconds to wait before the next look."
     until = look.next_close
     closes_s = LATE.max_pause_s if until is None else (until - now).total_seconds() + SETTLES_S
-    return max(1.0, min(LATE.pause_s(misses), closes_s) if look.late else closes_s)
+    return max(1.0, min(LATE.pause_s(min(misses, 20)), closes_s) if look.late else closes_s)
 
 
 def follow_bars(

@@ -62,7 +62,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
                 "models.bundle.ModelBundle",
                 "models.registry.ModelRegistry",
             ),
-            *("backtest.trials.TrialsLedger", "runtime.Runtime", "research.live.LiveLine"),
+            *("backtest.trials.TrialsLedger", "runtime.Runtime", "research.live.LiveLine", "jobs.work.Worker"),
             *("trading.journal_tables.JournalWriter", "trading.ledger.Ledger", "trading.switches.Switches"),
             *("trading.pages.Pages", "trading.brokers.paper_book.PaperBook", "trading.brokers.paper.PaperBroker"),
             *(
