@@ -119,6 +119,8 @@ class Bracket(Value):
     stop_loss: Positive | None = None
     take_profit: Positive | None = None
     close_at: AwareDatetime | None = None  # at the close of the bar that ends then
+    exits: str = ""  # an exit plan as settings write it, for a venue that plays one by itself
+    atr: Positive | None = None  # average true range when it was decided, that such a plan may trail by
 
     def check(
         self,
@@ -148,6 +150,7 @@ class Order(Value):
     bracket: Bracket | None = None  # stands once the order is filled
     role: OrderRole = OrderRole.ENTRY
     group: OrderId | None = None  # of those orders one cancels the others
+    planned_price: Positive | None = None  # that its levels were planned from
 
     @model_validator(mode="after")
     def _check(self) -> Self:

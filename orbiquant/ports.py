@@ -199,3 +199,10 @@ class SignalFeed(Protocol):
     ) -> Signal | None:
         "Return the signal of the last closed bar, None when there is none."
         ...
+
+    def atr(
+        self,
+        series: SeriesId,  # which bars
+    ) -> float | None:
+        "Return the average true range at the last closed bar, in price; None where nobody knows it."
+        ...

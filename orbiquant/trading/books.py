@@ -102,7 +102,7 @@ class Trade(NamedTuple):
     entry_time: datetime
     exit_time: datetime
     signal_time: datetime
-    bars: int
+    bars: int  # held, those of entry and exit counted
     confidence: float
 
     @classmethod
@@ -114,6 +114,7 @@ class Trade(NamedTuple):
         last: Fill,  # that closed it
     ) -> "Trade":
         "Return the trade that a position was."
+        bars = held.bars + (last.role is not OrderRole.END)  # the bar that it left in is counted after
         pnl = held.side.sign * (held.proceeds - held.spent) - held.fees
         at_risk = abs(held.spent - (held.first_stop or 0) * held.opened_quantity)
         r = float(pnl / at_risk) if held.first_stop is not None and at_risk else float("nan")
@@ -121,7 +122,7 @@ class Trade(NamedTuple):
         return cls(
             held.id, account, held.owner, held.strategy, held.series.symbol, held.series.timeframe, held.side,
             held.opened_quantity, held.average_price, leave, pnl, held.fees, r, last.role, held.opened_at, last.time,
-            held.signal_time, held.bars, held.confidence,
+            held.signal_time, bars, held.confidence,
         )  # fmt: skip
 
 # %% ../../nbs/66_trading.books.ipynb #c156311e

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from ..core import split_list
 from ..domain import AssetClass, Phase, Timeframe, Value, normalise_symbol
+from ..execution.config import FIXED, ExitPlan
 from ..orders import TradedSymbol
 from ..policies import TRADED_PHASES, Policy, PolicyChoice, find_policy
 
@@ -93,6 +94,7 @@ class AgentProfile(PolicyChoice, LossLimits):
     target_month: Annotated[tuple[Share, ...], Field(min_length=1, max_length=2)]  # from, to
     min_win_rate: Share
     initial_equity: Annotated[Decimal, Field(gt=0, lt=Decimal("1e15"))] = Decimal(10_000)
+    exits: ExitPlan = FIXED  # what a trade does beside its stop and its target
     broker: Literal["paper"] = "paper"
     live: bool = False
 

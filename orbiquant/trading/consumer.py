@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from ..core import NotFoundError, rule_of
 from ..domain import Action, SeriesId, Signal
+from ..execution.config import FIXED, ExitPlan
 from ..orders import Bracket, Intent, Order, OrderRole, Purpose, Side, intent_id
 from .agents import AgentState
 from .books import Held
@@ -36,17 +37,24 @@ def opening_intent(
     agent: str,  # its name
     account: str,  # at the venue
     strategy: str,  # that says it
+    plan: ExitPlan = FIXED,  # of the agent
+    atr: float | None = None,  # average true range at the signal, in price
 ) -> Intent:
     "Return what a signal asks for; raise `ValidationError` for levels that are none."
     stop, target = (None if level is None else exact(level) for level in (signal.stop_loss, signal.take_profit))
-    bracket = Bracket(stop_loss=stop, take_profit=target)
+    bracket = Bracket(
+        stop_loss=stop,
+        take_profit=target,
+        exits=str(plan) if plan.moves else "",
+        atr=None if atr is None else exact(atr),
+    )
     series = SeriesId(signal.symbol, signal.timeframe)
     return Intent(
         id=intent_id(agent, account, strategy, series, signal.time.isoformat(), Purpose.OPEN), account=account,
         agent=agent, strategy=strategy, symbol=signal.symbol, timeframe=signal.timeframe, time=signal.time,
         purpose=Purpose.OPEN, side=Side.BUY if signal.action is Action.LONG else Side.SELL,
         entry_price=exact(signal.entry_price), bracket=bracket, confidence=signal.confidence,
-        most_bars=horizon_bars(signal),
+        most_bars=plan.limit(horizon_bars(signal)),
     )  # fmt: skip
 
 # %% ../../nbs/69_trading.consumer.ipynb #62238226
@@ -72,9 +80,10 @@ class SignalConsumer:
         agent: Agent,  # that hears it
         strategy: str,  # that says it
         signal: Signal,  # of any series
+        atr: float | None = None,  # average true range at its bar, in price
     ) -> tuple[Answered, Order | None]:
         "Return the decision on a signal, and the order that follows; one that was decided on already is said to be."
-        answer = self.answer(agent, strategy, signal)
+        answer = self.answer(agent, strategy, signal, atr)
         intent = None if answer.order is None else self.standing.sender.waiting[answer.order.client_order_id].intent.id
         decision = Answered(
             agent.name, strategy, signal.symbol, signal.timeframe, signal.time, self.standing.clock.now(),
@@ -87,6 +96,7 @@ class SignalConsumer:
         agent: Agent,  # that hears it
         strategy: str,  # that says it
         signal: Signal,  # of any series
+        atr: float | None = None,  # average true range at its bar, in price
     ) -> Answer:
         "Return what becomes of a signal, and why."
         if signal.action is Action.HOLD:
@@ -99,8 +109,11 @@ class SignalConsumer:
             return held
         if said := self.standing.blocked(signal.symbol):
             return Answer(Reply.DENIED, said)
+        plan = agent.profile.exits
+        if plan.trail_atr is not None and atr is None:
+            return Answer(Reply.DENIED, "no range to trail by")
         try:
-            intent = opening_intent(signal, agent.name, self.standing.account, strategy)
+            intent = opening_intent(signal, agent.name, self.standing.account, strategy, plan, atr)
             return self._review(agent, intent)
         except ValidationError as error:
             return Answer(Reply.DENIED, rule_of(error.errors()[0]))
@@ -134,12 +147,11 @@ class SignalConsumer:
         said = f"{verdict.reason}: {verdict.said}"
         if isinstance(verdict, Denied):
             return Answer(Reply.DENIED, said)
-        bracket = intent.bracket
-        if intent.most_bars == 1:
-            bracket = bracket.model_copy(update={"close_at": intent.time + 2 * intent.timeframe.delta})
+        ends = intent.time + 2 * intent.timeframe.delta if intent.most_bars == 1 else None
+        bracket = intent.bracket.model_copy(update={"close_at": ends})
         order = Order(
             client_order_id=intent.order_id(), symbol=intent.symbol, side=intent.side, quantity=verdict.quantity,
-            bracket=bracket,
+            bracket=bracket, planned_price=intent.entry_price,
         )  # fmt: skip
         standing.sender.prepare(intent, order, intent.id, said)
         return Answer(Reply.RESIZED if isinstance(verdict, Resized) else Reply.TAKEN, said, order)

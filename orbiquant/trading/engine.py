@@ -13,10 +13,9 @@ from decimal import Decimal
 from functools import partial
 from typing import Protocol, runtime_checkable
 
-from ..leases import acquire_lease, has_died, lease_holder, release_lease, renew_lease
-
 from ..core import BrokerError, OrbiError, get_logger
 from ..domain import SeriesId
+from ..leases import acquire_lease, has_died, lease_holder, release_lease, renew_lease
 from ..orders import Bracket, Fill, Order, OrderRole, exactly
 from ..persistence import writing
 from ..ports import Broker, Clock, SignalFeed
@@ -334,12 +333,13 @@ class TradingEngine:
                 if series.timeframe is not agent.profile.timeframe or not agent.profile.trades(series.symbol):
                     continue
                 try:
-                    signal = self.feeds[strategy].latest(series)
+                    feed = self.feeds[strategy]
+                    signal, atr = feed.latest(series), feed.atr(series)
                 except Exception as error:  # a strategy is somebody's code: its agent halts, others go on
                     self.halt(agent, f"{strategy} failed on {series}: {type(error).__name__} {error}"[:500])
                     return sent
                 if signal is not None and signal.time == bar.opened:
-                    decision, order = self.consumer.hear(agent, strategy, signal)
+                    decision, order = self.consumer.hear(agent, strategy, signal, atr)
                     answers.append(decision)
                     sent += [] if order is None else [order]
         self.journal.write(answers)

@@ -58,6 +58,15 @@ class TableFeed:
         self._last[series] = made
         return made
 
+    def atr(
+        self,
+        series: SeriesId,  # which bars
+    ) -> float | None:
+        "Return the column `atr` of the bar that closes now, None where there is none."
+        row = self.rows.get(series, {}).get(self.clock.now() - series.timeframe.delta, {})
+        found = row.get("atr")
+        return None if found is None or found != found else float(found)
+
 # %% ../../nbs/69_trading.replay.ipynb #f6237557
 def moments(
     bars: Mapping[SeriesId, Bars],  # of one market or many

@@ -192,6 +192,8 @@ paper_guards = Table(
     Column("price", ExactDecimal, nullable=False),
     Column("bracket", Text, nullable=False),
     Column("opened_at", UtcDateTime, nullable=False),
+    Column("opened", ExactDecimal, nullable=False),
+    Column("state", Text, nullable=False),
     PrimaryKeyConstraint("account", "entry_id", name="pk_paper_guards"),
     schema=INVESTMENT,
 )

@@ -130,6 +130,8 @@ def upgrade() -> None:
         sa.Column("price", ExactDecimal, nullable=False),
         sa.Column("bracket", sa.Text, nullable=False),
         sa.Column("opened_at", UtcDateTime, nullable=False),
+        sa.Column("opened", ExactDecimal, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("account", "entry_id", name="pk_paper_guards"),
         schema=INVESTMENT,
     )

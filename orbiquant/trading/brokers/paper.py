@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cache
 
 from ...core import BrokerRejected, DataError
-from ...execution.fills import reaches
+from ...execution.fills import is_near_stop, reaches
 from orbiquant.orders import (
     Account,
     Bracket,
@@ -29,7 +29,7 @@ from orbiquant.orders import (
 )
 from ...ports import Clock
 from .. import tables
-from .paper_book import Guard, PaperBook, Resting
+from .paper_book import Guard, Leaving, PaperBook, Resting
 from .terms import PaperTerms, PriceBar, exact
 from ..pages import Pages
 
@@ -207,8 +207,8 @@ class PaperBroker:
             late: set[str] = set()  # entered on the way: their own bar is dealt with
             filled = [fill for each in resting if not each.state.ended for fill in self._meet(each, bar, late)]
             whole = [guard for guard in book.guards.values() if guard.symbol == symbol and guard.entry_id not in late]
-            leaving = [(each, each.leave(bar)) for each in whole]
-            filled += [self._close(guard, *left, bar) for guard, left in leaving if left is not None]
+            for guard in whole:
+                filled += self._leave(guard, bar)
         return filled
 
     @exactly
@@ -221,7 +221,8 @@ class PaperBroker:
             for resting in [each for each in self.book.resting.values() if each.order.symbol == bar.symbol]:
                 self._end(resting, OrderState.EXPIRED, "no bar after it")
             held = [guard for guard in self.book.guards.values() if guard.symbol == bar.symbol]
-            return [self._close(guard, exact(bar.close), OrderRole.END, bar) for guard in held]
+            price = exact(bar.close)
+            return [self._close(guard, Leaving(price, OrderRole.END, guard.quantity), bar) for guard in held]
 
     def _meet(self, resting: Resting, bar: PriceBar, late: set[str]) -> list[Fill]:
         "Return what a bar makes of an order."
@@ -266,6 +267,10 @@ class PaperBroker:
         sign, bracket = order.side.sign, order.bracket or Bracket()
         if bracket.stop_loss is not None and reaches(sign, float(raw), float(bracket.stop_loss)):
             return "opened beyond stop"
+        planned = order.planned_price
+        levels = (planned, raw, bracket.stop_loss)
+        if None not in levels and is_near_stop(sign, *(float(level or 0) for level in levels)):
+            return "opened near stop"
         if bracket.take_profit is not None and reaches(-sign, float(price), float(bracket.take_profit)):
             return "opened beyond target"
         terms, state = self.terms(order.symbol), self.account()
@@ -295,15 +300,22 @@ class PaperBroker:
             return []
         since = float(fill.price)
         high, low = (since, bar.low) if order.side is Side.BUY else (bar.high, since)
-        left = guard.leave(bar._replace(open=since, high=high, low=low))
-        return [] if left is None else [self._close(guard, *left, bar)]
+        return self._leave(guard, bar._replace(open=since, high=high, low=low))
 
-    def _close(self, guard: Guard, raw: Decimal, role: OrderRole, bar: PriceBar) -> Fill:
-        "Close what a guard holds."
-        price = self.terms(guard.symbol).fill_price(raw, guard.side.other)
-        id_ = f"{guard.entry_id.removesuffix('-ent')}-{role.value[:3]}"
-        fill = self._fill(id_, guard.symbol, guard.side.other, guard.quantity, price, role, bar, False)
-        self._shrink(guard, guard.quantity)
+    def _leave(self, guard: Guard, bar: PriceBar) -> list[Fill]:
+        "Fill what leaves a guarded position in a bar, and keep where its plan stands."
+        before = guard.state
+        left = guard.leave(bar, self.terms(guard.symbol).instrument.quantity_step)
+        if guard.state != before:
+            self.book.protect(guard)
+        return [self._close(guard, each, bar) for each in left]
+
+    def _close(self, guard: Guard, left: Leaving, bar: PriceBar) -> Fill:
+        "Close a part of what a guard holds, or all of it."
+        price = self.terms(guard.symbol).fill_price(left.price, guard.side.other)
+        id_ = f"{guard.entry_id.removesuffix('-ent')}-{left.role.value[:3]}"
+        fill = self._fill(id_, guard.symbol, guard.side.other, left.quantity, price, left.role, bar, False)
+        self._shrink(guard, left.quantity)
         return fill
 
     def _shrink(self, guard: Guard, quantity: Decimal) -> None:
