@@ -28,8 +28,8 @@ from tests.chaos.wire import Gate
 
 HERE = Path(__file__).parent
 BARS = 60  # of each symbol
-KILLS = 6  # of each seed
-WINDOWS = {False: 45, True: 16}  # transactions, or sendings (True), of which one is the last of a life
+KILLS = 10  # of each seed
+WINDOWS = {False: 26, True: 9}  # transactions, or sendings (True), of which one is the last of a life
 INSTRUCTIONS = 25_000  # of which one is the last
 LONGEST_S = 60  # of one life
 
@@ -101,14 +101,14 @@ def wait(pid: int, kill_after_s: float | None) -> int:
 
 def run_seed(
     seed: int, database: str, url: str, folder: Path, *, kills: int = KILLS, bars: int = BARS, bug: str = "",
-    venue: str = "", cold_share: float = 0.1,
+    venue: str = "", cold_share: float = 0.04,
 ) -> Run:  # fmt: skip
     """Let an engine live through a market, killed and started again, and have it judged."""
     run, gate = Run(seed, database), Gate(folder / "gate")
     keep_market(make_market(seed, bars), folder)
     for life in range(kills + 1):
         chance = Random(f"kill {seed} {life}")
-        timed, sending = chance.random() < 0.15, chance.random() < 0.4
+        timed, sending = chance.random() < 0.1, chance.random() < 0.4
         window, instruction = 1 + chance.randrange(WINDOWS[sending]), 1 + chance.randrange(INSTRUCTIONS)
         last = life == kills
         orders = Orders(folder, url, seed, life, 0 if last or timed else window, instruction, sending, venue, bug)
