@@ -294,7 +294,9 @@ class Judge:
         equity = cash + sum((quantity * price_at[symbol] for (symbol, _), quantity in open_.items()), Decimal(0))
         count = len(open_) + len(same) + 1
         if count > self.limits["max_positions"]:
-            self.say("limits", f"{row['id']} is position {count} of {owner}, {self.limits['max_positions']} are allowed")
+            self.say(
+                "limits", f"{row['id']} is position {count} of {owner}, {self.limits['max_positions']} are allowed"
+            )
         risk = self._risk(order, price_at[order["symbol"]])
         share = max(Decimal(self.limits["risk_per_trade"]), Decimal(0))
         if risk > share * equity * Decimal("1.000001"):
@@ -307,7 +309,9 @@ class Judge:
                 others += max(Decimal(0), quantity * (paid - Decimal(stop))) if stop else abs(quantity) * paid
         most = Decimal(self.limits["open_risk_share"]) * Decimal(self.limits["max_drawdown"]) * equity
         if risk + others > most * Decimal("1.000001"):
-            self.say("limits", f"{row['id']} makes the open risk of {owner} {risk + others:.2f}, {most:.2f} are allowed")
+            self.say(
+                "limits", f"{row['id']} makes the open risk of {owner} {risk + others:.2f}, {most:.2f} are allowed"
+            )
 
     def _price(self, closes: dict[str, Decimal], now: str) -> Decimal:
         known = [time for time in closes if time < now]
@@ -359,7 +363,8 @@ class Judge:
     def acknowledged(self) -> None:
         """No row whose commit had returned is missing, and no order that had ended lives again."""
         there = {
-            table: {tuple(str(row[name]) for name in names) for row in self.dump[table]} for table, names in KEYS.items()
+            table: {tuple(str(row[name]) for name in names) for row in self.dump[table]}
+            for table, names in KEYS.items()
         }
         states = {row["client_order_id"]: row["state"] for row in self.dump["orders"]}
         for line in self.wire:

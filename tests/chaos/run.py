@@ -216,7 +216,9 @@ class Databases:
 # --- campaigns ---
 
 
-def campaign(seeds: list[int], kind: str, results: Path, keep: Path | None, venue: bool, kills: int) -> None:
+def campaign(
+    seeds: list[int], kind: str, results: Path, keep: Path | None, venue: bool, kills: int, bars: int = BARS
+) -> None:
     """Run the seeds that a results file does not hold yet, and add each as a line."""
     known = {(row["seed"], row["database"]) for row in read_results(results)}
     name = f"{kind}+venue" if venue else kind
@@ -236,14 +238,33 @@ def campaign(seeds: list[int], kind: str, results: Path, keep: Path | None, venu
                     from tests.chaos.venue import running_venue
 
                     address = beside.enter_context(running_venue(folder, seed))
-                run = run_seed(seed, name, url, folder, kills=kills, venue=address)
+                run = run_seed(seed, name, url, folder, kills=kills, bars=bars, venue=address)
             with results.open("a") as file:
                 file.write(json.dumps(asdict(run)) + "\n")
             bad = run.error or run.found
-            print(f"seed {seed} {name}: {run.kills} kills, {run.counted} counted, {'BAD ' + str(bad)[:600] if bad else 'ok'}", flush=True)  # noqa: E501
+            print(
+                f"seed {seed} {name}: {run.kills} kills, {run.counted} counted, {'BAD ' + str(bad)[:600] if bad else 'ok'}",
+                flush=True,
+            )  # noqa: E501
             if bad and keep:
                 shutil.copytree(folder, keep / f"{name}-{seed}", dirs_exist_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def plant_bugs(seed: int, bars: int = 24) -> dict[str, dict[str, list[str]]]:
+    """Return what the judge finds of each planted bug, and of none."""
+    from tests.chaos.bugs import BUGS
+
+    found = {}
+    databases = Databases("sqlite")
+    for name in ["", *BUGS]:
+        folder = Path(tempfile.mkdtemp(prefix="chaos-bug-"))
+        with databases.fresh(folder, seed) as url:
+            run = run_seed(seed, "sqlite", url, folder, kills=0, bars=bars, bug=name, cold_share=0)
+        found[name] = run.found | ({"error": [run.error]} if run.error else {})
+        shutil.rmtree(folder)
+    databases.forget()
+    return found
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -300,10 +321,15 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=KILLS, help="of each seed")
     parser.add_argument("--results", type=Path, default=Path("chaos.jsonl"), help="file of lines that add up")
     parser.add_argument("--keep", type=Path, help="folder for what a bad seed left")
+    parser.add_argument("--bars", type=int, default=BARS, help="of each symbol")
+    parser.add_argument("--bugs", action="store_true", help="plant each bug, and print what the judge finds as JSON")
     options = parser.parse_args()
+    if options.bugs:
+        print(json.dumps(plant_bugs(5), indent=1))
+        return
     first, _, last = options.seeds.partition("-")
     seeds = list(range(int(first), int(last or first) + 1))
-    campaign(seeds, options.database, options.results, options.keep, options.venue, options.kills)
+    campaign(seeds, options.database, options.results, options.keep, options.venue, options.kills, options.bars)
     rows = read_results(options.results)
     print(table(rows))
     sys.exit(any(row["found"] or row["error"] for row in rows))

@@ -1,10 +1,9 @@
 """The engine as it runs live, on paper or at a foreign venue, saying what it does; one life of it, until it is killed."""
 
-import inspect
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from orbiquant import persistence
-from orbiquant.core import FixedClock, NotFoundError, OrbiError
+from orbiquant.core import ExecutionUnknown, FixedClock, NotFoundError, OrbiError
 from orbiquant.domain import AssetClass, Costs, SeriesId, Signal, Timeframe
 from orbiquant.market.instruments import find_instrument
 from orbiquant.orders import Capabilities
@@ -62,6 +61,28 @@ class Orders:
     venue: str = ""  # address of a venue; "": on paper
     bug: str = ""  # that is planted
     cold: float = 0.0  # when the process was started, if it is to be told
+
+
+class LossyReplies:
+    """Loses the answer to a share of the orders, before or after they are taken; the same for the same id."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def install(self, broker: Any) -> None:
+        """Stand before a broker's `submit`."""
+        submit = broker.submit
+
+        def submitted(order: Any) -> Any:
+            number = sum(order.client_order_id.encode()) * 2_654_435_761 % 2**32 / 2**32
+            if number < self.share / 2:
+                raise ExecutionUnknown("no answer came", client_order_id=order.client_order_id)
+            status = submit(order)
+            if number < self.share:
+                raise ExecutionUnknown("no answer came", client_order_id=order.client_order_id)
+            return status
+
+        broker.submit = submitted
 
 
 def plain(value: Any) -> str:
@@ -180,7 +201,7 @@ def terms(symbol: str) -> PaperTerms:
 def capabilities(seed: int) -> Any:
     """Return what the venue on paper can do: a third of them cannot sell short."""
     able = Capabilities(short=seed % 3 != 0)
-    return able if isinstance(inspect.getattr_static(PaperBroker, "capabilities"), property) else lambda symbol: able
+    return lambda symbol: able
 
 
 class Victim:
@@ -197,11 +218,9 @@ class Victim:
         self.broker = LoggedBroker(self.inner, wire)
         feeds = {strategy: Feed(signals, self.clock) for strategy, signals in self.market["signals"].items()}
         profiles = {name: profile(name) for name in AGENTS}
-        given = inspect.signature(TradingEngine).parameters
-        more = {"holder": f"chaos-{orders.seed}"} if "holder" in given else {}
         self.engine = TradingEngine(
             self.pages, self.broker, ACCOUNT, "USDT", profiles, risk_limits(), feeds, terms, self.switches,
-            self.clock, **more,
+            self.clock, f"chaos-{orders.seed}",
         )  # fmt: skip
         self.enlist()
 
@@ -211,7 +230,10 @@ class Victim:
             from tests.chaos.venue_broker import VenueBroker
 
             return VenueBroker(self.orders.venue)
-        return PaperBroker(self.pages, ACCOUNT, "USDT", terms, self.clock, capabilities(self.orders.seed))
+        broker = PaperBroker(self.pages, ACCOUNT, "USDT", terms, self.clock, capabilities(self.orders.seed))
+        if self.orders.seed % 2:
+            LossyReplies(0.2).install(broker)
+        return broker
 
     def enlist(self) -> None:
         """Give every agent its money, at the venue too, once."""
@@ -243,15 +265,17 @@ class Victim:
 
     def moments(self) -> Iterator[tuple[int, dict[SeriesId, PriceBar]]]:
         """Yield the bars that close together and were not gone through, with their number."""
-        standing = getattr(self.engine, "standing", self.engine)
-        seen = min(standing.seen.values(), default=BEGIN)
+        seen = min(self.engine.standing.seen.values(), default=BEGIN)
         for number, rows in enumerate(zip(*self.market["bars"].values(), strict=True)):
             opened = datetime.fromisoformat(rows[0][0])
             if opened + STEP > seen:
-                yield number, {
-                    SeriesId(symbol, FRAME): PriceBar(symbol, opened, opened + STEP, *row[1:])
-                    for symbol, row in zip(self.market["bars"], rows, strict=True)
-                }
+                yield (
+                    number,
+                    {
+                        SeriesId(symbol, FRAME): PriceBar(symbol, opened, opened + STEP, *row[1:])
+                        for symbol, row in zip(self.market["bars"], rows, strict=True)
+                    },
+                )
 
     def run(self) -> None:
         """Go through what is left of the bars."""
@@ -284,8 +308,6 @@ class Victim:
     def reload(self) -> None:
         """Forget what was not written."""
         with suppress(SQLAlchemyError, OrbiError):
-            if isinstance(self.inner, PaperBroker):
-                self.inner.book.load()
             self.engine.load()
 
     def throw(self, scope: SwitchScope, name: str) -> None:
@@ -319,14 +341,11 @@ def live(orders: Orders) -> None:
     listener = Acknowledger(wire, gate, countdown)
     listener.install()
     listener.watch(Sender)
-    plant: Callable[[Victim], None] | None = None
     if orders.bug:
         from tests.chaos.bugs import BUGS
 
-        plant = BUGS[orders.bug]
+        BUGS[orders.bug].plant()
     victim = Victim(orders, wire)
-    if plant:
-        plant(victim)
     victim.recover()
     victim.run()
     wire.write("end", difference=victim.difference(), windows=countdown.windows)
