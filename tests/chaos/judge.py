@@ -302,7 +302,7 @@ class Judge:
         if risk > share * equity * Decimal("1.000001"):
             self.say("limits", f"{row['id']} risks {risk:.2f} of {equity:.2f}, {share:%} are allowed")
         others = sum((self._risk(each["order"], price_at[each["order"]["symbol"]]) for each in same), Decimal(0))
-        for (symbol, position), quantity in open_.items():
+        for (_, position), quantity in open_.items():
             if position in entries:
                 stop = (entries[position]["order"].get("bracket") or {}).get("stop_loss")
                 paid = self._paid(position, fills)

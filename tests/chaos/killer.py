@@ -15,7 +15,7 @@ class Countdown:
     """Waits for a window to open, then counts the instructions of what writes and sends, and ends the process."""
 
     def __init__(self, gate: Gate, window: int, instruction: int, sending: bool) -> None:
-        """Aim at an instruction of a window; `sending` aims at what runs between the commit of an intent and its answer."""
+        """Aim at an instruction of a window; `sending`: between the commit of an intent and its answer's."""
         self.gate, self.window, self.left, self.sending = gate, window, instruction, sending
         self.windows = self.seen = 0
         self._known: dict[str, bool] = {}

@@ -1,4 +1,4 @@
-"""The engine as it runs live, on paper or at a foreign venue, saying what it does; one life of it, until it is killed."""
+"""The engine as it runs live, on paper or at a foreign venue, saying what it does: one life, until it is killed."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -16,11 +16,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from orbiquant import persistence
-from orbiquant.core import ExecutionUnknown, FixedClock, NotFoundError, OrbiError
+from orbiquant.core import ExecutionUnknown, FixedClock, OrbiError
 from orbiquant.domain import AssetClass, Costs, SeriesId, Signal, Timeframe
 from orbiquant.market.instruments import find_instrument
 from orbiquant.orders import Capabilities
-from orbiquant.trading.agents import Roster
+from orbiquant.trading import engine as trading_engine
 from orbiquant.trading.brokers.paper import PaperBroker
 from orbiquant.trading.brokers.terms import PaperTerms, PriceBar
 from orbiquant.trading.config import AgentProfile, RiskConfig
@@ -31,7 +31,7 @@ from orbiquant.trading.sender import Sender
 from orbiquant.trading.switches import Switches, SwitchScope
 from tests.chaos.killer import Countdown
 from tests.chaos.market import AGENTS, BEGIN, CASH, LIMITS, STEP, SYMBOLS
-from tests.chaos.wire import Gate, LoggedBroker, Wire
+from tests.chaos.wire import Gate, LoggedBroker, LoggedPaper, Wire
 
 ACCOUNT = "paper"
 COSTS = Costs(fee_bps=10, slippage_bps=1, spread_bps=1)
@@ -215,14 +215,13 @@ class Victim:
         self.pages = Pages(self.database)
         self.switches = Switches(self.database, orders.folder / "switches", self.clock)
         self.inner = self.connect()
-        self.broker = LoggedBroker(self.inner, wire)
+        self.broker = (LoggedBroker if orders.venue else LoggedPaper)(self.inner, wire)
         feeds = {strategy: Feed(signals, self.clock) for strategy, signals in self.market["signals"].items()}
         profiles = {name: profile(name) for name in AGENTS}
         self.engine = TradingEngine(
             self.pages, self.broker, ACCOUNT, "USDT", profiles, risk_limits(), feeds, terms, self.switches,
-            self.clock, f"chaos-{orders.seed}",
+            self.clock, persistence.own_name(),
         )  # fmt: skip
-        self.enlist()
 
     def connect(self) -> Any:
         """Return the broker: paper, or a foreign venue."""
@@ -235,18 +234,6 @@ class Victim:
             LossyReplies(0.2).install(broker)
         return broker
 
-    def enlist(self) -> None:
-        """Give every agent its money, at the venue too, once."""
-        roster = Roster(self.database, self.clock)
-        for name in AGENTS:
-            try:
-                roster.find(name)
-            except NotFoundError:
-                with persistence.writing(self.database):
-                    self.engine.enlist(name)
-                    if isinstance(self.inner, PaperBroker):
-                        self.inner.deposit(Decimal(CASH))
-
     def difference(self) -> dict[str, str]:
         """Return what venue and books do not agree on."""
         holdings: dict[str, Decimal] = {}
@@ -257,10 +244,17 @@ class Victim:
     def recover(self) -> None:
         """Ask about what is on its way, and say when books and venue are one."""
         began = time.time_ns()
+        self.engine.claim()
+        for name in AGENTS:
+            self.engine.enlist(name)
         if hasattr(self.engine, "recover"):
             self.engine.recover()
-        else:
-            self.engine.sender.settle()
+        elif self.orders.venue:
+            with self.pages.together():
+                for symbol in SYMBOLS:
+                    for fill in self.broker.fills(symbol, self.engine.books.cursors.get(symbol)):
+                        self.engine.book(fill)
+        self.engine.sender.settle()
         self.wire.write("safe", difference=self.difference(), recovering_ns=time.time_ns() - began)
 
     def moments(self) -> Iterator[tuple[int, dict[SeriesId, PriceBar]]]:
@@ -292,6 +286,14 @@ class Victim:
             if self.orders.venue:
                 self.inner.pass_bars(number)
             self.step(bars)
+        end = time.monotonic() + 2
+        while self.orders.venue and self.unknown() and time.monotonic() < end:
+            time.sleep(0.05)
+            self.engine.sender.settle()
+
+    def unknown(self) -> bool:
+        """Say whether the answer to an order is still to come."""
+        return any(each.state in ("new", "unknown") for each in self.engine.sender.waiting.values())
 
     def step(self, bars: dict[SeriesId, PriceBar]) -> None:
         """Go through a moment; what a disk or a database does not allow is tried again from what is written."""
@@ -341,6 +343,7 @@ def live(orders: Orders) -> None:
     listener = Acknowledger(wire, gate, countdown)
     listener.install()
     listener.watch(Sender)
+    trading_engine.LEASE = timedelta(hours=1)  # of the market's time, in which bars are minutes apart
     if orders.bug:
         from tests.chaos.bugs import BUGS
 

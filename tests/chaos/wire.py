@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from orbiquant.core import BrokerRejected, BrokerUnavailable, ExecutionUnknown
-from orbiquant.orders import Bracket, Order, OrderStatus
+from orbiquant.orders import Account, Bracket, Capabilities, Fill, Order, OrderStatus, Position
+from orbiquant.trading.brokers.terms import PriceBar
 
 
 class Wire:
@@ -45,7 +47,7 @@ class Gate:
             self.map = mmap.mmap(file.fileno(), 256)
 
     def counts(self, sending: bool) -> bool:
-        """Say whether a kill now would land in a commit or an intent, or, `sending`, in an intent outside of a commit."""
+        """Say whether a kill now lands in a commit or an intent, or, `sending`, in an intent outside of a commit."""
         if sending:
             return bool(self.map[self.INTENT] and not self.map[self.TRANSACTION])
         return bool(self.map[self.TRANSACTION] or self.map[self.INTENT])
@@ -85,9 +87,25 @@ class LoggedBroker:
         """Stand before a broker."""
         self.broker, self.wire = broker, wire
 
-    def __getattr__(self, name: str) -> Any:
-        """Return what the broker has."""
-        return getattr(self.broker, name)
+    def capabilities(self, symbol: str) -> Capabilities:
+        """Return what it can do on a market."""
+        return self.broker.capabilities(symbol)
+
+    def open_orders(self) -> list[Order]:
+        """Return what stands."""
+        return self.broker.open_orders()
+
+    def positions(self) -> list[Position]:
+        """Return what is held."""
+        return self.broker.positions()
+
+    def account(self) -> Account:
+        """Return what is owned."""
+        return self.broker.account()
+
+    def fills(self, symbol: str, after: str | None = None) -> list[Fill]:
+        """Return the fills behind the cursor."""
+        return self.broker.fills(symbol, after)
 
     def submit(self, order: Order) -> OrderStatus:
         """Write the order, send it, write the reply."""
@@ -126,3 +144,23 @@ class LoggedBroker:
             raise
         self.wire.write("asked", id=client_order_id, outcome="never" if status is None else status.state)
         return status
+
+
+class LoggedPaper(LoggedBroker):
+    """The same for a broker that bars fill."""
+
+    def load(self) -> None:
+        """Forget what was not written."""
+        self.broker.load()
+
+    def deposit(self, amount: Decimal) -> None:
+        """Put cash into the account."""
+        self.broker.deposit(amount)
+
+    def advance(self, bar: PriceBar) -> list[Fill]:
+        """Let a bar fill what rests."""
+        return self.broker.advance(bar)
+
+    def close_all(self, bar: PriceBar) -> list[Fill]:
+        """Close what is held."""
+        return self.broker.close_all(bar)
