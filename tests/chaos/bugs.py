@@ -19,7 +19,7 @@ from orbiquant.trading.brokers.paper_book import PaperBook
 from orbiquant.trading.engine import TradingEngine
 from orbiquant.trading.ledger import Ledger
 from orbiquant.trading.risk import RiskGate
-from orbiquant.trading.sender import Sender
+from orbiquant.trading.sender import GONE, Sender
 from orbiquant.trading.switches import Switches
 from orbiquant.trading.verdicts import Denied
 from tests.chaos import victim
@@ -32,6 +32,7 @@ class Bug(NamedTuple):
 
     plant: Callable[[], None]
     invariants: tuple[str, ...]
+    venue: bool = False  # it shows at a foreign venue only
 
 
 def send_before_commit() -> None:
@@ -77,6 +78,17 @@ def two_orders_an_intent() -> None:
         return state
 
     Sender.send = sent  # type: ignore[method-assign]
+
+
+def end_what_vanished() -> None:
+    """Call an order ended that the venue had and does not know any more."""
+    ask = Sender._ask
+
+    def asked(self: Sender, waiting: Any) -> Any:
+        state = ask(self, waiting)
+        return self._write(waiting, OrderState.EXPIRED, "") if waiting.message == GONE else state
+
+    Sender._ask = asked  # type: ignore[method-assign]
 
 
 def book_twice() -> None:
@@ -196,6 +208,7 @@ BUGS = {
     "send before commit": _bug(send_before_commit, "intent first"),
     "resend unknown": _bug(resend_unknown, "not while unknown", "sent once"),
     "two orders an intent": _bug(two_orders_an_intent, "one order"),
+    "end what vanished": Bug(end_what_vanished, ("not while unknown",), venue=True),
     "book twice": _bug(book_twice, "money", "fills"),
     "drop a fill": _bug(drop_fill, "fills"),
     "keep the fee": _bug(keep_the_fee, "money"),

@@ -32,6 +32,7 @@ KILLS = 10  # of each seed
 WINDOWS = {False: 26, True: 9}  # transactions, or sendings (True), of which one is the last of a life
 INSTRUCTIONS = 25_000  # of which one is the last
 LONGEST_S = 60  # of one life
+BUG_SEED = 5  # whose orders lose some replies, and vanish at the venue
 FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # for what kills nobody's disk: planted bugs
 
 
@@ -41,6 +42,7 @@ class Run:
 
     seed: int
     database: str
+    code: str = ""  # of what was killed
     kills: int = 0
     in_transaction: int = 0  # kills inside a commit
     in_intent: int = 0  # outside of one, with an order written and not answered
@@ -102,7 +104,7 @@ def wait(pid: int, kill_after_s: float | None) -> int:
 
 def run_seed(
     seed: int, database: str, url: str, folder: Path, *, kills: int = KILLS, bars: int = BARS, bug: str = "",
-    venue: str = "", cold_share: float = 0.04,
+    venue: str = "", cold_share: float = 0.04, apart: bool = True,
 ) -> Run:  # fmt: skip
     """Let an engine live through a market, killed and started again, and have it judged."""
     run, gate = Run(seed, database), Gate(folder / "gate")
@@ -131,7 +133,7 @@ def run_seed(
         run.in_intent += intent and not transaction
         run.elsewhere += not (transaction or intent)
         run.places.append(place or "by the clock")
-    judge(run, url, folder)
+    judge(run, url, folder, apart)
     return run
 
 
@@ -153,8 +155,17 @@ def _note_safety(run: Run, folder: Path, life: int, start: int, by_hand: bool) -
                 run.found.setdefault("safe state", []).append(f"life {life}: {row['difference']}")
 
 
-def judge(run: Run, url: str, folder: Path) -> None:
-    """Dump the database and let the judge read what there is; it runs apart and imports nothing of ours."""
+def judge(run: Run, url: str, folder: Path, apart: bool = True) -> None:
+    """Dump the database and let the judge read what there is: in a process of its own, or here where time is short."""
+    if not apart:
+        from tests.chaos.dump import dump
+        from tests.chaos.judge import Judge
+
+        (folder / "dump.json").write_text(json.dumps(dump(url)))
+        found = Judge(folder)
+        found.run()
+        run.counts, run.found = dict(found.counts), run.found | found.found
+        return
     subprocess.run([sys.executable, HERE / "dump.py", url, folder / "dump.json"], check=True)
     told = subprocess.run([sys.executable, "-I", HERE / "judge.py", folder], capture_output=True, text=True)
     if told.returncode not in (0, 1):
@@ -162,8 +173,8 @@ def judge(run: Run, url: str, folder: Path) -> None:
         return
     verdict = json.loads(told.stdout)
     run.counts = verdict["counts"]
-    for name, found in verdict["found"].items():
-        run.found.setdefault(name, []).extend(found)
+    for name, faults in verdict["found"].items():
+        run.found.setdefault(name, []).extend(faults)
 
 
 # --- databases ---
@@ -221,6 +232,9 @@ def campaign(
     seeds: list[int], kind: str, results: Path, keep: Path | None, venue: bool, kills: int, bars: int = BARS
 ) -> None:
     """Run the seeds that a results file does not hold yet, and add each as a line."""
+    from orbiquant.core import code_version
+
+    version = code_version()
     known = {(row["seed"], row["database"]) for row in read_results(results)}
     name = f"{kind}+venue" if venue else kind
     with ExitStack() as stack:
@@ -241,6 +255,8 @@ def campaign(
 
                     address = beside.enter_context(running_venue(folder, seed))
                 run = run_seed(seed, name, url, folder, kills=kills, bars=bars, venue=address)
+            run.code = version
+            results.parent.mkdir(parents=True, exist_ok=True)
             with results.open("a") as file:
                 file.write(json.dumps(asdict(run)) + "\n")
             bad = run.error or run.found
@@ -251,16 +267,23 @@ def campaign(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def plant_bugs(seed: int, bars: int = 20) -> dict[str, dict[str, list[str]]]:
-    """Return what the judge finds of each planted bug, and of none."""
+def plant_bugs(seed: int, bars: int = 16) -> dict[str, dict[str, list[str]]]:
+    """Return what the judge finds of each planted bug, and of none: on paper, and at the venue where it shows there."""
     from tests.chaos.bugs import BUGS
+    from tests.chaos.venue import running_venue
 
     found = {}
     databases = Databases("sqlite")
-    for name in ["", *BUGS]:
+    market = make_market(seed, bars)
+    for name in ["", "at the venue", *BUGS]:
+        bug = BUGS.get(name)
         folder = Path(tempfile.mkdtemp(prefix="chaos-bug-", dir=FAST))
-        with databases.fresh(folder, seed) as url:
-            run = run_seed(seed, "sqlite", url, folder, kills=0, bars=bars, bug=name, cold_share=0)
+        keep_market(market, folder)
+        with databases.fresh(folder, seed) as url, ExitStack() as beside:
+            foreign = name == "at the venue" or (bug is not None and bug.venue)
+            address = beside.enter_context(running_venue(folder, seed)) if foreign else ""
+            told = {"kills": 0, "bars": bars, "bug": name if bug else "", "venue": address, "cold_share": 0}
+            run = run_seed(seed, "sqlite", url, folder, **told, apart=False)
         found[name] = run.found | ({"error": [run.error]} if run.error else {})
         shutil.rmtree(folder)
     databases.forget()
@@ -295,6 +318,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         seeds = sorted(row["seed"] for row in mine)
         counted = sum(row["in_transaction"] + row["in_intent"] for row in mine)
         lines += [
+            f"of {', '.join(sorted({row['code'] for row in mine}))}",
             f"{name}: seeds {seeds[0]}-{seeds[-1]} ({len(seeds)} run, {sum(bool(row['error']) for row in mine)} ended badly)",  # noqa: E501
             f"  kills that landed in a commit        {sum(row['in_transaction'] for row in mine):>8}",
             f"  kills that landed in an open intent  {sum(row['in_intent'] for row in mine):>8}",
@@ -319,13 +343,13 @@ def main() -> None:
     parser.add_argument("--database", default="sqlite", choices=["sqlite", "postgresql"])
     parser.add_argument("--venue", action="store_true", help="orders go to a venue of its own, which fails by chance")
     parser.add_argument("--kills", type=int, default=KILLS, help="of each seed")
-    parser.add_argument("--results", type=Path, default=Path("chaos.jsonl"), help="file of lines that add up")
+    parser.add_argument("--results", type=Path, default=Path("build/chaos.jsonl"), help="file of lines that add up")
     parser.add_argument("--keep", type=Path, help="folder for what a bad seed left")
     parser.add_argument("--bars", type=int, default=BARS, help="of each symbol")
     parser.add_argument("--bugs", action="store_true", help="plant each bug, and print what the judge finds as JSON")
     options = parser.parse_args()
     if options.bugs:
-        print(json.dumps(plant_bugs(5), indent=1))
+        print(json.dumps(plant_bugs(BUG_SEED), indent=1))
         return
     first, _, last = options.seeds.partition("-")
     seeds = list(range(int(first), int(last or first) + 1))

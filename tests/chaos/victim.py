@@ -95,13 +95,13 @@ def plain(value: Any) -> str:
 class Feed:
     """Signals of one strategy, known when their bar closes."""
 
-    def __init__(self, signals: Mapping[str, list[dict[str, Any]]], clock: FixedClock) -> None:
-        self.clock = clock
+    def __init__(self, signals: Mapping[str, list[dict[str, Any]]], wire: Wire) -> None:
+        self.wire = wire  # which knows the market's time, whatever a clock says
         self.rows = {(name, row["time"]): row for name, rows in signals.items() for row in rows}
 
     def latest(self, series: SeriesId) -> Signal | None:
         """Return the signal of the bar that closes now."""
-        row = self.rows.get((series.symbol, (self.clock.now() - STEP).isoformat()))
+        row = self.rows.get((series.symbol, (datetime.fromisoformat(self.wire.moment) - STEP).isoformat()))
         if row is None:
             return None
         return Signal(
@@ -216,7 +216,7 @@ class Victim:
         self.switches = Switches(self.database, orders.folder / "switches", self.clock)
         self.inner = self.connect()
         self.broker = (LoggedBroker if orders.venue else LoggedPaper)(self.inner, wire)
-        feeds = {strategy: Feed(signals, self.clock) for strategy, signals in self.market["signals"].items()}
+        feeds = {strategy: Feed(signals, wire) for strategy, signals in self.market["signals"].items()}
         profiles = {name: profile(name) for name in AGENTS}
         self.engine = TradingEngine(
             self.pages, self.broker, ACCOUNT, "USDT", profiles, risk_limits(), feeds, terms, self.switches,
@@ -287,9 +287,9 @@ class Victim:
                 self.inner.pass_bars(number)
             self.step(bars)
         end = time.monotonic() + 2
-        while self.orders.venue and self.unknown() and time.monotonic() < end:
-            time.sleep(0.05)
+        while self.unknown() and time.monotonic() < end:  # of what was sent last nobody has been asked yet
             self.engine.sender.settle()
+            time.sleep(0.05)
 
     def unknown(self) -> bool:
         """Say whether the answer to an order is still to come."""

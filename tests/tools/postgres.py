@@ -50,7 +50,12 @@ def running_postgres(durable: bool = False) -> Iterator[str]:
         data = Path(folder, "data")
         made = subprocess.run([binaries / "initdb", "-D", data, "-U", "orbi", "-A", "trust", "-N", "-E", "UTF8"], **who)
         assert made.returncode == 0, made.stderr.decode()
-        options = [f"fsync={'on' if durable else 'off'}", f"unix_socket_directories={folder}", "listen_addresses=127.0.0.1", f"port={port}"]
+        options = [
+            f"fsync={'on' if durable else 'off'}",
+            f"unix_socket_directories={folder}",
+            "listen_addresses=127.0.0.1",
+            f"port={port}",
+        ]
         server = subprocess.Popen([binaries / "postgres", "-D", data, *(f"--{option}" for option in options)], **who)
         try:
             wait_until_ready(binaries, port, server)
