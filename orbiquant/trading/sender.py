@@ -119,7 +119,7 @@ class Sender:
         kill = self.switches.stops(waiting.order, waiting.intent.agent, self.account)
         if kill is not None:
             return self._write(waiting, OrderState.REJECTED, f"not sent: {kill}")
-        if waiting.opens and (other := self._unknown(waiting.order.symbol)) is not None:
+        if waiting.opens and (other := self._unknown(waiting.order)) is not None:
             return self._write(waiting, OrderState.REJECTED, f"not sent: the outcome of {other} is not known yet")
         try:
             status = self.broker.submit(waiting.order)
@@ -129,10 +129,10 @@ class Sender:
             return self._write(waiting, OrderState.UNKNOWN, error.message)
         return self._write(waiting, status.state, status.message)
 
-    def _unknown(self, symbol: str) -> str | None:
-        "Return the id of an order whose outcome nobody knows."
-        unknown = (id_ for id_, each in self.waiting.items() if each.state is OrderState.UNKNOWN)
-        return next((id_ for id_ in unknown if self.waiting[id_].order.symbol == symbol), None)
+    def _unknown(self, order: Order) -> str | None:
+        "Return the id of an order of the same symbol whose outcome nobody knows."
+        unknown = [each.order for each in self.waiting.values() if each.state is OrderState.UNKNOWN]
+        return next((each.client_order_id for each in unknown if each.symbol == order.symbol), None)
 
     def settle(
         self,

@@ -267,20 +267,20 @@ def campaign(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def plant_bugs(seed: int, bars: int = 16) -> dict[str, dict[str, list[str]]]:
+def plant_bugs(seed: int) -> dict[str, dict[str, list[str]]]:
     """Return what the judge finds of each planted bug, and of none: on paper, and at the venue where it shows there."""
     from tests.chaos.bugs import BUGS
     from tests.chaos.venue import running_venue
 
     found = {}
     databases = Databases("sqlite")
-    market = make_market(seed, bars)
     for name in ["", "at the venue", *BUGS]:
         bug = BUGS.get(name)
         folder = Path(tempfile.mkdtemp(prefix="chaos-bug-", dir=FAST))
-        keep_market(market, folder)
+        foreign = name == "at the venue" or (bug is not None and bug.venue)
+        bars = 32 if foreign else 16  # the more, the likelier is a fault of the venue
+        keep_market(make_market(seed, bars), folder)
         with databases.fresh(folder, seed) as url, ExitStack() as beside:
-            foreign = name == "at the venue" or (bug is not None and bug.venue)
             address = beside.enter_context(running_venue(folder, seed)) if foreign else ""
             told = {"kills": 0, "bars": bars, "bug": name if bug else "", "venue": address, "cold_share": 0}
             run = run_seed(seed, "sqlite", url, folder, **told, apart=False)

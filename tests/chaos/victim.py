@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orbiquant import persistence
 from orbiquant.core import ExecutionUnknown, FixedClock, OrbiError
 from orbiquant.domain import AssetClass, Costs, SeriesId, Signal, Timeframe
+from orbiquant.leases import own_name
 from orbiquant.market.instruments import find_instrument
 from orbiquant.orders import Capabilities
 from orbiquant.trading import engine as trading_engine
@@ -220,7 +221,7 @@ class Victim:
         profiles = {name: profile(name) for name in AGENTS}
         self.engine = TradingEngine(
             self.pages, self.broker, ACCOUNT, "USDT", profiles, risk_limits(), feeds, terms, self.switches,
-            self.clock, persistence.own_name(),
+            self.clock, own_name(),
         )  # fmt: skip
 
     def connect(self) -> Any:
