@@ -12,7 +12,7 @@ ASSETS  := orbiquant/assets
 WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie elsewhere
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow house lab bench bench-quant bench-service study-meta reference stills lint generate hooks lock wheel clean
+.PHONY: help demo test test-slow house lab bench bench-quant bench-service study-meta reference stills chaos lint generate hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ house: $(READY)  ## every count of the house beside its limit; WORDS='names' lis
 lab: $(ENOUGH)  ## JupyterLab on the workspace's tutorial
 	@$(BIN)/orbiquant init '$(WORKSPACE)' > /dev/null
 	@cd '$(WORKSPACE)' && '$(HERE)/$(BIN)/jupyter' lab tutorial.ipynb
+
+chaos: $(READY)  ## kill an engine again and again, and judge what is left; SEEDS=0-499 DATABASE=postgresql VENUE=1
+	$(BIN)/python -m tests.chaos.run --seeds $(or $(SEEDS),0-49) --database $(or $(DATABASE),sqlite) $(if $(VENUE),--venue)
 
 bench: $(READY)  ## figures to reports/benchmarks/
 	$(BIN)/python -m tests.benchmarks.bench_line

@@ -4406,6 +4406,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'orbiquant/trading/sender.py'),
                                           'orbiquant.trading.sender.Sender._read': ( 'trading.sender.html#sender._read',
                                                                                      'orbiquant/trading/sender.py'),
+                                          'orbiquant.trading.sender.Sender._unknown': ( 'trading.sender.html#sender._unknown',
+                                                                                        'orbiquant/trading/sender.py'),
                                           'orbiquant.trading.sender.Sender._write': ( 'trading.sender.html#sender._write',
                                                                                       'orbiquant/trading/sender.py'),
                                           'orbiquant.trading.sender.Sender.find': ( 'trading.sender.html#sender.find',

@@ -38,8 +38,11 @@ def unprivileged(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def running_postgres() -> Iterator[str]:
-    """Yield the URL of an empty database of a fresh server; stop the server and forget its files afterwards."""
+def running_postgres(durable: bool = False) -> Iterator[str]:
+    """Yield the URL of an empty database of a fresh server; stop the server and forget its files afterwards.
+
+    What is `durable` waits for the disk at each commit, as a server that keeps money does.
+    """
     binaries, port = find_binaries(), free_port()
     assert binaries is not None
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -47,7 +50,12 @@ def running_postgres() -> Iterator[str]:
         data = Path(folder, "data")
         made = subprocess.run([binaries / "initdb", "-D", data, "-U", "orbi", "-A", "trust", "-N", "-E", "UTF8"], **who)
         assert made.returncode == 0, made.stderr.decode()
-        options = ["fsync=off", f"unix_socket_directories={folder}", "listen_addresses=127.0.0.1", f"port={port}"]
+        options = [
+            f"fsync={'on' if durable else 'off'}",
+            f"unix_socket_directories={folder}",
+            "listen_addresses=127.0.0.1",
+            f"port={port}",
+        ]
         server = subprocess.Popen([binaries / "postgres", "-D", data, *(f"--{option}" for option in options)], **who)
         try:
             wait_until_ready(binaries, port, server)

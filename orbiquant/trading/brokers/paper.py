@@ -71,7 +71,6 @@ class PaperBroker:
         "Take up where the account stands in the database."
         self.book, self.clock = PaperBook(pages, name, currency), clock
         self.terms, self._able = cache(terms), cache(capabilities)
-        self.prices: dict[str, Decimal] = {}  # the last of each symbol
 
     def load(self) -> None:
         "Forget what was not written."
@@ -146,8 +145,9 @@ class PaperBroker:
     def account(self) -> Account:
         "Return what is owned, holdings at their last price."
         held = {symbol: quantity for symbol, quantity in self.book.holdings.items() if quantity}
-        worth = sum((quantity * self.prices[symbol] for symbol, quantity in held.items()), Decimal(0))
-        margin = sum((abs(held[s]) * self.prices[s] / self.terms(s).leverage for s in held), Decimal(0))
+        prices = self.book.prices
+        worth = sum((quantity * prices[symbol] for symbol, quantity in held.items()), Decimal(0))
+        margin = sum((abs(held[s]) * prices[s] / self.terms(s).leverage for s in held), Decimal(0))
         cash = self.book.cash
         return Account(
             owner=self.book.name, currency=self.book.currency, balance=cash, equity=cash + worth, margin=margin
@@ -198,7 +198,7 @@ class PaperBroker:
     ) -> list[Fill]:
         "Let a bar fill what rests, and return what it filled."
         book, symbol = self.book, bar.symbol
-        self.prices[symbol] = exact(bar.close)
+        self.book.prices[symbol] = exact(bar.close)
         resting = [each for each in book.resting.values() if each.order.symbol == symbol]
         guards = [guard for guard in book.guards.values() if guard.symbol == symbol]
         if not resting and all(guard.stays(bar) for guard in guards):

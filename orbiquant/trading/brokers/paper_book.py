@@ -168,10 +168,15 @@ class PaperBook:
             self.resting = {each.order.client_order_id: each for each in found}
             guards = [_guard(each) for each in connection.execute(self._rows(tables.paper_guards)).mappings()]
             self.guards = {each.entry_id: each for each in guards}
+            places = self._rows(tables.checkpoints).order_by(tables.checkpoints.c.time)
+            seen = {each.symbol: each.price for each in connection.execute(places)}
         self.holdings: dict[str, Decimal] = {}
         self.numbers: dict[str, int] = {}
+        self.prices: dict[str, Decimal] = {}  # the last that is known of each symbol
         for fill in self.fills():
             self._hold(fill)
+            self.prices[fill.symbol] = fill.price
+        self.prices |= seen
 
     def fills(
         self,

@@ -1,0 +1,233 @@
+"""One planted bug an invariant: each breaks one rule of the engine, and the judge must say which.
+
+They change classes of the process that they are planted in, which lives for one run.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count
+from typing import Any, NamedTuple
+
+from sqlalchemy import text
+
+from orbiquant.core import BrokerError
+from orbiquant.orders import OrderState
+from orbiquant.persistence import INVESTMENT, writing
+from orbiquant.trading.books import Books
+from orbiquant.trading.brokers.paper_book import PaperBook
+from orbiquant.trading.engine import TradingEngine
+from orbiquant.trading.ledger import Ledger
+from orbiquant.trading.risk import RiskGate
+from orbiquant.trading.sender import GONE, Sender
+from orbiquant.trading.switches import Switches
+from orbiquant.trading.verdicts import Denied
+from tests.chaos import victim
+
+DUE = 5  # the so many-th time a bug shows
+
+
+class Bug(NamedTuple):
+    """What is planted, and what the judge must find."""
+
+    plant: Callable[[], None]
+    invariants: tuple[str, ...]
+    venue: bool = False  # it shows at a foreign venue only
+
+
+def send_before_commit() -> None:
+    """Send while the intent is not committed yet."""
+    prepare, send = Sender.prepare, Sender.send
+
+    def prepared(self: Sender, intent: Any, order: Any, *rest: Any) -> None:
+        prepare(self, intent, order, *rest)
+        with suppress(BrokerError):
+            self.broker.submit(order)
+
+    def sent(self: Sender, id_: str) -> Any:
+        waiting = self.waiting[id_]
+        status = self.broker.order(waiting.order.symbol, id_)
+        return self._write(waiting, status.state, "") if status else send(self, id_)
+
+    Sender.prepare, Sender.send = prepared, sent  # type: ignore[method-assign]
+
+
+def resend_unknown() -> None:
+    """Send an order again whose outcome is not known."""
+    send = Sender.send
+
+    def sent(self: Sender, id_: str) -> Any:
+        order, state = self.waiting[id_].order, send(self, id_)
+        if state is OrderState.UNKNOWN:
+            with suppress(BrokerError):
+                self.broker.submit(order)
+        return state
+
+    Sender.send = sent  # type: ignore[method-assign]
+
+
+def two_orders_an_intent() -> None:
+    """Send a second order for one intent."""
+    send, number = Sender.send, count(1)
+
+    def sent(self: Sender, id_: str) -> Any:
+        order = self.waiting[id_].order
+        state = send(self, id_)
+        if next(number) == DUE:
+            self.broker.broker.submit(order.model_copy(update={"client_order_id": f"{id_[:-4]}-two"}))
+        return state
+
+    Sender.send = sent  # type: ignore[method-assign]
+
+
+def end_what_vanished() -> None:
+    """Call an order ended that the venue had and does not know any more."""
+    ask = Sender._ask
+
+    def asked(self: Sender, waiting: Any) -> Any:
+        state = ask(self, waiting)
+        return self._write(waiting, OrderState.EXPIRED, "") if waiting.message == GONE else state
+
+    Sender._ask = asked  # type: ignore[method-assign]
+
+
+def book_twice() -> None:
+    """Book a fill under a second key."""
+    post, number = Ledger.post, count(1)
+
+    def posted(self: Ledger, entry: Any, key: str) -> int:
+        made = post(self, entry, key)
+        if entry.kind == "trade" and next(number) == DUE:
+            post(self, entry, f"{key}:again")
+        return made
+
+    Ledger.post = posted  # type: ignore[method-assign]
+
+
+def drop_fill() -> None:
+    """Take note of a fill and book it nowhere."""
+    book, number = Books.book, count(1)
+
+    def booked(self: Books, fill: Any, *rest: Any) -> Any:
+        if next(number) == DUE:
+            self.cursors[fill.symbol] = fill.fill_id
+            return None
+        return book(self, fill, *rest)
+
+    Books.book = booked  # type: ignore[method-assign]
+
+
+def ignore_switch() -> None:
+    """Send whatever is killed, two seconds later."""
+    Switches.stops = lambda *arguments: None  # type: ignore[method-assign, assignment]
+    throw = victim.Victim.throw
+
+    def thrown(self: Any, scope: Any, name: str) -> None:
+        throw(self, scope, name)
+        self.wire.write_later(2)
+
+    victim.Victim.throw = thrown  # type: ignore[method-assign]
+
+
+def risk_too_much() -> None:
+    """Send twenty times what risk allowed."""
+    review = RiskGate.review
+
+    def reviewed(self: RiskGate, *arguments: Any) -> Any:
+        verdict = review(self, *arguments)
+        return verdict if isinstance(verdict, Denied) else replace(verdict, quantity=verdict.quantity * 20)
+
+    RiskGate.review = reviewed  # type: ignore[method-assign]
+
+
+def one_position_too_many() -> None:
+    """Let an agent hold one position more than it may."""
+    profile = victim.profile
+    victim.profile = lambda name: profile(name).model_copy(update={"max_positions": 3})
+
+
+def send_without_stop() -> None:
+    """Send an order without its stop."""
+    send, number = Sender.send, count(1)
+
+    def sent(self: Sender, id_: str) -> Any:
+        waiting = self.waiting[id_]
+        if waiting.opens and next(number) == DUE:
+            waiting.order = waiting.order.model_copy(update={"bracket": None})
+        return send(self, id_)
+
+    Sender.send = sent  # type: ignore[method-assign]
+
+
+def keep_the_fee() -> None:
+    """Let the venue take no fee from the cash."""
+    record, number = PaperBook.record, count(1)
+
+    def recorded(self: PaperBook, fill: Any) -> None:
+        record(self, fill)
+        if next(number) == DUE:
+            self.pay(fill.fee)
+
+    PaperBook.record = recorded  # type: ignore[method-assign]
+
+
+def skip_a_bar() -> None:
+    """Leave a moment out."""
+    step, number = TradingEngine.step, count(1)
+
+    def stepped(self: TradingEngine, bars: Any) -> None:
+        if next(number) != DUE:
+            step(self, bars)
+
+    TradingEngine.step = stepped  # type: ignore[method-assign]
+
+
+def _afterwards(*statements: str) -> Callable[[], None]:
+    """Return a bug that changes the database behind everybody's back, when the bars are over."""
+
+    def plant() -> None:
+        run = victim.Victim.run
+
+        def ran(self: Any) -> None:
+            run(self)
+            with writing(self.database) as connection:
+                prefix = f"{INVESTMENT}." if connection.dialect.name == "postgresql" else ""
+                for statement in statements:
+                    connection.execute(text(statement.replace("@", prefix)))
+
+        victim.Victim.run = ran  # type: ignore[method-assign]
+
+    return plant
+
+
+def _bug(plant: Callable[[], None], *invariants: str) -> Bug:
+    return Bug(plant, invariants)
+
+
+BUGS = {
+    "send before commit": _bug(send_before_commit, "intent first"),
+    "resend unknown": _bug(resend_unknown, "not while unknown", "sent once"),
+    "two orders an intent": _bug(two_orders_an_intent, "one order"),
+    "end what vanished": Bug(end_what_vanished, ("not while unknown",), venue=True),
+    "book twice": _bug(book_twice, "money", "fills"),
+    "drop a fill": _bug(drop_fill, "fills"),
+    "keep the fee": _bug(keep_the_fee, "money"),
+    "edit a posting": _bug(
+        _afterwards(
+            "DROP TRIGGER journal_postings_no_update",
+            "UPDATE journal_postings SET amount = '1' WHERE entry_id = 5 AND line = 0",
+        ),
+        "journal",
+    ),
+    "ignore the switch": _bug(ignore_switch, "switches"),
+    "risk too much": _bug(risk_too_much, "limits"),
+    "one position too many": _bug(one_position_too_many, "limits"),
+    "send without stop": _bug(send_without_stop, "protection"),
+    "lose a row": _bug(
+        _afterwards("DELETE FROM @decisions WHERE id = (SELECT max(id) FROM @decisions)"), "acknowledged"
+    ),
+    "forget a position": _bug(
+        _afterwards("DELETE FROM @positions WHERE id = (SELECT max(id) FROM @positions)"), "end"
+    ),
+    "skip a bar": _bug(skip_a_bar, "decided"),
+}  # fmt: skip

@@ -1,0 +1,398 @@
+"""The judge: reads wire log, venue log, bars and a dump of the database, and says which invariants do not hold.
+
+It imports nothing of the package that it judges, and counts everything anew. `judge.py FOLDER` prints a JSON object:
+`found`, the faults by invariant, and `counts`. It exits with 1 when there are faults.
+"""
+
+import json
+import sys
+from collections import Counter, defaultdict
+from datetime import datetime
+from decimal import Decimal, getcontext
+from pathlib import Path
+from typing import Any
+
+getcontext().prec = 60
+ENDED = ("filled", "cancelled", "expired", "rejected")
+KEYS = {
+    "intents": ("id",),
+    "orders": ("client_order_id",),
+    "fills": ("account", "symbol", "fill_id"),
+    "trades": ("id",),
+    "decisions": ("agent", "strategy", "symbol", "timeframe", "time"),
+    "paper_orders": ("account", "client_order_id"),
+    "paper_fills": ("account", "symbol", "number"),
+    "journal_entries": ("key",),
+}
+QUOTE = "USDT"
+LEAST = Decimal("1e-18")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log; a line that a kill tore is none."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def moment(text: str) -> str:
+    """Return a moment as the dump has it: UTC without a zone."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).replace(tzinfo=None).isoformat(timespec="microseconds")
+
+
+class Venue:
+    """What the venue did: its own log, or the tables of the one on paper."""
+
+    def __init__(self, folder: Path, dump: dict[str, Any]) -> None:
+        """Read orders, fills, what is held, and the cash."""
+        path = folder / "venue.jsonl"
+        self.foreign = path.exists()
+        self.vanished: set[str] = set()
+        self.unprotected_s = 0
+        if self.foreign:
+            self._read(read_lines(path))
+        else:
+            self._read_paper(dump)
+
+    def _read(self, rows: list[dict[str, Any]]) -> None:
+        self.orders = Counter(row["order"]["client_order_id"] for row in rows if row["kind"] == "accepted")
+        self.contents = {row["order"]["client_order_id"]: row["order"] for row in rows if row["kind"] == "accepted"}
+        self.fills = [row["fill"] for row in rows if row["kind"] == "fill"]
+        self.vanished = {row["id"] for row in rows if row["kind"] == "vanished"}
+        last = next((row for row in reversed(rows) if row["kind"] == "state"), {"open": [], "guards": {}, "cash": None})
+        self.open, self.guards = set(last["open"]), last["guards"]
+        self.cash = None if last["cash"] is None else Decimal(last["cash"])
+        self.unprotected_s = sum(row["seconds"] for row in rows if row["kind"] == "unprotected")
+
+    def _read_paper(self, dump: dict[str, Any]) -> None:
+        self.orders = Counter(row["client_order_id"] for row in dump["paper_orders"])
+        self.contents = {row["client_order_id"]: json.loads(row["content"]) for row in dump["paper_orders"]}
+        self.fills = [json.loads(row["content"]) for row in dump["paper_fills"]]
+        self.open = {row["client_order_id"] for row in dump["paper_orders"] if row["state"] not in ENDED}
+        self.guards = {
+            row["entry_id"]: {"quantity": row["quantity"], "side": row["side"], **json.loads(row["bracket"])}
+            for row in dump["paper_guards"]
+        }
+        self.cash = sum((Decimal(row["cash"]) for row in dump["paper_accounts"]), Decimal(0))
+
+
+class Judge:
+    """Everything that there is to read, and what is wrong with it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the folder of a run."""
+        self.wire = read_lines(folder / "wire.jsonl")
+        self.dump = json.loads((folder / "dump.json").read_text())
+        self.market = json.loads((folder / "market.json").read_text())
+        self.limits = json.loads((folder / "limits.json").read_text()) if (folder / "limits.json").exists() else {}
+        self.venue = Venue(folder, self.dump)
+        self.submits = [row for row in self.wire if row["kind"] == "submit"]
+        self.found: dict[str, list[str]] = defaultdict(list)
+        self.counts: Counter[str] = Counter()
+
+    def say(self, name: str, fault: str) -> None:
+        """Note a fault."""
+        self.found[name].append(fault)
+
+    def run(self) -> None:
+        """Check everything."""
+        for check in (
+            *(self.sent_once, self.intent_first, self.not_while_unknown, self.journal, self.money, self.fills),
+            *(self.switches, self.exposure, self.protection, self.end, self.acknowledged, self.decided),
+        ):
+            check()
+
+    # --- orders ---
+
+    def sent_once(self) -> None:
+        """At most one order a client id: sent once, and taken once."""
+        self.counts["submits"] = len(self.submits)
+        for id_, count in Counter(row["id"] for row in self.submits).items():
+            if count > 1:
+                self.say("sent once", f"{id_} was sent {count} times")
+        for id_, count in self.venue.orders.items():
+            if count > 1:
+                self.say("one order", f"the venue took {id_} {count} times")
+        intents = Counter(row["intent_id"] for row in self.dump["orders"] if row["role"] == "entry")
+        for id_, count in intents.items():
+            if count > 1:
+                self.say("one order", f"intent {id_} has {count} entries")
+        sent = {row["id"] for row in self.submits}
+        for id_ in self.venue.orders:
+            if id_ not in sent:
+                self.say("one order", f"the venue has {id_}, which no log saw sent")
+
+    def intent_first(self) -> None:
+        """Every order that was sent has an intent that was committed earlier, and is the order that was written."""
+        known: set[tuple[str, str]] = set()
+        intents = {row["id"] for row in self.dump["intents"]}
+        orders = {row["client_order_id"]: row for row in self.dump["orders"]}
+        for row in self.wire:
+            if row["kind"] == "committed":
+                known |= {(table, key[0]) for table, key, *_ in row["rows"]}
+            if row["kind"] != "submit":
+                continue
+            id_, written = row["id"], orders.get(row["id"])
+            if ("orders", id_) not in known or ("intents", id_.rpartition("-")[0]) not in known:
+                self.say("intent first", f"{id_} was sent before its intent was committed")
+            if written is None or written["intent_id"] not in intents:
+                self.say("intent first", f"{id_} was sent and has no intent in the books")
+            elif not _same_order(json.loads(written["content"]), row["order"]):
+                self.say("intent first", f"{id_} was written otherwise than it was sent")
+
+    def not_while_unknown(self) -> None:
+        """Nothing is sent under an id whose outcome is open; nobody adds risk on its symbol meanwhile."""
+        open_: dict[str, str] = {}
+        for row in self.wire:
+            if row["kind"] == "submit":
+                id_, symbol = row["id"], row["order"]["symbol"]
+                if id_ in open_:
+                    self.say("not while unknown", f"{id_} was sent again while nobody knew what became of it")
+                elif not row["order"]["reduce_only"] and symbol in open_.values():
+                    other = next(key for key, value in open_.items() if value == symbol)
+                    self.say("not while unknown", f"{id_} was sent while nobody knew what became of {other}")
+                open_[id_] = symbol
+            if row["kind"] in ("reply", "asked", "cancelled") and row["outcome"] not in ("unknown", "unsettled"):
+                open_.pop(row["id"], None)
+        for row in self.dump["orders"]:
+            if row["client_order_id"] in self.venue.vanished and row["state"] in ENDED:
+                self.say("not while unknown", f"{row['client_order_id']} vanished at the venue and is {row['state']}")
+
+    # --- money ---
+
+    def journal(self) -> None:
+        """Postings sum to zero per entry and asset; balances are their sums; ids have no gap, keys are one each."""
+        sums: dict[Any, Decimal] = defaultdict(Decimal)
+        totals: dict[Any, Decimal] = defaultdict(Decimal)
+        self.counts["postings"] = len(self.dump["journal_postings"])
+        for row in self.dump["journal_postings"]:
+            sums[row["entry_id"], row["asset"]] += Decimal(row["amount"])
+            totals[row["account"], row["asset"]] += Decimal(row["amount"])
+        for (entry, asset), total in sums.items():
+            if total:
+                self.say("journal", f"entry {entry}: {asset} sums to {total}")
+        kept = {(row["account"], row["asset"]): Decimal(row["amount"]) for row in self.dump["journal_balances"]}
+        for place in {*kept, *totals}:
+            if kept.get(place, Decimal(0)) != totals.get(place, Decimal(0)):
+                self.say("journal", f"{place}: balance {kept.get(place)}, postings {totals.get(place)}")
+        ids = sorted(row["id"] for row in self.dump["journal_entries"])
+        if ids != list(range(1, len(ids) + 1)):
+            self.say("journal", "the ids of its entries have a gap")
+        if {entry for entry, _ in sums} != {*ids}:
+            self.say("journal", "an entry is without postings, or postings are without an entry")
+        for key, count in Counter(row["key"] for row in self.dump["journal_entries"]).items():
+            if count > 1:
+                self.say("journal", f"{key} was booked {count} times")
+
+    def money(self) -> None:
+        """What came in, plus fills, minus fees, is what is there: in the journal, and at the venue."""
+        expected: dict[str, Decimal] = defaultdict(Decimal)
+        held: dict[str, Decimal] = defaultdict(Decimal)
+        deposits = Decimal(0)
+        kinds = {row["id"]: row["kind"] for row in self.dump["journal_entries"]}
+        for row in self.dump["journal_postings"]:
+            if row["account"].startswith("Assets:"):
+                held[row["asset"]] += Decimal(row["amount"])
+                if kinds.get(row["entry_id"]) == "deposit":
+                    deposits += Decimal(row["amount"])
+        cash = deposits
+        expected[QUOTE] = deposits
+        for fill in self.venue.fills:
+            sign = 1 if fill["side"] == "BUY" else -1
+            quantity, price, fee = (Decimal(str(fill[name])) for name in ("quantity", "price", "fee"))
+            expected[fill["symbol"].removesuffix(QUOTE)] += sign * quantity
+            expected[QUOTE] -= sign * (quantity * price).quantize(LEAST)
+            expected[fill["fee_asset"]] -= fee
+            cash -= sign * quantity * price + fee
+        for asset in {*expected, *held}:
+            if expected[asset] != held[asset]:
+                self.say("money", f"{asset}: the venue's fills make {expected[asset]}, the books hold {held[asset]}")
+        if self.venue.cash is not None and cash != self.venue.cash:
+            self.say("money", f"the venue's fills make {cash} {QUOTE} of cash, it says {self.venue.cash}")
+
+    def fills(self) -> None:
+        """Booked fills are the venue's trades, as sets; each has one entry in the journal."""
+        names = ("symbol", "fill_id", "client_order_id", "side", "quantity", "price", "fee", "role")
+
+        def said(row: dict[str, Any]) -> tuple[Any, ...]:
+            return tuple(Decimal(str(row[name])) if name in names[4:7] else row[name] for name in names)
+
+        booked, traded = Counter(map(said, self.dump["fills"])), Counter(map(said, self.venue.fills))
+        self.counts["fills"] = len(self.dump["fills"])
+        for each in booked - traded:
+            self.say("fills", f"booked and not traded: {each[:3]}")
+        for each in traded - booked:
+            self.say("fills", f"traded and not booked: {each[:3]}")
+        trades = sum(row["kind"] == "trade" for row in self.dump["journal_entries"])
+        if trades != len(self.venue.fills):
+            self.say("fills", f"{len(self.venue.fills)} trades at the venue, {trades} in the journal")
+
+    # --- risk ---
+
+    def _opens(self) -> list[dict[str, Any]]:
+        return [row for row in self.submits if not row["order"]["reduce_only"] and row["order"]["role"] == "entry"]
+
+    def _agents(self) -> dict[str, str]:
+        agents = {row["id"]: row["agent"] for row in self.dump["intents"]}
+        return {row["client_order_id"]: agents.get(row["intent_id"], "") for row in self.dump["orders"]}
+
+    def switches(self) -> None:
+        """Nothing adds risk later than a second after a kill, until it is lifted."""
+        agents, killed = self._agents(), {}  # type: dict[str, str], dict[tuple[str, str], int]
+        for row in self.wire:
+            if row["kind"] == "killed":
+                killed.setdefault((row["scope"], row["name"]), row["wall"])
+            elif row["kind"] == "lifted":
+                killed.pop((row["scope"], row["name"]), None)
+            elif row["kind"] == "submit" and not row["order"]["reduce_only"]:
+                for (scope, name), wall in killed.items():
+                    if (scope != "agent" or agents.get(row["id"]) == name) and row["wall"] >= wall + 1_000_000_000:
+                        self.say("switches", f"{row['id']} was sent though {scope} {name} was killed")
+
+    def exposure(self) -> None:
+        """Positions and open risk of an agent stay within its limits, counted anew at each order."""
+        if not self.limits:
+            return
+        agents = self._agents()
+        fills = sorted(self.venue.fills, key=lambda fill: moment(fill["time"]))
+        closes = {
+            symbol: {moment(row[0]): Decimal(str(row[4])) for row in rows}
+            for symbol, rows in self.market["bars"].items()
+        }
+        entries = {row["id"].rpartition("-")[0]: row for row in self._opens()}
+        for row in self._opens():
+            owner = agents.get(row["id"], "")
+            self._check_order(row, owner, agents, fills, closes, entries)
+
+    def _check_order(
+        self, row: dict[str, Any], owner: str, agents: dict[str, str], fills: list[Any], closes: Any, entries: Any
+    ) -> None:
+        """Count what an agent held when it sent an order."""
+        now, order = moment(row["moment"]), row["order"]
+        groups = {row["id"]: row["order"]["group"] for row in self.submits}
+        cash, held = Decimal(self.limits["cash"]), defaultdict(Decimal)  # type: Decimal, Any
+        for fill in fills:
+            id_ = fill["client_order_id"]
+            position = (groups.get(id_) or id_).rpartition("-")[0]
+            mine = agents.get(f"{position}-ent")
+            if mine != owner or moment(fill["time"]) >= now:
+                continue
+            sign = 1 if fill["side"] == "BUY" else -1
+            quantity, price = Decimal(str(fill["quantity"])), Decimal(str(fill["price"]))
+            cash -= sign * quantity * price + Decimal(str(fill["fee"]))
+            held[fill["symbol"], position] += sign * quantity
+        open_ = {key: quantity for key, quantity in held.items() if quantity}
+        same = [
+            each for each in self._opens()
+            if each["moment"] == row["moment"] and each["wall"] < row["wall"] and agents.get(each["id"]) == owner
+        ]  # fmt: skip
+        price_at = {symbol: self._price(closes[symbol], now) for symbol in closes}
+        equity = cash + sum((quantity * price_at[symbol] for (symbol, _), quantity in open_.items()), Decimal(0))
+        count = len(open_) + len(same) + 1
+        if count > self.limits["max_positions"]:
+            self.say(
+                "limits", f"{row['id']} is position {count} of {owner}, {self.limits['max_positions']} are allowed"
+            )
+        risk = self._risk(order, price_at[order["symbol"]])
+        share = max(Decimal(self.limits["risk_per_trade"]), Decimal(0))
+        if risk > share * equity * Decimal("1.000001"):
+            self.say("limits", f"{row['id']} risks {risk:.2f} of {equity:.2f}, {share:%} are allowed")
+        others = sum((self._risk(each["order"], price_at[each["order"]["symbol"]]) for each in same), Decimal(0))
+        for (_, position), quantity in open_.items():
+            if position in entries:
+                stop = (entries[position]["order"].get("bracket") or {}).get("stop_loss")
+                paid = self._paid(position, fills)
+                others += max(Decimal(0), quantity * (paid - Decimal(stop))) if stop else abs(quantity) * paid
+        most = Decimal(self.limits["open_risk_share"]) * Decimal(self.limits["max_drawdown"]) * equity
+        if risk + others > most * Decimal("1.000001"):
+            self.say(
+                "limits", f"{row['id']} makes the open risk of {owner} {risk + others:.2f}, {most:.2f} are allowed"
+            )
+
+    def _price(self, closes: dict[str, Decimal], now: str) -> Decimal:
+        known = [time for time in closes if time < now]
+        return closes[max(known)] if known else next(iter(closes.values()))
+
+    def _paid(self, position: str, fills: list[Any]) -> Decimal:
+        entry = [fill for fill in fills if fill["client_order_id"] == f"{position}-ent"]
+        quantity = sum((Decimal(str(fill["quantity"])) for fill in entry), Decimal(0))
+        spent = sum((Decimal(str(fill["quantity"])) * Decimal(str(fill["price"])) for fill in entry), Decimal(0))
+        return spent / quantity if quantity else Decimal(0)
+
+    def _risk(self, order: dict[str, Any], price: Decimal) -> Decimal:
+        stop = (order.get("bracket") or {}).get("stop_loss")
+        quantity, sign = Decimal(order["quantity"]), 1 if order["side"] == "BUY" else -1
+        return quantity * price if stop is None else max(Decimal(0), sign * quantity * (price - Decimal(stop)))
+
+    def protection(self) -> None:
+        """Every order that opens carries its stop, every position at the venue has one; seconds without are counted."""
+        for row in self._opens():
+            if (row["order"].get("bracket") or {}).get("stop_loss") is None:
+                self.say("protection", f"{row['id']} was sent without a stop")
+        for row in self.wire:
+            if row["kind"] == "amend" and row["bracket"].get("stop_loss") is None:
+                self.say("protection", f"the stop of {row['id']} was taken away")
+        for id_, guard in self.venue.guards.items():
+            if guard.get("stop_loss") is None:
+                self.say("protection", f"the position of {id_} stands without a stop")
+        self.counts["unprotected_s"] = self.venue.unprotected_s
+
+    # --- at the end ---
+
+    def end(self) -> None:
+        """Open orders and positions of the venue are those of the books."""
+        if not any(row["kind"] == "end" for row in self.wire):
+            self.say("end", "the engine did not come to the end of the bars")
+            return
+        book = {
+            row["client_order_id"] for row in self.dump["orders"] if row["state"] not in ENDED
+        } - self.venue.vanished  # fmt: skip
+        for id_ in book ^ self.venue.open:
+            where = "books" if id_ in book else "venue"
+            self.say("end", f"{id_} stands open in the {where} alone")
+        positions = {f"{row['id']}-ent": Decimal(row["quantity"]) for row in self.dump["positions"]}
+        guards = {id_: Decimal(str(guard["quantity"])) for id_, guard in self.venue.guards.items()}
+        for id_ in {*positions, *guards}:
+            if positions.get(id_) != guards.get(id_):
+                self.say("end", f"{id_}: {positions.get(id_)} in the books, {guards.get(id_)} at the venue")
+
+    def acknowledged(self) -> None:
+        """No row whose commit had returned is missing, and no order that had ended lives again."""
+        there = {
+            table: {tuple(str(row[name]) for name in names) for row in self.dump[table]}
+            for table, names in KEYS.items()
+        }
+        states = {row["client_order_id"]: row["state"] for row in self.dump["orders"]}
+        for line in self.wire:
+            for table, key, *state in line["rows"] if line["kind"] == "committed" else []:
+                self.counts["acknowledged"] += 1
+                if tuple(key) not in there[table]:
+                    self.say("acknowledged", f"{table} {key} was acknowledged and is gone")
+                elif table == "orders" and state[0] in ENDED and states[key[0]] != state[0]:
+                    self.say("acknowledged", f"order {key[0]} was {state[0]} and is {states[key[0]]}")
+
+    def decided(self) -> None:
+        """Every agent that a signal reached answered it once: no bar is left out, none is gone through twice."""
+        bars = sum(map(len, self.market["bars"].values()))
+        by_agent = Counter(row["agent"] for row in self.dump["decisions"])
+        self.counts["decisions"] = sum(by_agent.values())
+        if any(row["kind"] == "end" for row in self.wire):
+            for agent in (row["name"] for row in self.dump["agents"]):
+                if by_agent[agent] != bars:
+                    self.say("decided", f"{agent} answered {by_agent[agent]} of {bars} signals")
+
+
+def _same_order(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    names = ("client_order_id", "symbol", "side", "quantity", "type", "reduce_only", "bracket", "role")
+    return all(first.get(name) == second.get(name) for name in names)
+
+
+if __name__ == "__main__":
+    judge = Judge(Path(sys.argv[1]))
+    judge.run()
+    print(json.dumps({"found": {name: found[:20] for name, found in judge.found.items()}, "counts": judge.counts}))
+    sys.exit(bool(judge.found))

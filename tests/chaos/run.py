@@ -1,0 +1,363 @@
+"""Runs seeds: each a market, an engine that is killed several times, and a verdict. `--help` says what it takes.
+
+One process forks every life of a victim, so that a start costs no imports; a share of the lives are started cold, from
+the command line, and their time to a safe state counts the imports too.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.chaos import victim
+from tests.chaos.market import keep_market, make_market
+from tests.chaos.victim import Orders
+from tests.chaos.wire import Gate
+
+HERE = Path(__file__).parent
+BARS = 60  # of each symbol
+KILLS = 10  # of each seed
+WINDOWS = {False: 26, True: 9}  # transactions, or sendings (True), of which one is the last of a life
+INSTRUCTIONS = 25_000  # of which one is the last
+LONGEST_S = 60  # of one life
+BUG_SEED = 5  # whose orders lose some replies, and vanish at the venue
+FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # for what kills nobody's disk: planted bugs
+
+
+@dataclass
+class Run:
+    """What became of one seed."""
+
+    seed: int
+    database: str
+    code: str = ""  # of what was killed
+    kills: int = 0
+    in_transaction: int = 0  # kills inside a commit
+    in_intent: int = 0  # outside of one, with an order written and not answered
+    elsewhere: int = 0  # not counted
+    safe_s: list[float] = field(default_factory=list)  # from start to reconciled, of each life
+    cold_s: list[float] = field(default_factory=list)  # the same with the imports
+    found: dict[str, list[str]] = field(default_factory=dict)  # by invariant, of the judge
+    counts: dict[str, int] = field(default_factory=dict)
+    places: list[str] = field(default_factory=list)  # where it was killed
+    error: str = ""  # of a life that ended by itself, badly
+
+    @property
+    def counted(self) -> int:
+        """Return how many kills landed in something."""
+        return self.in_transaction + self.in_intent
+
+
+def fork(orders: Orders) -> int:
+    """Start a life, and return its process id."""
+    if (pid := os.fork()) != 0:
+        return pid
+    code = 1
+    try:
+        log = os.open(orders.folder / "victim.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        victim.live(orders)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def cold(orders: Orders) -> int:
+    """Start a life from the command line, and return its process id."""
+    told = json.dumps({**asdict(orders), "folder": str(orders.folder)})
+    with (orders.folder / "victim.log").open("a") as log:
+        started = subprocess.Popen([sys.executable, "-m", "tests.chaos.life", told], stdout=log, stderr=log)
+    started.returncode = 0  # it is waited for by its id
+    return started.pid
+
+
+def wait(pid: int, kill_after_s: float | None) -> int:
+    """Wait for the end of a life, or end it after a time; return what `waitpid` says."""
+    end = time.monotonic() + (LONGEST_S if kill_after_s is None else kill_after_s)
+    while time.monotonic() < end:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return status
+        time.sleep(min(0.001, max(0.0, end - time.monotonic())))
+    os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    if kill_after_s is None:
+        raise TimeoutError(f"a life of more than {LONGEST_S} s was ended")
+    return status
+
+
+def run_seed(
+    seed: int, database: str, url: str, folder: Path, *, kills: int = KILLS, bars: int = BARS, bug: str = "",
+    venue: str = "", cold_share: float = 0.04, apart: bool = True,
+) -> Run:  # fmt: skip
+    """Let an engine live through a market, killed and started again, and have it judged."""
+    run, gate = Run(seed, database), Gate(folder / "gate")
+    keep_market(make_market(seed, bars), folder)
+    for life in range(kills + 1):
+        chance = Random(f"kill {seed} {life}")
+        timed, sending = chance.random() < 0.1, chance.random() < 0.4
+        window, instruction = 1 + chance.randrange(WINDOWS[sending]), 1 + chance.randrange(INSTRUCTIONS)
+        last = life == kills
+        orders = Orders(folder, url, seed, life, 0 if last or timed else window, instruction, sending, venue, bug)
+        start, by_hand = time.time_ns(), chance.random() < cold_share
+        gate.clear()
+        pid = cold(orders) if by_hand else fork(orders)
+        delay = chance.uniform(0.02, 0.9) + (2 if by_hand else 0)
+        status = wait(pid, delay if timed and not last else None)
+        _note_safety(run, folder, life, start, by_hand)
+        if not os.WIFSIGNALED(status):
+            if os.waitstatus_to_exitcode(status):
+                run.error = (folder / "victim.log").read_text()[-1500:]
+            if last or run.error or _ended(folder):
+                break
+            continue
+        run.kills += 1
+        transaction, intent, place = gate.read()
+        run.in_transaction += transaction
+        run.in_intent += intent and not transaction
+        run.elsewhere += not (transaction or intent)
+        run.places.append(place or "by the clock")
+    judge(run, url, folder, apart)
+    return run
+
+
+def _lines(folder: Path) -> Iterator[dict[str, Any]]:
+    path = folder / "wire.jsonl"
+    for line in path.read_text().splitlines() if path.exists() else []:
+        yield json.loads(line)
+
+
+def _ended(folder: Path) -> bool:
+    return any(row["kind"] == "end" for row in _lines(folder))
+
+
+def _note_safety(run: Run, folder: Path, life: int, start: int, by_hand: bool) -> None:
+    for row in _lines(folder):
+        if row["kind"] == "safe" and row["life"] == life:
+            (run.cold_s if by_hand else run.safe_s).append((row["wall"] - start) / 1e9)
+            if row["difference"]:
+                run.found.setdefault("safe state", []).append(f"life {life}: {row['difference']}")
+
+
+def judge(run: Run, url: str, folder: Path, apart: bool = True) -> None:
+    """Dump the database and let the judge read what there is: in a process of its own, or here where time is short."""
+    if not apart:
+        from tests.chaos.dump import dump
+        from tests.chaos.judge import Judge
+
+        (folder / "dump.json").write_text(json.dumps(dump(url)))
+        found = Judge(folder)
+        found.run()
+        run.counts, run.found = dict(found.counts), run.found | found.found
+        return
+    subprocess.run([sys.executable, HERE / "dump.py", url, folder / "dump.json"], check=True)
+    told = subprocess.run([sys.executable, "-I", HERE / "judge.py", folder], capture_output=True, text=True)
+    if told.returncode not in (0, 1):
+        run.found["judge"] = [told.stderr[-1500:]]
+        return
+    verdict = json.loads(told.stdout)
+    run.counts = verdict["counts"]
+    for name, faults in verdict["found"].items():
+        run.found.setdefault(name, []).extend(faults)
+
+
+# --- databases ---
+
+
+class Databases:
+    """Fresh migrated databases of one kind: copies of a template."""
+
+    def __init__(self, kind: str, server: str = "") -> None:
+        """Make the template."""
+        from orbiquant.persistence import engine, migrate
+
+        self.kind, self.server = kind, server
+        self.folder = Path(tempfile.mkdtemp(prefix="chaos-template-"))
+        if kind == "sqlite":
+            self.template = self.folder / "template.db"
+            made = engine(f"sqlite:///{self.template}")
+        else:
+            self._say("CREATE DATABASE chaos_template")
+            made = engine(self._url("chaos_template"))
+        migrate(made)
+        made.dispose()
+
+    def _url(self, name: str) -> str:
+        return self.server.rpartition("/")[0] + f"/{name}"
+
+    def _say(self, statement: str) -> None:
+        import psycopg
+
+        with psycopg.connect(self.server, autocommit=True) as connection:
+            connection.execute(statement)  # type: ignore[arg-type]
+
+    @contextmanager
+    def fresh(self, folder: Path, seed: int) -> Iterator[str]:
+        """Yield the URL of an empty database, and forget it afterwards."""
+        if self.kind == "sqlite":
+            shutil.copy(self.template, folder / "desk.db")
+            yield f"sqlite:///{folder / 'desk.db'}"
+            return
+        self._say(f"CREATE DATABASE chaos_{seed} TEMPLATE chaos_template")
+        try:
+            yield self._url(f"chaos_{seed}")
+        finally:
+            self._say(f"DROP DATABASE chaos_{seed} WITH (FORCE)")
+
+    def forget(self) -> None:
+        """Remove the template."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+# --- campaigns ---
+
+
+def campaign(
+    seeds: list[int], kind: str, results: Path, keep: Path | None, venue: bool, kills: int, bars: int = BARS
+) -> None:
+    """Run the seeds that a results file does not hold yet, and add each as a line."""
+    from orbiquant.core import code_version
+
+    version = code_version()
+    known = {(row["seed"], row["database"]) for row in read_results(results)}
+    name = f"{kind}+venue" if venue else kind
+    with ExitStack() as stack:
+        server = ""
+        if kind == "postgresql":
+            from tests.tools.postgres import running_postgres
+
+            server = stack.enter_context(running_postgres(durable=True))
+        databases = Databases(kind, server)
+        stack.callback(databases.forget)
+        for seed in [seed for seed in seeds if (seed, name) not in known]:
+            folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
+            keep_market(make_market(seed, bars), folder)
+            with databases.fresh(folder, seed) as url, ExitStack() as beside:
+                address = ""
+                if venue:
+                    from tests.chaos.venue import running_venue
+
+                    address = beside.enter_context(running_venue(folder, seed))
+                run = run_seed(seed, name, url, folder, kills=kills, bars=bars, venue=address)
+            run.code = version
+            results.parent.mkdir(parents=True, exist_ok=True)
+            with results.open("a") as file:
+                file.write(json.dumps(asdict(run)) + "\n")
+            bad = run.error or run.found
+            said = f"BAD {bad}"[:600] if bad else "ok"
+            print(f"seed {seed} {name}: {run.kills} kills, {run.counted} counted, {said}", flush=True)
+            if bad and keep:
+                shutil.copytree(folder, keep / f"{name}-{seed}", dirs_exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def plant_bugs(seed: int) -> dict[str, dict[str, list[str]]]:
+    """Return what the judge finds of each planted bug, and of none: on paper, and at the venue where it shows there."""
+    from tests.chaos.bugs import BUGS
+    from tests.chaos.venue import running_venue
+
+    found = {}
+    databases = Databases("sqlite")
+    for name in ["", "at the venue", *BUGS]:
+        bug = BUGS.get(name)
+        folder = Path(tempfile.mkdtemp(prefix="chaos-bug-", dir=FAST))
+        foreign = name == "at the venue" or (bug is not None and bug.venue)
+        bars = 32 if foreign else 16  # the more, the likelier is a fault of the venue
+        keep_market(make_market(seed, bars), folder)
+        with databases.fresh(folder, seed) as url, ExitStack() as beside:
+            address = beside.enter_context(running_venue(folder, seed)) if foreign else ""
+            told = {"kills": 0, "bars": bars, "bug": name if bug else "", "venue": address, "cold_share": 0}
+            run = run_seed(seed, "sqlite", url, folder, **told, apart=False)
+        found[name] = run.found | ({"error": [run.error]} if run.error else {})
+        shutil.rmtree(folder)
+    databases.forget()
+    return found
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a results file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def quantile(values: list[float], share: float) -> float:
+    """Return the value that a share of them does not pass."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return what all runs of a results file come to, one column a database."""
+    lines = []
+    for name in sorted({row["database"] for row in rows}):
+        mine = [row for row in rows if row["database"] == name]
+        warm = [each for row in mine for each in row["safe_s"]]
+        cold_ = [each for row in mine for each in row["cold_s"]]
+
+        def total(key: str, mine: list[dict[str, Any]] = mine) -> int:
+            return sum(row["counts"].get(key, 0) for row in mine)
+
+        def faults(*names: str, mine: list[dict[str, Any]] = mine) -> int:
+            return sum(len(row["found"].get(each, [])) for row in mine for each in names)
+
+        seeds = sorted(row["seed"] for row in mine)
+        counted = sum(row["in_transaction"] + row["in_intent"] for row in mine)
+        lines += [
+            f"of {', '.join(sorted({row['code'] for row in mine}))}",
+            f"{name}: seeds {seeds[0]}-{seeds[-1]} ({len(seeds)} run, {sum(bool(row['error']) for row in mine)} ended badly)",  # noqa: E501
+            f"  kills that landed in a commit        {sum(row['in_transaction'] for row in mine):>8}",
+            f"  kills that landed in an open intent  {sum(row['in_intent'] for row in mine):>8}",
+            f"  counted                              {counted:>8}",
+            f"  kills elsewhere, not counted         {sum(row['elsewhere'] for row in mine):>8}",
+            f"  orders sent, fills booked, postings  {total('submits'):>8} {total('fills')} {total('postings')}",
+            f"  acknowledged rows                    {total('acknowledged'):>8}, lost {faults('acknowledged')}",
+            f"  orders or fills doubled              {faults('sent once', 'one order', 'fills'):>8}",
+            f"  ledger out of balance                {faults('journal', 'money'):>8}",
+            f"  other findings                       {sum(len(found) for row in mine for found in row['found'].values()) - faults('acknowledged', 'sent once', 'one order', 'fills', 'journal', 'money'):>8}",  # noqa: E501
+            f"  seconds to a safe state, forked      max {max(warm, default=float('nan')):.2f}, p99 {quantile(warm, 0.99):.2f}, p50 {quantile(warm, 0.5):.2f} of {len(warm)}",  # noqa: E501
+            f"  seconds to a safe state, imports too max {max(cold_, default=float('nan')):.2f}, p99 {quantile(cold_, 0.99):.2f}, p50 {quantile(cold_, 0.5):.2f} of {len(cold_)}",  # noqa: E501
+            f"  seconds without a resident stop      {total('unprotected_s'):>8}",
+        ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run a range of seeds, and print what all of them come to."""
+    parser = argparse.ArgumentParser(description="Kill an engine again and again, and judge what is left.")
+    parser.add_argument("--seeds", default="0-9", help="a seed, or the first and the last: 0-499")
+    parser.add_argument("--database", default="sqlite", choices=["sqlite", "postgresql"])
+    parser.add_argument("--venue", action="store_true", help="orders go to a venue of its own, which fails by chance")
+    parser.add_argument("--kills", type=int, default=KILLS, help="of each seed")
+    parser.add_argument("--results", type=Path, default=Path("build/chaos.jsonl"), help="file of lines that add up")
+    parser.add_argument("--keep", type=Path, help="folder for what a bad seed left")
+    parser.add_argument("--bars", type=int, default=BARS, help="of each symbol")
+    parser.add_argument("--bugs", action="store_true", help="plant each bug, and print what the judge finds as JSON")
+    options = parser.parse_args()
+    if options.bugs:
+        print(json.dumps(plant_bugs(BUG_SEED), indent=1))
+        return
+    first, _, last = options.seeds.partition("-")
+    seeds = list(range(int(first), int(last or first) + 1))
+    campaign(seeds, options.database, options.results, options.keep, options.venue, options.kills, options.bars)
+    rows = read_results(options.results)
+    print(table(rows))
+    sys.exit(any(row["found"] or row["error"] for row in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""The engine as it runs live, on paper or at a foreign venue, saying what it does: one life, until it is killed."""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from orbiquant import persistence
+from orbiquant.core import ExecutionUnknown, FixedClock, OrbiError
+from orbiquant.domain import AssetClass, Costs, SeriesId, Signal, Timeframe
+from orbiquant.leases import own_name
+from orbiquant.market.instruments import find_instrument
+from orbiquant.orders import Capabilities
+from orbiquant.trading import engine as trading_engine
+from orbiquant.trading.brokers.paper import PaperBroker
+from orbiquant.trading.brokers.terms import PaperTerms, PriceBar
+from orbiquant.trading.config import AgentProfile, RiskConfig
+from orbiquant.trading.engine import TradingEngine
+from orbiquant.trading.ledger import Ledger
+from orbiquant.trading.pages import Pages
+from orbiquant.trading.sender import Sender
+from orbiquant.trading.switches import Switches, SwitchScope
+from tests.chaos.killer import Countdown
+from tests.chaos.market import AGENTS, BEGIN, CASH, LIMITS, STEP, SYMBOLS
+from tests.chaos.wire import Gate, LoggedBroker, LoggedPaper, Wire
+
+ACCOUNT = "paper"
+COSTS = Costs(fee_bps=10, slippage_bps=1, spread_bps=1)
+FRAME = Timeframe.M5
+GROWING = {  # tables of which a row, once acknowledged, must never be missed, and what names a row
+    "intents": ("id",),
+    "orders": ("client_order_id",),
+    "fills": ("account", "symbol", "fill_id"),
+    "trades": ("id",),
+    "decisions": ("agent", "strategy", "symbol", "timeframe", "time"),
+    "paper_orders": ("account", "client_order_id"),
+    "paper_fills": ("account", "symbol", "number"),
+}
+
+
+@dataclass
+class Orders:
+    """What a victim is told to do."""
+
+    folder: Path
+    url: str  # of the database
+    seed: int
+    life: int = 0
+    window: int = 0  # transaction or sending in which it is killed; 0: in none
+    instruction: int = 1  # of that window, or of those after it
+    sending: bool = False  # aim between the commit of an intent and its answer's
+    venue: str = ""  # address of a venue; "": on paper
+    bug: str = ""  # that is planted
+    cold: float = 0.0  # when the process was started, if it is to be told
+
+
+class LossyReplies:
+    """Loses the answer to a share of the orders, before or after they are taken; the same for the same id."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def install(self, broker: Any) -> None:
+        """Stand before a broker's `submit`."""
+        submit = broker.submit
+
+        def submitted(order: Any) -> Any:
+            number = sum(order.client_order_id.encode()) * 2_654_435_761 % 2**32 / 2**32
+            if number < self.share / 2:
+                raise ExecutionUnknown("no answer came", client_order_id=order.client_order_id)
+            status = submit(order)
+            if number < self.share:
+                raise ExecutionUnknown("no answer came", client_order_id=order.client_order_id)
+            return status
+
+        broker.submit = submitted
+
+
+def plain(value: Any) -> str:
+    """Return a value as a dump of the database has it."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+    return str(getattr(value, "value", value))
+
+
+class Feed:
+    """Signals of one strategy, known when their bar closes."""
+
+    def __init__(self, signals: Mapping[str, list[dict[str, Any]]], wire: Wire) -> None:
+        self.wire = wire  # which knows the market's time, whatever a clock says
+        self.rows = {(name, row["time"]): row for name, rows in signals.items() for row in rows}
+
+    def latest(self, series: SeriesId) -> Signal | None:
+        """Return the signal of the bar that closes now."""
+        row = self.rows.get((series.symbol, (datetime.fromisoformat(self.wire.moment) - STEP).isoformat()))
+        if row is None:
+            return None
+        return Signal(
+            symbol=series.symbol, timeframe=FRAME, confidence=0.7, amd_phase="neutral", reasoning=["by chance"],
+            features=[], model_version="chaos", **row,
+        )  # fmt: skip
+
+
+class Acknowledger:
+    """Writes down what each commit held, once it has returned."""
+
+    def __init__(self, wire: Wire, gate: Gate, countdown: Countdown) -> None:
+        self.wire, self.gate, self.countdown = wire, gate, countdown
+        self.rows: list[list[Any]] = []
+
+    def install(self) -> None:
+        """Listen at the transactions, the pages and the ledger."""
+        writing, write, post = persistence.writing, Pages._write, Ledger.post
+
+        @contextmanager
+        def watched(engine: Engine, *arguments: Any, **options: Any) -> Iterator[Any]:
+            try:
+                self.countdown.opened(False)
+                with self.gate.transaction(), writing(engine, *arguments, **options) as connection:
+                    yield connection
+            except BaseException:
+                self.rows = []
+                raise
+            rows, self.rows = self.rows, []
+            if rows:
+                self.wire.write("committed", rows=rows)
+
+        def described(pages: Pages) -> None:
+            rows = []
+            for table, states in pages._states.items():
+                rows += [_said(table.name, row) for row in states.values() if row is not None]
+            for table, added in pages._added.items():
+                rows += [_said(table.name, row) for row in added]
+            self.rows += [row for row in rows if row is not None]
+            write(pages)
+
+        def posted(ledger: Ledger, entry: Any, key: str) -> int:
+            self.rows.append(["journal_entries", [key]])
+            return post(ledger, entry, key)
+
+        persistence.writing, Pages._write, Ledger.post = watched, described, posted  # type: ignore[assignment]
+
+    def watch(self, sender: type[Sender]) -> None:
+        """Say when an order is written whose answer is not."""
+        prepare, send, write = sender.prepare, sender.send, sender._write
+
+        def prepared(this: Sender, *arguments: Any, **options: Any) -> None:
+            self.gate.intent(True)
+            prepare(this, *arguments, **options)
+
+        def sent(this: Sender, id_: str) -> Any:
+            self.countdown.opened(True)
+            return send(this, id_)
+
+        def written(this: Sender, waiting: Any, state: Any, *rest: Any) -> Any:
+            result = write(this, waiting, state, *rest)
+            self.gate.intent(any(each.state in ("new", "unknown") for each in this.waiting.values()))
+            return result
+
+        sender.prepare, sender.send, sender._write = prepared, sent, written  # type: ignore[method-assign]
+
+
+def _said(table: str, row: Mapping[str, Any]) -> list[Any] | None:
+    if table not in GROWING:
+        return None
+    return [table, [plain(row[name]) for name in GROWING[table]], plain(row.get("state", ""))]
+
+
+def profile(name: str) -> AgentProfile:
+    """Return what an agent trades and may lose."""
+    facts = {key: value for key, value in LIMITS.items() if key != "open_risk_share"}
+    return AgentProfile.model_validate(
+        facts
+        | {"profile": "aggressive", "strategies": (AGENTS[name],), "pairs": SYMBOLS, "timeframe": FRAME}
+        | {"target_month": "0.1", "min_win_rate": "0.5", "initial_equity": CASH, "min_confidence": 0.6}
+    )
+
+
+def risk_limits() -> RiskConfig:
+    """Return what holds for everybody; the two that are not counted by the judge are out of the way."""
+    return RiskConfig(
+        open_risk_share=LIMITS["open_risk_share"], max_exposure=50, max_account_risk="0.9", max_correlated_risk=100
+    )
+
+
+def terms(symbol: str) -> PaperTerms:
+    """Return what a symbol costs."""
+    instrument = find_instrument(symbol)
+    return PaperTerms(instrument, COSTS, risk_limits().leverage(AssetClass(instrument.asset_class)))
+
+
+def capabilities(seed: int) -> Any:
+    """Return what the venue on paper can do: a third of them cannot sell short."""
+    able = Capabilities(short=seed % 3 != 0)
+    return lambda symbol: able
+
+
+class Victim:
+    """An engine on an account, from wherever an earlier life left it."""
+
+    def __init__(self, orders: Orders, wire: Wire) -> None:
+        self.orders, self.wire = orders, wire
+        self.database = persistence.engine(orders.url)
+        self.market = json.loads((orders.folder / "market.json").read_text())
+        self.clock = FixedClock(BEGIN)
+        self.pages = Pages(self.database)
+        self.switches = Switches(self.database, orders.folder / "switches", self.clock)
+        self.inner = self.connect()
+        self.broker = (LoggedBroker if orders.venue else LoggedPaper)(self.inner, wire)
+        feeds = {strategy: Feed(signals, wire) for strategy, signals in self.market["signals"].items()}
+        profiles = {name: profile(name) for name in AGENTS}
+        self.engine = TradingEngine(
+            self.pages, self.broker, ACCOUNT, "USDT", profiles, risk_limits(), feeds, terms, self.switches,
+            self.clock, own_name(),
+        )  # fmt: skip
+
+    def connect(self) -> Any:
+        """Return the broker: paper, or a foreign venue."""
+        if self.orders.venue:
+            from tests.chaos.venue_broker import VenueBroker
+
+            return VenueBroker(self.orders.venue)
+        broker = PaperBroker(self.pages, ACCOUNT, "USDT", terms, self.clock, capabilities(self.orders.seed))
+        if self.orders.seed % 2:
+            LossyReplies(0.2).install(broker)
+        return broker
+
+    def difference(self) -> dict[str, str]:
+        """Return what venue and books do not agree on."""
+        holdings: dict[str, Decimal] = {}
+        for position in self.inner.positions():
+            holdings[position.symbol] = holdings.get(position.symbol, Decimal(0)) + position.quantity
+        return {name: str(left) for name, left in self.engine.books.difference(holdings).items()}
+
+    def recover(self) -> None:
+        """Ask about what is on its way, and say when books and venue are one."""
+        began = time.time_ns()
+        self.engine.claim()
+        for name in AGENTS:
+            self.engine.enlist(name)
+        if hasattr(self.engine, "recover"):
+            self.engine.recover()
+        elif self.orders.venue:
+            with self.pages.together():
+                for symbol in SYMBOLS:
+                    for fill in self.broker.fills(symbol, self.engine.books.cursors.get(symbol)):
+                        self.engine.book(fill)
+        self.engine.sender.settle()
+        self.wire.write("safe", difference=self.difference(), recovering_ns=time.time_ns() - began)
+
+    def moments(self) -> Iterator[tuple[int, dict[SeriesId, PriceBar]]]:
+        """Yield the bars that close together and were not gone through, with their number."""
+        seen = min(self.engine.standing.seen.values(), default=BEGIN)
+        for number, rows in enumerate(zip(*self.market["bars"].values(), strict=True)):
+            opened = datetime.fromisoformat(rows[0][0])
+            if opened + STEP > seen:
+                yield (
+                    number,
+                    {
+                        SeriesId(symbol, FRAME): PriceBar(symbol, opened, opened + STEP, *row[1:])
+                        for symbol, row in zip(self.market["bars"], rows, strict=True)
+                    },
+                )
+
+    def run(self) -> None:
+        """Go through what is left of the bars."""
+        plan = kill_plan(self.orders.seed, len(self.market["bars"][SYMBOLS[0]]))
+        for number, bars in self.moments():
+            moment = next(iter(bars.values())).closed
+            self.clock.advance(moment - self.clock.now())
+            self.wire.moment = moment.isoformat()
+            for begin, end, scope, name in plan:
+                if begin <= number < end:
+                    self.throw(scope, name)
+                elif number >= end:
+                    self.lift(scope, name)
+            if self.orders.venue:
+                self.inner.pass_bars(number)
+            self.step(bars)
+        end = time.monotonic() + 2
+        while self.unknown() and time.monotonic() < end:  # of what was sent last nobody has been asked yet
+            self.engine.sender.settle()
+            time.sleep(0.05)
+
+    def unknown(self) -> bool:
+        """Say whether the answer to an order is still to come."""
+        return any(each.state in ("new", "unknown") for each in self.engine.sender.waiting.values())
+
+    def step(self, bars: dict[SeriesId, PriceBar]) -> None:
+        """Go through a moment; what a disk or a database does not allow is tried again from what is written."""
+        for patience in range(50):
+            try:
+                self.engine.step(bars)
+                return
+            except (SQLAlchemyError, OrbiError, OSError) as error:
+                self.wire.write("blocked", error=f"{type(error).__name__}: {error}"[:300])
+                self.reload()
+                time.sleep(0.02 * (patience + 1))
+        raise RuntimeError("a moment could not be gone through")
+
+    def reload(self) -> None:
+        """Forget what was not written."""
+        with suppress(SQLAlchemyError, OrbiError):
+            self.engine.load()
+
+    def throw(self, scope: SwitchScope, name: str) -> None:
+        """Kill somebody's new risk, once."""
+        if not any((each.scope, each.name) == (scope, name) for each in self.switches.all()):
+            self.switches.kill(scope, name, who="chaos", why="it was in the plan")
+            self.wire.write("killed", scope=scope, name=name)
+
+    def lift(self, scope: SwitchScope, name: str) -> None:
+        """Let somebody trade again."""
+        if any((each.scope, each.name) == (scope, name) for each in self.switches.all()):
+            self.wire.write("lifted", scope=scope, name=name)
+            self.switches.lift(scope, name, who="chaos", why="it was in the plan")
+
+
+def kill_plan(seed: int, bars: int) -> list[tuple[int, int, SwitchScope, str]]:
+    """Return when whose new risk is killed and lifted again, by the number of the moment."""
+    chance = Random(f"switches {seed}")
+    begin = chance.randrange(bars // 4, bars // 2)
+    end = begin + bars // 8
+    agent = chance.choice([*AGENTS])
+    return [(begin, end, SwitchScope.ACCOUNT, ACCOUNT), (end + 4, end + 4 + bars // 8, SwitchScope.AGENT, agent)]
+
+
+def live(orders: Orders) -> None:
+    """Live once: recover, go on, end with the bars or by a kill."""
+    os.environ["ORBIQUANT_HOME"] = str(orders.folder)
+    gate = Gate(orders.folder / "gate")
+    wire = Wire(orders.folder / "wire.jsonl", orders.life)
+    countdown = Countdown(gate, orders.window, orders.instruction, orders.sending)
+    listener = Acknowledger(wire, gate, countdown)
+    listener.install()
+    listener.watch(Sender)
+    trading_engine.LEASE = timedelta(hours=1)  # of the market's time, in which bars are minutes apart
+    if orders.bug:
+        from tests.chaos.bugs import BUGS
+
+        BUGS[orders.bug].plant()
+    victim = Victim(orders, wire)
+    victim.recover()
+    victim.run()
+    wire.write("end", difference=victim.difference(), windows=countdown.windows)
+    victim.database.dispose()
