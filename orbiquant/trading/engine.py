@@ -103,7 +103,6 @@ class TradingEngine:
         self.dirty: set[str] = set()  # agents whose marks moved since they were written
         self.equity: dict[str, Decimal] = {}  # of each agent, as it was marked last
         self.deferred = False
-        self.sender.settle()
 
     def load(self) -> None:
         "Read everything anew, as after a crash."
@@ -123,6 +122,27 @@ class TradingEngine:
         if not acquire_lease(database, *terms):
             raise EngineBusy(f"account {self.standing.account} is traded by another process: {last}")
         self.load()  # somebody else may have written meanwhile
+        self._recover()
+
+    def recover(self) -> None:
+        "Be the account's engine, and book what the venue did meanwhile; raise `EngineBusy` when another process is."
+        if not self.holder:
+            self._recover()
+        elif renew_lease(self.pages.database, self._lease, self.holder, LEASE, self.clock):
+            self.load()
+            self._recover()
+        else:
+            self.claim()
+
+    @exactly
+    def _recover(self) -> None:
+        "Book the fills that are not booked, and ask where orders stand."
+        held = {held.series.symbol for held in self.books.positions()}
+        with self.pages.together():
+            for symbol in sorted(held | {each.order.symbol for each in self.sender.waiting.values()}):
+                for fill in self.broker.fills(symbol, self.books.cursors.get(symbol)):
+                    self.book(fill)
+            self.sender.settle()
 
     def _fence(self) -> None:
         "Let a transaction fail whose engine is not the account's any more."
