@@ -126,9 +126,6 @@ class Trade(NamedTuple):
         )  # fmt: skip
 
 # %% ../../nbs/66_trading.books.ipynb #c156311e
-EXTERNAL = "external"
-
-
 @lru_cache(maxsize=1024)
 def assets_path(
     account: str,  # at the venue
@@ -136,6 +133,9 @@ def assets_path(
 ) -> str:
     "Return the ledger's account of what a book holds."
     return account_path("Assets", account, *owner)
+
+# %% ../../nbs/66_trading.books.ipynb #7c92f04a
+EXTERNAL = "external"
 
 
 class Books:

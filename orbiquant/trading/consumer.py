@@ -65,7 +65,7 @@ class Answer(NamedTuple):
     reason: str
     order: Order | None = None  # written, not sent
 
-
+# %% ../../nbs/69_trading.consumer.ipynb #a7cedf39
 class SignalConsumer:
     "Answers the signals that agents hear."
 

@@ -62,7 +62,7 @@ class Answered(NamedTuple):
     confidence: float
     intent_id: str | None = None
 
-
+# %% ../../nbs/67_trading.decisions.ipynb #a7c4c0c5
 class DecisionJournal:
     "Every decision of a database's agents."
 

@@ -293,14 +293,13 @@ class TradingEngine:
             if record.state not in (AgentState.RUNNING, AgentState.PAUSED):
                 continue
             state = self.standing.account_of(agent.name)
-            for breach in breaches(state, agent.profile, self.limits, record.peak_equity, record.day_equity):
-                key = f"{record.day:%Y-%m-%d} {breach.reason}"
-                if breach.level == "halt":
-                    self.halt(agent, breach.said)
-                    break
-                if key not in agent.warned:
-                    agent.warned.add(key)
+            found = breaches(state, agent.profile, self.limits, record.peak_equity, record.day_equity)
+            if found and found[0].level == "halt":
+                self.halt(agent, found[0].said)
+            for breach in found:
+                if breach.level == "warn" and breach.reason not in agent.warned:
                     get_logger("trading").warning("agent warned", agent=agent.name, reason=breach.said)
+            agent.warned = {breach.reason for breach in found}
 
     def halt(
         self,

@@ -15,7 +15,7 @@ from functools import cache
 from sqlalchemy import select
 
 from ..domain import SeriesId
-from ..orders import Account, Bracket, Intent, OrderState, Position, exactly
+from ..orders import Account, Bracket, Intent, OrderState, Position, TradedSymbol, exactly
 from ..persistence import querying
 from ..ports import Broker, Clock
 from . import tables
@@ -41,7 +41,7 @@ class Agent:
     profile: AgentProfile
     limits: RiskConfig  # everybody's
     record: AgentRecord
-    warned: set[str] = field(default_factory=set)  # what it was warned of, once a day
+    warned: set[str] = field(default_factory=set)  # what stands against it, and was told
 
     def __post_init__(self) -> None:
         "Make gate and policy once."
@@ -134,7 +134,7 @@ class Standing:
 
     def blocked(
         self,
-        symbol: str,  # that somebody wants to trade
+        symbol: TradedSymbol,  # that somebody wants to trade
     ) -> str:
         "Return why nobody may add risk on a symbol, '' when they may."
         if symbol not in self.prices:

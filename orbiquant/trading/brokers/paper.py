@@ -25,6 +25,7 @@ from orbiquant.orders import (
     Position,
     Side,
     TimeInForce,
+    TradedSymbol,
     exactly,
 )
 from ...ports import Clock
@@ -78,7 +79,7 @@ class PaperBroker:
 
     def capabilities(
         self,
-        symbol: str,  # of a market
+        symbol: TradedSymbol,  # of a market
     ) -> Capabilities:
         "Return what it can do on a market."
         return self._able(symbol)
@@ -98,7 +99,7 @@ class PaperBroker:
 
     def amend(
         self,
-        symbol: str,  # of the position
+        symbol: TradedSymbol,  # of the position
         client_order_id: str,  # of the entry that it came from
         bracket: Bracket,  # what closes it from now on
     ) -> None:
@@ -110,7 +111,7 @@ class PaperBroker:
 
     def cancel(
         self,
-        symbol: str,  # of the order
+        symbol: TradedSymbol,  # of the order
         client_order_id: str,  # its id
     ) -> OrderStatus:
         "Cancel what is left of an order, and say how it ended; raise `BrokerRejected` for one that never came."
@@ -122,7 +123,7 @@ class PaperBroker:
 
     def order(
         self,
-        symbol: str,  # of the order
+        symbol: TradedSymbol,  # of the order
         client_order_id: str,  # its id
     ) -> OrderStatus | None:
         "Return where an order stands; None when it never came here, which on paper is settled at once."
@@ -155,7 +156,7 @@ class PaperBroker:
 
     def fills(
         self,
-        symbol: str,  # whose fills
+        symbol: TradedSymbol,  # whose fills
         after: str | None = None,  # the last fill id that is known
     ) -> list[Fill]:
         "Return the fills behind the cursor."
@@ -334,7 +335,7 @@ class PaperBroker:
         self.book.change(resting)
 
     def _fill(
-        self, id_: str, symbol: str, side: Side, quantity: Decimal, price: Decimal, role: OrderRole, bar: PriceBar,
+        self, id_: str, symbol: TradedSymbol, side: Side, quantity: Decimal, price: Decimal, role: OrderRole, bar: PriceBar,
         at_open: bool,
     ) -> Fill:  # fmt: skip
         "Write one execution."

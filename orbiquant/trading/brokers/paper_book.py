@@ -58,7 +58,7 @@ class Leaving(NamedTuple):
     role: OrderRole  # the reason
     quantity: Decimal
 
-
+# %% ../../../nbs/64_trading.brokers.paper_book.ipynb #b5a781ad
 @dataclass(slots=True)
 class Guard:
     "A bracket in force, with the plan that may move it."
