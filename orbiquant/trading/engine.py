@@ -70,7 +70,7 @@ class EngineBusy(OrbiError):
 
     code = "ENGINE_BUSY"
 
-
+# %% ../../nbs/69_trading.engine.ipynb #2c6e15a4
 class TradingEngine:
     "The only writer of an account's books."
 
@@ -297,9 +297,9 @@ class TradingEngine:
             if found and found[0].level == "halt":
                 self.halt(agent, found[0].said)
             for breach in found:
-                if breach.level == "warn" and breach.reason not in agent.warned:
+                if breach.level == "warn" and (breach.reason, record.peak_equity) not in agent.warned:
+                    agent.warned.add((breach.reason, record.peak_equity))
                     get_logger("trading").warning("agent warned", agent=agent.name, reason=breach.said)
-            agent.warned = {breach.reason for breach in found}
 
     def halt(
         self,

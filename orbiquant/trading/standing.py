@@ -41,7 +41,7 @@ class Agent:
     profile: AgentProfile
     limits: RiskConfig  # everybody's
     record: AgentRecord
-    warned: set[str] = field(default_factory=set)  # what stands against it, and was told
+    warned: set[tuple[str, Decimal]] = field(default_factory=set)  # of what, below which peak
 
     def __post_init__(self) -> None:
         "Make gate and policy once."

@@ -242,7 +242,7 @@ class PaperBroker:
             return []
         if not quantity:
             return []
-        fill = self._fill(order.client_order_id, order.symbol, order.side, quantity, price, order.role, bar, at_open)
+        fill = self._fill(order.client_order_id, order.symbol, order.side, quantity, price, order.role, bar)
         resting.filled, resting.paid = resting.filled + quantity, resting.paid + quantity * price
         resting.state = OrderState.PARTLY_FILLED if resting.left else OrderState.FILLED
         self.book.change(resting)
@@ -315,7 +315,7 @@ class PaperBroker:
         "Close a part of what a guard holds, or all of it."
         price = self.terms(guard.symbol).fill_price(left.price, guard.side.other)
         id_ = f"{guard.entry_id.removesuffix('-ent')}-{left.role.value[:3]}"
-        fill = self._fill(id_, guard.symbol, guard.side.other, left.quantity, price, left.role, bar, False)
+        fill = self._fill(id_, guard.symbol, guard.side.other, left.quantity, price, left.role, bar)
         self._shrink(guard, left.quantity)
         return fill
 
@@ -335,8 +335,8 @@ class PaperBroker:
         self.book.change(resting)
 
     def _fill(
-        self, id_: str, symbol: TradedSymbol, side: Side, quantity: Decimal, price: Decimal, role: OrderRole, bar: PriceBar,
-        at_open: bool,
+        self, id_: str, symbol: TradedSymbol, side: Side, quantity: Decimal, price: Decimal, role: OrderRole,
+        bar: PriceBar,
     ) -> Fill:  # fmt: skip
         "Write one execution."
         terms, number = self.terms(symbol), self.book.numbers.get(symbol, 0) + 1
