@@ -37,6 +37,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("models", "show"): "models show EURUSD 1h",
     ("models", "promote"): "models promote EURUSD 1h 20240501T080000",
     ("models", "drift"): "models drift EURUSD 1h",
+    ("agent", "replay"): "agent replay BTCUSDT 1h ETHUSDT 1h --agent atlas --agent orion --from 2024-01-01",
     ("audit", "prefix-replay"): "audit prefix-replay --symbol EURUSD --timeframe 1h --last 3000",
     ("audit", "null-market"): "audit null-market --symbol EURUSD --timeframe 1h --markets 0",
     ("audit", "trials"): "audit trials --symbol EURUSD --timeframe 1h",
