@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .core import OptionError, SystemClock
@@ -87,12 +86,11 @@ class Runtime:
 
     @cached_property
     def switches(self) -> "Switches":
-        "Return the kill switches: files beside the database (of a server: in the workspace) and a table."
+        "Return the kill switches: files in `[workspace] data_dir`, and a table of the database."
         from orbiquant.trading.switches import Switches
 
-        local = self.engine.dialect.name == "sqlite"
-        folder = Path(str(self.engine.url.database)).parent if local else self.settings.path("data")
-        return Switches(self.engine, folder / "switches", self.clock)
+        folder = self.settings.path(self.settings.workspace.data_dir) / "switches"
+        return Switches(self.engine, folder, self.clock)
 
     def terms(
         self,
