@@ -97,7 +97,7 @@ def own_account(
 ) -> tuple[str, str]:
     "Return the name of a person's account on paper, and of the book in it."
     number = blake2b(user_id.encode(), digest_size=6).hexdigest()
-    return f"{account_name('paper', currency)}-{number}", f"own-{number}"
+    return f"{account_name('paper', currency)}-{number}", f"own-{currency.lower()}-{number}"
 
 
 def profiles_at(
@@ -105,8 +105,10 @@ def profiles_at(
     account: str,  # an agents' one, or a person's
 ) -> dict[str, AgentProfile]:
     "Return the profiles of those who trade at an account, by name."
-    _, _, *owner = account.split("-")
-    if owner:
-        return {f"own-{owner[0]}": settings.orion.model_copy(update={"pairs": (ALL_PAIRS,), "strategies": ()})}
+    _, currency, *number = account.split("-")
+    if number:
+        return {
+            f"own-{currency}-{number[0]}": settings.orion.model_copy(update={"pairs": (ALL_PAIRS,), "strategies": ()})
+        }
     named = {name: profile_of(settings, name) for name in AGENTS}
     return {name: profile for name, profile in named.items() if account_of(profile) == account}

@@ -198,7 +198,8 @@ def order_at(
     told: dict[str, Any] = {"outcome": answer.outcome.value, "reason": answer.reason, "ticket": None}
     if answer.order is None:
         return told, []
-    told |= {"ticket": answer.order.client_order_id, "quantity": f"{answer.order.quantity}"}
+    waiting = engine.sender.waiting[answer.order.client_order_id]
+    told |= {"ticket": waiting.position_id, "quantity": f"{answer.order.quantity}"}
     return told, [answer.order]
 
 # %% ../../nbs/69_trading.requests.ipynb #3f996484
