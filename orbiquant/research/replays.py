@@ -71,6 +71,8 @@ def replayed_market(
     spec = spec_now(stored.card, runtime.settings).changed(version=stored.card.data_version)
     prepared = prepare(runtime, spec, runtime.line(kept_line(stored.card)))
     signals = prepared.line.signals(prepared, OutOfFold(stored.predictions), policy_of(spec.signals))
+    atr = (signals["entry_price"] - signals["stop_loss"]).abs() / prepared.line.spec.training.stop_atr
+    signals = signals.assign(atr=atr)
     first = max(filter(None, (stored.predictions.index[0], start)))
     kept = signals.loc[first:] if end is None else signals.loc[first : end - timedelta(microseconds=1)]
     if kept.empty:

@@ -19,10 +19,10 @@ import pandas as pd
 
 from ..core import FixedClock, NotFoundError, OptionError
 from ..domain import Bars, SeriesId, Signal, Value
+from ..leases import acquire_lease, has_died, lease_holder, own_name, release_lease
 from ..market.bars import known_at
 from ..market.follow import next_close
 from ..market.freshness import is_stale
-from ..persistence import acquire_lease, has_died, lease_holder, own_name, release_lease
 from ..ports import StoredSeries
 from .agents import open_engine, profiles_at
 from .live import LIVE_MARGIN, Live, policy_of, recent_bars
@@ -58,6 +58,16 @@ class LiveFeed:
             return newest
         return self.missed(series, newest.time)
 
+    def atr(
+        self,
+        series: SeriesId,  # which bars
+    ) -> float | None:
+        "Return the average true range at that bar; None where nobody knows it."
+        known = self._missed.get(series)
+        if known is not None and known[1].clock.now() == self.moment:
+            return known[1].atr(series)
+        return self.live.atr(series)
+
     def missed(
         self,
         series: SeriesId,  # which bars
@@ -79,7 +89,8 @@ class LiveFeed:
         held = next(each for each in self.live.series() if each.series == series)
         bars = recent_bars(runtime, held, count).loc[:until]
         signals = line.signals(line.describe(bars), stored.bundle, policy).loc[since - series.timeframe.delta :]
-        return TableFeed({series: signals}, FixedClock(since), stored.card.version)
+        atr = (signals["entry_price"] - signals["stop_loss"]).abs() / line.spec.training.stop_atr
+        return TableFeed({series: signals.assign(atr=atr)}, FixedClock(since), stored.card.version)
 
 # %% ../../nbs/75_research.room.ipynb #b83c3a72
 def followed_series(

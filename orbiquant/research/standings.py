@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core import choose
 from ..domain import Value
-from ..persistence import has_died, lease_holder
+from ..leases import has_died, lease_holder
 from .agents import account_of, profile_of
 from .live import Live
 from ..runtime import Runtime
