@@ -3708,6 +3708,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'orbiquant/research/room.py'),
                                          'orbiquant.research.room.TradingRoom.catch_up': ( 'research.room.html#tradingroom.catch_up',
                                                                                            'orbiquant/research/room.py'),
+                                         'orbiquant.research.room.TradingRoom.engine_of': ( 'research.room.html#tradingroom.engine_of',
+                                                                                            'orbiquant/research/room.py'),
                                          'orbiquant.research.room.TradingRoom.leave': ( 'research.room.html#tradingroom.leave',
                                                                                         'orbiquant/research/room.py'),
                                          'orbiquant.research.room.TradingRoom.run': ( 'research.room.html#tradingroom.run',

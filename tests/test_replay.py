@@ -1,4 +1,4 @@
-"""Agents over stored bars: the engine that trades, on signals that could have been known, with capital that is shared."""
+"""Agents over stored bars: the engine that trades, signals that could have been known, capital that is shared."""
 
 import shutil
 from collections.abc import Iterator

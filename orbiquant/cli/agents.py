@@ -19,6 +19,8 @@ from orbiquant.cli.console import (
     tell_seconds,
 )
 
+from orbiquant.cli.words import words_of, write_figure
+
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
@@ -348,7 +350,7 @@ def replay_view(
         "written": facts.get("written"),
     }  # fmt: skip
     figures = made.table()
-    rows = [(name, *(write(name, value) for value in figures.loc[name])) for name in FIGURES]
+    rows = [(words_of(name), *(write(name, value) for value in figures.loc[name])) for name in FIGURES]
     months = [
         (name, month, f"{row['return']:.2%}", f"{row.target_from:.0%} to {row.target_to:.0%}", row.reached)
         for name in made.profiles
@@ -368,8 +370,6 @@ def write(
     value: float,  # its value
 ) -> str:
     "Return a figure in its form."
-    from orbiquant.cli.words import write_figure
-
     return str(write_figure(name, float(value)))
 
 

@@ -202,15 +202,21 @@ class TradingRoom:
         "Yield the account's engine, alone with it; raise `EngineBusy` when another process is there."
         with self._lock:
             self._claim(account)
-            if account not in self._engines:
-                profiles = profiles_at(self.runtime.settings, account)
-                self._engines[account] = open_engine(self.runtime, account, profiles, {"ml": self.feed}, own_name())
-            engine = self._engines[account]
             try:
-                yield engine
+                yield self.engine_of(account)
             finally:
                 if not self.staying:
                     self.leave(account)
+
+    def engine_of(
+        self,
+        account: str,  # claimed by this process, or to be read alone
+    ) -> TradingEngine:
+        "Return the engine that this process has for an account."
+        if account not in self._engines:
+            profiles = profiles_at(self.runtime.settings, account)
+            self._engines[account] = open_engine(self.runtime, account, profiles, {"ml": self.feed}, own_name())
+        return self._engines[account]
 
     def _claim(self, account: str) -> None:
         "Hold the account's lease before anything of it is read."

@@ -9,7 +9,7 @@ __all__ = ['EngineRequest', 'RequestBox', 'start_agent_at', 'order_answer', 'ord
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
@@ -191,10 +191,14 @@ def order_at(
     answer = order_answer(engine, owner, series, side, quantity, bracket, request.id)
     intent = None if answer.order is None else engine.sender.waiting[answer.order.client_order_id].intent.id
     action = Action.LONG if side is Side.BUY else Action.SHORT
-    engine.journal.write([
-        Answered(owner, "manual", series.symbol, series.timeframe, request.asked_at, engine.clock.now(), action,
-                 answer.outcome, answer.reason, 1.0, intent)
-    ])  # fmt: skip
+    time = request.asked_at
+    while engine.journal.is_known(owner, "manual", series, time):  # a moment has one decision
+        time += timedelta(microseconds=1)
+    decision = Answered(
+        owner, "manual", series.symbol, series.timeframe, time, engine.clock.now(), action, answer.outcome,
+        answer.reason, 1.0, intent,
+    )  # fmt: skip
+    engine.journal.write([decision])
     told: dict[str, Any] = {"outcome": answer.outcome.value, "reason": answer.reason, "ticket": None}
     if answer.order is None:
         return told, []
