@@ -376,7 +376,7 @@ def log_context(
 
 # %% ../nbs/00_core.ipynb #9e629167
 Plan = Literal["free", "pro", "premium"]
-Scope = Literal["read", "write", "trade"]
+Scope = Literal["read", "write", "trade", "operate", "act_for"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -306,9 +306,26 @@ class Caller:
 
     def require(
         self,
-        scope: str,  # "read", "write" or "trade"
+        scope: str,  # one of `SCOPES`
     ) -> None:
         "Raise `ForbiddenError` unless the caller has the scope."
         if scope not in self.scopes:
             has = ", ".join(sorted(self.scopes)) or "none"
             raise ForbiddenError(f"this needs a key with scope {scope!r}, the scopes of this one are: {has}")
+
+    def speaks_for(
+        self,
+        user_id: str | None = None,  # that a body names; None: the key's own
+    ) -> str:
+        "Return whose request it is; raise `ForbiddenError` for somebody else's without the scope `act_for`."
+        if user_id not in (None, self.user_id):
+            self.require("act_for")
+        return user_id or self.user_id
+
+    def on_plan(
+        self,
+        plan: Plan | None = None,  # that a body names; None: the key's own
+    ) -> Plan:
+        "Return the lower of the key's plan and the one that a body names: a body lowers, and never raises."
+        plans = get_args(Plan)
+        return min(self.plan, plan or self.plan, key=plans.index)

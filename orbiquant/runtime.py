@@ -9,10 +9,10 @@ __all__ = ['Runtime', 'current', 'using']
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from .core import SystemClock
+from .core import OptionError, SystemClock
 from .ports import BarStore, Clock, MarketData
 from .settings import Settings, load_settings
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from orbiquant.line import Detector, Line, LineSpec
     from orbiquant.models.amd import AmdClassifier
     from orbiquant.models.registry import ModelRegistry
+    from orbiquant.trading.brokers.paper import PaperBroker
+    from orbiquant.trading.brokers.terms import PaperTerms
+    from orbiquant.trading.pages import Pages
+    from orbiquant.trading.switches import Switches
 
 # %% ../nbs/71_runtime.ipynb #795f79ea
 @dataclass(frozen=True)
@@ -72,6 +76,56 @@ class Runtime:
         from orbiquant.backtest.trials import TrialsLedger
 
         return TrialsLedger(self.engine, self.clock)
+
+    @property
+    def pages(self) -> "Pages":
+        "Return pages of that database that nobody else writes on."
+        from orbiquant.trading.pages import Pages
+
+        return Pages(self.engine)
+
+    @cached_property
+    def switches(self) -> "Switches":
+        "Return the kill switches: files in `[workspace] data_dir`, and a table of the database."
+        from orbiquant.trading.switches import Switches
+
+        folder = self.settings.path(self.settings.workspace.data_dir) / "switches"
+        return Switches(self.engine, folder, self.clock)
+
+    def terms(
+        self,
+        symbol: str,  # in any spelling
+    ) -> "PaperTerms":
+        "Return what an order of a symbol pays: `[costs]`, and the leverage of `[risk]`."
+        from orbiquant.domain import AssetClass
+        from orbiquant.market.instruments import instrument_of
+        from orbiquant.trading.brokers.terms import PaperTerms
+
+        instrument = instrument_of(symbol).instrument
+        kind = AssetClass(instrument.asset_class)
+        leverage, costs = self.settings.risk.leverage(kind), self.settings.costs.of(kind)
+        return PaperTerms(instrument, costs, leverage)
+
+    def broker(
+        self,
+        account: str,  # "paper-usdt": where orders go, and the currency that it is kept in
+        pages: "Pages",  # of the engine that trades there
+    ) -> "PaperBroker":
+        "Return the broker of an account: on paper, where crypto is spot; raise `OptionError` for another."
+        from orbiquant.domain import AssetClass
+        from orbiquant.orders import Capabilities
+        from orbiquant.trading.brokers.paper import PaperBroker
+
+        name, _, rest = account.partition("-")
+        currency = rest.partition("-")[0].upper()
+        if name != "paper" or not currency:
+            raise OptionError(f"`account` must be on paper, such as paper-usdt, was {account!r}")
+        terms = cache(self.terms)
+
+        def capabilities(symbol: str) -> Capabilities:
+            return Capabilities(short=terms(symbol).instrument.asset_class is not AssetClass.CRYPTO)
+
+        return PaperBroker(pages, account, currency, terms, self.clock, capabilities)
 
     @cached_property
     def amd(self) -> "AmdClassifier":

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orbiquant.leases import acquire_lease, release_lease, renew_lease
 from sqlalchemy import (
     BLANK_SCHEMA,
     Boolean,
@@ -37,6 +36,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 import orbiquant
 from orbiquant import persistence
 from orbiquant.core import DataError, FixedClock, SettingsError
+from orbiquant.leases import acquire_lease, release_lease, renew_lease
 from orbiquant.persistence import (
     INVESTMENT,
     ExactDecimal,

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from . import (  # noqa: F401
+    agents,
     claims,
     follow,
     imports,
@@ -111,6 +112,7 @@ program.add_typer(settings, name="settings")
 program.add_typer(imports.data_commands, name="data")
 program.add_typer(jobs.job_commands, name="jobs")
 program.add_typer(models.model_commands, name="models")
+program.add_typer(agents.agent_commands, name="agent")
 program.add_typer(claims.audit_commands, name="audit")
 program.add_typer(serving.reports, name="report")
 program.add_typer(ledger.ledger_commands, name="ledger")

@@ -138,6 +138,11 @@ class LiveLine:
             assert self._signal is not None
             return self._signal
 
+    @property
+    def atr(self) -> float | None:
+        "Return the average true range at the bar that was decided on last; None where the line has no stream."
+        return None if self._stream is None else self._stream.stream.atr
+
     def _catch_up(self, served: Served, epoch: int) -> tuple[bool, "Decision | None"]:
         "Return whether every bar in the store has closed, and the decision on the last that has, None for an old one."
         known = self._signal is not None and epoch == self._seen[0]
@@ -265,6 +270,14 @@ class Live:
         except ModelError:
             self.failing.add(series)
             raise
+
+    def atr(
+        self,
+        series: SeriesId,  # whose signal was asked for
+    ) -> float | None:
+        "Return the average true range that the newest signal was made at; None where nobody knows it."
+        line = self._lines.get(series)
+        return None if line is None else line.atr
 
     def calendar(
         self,

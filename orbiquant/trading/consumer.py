@@ -114,7 +114,7 @@ class SignalConsumer:
             return Answer(Reply.DENIED, "no range to trail by")
         try:
             intent = opening_intent(signal, agent.name, self.standing.account, strategy, plan, atr)
-            return self._review(agent, intent)
+            return self.review(agent, intent)
         except ValidationError as error:
             return Answer(Reply.DENIED, rule_of(error.errors()[0]))
         except NotFoundError as error:
@@ -138,7 +138,11 @@ class SignalConsumer:
             return Answer(Reply.DENIED, f"{open_[0].owner} holds {symbol} the other way on this account")
         return None
 
-    def _review(self, agent: Agent, intent: Intent) -> Answer:
+    def review(
+        self,
+        agent: Agent,  # that wants it
+        intent: Intent,  # that opens
+    ) -> Answer:
         "Return what risk says of an intent, and the order that follows."
         standing = self.standing
         verdict = agent.gate.review(

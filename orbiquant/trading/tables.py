@@ -207,3 +207,17 @@ paper_fills = Table(
     PrimaryKeyConstraint("account", "symbol", "number", name="pk_paper_fills"),
     schema=INVESTMENT,
 )
+engine_requests = Table(
+    "engine_requests",
+    metadata,
+    Column("id", String(100), primary_key=True),
+    Column("account", String(40), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("content", Text, nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("answered_at", UtcDateTime),
+    Column("answer", Text),
+    Index("ix_engine_requests_account", "account"),
+    schema=INVESTMENT,
+)

@@ -76,7 +76,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
                 "trading.sender.Sender",
                 "trading.standing.Standing",
             ),
-            *("trading.engine.EngineBusy", "trading.consumer.SignalConsumer"),
+            *("trading.engine.TradingEngine", "trading.consumer.SignalConsumer"),
             "backtest.sweep.SweepResult",
         ),
         "one class",

@@ -1,0 +1,389 @@
+"""`orbiquant agent list | start | pause | resume | stop | status | journal | run | replay`"""
+
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from orbiquant.cli.console import (
+    AsJson,
+    Given,
+    fields,
+    open_runtime,
+    parse_time,
+    progress_bar,
+    show,
+    table,
+    tell_seconds,
+)
+
+from orbiquant.cli.words import words_of, write_figure
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+    from orbiquant.domain import SeriesId
+    from orbiquant.research.replays import AgentReplay
+    from orbiquant.research.standings import AgentMetrics, AgentStatus, HeldPosition
+    from orbiquant.runtime import Runtime
+    from orbiquant.trading.decisions import Answered
+
+
+agent_commands = typer.Typer(
+    help="Agents that trade on paper: who may, what they did, and why not.", no_args_is_help=True
+)
+AGENTS_TOLD = ("atlas", "orion", "nova")
+FIGURES = (
+    *("trades", "win_rate", "expectancy_r", "standard_error_r", "total_r", "profit_factor", "max_drawdown_r"),
+    *("initial_equity", "final_equity", "total_return", "max_drawdown", "yearly_return", "sharpe", "exposure"),
+    *("average_bars", "fees"),
+)
+MOST_REASONS = 12  # on a screen
+
+
+AgentName = Annotated[
+    str, typer.Argument(metavar="AGENT", help="atlas, orion or nova.", autocompletion=lambda: AGENTS_TOLD)
+]
+OUTCOMES = Literal["taken", "resized", "closed", "hold", "filtered", "denied", "rejected"]
+MOST_LINES = 10_000  # of a journal, shown at once
+
+
+def open_trading() -> "Runtime":
+    "Return this process's runtime, with everything known that follows new bars."
+    import orbiquant.desk.agents  # noqa: F401 - it registers what it defines
+
+    return open_runtime()
+
+
+def read_capital(
+    text: str,  # as it was typed
+) -> Decimal:
+    "Return an amount of money; refuse what is none."
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal(0)
+    if not (amount.is_finite() and 0 < amount < Decimal("1e15")) or -int(amount.as_tuple().exponent) > 8:
+        raise typer.BadParameter(f"must be an amount above 0 and below 1e15 with up to 8 decimals, was {text[:40]!r}")
+    return amount
+
+
+@agent_commands.command("list")
+def list_command(as_json: AsJson = False) -> None:
+    "List the agents: state, account, equity, and why one does not trade."
+    from orbiquant.desk.agents import status_of
+
+    runtime = open_trading()
+    found = [status_of(runtime, name) for name in AGENTS_TOLD]
+    rows = [
+        (s.name, s.profile, s.status, s.account, f"{s.equity:,.2f} {s.currency}", s.open_positions, s.idle[:1])
+        for s in found
+    ]
+    heads = ("agent", "profile", "status", "account", ">equity", ">positions", "does not trade because")
+    show(found, as_json, lambda: table(rows, *heads))
+
+
+@agent_commands.command("start")
+def start_command(
+    agent: AgentName,
+    equity: Annotated[
+        Decimal | None,
+        typer.Option(parser=read_capital, metavar="AMOUNT", help="Capital; else the profile's at first, 0 later."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    "Let an agent trade on paper, with capital of your own; one that runs is left as it is."
+    from orbiquant.cli.kill import user_name
+    from orbiquant.desk.agents import find_agent, room_of, status_of
+    from orbiquant.research.agents import account_of, profile_of
+    from orbiquant.research.room import start_agent
+
+    runtime, name = open_trading(), find_agent(agent)
+    request = start_agent(room_of(runtime), name, account_of(profile_of(runtime.settings, name)), equity, user_name())
+    added = "" if request.answer is None else request.answer["added"]
+    status = status_of(runtime, name)
+    tell_status(
+        status,
+        f"{name} is {status.status}" + (f", with {added} {status.currency} more" if added != "0" else ""),
+        as_json,
+    )
+
+
+@agent_commands.command("pause")
+def pause_command(agent: AgentName, as_json: AsJson = False) -> None:
+    "Let an agent open nothing more for now; what it holds stays protected."
+    move(agent, "pause", as_json)
+
+
+@agent_commands.command("resume")
+def resume_command(agent: AgentName, as_json: AsJson = False) -> None:
+    "Let an agent that is paused or halted go on."
+    move(agent, "resume", as_json)
+
+
+@agent_commands.command("stop")
+def stop_command(agent: AgentName, as_json: AsJson = False) -> None:
+    "Stop an agent; what it holds stays protected until its stop, its target or its time."
+    move(agent, "stop", as_json)
+
+
+def move(
+    agent: str,  # its name
+    step: str,  # pause, resume or stop
+    as_json: bool,  # for a script
+) -> None:
+    "Move an agent in its life, and say where it stands."
+    from orbiquant.cli.kill import user_name
+    from orbiquant.desk.agents import move_agent
+
+    status = move_agent(open_trading(), agent, step, user_name())
+    tell_status(status, f"{status.name} is {status.status}: {status.reason}", as_json)
+
+
+def tell_status(
+    status: "AgentStatus",  # of an agent
+    said: str,  # what was done
+    as_json: bool,  # for a script
+) -> None:
+    "Print what was done, and why nothing comes of it yet."
+    show(status, as_json, lambda: "\n".join([f"{said}.", *(f"It does not trade: {why}." for why in status.idle)]))
+
+
+@agent_commands.command("status")
+def status_command(
+    agent: AgentName,
+    decisions: Annotated[int, typer.Option(min=0, max=MOST_LINES, help="The newest so many.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    "Print where an agent stands: limits, positions with stops, targets against actuals, the last decisions and why."
+    from orbiquant.desk.agents import find_agent, status_of
+    from orbiquant.research.standings import agent_metrics_of, decisions_of, positions_of, read_standing
+
+    runtime, name = open_trading(), find_agent(agent)
+    status, made = status_of(runtime, name), agent_metrics_of(runtime, name)
+    held = positions_of(read_standing(runtime, status.account), name)
+    last = decisions_of(runtime, name, None, decisions) if decisions else []
+    facts = {"status": status, "metrics": made, "positions": held, "decisions": [each._asdict() for each in last]}
+    show(facts, as_json, lambda: status_view(status, made, held, last))
+
+
+def status_view(
+    status: "AgentStatus",  # of an agent
+    made: "AgentMetrics",  # what it made
+    held: "list[HeldPosition]",  # what it holds
+    last: "list[Answered]",  # what it decided
+) -> "Group":
+    "Return an agent's status for a screen."
+    from rich.console import Group
+
+    target = " to ".join(f"{share:.0%}" for share in made.target_month)
+    facts = {
+        "agent": f"{status.name} ({status.profile}) at {status.account}",
+        "state": f"{status.status}: {status.reason}",
+        "equity": f"{status.equity:,.2f} {status.currency}",
+        "drawdown": f"{status.drawdown:.2%} of at most {status.max_drawdown:.0%}",
+        "today": f"{status.day_loss:.2%} lost of at most {status.daily_loss:.0%}",
+        "positions": f"{status.open_positions} of at most {status.max_positions}",
+        "engine": status.engine or "no process trades this account",
+        "closed trades": f"{made.total_trades}, net {made.net_profit:+,.2f} {made.currency}, fees {made.fees:,.2f}",
+        "win rate": None if made.win_rate is None else f"{made.win_rate:.0%}, the least is {made.min_win_rate:.0%}",
+        "target a month": target,
+        "warnings": [*status.warnings, *made.warnings],
+        "does not trade": status.idle,
+    }
+    rows = [
+        (p.ticket, p.symbol, p.type, p.size, p.open_price, p.current_price, p.stop_loss, p.take_profit, p.profit)
+        for p in held
+    ]
+    heads = ("ticket", "symbol", "side", ">size", ">opened at", ">price", ">stop", ">target", ">profit")
+    months = [(m["month"], f"{m['return']:.2%}", target, m["reached"]) for m in made.months[-12:]]
+    parts: list[Any] = [fields(facts)]
+    parts += [table(rows, *heads)] if rows else []
+    parts += [table(months, "month", ">closed", ">target", "reached")] if months else []
+    return Group(*parts, *([journal_table(last)] if last else []))
+
+
+def journal_table(
+    decisions: "list[Answered]",  # newest first
+) -> "Table":
+    "Return decisions as a table."
+    rows = [
+        (d.decided_at, d.agent, f"{d.symbol} {d.timeframe}", d.strategy, d.action.value, d.outcome.value, d.reason)
+        for d in decisions
+    ]
+    return table(rows, "decided (UTC)", "agent", "series", "strategy", "signal", "answer", "reason")
+
+
+@agent_commands.command("journal")
+def journal_command(
+    agent: Annotated[
+        str | None, typer.Argument(metavar="AGENT", help="One of them; else all.", autocompletion=lambda: AGENTS_TOLD)
+    ] = None,
+    outcome: Annotated[OUTCOMES | None, typer.Option(help="Only what was answered so.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_LINES, help="The newest so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    "Print what was decided on each signal, newest first, and why."
+    from orbiquant.desk.agents import find_agent
+    from orbiquant.research.standings import decisions_of
+
+    runtime = open_trading()
+    found = decisions_of(runtime, None if agent is None else find_agent(agent), outcome, limit)
+    empty = "Nothing was decided yet: an agent decides when a bar closes while `orbiquant agent run` goes on."
+    show([each._asdict() for each in found], as_json, lambda: journal_table(found) if found else empty)
+
+
+@agent_commands.command("run")
+def run_command(
+    poll: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+) -> None:
+    "Trade what was started, until interrupted: no new risk from the first Ctrl-C on, stops stay."
+    from signal import SIGINT, SIGTERM, signal
+    from threading import Event
+
+    from orbiquant.cli.console import console
+    from orbiquant.desk.agents import room_of
+
+    runtime, stop, say = open_trading(), Event(), console(stderr=True)
+    room = room_of(runtime)
+
+    def tell(text: str) -> None:
+        say.print(text, markup=False, soft_wrap=True)
+
+    def end(*_: Any) -> None:
+        runtime.switches.close("the engine's process is ending")
+        stop.set()
+
+    if once:
+        for turn in [room.turn(account) for account in room.accounts()]:
+            tell(turn.told)
+        return
+    for each in (SIGINT, SIGTERM):
+        signal(each, end)
+    accounts = room.accounts()
+    tell(f"Trading {', '.join(accounts) or 'nothing yet: `orbiquant agent start AGENT`'} (Ctrl-C ends it)")
+    room.run(stop, lambda turn: tell(turn.told), poll)
+    tell("Ended: nothing was opened since the interrupt, protective stops stay.")
+
+
+def read_markets(
+    words: list[str],  # SYMBOL TIMEFRAME SYMBOL TIMEFRAME …
+) -> "list[SeriesId]":
+    "Return the markets that were typed, each once."
+    from orbiquant.domain import SeriesId
+
+    if len(words) % 2:
+        raise typer.BadParameter(f"must be pairs of SYMBOL TIMEFRAME, were {len(words)} words", param_hint="MARKETS")
+    return list(dict.fromkeys(SeriesId.parse(*words[at : at + 2]) for at in range(0, len(words), 2)))
+
+
+@agent_commands.command("replay")
+def replay_command(
+    markets: Annotated[list[str], typer.Argument(metavar="SYMBOL TIMEFRAME ...", help="Markets with a trained model.")],
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(help="One of atlas, orion, nova; may be repeated; else all.", autocompletion=lambda: AGENTS_TOLD),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option("--from", parser=parse_time, metavar="TIME", help="First bar open, inclusive; UTC."),
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--to", parser=parse_time, metavar="TIME", help="Bars open before this; UTC.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write trades, equity, decisions and a chart into this folder.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    "Let agents trade stored bars with the engine that trades live, on out-of-fold signals, and print what came of it."
+    from orbiquant.core import stage_seconds
+    from orbiquant.research.replays import replay_agents
+
+    series, runtime = read_markets(markets), open_runtime()
+    with stage_seconds() as seconds, progress_bar(as_json) as progress:
+        made = replay_agents(runtime, series, list(dict.fromkeys(agent or AGENTS_TOLD)), since, until, progress)
+    written = None if out is None else write_replay(made, out)
+    facts = (
+        replay_facts(made) | {"seconds": seconds} | ({"written": [str(path) for path in written]} if written else {})
+    )
+    show(facts, as_json, lambda: replay_view(runtime, made, facts))
+
+
+def replay_facts(
+    made: "AgentReplay",  # a replay
+) -> Given:
+    "Return everything that a replay came to, for a script."
+    from orbiquant.wire import without_gaps
+
+    table_of = made.table()
+    return {
+        "currency": made.currency,
+        "markets": [market.facts for market in made.markets],
+        "steps": made.result.steps,
+        "figures": {name: without_gaps(table_of[name].to_dict()) for name in table_of},
+        "decisions": made.reasons.to_dict("records"),
+        "by_strategy": made.by_strategy().reset_index().to_dict("records"),
+    }
+
+
+def replay_view(
+    runtime: "Runtime",  # whose limits the targets are told with
+    made: "AgentReplay",  # a replay
+    facts: Given,  # as `replay_facts` has them
+) -> "Group":
+    "Return a replay's tearsheet for a screen: data and costs first, then figures, months and reasons."
+    from rich.console import Group
+
+    data = made.markets
+    heads = {
+        "markets": [f"{m.series}: {len(m.bars):,} bars {m.bars.index[0]:%Y-%m-%d} to {m.bars.index[-1]:%Y-%m-%d}" for m in data],
+        "signals": [f"out of fold, model {m.model}, data version {m.data_version}, seed {m.seed}" for m in data],
+        "costs": [f"{m.series.symbol}: {m.costs}" for m in data],
+        "limits": [f"{name}: {p.risk_per_trade:.2%} a trade, {p.max_drawdown:.0%} drawdown, {p.policy}" for name, p in made.profiles.items()],
+        "steps": made.result.steps,
+        "took": tell_seconds(facts["seconds"]),
+        "written": facts.get("written"),
+    }  # fmt: skip
+    figures = made.table()
+    rows = [(words_of(name), *(write(name, value) for value in figures.loc[name])) for name in FIGURES]
+    months = [
+        (name, month, f"{row['return']:.2%}", f"{row.target_from:.0%} to {row.target_to:.0%}", row.reached)
+        for name in made.profiles
+        for month, row in made.targets(runtime, name).tail(12).iterrows()
+    ]
+    why = [tuple(row) for row in made.reasons.head(MOST_REASONS).itertuples(index=False)]
+    return Group(
+        fields(heads),
+        table(rows, "figure", *(f">{name}" for name in figures)),
+        table(months, "agent", "month", ">return", ">target", "reached"),
+        table(why, "agent", "answer", "reason", ">signals"),
+    )
+
+
+def write(
+    name: str,  # of a figure
+    value: float,  # its value
+) -> str:
+    "Return a figure in its form."
+    return str(write_figure(name, float(value)))
+
+
+def write_replay(
+    made: "AgentReplay",  # a replay
+    folder: Path,  # made where it is missing
+) -> list[Path]:
+    "Write a replay's tables as CSV and its equity as a page, and return the files."
+    from orbiquant.core import atomic_write
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {
+        "trades.csv": made.trades, "equity.csv": made.result.equity.rename_axis("time").reset_index(),
+        "decisions.csv": made.reasons, "figures.csv": made.table().rename_axis("figure").reset_index(),
+    }  # fmt: skip
+    files = [atomic_write(folder / name, each.to_csv(index=False)) for name, each in tables.items()]
+    return [*files, atomic_write(folder / "equity.html", made.plot().to_html(include_plotlyjs=True))]
