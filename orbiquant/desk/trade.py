@@ -25,7 +25,7 @@ from ..research.room import checked, start_agent
 from ..research.standings import HeldPosition, find_record, positions_of, read_standing
 from ..runtime import Runtime, current
 from ..trading.agents import Roster
-from ..trading.replay import trade_table
+from ..trading.replay import tabulate_trades
 
 # %% ../../nbs/79_desk.trade.ipynb #4c92510b
 UserId = Annotated[str, Field(min_length=1, max_length=100)]
@@ -54,7 +54,7 @@ def portfolio_of(
     "Return what is in a person's own account."
     account, owner = own_account(user_id, currency)
     standing, now = read_standing(runtime, account), pd.Timestamp(runtime.clock.now())
-    state, trades = standing.account_of(owner), trade_table(standing.books.trades(owner))
+    state, trades = standing.account_of(owner), tabulate_trades(standing.books.trades(owner))
     day, week = (
         float(trades.loc[trades["exit_time"] >= since, "pnl"].sum())
         for since in (now.floor("1D"), now - timedelta(days=7))

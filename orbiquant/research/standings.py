@@ -25,7 +25,7 @@ from ..trading.breaches import breaches, shortfalls
 from ..trading.config import AGENTS, AgentProfile
 from ..trading.decisions import Answered, DecisionJournal, Reply
 from ..trading.metrics import attribution, exposure_figures, realised_equity, target_table, trade_figures
-from ..trading.replay import trade_table
+from ..trading.replay import tabulate_trades
 from ..trading.standing import Standing
 from ..wire import without_gaps
 
@@ -209,7 +209,7 @@ def agent_metrics_of(
     "Return what an agent made; raise `OptionError` for an unknown name."
     profile, record = profile_of(runtime.settings, name), find_record(runtime, name)
     standing = read_standing(runtime, account_of(profile) if record is None else record.account)
-    trades = trade_table(standing.books.trades(name))
+    trades = tabulate_trades(standing.books.trades(name))
     figures: dict[str, Any] = without_gaps(trade_figures(trades))
     equity = standing.equity_of(name)
     open_profit = sum(position.profit for position in positions_of(standing, name))
