@@ -35,8 +35,9 @@ from orbiquant.core import (
     require_library,
     tool,
 )
-from orbiquant.domain import Action, Costs, Instrument, Order, Phase, Side, Signal, Timeframe, normalise_symbol
+from orbiquant.domain import Action, Costs, Instrument, Phase, Signal, Timeframe, normalise_symbol
 from orbiquant.market.instruments import find_instrument, known_instruments, read_instruments
+from orbiquant.orders import Intent, Order, Side
 from orbiquant.settings import Settings, load_settings
 from tests.tools.programs import run_program
 
@@ -98,7 +99,11 @@ def test_every_packaged_setting_can_be_overridden_from_every_source(home: Path, 
 def test_the_packaged_file_says_what_the_sections_say_by_themselves():
     packaged = load_settings()
     for name, section in Settings.model_fields.items():
-        assert getattr(packaged, name) == section.annotation(), name
+        said, kind = getattr(packaged, name), section.annotation
+        needed = {key: getattr(said, key) for key, each in kind.model_fields.items() if each.is_required()}
+        differ = ("strategies", "cool_down_bars", "policy", "min_confidence", "timeframe")  # from agent to agent
+        own = {key: getattr(said, key) for key in differ} if needed else {}
+        assert said == kind(**needed, **own), name
 
 
 @pytest.mark.parametrize("source", ["settings.ini", ".env", "environment"])
@@ -411,27 +416,46 @@ def test_an_unsound_signal_is_refused(change: dict[str, Any], said: str):
         Signal.model_validate(LONG | change)
 
 
-ORDER = {"client_order_id": "a-1", "symbol": "BTC/USDT", "side": "BUY", "quantity": "0.1", "stop_loss": "90"}
+ORDER = {"client_order_id": "a-1", "symbol": "BTC/USDT", "side": "BUY", "quantity": "0.1"} | {
+    "bracket": {"stop_loss": "90", "take_profit": "120"}
+}
 
 
-def test_an_order_is_exact_and_needs_a_stop():
+def test_an_order_is_exact_and_names_its_levels():
     made = Order.model_validate(ORDER)
-    assert (made.symbol, made.side, made.quantity, made.stop_loss) == ("BTCUSDT", Side.BUY, Decimal("0.1"), Decimal(90))
-    assert Order.model_validate(ORDER | {"stop_loss": None, "reduce_only": True}).stop_loss is None
-    Order.model_validate(ORDER | {"limit_price": "100", "take_profit": "120"})
+    assert (made.symbol, made.side, made.quantity) == ("BTCUSDT", Side.BUY, Decimal("0.1"))
+    assert made.bracket is not None and made.bracket.stop_loss == 90
+    limit = Order.model_validate(ORDER | {"type": "limit", "limit_price": "100"})
+    assert limit.bracket == made.bracket
+
+
+def test_what_opens_is_covered_by_a_stop_of_its_own_or_by_a_baskets():
+    wants = {
+        **{"id": "atlas-1", "account": "paper", "agent": "atlas", "strategy": "ml", "symbol": "BTCUSDT"},
+        **{"timeframe": "1h", "time": datetime(2024, 1, 2, tzinfo=UTC), "purpose": "open", "side": "BUY"},
+        **{"entry_price": "100"},
+    }
+    with pytest.raises(ValidationError, match="no `basket` covers it"):
+        Intent.model_validate(wants)
+    assert Intent.model_validate(wants | {"basket": "grid-1"}).bracket.stop_loss is None
+    assert Intent.model_validate(wants | {"purpose": "close"}).basket is None
+    with pytest.raises(ValidationError, match="stop < entry < target"):
+        Intent.model_validate(wants | {"bracket": {"stop_loss": "110"}})
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"stop_loss": None}, "`stop_loss` is required"),
+        ({"reduce_only": True}, "belongs to an order that opens"),
+        ({"type": "limit"}, "needs `limit_price`"),
+        ({"trigger_price": "100"}, "has no `trigger_price`"),
         ({"quantity": "0"}, "greater than 0"),
         ({"quantity": "Infinity"}, "finite"),
         ({"quantity": "NaN"}, "finite"),
         ({"client_order_id": "has space"}, "client_order_id"),
         ({"client_order_id": "x" * 37}, "client_order_id"),
-        ({"limit_price": "80", "take_profit": "120"}, "stop < entry < target"),
-        ({"side": "SELL", "limit_price": "100", "take_profit": "120"}, "target < entry < stop"),
+        ({"type": "limit", "limit_price": "80"}, "stop < entry < target"),
+        ({"side": "SELL", "type": "limit", "limit_price": "100"}, "target < entry < stop"),
         ({"side": "HOLD"}, "side"),
     ],
 )

@@ -8,7 +8,7 @@ __all__ = ['MOST_TARGETS', 'FIXED', 'PartialTarget', 'check_targets', 'parse_tar
 # %% ../../nbs/51_execution.config.ipynb #3c40e0f3
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_serializer, model_validator
 
 from ..core import OptionError, rule_of
 from ..domain import Value
@@ -109,6 +109,7 @@ class ExitPlan(Value):
         "Return the shorter of two time limits in bars, None for none."
         return min((bars for bars in (self.max_holding_bars, other) if bars is not None), default=None)
 
+    @model_serializer
     def __str__(self) -> str:
         "Return the plan as it is written in settings and options."
         said = {name: value for name, value in self if value}

@@ -195,7 +195,10 @@ class TradingEngine:
             if record.name in self.agents:
                 self.agents[record.name].record = record
             else:
-                self.agents[record.name] = Agent(record.name, self.profiles[record.name], self.limits, record)
+                agent = Agent(record.name, self.profiles[record.name], self.limits, record)
+                self.agents[record.name] = agent
+                if silent := [each for each in agent.profile.strategies if each not in self.feeds]:
+                    get_logger("trading").info("strategies without a feed", agent=agent.name, strategies=silent)
         return list(self.agents.values())
 
     # --- a step ---
@@ -347,7 +350,7 @@ class TradingEngine:
         "Return the orders that an agent's answers to its signals make; they are written, not sent."
         sent: list[Order] = []
         answers: list[Answered] = []
-        for strategy in agent.profile.strategies:
+        for strategy in [each for each in agent.profile.strategies if each in self.feeds]:
             for series, bar in bars.items():
                 if series.timeframe is not agent.profile.timeframe or not agent.profile.trades(series.symbol):
                     continue

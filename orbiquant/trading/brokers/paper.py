@@ -7,6 +7,7 @@ __all__ = ['SPOT', 'meet', 'PaperBroker']
 
 # %% ../../../nbs/65_trading.brokers.paper.ipynb #cb055ff8
 from collections.abc import Callable
+from datetime import datetime
 from decimal import Decimal
 from functools import cache
 
@@ -200,7 +201,7 @@ class PaperBroker:
         "Let a bar fill what rests, and return what it filled."
         book, symbol = self.book, bar.symbol
         self.book.prices[symbol] = exact(bar.close)
-        resting = [each for each in book.resting.values() if each.order.symbol == symbol]
+        resting = sorted((each for each in book.resting.values() if each.order.symbol == symbol), key=_age_of)
         guards = [guard for guard in book.guards.values() if guard.symbol == symbol]
         if not resting and all(guard.stays(bar) for guard in guards):
             return []
@@ -208,7 +209,7 @@ class PaperBroker:
             late: set[str] = set()  # entered on the way: their own bar is dealt with
             filled = [fill for each in resting if not each.state.ended for fill in self._meet(each, bar, late)]
             whole = [guard for guard in book.guards.values() if guard.symbol == symbol and guard.entry_id not in late]
-            for guard in whole:
+            for guard in sorted(whole, key=_age_of):
                 filled += self._leave(guard, bar)
         return filled
 
@@ -248,11 +249,10 @@ class PaperBroker:
         self.book.change(resting)
         if resting.left and (order.time_in_force is TimeInForce.IOC or (order.reduce_only and quantity == wanted)):
             self._end(resting, OrderState.EXPIRED, "the rest was not to be filled at once")
-        if guard is not None:
-            self._shrink(guard, quantity)
-        elif order.group is not None:
+        if order.group is not None and guard is None:
             self._cancel_group(order.group)
         if order.reduce_only:
+            self._reduce(order, guard, quantity)
             return [fill]
         late |= set() if at_open else {order.client_order_id}
         return [fill, *self._guard(resting, fill, bar, at_open)]
@@ -288,13 +288,11 @@ class PaperBroker:
 
     def _guard(self, resting: Resting, fill: Fill, bar: PriceBar, at_open: bool) -> list[Fill]:
         "Put up the bracket of what was filled; in a bar that it came into on the way, only the stop can be reached."
-        order = resting.order
-        if order.bracket is None:
-            return []
+        order, bracket = resting.order, resting.order.bracket or Bracket()
         held = self.book.guards.get(order.client_order_id)
         before = Decimal(0) if held is None else held.quantity
         average = resting.paid / resting.filled
-        guard = Guard(order.client_order_id, order.symbol, order.side, before + fill.quantity, average, order.bracket,
+        guard = Guard(order.client_order_id, order.symbol, order.side, before + fill.quantity, average, bracket,
                       fill.time)  # fmt: skip
         self.book.protect(guard)
         if at_open:
@@ -318,6 +316,17 @@ class PaperBroker:
         fill = self._fill(id_, guard.symbol, guard.side.other, left.quantity, price, left.role, bar)
         self._shrink(guard, left.quantity)
         return fill
+
+    def _reduce(self, order: Order, guard: Guard | None, quantity: Decimal) -> None:
+        "Take what an order closed from the position that it names, or from the oldest ones of its symbol."
+        opposed = [
+            each for each in self.book.guards.values() if each.symbol == order.symbol and each.side is not order.side
+        ]
+        for each in sorted(opposed, key=_age_of) if guard is None else [guard]:
+            part = min(quantity, each.quantity)
+            if part:
+                self._shrink(each, part)
+            quantity -= part
 
     def _shrink(self, guard: Guard, quantity: Decimal) -> None:
         "Take what was closed from a guard; with the last of it go the orders of its group."
@@ -346,3 +355,10 @@ class PaperBroker:
         )  # fmt: skip
         self.book.record(fill)
         return fill
+
+
+def _age_of(each: Resting | Guard) -> tuple[datetime, str]:
+    "Return what orders of one symbol stand in line by: the same after a restart."
+    if isinstance(each, Guard):
+        return each.opened_at, each.entry_id
+    return each.placed_at, each.order.client_order_id
