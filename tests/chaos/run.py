@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from orbiquant.execution.fills import as_fraction_of, leave_bar
 from tests.chaos import victim
 from tests.chaos.market import keep_market, make_market
 from tests.chaos.victim import Orders
@@ -29,7 +30,8 @@ from tests.chaos.wire import Gate
 HERE = Path(__file__).parent
 BARS = 60  # of each symbol
 KILLS = 10  # of each seed
-WINDOWS = {False: 26, True: 9}  # transactions, or sendings (True), of which one is the last of a life
+# of so many bars and kills: transactions, or sendings (True), of which one is the last of a life
+WINDOWS = {False: 26, True: 9}
 INSTRUCTIONS = 25_000  # of which one is the last
 LONGEST_S = 60  # of one life
 BUG_SEED = 5  # whose orders lose some replies, and vanish at the venue
@@ -112,7 +114,8 @@ def run_seed(
     for life in range(kills + 1):
         chance = Random(f"kill {seed} {life}")
         timed, sending = chance.random() < 0.1, chance.random() < 0.4
-        window, instruction = 1 + chance.randrange(WINDOWS[sending]), 1 + chance.randrange(INSTRUCTIONS)
+        most = max(3, round(WINDOWS[sending] * (bars / BARS) / (max(kills, 1) / KILLS)))
+        window, instruction = 1 + chance.randrange(most), 1 + chance.randrange(INSTRUCTIONS)
         last = life == kills
         orders = Orders(folder, url, seed, life, 0 if last or timed else window, instruction, sending, venue, bug)
         start, by_hand = time.time_ns(), chance.random() < cold_share
@@ -177,6 +180,11 @@ def judge(run: Run, url: str, folder: Path, apart: bool = True) -> None:
         run.found.setdefault(name, []).extend(faults)
 
 
+def warm() -> None:
+    """Load what is compiled once, for all lives that are forked."""
+    leave_bar(100.0, 99.0, 1, as_fraction_of(100.0, 98.0), as_fraction_of(100.0, 104.0))
+
+
 # --- databases ---
 
 
@@ -187,6 +195,7 @@ class Databases:
         """Make the template."""
         from orbiquant.persistence import engine, migrate
 
+        warm()
         self.kind, self.server = kind, server
         self.folder = Path(tempfile.mkdtemp(prefix="chaos-template-"))
         if kind == "sqlite":
