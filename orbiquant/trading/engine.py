@@ -356,6 +356,7 @@ class TradingEngine:
                     signal, atr = feed.latest(series), feed.atr(series)
                 except Exception as error:  # a strategy is somebody's code: its agent halts, others go on
                     self.halt(agent, f"{strategy} failed on {series}: {type(error).__name__} {error}"[:500])
+                    self.journal.write(answers)
                     return sent
                 if signal is not None and signal.time == bar.opened:
                     decision, order = self.consumer.hear(agent, strategy, signal, atr)

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orbiquant import persistence
 from orbiquant.core import ExecutionUnknown, FixedClock, OrbiError
 from orbiquant.domain import AssetClass, Costs, SeriesId, Signal, Timeframe
+from orbiquant.execution.config import ExitPlan
 from orbiquant.leases import own_name
 from orbiquant.market.instruments import find_instrument
 from orbiquant.orders import Capabilities
@@ -110,6 +111,11 @@ class Feed:
             features=[], model_version="chaos", **row,
         )  # fmt: skip
 
+    def atr(self, series: SeriesId) -> float | None:
+        """Return a range to trail by."""
+        row = self.rows.get((series.symbol, (datetime.fromisoformat(self.wire.moment) - STEP).isoformat()))
+        return None if row is None else 0.003 * row["entry_price"]
+
 
 class Acknowledger:
     """Writes down what each commit held, once it has returned."""
@@ -176,6 +182,9 @@ def _said(table: str, row: Mapping[str, Any]) -> list[Any] | None:
     return [table, [plain(row[name]) for name in GROWING[table]], plain(row.get("state", ""))]
 
 
+PLANS = {"orion": "break_even_r=0.5 trail_atr=2 targets=1:0.5"}  # that the venue on paper plays by itself
+
+
 def profile(name: str) -> AgentProfile:
     """Return what an agent trades and may lose."""
     facts = {key: value for key, value in LIMITS.items() if key != "open_risk_share"}
@@ -183,6 +192,7 @@ def profile(name: str) -> AgentProfile:
         facts
         | {"profile": "aggressive", "strategies": (AGENTS[name],), "pairs": SYMBOLS, "timeframe": FRAME}
         | {"target_month": "0.1", "min_win_rate": "0.5", "initial_equity": CASH, "min_confidence": 0.6}
+        | {"exits": PLANS.get(name, "fixed")}
     )
 
 
@@ -219,6 +229,8 @@ class Victim:
         self.broker = (LoggedBroker if orders.venue else LoggedPaper)(self.inner, wire)
         feeds = {strategy: Feed(signals, wire) for strategy, signals in self.market["signals"].items()}
         profiles = {name: profile(name) for name in AGENTS}
+        if orders.venue:
+            profiles = {name: each.model_copy(update={"exits": ExitPlan()}) for name, each in profiles.items()}
         self.engine = TradingEngine(
             self.pages, self.broker, ACCOUNT, "USDT", profiles, risk_limits(), feeds, terms, self.switches,
             self.clock, own_name(),
@@ -246,7 +258,7 @@ class Victim:
         """Ask about what is on its way, and say when books and venue are one."""
         began = time.time_ns()
         self.engine.claim()
-        for name in AGENTS:
+        for name in {*AGENTS} - {record.name for record in self.engine.roster.all()}:
             self.engine.enlist(name)
         if hasattr(self.engine, "recover"):
             self.engine.recover()
