@@ -24,6 +24,7 @@ from typing import Any
 from orbiquant.execution.fills import as_fraction_of, leave_bar
 from tests.chaos import victim
 from tests.chaos.market import keep_market, make_market
+from tests.chaos.results import read_results, summary
 from tests.chaos.victim import Orders
 from tests.chaos.wire import Gate
 
@@ -51,6 +52,8 @@ class Run:
     elsewhere: int = 0  # not counted
     safe_s: list[float] = field(default_factory=list)  # from start to reconciled, of each life
     cold_s: list[float] = field(default_factory=list)  # the same with the imports
+    cpu_s: list[float] = field(default_factory=list)  # of a processor that the start took, of each life
+    cold_cpu_s: list[float] = field(default_factory=list)  # the same with the imports
     found: dict[str, list[str]] = field(default_factory=dict)  # by invariant, of the judge
     counts: dict[str, int] = field(default_factory=dict)
     places: list[str] = field(default_factory=list)  # where it was killed
@@ -154,6 +157,7 @@ def _note_safety(run: Run, folder: Path, life: int, start: int, by_hand: bool) -
     for row in _lines(folder):
         if row["kind"] == "safe" and row["life"] == life:
             (run.cold_s if by_hand else run.safe_s).append((row["wall"] - start) / 1e9)
+            (run.cold_cpu_s if by_hand else run.cpu_s).append(row["cpu_s"])
             if row["difference"]:
                 run.found.setdefault("safe state", []).append(f"life {life}: {row['difference']}")
 
@@ -299,52 +303,6 @@ def plant_bugs(seed: int) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a results file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def quantile(values: list[float], share: float) -> float:
-    """Return the value that a share of them does not pass."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return what all runs of a results file come to, one column a database."""
-    lines = []
-    for name in sorted({row["database"] for row in rows}):
-        mine = [row for row in rows if row["database"] == name]
-        warm = [each for row in mine for each in row["safe_s"]]
-        cold_ = [each for row in mine for each in row["cold_s"]]
-
-        def total(key: str, mine: list[dict[str, Any]] = mine) -> int:
-            return sum(row["counts"].get(key, 0) for row in mine)
-
-        def faults(*names: str, mine: list[dict[str, Any]] = mine) -> int:
-            return sum(len(row["found"].get(each, [])) for row in mine for each in names)
-
-        seeds = sorted(row["seed"] for row in mine)
-        counted = sum(row["in_transaction"] + row["in_intent"] for row in mine)
-        lines += [
-            f"of {', '.join(sorted({row['code'] for row in mine}))}",
-            f"{name}: seeds {seeds[0]}-{seeds[-1]} ({len(seeds)} run, {sum(bool(row['error']) for row in mine)} ended badly)",  # noqa: E501
-            f"  kills that landed in a commit        {sum(row['in_transaction'] for row in mine):>8}",
-            f"  kills that landed in an open intent  {sum(row['in_intent'] for row in mine):>8}",
-            f"  counted                              {counted:>8}",
-            f"  kills elsewhere, not counted         {sum(row['elsewhere'] for row in mine):>8}",
-            f"  orders sent, fills booked, postings  {total('submits'):>8} {total('fills')} {total('postings')}",
-            f"  acknowledged rows                    {total('acknowledged'):>8}, lost {faults('acknowledged')}",
-            f"  orders or fills doubled              {faults('sent once', 'one order', 'fills'):>8}",
-            f"  ledger out of balance                {faults('journal', 'money'):>8}",
-            f"  other findings                       {sum(len(found) for row in mine for found in row['found'].values()) - faults('acknowledged', 'sent once', 'one order', 'fills', 'journal', 'money'):>8}",  # noqa: E501
-            f"  seconds to a safe state, forked      max {max(warm, default=float('nan')):.2f}, p99 {quantile(warm, 0.99):.2f}, p50 {quantile(warm, 0.5):.2f} of {len(warm)}",  # noqa: E501
-            f"  seconds to a safe state, imports too max {max(cold_, default=float('nan')):.2f}, p99 {quantile(cold_, 0.99):.2f}, p50 {quantile(cold_, 0.5):.2f} of {len(cold_)}",  # noqa: E501
-            f"  seconds without a resident stop      {total('unprotected_s'):>8}",
-        ]
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Run a range of seeds, and print what all of them come to."""
     parser = argparse.ArgumentParser(description="Kill an engine again and again, and judge what is left.")
@@ -364,7 +322,7 @@ def main() -> None:
     seeds = list(range(int(first), int(last or first) + 1))
     campaign(seeds, options.database, options.results, options.keep, options.venue, options.kills, options.bars)
     rows = read_results(options.results)
-    print(table(rows))
+    print(summary(rows))
     sys.exit(any(row["found"] or row["error"] for row in rows))
 
 
