@@ -137,12 +137,13 @@ class TradingEngine:
     @exactly
     def _recover(self) -> None:
         "Book the fills that are not booked, and ask where orders stand."
-        held = {held.series.symbol for held in self.books.positions()}
+        symbols = {series.symbol for series in self.standing.seen}
+        symbols |= {each.order.symbol for each in self.sender.waiting.values()}
         with self.pages.together():
-            for symbol in sorted(held | {each.order.symbol for each in self.sender.waiting.values()}):
+            self.sender.settle()  # first: what it calls filled has its fills booked below
+            for symbol in sorted(symbols):
                 for fill in self.broker.fills(symbol, self.books.cursors.get(symbol)):
                     self.book(fill)
-            self.sender.settle()
 
     def _fence(self) -> None:
         "Let a transaction fail whose engine is not the account's any more."
@@ -241,11 +242,13 @@ class TradingEngine:
         shortest: dict[str, PriceBar] = {}
         for series in sorted(bars, key=lambda series: series.timeframe.delta):
             shortest.setdefault(series.symbol, bars[series])
+        if self._paper is None:
+            self.sender.settle({*shortest})  # first: nobody may be without both an order on its way and its position
         for symbol, bar in shortest.items():
             self.standing.prices[symbol], self.standing.price_times[symbol] = exact(bar.close), bar.closed
             for fill in self._fills(bar):
                 self.book(fill)
-        if self.sender.waiting:
+        if self._paper is not None and self.sender.waiting:
             self.sender.settle({*shortest})
 
     def _fills(self, bar: PriceBar) -> list[Fill]:

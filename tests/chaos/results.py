@@ -33,6 +33,11 @@ def summary(rows: list[dict[str, Any]]) -> str:
     return "\n\n".join(_paragraph(name, [row for row in rows if row["database"] == name]) for name in names)
 
 
+def _function(place: str) -> str:
+    """Return where a process died, without line and instruction."""
+    return f"{place.partition(':')[0]} {place.rpartition(' of ')[2]}"
+
+
 def _paragraph(name: str, rows: list[dict[str, Any]]) -> str:
     def total(key: str) -> int:
         return sum(row[key] for row in rows)
@@ -54,6 +59,7 @@ def _paragraph(name: str, rows: list[dict[str, Any]]) -> str:
         "code": ", ".join(sorted({row["code"] for row in rows})),
         "kills that count": f"{total('in_transaction') + total('in_intent')}: {total('in_transaction')} in a commit, "
         f"{total('in_intent')} in an open intent",
+        "in so many functions": len({_function(place) for row in rows for place in row["places"]}),
         "kills elsewhere": total("elsewhere"),
         "orders sent, fills, postings": f"{count('submits')}, {count('fills')}, {count('postings')}",
         "acknowledged rows lost": f"{faults('acknowledged')} of {count('acknowledged')}",

@@ -124,7 +124,7 @@ def run_seed(
         start, by_hand = time.time_ns(), chance.random() < cold_share
         gate.clear()
         pid = cold(orders) if by_hand else fork(orders)
-        delay = chance.uniform(0.02, 0.9) + (2 if by_hand else 0)
+        delay = chance.uniform(0.02, 0.5 * bars / BARS) + (2 if by_hand else 0)
         status = wait(pid, delay if timed and not last else None)
         _note_safety(run, folder, life, start, by_hand)
         if not os.WIFSIGNALED(status):
@@ -315,6 +315,7 @@ def main() -> None:
     parser.add_argument("--bars", type=int, default=BARS, help="of each symbol")
     parser.add_argument("--bugs", action="store_true", help="plant each bug, and print what the judge finds as JSON")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended
     if options.bugs:
         print(json.dumps(plant_bugs(BUG_SEED), indent=1))
         return

@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orbiquant.core import OrbiError
 from orbiquant.trading import engine as trading_engine
 from orbiquant.trading.engine import EngineBusy
-from orbiquant.trading.switches import SwitchScope
+from orbiquant.trading.switches import Switches, SwitchScope
 from tests.chaos.market import keep_market, make_market
 from tests.chaos.run import FAST, Databases, Run, judge
 from tests.chaos.victim import Acknowledger, Countdown, Orders, Sender, Victim
@@ -165,6 +165,16 @@ def clock_set_back(stage: Stage) -> dict[str, Any]:
     return facts | stage.end(before + meanwhile)
 
 
+def switch_from_outside(stage: Stage) -> dict[str, Any]:
+    """Let somebody whose process knows no database stop everything, and lift it again."""
+    beside = Switches(None, stage.folder / "switches", stage.victim.clock)
+
+    def mend() -> None:
+        stage.victim.switches.lift(SwitchScope.ALL, who="somebody", why="all is well")
+
+    return stage.tell(lambda: beside.kill(SwitchScope.ALL, who="somebody", why="stop"), mend)
+
+
 def two_engines(stage: Stage) -> dict[str, Any]:
     """Start a second engine beside one that trades; then the first is killed, and the second takes over."""
     read, write = os.pipe()
@@ -192,7 +202,7 @@ def two_engines(stage: Stage) -> dict[str, Any]:
     return facts | stage.end(before)
 
 
-SCENES = (full_disk, failing_disk, read_only_disk, locked, clock_set_back, two_engines)
+SCENES = (full_disk, failing_disk, read_only_disk, locked, clock_set_back, switch_from_outside, two_engines)
 
 
 def play() -> dict[str, Any]:

@@ -29,7 +29,7 @@ from orbiquant.trading.config import AgentProfile, RiskConfig
 from orbiquant.trading.engine import TradingEngine
 from orbiquant.trading.ledger import Ledger
 from orbiquant.trading.pages import Pages
-from orbiquant.trading.sender import Sender
+from orbiquant.trading.sender import GONE, Sender
 from orbiquant.trading.switches import Switches, SwitchScope
 from tests.chaos.killer import Countdown
 from tests.chaos.market import AGENTS, BEGIN, CASH, LIMITS, STEP, SYMBOLS
@@ -260,6 +260,9 @@ class Victim:
         self.engine.recover()
         for name in {*AGENTS} - {record.name for record in self.engine.roster.all()}:
             self.engine.enlist(name)
+        while self.unsettled() and time.time_ns() - began < 3_000_000_000:
+            time.sleep(0.02)
+            self.engine.recover()
         self.wire.write("safe", difference=self.difference(), recovering_ns=time.time_ns() - began,
                         cpu_s=time.process_time())  # fmt: skip
 
@@ -293,13 +296,14 @@ class Victim:
                 self.inner.pass_bars(number)
             self.step(bars)
         end = time.monotonic() + 2
-        while self.unknown() and time.monotonic() < end:  # of what was sent last nobody has been asked yet
-            self.engine.sender.settle()
-            time.sleep(0.05)
+        while self.unsettled() and time.monotonic() < end:  # of what was sent last nobody has been asked yet
+            time.sleep(0.02)
+            self.engine.recover()
 
-    def unknown(self) -> bool:
-        """Say whether the answer to an order is still to come."""
-        return any(each.state in ("new", "unknown") for each in self.engine.sender.waiting.values())
+    def unsettled(self) -> bool:
+        """Say whether the answer to an order is still to come, or a fill; what has vanished is waited for by nobody."""
+        waiting = [each for each in self.engine.sender.waiting.values() if each.message != GONE]
+        return bool(self.difference()) or any(each.state in ("new", "unknown") for each in waiting)
 
     def step(self, bars: dict[SeriesId, PriceBar]) -> None:
         """Go through a moment; what a disk or a database does not allow is tried again from what is written."""
