@@ -125,7 +125,11 @@ def run_seed(
         gate.clear()
         pid = cold(orders) if by_hand else fork(orders)
         delay = chance.uniform(0.02, 0.5 * bars / BARS) + (2 if by_hand else 0)
-        status = wait(pid, delay if timed and not last else None)
+        try:
+            status = wait(pid, delay if timed and not last else None)
+        except TimeoutError as error:
+            run.error = str(error)
+            break
         _note_safety(run, folder, life, start, by_hand)
         if not os.WIFSIGNALED(status):
             if os.waitstatus_to_exitcode(status):

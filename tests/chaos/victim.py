@@ -260,9 +260,7 @@ class Victim:
         self.engine.recover()
         for name in {*AGENTS} - {record.name for record in self.engine.roster.all()}:
             self.engine.enlist(name)
-        while self.unsettled() and time.time_ns() - began < 3_000_000_000:
-            time.sleep(0.02)
-            self.engine.recover()
+        self.wait_until_settled()
         self.wire.write("safe", difference=self.difference(), recovering_ns=time.time_ns() - began,
                         cpu_s=time.process_time())  # fmt: skip
 
@@ -295,8 +293,12 @@ class Victim:
             if self.orders.venue:
                 self.inner.pass_bars(number)
             self.step(bars)
-        end = time.monotonic() + 2
-        while self.unsettled() and time.monotonic() < end:  # of what was sent last nobody has been asked yet
+        self.wait_until_settled()  # of what was sent last nobody has been asked yet
+
+    def wait_until_settled(self, most_s: float = 3) -> None:
+        """Ask until every answer is there, or for a while."""
+        end = time.monotonic() + most_s
+        while self.unsettled() and time.monotonic() < end:
             time.sleep(0.02)
             self.engine.recover()
 
