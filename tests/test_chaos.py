@@ -109,6 +109,7 @@ SAID = {
     "failing_disk": "disk I/O error",
     "read_only_disk": "attempt to write a readonly database",
     "locked": "database is locked",
+    "database_dies": "the server closed the connection",
     "venue_out_of_reach": "BrokerUnavailable: the venue does not answer",
 }
 

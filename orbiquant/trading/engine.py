@@ -94,6 +94,7 @@ class TradingEngine:
         self.profiles, self.limits, self.feeds, self.holder = profiles, limits, feeds, holder
         self.pages, self.broker, self.clock = pages, broker, clock
         self._paper = broker if isinstance(broker, DrivenByBars) else None
+        self._ahead = False  # memory of what is written: a step failed, and the database could not be read either
         self.books, self.sender = self.standing.books, self.standing.sender
         self.roster, self.journal = self.standing.roster, self.standing.journal
         self._begin()
@@ -110,6 +111,7 @@ class TradingEngine:
             self._paper.load()
         self.standing.load()
         self._begin()
+        self._ahead = False
 
     def claim(self) -> None:
         "Be the engine of the account for a while; raise `EngineBusy` when another process is."
@@ -207,6 +209,8 @@ class TradingEngine:
         bars: Mapping[SeriesId, PriceBar],  # that close at one moment; those that were seen are left out
     ) -> None:
         "Go through one moment; whatever fails leaves it as if it had not been, and the engine where it was."
+        if self._ahead:
+            self.load()
         seen = self.standing.seen
         fresh = {series: bar for series, bar in bars.items() if bar.closed > seen.get(series, bar.opened)}
         if not fresh:
@@ -221,6 +225,7 @@ class TradingEngine:
             for order in sent:
                 self.sender.send(order.client_order_id)
         except BaseException:
+            self._ahead = True
             self.load()
             raise
 

@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -68,7 +69,7 @@ class Stage:
             try:
                 self.victim.engine.step(bars)
                 self.left.pop(0)
-            except (SQLAlchemyError, OrbiError, OSError) as error:
+            except (SQLAlchemyError, OrbiError, OSError, sqlite3.Error) as error:
                 faults.append(f"{type(error).__name__}: {error}"[:200])
         return faults
 
@@ -160,6 +161,21 @@ def locked(stage: Stage) -> dict[str, Any]:
         return stage.tell(spoil, mend) | {"thrown": thrown[0]}
 
 
+def database_dies(stage: Stage) -> dict[str, Any]:
+    """Let the database be gone in the midst of a step: nothing can be written, and nothing read."""
+    left: list[int] = []
+
+    def execute(connection: Any, *arguments: Any) -> None:
+        if not left:
+            return
+        left[0] -= 1
+        if left[0] < 0:
+            raise sqlite3.OperationalError("the server closed the connection")
+
+    event.listen(stage.victim.database, "before_cursor_execute", execute)
+    return stage.tell(lambda: left.append(20), left.clear)
+
+
 def clock_set_back(stage: Stage) -> dict[str, Any]:
     """Set the clock back by an hour: what was decided seems to come from the future."""
     stage.victim.recover()
@@ -219,7 +235,7 @@ def two_engines(stage: Stage) -> dict[str, Any]:
 
 
 SCENES = (full_disk, failing_disk, read_only_disk, locked, clock_set_back)
-SCENES += (switch_from_outside, venue_out_of_reach, two_engines)
+SCENES += (database_dies, switch_from_outside, venue_out_of_reach, two_engines)
 
 
 def play() -> dict[str, Any]:
