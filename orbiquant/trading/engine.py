@@ -94,7 +94,6 @@ class TradingEngine:
         self.profiles, self.limits, self.feeds, self.holder = profiles, limits, feeds, holder
         self.pages, self.broker, self.clock = pages, broker, clock
         self._paper = broker if isinstance(broker, DrivenByBars) else None
-        self._ahead = False  # memory of what is written: a step failed, and the database could not be read either
         self.books, self.sender = self.standing.books, self.standing.sender
         self.roster, self.journal = self.standing.roster, self.standing.journal
         self._begin()
@@ -104,6 +103,7 @@ class TradingEngine:
         self.dirty: set[str] = set()  # agents whose marks moved since they were written
         self.equity: dict[str, Decimal] = {}  # of each agent, as it was marked last
         self.deferred = False
+        self._ahead = False  # memory of the database: a step failed, and nothing could be read after it
 
     def load(self) -> None:
         "Read everything anew, as after a crash."
@@ -111,7 +111,6 @@ class TradingEngine:
             self._paper.load()
         self.standing.load()
         self._begin()
-        self._ahead = False
 
     def claim(self) -> None:
         "Be the engine of the account for a while; raise `EngineBusy` when another process is."
@@ -123,27 +122,23 @@ class TradingEngine:
             release_lease(database, self._lease, last)
         if not acquire_lease(database, *terms):
             raise EngineBusy(f"account {self.standing.account} is traded by another process: {last}")
-        self.load()  # somebody else may have written meanwhile
-        self._recover()
+        self._recover()  # somebody else may have written meanwhile
 
     def recover(self) -> None:
         "Be the account's engine, and book what the venue did meanwhile; raise `EngineBusy` when another process is."
-        if not self.holder:
-            self._recover()
-        elif renew_lease(self.pages.database, self._lease, self.holder, LEASE, self.clock):
-            self.load()
+        if not self.holder or renew_lease(self.pages.database, self._lease, self.holder, LEASE, self.clock):
             self._recover()
         else:
             self.claim()
 
     @exactly
     def _recover(self) -> None:
-        "Book the fills that are not booked, and ask where orders stand."
-        symbols = {series.symbol for series in self.standing.seen}
-        symbols |= {each.order.symbol for each in self.sender.waiting.values()}
+        "Read everything anew, ask where orders stand, and book the fills that are not booked."
+        self.load()
+        orders = [each.order for each in self.sender.waiting.values()]
         with self.pages.together():
             self.sender.settle()  # first: what it calls filled has its fills booked below
-            for symbol in sorted(symbols):
+            for symbol in sorted({each.symbol for each in (*self.standing.seen, *orders)}):
                 for fill in self.broker.fills(symbol, self.books.cursors.get(symbol)):
                     self.book(fill)
 
