@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 import test_cli
+from sqlalchemy import event
 from test_cli import ORBIQUANT, Ask
 
 from orbiquant.core import FixedClock, configure_logging
@@ -21,7 +23,7 @@ from orbiquant.desk.agents import room_of
 from orbiquant.domain import Bars, SeriesId, Signals
 from orbiquant.leases import acquire_lease
 from orbiquant.market.synthetic import synthetic_market
-from orbiquant.research.room import TradingRoom, start_agent
+from orbiquant.research.room import TradingRoom, Turn, start_agent
 from orbiquant.runtime import Runtime, current
 from orbiquant.settings import load_settings
 from orbiquant.trading.decisions import Reply
@@ -168,6 +170,25 @@ def test_a_second_process_says_who_trades(desk: Desk):
     assert turn.bars == 0 and other in turn.told and "another process" in turn.told
     desk.clock.advance(LEASE + timedelta(seconds=1))
     assert not desk.room.turn("paper-usdt").said
+
+
+def test_a_run_says_that_a_database_cannot_be_written_and_goes_on_when_it_can(desk: Desk):
+    stop, said, read_only = Event(), [], [True]
+
+    def hear(connection: Any, *rest: Any) -> None:
+        connection.execute(f"PRAGMA query_only={int(bool(read_only))}").close()
+
+    def tell(turn: Turn) -> None:
+        said.append(turn)
+        read_only.clear()
+        if turn.bars:
+            stop.set()
+
+    event.listen(desk.runtime.engine, "checkout", hear)
+    desk.close(3)
+    desk.room.run(stop, tell, poll_s=0.01)
+    assert said[0].said == "nothing is traded until this works again: attempt to write a readonly database"
+    assert said[-1].bars == 3 and not said[-1].said and len(said) == 2
 
 
 def test_what_was_traded_is_there_after_a_new_start(desk: Desk):

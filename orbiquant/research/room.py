@@ -16,8 +16,9 @@ from time import monotonic, sleep
 from typing import Any
 
 import pandas as pd
+from sqlalchemy.exc import SQLAlchemyError
 
-from ..core import FixedClock, NotFoundError, OptionError
+from ..core import BrokerError, FixedClock, NotFoundError, OptionError
 from ..domain import Bars, SeriesId, Signal, Value
 from ..leases import acquire_lease, has_died, lease_holder, own_name, release_lease
 from ..market.bars import known_at
@@ -160,6 +161,12 @@ def ready_bars(
 ANSWER_S = 5.0  # that somebody waits for another process
 
 
+def _stuck(account: str, error: Exception) -> "Turn":
+    "Return what is told of an account while something does not work."
+    why = str(getattr(error, "orig", None) or error)[:300]
+    return Turn(account=account, said=f"nothing is traded until this works again: {why}")
+
+
 class Turn(Value):
     "What one look at an account came to."
 
@@ -264,6 +271,19 @@ class TradingRoom:
             count += len(closing)
         return count
 
+    def _looks(self) -> list[Turn]:
+        "Return a turn of every account; what a disk, a database or a venue does not do is said, and tried again."
+        try:
+            return [self._look(account) for account in self.accounts()]
+        except (SQLAlchemyError, OSError) as error:
+            return [_stuck("every account", error)]
+
+    def _look(self, account: str) -> Turn:
+        try:
+            return self.turn(account)
+        except (SQLAlchemyError, OSError, BrokerError) as error:
+            return _stuck(account, error)
+
     def ask(
         self,
         id_: str,  # names the request
@@ -292,8 +312,8 @@ class TradingRoom:
         self.staying, said = True, dict[str, str]()
         try:
             while not stop.is_set():
-                for account in self.accounts():
-                    turn = self.turn(account)
+                for turn in self._looks():
+                    account = turn.account
                     if turn.bars or turn.requests or turn.said != said.get(account, ""):
                         tell(turn)
                     said[account] = turn.said

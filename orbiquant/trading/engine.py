@@ -103,6 +103,7 @@ class TradingEngine:
         self.dirty: set[str] = set()  # agents whose marks moved since they were written
         self.equity: dict[str, Decimal] = {}  # of each agent, as it was marked last
         self.deferred = False
+        self._ahead = False  # memory of the database: a step failed, and nothing could be read after it
 
     def load(self) -> None:
         "Read everything anew, as after a crash."
@@ -121,28 +122,25 @@ class TradingEngine:
             release_lease(database, self._lease, last)
         if not acquire_lease(database, *terms):
             raise EngineBusy(f"account {self.standing.account} is traded by another process: {last}")
-        self.load()  # somebody else may have written meanwhile
-        self._recover()
+        self._recover()  # somebody else may have written meanwhile
 
     def recover(self) -> None:
         "Be the account's engine, and book what the venue did meanwhile; raise `EngineBusy` when another process is."
-        if not self.holder:
-            self._recover()
-        elif renew_lease(self.pages.database, self._lease, self.holder, LEASE, self.clock):
-            self.load()
+        if not self.holder or renew_lease(self.pages.database, self._lease, self.holder, LEASE, self.clock):
             self._recover()
         else:
             self.claim()
 
     @exactly
     def _recover(self) -> None:
-        "Book the fills that are not booked, and ask where orders stand."
-        held = {held.series.symbol for held in self.books.positions()}
+        "Read everything anew, ask where orders stand, and book the fills that are not booked."
+        self.load()
+        orders = [each.order for each in self.sender.waiting.values()]
         with self.pages.together():
-            for symbol in sorted(held | {each.order.symbol for each in self.sender.waiting.values()}):
+            self.sender.settle()  # first: what it calls filled has its fills booked below
+            for symbol in sorted({each.symbol for each in (*self.standing.seen, *orders)}):
                 for fill in self.broker.fills(symbol, self.books.cursors.get(symbol)):
                     self.book(fill)
-            self.sender.settle()
 
     def _fence(self) -> None:
         "Let a transaction fail whose engine is not the account's any more."
@@ -209,6 +207,8 @@ class TradingEngine:
         bars: Mapping[SeriesId, PriceBar],  # that close at one moment; those that were seen are left out
     ) -> None:
         "Go through one moment; whatever fails leaves it as if it had not been, and the engine where it was."
+        if self._ahead:
+            self.load()
         seen = self.standing.seen
         fresh = {series: bar for series, bar in bars.items() if bar.closed > seen.get(series, bar.opened)}
         if not fresh:
@@ -223,6 +223,7 @@ class TradingEngine:
             for order in sent:
                 self.sender.send(order.client_order_id)
         except BaseException:
+            self._ahead = True
             self.load()
             raise
 
@@ -244,11 +245,13 @@ class TradingEngine:
         shortest: dict[str, PriceBar] = {}
         for series in sorted(bars, key=lambda series: series.timeframe.delta):
             shortest.setdefault(series.symbol, bars[series])
+        if self._paper is None:
+            self.sender.settle({*shortest})  # first: nobody may be without both an order on its way and its position
         for symbol, bar in shortest.items():
             self.standing.prices[symbol], self.standing.price_times[symbol] = exact(bar.close), bar.closed
             for fill in self._fills(bar):
                 self.book(fill)
-        if self.sender.waiting:
+        if self._paper is not None and self.sender.waiting:
             self.sender.settle({*shortest})
 
     def _fills(self, bar: PriceBar) -> list[Fill]:
@@ -359,6 +362,7 @@ class TradingEngine:
                     signal, atr = feed.latest(series), feed.atr(series)
                 except Exception as error:  # a strategy is somebody's code: its agent halts, others go on
                     self.halt(agent, f"{strategy} failed on {series}: {type(error).__name__} {error}"[:500])
+                    self.journal.write(answers)
                     return sent
                 if signal is not None and signal.time == bar.opened:
                     decision, order = self.consumer.hear(agent, strategy, signal, atr)

@@ -21,15 +21,18 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from orbiquant.execution.fills import as_fraction_of, leave_bar
 from tests.chaos import victim
 from tests.chaos.market import keep_market, make_market
+from tests.chaos.results import read_results, summary
 from tests.chaos.victim import Orders
 from tests.chaos.wire import Gate
 
 HERE = Path(__file__).parent
 BARS = 60  # of each symbol
 KILLS = 10  # of each seed
-WINDOWS = {False: 26, True: 9}  # transactions, or sendings (True), of which one is the last of a life
+# of so many bars and kills: transactions, or sendings (True), of which one is the last of a life
+WINDOWS = {False: 26, True: 9}
 INSTRUCTIONS = 25_000  # of which one is the last
 LONGEST_S = 60  # of one life
 BUG_SEED = 5  # whose orders lose some replies, and vanish at the venue
@@ -49,6 +52,8 @@ class Run:
     elsewhere: int = 0  # not counted
     safe_s: list[float] = field(default_factory=list)  # from start to reconciled, of each life
     cold_s: list[float] = field(default_factory=list)  # the same with the imports
+    cpu_s: list[float] = field(default_factory=list)  # of a processor that the start took, of each life
+    cold_cpu_s: list[float] = field(default_factory=list)  # the same with the imports
     found: dict[str, list[str]] = field(default_factory=dict)  # by invariant, of the judge
     counts: dict[str, int] = field(default_factory=dict)
     places: list[str] = field(default_factory=list)  # where it was killed
@@ -112,14 +117,19 @@ def run_seed(
     for life in range(kills + 1):
         chance = Random(f"kill {seed} {life}")
         timed, sending = chance.random() < 0.1, chance.random() < 0.4
-        window, instruction = 1 + chance.randrange(WINDOWS[sending]), 1 + chance.randrange(INSTRUCTIONS)
+        most = max(3, round(WINDOWS[sending] * (bars / BARS) / (max(kills, 1) / KILLS)))
+        window, instruction = 1 + chance.randrange(most), 1 + chance.randrange(INSTRUCTIONS)
         last = life == kills
         orders = Orders(folder, url, seed, life, 0 if last or timed else window, instruction, sending, venue, bug)
         start, by_hand = time.time_ns(), chance.random() < cold_share
         gate.clear()
         pid = cold(orders) if by_hand else fork(orders)
-        delay = chance.uniform(0.02, 0.9) + (2 if by_hand else 0)
-        status = wait(pid, delay if timed and not last else None)
+        delay = chance.uniform(0.02, 0.5 * bars / BARS) + (2 if by_hand else 0)
+        try:
+            status = wait(pid, delay if timed and not last else None)
+        except TimeoutError as error:
+            run.error = str(error)
+            break
         _note_safety(run, folder, life, start, by_hand)
         if not os.WIFSIGNALED(status):
             if os.waitstatus_to_exitcode(status):
@@ -151,6 +161,7 @@ def _note_safety(run: Run, folder: Path, life: int, start: int, by_hand: bool) -
     for row in _lines(folder):
         if row["kind"] == "safe" and row["life"] == life:
             (run.cold_s if by_hand else run.safe_s).append((row["wall"] - start) / 1e9)
+            (run.cold_cpu_s if by_hand else run.cpu_s).append(row["cpu_s"])
             if row["difference"]:
                 run.found.setdefault("safe state", []).append(f"life {life}: {row['difference']}")
 
@@ -177,6 +188,11 @@ def judge(run: Run, url: str, folder: Path, apart: bool = True) -> None:
         run.found.setdefault(name, []).extend(faults)
 
 
+def warm() -> None:
+    """Load what is compiled once, for all lives that are forked."""
+    leave_bar(100.0, 99.0, 1, as_fraction_of(100.0, 98.0), as_fraction_of(100.0, 104.0))
+
+
 # --- databases ---
 
 
@@ -187,6 +203,7 @@ class Databases:
         """Make the template."""
         from orbiquant.persistence import engine, migrate
 
+        warm()
         self.kind, self.server = kind, server
         self.folder = Path(tempfile.mkdtemp(prefix="chaos-template-"))
         if kind == "sqlite":
@@ -290,52 +307,6 @@ def plant_bugs(seed: int) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a results file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def quantile(values: list[float], share: float) -> float:
-    """Return the value that a share of them does not pass."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return what all runs of a results file come to, one column a database."""
-    lines = []
-    for name in sorted({row["database"] for row in rows}):
-        mine = [row for row in rows if row["database"] == name]
-        warm = [each for row in mine for each in row["safe_s"]]
-        cold_ = [each for row in mine for each in row["cold_s"]]
-
-        def total(key: str, mine: list[dict[str, Any]] = mine) -> int:
-            return sum(row["counts"].get(key, 0) for row in mine)
-
-        def faults(*names: str, mine: list[dict[str, Any]] = mine) -> int:
-            return sum(len(row["found"].get(each, [])) for row in mine for each in names)
-
-        seeds = sorted(row["seed"] for row in mine)
-        counted = sum(row["in_transaction"] + row["in_intent"] for row in mine)
-        lines += [
-            f"of {', '.join(sorted({row['code'] for row in mine}))}",
-            f"{name}: seeds {seeds[0]}-{seeds[-1]} ({len(seeds)} run, {sum(bool(row['error']) for row in mine)} ended badly)",  # noqa: E501
-            f"  kills that landed in a commit        {sum(row['in_transaction'] for row in mine):>8}",
-            f"  kills that landed in an open intent  {sum(row['in_intent'] for row in mine):>8}",
-            f"  counted                              {counted:>8}",
-            f"  kills elsewhere, not counted         {sum(row['elsewhere'] for row in mine):>8}",
-            f"  orders sent, fills booked, postings  {total('submits'):>8} {total('fills')} {total('postings')}",
-            f"  acknowledged rows                    {total('acknowledged'):>8}, lost {faults('acknowledged')}",
-            f"  orders or fills doubled              {faults('sent once', 'one order', 'fills'):>8}",
-            f"  ledger out of balance                {faults('journal', 'money'):>8}",
-            f"  other findings                       {sum(len(found) for row in mine for found in row['found'].values()) - faults('acknowledged', 'sent once', 'one order', 'fills', 'journal', 'money'):>8}",  # noqa: E501
-            f"  seconds to a safe state, forked      max {max(warm, default=float('nan')):.2f}, p99 {quantile(warm, 0.99):.2f}, p50 {quantile(warm, 0.5):.2f} of {len(warm)}",  # noqa: E501
-            f"  seconds to a safe state, imports too max {max(cold_, default=float('nan')):.2f}, p99 {quantile(cold_, 0.99):.2f}, p50 {quantile(cold_, 0.5):.2f} of {len(cold_)}",  # noqa: E501
-            f"  seconds without a resident stop      {total('unprotected_s'):>8}",
-        ]
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Run a range of seeds, and print what all of them come to."""
     parser = argparse.ArgumentParser(description="Kill an engine again and again, and judge what is left.")
@@ -348,6 +319,7 @@ def main() -> None:
     parser.add_argument("--bars", type=int, default=BARS, help="of each symbol")
     parser.add_argument("--bugs", action="store_true", help="plant each bug, and print what the judge finds as JSON")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended
     if options.bugs:
         print(json.dumps(plant_bugs(BUG_SEED), indent=1))
         return
@@ -355,7 +327,7 @@ def main() -> None:
     seeds = list(range(int(first), int(last or first) + 1))
     campaign(seeds, options.database, options.results, options.keep, options.venue, options.kills, options.bars)
     rows = read_results(options.results)
-    print(table(rows))
+    print(summary(rows))
     sys.exit(any(row["found"] or row["error"] for row in rows))
 
 

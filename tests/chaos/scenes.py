@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -24,9 +25,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from orbiquant.core import OrbiError
 from orbiquant.trading import engine as trading_engine
 from orbiquant.trading.engine import EngineBusy
-from orbiquant.trading.switches import SwitchScope
+from orbiquant.trading.switches import Switches, SwitchScope
 from tests.chaos.market import keep_market, make_market
 from tests.chaos.run import FAST, Databases, Run, judge
+from tests.chaos.venue import running_venue
+from tests.chaos.venue_broker import VenueBroker
 from tests.chaos.victim import Acknowledger, Countdown, Orders, Sender, Victim
 from tests.chaos.wire import Gate, Wire
 
@@ -45,25 +48,28 @@ connection.execute("ROLLBACK")
 class Stage:
     """An engine on a database of its own."""
 
-    def __init__(self, folder: Path, url: str) -> None:
-        """Start it."""
+    def __init__(self, folder: Path, url: str, venue: str = "") -> None:
+        """Start it, on paper or at a venue."""
         self.folder, self.url = folder, url
         self.wire = Wire(folder / "wire.jsonl", 0)
-        self.victim = Victim(Orders(folder, url, SEED), self.wire)
+        self.victim = Victim(Orders(folder, url, SEED, venue=venue), self.wire)
+        self.market = VenueBroker(venue) if venue else None
         self.left = list(self.victim.moments())
 
     def pass_bars(self, count: int, late: timedelta = timedelta(0)) -> list[str]:
         """Go through bars, and return what did not work; what failed is still to be gone through."""
         faults = []
         for _ in range(min(count, len(self.left))):
-            _, bars = self.left[0]
+            number, bars = self.left[0]
             closed = next(iter(bars.values())).closed
             self.victim.clock.advance(closed - late - self.victim.clock.now())
             self.wire.moment = closed.isoformat()
+            if self.market is not None:
+                self.market.pass_bars(number)
             try:
                 self.victim.engine.step(bars)
                 self.left.pop(0)
-            except (SQLAlchemyError, OrbiError, OSError) as error:
+            except (SQLAlchemyError, OrbiError, OSError, sqlite3.Error) as error:
                 faults.append(f"{type(error).__name__}: {error}"[:200])
         return faults
 
@@ -81,12 +87,14 @@ class Stage:
         faults = self.pass_bars(SPOILT)
         meanwhile = self.sent - before
         mend()
+        self.victim.wait_until_settled()  # what a venue did meanwhile is booked
         facts = {"before": before, "faults": faults, "meanwhile": meanwhile, "difference": self.victim.difference()}
         return facts | self.end(before + meanwhile)
 
     def end(self, sent: int) -> dict[str, Any]:
         """Go to the end of the bars, and have it judged."""
         faults = self.pass_bars(BARS)
+        self.victim.wait_until_settled()
         self.wire.write("end", difference=self.victim.difference())
         self.victim.database.dispose()
         run = Run(SEED, "sqlite")
@@ -153,6 +161,21 @@ def locked(stage: Stage) -> dict[str, Any]:
         return stage.tell(spoil, mend) | {"thrown": thrown[0]}
 
 
+def database_dies(stage: Stage) -> dict[str, Any]:
+    """Let the database be gone in the midst of a step: nothing can be written, and nothing read."""
+    left: list[int] = []
+
+    def execute(connection: Any, *arguments: Any) -> None:
+        if not left:
+            return
+        left[0] -= 1
+        if left[0] < 0:
+            raise sqlite3.OperationalError("the server closed the connection")
+
+    event.listen(stage.victim.database, "before_cursor_execute", execute)
+    return stage.tell(lambda: left.append(20), left.clear)
+
+
 def clock_set_back(stage: Stage) -> dict[str, Any]:
     """Set the clock back by an hour: what was decided seems to come from the future."""
     stage.victim.recover()
@@ -163,6 +186,25 @@ def clock_set_back(stage: Stage) -> dict[str, Any]:
     reasons = {each.reason.split(":")[0] for each in stage.victim.engine.journal.last(count=9 * SPOILT)}
     facts = {"before": before, "meanwhile": meanwhile, "reasons": sorted(reasons), "difference": {}}
     return facts | stage.end(before + meanwhile)
+
+
+def switch_from_outside(stage: Stage) -> dict[str, Any]:
+    """Let somebody whose process knows no database stop everything, and lift it again."""
+    beside = Switches(None, stage.folder / "switches", stage.victim.clock)
+
+    def mend() -> None:
+        stage.victim.switches.lift(SwitchScope.ALL, who="somebody", why="all is well")
+
+    return stage.tell(lambda: beside.kill(SwitchScope.ALL, who="somebody", why="stop"), mend)
+
+
+def venue_out_of_reach(stage: Stage) -> dict[str, Any]:
+    """Let nobody answer at the venue's address."""
+    with running_venue(stage.folder, SEED) as address:
+        stage = Stage(stage.folder, stage.url, address)
+        broker = stage.victim.inner
+        place = broker.place
+        return stage.tell(lambda: setattr(broker, "place", "127.0.0.1:9"), lambda: setattr(broker, "place", place))
 
 
 def two_engines(stage: Stage) -> dict[str, Any]:
@@ -192,7 +234,8 @@ def two_engines(stage: Stage) -> dict[str, Any]:
     return facts | stage.end(before)
 
 
-SCENES = (full_disk, failing_disk, read_only_disk, locked, clock_set_back, two_engines)
+SCENES = (full_disk, failing_disk, read_only_disk, locked, clock_set_back)
+SCENES += (database_dies, switch_from_outside, venue_out_of_reach, two_engines)
 
 
 def play() -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A venue of its own: a small HTTP server that fills orders by bars, keeps a log on the disk, and fails by chance.
 
 What goes wrong with an order is a matter of its id: the reply is lost, the order comes too late or never, is refused,
-vanishes after it was taken, or its fills are told twice. Run as a program: `venue.py FOLDER SEED`, prints its port.
+vanishes after it was taken, or its fills are told twice. Where the seed is odd, orders are filled before the reply.
+Run as a program: `venue.py FOLDER SEED`, prints its port.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -70,6 +72,8 @@ class Venue:
                 if fault == "vanishing":
                     self.say("vanished", id=id_)
                     self.vanished.add(id_)
+                elif self.seed % 2:
+                    self._meet_at_once(id_)
                 self.tell()
             return None if fault in ("lost reply", "late") else self.status(id_)
 
@@ -134,6 +138,15 @@ class Venue:
             if guard["symbol"] == symbol:
                 self._leave(id_, guard, (opened, high, low, close), time_)
 
+    def _meet_at_once(self, id_: str) -> None:
+        """Fill an order at the last price, before anybody has heard that it was taken."""
+        kept = self.orders[id_]
+        time_, *prices, _ = self.bars[kept["order"]["symbol"]][self.number]
+        now = datetime.fromisoformat(time_) + timedelta(seconds=BAR_S)
+        with localcontext() as context:
+            context.prec = 60
+            self._meet(id_, kept, kept["order"], Decimal(repr(prices[-1])), now.isoformat())
+
     def _meet(self, id_: str, kept: dict[str, Any], order: dict[str, Any], price: Decimal, time_: str) -> None:
         quantity = Decimal(order["quantity"])
         if order["reduce_only"]:
@@ -184,8 +197,6 @@ class Venue:
 
 
 def _seconds(text: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
@@ -194,7 +205,11 @@ def serve(venue: Venue) -> None:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            try:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            except (OSError, ValueError):  # whoever asks has died in the midst of it
+                self.close_connection = True
+                return
             answer = getattr(venue, self.path[1:])(*body)
             if answer is None:  # the reply is lost
                 self.close_connection = True

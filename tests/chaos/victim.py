@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orbiquant import persistence
 from orbiquant.core import ExecutionUnknown, FixedClock, OrbiError
 from orbiquant.domain import AssetClass, Costs, SeriesId, Signal, Timeframe
+from orbiquant.execution.config import ExitPlan
 from orbiquant.leases import own_name
 from orbiquant.market.instruments import find_instrument
 from orbiquant.orders import Capabilities
@@ -28,7 +29,7 @@ from orbiquant.trading.config import AgentProfile, RiskConfig
 from orbiquant.trading.engine import TradingEngine
 from orbiquant.trading.ledger import Ledger
 from orbiquant.trading.pages import Pages
-from orbiquant.trading.sender import Sender
+from orbiquant.trading.sender import GONE, Sender
 from orbiquant.trading.switches import Switches, SwitchScope
 from tests.chaos.killer import Countdown
 from tests.chaos.market import AGENTS, BEGIN, CASH, LIMITS, STEP, SYMBOLS
@@ -110,6 +111,11 @@ class Feed:
             features=[], model_version="chaos", **row,
         )  # fmt: skip
 
+    def atr(self, series: SeriesId) -> float | None:
+        """Return a range to trail by."""
+        row = self.rows.get((series.symbol, (datetime.fromisoformat(self.wire.moment) - STEP).isoformat()))
+        return None if row is None else 0.003 * row["entry_price"]
+
 
 class Acknowledger:
     """Writes down what each commit held, once it has returned."""
@@ -176,6 +182,9 @@ def _said(table: str, row: Mapping[str, Any]) -> list[Any] | None:
     return [table, [plain(row[name]) for name in GROWING[table]], plain(row.get("state", ""))]
 
 
+PLANS = {"orion": "break_even_r=0.5 trail_atr=2 targets=1:0.5"}  # that the venue on paper plays by itself
+
+
 def profile(name: str) -> AgentProfile:
     """Return what an agent trades and may lose."""
     facts = {key: value for key, value in LIMITS.items() if key != "open_risk_share"}
@@ -183,6 +192,7 @@ def profile(name: str) -> AgentProfile:
         facts
         | {"profile": "aggressive", "strategies": (AGENTS[name],), "pairs": SYMBOLS, "timeframe": FRAME}
         | {"target_month": "0.1", "min_win_rate": "0.5", "initial_equity": CASH, "min_confidence": 0.6}
+        | {"exits": PLANS.get(name, "fixed")}
     )
 
 
@@ -219,6 +229,8 @@ class Victim:
         self.broker = (LoggedBroker if orders.venue else LoggedPaper)(self.inner, wire)
         feeds = {strategy: Feed(signals, wire) for strategy, signals in self.market["signals"].items()}
         profiles = {name: profile(name) for name in AGENTS}
+        if orders.venue:
+            profiles = {name: each.model_copy(update={"exits": ExitPlan()}) for name, each in profiles.items()}
         self.engine = TradingEngine(
             self.pages, self.broker, ACCOUNT, "USDT", profiles, risk_limits(), feeds, terms, self.switches,
             self.clock, own_name(),
@@ -245,18 +257,12 @@ class Victim:
     def recover(self) -> None:
         """Ask about what is on its way, and say when books and venue are one."""
         began = time.time_ns()
-        self.engine.claim()
-        for name in AGENTS:
+        self.engine.recover()
+        for name in {*AGENTS} - {record.name for record in self.engine.roster.all()}:
             self.engine.enlist(name)
-        if hasattr(self.engine, "recover"):
-            self.engine.recover()
-        elif self.orders.venue:
-            with self.pages.together():
-                for symbol in SYMBOLS:
-                    for fill in self.broker.fills(symbol, self.engine.books.cursors.get(symbol)):
-                        self.engine.book(fill)
-        self.engine.sender.settle()
-        self.wire.write("safe", difference=self.difference(), recovering_ns=time.time_ns() - began)
+        self.wait_until_settled()
+        self.wire.write("safe", difference=self.difference(), recovering_ns=time.time_ns() - began,
+                        cpu_s=time.process_time())  # fmt: skip
 
     def moments(self) -> Iterator[tuple[int, dict[SeriesId, PriceBar]]]:
         """Yield the bars that close together and were not gone through, with their number."""
@@ -287,14 +293,19 @@ class Victim:
             if self.orders.venue:
                 self.inner.pass_bars(number)
             self.step(bars)
-        end = time.monotonic() + 2
-        while self.unknown() and time.monotonic() < end:  # of what was sent last nobody has been asked yet
-            self.engine.sender.settle()
-            time.sleep(0.05)
+        self.wait_until_settled()  # of what was sent last nobody has been asked yet
 
-    def unknown(self) -> bool:
-        """Say whether the answer to an order is still to come."""
-        return any(each.state in ("new", "unknown") for each in self.engine.sender.waiting.values())
+    def wait_until_settled(self, most_s: float = 3) -> None:
+        """Ask until every answer is there, or for a while."""
+        end = time.monotonic() + most_s
+        while self.unsettled() and time.monotonic() < end:
+            time.sleep(0.02)
+            self.engine.recover()
+
+    def unsettled(self) -> bool:
+        """Say whether the answer to an order is still to come, or a fill; what has vanished is waited for by nobody."""
+        waiting = [each for each in self.engine.sender.waiting.values() if each.message != GONE]
+        return bool(self.difference()) or any(each.state in ("new", "unknown") for each in waiting)
 
     def step(self, bars: dict[SeriesId, PriceBar]) -> None:
         """Go through a moment; what a disk or a database does not allow is tried again from what is written."""
