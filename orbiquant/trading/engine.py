@@ -193,10 +193,7 @@ class TradingEngine:
             if record.name in self.agents:
                 self.agents[record.name].record = record
             else:
-                agent = Agent(record.name, self.profiles[record.name], self.limits, record)
-                self.agents[record.name] = agent
-                if silent := [each for each in agent.profile.strategies if each not in self.feeds]:
-                    get_logger("trading").info("strategies without a feed", agent=agent.name, strategies=silent)
+                self.agents[record.name] = Agent(record.name, self.profiles[record.name], self.limits, record)
         return list(self.agents.values())
 
     # --- a step ---
@@ -353,7 +350,7 @@ class TradingEngine:
         "Return the orders that an agent's answers to its signals make; they are written, not sent."
         sent: list[Order] = []
         answers: list[Answered] = []
-        for strategy in [each for each in agent.profile.strategies if each in self.feeds]:
+        for strategy in agent.profile.strategies:
             for series, bar in bars.items():
                 if series.timeframe is not agent.profile.timeframe or not agent.profile.trades(series.symbol):
                     continue
