@@ -29,7 +29,7 @@ from ..trading.replay import tabulate_trades
 from ..trading.standing import Standing
 from ..wire import without_gaps
 
-# %% ../../nbs/75_research.standings.ipynb #098ce752
+# %% ../../nbs/75_research.standings.ipynb #dfda2de6
 def read_standing(
     runtime: Runtime,  # database, broker, switches
     account: str,  # e.g. "paper-usdt"
@@ -39,7 +39,7 @@ def read_standing(
     broker = runtime.broker(account, pages)
     return Standing(pages, broker, account, broker.book.currency, broker.terms, runtime.switches, runtime.clock)
 
-
+# %% ../../nbs/75_research.standings.ipynb #a57b2268
 def find_record(
     runtime: Runtime,  # its database
     name: str,  # of an agent or a book
@@ -47,7 +47,7 @@ def find_record(
     "Return what is kept of an agent; None for one that never began."
     return next((record for record in Roster(runtime.engine, runtime.clock).all() if record.name == name), None)
 
-
+# %% ../../nbs/75_research.standings.ipynb #40e121d6
 def engine_holder(
     runtime: Runtime,  # its database
     account: str,  # whose engine
@@ -56,7 +56,7 @@ def engine_holder(
     holder = lease_holder(runtime.engine, f"engine:{account}")
     return None if holder is None or has_died(holder) else holder
 
-# %% ../../nbs/75_research.standings.ipynb #e19c9925
+# %% ../../nbs/75_research.standings.ipynb #e13e7204
 class HeldPosition(Value):
     "An open position as it is shown."
 
@@ -89,7 +89,7 @@ def show_position(
         opened_at=held.opened_at,
     )  # fmt: skip
 
-
+# %% ../../nbs/75_research.standings.ipynb #c31e2d06
 def positions_of(
     standing: Standing,  # of an account
     owner: str,  # an agent or a book
@@ -176,7 +176,7 @@ def why_idle(
         said.append(f"no model of {', '.join(map(str, stored))} is trained")
     return said
 
-# %% ../../nbs/75_research.standings.ipynb #3672fe96
+# %% ../../nbs/75_research.standings.ipynb #3804a660
 class AgentMetrics(Value):
     "What an agent made; shares are parts of one."
 
@@ -201,7 +201,7 @@ class AgentMetrics(Value):
     by_strategy: list[dict[str, Any]]
     warnings: list[str]
 
-
+# %% ../../nbs/75_research.standings.ipynb #9d4e8b97
 def agent_metrics_of(
     runtime: Runtime,  # settings and database
     name: str,  # of an agent
@@ -228,7 +228,7 @@ def agent_metrics_of(
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [without_gaps(row) for row in table.reset_index().to_dict("records")]
 
-
+# %% ../../nbs/75_research.standings.ipynb #b47fd6ae
 _MADE = ("win_rate", "total_profit", "total_loss", "net_profit", "profit_factor", "expectancy_r", "total_r", "fees")
 
 
