@@ -299,7 +299,8 @@ def start_agent(
 ) -> EngineRequest:
     "Let an agent trade with an operator's own capital, and return the request with its answer."
     known = next((each for each in Roster(room.runtime.engine, room.runtime.clock).all() if each.name == name), None)
-    id_ = f"start:{name}:{'new' if known is None else known.changed_at.isoformat()}"
+    place = "new" if known is None else f"{known.state}:{known.changed_at.isoformat()}"
+    id_ = f"start:{name}:{place}"
     content = {"agent": name, "amount": None if amount is None else f"{amount}"}
     return checked(room.ask(id_, known.account if known else account, "start", content, who))
 
