@@ -25,7 +25,6 @@ from ..research.room import checked, start_agent
 from ..research.standings import HeldPosition, find_record, positions_of, read_standing
 from ..runtime import Runtime, current
 from ..trading.agents import Roster
-from ..trading.replay import tabulate_trades
 
 # %% ../../nbs/79_desk.trade.ipynb #38e0766c
 UserId = Annotated[str, Field(min_length=1, max_length=100)]
@@ -52,6 +51,8 @@ def portfolio_of(
     currency: str,  # of the account
 ) -> Portfolio:
     "Return what is in a person's own account."
+    from orbiquant.trading.replay import tabulate_trades  # which brings Numba
+
     account, owner = own_account(user_id, currency)
     standing, now = read_standing(runtime, account), pd.Timestamp(runtime.clock.now())
     state, trades = standing.account_of(owner), tabulate_trades(standing.books.trades(owner))

@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from threading import Event, RLock
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -30,8 +30,10 @@ from .spec import kept_line
 from ..runtime import Runtime
 from ..trading.agents import Roster
 from ..trading.engine import LEASE, EngineBusy, TradingEngine
-from ..trading.replay import TableFeed, moments
 from ..trading.requests import EngineRequest, RequestBox, serve_requests
+
+if TYPE_CHECKING:
+    from orbiquant.trading.replay import TableFeed
 
 # %% ../../nbs/75_research.room.ipynb #e968aab3
 class LiveFeed:
@@ -81,7 +83,9 @@ class LiveFeed:
         known[1].clock = FixedClock(self.moment)
         return known[1].latest(series)
 
-    def _describe(self, series: SeriesId, until: datetime, since: datetime) -> TableFeed:
+    def _describe(self, series: SeriesId, until: datetime, since: datetime) -> "TableFeed":
+        from orbiquant.trading.replay import TableFeed
+
         runtime = self.live.runtime
         stored = runtime.registry.load(series, runtime.registry.served(series))
         line, policy = runtime.line(kept_line(stored.card)), policy_of(runtime.settings.signals)
@@ -255,6 +259,8 @@ class TradingRoom:
         engine: TradingEngine,  # alone on its account
     ) -> int:
         "Let an engine go through what has closed, moment by moment, and return how many bars that were."
+        from orbiquant.trading.replay import moments  # which brings Numba
+
         waiting = [each.content for each in self.box.waiting(engine.standing.account)]
         asked = {SeriesId.parse(each["symbol"], each["timeframe"]) for each in waiting if "symbol" in each}
         count = 0

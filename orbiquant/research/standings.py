@@ -25,7 +25,6 @@ from ..trading.breaches import breaches, shortfalls
 from ..trading.config import AGENTS, AgentProfile
 from ..trading.decisions import Answered, DecisionJournal, Reply
 from ..trading.metrics import attribution, exposure_figures, realised_equity, target_table, trade_figures
-from ..trading.replay import tabulate_trades
 from ..trading.standing import Standing
 from ..wire import without_gaps
 
@@ -232,6 +231,8 @@ def agent_metrics_of(
     name: str,  # of an agent
 ) -> AgentMetrics:
     "Return what an agent made; raise `OptionError` for an unknown name."
+    from orbiquant.trading.replay import tabulate_trades  # which brings Numba
+
     profile, record = profile_of(runtime.settings, name), find_record(runtime, name)
     standing = read_standing(runtime, account_of(profile) if record is None else record.account)
     trades = tabulate_trades(standing.books.trades(name))
