@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orbiquant.line import Detector, Line, LineSpec
     from orbiquant.models.amd import AmdClassifier
     from orbiquant.models.registry import ModelRegistry
+    from orbiquant.orders import TradedSymbol
     from orbiquant.trading.brokers.paper import PaperBroker
     from orbiquant.trading.brokers.terms import PaperTerms
     from orbiquant.trading.pages import Pages
@@ -94,7 +95,7 @@ class Runtime:
 
     def terms(
         self,
-        symbol: str,  # in any spelling
+        symbol: "TradedSymbol",  # in any spelling
     ) -> "PaperTerms":
         "Return what an order of a symbol pays: `[costs]`, and the leverage of `[risk]`."
         from orbiquant.domain import AssetClass
@@ -122,7 +123,7 @@ class Runtime:
             raise OptionError(f"`account` must be on paper, such as paper-usdt, was {account!r}")
         terms = cache(self.terms)
 
-        def capabilities(symbol: str) -> Capabilities:
+        def capabilities(symbol: "TradedSymbol") -> Capabilities:
             return Capabilities(short=terms(symbol).instrument.asset_class is not AssetClass.CRYPTO)
 
         return PaperBroker(pages, account, currency, terms, self.clock, capabilities)

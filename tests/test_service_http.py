@@ -511,7 +511,8 @@ def test_everybody_is_told_who_they_are_themselves(stranger: httpx.Client, owner
     assert ana == {"user_id": "ana", "plan": "pro", "scopes": ["read", "trade"]}
     assert ben == {"user_id": "ben", "plan": "free", "scopes": ["read"]}
     assert owner.get("/api/v1/me").json() == {
-        "id": "console", "user_id": "local", "plan": "premium", "scopes": ["read", "write", "trade"],
+        "id": "console", "user_id": "local", "plan": "premium",
+        "scopes": ["read", "write", "trade", "operate", "act_for"],
     }  # fmt: skip
     blind = create_api_key(runtime.engine, "blind", "ana", "pro", ["write"], runtime.clock)
     check_problem(stranger.get("/api/v1/me", headers={"X-API-Key": blind}), 403, "FORBIDDEN")

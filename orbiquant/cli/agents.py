@@ -17,6 +17,7 @@ from orbiquant.cli.console import (
     show,
     table,
     tell_seconds,
+    to_text,
 )
 
 from orbiquant.cli.words import words_of, write_figure
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from orbiquant.domain import SeriesId
     from orbiquant.research.replays import AgentReplay
+    from orbiquant.research.room import Turn
     from orbiquant.research.standings import AgentMetrics, AgentStatus, HeldPosition
     from orbiquant.runtime import Runtime
     from orbiquant.trading.decisions import Answered
@@ -36,7 +38,7 @@ agent_commands = typer.Typer(
     help="Agents that trade on paper: who may, what they did, and why not.", no_args_is_help=True
 )
 AGENTS_TOLD = ("atlas", "orion", "nova")
-FIGURES = (
+REPLAY_FIGURES = (
     *("trades", "win_rate", "expectancy_r", "standard_error_r", "total_r", "profit_factor", "max_drawdown_r"),
     *("initial_equity", "final_equity", "total_return", "max_drawdown", "yearly_return", "sharpe", "exposure"),
     *("average_bars", "fees"),
@@ -47,8 +49,8 @@ MOST_REASONS = 12  # on a screen
 AgentName = Annotated[
     str, typer.Argument(metavar="AGENT", help="atlas, orion or nova.", autocompletion=lambda: AGENTS_TOLD)
 ]
-OUTCOMES = Literal["taken", "resized", "closed", "hold", "filtered", "denied", "rejected"]
-MOST_LINES = 10_000  # of a journal, shown at once
+Replies = Literal["taken", "resized", "closed", "hold", "filtered", "denied", "rejected"]
+MOST_DECISIONS = 10_000  # of a journal, shown at once
 
 
 def open_trading() -> "Runtime":
@@ -155,7 +157,7 @@ def tell_status(
 @agent_commands.command("status")
 def status_command(
     agent: AgentName,
-    decisions: Annotated[int, typer.Option(min=0, max=MOST_LINES, help="The newest so many.")] = 10,
+    decisions: Annotated[int, typer.Option(min=0, max=MOST_DECISIONS, help="The newest so many.")] = 10,
     as_json: AsJson = False,
 ) -> None:
     "Print where an agent stands: limits, positions with stops, targets against actuals, the last decisions and why."
@@ -222,8 +224,8 @@ def journal_command(
     agent: Annotated[
         str | None, typer.Argument(metavar="AGENT", help="One of them; else all.", autocompletion=lambda: AGENTS_TOLD)
     ] = None,
-    outcome: Annotated[OUTCOMES | None, typer.Option(help="Only what was answered so.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=MOST_LINES, help="The newest so many.")] = 50,
+    outcome: Annotated[Replies | None, typer.Option(help="Only what was answered so.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_DECISIONS, help="The newest so many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     "Print what was decided on each signal, newest first, and why."
@@ -240,6 +242,7 @@ def journal_command(
 def run_command(
     poll: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     "Trade what was started, until interrupted: no new risk from the first Ctrl-C on, stops stay."
     from signal import SIGINT, SIGTERM, signal
@@ -247,6 +250,7 @@ def run_command(
 
     from orbiquant.cli.console import console
     from orbiquant.desk.agents import room_of
+    from orbiquant.research.room import stay
 
     runtime, stop, say = open_trading(), Event(), console(stderr=True)
     room = room_of(runtime)
@@ -254,19 +258,25 @@ def run_command(
     def tell(text: str) -> None:
         say.print(text, markup=False, soft_wrap=True)
 
+    def tell_turn(turn: "Turn") -> None:
+        if as_json:
+            print(" ".join(to_text(turn).split()), flush=True)
+        else:
+            tell(turn.told)
+
     def end(*_: Any) -> None:
         runtime.switches.close("the engine's process is ending")
         stop.set()
 
     if once:
         for turn in [room.turn(account) for account in room.accounts()]:
-            tell(turn.told)
+            tell_turn(turn)
         return
     for each in (SIGINT, SIGTERM):
         signal(each, end)
     accounts = room.accounts()
     tell(f"Trading {', '.join(accounts) or 'nothing yet: `orbiquant agent start AGENT`'} (Ctrl-C ends it)")
-    room.run(stop, lambda turn: tell(turn.told), poll)
+    stay(room, stop, tell_turn, poll)
     tell("Ended: nothing was opened since the interrupt, protective stops stay.")
 
 
@@ -350,7 +360,7 @@ def replay_view(
         "written": facts.get("written"),
     }  # fmt: skip
     figures = made.table()
-    rows = [(words_of(name), *(write(name, value) for value in figures.loc[name])) for name in FIGURES]
+    rows = [(words_of(name), *(write(name, value) for value in figures.loc[name])) for name in REPLAY_FIGURES]
     months = [
         (name, month, f"{row['return']:.2%}", f"{row.target_from:.0%} to {row.target_to:.0%}", row.reached)
         for name in made.profiles

@@ -68,7 +68,7 @@ def create_key(
     user: Annotated[str, typer.Option(help="Whose requests it carries.")] = "owner",
     plan: Annotated[Literal["free", "pro", "premium"], typer.Option(help="What it may use.")] = "premium",
     scope: Annotated[
-        list[str] | None, typer.Option(help="What it may do: read, write or trade; may be repeated.")
+        list[str] | None, typer.Option(help="What it may do: read, write, trade, operate, act_for; may be repeated.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -37,7 +37,7 @@ from ..trading.agents import AgentState, Roster
 from ..trading.config import AGENTS
 from ..trading.decisions import Answered
 
-# %% ../../nbs/79_desk.agents.ipynb #f887a2c1
+# %% ../../nbs/79_desk.agents.ipynb #f9d813ae
 _rooms: list[TradingRoom] = []
 
 
@@ -51,7 +51,7 @@ def room_of(
         _rooms[:] = [room]
     return room
 
-
+# %% ../../nbs/79_desk.agents.ipynb #0bbf5b29
 def status_of(
     runtime: Runtime,  # settings and database
     name: str,  # of an agent
@@ -68,7 +68,7 @@ def find_agent(
         raise NotFoundError(f"no agent is called {name[:40]!r}{suggest(name, AGENTS)} (there is {', '.join(AGENTS)})")
     return name.lower()
 
-# %% ../../nbs/79_desk.agents.ipynb #6972b20c
+# %% ../../nbs/79_desk.agents.ipynb #9a0dbb71
 class AgentList(BaseModel):
     "All agents."
 
@@ -82,7 +82,7 @@ def list_agents() -> AgentList:
     found = [status_of(current(), name) for name in AGENTS]
     return AgentList(running=sum(each.status == AgentState.RUNNING for each in found), agents=found)
 
-
+# %% ../../nbs/79_desk.agents.ipynb #b355e2d8
 @endpoint("GET", "/agents/{name}/status", tags=("agents",))
 def agent_status(
     name: str,  # atlas, orion or nova
@@ -153,7 +153,7 @@ def stop_agent(
     "Stop an agent; what it holds stays protected until its stop, its target or its time."
     return move_agent(current(), name, "stop", caller.user_id)
 
-# %% ../../nbs/79_desk.agents.ipynb #5492db92
+# %% ../../nbs/79_desk.agents.ipynb #07464e31
 class HeldPositions(BaseModel):
     "What an agent holds."
 
@@ -168,7 +168,7 @@ def agent_metrics(
     "Return what an agent made: trades, win rate, drawdown, months beside their target, profit by strategy."
     return agent_metrics_of(current(), find_agent(name))
 
-
+# %% ../../nbs/79_desk.agents.ipynb #8d5ce22a
 @endpoint("GET", "/agents/{name}/positions", tags=("agents",))
 def agent_positions(
     name: str,  # atlas, orion or nova
@@ -180,7 +180,7 @@ def agent_positions(
     found = positions_of(read_standing(runtime, account), known)
     return HeldPositions(total_positions=len(found), positions=found)
 
-# %% ../../nbs/79_desk.agents.ipynb #b175e4ef
+# %% ../../nbs/79_desk.agents.ipynb #85c9312a
 class JournalLine(BaseModel):
     "One decision."
 
@@ -204,7 +204,7 @@ class JournalLine(BaseModel):
         "Return a decision as it is served."
         return cls.model_validate(answered._asdict())
 
-
+# %% ../../nbs/79_desk.agents.ipynb #2383143c
 class AgentJournal(BaseModel):
     "The newest decisions, newest first."
 

@@ -69,14 +69,12 @@ def models_answer(
 def count_running(
     runtime: Runtime,  # whose database is asked
 ) -> int:
-    "Return how many agents may trade; none where the database does not answer."
+    "Return how many agents may trade."
     from orbiquant.trading.agents import AgentState, Roster
     from orbiquant.trading.config import AGENTS
 
-    with suppress(Exception):
-        records = Roster(runtime.engine, runtime.clock).all()
-        return sum(record.name in AGENTS and record.state is AgentState.RUNNING for record in records)
-    return 0
+    records = Roster(runtime.engine, runtime.clock).all()
+    return sum(record.name in AGENTS and record.state is AgentState.RUNNING for record in records)
 
 # %% ../../nbs/78_desk.health.ipynb #2a6cbe38
 class DataAge(NamedTuple):
@@ -104,22 +102,27 @@ def data_age(
 def health() -> Health:
     "Return the state of the service and its parts."
     runtime = current()
-    age = DataAge(None, False)
+    age, agents = DataAge(None, False), 0
 
     def look_at_store() -> bool:
         nonlocal age
         age = data_age(runtime)
         return age.age_s is not None
 
+    def ask_database() -> bool:
+        nonlocal agents
+        agents = count_running(runtime)
+        return answers(runtime)
+
     checks: dict[str, Callable[[], Any]] = {
         "store": look_at_store,
-        "database": lambda: answers(runtime),
+        "database": ask_database,
         "models": lambda: models_answer(runtime),
     }
     components = {name: check_component(name, holds) for name, holds in checks.items()}
     return Health(
         status="degraded" if "error" in components.values() else "healthy",
-        agents_running=count_running(runtime),
+        agents_running=agents,
         components=components,
         warming=live_of(runtime).warming,
         **age._asdict(),

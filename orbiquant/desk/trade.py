@@ -25,9 +25,8 @@ from ..research.room import checked, start_agent
 from ..research.standings import HeldPosition, find_record, positions_of, read_standing
 from ..runtime import Runtime, current
 from ..trading.agents import Roster
-from ..trading.replay import tabulate_trades
 
-# %% ../../nbs/79_desk.trade.ipynb #4c92510b
+# %% ../../nbs/79_desk.trade.ipynb #38e0766c
 UserId = Annotated[str, Field(min_length=1, max_length=100)]
 CurrencyCode = Annotated[str, Field(pattern="^[A-Za-z]{3,5}$")]
 
@@ -52,6 +51,8 @@ def portfolio_of(
     currency: str,  # of the account
 ) -> Portfolio:
     "Return what is in a person's own account."
+    from orbiquant.trading.replay import tabulate_trades  # which brings Numba
+
     account, owner = own_account(user_id, currency)
     standing, now = read_standing(runtime, account), pd.Timestamp(runtime.clock.now())
     state, trades = standing.account_of(owner), tabulate_trades(standing.books.trades(owner))
@@ -65,7 +66,7 @@ def portfolio_of(
         daily_pnl=day, weekly_pnl=week,
     )  # fmt: skip
 
-
+# %% ../../nbs/79_desk.trade.ipynb #c7249cc0
 @endpoint("GET", "/api/portfolio", tags=("portfolio",))
 def portfolio(
     caller: Caller,  # whose it is
@@ -87,13 +88,13 @@ def own_currency(
     mine = [account.split("-")[1].upper() for account in accounts if account.endswith(f"-{number}")]
     return next(iter(mine), CURRENCY)
 
-# %% ../../nbs/79_desk.trade.ipynb #64a5a7f6
+# %% ../../nbs/79_desk.trade.ipynb #c021ccb9
 class PlanRequired(ForbiddenError):
     "What the caller's plan does not hold."
 
     code = "PLAN_REQUIRED"
 
-
+# %% ../../nbs/79_desk.trade.ipynb #58213733
 class TradeOrder(BaseModel):
     "What somebody wants to trade."
 

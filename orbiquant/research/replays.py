@@ -21,7 +21,7 @@ from ..core import FixedClock, NotFoundError, OptionError, stage
 from ..domain import Bars, Costs, SeriesId, Signals, Timeframe
 from ..performance import money_figures, r_figures
 from ..ports import Progress
-from .agents import account_name, open_engine, profile_of, quote_of
+from .agents import name_account, open_engine, profile_of, quote_of
 from .spec import kept_line, spec_now
 from .train import prepare
 from ..runtime import Runtime
@@ -32,7 +32,7 @@ from ..trading.replay import ReplayResult, TableFeed, replay
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# %% ../../nbs/75_research.replays.ipynb #2ecf779a
+# %% ../../nbs/75_research.replays.ipynb #2eef4b53
 @dataclass(frozen=True)
 class ReplayedMarket:
     "One series of a replay: its bars, what was signalled on them, and where both come from."
@@ -56,7 +56,7 @@ class ReplayedMarket:
             | {"costs": str(self.costs), "model": self.model, "data": self.data_version, "seed": self.seed}
         )
 
-
+# %% ../../nbs/75_research.replays.ipynb #ff59bdc1
 def replayed_market(
     runtime: Runtime,  # store, registry, settings
     series: SeriesId,  # with a model
@@ -226,7 +226,7 @@ def replay_markets(
     clock = FixedClock(min(market.bars.index[0] for market in markets).to_pydatetime())
     with stage("replay"), scratch_runtime(runtime, clock) as scratch:
         feed = TableFeed(signals, clock, ", ".join(market.model for market in markets))
-        engine = open_engine(scratch, account_name("paper", currency), profiles, {"ml": feed})
+        engine = open_engine(scratch, name_account("paper", currency), profiles, {"ml": feed})
         for name in profiles:
             engine.enlist(name)
         result = replay(engine, bars, progress)

@@ -379,6 +379,7 @@ class TradingEngine:
                 for fill in self._paper.close_all(bar):
                     self.book(fill)
                 self.sender.settle({bar.symbol})
+            self.equity |= {name: self.standing.equity_of(name) for name in self.equity}
 
     def flush(self) -> None:
         "Write places, marks and counts of bars."

@@ -16,7 +16,7 @@ from .config import AgentProfile, RiskConfig
 
 # %% ../../nbs/69_trading.metrics.ipynb #279988db
 def trade_figures(
-    trades: pd.DataFrame,  # closed, as `trade_table` has them
+    trades: pd.DataFrame,  # closed, as `tabulate_trades` has them
 ) -> dict[str, float]:
     "Return how many trades there were, how many won, what they made and lost; NaN where there is none to tell."
     pnl, r = trades["pnl"].astype(float), trades["r"].astype(float)

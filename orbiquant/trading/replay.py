@@ -152,7 +152,6 @@ def replay(
                 for bar in closing.values():
                     if moment == last[bar.symbol]:
                         engine.close_all(bar)
-                        engine.equity |= {name: engine.standing.equity_of(name) for name in engine.equity}
                 equity[moment] = dict(engine.equity)
                 done += len(closing)
         if progress:

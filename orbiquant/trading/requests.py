@@ -27,7 +27,7 @@ from .consumer import Answer
 from .decisions import Answered, Reply
 from .engine import DrivenByBars, TradingEngine
 
-# %% ../../nbs/69_trading.requests.ipynb #4878ad9c
+# %% ../../nbs/69_trading.requests.ipynb #a610f277
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
     "What somebody asks of an engine."
@@ -40,7 +40,7 @@ class EngineRequest:
     asked_at: datetime
     answer: Mapping[str, Any] | None = None  # None: not yet
 
-
+# %% ../../nbs/69_trading.requests.ipynb #836f0633
 class RequestBox:
     "The requests of a database."
 
