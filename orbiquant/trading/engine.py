@@ -138,7 +138,7 @@ class TradingEngine:
         orders = [each.order for each in self.sender.waiting.values()]
         with self.pages.together():
             self.sender.settle()  # first: what it calls filled has its fills booked below
-            for symbol in sorted({each.symbol for each in (*self.standing.seen, *orders)}):
+            for symbol in sorted({series.symbol for series in self.standing.seen} | {order.symbol for order in orders}):
                 for fill in self.broker.fills(symbol, self.books.cursors.get(symbol)):
                     self.book(fill)
 
