@@ -20,14 +20,13 @@ from ..orders import Bracket, Fill, Order, OrderRole, exactly
 from ..persistence import writing
 from ..ports import Broker, Clock, SignalFeed
 from .agents import AgentRecord, AgentState
-from .books import EXTERNAL, Held, Trade
+from .books import Held, Trade
 from .breaches import breaches
 from .brokers.terms import PaperTerms, PriceBar, exact
 from .config import AgentProfile, RiskConfig
 from .consumer import SignalConsumer
 from .decisions import Answered
 from .pages import Pages
-from .sender import Waiting
 from .standing import Agent, Standing
 from .switches import Switches
 
@@ -262,27 +261,11 @@ class TradingEngine:
         fill: Fill,  # of the venue
     ) -> Trade | None:
         "Book a fill in its owner's book, and return the trade that it ended."
-        trade = self.books.book(fill, self._holder(fill), self.standing.terms(fill.symbol).instrument)
+        trade = self.books.book(fill, self.standing.holder(fill), self.standing.terms(fill.symbol).instrument)
         if trade is not None and trade.pnl < 0 and trade.owner in self.agents:
             self.agents[trade.owner].record.last_loss_at = self.clock.now()
             self.dirty.add(trade.owner)
         return trade
-
-    def _holder(self, fill: Fill) -> Held:
-        "Return the position that a fill is of: of no order of ours, it is somebody else's."
-        waiting = self.sender.find(fill.client_order_id)
-        id_ = waiting.position_id if waiting else fill.client_order_id.rpartition("-")[0]
-        if id_ in self.books.held:
-            return self.books.held[id_]
-        return _opened(id_, fill, waiting) if waiting and waiting.opens else self._external(fill)
-
-    def _external(self, fill: Fill) -> Held:
-        "Return what somebody else holds of a symbol, in the book that is nobody's."
-        id_ = f"{EXTERNAL}-{fill.symbol}"
-        get_logger("trading").error("a fill of no order of ours", symbol=fill.symbol, order=fill.client_order_id)
-        series = next(series for series in self.standing.seen if series.symbol == fill.symbol)
-        made = Held(id_, EXTERNAL, EXTERNAL, series, fill.side, fill.time, fill.time, 0.0, None, Bracket(), None)
-        return self.books.held.get(id_, made)
 
     def _mark(self, crew: list[Agent], now: datetime) -> None:
         "Mark every agent's book, and halt one that a rule stands against."
@@ -391,11 +374,3 @@ class TradingEngine:
                 self.pages.act(partial(self.roster.note, self.agents[name].record))
         self.books.changed.clear()
         self.dirty.clear()
-
-
-def _opened(id_: str, fill: Fill, waiting: Waiting) -> Held:
-    intent, bracket = waiting.intent, waiting.order.bracket or Bracket()
-    return Held(
-        id_, intent.agent, intent.strategy, intent.series, fill.side, fill.time, intent.time, intent.confidence,
-        intent.most_bars, bracket, bracket.stop_loss,
-    )  # fmt: skip

@@ -14,20 +14,21 @@ from functools import cache
 
 from sqlalchemy import select
 
+from ..core import get_logger
 from ..domain import SeriesId
-from ..orders import Account, Bracket, Intent, OrderState, Position, TradedSymbol, exactly
+from ..orders import Account, Bracket, Fill, Intent, OrderState, Position, TradedSymbol, exactly
 from ..persistence import querying
 from ..ports import Broker, Clock
 from . import tables
 from .agents import AgentRecord, Roster
-from .books import EXTERNAL, Books
+from .books import EXTERNAL, Books, Held
 from .brokers.terms import PaperTerms
 from .config import AgentProfile, RiskConfig
 from .decisions import DecisionJournal
 from .ledger import Ledger
 from .pages import Pages
 from .risk import RiskGate
-from .sender import Sender
+from .sender import Sender, Waiting
 from .sizing import VenueFilters
 from .switches import Switches
 from .verdicts import Circumstances
@@ -132,6 +133,25 @@ class Standing:
         ]  # fmt: skip
         return [held.position for held in self.books.positions(name)] + coming
 
+    def holder(
+        self,
+        fill: Fill,  # of the venue
+    ) -> Held:
+        "Return the position that a fill is of: of no order of ours, it is somebody else's."
+        waiting = self.sender.find(fill.client_order_id)
+        id_ = waiting.position_id if waiting else fill.client_order_id.rpartition("-")[0]
+        if id_ in self.books.held:
+            return self.books.held[id_]
+        return _opened(id_, fill, waiting) if waiting and waiting.opens else self._external(fill)
+
+    def _external(self, fill: Fill) -> Held:
+        "Return what somebody else holds of a symbol, in the book that is nobody's."
+        id_ = f"{EXTERNAL}-{fill.symbol}"
+        get_logger("trading").error("a fill of no order of ours", symbol=fill.symbol, order=fill.client_order_id)
+        series = next(series for series in self.seen if series.symbol == fill.symbol)
+        made = Held(id_, EXTERNAL, EXTERNAL, series, fill.side, fill.time, fill.time, 0.0, None, Bracket(), None)
+        return self.books.held.get(id_, made)
+
     def blocked(
         self,
         symbol: TradedSymbol,  # that somebody wants to trade
@@ -170,3 +190,11 @@ class Standing:
             costs=terms.costs, last_loss_at=record.last_loss_at, prices=self.prices, other_open_risk=risk,
             account_equity=self.broker.account().equity,
         )  # fmt: skip
+
+
+def _opened(id_: str, fill: Fill, waiting: Waiting) -> Held:
+    intent, bracket = waiting.intent, waiting.order.bracket or Bracket()
+    return Held(
+        id_, intent.agent, intent.strategy, intent.series, fill.side, fill.time, intent.time, intent.confidence,
+        intent.most_bars, bracket, bracket.stop_loss,
+    )  # fmt: skip
