@@ -134,10 +134,10 @@ class TradingEngine:
     def _recover(self) -> None:
         "Read everything anew, ask where orders stand, and book the fills that are not booked."
         self.load()
-        orders = [each.order for each in self.sender.waiting.values()]
+        asked = {one.symbol for one in self.standing.seen} | {one.order.symbol for one in self.sender.waiting.values()}
         with self.pages.together():
             self.sender.settle()  # first: what it calls filled has its fills booked below
-            for symbol in sorted({series.symbol for series in self.standing.seen} | {order.symbol for order in orders}):
+            for symbol in sorted(asked):
                 for fill in self.broker.fills(symbol, self.books.cursors.get(symbol)):
                     self.book(fill)
 

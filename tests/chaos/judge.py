@@ -158,8 +158,10 @@ class Judge:
                 open_[id_] = symbol
             if row["kind"] in ("reply", "asked", "cancelled") and row["outcome"] not in ("unknown", "unsettled"):
                 open_.pop(row["id"], None)
-        for row in self.dump["orders"]:
-            if row["client_order_id"] in self.venue.vanished and row["state"] in ENDED:
+        lines = [each for row in self.wire if row["kind"] == "committed" for each in row["rows"]]
+        taken = {key[0] for table, key, *state in lines if table == "orders" and state == ["submitted"]}
+        for row in self.dump["orders"]:  # what the books knew to be there, and the venue does not know any more
+            if row["client_order_id"] in self.venue.vanished & taken and row["state"] in ENDED:
                 self.say("not while unknown", f"{row['client_order_id']} vanished at the venue and is {row['state']}")
 
     # --- money ---
