@@ -62,26 +62,23 @@ class RowWriter:
         keys: Iterable[tuple[Any, ...]],  # of rows that may be there
     ) -> None:
         "Take rows away."
-        self._run(
-            connection, self._remove, [tuple(b(each) for b, each in zip(self._keys, key, strict=True)) for key in keys]
-        )
+        self._run(connection, self._remove, [self._key(key) for key in keys])
 
     def _values(self, row: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(binding(row.get(name)) for name, binding in self._columns)
+        return tuple([row.get(name) if bind is None else bind(row.get(name)) for name, bind in self._columns])
+
+    def _key(self, key: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(each if bind is None else bind(each) for bind, each in zip(self._keys, key, strict=True))
 
     def _run(self, connection: Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
         if rows:
             connection.exec_driver_sql(statement, rows)
 
 
-def _binding(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any]:
+def _binding(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
     "Return what a column's type makes of a value; of moments many rows share one, so those are made once."
-    binding = kind.dialect_impl(dialect).bind_processor(dialect) or _same
-    return lru_cache(4096)(binding) if isinstance(kind, UtcDateTime) else binding
-
-
-def _same(value: Any) -> Any:
-    return value
+    binding = kind.dialect_impl(dialect).bind_processor(dialect)
+    return lru_cache(4096)(binding) if binding and isinstance(kind, UtcDateTime) else binding
 
 # %% ../../nbs/62_trading.pages.ipynb #d5a4c8e3
 class Pages:
