@@ -153,8 +153,8 @@ def replay_row(bars: Bars, signals: Signals, work: str, peer: Callable[[], tuple
     pace = result.steps / watch.wall
     who, theirs = peer() if peer else ("–", "–")
     note = (
-        f"{result.steps:,} bars in {watch.wall:.1f} s wall, {watch.cpu:.1f} s CPU: {result.steps / watch.cpu:,.0f} bars "
-        f"a CPU second; database {size:.0f} MB; synchronous FULL; the journal balances"
+        f"{result.steps:,} bars in {watch.wall:.1f} s wall, {watch.cpu:.1f} s CPU: "
+        f"{result.steps / watch.cpu:,.0f} bars a CPU second; database {size:.0f} MB; journal balances; FULL"
     )
     met = pace >= LEAST_BARS_S and fills >= LEAST_FILLS
     goal = f"≥ {LEAST_BARS_S:,} bars/s with ≥ {LEAST_FILLS:g} fills in 1,000"
