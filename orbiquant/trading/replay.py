@@ -170,5 +170,5 @@ def replay(
                 done += len(closing)
         if progress:
             progress(done, total, f"{chunk[-1][0]:%Y-%m-%d}")
-    return ReplayResult(tabulate_trades(engine.books.trades()), pd.DataFrame([*equity.values()], [*equity], dtype=float),
+    return ReplayResult(tabulate_trades(engine.books.trades()), pd.DataFrame(equity.values(), [*equity], dtype=float),
                         engine.journal.count(), len(equity))  # fmt: skip
