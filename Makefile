@@ -12,7 +12,7 @@ ASSETS  := orbiquant/assets
 WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie elsewhere
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow house lab bench bench-quant bench-service study-meta reference stills chaos lint generate hooks lock wheel clean
+.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading study-meta reference stills chaos lint generate hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench-quant: $(PEERS)  ## the quant core beside its peers, to reports/benchmarks
 
 bench-service: $(READY)  ## the service beside a bare route that returns the same bytes (three minutes)
 	$(BIN)/python -m tests.benchmarks.bench_service
+
+bench-trading: $(READY)  ## the trading wing, to reports/benchmarks/trading.md; PEER_PYTHON has nautilus_trader
+	$(BIN)/python -m tests.benchmarks.bench_trading
 
 study-meta: $(READY)  ## the meta model on real bars, to reports/benchmarks/meta.md (six minutes)
 	$(BIN)/python -m tests.benchmarks.study_meta

@@ -9,7 +9,7 @@ __all__ = ['WIDE', 'Positive', 'NotNegative', 'OrderId', 'TradedSymbol', 'Side',
 
 # %% ../nbs/01_orders.ipynb #ba6149ea
 from collections.abc import Callable
-from decimal import Context, Decimal, localcontext
+from decimal import Context, Decimal, getcontext, localcontext
 from enum import StrEnum
 from functools import wraps
 from hashlib import blake2b
@@ -101,6 +101,9 @@ def exactly(
 
     @wraps(function)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        now = getcontext()
+        if now.prec == WIDE.prec and now.rounding == WIDE.rounding:  # inside another: nothing is to be changed
+            return function(*args, **kwargs)
         with localcontext(WIDE):
             return function(*args, **kwargs)
 

@@ -80,6 +80,9 @@ class AgentRecord:
             self.day, self.day_equity = day, equity
 
 
+_BY_NAME = select(tables.agents).order_by(tables.agents.c.name)  # made once: it is asked at every step
+
+
 class Roster:
     "The agents of a database."
 
@@ -104,7 +107,7 @@ class Roster:
     def all(self) -> list[AgentRecord]:
         "Return all agents, by name."
         with querying(self.database) as connection:
-            rows = connection.execute(select(tables.agents).order_by(tables.agents.c.name)).mappings().all()
+            rows = connection.execute(_BY_NAME).mappings().all()
         return [AgentRecord(**row | {"state": AgentState(row["state"])}) for row in map(dict, rows)]
 
     def create(

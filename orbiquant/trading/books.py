@@ -217,7 +217,7 @@ class Books:
         row = fill.model_dump() | {"account": self.account, "position_id": held.id, "owner": held.owner}
         key = f"fill:{self.account}:{fill.symbol}:{fill.fill_id}"
         with self.pages.together():
-            self.pages.act(lambda: self.ledger.post(entry, key))
+            self.pages.batch(self.ledger.post_many, (entry, key))
             self.pages.add(tables.fills, row)
             trade = self._keep(held, fill)
         for posting in entry.postings:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Protocol, runtime_checkable
 
 from ..core import BrokerError, OrbiError, get_logger
-from ..domain import SeriesId
+from ..domain import Action, SeriesId
 from ..leases import acquire_lease, has_died, lease_holder, release_lease, renew_lease
 from ..orders import Bracket, Fill, Order, OrderRole, exactly
 from ..persistence import writing
@@ -339,9 +339,11 @@ class TradingEngine:
                     continue
                 try:
                     feed = self.feeds[strategy]
-                    signal, atr = feed.latest(series), feed.atr(series)
+                    signal = feed.latest(series)
+                    atr = None if signal is None or signal.action is Action.HOLD else feed.atr(series)
                 except Exception as error:  # a strategy is somebody's code: its agent halts, others go on
-                    self.halt(agent, f"{strategy} failed on {series}: {type(error).__name__} {error}"[:500])
+                    if agent.record.state is not AgentState.HALTED:
+                        self.halt(agent, f"{strategy} failed on {series}: {type(error).__name__} {error}"[:500])
                     self.journal.write(answers)
                     return sent
                 if signal is not None and signal.time == bar.opened:

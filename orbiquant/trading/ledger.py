@@ -6,7 +6,7 @@
 __all__ = ['entry_faults', 'reversal_faults', 'balance_faults', 'Ledger']
 
 # %% ../../nbs/60_trading.ledger.ipynb #daf1a738
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -16,10 +16,11 @@ from sqlalchemy import ColumnElement, Connection, Engine, ScalarSelect, Table, f
 from ..core import DataError, NotFoundError, SystemClock
 from ..persistence import joined, querying
 from ..ports import Clock
-from .journal import LINE_LETTERS, Entry, exact_sum, one_line
+from .journal import LINE_LETTERS, Entry, Posting, exact_sum, one_line
 from orbiquant.trading.journal_tables import (
     Booked,
     JournalWriter,
+    Known,
     LedgerConflict,
     Place,
     journal_balances,
@@ -115,6 +116,27 @@ class Ledger:
         with joined(self.engine) as connection:
             return self._book(connection, entry, key)
 
+    def post_many(
+        self,
+        entries: Sequence[tuple[Entry, str]],  # what happened, each with its key
+    ) -> list[int]:
+        "Book many entries as if one by one, all of them or none, and return their ids."
+        with joined(self.engine) as connection:
+            self._writer.lock(connection)
+            known, numbers = self._writer.known(connection, [key for _, key in entries]), []
+            new: list[tuple[Entry, str]] = []
+            last = self._writer.last(connection)
+            for entry, key in entries:
+                if key not in known:
+                    _check_key(key)
+                    entry.check()
+                    new.append((entry, key))
+                    known[key] = last + len(new), entry.payload, None
+                numbers.append(_same_entry(known[key], entry, key))
+            self._writer.write_all(connection, new, last + 1, self.clock.now())
+            self._move(connection, [posting for entry, _ in new for posting in entry.postings])
+        return numbers
+
     def reverse(
         self,
         key: str,  # of the entry that was wrong
@@ -139,27 +161,23 @@ class Ledger:
 
     def _book(self, connection: Connection, entry: Entry, key: str, reverses: int | None = None) -> int:
         "Write what is new, and the balances that come of it."
-        if not one_line(key):
-            raise DataError("`key` must name the entry, was empty")
+        _check_key(key)
         entry.check()
         self._writer.lock(connection)
         number = self._writer.write(connection, entry, key, self.clock.now(), reverses)
         if number is None:
-            return self._known(connection, entry, key, reverses)
+            return _same_entry(self._writer.known(connection, [key]).get(key), entry, key, reverses)
+        self._move(connection, entry.postings)
+        return number
+
+    def _move(self, connection: Connection, postings: Sequence[Posting]) -> None:
+        "Write the balances that postings make of those that are there."
         moved: dict[Place, list[Decimal]] = {}
-        for posting in entry.postings:
+        for posting in postings:
             moved.setdefault((posting.account, posting.asset), []).append(posting.amount)
         before = self._writer.read(connection, list(moved))
         after = {place: exact_sum([before.get(place, Decimal(0)), *amounts]) for place, amounts in moved.items()}
         self._writer.keep(connection, after)
-        return number
-
-    def _known(self, connection: Connection, entry: Entry, key: str, reverses: int | None) -> int:
-        "Return the id of what a key stands for; raise when that is something else."
-        known = self._writer.known(connection, key)
-        if known is None or known[1:] != (entry.payload, reverses):
-            raise LedgerConflict(f"`key` must name one entry, {key!r} stands for another already", key=key)
-        return known[0]
 
     def _find(self, connection: Connection, which: ColumnElement[bool]) -> Booked | None:
         return next(iter(read_booked(connection, connection.execute(select(journal_entries).where(which)).all())), None)
@@ -231,3 +249,15 @@ class Ledger:
             originals = {each.id: each for each in read_booked(connection, wrong)}
             faults += reversal_faults(read_booked(connection, back), originals)
         return [*entry_faults(self.entries()), *faults]
+
+
+def _check_key(key: str) -> None:
+    if not one_line(key):
+        raise DataError("`key` must name the entry, was empty")
+
+
+def _same_entry(known: Known | None, entry: Entry, key: str, reverses: int | None = None) -> int:
+    "Return the id of what a key stands for; raise when that is something else."
+    if known is None or known[1:] != (entry.payload, reverses):
+        raise LedgerConflict(f"`key` must name one entry, {key!r} stands for another already", key=key)
+    return known[0]

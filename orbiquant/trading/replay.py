@@ -13,15 +13,16 @@ from decimal import Decimal
 from heapq import merge
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ..cards import Card, Carded
 from ..core import FixedClock, OptionError
-from ..domain import BAR_COLUMNS, Bars, SeriesId, Signal, Signals
+from ..domain import BAR_COLUMNS, Action, Bars, Phase, SeriesId, Signal, Signals
+from ..features.sessions import NO_SESSION
 from ..ports import Progress
-from ..signals import to_signal
+from ..signals import explain_row, horizon_text, to_signal
 from .books import Trade
 from .brokers.paper import PaperBroker
 from .brokers.terms import PriceBar
@@ -59,8 +60,9 @@ class TableFeed:
         row = self.rows.get(series, {}).get(time)
         if row is None:
             return None
-        made = to_signal(row, pd.Timestamp(time), series, self.horizons[series], self.version)
-        self._last[series] = made
+        terms = (series, self.horizons[series], self.version)
+        hold = row["action"] == Action.HOLD
+        made = self._last[series] = _hold(row, time, *terms) if hold else to_signal(row, pd.Timestamp(time), *terms)
         return made
 
     def atr(
@@ -71,6 +73,18 @@ class TableFeed:
         row = self.rows.get(series, {}).get(self.clock.now() - series.timeframe.delta, {})
         found = row.get("atr")
         return None if found is None or found != found else float(found)
+
+
+def _hold(row: dict[str, Any], time: datetime, series: SeriesId, horizon_bars: int, version: str) -> Signal:
+    "Return what `to_signal` does, unchecked: most rows wait, and there is nothing in them that could be wrong."
+    zone = None if row["killzone"] == NO_SESSION else row["killzone"]
+    return Signal.model_construct(
+        symbol=series.symbol, timeframe=series.timeframe, time=time, action=Action.HOLD,
+        confidence=round(float(row["confidence"]), 4) if row["side"] else 0.0, entry_price=float(row["entry_price"]),
+        stop_loss=None, take_profit=None, risk_reward=float(row["risk_reward"]), amd_phase=Phase(row["amd_phase"]),
+        killzone=zone, horizon=horizon_text(series.timeframe, horizon_bars), reasoning=explain_row(row), features=[],
+        historical_accuracy=None, model_version=version,
+    )  # fmt: skip
 
 # %% ../../nbs/69_trading.replay.ipynb #f6237557
 def moments(
@@ -156,5 +170,5 @@ def replay(
                 done += len(closing)
         if progress:
             progress(done, total, f"{chunk[-1][0]:%Y-%m-%d}")
-    return ReplayResult(tabulate_trades(engine.books.trades()), pd.DataFrame.from_dict(equity, "index").astype(float),
+    return ReplayResult(tabulate_trades(engine.books.trades()), pd.DataFrame(equity.values(), [*equity], dtype=float),
                         engine.journal.count(), len(equity))  # fmt: skip

@@ -138,8 +138,11 @@ class Standing:
         fill: Fill,  # of the venue
     ) -> Held:
         "Return the position that a fill is of: of no order of ours, it is somebody else's."
+        id_ = fill.client_order_id.rpartition("-")[0]  # of what a bracket closes: no order of ours, nothing to look up
+        if id_ in self.books.held:
+            return self.books.held[id_]
         waiting = self.sender.find(fill.client_order_id)
-        id_ = waiting.position_id if waiting else fill.client_order_id.rpartition("-")[0]
+        id_ = waiting.position_id if waiting else id_
         if id_ in self.books.held:
             return self.books.held[id_]
         return _opened(id_, fill, waiting) if waiting and waiting.opens else self._external(fill)

@@ -19,9 +19,11 @@ from sqlalchemy import (
     Engine,
     Index,
     Integer,
+    Select,
     String,
     Table,
     Text,
+    bindparam,
     func,
     insert,
     select,
@@ -51,6 +53,16 @@ kill_switches = Table(
     schema=INVESTMENT,
 )
 SwitchKey: TypeAlias = tuple[SwitchScope, str]
+_KEY = (kill_switches.c.scope, kill_switches.c.name)
+_NEWEST = select(func.max(kill_switches.c.id)).group_by(*_KEY)
+_OF_THOSE = _NEWEST.where(tuple_(*_KEY).in_(bindparam("wanted", expanding=True)))
+
+
+def _killed(newest: Select[tuple[int]]) -> Select[Any]:
+    return select(kill_switches).where(kill_switches.c.id.in_(newest), kill_switches.c.killed).order_by("id")
+
+
+_ALL_KILLS, _KILLS_OF_THOSE = _killed(_NEWEST), _killed(_OF_THOSE)  # made once: they are asked before every order
 
 
 def read_kills(
@@ -58,11 +70,10 @@ def read_kills(
     wanted: Iterable[SwitchKey] | None = None,  # which switches; None: all
 ) -> list[Kill]:
     "Return the switches whose newest row says killed."
-    table, key = kill_switches, (kill_switches.c.scope, kill_switches.c.name)
-    newest = select(func.max(table.c.id)).group_by(*key)
-    if wanted is not None:
-        newest = newest.where(tuple_(*key).in_([(scope.value, name) for scope, name in wanted]))
-    rows = connection.execute(select(table).where(table.c.id.in_(newest), table.c.killed).order_by(table.c.id))
+    if wanted is None:
+        rows = connection.execute(_ALL_KILLS)
+    else:
+        rows = connection.execute(_KILLS_OF_THOSE, {"wanted": [(scope.value, name) for scope, name in wanted]})
     place = ("database",)
     return [Kill(SwitchScope(row.scope), row.name, row.who, row.why, row.at, row.flatten, place) for row in rows]
 

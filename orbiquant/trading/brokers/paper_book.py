@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, Table, select
+from sqlalchemy import Select, Table, bindparam, select
 
 from ...core import OptionError
 from ...execution.config import parse_plan
@@ -143,6 +143,11 @@ class Guard:
         return [each for each in left if each.quantity]
 
 # %% ../../../nbs/64_trading.brokers.paper_book.ipynb #7937e833
+_ORDERS = tables.paper_orders
+_OF_ID = (_ORDERS.c.account == bindparam("account"), _ORDERS.c.client_order_id == bindparam("id"))
+_ONE = select(_ORDERS).where(*_OF_ID)  # made once: it is asked of every order that is sent
+
+
 class PaperBook:
     "Orders, guards, fills, holdings and cash of one account."
 
@@ -197,9 +202,8 @@ class PaperBook:
             return self.resting[client_order_id]
         if (kept := self.pages.waiting(tables.paper_orders, self.name, client_order_id)) is not None:
             return _resting(kept)
-        rows = self._rows(tables.paper_orders).where(tables.paper_orders.c.client_order_id == client_order_id)
         with querying(self.pages.database) as connection:
-            row = connection.execute(rows).mappings().first()
+            row = connection.execute(_ONE, {"account": self.name, "id": client_order_id}).mappings().first()
         return None if row is None else _resting(row)
 
     def _rows(self, table: Table) -> Select[Any]:
