@@ -82,7 +82,7 @@ class SignalConsumer:
         signal: Signal,  # of any series
         atr: float | None = None,  # average true range at its bar, in price
     ) -> tuple[Answered, Order | None]:
-        "Return the decision on a signal, and the order that follows; one that was decided on already is said to be."
+        "Return the decision on a signal, for the journal, and the order that follows."
         answer = self.answer(agent, strategy, signal, atr)
         intent = None if answer.order is None else self.standing.sender.waiting[answer.order.client_order_id].intent.id
         decision = Answered(
