@@ -153,7 +153,7 @@ def rule_of(
     "Return what a refused value must be."
     rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     rule = rule.partition(", unable to parse")[0].replace("a valid integer", "a whole number")
-    return rule[:1].lower() + rule[1:]
+    return rule if rule[1:2].isupper() else rule[:1].lower() + rule[1:]  # LONG stays a word of its own
 
 # %% ../nbs/00_core.ipynb #87a36b58
 def expect(

@@ -23,7 +23,7 @@ from orbiquant.desk.agents import room_of
 from orbiquant.domain import Bars, SeriesId, Signals
 from orbiquant.leases import acquire_lease
 from orbiquant.market.synthetic import synthetic_market
-from orbiquant.research.room import TradingRoom, Turn, start_agent
+from orbiquant.research.room import TradingRoom, Turn, start_agent, stay
 from orbiquant.runtime import Runtime, current
 from orbiquant.settings import load_settings
 from orbiquant.trading.decisions import Reply
@@ -186,7 +186,7 @@ def test_a_run_says_that_a_database_cannot_be_written_and_goes_on_when_it_can(de
 
     event.listen(desk.runtime.engine, "checkout", hear)
     desk.close(3)
-    desk.room.run(stop, tell, poll_s=0.01)
+    stay(desk.room, stop, tell, poll_s=0.01)
     assert said[0].said == "nothing is traded until this works again: attempt to write a readonly database"
     assert said[-1].bars == 3 and not said[-1].said and len(said) == 2
 

@@ -233,6 +233,30 @@ def test_a_kill_stops_new_risk_and_flattens_where_it_is_told_to(desk: Desk):
     assert said and all("not sent: everybody killed by a person" in each for each in said)
 
 
+@pytest.mark.parametrize("way", ["pause", "stop", "kill"])
+def test_what_still_waits_to_open_is_taken_back(desk: Desk, way: str):
+    desk.feed.say()
+    desk.hour()
+    assert desk.engine.broker.open_orders()
+    desk.feed.next = {}
+    if way == "kill":
+        desk.switches.kill(SwitchScope.AGENT, "nova", who="a person", why="a test")
+    else:
+        desk.engine.roster.move("nova", way, "a person said so")
+    desk.hour()
+    assert not desk.engine.books.held and not desk.engine.broker.open_orders() and not desk.engine.sender.waiting
+    with desk.database.connect() as connection:
+        (said,) = connection.execute(text("SELECT message FROM orders")).scalars()
+    assert said == "taken back: its agent may open nothing any more"
+
+
+def test_a_person_who_lets_a_halted_agent_go_on_begins_its_marks_anew(desk: Desk):
+    record = desk.engine.roster.find("nova")
+    desk.engine.roster.move("nova", "halt", "drawdown")
+    resumed = desk.engine.roster.move("nova", "resume", "a person said so", equity=record.peak_equity / 2)
+    assert (resumed.peak_equity, resumed.day_equity) == (record.peak_equity / 2, record.peak_equity / 2)
+
+
 def test_what_somebody_else_bought_blocks_its_market(desk: Desk):
     stranger = Order(client_order_id="by-hand", symbol="BTCUSDT", side="BUY", quantity=1)
     desk.engine.broker.submit(stranger)

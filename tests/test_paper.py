@@ -154,6 +154,17 @@ def test_a_limit_that_came_on_the_way_can_only_lose_in_its_bar(broker: PaperBrok
     assert [fill.role for fill in market.bar(100, 101, 79, 100)] == [OrderRole.ENTRY, OrderRole.STOP]
 
 
+def test_an_order_that_comes_while_a_bar_trades_waits_for_the_next(broker: PaperBroker):
+    market = Market(broker)
+    begun = START + market.hours * HOUR
+    for late, filled in ((timedelta(seconds=59), 1), (timedelta(minutes=20), 0)):
+        broker.clock.advance(begun + late - broker.clock.now())
+        broker.submit(order(f"{late.seconds}-ent"))
+        assert len(market.bar(100, 150, 90, 140)) == filled, "the open was before the order"
+        begun += HOUR
+    assert [fill.price for fill in market.bar(140, 141, 139, 140)] == [140]
+
+
 def test_little_volume_fills_in_parts(tmp_path: Path):
     database = engine(f"sqlite:///{tmp_path / 'thin.db'}")
     migrate(database)

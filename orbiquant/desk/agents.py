@@ -123,7 +123,10 @@ def move_agent(
 ) -> AgentStatus:
     "Move an agent in its life, and return where it stands."
     known, words = find_agent(name), {"pause": "paused", "resume": "resumed", "stop": "stopped"}
-    Roster(runtime.engine, runtime.clock).move(known, move, f"{words[move]} by {who}")
+    roster = Roster(runtime.engine, runtime.clock)
+    halted = next((each for each in roster.all() if each.name == known and each.state is AgentState.HALTED), None)
+    equity = read_standing(runtime, halted.account).equity_of(known) if halted and move == "resume" else None
+    roster.move(known, move, f"{words[move]} by {who}", equity)
     return status_of(runtime, known)
 
 

@@ -9,8 +9,9 @@ __all__ = ['CURRENCY', 'name_account', 'quote_of', 'profile_of', 'account_of', '
 # %% ../../nbs/75_research.agents.ipynb #373ff50a
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
+from types import MappingProxyType
 
-from ..core import OptionError, choose
+from ..core import OptionError, choose, get_logger
 from ..market.instruments import instrument_of
 from ..ports import SignalFeed
 from ..runtime import Runtime
@@ -84,7 +85,12 @@ def open_engine(
     "Return the engine of an account as it stands in the database."
     pages = runtime.pages
     broker = runtime.broker(account, pages)
-    ready = {name: with_feeds(name, profile, feeds) for name, profile in profiles.items()}
+    ready = {}
+    for name, profile in profiles.items():
+        try:
+            ready[name] = with_feeds(name, profile, feeds)
+        except OptionError as error:  # the others trade on
+            get_logger("trading").warning("agent left out", agent=name, reason=error.message)
     return TradingEngine(
         pages, broker, account, broker.book.currency, ready, runtime.settings.risk, feeds, broker.terms,
         runtime.switches, runtime.clock, holder,
@@ -103,6 +109,7 @@ def own_account(
 def profiles_at(
     settings: Settings,  # with a section for each agent
     account: str,  # an agents' one, or a person's
+    kept: Mapping[str, str] = MappingProxyType({}),  # where agents that have begun trade, whatever their pairs are now
 ) -> dict[str, AgentProfile]:
     "Return the profiles of those who trade at an account, by name."
     _, currency, *number = account.split("-")
@@ -111,4 +118,4 @@ def profiles_at(
             f"own-{currency}-{number[0]}": settings.orion.model_copy(update={"pairs": (ALL_PAIRS,), "strategies": ()})
         }
     named = {name: profile_of(settings, name) for name in AGENTS}
-    return {name: profile for name, profile in named.items() if account_of(profile) == account}
+    return {name: profile for name, profile in named.items() if (kept.get(name) or account_of(profile)) == account}

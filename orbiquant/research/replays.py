@@ -21,7 +21,7 @@ from ..core import FixedClock, NotFoundError, OptionError, stage
 from ..domain import Bars, Costs, SeriesId, Signals, Timeframe
 from ..performance import money_figures, r_figures
 from ..ports import Progress
-from .agents import name_account, open_engine, profile_of, quote_of
+from .agents import name_account, open_engine, profile_of, quote_of, with_feeds
 from .spec import kept_line, spec_now
 from .train import prepare
 from ..runtime import Runtime
@@ -108,7 +108,10 @@ def scratch_runtime(
 ) -> Iterator[Runtime]:
     "Yield a runtime with a database of its own that is thrown away, and a clock that stands still."
     with tempfile.TemporaryDirectory(prefix="replay-") as folder:
-        place = {"database_url": f"sqlite:///{Path(folder, 'replay.db')}"}
+        place = {
+            "database_url": f"sqlite:///{Path(folder, 'replay.db')}",
+            "data_dir": Path(folder),
+        }  # no live switch counts
         settings = runtime.settings.model_copy(
             update={"workspace": runtime.settings.workspace.model_copy(update=place)}
         )
@@ -226,7 +229,8 @@ def replay_markets(
     clock = FixedClock(min(market.bars.index[0] for market in markets).to_pydatetime())
     with stage("replay"), scratch_runtime(runtime, clock) as scratch:
         feed = TableFeed(signals, clock, ", ".join(market.model for market in markets))
-        engine = open_engine(scratch, name_account("paper", currency), profiles, {"ml": feed})
+        ready = {name: with_feeds(name, profile, ("ml",)) for name, profile in profiles.items()}
+        engine = open_engine(scratch, name_account("paper", currency), ready, {"ml": feed})
         for name in profiles:
             engine.enlist(name)
         result = replay(engine, bars, progress)

@@ -225,7 +225,8 @@ class TradingRoom:
     ) -> TradingEngine:
         "Return the engine that this process has for an account."
         if account not in self._engines:
-            profiles = profiles_at(self.runtime.settings, account)
+            records = Roster(self.runtime.engine, self.runtime.clock).all()
+            profiles = profiles_at(self.runtime.settings, account, {each.name: each.account for each in records})
             self._engines[account] = open_engine(self.runtime, account, profiles, {"ml": self.feed}, own_name())
         return self._engines[account]
 
@@ -326,7 +327,7 @@ def start_agent(
     "Let an agent trade with an operator's own capital, and return the request with its answer."
     known = next((each for each in Roster(room.runtime.engine, room.runtime.clock).all() if each.name == name), None)
     place = "new" if known is None else f"{known.state}:{known.changed_at.isoformat()}"
-    id_ = f"start:{name}:{place}"
+    id_ = f"start:{name}:{place}:{'' if amount is None else amount.normalize()}"
     content = {"agent": name, "amount": None if amount is None else f"{amount}"}
     return checked(room.ask(id_, known.account if known else account, "start", content, who))
 

@@ -150,11 +150,14 @@ class Roster:
         name: str,  # of an agent
         move: str,  # one of `LIFE_MOVES`
         reason: str,  # in a sentence
+        equity: Decimal | None = None,  # that a halted agent's marks begin anew from; None: they stay
     ) -> AgentRecord:
         "Move an agent in its life and return it; one that stands there already is left as it is."
         with joined(self.database):
             record = self.find(name)
             state = next_state(record.state, move)
+            if record.state is AgentState.HALTED and move == "resume" and equity is not None:
+                record.peak_equity = record.day_equity = equity
             if state is not record.state:
                 record.state, record.reason, record.changed_at = state, reason, self.clock.now()
                 self.keep(record)

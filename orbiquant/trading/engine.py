@@ -226,6 +226,8 @@ class TradingEngine:
     def _pass(self, bars: Mapping[SeriesId, PriceBar]) -> list[Order]:
         "Return the orders that a moment brings."
         crew, now = self.crew(), next(iter(bars.values())).closed
+        if not self.deferred:
+            self._withdraw(crew)
         self._collect(bars)
         self._mark(crew, now)
         self._count(bars, now)
@@ -263,7 +265,7 @@ class TradingEngine:
         "Book a fill in its owner's book, and return the trade that it ended."
         trade = self.books.book(fill, self.standing.holder(fill), self.standing.terms(fill.symbol).instrument)
         if trade is not None and trade.pnl < 0 and trade.owner in self.agents:
-            self.agents[trade.owner].record.last_loss_at = self.clock.now()
+            self.agents[trade.owner].record.last_loss_at = self.standing.price_times[trade.symbol]
             self.dirty.add(trade.owner)
         return trade
 
@@ -318,6 +320,16 @@ class TradingEngine:
             held.bracket = bracket
         except BrokerError as error:
             get_logger("trading").error("protection not replaced", position=held.id, reason=error.message)
+
+    def _withdraw(self, crew: list[Agent]) -> None:
+        "Take back what waits to open for an agent that may open no more: paused, halted, stopped or killed since."
+        opening = [each for each in self.sender.waiting.values() if each.opens]
+        for agent in crew if opening else []:
+            kills = self.standing.switches.standing(agent.name, self.standing.account)
+            if agent.record.state is AgentState.RUNNING and not kills:
+                continue
+            for each in [each for each in opening if each.intent.agent == agent.name]:
+                self.sender.cancel(each)
 
     def _flatten(self, crew: list[Agent]) -> list[Order]:
         "Return the orders that close what a switch says is to be closed; each can only reduce."

@@ -127,6 +127,8 @@ def start_agent_at(
     "Let an agent trade, with more capital where some is given; one that runs is left as it is."
     roster, standing = engine.roster, engine.standing
     known = next((record for record in roster.all() if record.name == name), None)
+    if name not in engine.profiles:
+        raise OptionError(f"{name} is left out at {standing.account}: none of its `strategies` can speak")
     if known is not None and known.account != standing.account:
         raise OptionError(f"{name} trades at {known.account}, `account` was {standing.account}")
     if known is not None and known.state is AgentState.RUNNING:

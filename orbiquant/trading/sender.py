@@ -12,7 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, select
 
-from ..core import BrokerRejected, BrokerUnavailable, ExecutionUnknown, get_logger
+from ..core import BrokerError, BrokerRejected, BrokerUnavailable, ExecutionUnknown, get_logger
 from ..orders import Intent, Order, OrderState, Purpose
 from ..persistence import querying
 from ..ports import Broker, Clock
@@ -133,6 +133,20 @@ class Sender:
         "Return the id of an order of the same symbol whose outcome nobody knows."
         unknown = [each.order for each in self.waiting.values() if each.state is OrderState.UNKNOWN]
         return next((each.client_order_id for each in unknown if each.symbol == order.symbol), None)
+
+    def cancel(
+        self,
+        waiting: Waiting,  # an order that was sent
+    ) -> OrderState:
+        "Take back what is left of an order; where the venue does not answer, it is asked again later."
+        try:
+            status = self.broker.cancel(waiting.order.symbol, waiting.order.client_order_id)
+        except BrokerError as error:
+            get_logger("trading.sender").warning(
+                "not cancelled", order=waiting.order.client_order_id, said=error.message
+            )
+            return waiting.state
+        return self._write(waiting, status.state, "taken back: its agent may open nothing any more")
 
     def settle(
         self,
