@@ -59,6 +59,7 @@ FIGURE_WORDS: Mapping[str, tuple[str, str]] = {  # name → its words with their
     "calmar": ("Calmar ratio", _RATIO),
     "initial_equity": ("account at first, its currency", ",.2f"),
     "final_equity": ("account at last, its currency", ",.2f"),
+    "fees": ("fees, its currency", ",.2f"),
     "lowest_equity": ("lowest account, of the first", _PERCENT),
     "days": ("days", _COUNT),
     "exposure": ("time in the market", _PERCENT),
