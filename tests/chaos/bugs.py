@@ -93,15 +93,16 @@ def end_what_vanished() -> None:
 
 def book_twice() -> None:
     """Book a fill under a second key."""
-    post, number = Ledger.post, count(1)
+    post, number = Ledger.post_many, count(1)
 
-    def posted(self: Ledger, entry: Any, key: str) -> int:
-        made = post(self, entry, key)
-        if entry.kind == "trade" and next(number) == DUE:
-            post(self, entry, f"{key}:again")
+    def posted(self: Ledger, entries: Any) -> list[int]:
+        made = post(self, entries)
+        for entry, key in entries:
+            if entry.kind == "trade" and next(number) == DUE:
+                post(self, [(entry, f"{key}:again")])
         return made
 
-    Ledger.post = posted  # type: ignore[method-assign]
+    Ledger.post_many = posted  # type: ignore[method-assign]
 
 
 def drop_fill() -> None:
