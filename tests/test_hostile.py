@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -134,6 +135,20 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("jobs", "run"): (("data.follow",),),
     ("jobs", "history"): ((),),
     ("jobs", "work"): (),  # it does not end by itself; its parts are tried singly
+    ("agent", "list"): ((),),
+    ("agent", "start"): (("atlas",),),
+    ("agent", "pause"): (("atlas",),),
+    ("agent", "resume"): (("atlas",),),
+    ("agent", "stop"): (("atlas",),),
+    ("agent", "status"): (("atlas",),),
+    ("agent", "journal"): (("atlas",),),
+    ("agent", "run"): (("--once",),),
+    ("agent", "replay"): (("EURUSD", "1h", "--agent", "atlas"),),
+    ("kill",): (("--status",),),
+    ("ledger", "balances"): ((),),
+    ("ledger", "entries"): ((),),
+    ("ledger", "check"): ((),),
+    ("ledger", "export"): ((),),
     ("models", "list"): ((),),
     ("models", "show"): (("EURUSD", "1h"),),
     ("models", "promote"): (("EURUSD", "1h", "newest"),),
@@ -450,7 +465,7 @@ def test_every_help_has_an_example_that_parses_and_lists_its_choices(monkeypatch
         for flag in ("-h", "--help"):
             said = drive(*words, flag)
             assert said.code == 0 and f"Example: orbiquant {EXAMPLES[words]}" in " ".join(said.out.split()), words
-        example = EXAMPLES[words].split()
+        example = shlex.split(EXAMPLES[words])
         assert tuple(example[: len(words)]) == words
         try:
             command.make_context(" ".join(words), example[len(words) :])
