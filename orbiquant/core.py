@@ -249,8 +249,12 @@ def atomic_write(
     path: Path,  # where the file will be; its folder is made
     content: str | bytes,  # text is encoded as UTF-8
 ) -> Path:
-    "Write `content` to `path` so that a reader never sees part of it."
+    "Write `content` to `path` so that a reader never sees part of it; raise `DataError` for what is no file."
     path = Path(path)
+    if path.exists() and not (
+        path.is_file() or path.is_dir()
+    ):  # to be put in the place of a device or a pipe is no write to it
+        raise DataError(f"`path` must be a file, {str(path)!r} is something else")
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

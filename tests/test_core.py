@@ -553,3 +553,11 @@ def test_every_shipped_instrument_is_sound():
     shipped = read_instruments(asset("instruments.csv"))
     assert len(shipped) >= 20
     assert all(isinstance(each, Instrument) and each.tick_size <= each.pip_size for each in shipped.values())
+
+
+def test_nothing_is_put_in_the_place_of_a_device_or_a_pipe(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="must be a file"):
+        atomic_write(pipe, "x")
+    assert pipe.is_fifo() and [*tmp_path.iterdir()] == [pipe]
