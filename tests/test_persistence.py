@@ -347,7 +347,8 @@ def test_migrating_again_changes_nothing(database: Engine):
 
 WAIT = """
 import sys
-from orbiquant.persistence import acquire_lease, engine, migrate
+from orbiquant.leases import acquire_lease
+from orbiquant.persistence import engine, migrate
 print("ready", flush=True)
 input()
 """
