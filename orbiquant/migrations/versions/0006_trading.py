@@ -11,6 +11,33 @@ down_revision = "0005"
 
 def upgrade() -> None:
     """Build the tables."""
+    build_agents()
+    build_orders()
+    build_positions()
+    build_paper()
+
+
+def downgrade() -> None:
+    """Take them away."""
+
+    op.drop_index("ix_trades_owner", table_name="trades", schema=INVESTMENT)
+    op.drop_table("trades", schema=INVESTMENT)
+    op.drop_table("positions", schema=INVESTMENT)
+    op.drop_table("paper_orders", schema=INVESTMENT)
+    op.drop_table("paper_guards", schema=INVESTMENT)
+    op.drop_table("paper_fills", schema=INVESTMENT)
+    op.drop_table("paper_accounts", schema=INVESTMENT)
+    op.drop_index("ix_orders_state", table_name="orders", schema=INVESTMENT)
+    op.drop_table("orders", schema=INVESTMENT)
+    op.drop_table("intents", schema=INVESTMENT)
+    op.drop_table("fills", schema=INVESTMENT)
+    op.drop_table("decisions", schema=INVESTMENT)
+    op.drop_table("checkpoints", schema=INVESTMENT)
+    op.drop_table("agents", schema=INVESTMENT)
+
+
+def build_agents() -> None:
+    """Build who trades, what is answered, how far bars were gone through."""
     op.create_table(
         "agents",
         sa.Column("name", sa.String(length=40), nullable=False),
@@ -53,6 +80,10 @@ def upgrade() -> None:
         sa.UniqueConstraint("agent", "strategy", "symbol", "timeframe", "time", name="uq_decisions_agent"),
         schema=INVESTMENT,
     )
+
+
+def build_orders() -> None:
+    """Build what is wanted, sent and filled."""
     op.create_table(
         "fills",
         sa.Column("account", sa.String(length=40), nullable=False),
@@ -103,52 +134,10 @@ def upgrade() -> None:
         schema=INVESTMENT,
     )
     op.create_index("ix_orders_state", "orders", ["state"], unique=False, schema=INVESTMENT)
-    op.create_table(
-        "paper_accounts",
-        sa.Column("account", sa.String(length=40), nullable=False),
-        sa.Column("currency", sa.String(length=20), nullable=False),
-        sa.Column("cash", ExactDecimal, nullable=False),
-        sa.PrimaryKeyConstraint("account", name=op.f("pk_paper_accounts")),
-        schema=INVESTMENT,
-    )
-    op.create_table(
-        "paper_fills",
-        sa.Column("account", sa.String(length=40), nullable=False),
-        sa.Column("symbol", sa.String(length=20), nullable=False),
-        sa.Column("number", sa.Integer, nullable=False),
-        sa.Column("content", sa.Text, nullable=False),
-        sa.PrimaryKeyConstraint("account", "symbol", "number", name="pk_paper_fills"),
-        schema=INVESTMENT,
-    )
-    op.create_table(
-        "paper_guards",
-        sa.Column("account", sa.String(length=40), nullable=False),
-        sa.Column("entry_id", sa.String(length=36), nullable=False),
-        sa.Column("symbol", sa.String(length=20), nullable=False),
-        sa.Column("side", sa.String(length=4), nullable=False),
-        sa.Column("quantity", ExactDecimal, nullable=False),
-        sa.Column("price", ExactDecimal, nullable=False),
-        sa.Column("bracket", sa.Text, nullable=False),
-        sa.Column("opened_at", UtcDateTime, nullable=False),
-        sa.Column("opened", ExactDecimal, nullable=False),
-        sa.Column("state", sa.Text, nullable=False),
-        sa.PrimaryKeyConstraint("account", "entry_id", name="pk_paper_guards"),
-        schema=INVESTMENT,
-    )
-    op.create_table(
-        "paper_orders",
-        sa.Column("account", sa.String(length=40), nullable=False),
-        sa.Column("client_order_id", sa.String(length=36), nullable=False),
-        sa.Column("symbol", sa.String(length=20), nullable=False),
-        sa.Column("content", sa.Text, nullable=False),
-        sa.Column("state", sa.String(length=20), nullable=False),
-        sa.Column("filled", ExactDecimal, nullable=False),
-        sa.Column("paid", ExactDecimal, nullable=False),
-        sa.Column("message", sa.Text, nullable=False),
-        sa.Column("placed_at", UtcDateTime, nullable=False),
-        sa.PrimaryKeyConstraint("account", "client_order_id", name="pk_paper_orders"),
-        schema=INVESTMENT,
-    )
+
+
+def build_positions() -> None:
+    """Build what is held, and what it made."""
     op.create_table(
         "positions",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -200,20 +189,51 @@ def upgrade() -> None:
     op.create_index("ix_trades_owner", "trades", ["owner"], unique=False, schema=INVESTMENT)
 
 
-def downgrade() -> None:
-    """Take them away."""
-
-    op.drop_index("ix_trades_owner", table_name="trades", schema=INVESTMENT)
-    op.drop_table("trades", schema=INVESTMENT)
-    op.drop_table("positions", schema=INVESTMENT)
-    op.drop_table("paper_orders", schema=INVESTMENT)
-    op.drop_table("paper_guards", schema=INVESTMENT)
-    op.drop_table("paper_fills", schema=INVESTMENT)
-    op.drop_table("paper_accounts", schema=INVESTMENT)
-    op.drop_index("ix_orders_state", table_name="orders", schema=INVESTMENT)
-    op.drop_table("orders", schema=INVESTMENT)
-    op.drop_table("intents", schema=INVESTMENT)
-    op.drop_table("fills", schema=INVESTMENT)
-    op.drop_table("decisions", schema=INVESTMENT)
-    op.drop_table("checkpoints", schema=INVESTMENT)
-    op.drop_table("agents", schema=INVESTMENT)
+def build_paper() -> None:
+    """Build the account on paper."""
+    op.create_table(
+        "paper_accounts",
+        sa.Column("account", sa.String(length=40), nullable=False),
+        sa.Column("currency", sa.String(length=20), nullable=False),
+        sa.Column("cash", ExactDecimal, nullable=False),
+        sa.PrimaryKeyConstraint("account", name=op.f("pk_paper_accounts")),
+        schema=INVESTMENT,
+    )
+    op.create_table(
+        "paper_fills",
+        sa.Column("account", sa.String(length=40), nullable=False),
+        sa.Column("symbol", sa.String(length=20), nullable=False),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("content", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("account", "symbol", "number", name="pk_paper_fills"),
+        schema=INVESTMENT,
+    )
+    op.create_table(
+        "paper_guards",
+        sa.Column("account", sa.String(length=40), nullable=False),
+        sa.Column("entry_id", sa.String(length=36), nullable=False),
+        sa.Column("symbol", sa.String(length=20), nullable=False),
+        sa.Column("side", sa.String(length=4), nullable=False),
+        sa.Column("quantity", ExactDecimal, nullable=False),
+        sa.Column("price", ExactDecimal, nullable=False),
+        sa.Column("bracket", sa.Text, nullable=False),
+        sa.Column("opened_at", UtcDateTime, nullable=False),
+        sa.Column("opened", ExactDecimal, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("account", "entry_id", name="pk_paper_guards"),
+        schema=INVESTMENT,
+    )
+    op.create_table(
+        "paper_orders",
+        sa.Column("account", sa.String(length=40), nullable=False),
+        sa.Column("client_order_id", sa.String(length=36), nullable=False),
+        sa.Column("symbol", sa.String(length=20), nullable=False),
+        sa.Column("content", sa.Text, nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("filled", ExactDecimal, nullable=False),
+        sa.Column("paid", ExactDecimal, nullable=False),
+        sa.Column("message", sa.Text, nullable=False),
+        sa.Column("placed_at", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("account", "client_order_id", name="pk_paper_orders"),
+        schema=INVESTMENT,
+    )
