@@ -10,7 +10,7 @@ __all__ = ['room_of', 'status_of', 'find_agent', 'AgentList', 'list_agents', 'ag
 # %% ../../nbs/79_desk.agents.ipynb #b09d875e
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -20,7 +20,6 @@ from .series import live_of
 from ..domain import Bars, Caller, SeriesId
 from ..jobs.handlers import JobContext, job
 from ..research.agents import account_of, profile_of
-from ..research.room import TradingRoom, start_agent
 from orbiquant.research.standings import (
     AgentMetrics,
     AgentStatus,
@@ -33,18 +32,22 @@ from orbiquant.research.standings import (
     read_standing,
 )
 from ..runtime import Runtime, current
-from ..trading.agents import AgentState, Roster
 from ..trading.config import AGENTS
-from ..trading.decisions import Answered
+
+if TYPE_CHECKING:
+    from orbiquant.research.room import TradingRoom
+    from orbiquant.trading.decisions import Answered
 
 # %% ../../nbs/79_desk.agents.ipynb #f9d813ae
-_rooms: list[TradingRoom] = []
+_rooms: list["TradingRoom"] = []
 
 
 def room_of(
     runtime: Runtime,  # the one in force
-) -> TradingRoom:
+) -> "TradingRoom":
     "Return the trading room of a runtime."
+    from orbiquant.research.room import TradingRoom
+
     room = next((each for each in _rooms if each.runtime is runtime), None)
     if room is None:
         room = TradingRoom(runtime, live_of(runtime))
@@ -79,6 +82,8 @@ class AgentList(BaseModel):
 @endpoint("GET", "/agents", tags=("agents",))
 def list_agents() -> AgentList:
     "Return every agent with its state, its account and why it does not trade."
+    from orbiquant.trading.agents import AgentState
+
     found = [status_of(current(), name) for name in AGENTS]
     return AgentList(running=sum(each.status == AgentState.RUNNING for each in found), agents=found)
 
@@ -107,6 +112,8 @@ def start_named_agent(
     start: StartAgent | None = None,  # capital; left out: the profile's
 ) -> AgentStatus:
     "Let an agent trade on paper; one that runs is left as it is."
+    from orbiquant.research.room import start_agent
+
     runtime, known, asked = current(), find_agent(name), start or StartAgent(agent_name=None, initial_equity=None)
     if asked.agent_name is not None and asked.agent_name.lower() != known:
         raise OptionError(f"`agent_name` must be that of the path, {known}, was {asked.agent_name!r}")
@@ -122,6 +129,8 @@ def move_agent(
     who: str,  # says so
 ) -> AgentStatus:
     "Move an agent in its life, and return where it stands."
+    from orbiquant.trading.agents import AgentState, Roster
+
     known, words = find_agent(name), {"pause": "paused", "resume": "resumed", "stop": "stopped"}
     roster = Roster(runtime.engine, runtime.clock)
     halted = next((each for each in roster.all() if each.name == known and each.state is AgentState.HALTED), None)
@@ -202,7 +211,7 @@ class JournalLine(BaseModel):
     @classmethod
     def of(
         cls,
-        answered: Answered,  # as the journal has it
+        answered: "Answered",  # as the journal has it
     ) -> "JournalLine":
         "Return a decision as it is served."
         return cls.model_validate(answered._asdict())

@@ -21,10 +21,8 @@ from .series import choose_series
 from ..domain import Caller, Plan, SeriesId
 from ..market.instruments import instrument_of
 from ..research.agents import CURRENCY, own_account
-from ..research.room import checked, start_agent
 from ..research.standings import HeldPosition, find_record, positions_of, read_standing
 from ..runtime import Runtime, current
-from ..trading.agents import Roster
 
 # %% ../../nbs/79_desk.trade.ipynb #38e0766c
 UserId = Annotated[str, Field(min_length=1, max_length=100)]
@@ -83,6 +81,8 @@ def own_currency(
     user_id: str,  # of a person
 ) -> str:
     "Return the currency of a person's account, the first one of several; USDT where there is none."
+    from orbiquant.trading.agents import Roster
+
     number = own_account(user_id, CURRENCY)[0].rpartition("-")[2]
     accounts = sorted(record.account for record in Roster(runtime.engine, runtime.clock).all())
     mine = [account.split("-")[1].upper() for account in accounts if account.endswith(f"-{number}")]
@@ -147,6 +147,8 @@ def trade_by_hand(
         raise PlanRequired("trading needs the plan pro, this one is free", upgradeUrl="/pricing")
     held, instrument = choose_series(runtime, order.symbol, None), instrument_of(order.symbol).instrument
     account, owner = own_account(user, instrument.quote)
+    from orbiquant.research.room import checked, start_agent
+
     room = room_of(runtime)
     if find_record(runtime, owner) is None:
         start_agent(room, owner, account, None, user)

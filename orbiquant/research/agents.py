@@ -10,6 +10,7 @@ __all__ = ['CURRENCY', 'name_account', 'quote_of', 'profile_of', 'account_of', '
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ..core import OptionError, choose, get_logger
 from ..market.instruments import instrument_of
@@ -17,7 +18,9 @@ from ..ports import SignalFeed
 from ..runtime import Runtime
 from ..settings import Settings
 from ..trading.config import AGENTS, ALL_PAIRS, AgentProfile
-from ..trading.engine import TradingEngine
+
+if TYPE_CHECKING:
+    from orbiquant.trading.engine import TradingEngine
 
 # %% ../../nbs/75_research.agents.ipynb #1d83c10f
 CURRENCY = "USDT"  # of an agent that trades all that there is
@@ -81,8 +84,10 @@ def open_engine(
     profiles: Mapping[str, AgentProfile],  # by agent
     feeds: Mapping[str, SignalFeed],  # by strategy
     holder: str = "",  # of the account's lease; empty: nobody else is there
-) -> TradingEngine:
+) -> "TradingEngine":
     "Return the engine of an account as it stands in the database."
+    from orbiquant.trading.engine import TradingEngine
+
     pages = runtime.pages
     broker = runtime.broker(account, pages)
     ready = {}

@@ -9,31 +9,32 @@ __all__ = ['read_standing', 'find_record', 'engine_holder', 'HeldPosition', 'sho
 # %% ../../nbs/75_research.standings.ipynb #749a9969
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ..core import choose
 from ..domain import Value
-from ..leases import has_died, lease_holder
 from .agents import account_of, profile_of
 from .live import Live
 from ..runtime import Runtime
-from ..trading.agents import AgentRecord, AgentState, Roster
-from ..trading.books import Held
-from ..trading.breaches import breaches, shortfalls
 from ..trading.config import AGENTS, AgentProfile
-from ..trading.decisions import Answered, DecisionJournal, Reply
-from ..trading.metrics import attribution, exposure_figures, realised_equity, target_table, trade_figures
-from ..trading.standing import Standing
 from ..wire import without_gaps
+
+if TYPE_CHECKING:
+    from orbiquant.trading.agents import AgentRecord
+    from orbiquant.trading.books import Held
+    from orbiquant.trading.decisions import Answered
+    from orbiquant.trading.standing import Standing
 
 # %% ../../nbs/75_research.standings.ipynb #dfda2de6
 def read_standing(
     runtime: Runtime,  # database, broker, switches
     account: str,  # e.g. "paper-usdt"
-) -> Standing:
+) -> "Standing":
     "Return an account as it stands in the database."
+    from orbiquant.trading.standing import Standing
+
     pages = runtime.pages
     broker = runtime.broker(account, pages)
     return Standing(pages, broker, account, broker.book.currency, broker.terms, runtime.switches, runtime.clock)
@@ -42,8 +43,10 @@ def read_standing(
 def find_record(
     runtime: Runtime,  # its database
     name: str,  # of an agent or a book
-) -> AgentRecord | None:
+) -> "AgentRecord | None":
     "Return what is kept of an agent; None for one that never began."
+    from orbiquant.trading.agents import Roster
+
     return next((record for record in Roster(runtime.engine, runtime.clock).all() if record.name == name), None)
 
 # %% ../../nbs/75_research.standings.ipynb #40e121d6
@@ -52,6 +55,8 @@ def engine_holder(
     account: str,  # whose engine
 ) -> str | None:
     "Return which process is an account's engine; None when none is."
+    from orbiquant.leases import has_died, lease_holder
+
     holder = lease_holder(runtime.engine, f"engine:{account}")
     return None if holder is None or has_died(holder) else holder
 
@@ -74,7 +79,7 @@ class HeldPosition(Value):
 
 
 def show_position(
-    held: Held,  # open
+    held: "Held",  # open
     price: Decimal,  # the last known
 ) -> HeldPosition:
     "Return a position as it is shown."
@@ -90,7 +95,7 @@ def show_position(
 
 # %% ../../nbs/75_research.standings.ipynb #c31e2d06
 def positions_of(
-    standing: Standing,  # of an account
+    standing: "Standing",  # of an account
     owner: str,  # an agent or a book
 ) -> list[HeldPosition]:
     "Return what somebody holds."
@@ -100,11 +105,13 @@ def positions_of(
 def why_idle(
     runtime: Runtime,  # settings, models
     live: Live,  # what the store holds
-    standing: Standing,  # of the agent's account
+    standing: "Standing",  # of the agent's account
     name: str,  # of the agent
-    record: AgentRecord | None,  # what is kept of it
+    record: "AgentRecord | None",  # what is kept of it
 ) -> list[str]:
     "Return why an agent does not trade; nothing when it can."
+    from orbiquant.trading.agents import AgentState
+
     profile = profile_of(runtime.settings, name)
     said = []
     if record is None or record.state is not AgentState.RUNNING:
@@ -154,6 +161,8 @@ def agent_status_of(
     name: str,  # of an agent
 ) -> AgentStatus:
     "Return where an agent stands; raise `OptionError` for an unknown name."
+    from orbiquant.trading.breaches import breaches
+
     profile, record = profile_of(runtime.settings, name), find_record(runtime, name)
     account = account_of(profile) if record is None else record.account
     standing, holder = read_standing(runtime, account), engine_holder(runtime, account)
@@ -186,6 +195,9 @@ def months_of(
     closed_equity: float,  # now, without what is open
 ) -> tuple[list[dict[str, Any]], list[str]]:
     "Return months by closed trades beside the target, and what is said of those that missed it."
+    from orbiquant.trading.breaches import shortfalls
+    from orbiquant.trading.metrics import realised_equity, target_table
+
     if trades.empty:
         return [], []
     limits, now = runtime.settings.risk, pd.Timestamp(runtime.clock.now())
@@ -231,6 +243,7 @@ def agent_metrics_of(
     name: str,  # of an agent
 ) -> AgentMetrics:
     "Return what an agent made; raise `OptionError` for an unknown name."
+    from orbiquant.trading.metrics import attribution, exposure_figures, trade_figures
     from orbiquant.trading.replay import tabulate_trades  # which brings Numba
 
     profile, record = profile_of(runtime.settings, name), find_record(runtime, name)
@@ -256,8 +269,10 @@ def decisions_of(
     name: str | None = None,  # of an agent; None: everybody's
     outcome: str | None = None,  # one of `Reply`
     count: int = 100,  # at most
-) -> list[Answered]:
+) -> list["Answered"]:
     "Return the newest decisions, newest first; raise `OptionError` for a name or an outcome that there is not."
+    from orbiquant.trading.decisions import DecisionJournal, Reply
+
     if name is not None and not name.startswith("own-"):
         choose("agent", name, AGENTS)
     wanted = None if outcome is None else Reply(choose("outcome", outcome, [reply.value for reply in Reply]))
