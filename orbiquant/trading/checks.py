@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from ..market.freshness import is_stale
 from ..orders import Account, Intent, Position, Side
-from ..persistence import PRECISION, SCALE
+from ..persistence import LAST_DIGIT, PRECISION, SCALE
 from .config import AgentProfile
 from .sizing import EXACT, VenueFilters
 from .verdicts import Circumstances, Denied, RiskReason
@@ -26,14 +26,14 @@ def stop_of(
     return known.basket_stop if intent.bracket.stop_loss is None else intent.bracket.stop_loss
 
 
-_SMALLEST, _LARGEST = Decimal(1).scaleb(-SCALE), Decimal(10) ** (PRECISION - SCALE)
+_LARGEST = Decimal(10) ** (PRECISION - SCALE)
 
 
 def is_amount(
     value: Decimal,  # any
 ) -> bool:
     "Say whether the ledger holds a number to its last digit."
-    return value.is_finite() and value.copy_abs() < _LARGEST and EXACT.quantize(value, _SMALLEST) == value
+    return value.is_finite() and value.copy_abs() < _LARGEST and EXACT.quantize(value, LAST_DIGIT) == value
 
 # %% ../../nbs/61_trading.checks.ipynb #4beb0101
 def amounts_fault(

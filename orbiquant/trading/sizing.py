@@ -16,7 +16,7 @@ from typing import Self
 from ..core import DataError
 from ..domain import Costs, Instrument, Value
 from ..orders import Side
-from ..persistence import SCALE, decimal_text
+from ..persistence import LAST_DIGIT, decimal_text
 
 # %% ../../nbs/60_trading.sizing.ipynb #b15b9bab
 EXACT = Context(prec=60, rounding=ROUND_DOWN)  # more than two stored amounts need when they are multiplied
@@ -147,10 +147,7 @@ def round_up(
     amount: Decimal,  # zero or above
 ) -> Decimal:
     "Return an amount that the ledger holds and that is no less: a loss is never told too small."
-    return amount.quantize(_LAST_PLACE, rounding=ROUND_UP, context=EXACT).normalize(EXACT)
-
-
-_LAST_PLACE = Decimal(1).scaleb(-SCALE)
+    return amount.quantize(LAST_DIGIT, rounding=ROUND_UP, context=EXACT).normalize(EXACT)
 
 # %% ../../nbs/60_trading.sizing.ipynb #7a6058f6
 class PositionSize(Value):

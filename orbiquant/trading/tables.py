@@ -1,5 +1,7 @@
 """The tables of what is decided, sent, filled and held; the ledger's and the switches' stand beside their code."""
 
+from typing import Any
+
 from sqlalchemy import (
     Column,
     Float,
@@ -14,6 +16,13 @@ from sqlalchemy import (
 )
 
 from ..persistence import INVESTMENT, ExactDecimal, UtcDateTime, metadata
+
+
+def _whose() -> tuple[Column[Any], ...]:
+    """Return the columns that say whose a position is or was, on whose word, of what, and which way."""
+    names = {"account": 40, "owner": 40, "strategy": 40, "symbol": 20, "timeframe": 4, "side": 4}
+    return tuple(Column(name, String(length), nullable=False) for name, length in names.items())
+
 
 agents = Table(
     "agents",
@@ -113,12 +122,7 @@ positions = Table(
     "positions",
     metadata,
     Column("id", String(36), primary_key=True),
-    Column("account", String(40), nullable=False),
-    Column("owner", String(40), nullable=False),
-    Column("strategy", String(40), nullable=False),
-    Column("symbol", String(20), nullable=False),
-    Column("timeframe", String(4), nullable=False),
-    Column("side", String(4), nullable=False),
+    *_whose(),
     Column("opened_at", UtcDateTime, nullable=False),
     Column("signal_time", UtcDateTime, nullable=False),
     Column("confidence", Float, nullable=False),
@@ -137,12 +141,7 @@ trades = Table(
     "trades",
     metadata,
     Column("id", String(36), primary_key=True),
-    Column("account", String(40), nullable=False),
-    Column("owner", String(40), nullable=False),
-    Column("strategy", String(40), nullable=False),
-    Column("symbol", String(20), nullable=False),
-    Column("timeframe", String(4), nullable=False),
-    Column("side", String(4), nullable=False),
+    *_whose(),
     Column("quantity", ExactDecimal, nullable=False),
     Column("entry", ExactDecimal, nullable=False),
     Column("exit", ExactDecimal, nullable=False),
