@@ -19,6 +19,7 @@ from orbiquant.trading.brokers.terms import PaperTerms, PriceBar
 from orbiquant.trading.engine import TradingEngine
 from orbiquant.trading.kills import SwitchScope
 from orbiquant.trading.pages import Pages
+from orbiquant.trading.standing import Standing
 from orbiquant.trading.switches import Switches
 from tests.tools.desk import FREE, loose_profile
 from tests.tools.postgres import find_binaries, running_postgres
@@ -65,9 +66,8 @@ class Desk:
         broker = PaperBroker(pages, "paper", "USDT", terms, self.clock, lambda symbol: Capabilities(short=self.short))
         self.switches = Switches(self.database, self.folder / "switches", self.clock)
         profiles = {name: loose_profile(BTC, **self.changes) for name in self.names}
-        self.engine = TradingEngine(
-            pages, broker, "paper", "USDT", profiles, FREE, {"ml": self.feed}, terms, self.switches, self.clock
-        )
+        standing = Standing(pages, broker, "paper", "USDT", terms, self.switches, self.clock)
+        self.engine = TradingEngine(standing, profiles, FREE, {"ml": self.feed})
         self.engine.recover()
         known = {record.name for record in self.engine.roster.all()}
         for name in {*self.names} - known:

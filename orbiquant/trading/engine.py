@@ -6,7 +6,7 @@
 __all__ = ['LEASE', 'DrivenByBars', 'EngineBusy', 'TradingEngine']
 
 # %% ../../nbs/69_trading.engine.ipynb #45467af3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -18,17 +18,15 @@ from ..domain import Action, SeriesId
 from ..leases import acquire_lease, has_died, lease_holder, release_lease, renew_lease
 from ..orders import Bracket, Fill, Order, OrderRole, exactly
 from ..persistence import writing
-from ..ports import Broker, Clock, SignalFeed
+from ..ports import SignalFeed
 from .agents import AgentRecord, AgentState
 from .books import Held, Trade
 from .breaches import breaches
-from .brokers.terms import PaperTerms, PriceBar, exact
+from .brokers.terms import PriceBar, exact
 from .config import AgentProfile, RiskConfig
 from .consumer import SignalConsumer
 from .decisions import Answered
-from .pages import Pages
 from .standing import Agent, Standing
-from .switches import Switches
 
 # %% ../../nbs/69_trading.engine.ipynb #ba59025f
 @runtime_checkable
@@ -75,26 +73,19 @@ class TradingEngine:
 
     def __init__(
         self,
-        pages: Pages,  # of the account's database
-        broker: Broker,  # of the account
-        account: str,  # at the venue
-        currency: str,  # that it is kept in
+        standing: Standing,  # of the account
         profiles: Mapping[str, AgentProfile],  # by the agent's name
         limits: RiskConfig,  # everybody's
         feeds: Mapping[str, SignalFeed],  # by strategy
-        terms: Callable[[str], PaperTerms],  # of a symbol: instrument and costs
-        switches: Switches,  # asked before every order
-        clock: Clock,  # tells when
         holder: str = "",  # of the lease, unique to the process; empty: nobody else is there, as in a replay
     ) -> None:
-        "Take up where the account stands, and settle what was on its way."
-        self.standing = Standing(pages, broker, account, currency, terms, switches, clock)
-        self.consumer = SignalConsumer(self.standing)
+        "Take up where the account stands."
+        self.standing, self.consumer = standing, SignalConsumer(standing)
         self.profiles, self.limits, self.feeds, self.holder = profiles, limits, feeds, holder
-        self.pages, self.broker, self.clock = pages, broker, clock
-        self._paper = broker if isinstance(broker, DrivenByBars) else None
-        self.books, self.sender = self.standing.books, self.standing.sender
-        self.roster, self.journal = self.standing.roster, self.standing.journal
+        self.pages, self.broker, self.clock = standing.pages, standing.broker, standing.clock
+        self._paper = self.broker if isinstance(self.broker, DrivenByBars) else None
+        self.books, self.sender = standing.books, standing.sender
+        self.roster, self.journal = standing.roster, standing.journal
         self._begin()
 
     def _begin(self) -> None:

@@ -30,6 +30,7 @@ from orbiquant.trading.engine import TradingEngine
 from orbiquant.trading.ledger import Ledger
 from orbiquant.trading.pages import Pages
 from orbiquant.trading.sender import GONE, Sender
+from orbiquant.trading.standing import Standing
 from orbiquant.trading.switches import Switches, SwitchScope
 from tests.chaos.killer import Countdown
 from tests.chaos.market import AGENTS, BEGIN, CASH, LIMITS, STEP, SYMBOLS
@@ -231,10 +232,8 @@ class Victim:
         profiles = {name: profile(name) for name in AGENTS}
         if orders.venue:
             profiles = {name: each.model_copy(update={"exits": ExitPlan()}) for name, each in profiles.items()}
-        self.engine = TradingEngine(
-            self.pages, self.broker, ACCOUNT, "USDT", profiles, risk_limits(), feeds, terms, self.switches,
-            self.clock, own_name(),
-        )  # fmt: skip
+        standing = Standing(self.pages, self.broker, ACCOUNT, "USDT", terms, self.switches, self.clock)
+        self.engine = TradingEngine(standing, profiles, risk_limits(), feeds, own_name())
 
     def connect(self) -> Any:
         """Return the broker: paper, or a foreign venue."""

@@ -21,6 +21,7 @@ from orbiquant.trading.config import AgentProfile, RiskConfig
 from orbiquant.trading.engine import TradingEngine
 from orbiquant.trading.pages import Pages
 from orbiquant.trading.replay import TableFeed
+from orbiquant.trading.standing import Standing
 from orbiquant.trading.switches import Switches
 
 LOOSE = {
@@ -67,9 +68,8 @@ def make_engine(
 
     broker = PaperBroker(pages, "paper", quote, terms, clock, lambda symbol: Capabilities(short=short))
     switches = Switches(database, folder or Path(database.url.database).parent / "switches", clock)
-    made = TradingEngine(
-        pages, broker, "paper", quote, profiles, limits, {"ml": TableFeed(signals, clock)}, terms, switches, clock
-    )
+    standing = Standing(pages, broker, "paper", quote, terms, switches, clock)
+    made = TradingEngine(standing, profiles, limits, {"ml": TableFeed(signals, clock)})
     for name in profiles:
         made.enlist(name)
     return made
