@@ -17,9 +17,9 @@ from ..core import BrokerError, OrbiError, get_logger
 from ..domain import Action, SeriesId
 from ..leases import acquire_lease, has_died, lease_holder, release_lease, renew_lease
 from ..orders import Bracket, Fill, Order, OrderRole, exactly
-from ..persistence import writing
+from ..persistence import joined
 from ..ports import SignalFeed
-from .agents import AgentRecord, AgentState
+from .agents import AgentState
 from .books import Held, Trade
 from .breaches import breaches
 from .brokers.terms import PriceBar, exact
@@ -149,17 +149,25 @@ class TradingEngine:
     def enlist(
         self,
         name: str,  # of an agent whose profile is known
-    ) -> AgentRecord:
-        "Give an agent its initial equity, once, and let it trade."
-        account, equity = self.standing.account, self.profiles[name].initial_equity
-        with writing(self.pages.database), self.pages.together():
-            if all(record.name != name for record in self.roster.all()):
-                self.roster.create(name, account, equity)
-                key = f"initial:{account}:{name}"
-                self.books.deposit(name, self.standing.currency, equity, self.clock.now(), key)
+        amount: Decimal | None = None,  # of capital; None: the profile's at first, nothing later
+        key: str = "",  # of whoever asks: the same capital comes once
+    ) -> Decimal:
+        "Let an agent trade, and return the capital that came with it: all of it stands in the books, or none."
+        account, now = self.standing.account, self.clock.now()
+        known = next((record for record in self.roster.all() if record.name == name), None)
+        first = self.profiles[name].initial_equity if known is None else Decimal(0)
+        added = first if amount is None else amount
+        with joined(self.pages.database), self.pages.together():
+            self.roster.create(name, account, added)
+            if known is not None:
+                known.peak_equity, known.day_equity = known.peak_equity + added, known.day_equity + added
+                self.roster.note(known)
+            if added:
+                self.books.deposit(name, self.standing.currency, added, now, f"start:{account}:{key or name}")
                 if self._paper is not None:
-                    self._paper.deposit(equity)
-            return self.roster.move(name, "start", "started")
+                    self._paper.deposit(added)
+            self.roster.move(name, "start", "started")
+        return added
 
     @contextmanager
     def deferring(self) -> Iterator[None]:

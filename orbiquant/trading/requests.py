@@ -25,7 +25,7 @@ from . import tables
 from .agents import AgentState
 from .consumer import Answer
 from .decisions import Answered, Reply
-from .engine import DrivenByBars, TradingEngine
+from .engine import TradingEngine
 
 # %% ../../nbs/69_trading.requests.ipynb #a610f277
 @dataclass(frozen=True, slots=True)
@@ -133,18 +133,8 @@ def start_agent_at(
         raise OptionError(f"{name} trades at {known.account}, `account` was {standing.account}")
     if known is not None and known.state is AgentState.RUNNING:
         return {"agent": name, "status": known.state.value, "added": "0"}
-    first = engine.profiles[name].initial_equity if known is None else Decimal(0)
-    added = first if amount is None else amount
-    record = roster.create(name, standing.account, added)
-    if known is not None:
-        record.peak_equity, record.day_equity = record.peak_equity + added, record.day_equity + added
-        roster.note(record)
-    record = roster.move(name, "start", "started")
-    if added:
-        engine.books.deposit(name, standing.currency, added, engine.clock.now(), f"start:{standing.account}:{key}")
-        if isinstance(engine.broker, DrivenByBars):
-            engine.broker.deposit(added)
-    return {"agent": name, "status": record.state.value, "added": f"{added}"}
+    added = engine.enlist(name, amount, key)
+    return {"agent": name, "status": roster.find(name).state.value, "added": f"{added}"}
 
 # %% ../../nbs/69_trading.requests.ipynb #6adbb35b
 def order_answer(
