@@ -1412,6 +1412,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'orbiquant.jobs.work.holder_name': ('jobs.work.html#holder_name', 'orbiquant/jobs/work.py'),
                                      'orbiquant.jobs.work.run_now': ('jobs.work.html#run_now', 'orbiquant/jobs/work.py')},
             'orbiquant.leases': { 'orbiquant.leases.acquire_lease': ('leases.html#acquire_lease', 'orbiquant/leases.py'),
+                                  'orbiquant.leases.claim_lease': ('leases.html#claim_lease', 'orbiquant/leases.py'),
                                   'orbiquant.leases.has_died': ('leases.html#has_died', 'orbiquant/leases.py'),
                                   'orbiquant.leases.lease_holder': ('leases.html#lease_holder', 'orbiquant/leases.py'),
                                   'orbiquant.leases.own_name': ('leases.html#own_name', 'orbiquant/leases.py'),

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..core import BrokerError, FixedClock, NotFoundError, OptionError
 from ..domain import Bars, SeriesId, Signal, Value
-from ..leases import acquire_lease, has_died, lease_holder, own_name, release_lease
+from ..leases import claim_lease, own_name, release_lease
 from ..market.bars import known_at
 from ..market.follow import next_close
 from ..market.freshness import is_stale
@@ -236,11 +236,8 @@ class TradingRoom:
         if known is not None:
             known.claim()
             return
-        last = lease_holder(database, name)
-        if last is not None and has_died(last):
-            release_lease(database, name, last)
-        if not acquire_lease(database, name, own_name(), LEASE, self.runtime.clock):
-            raise EngineBusy(f"account {account} is traded by another process: {last}")
+        if (other := claim_lease(database, name, own_name(), LEASE, self.runtime.clock)) is not None:
+            raise EngineBusy(f"account {account} is traded by another process: {other}")
 
     def leave(
         self,

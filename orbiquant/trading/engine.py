@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from ..core import BrokerError, OrbiError, get_logger
 from ..domain import Action, SeriesId
-from ..leases import acquire_lease, has_died, lease_holder, release_lease, renew_lease
+from ..leases import claim_lease, release_lease, renew_lease
 from ..orders import Bracket, Fill, Order, OrderRole, exactly
 from ..persistence import joined
 from ..ports import SignalFeed
@@ -107,11 +107,8 @@ class TradingEngine:
         database, terms = self.pages.database, (self._lease, self.holder, LEASE, self.clock)
         if not self.holder or renew_lease(database, *terms):
             return
-        last = lease_holder(database, self._lease)
-        if last is not None and has_died(last):
-            release_lease(database, self._lease, last)
-        if not acquire_lease(database, *terms):
-            raise EngineBusy(f"account {self.standing.account} is traded by another process: {last}")
+        if (other := claim_lease(database, *terms)) is not None:
+            raise EngineBusy(f"account {self.standing.account} is traded by another process: {other}")
         self._recover()  # somebody else may have written meanwhile
 
     def recover(self) -> None:
