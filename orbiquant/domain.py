@@ -206,13 +206,13 @@ def check_levels(
     action: Action,  # LONG or SHORT
     entry: float | Decimal,  # entry price
     stop_loss: float | Decimal | None,  # must lie on the losing side
-    take_profit: float | Decimal | None,  # must lie on the winning side
+    take_profit: float | Decimal | None,  # must lie on the winning side; None: there is no target
 ) -> None:
     "Raise `ValueError` unless stop, entry and target stand in the order the action needs."
-    if stop_loss is None or take_profit is None:
-        raise ValueError(f"{action} needs `stop_loss` and `take_profit`, were {stop_loss} and {take_profit}")
-    low, high = (stop_loss, take_profit) if action is Action.LONG else (take_profit, stop_loss)
-    if not low < entry < high:
+    if stop_loss is None:
+        raise ValueError(f"{action} needs a `stop_loss`, was without")
+    sign = 1 if action is Action.LONG else -1
+    if not (sign * stop_loss < sign * entry and (take_profit is None or sign * entry < sign * take_profit)):
         order = "stop < entry < target" if action is Action.LONG else "target < entry < stop"
         raise ValueError(f"{action} needs {order}, was stop {stop_loss}, entry {entry}, target {take_profit}")
 
@@ -238,7 +238,7 @@ class Signal(CardedSignal, Value):
     confidence: Probability
     entry_price: Price
     stop_loss: Price | None = None
-    take_profit: Price | None = None
+    take_profit: Price | None = None  # None: there is no target, and no `risk_reward`
     risk_reward: Annotated[float, Field(gt=0)] | None = None
     amd_phase: Phase
     killzone: str | None = None

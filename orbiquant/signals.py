@@ -122,6 +122,7 @@ def predicted_reach(
 LEAST_STOP = 1e-6  # of the price, far below any tick: where prices stand still the average range decays without end
 REASONS = {
     "no prediction": "There is no model prediction for this bar.",
+    "no setup": "The strategy's rule is not met at this bar.",
     "no levels": "Stop and target cannot be placed: the average true range is unknown, almost 0, or above the price.",
     "manipulation": "The market is being manipulated: stay out.",
     "low confidence": "The expected gain is too small a share of what is at stake.",
@@ -162,7 +163,7 @@ def hold_reasons(
         "outside killzone": ~np.isin(context.killzone, policy.killzones or ()) & (policy.killzones is not None),
         "target out of range": ~predicted_reach(primary, predicted, policy),
     }
-    return np.select([fails[reason] for reason in REASONS], list(REASONS), "")
+    return np.select(list(fails.values()), list(fails), "")
 
 # %% ../nbs/49_signals.ipynb #00b1ca55
 def killzone_of(
@@ -273,8 +274,10 @@ def explain_row(
 ) -> list[str]:
     "Return the reasons of a signal as sentences."
     sentences = [REASONS[row["reason"]]] if row["reason"] else []
-    if row["side"]:
-        side = "long" if row["side"] > 0 else "short"
+    side = "long" if row["side"] > 0 else "short"
+    if row["side"] and np.isnan(row["probability"]):
+        sentences.append(f"The strategy's rule says {side}; how likely it is to be right it does not say.")
+    elif row["side"]:
         sentences.append(
             f"The likelier side is {side}: {row['probability']:.0%} to reach the target before the stop at "
             f"{row['risk_reward']:g} to 1, a confidence of {row['confidence']:.2f} where 0.50 breaks even."
@@ -309,9 +312,11 @@ def to_signal(
 ) -> Signal:
     "Return the row as a domain `Signal`; raise `DataError` when the domain refuses it."
     places = None if decimals is None else level_decimals(row, decimals)
-    levels = {name: float(row[name] if places is None else np.round(row[name], places)) for name in SIGNAL_LEVELS}
+    told = {name: float(row[name] if places is None else np.round(row[name], places)) for name in SIGNAL_LEVELS}
+    levels: dict[str, Any] = {name: None if np.isnan(level) else level for name, level in told.items()}
     if row["action"] == Action.HOLD:
-        levels |= {"stop_loss": None, "take_profit": None}  # type: ignore[dict-item]
+        levels |= {"stop_loss": None, "take_profit": None}
+    promised = float(row["risk_reward"])
     try:
         return Signal(
             symbol=series.symbol,
@@ -320,7 +325,7 @@ def to_signal(
             action=row["action"],
             confidence=round(float(row["confidence"]), 4) if row["side"] else 0.0,
             **levels,
-            risk_reward=float(row["risk_reward"]),
+            risk_reward=None if np.isnan(promised) else promised,
             amd_phase=row["amd_phase"],
             killzone=None if row["killzone"] == NO_SESSION else row["killzone"],
             horizon=horizon_text(series.timeframe, horizon_bars),

@@ -403,7 +403,7 @@ def test_a_sound_signal_is_kept_exactly():
         ({"stop_loss": 1.1}, "stop < entry < target"),
         ({"take_profit": 1.05}, "stop < entry < target"),
         ({"action": "SHORT"}, "target < entry < stop"),
-        ({"stop_loss": None}, "`stop_loss` and `take_profit`"),
+        ({"stop_loss": None}, "needs a `stop_loss`"),
         ({"entry_price": float("inf")}, "entry_price"),
         ({"entry_price": 0}, "entry_price"),
         ({"time": datetime(2024, 3, 1)}, "timezone"),
