@@ -14,7 +14,7 @@ from pydantic import Field
 from ..arrays import Floats
 from ..features.groups_price import View
 from ..features.indicators import Running
-from .rules import Rule, RuleStrategy
+from .rules import RuleStrategy, SetupRule
 
 # %% ../../nbs/59_strategies.mean_reversion.ipynb #f196f51c
 class _Fade:
@@ -55,6 +55,6 @@ class MeanReversion(RuleStrategy):
         "Return how many leading bars it says nothing on."
         return max(self.length, 15)
 
-    def rule(self) -> Rule:
+    def rule(self) -> SetupRule:
         "Return the rule, before its first bar."
         return _Fade(self.length, self.threshold, self.stop_atr)
