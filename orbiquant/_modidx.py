@@ -31,6 +31,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'orbiquant/backtest/audit.py'),
                                           'orbiquant.backtest.audit.spread_cuts': ( 'backtest.audit.html#spread_cuts',
                                                                                     'orbiquant/backtest/audit.py')},
+            'orbiquant.backtest.baselines': { 'orbiquant.backtest.baselines.backtest_strategy': ( 'backtest.baselines.html#backtest_strategy',
+                                                                                                  'orbiquant/backtest/baselines.py')},
             'orbiquant.backtest.comparison': { 'orbiquant.backtest.comparison.buy_and_hold': ( 'backtest.comparison.html#buy_and_hold',
                                                                                                'orbiquant/backtest/comparison.py'),
                                                'orbiquant.backtest.comparison.random_entries': ( 'backtest.comparison.html#random_entries',
