@@ -6,6 +6,7 @@
 __all__ = ['horizon_bars', 'opening_intent', 'Answer', 'SignalConsumer']
 
 # %% ../../nbs/69_trading.consumer.ipynb #d6288981
+from datetime import datetime
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -164,9 +165,11 @@ class SignalConsumer:
         self,
         held: Held,  # an open position
         role: OrderRole = OrderRole.CLOSE,  # the reason
+        moment: datetime | None = None,  # at which it was decided; None: now
     ) -> Order:
         "Return the order that closes a position: written, not sent; it can only reduce."
-        now, standing = self.standing.clock.now(), self.standing
+        standing = self.standing
+        now = standing.clock.now() if moment is None else moment
         intent = Intent(
             id=intent_id(held.owner, held.id, Purpose.CLOSE, now.isoformat()), account=standing.account,
             agent=held.owner, strategy=held.strategy, symbol=held.series.symbol, timeframe=held.series.timeframe,

@@ -128,7 +128,7 @@ class Standing:
         coming = [
             Position(owner=name, symbol=each.order.symbol, quantity=each.order.side.sign * each.order.quantity,
                      average_price=each.intent.entry_price, bracket=each.order.bracket or Bracket(),
-                     opened_at=each.intent.time)
+                     opened_at=each.intent.time, basket=each.intent.basket)
             for each in self.sender.waiting.values() if each.opens and each.intent.agent == name
         ]  # fmt: skip
         return [held.position for held in self.books.positions(name)] + coming
@@ -199,5 +199,5 @@ def _opened(id_: str, fill: Fill, waiting: Waiting) -> Held:
     intent, bracket = waiting.intent, waiting.order.bracket or Bracket()
     return Held(
         id_, intent.agent, intent.strategy, intent.series, fill.side, fill.time, intent.time, intent.confidence,
-        intent.most_bars, bracket, bracket.stop_loss,
+        intent.most_bars, bracket, bracket.stop_loss, basket=intent.basket,
     )  # fmt: skip

@@ -135,6 +135,7 @@ positions = Table(
     Column("proceeds", ExactDecimal, nullable=False),
     Column("fees", ExactDecimal, nullable=False),
     Column("bars", Integer, nullable=False),
+    Column("basket", String(200)),
     schema=INVESTMENT,
 )
 trades = Table(
