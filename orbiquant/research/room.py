@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..core import BrokerError, FixedClock, NotFoundError, OptionError
+from ..core import BrokerError, ConflictError, FixedClock, NotFoundError, OptionError
 from ..domain import Bars, SeriesId, Signal, Value
 from ..leases import claim_lease, own_name, release_lease
 from ..market.bars import known_at
@@ -310,7 +310,8 @@ def checked(
 ) -> EngineRequest:
     "Return a request; raise `OrbiError` when its answer is an error."
     if request.answer is not None and "error" in request.answer:
-        raise OptionError(str(request.answer["message"]))
+        kinds = {each.code: each for each in (ConflictError, NotFoundError)}
+        raise kinds.get(request.answer["error"], OptionError)(str(request.answer["message"]))
     return request
 
 # %% ../../nbs/75_research.room.ipynb #b401354d
