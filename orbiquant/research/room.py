@@ -26,9 +26,11 @@ from ..market.follow import next_close
 from ..market.freshness import is_stale
 from ..ports import StoredSeries
 from .agents import open_engine, profiles_at
+from .feeds import StrategyFeed, find_strategies, terms_by_name
 from .live import LIVE_MARGIN, Live, policy_of, recent_bars
 from .spec import kept_line
 from ..runtime import Runtime
+from ..strategies.config import ML
 from ..trading.agents import Roster
 from ..trading.engine import LEASE, EngineBusy, TradingEngine
 from ..trading.requests import EngineRequest, RequestBox, serve_requests
@@ -195,7 +197,8 @@ class TradingRoom:
         live: Live,  # the models' lines
     ) -> None:
         "Begin without an engine."
-        self.runtime, self.live, self.feed = runtime, live, LiveFeed(live)
+        self.runtime, self.live = runtime, live
+        self.feeds: dict[str, LiveFeed | StrategyFeed] = {ML: LiveFeed(live)}
         self.box, self.staying = RequestBox(runtime.engine, runtime.clock), False
         self._engines: dict[str, TradingEngine] = {}
         self._lock = RLock()
@@ -227,7 +230,12 @@ class TradingRoom:
         if account not in self._engines:
             records = Roster(self.runtime.engine, self.runtime.clock).all()
             profiles = profiles_at(self.runtime.settings, account, {each.name: each.account for each in records})
-            self._engines[account] = open_engine(self.runtime, account, profiles, {"ml": self.feed}, own_name())
+            named = {name for profile in profiles.values() for name in profile.strategies}
+            rules, _ = find_strategies(self.runtime, sorted(named))
+            self.feeds |= {name: StrategyFeed(self.runtime, rules[name]) for name in rules.keys() - self.feeds.keys()}
+            feeds = {name: feed for name, feed in self.feeds.items() if name in named}
+            terms = terms_by_name(rules)
+            self._engines[account] = open_engine(self.runtime, account, profiles, feeds, own_name(), terms)
         return self._engines[account]
 
     def _claim(self, account: str) -> None:
@@ -270,7 +278,8 @@ class TradingRoom:
         asked = {SeriesId.parse(each["symbol"], each["timeframe"]) for each in waiting if "symbol" in each}
         count = 0
         for moment, closing in moments(ready_bars(engine, self.live, asked)):
-            self.feed.moment = moment
+            for feed in self.feeds.values():
+                feed.moment = moment
             engine.step(closing)
             count += len(closing)
         return count

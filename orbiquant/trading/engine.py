@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from types import MappingProxyType
 from typing import Protocol, cast, runtime_checkable
 
 from ..core import BrokerError, OrbiError, get_logger
@@ -19,6 +20,7 @@ from ..leases import claim_lease, release_lease, renew_lease
 from ..orders import Bracket, Fill, Order, OrderRole, exactly
 from ..persistence import joined
 from ..ports import SignalFeed
+from ..strategies.contract import TradeTerms
 from ..strategies.plans import PlannedFeed
 from .agents import AgentState
 from .books import Held, Trade
@@ -80,9 +82,10 @@ class TradingEngine:
         limits: RiskConfig,  # everybody's
         feeds: Mapping[str, SignalFeed | PlannedFeed],  # by strategy
         holder: str = "",  # of the lease, unique to the process; empty: nobody else is there, as in a replay
+        terms: Mapping[str, TradeTerms] = MappingProxyType({}),  # by strategy; of others, a model's
     ) -> None:
         "Take up where the account stands."
-        self.standing, self.consumer = standing, SignalConsumer(standing)
+        self.standing, self.consumer = standing, SignalConsumer(standing, terms)
         self.dispatcher = PlanDispatcher(standing, lambda held, moment: self.consumer.close(held, moment=moment))
         self.profiles, self.limits, self.feeds, self.holder = profiles, limits, feeds, holder
         self.pages, self.broker, self.clock = standing.pages, standing.broker, standing.clock

@@ -47,6 +47,7 @@ class Agent:
     def __post_init__(self) -> None:
         "Make gate and policy once."
         self.gate, self.policy = RiskGate(self.limits, self.profile), self.profile.entry_policy()
+        self.rule_policy = self.profile.rule_policy()
 
 # %% ../../nbs/68_trading.standing.ipynb #c13e3ff0
 class Standing:
@@ -181,6 +182,7 @@ class Standing:
         self,
         agent: Agent,  # that wants something
         intent: Intent,  # what it wants
+        reward_to_risk: Decimal | None = None,  # that its strategy states
     ) -> Circumstances:
         "Return what the gate must know besides."
         terms, record = self.terms(intent.symbol), agent.record
@@ -191,7 +193,7 @@ class Standing:
             price_time=self.price_times[intent.symbol], peak_equity=record.peak_equity, day_equity=record.day_equity,
             capabilities=self.broker.capabilities(intent.symbol), filters=VenueFilters.of(terms.instrument),
             costs=terms.costs, last_loss_at=record.last_loss_at, prices=self.prices, other_open_risk=risk,
-            account_equity=self.broker.account().equity,
+            account_equity=self.broker.account().equity, reward_to_risk=reward_to_risk,
         )  # fmt: skip
 
 
