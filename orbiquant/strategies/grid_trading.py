@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from ..core import DataError
-from ..domain import SeriesId, Value
+from ..domain import SeriesId, Timeframe, Value
 from ..orders import Bracket, Side
 from .plans import Ending, Opening, Own, Plan, Recent, Remark, Scene, Terms
 
@@ -94,6 +94,7 @@ class GridTrading(Value):
     def due(
         self,
         moment: datetime,  # at which bars close
+        timeframe: Timeframe,  # of its agent
     ) -> bool:
         "Say that it plans at every close."
         return True

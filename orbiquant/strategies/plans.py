@@ -29,6 +29,13 @@ class Recent(NamedTuple):
     close: Floats
     volume: Floats
 
+    def tail(
+        self,
+        count: int,  # at least 1
+    ) -> "Recent":
+        "Return the last ones of them."
+        return Recent(self.times[-count:], *(each[-count:] for each in self[1:]))
+
 
 class Past(Protocol):
     "Bars that a planner may look back on."
@@ -121,6 +128,7 @@ class Scene:
     moment: datetime  # at which bars closed
     timeframe: Timeframe
     fresh: tuple[SeriesId, ...]  # that closed now
+    markets: tuple[SeriesId, ...]  # all that there ever were, of those that its agent may trade
     own: tuple[Own, ...]  # of this strategy
     equity: Decimal  # of its agent
     stopped: Mapping[str, datetime]  # when a position of this strategy was last stopped out, by symbol: open of the bar
@@ -206,6 +214,7 @@ class Planner(Protocol):
     def due(
         self,
         moment: datetime,  # at which bars close
+        timeframe: Timeframe,  # of its agent
     ) -> bool:
         "Say whether it plans at a moment."
         ...

@@ -59,11 +59,14 @@ def scene_of(
     moment: datetime,  # at which they did
 ) -> Scene:
     "Return what a planner is shown."
-    name = feed.planner.name
+    name, profile = feed.planner.name, agent.profile
+    markets = tuple(
+        each for each in feed.past.series if each.timeframe is profile.timeframe and profile.trades(each.symbol)
+    )
     stopped = {symbol: time for (owner, strategy, symbol), time in standing.books.stopped.items()
                if (owner, strategy) == (agent.name, name)}  # fmt: skip
     return Scene(
-        moment, agent.profile.timeframe, tuple(fresh), own_of(standing, agent.name, name),
+        moment, profile.timeframe, tuple(fresh), markets, own_of(standing, agent.name, name),
         standing.equity_of(agent.name), stopped, standing.terms, feed.past,
     )  # fmt: skip
 
@@ -185,7 +188,7 @@ class PlanDispatcher:
         profile, planner, moment = agent.profile, feed.planner, next(iter(bars.values())).closed
         fresh = [each for each in bars if each.timeframe is profile.timeframe and profile.trades(each.symbol)]
         try:
-            if not fresh or not planner.due(moment):
+            if not fresh or not planner.due(moment, profile.timeframe):
                 return [], []
             plan = planner.plan(scene_of(self.standing, agent, feed, fresh, moment))
         except Exception as error:
@@ -262,8 +265,9 @@ class PlanDispatcher:
         if blocked := standing.blocked(symbol):
             return Sized((), blocked)
         sized = size_openings(standing, agent, planner, openings, time)
-        known = [intent.id for intent, _, _ in sized.passed if standing.sender.find(intent.order_id()) is not None]
-        return Sized((), f"{known[0]} was sent already") if known else sized
+        there = {*standing.books.held, *(each.position_id for each in standing.sender.waiting.values())}
+        known = [intent.id for intent, _, _ in sized.passed if intent.id in there]
+        return Sized((), f"{known[0]} is there already") if known else sized
 
     def _prepare(self, intent: Intent, quantity: Decimal, note: str) -> Order:
         order = planned_order(intent, quantity)
