@@ -22,8 +22,9 @@ from .train import trade_model, trial_params
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
+    from orbiquant.backtest.combinations import Headline
     from orbiquant.backtest.simulate import BacktestResult
-    from orbiquant.backtest.sweep import Headline, SweepResult
+    from orbiquant.backtest.sweep import SweepResult
     from orbiquant.backtest.sweep_plan import Period, SweepGrid
     from orbiquant.backtest.trials import TrialsLedger
 
