@@ -26,6 +26,7 @@ from .spec import kept_line, spec_now
 from .train import prepare
 from ..runtime import Runtime
 from ..trading.config import AgentProfile
+from ..trading.correlations import Correlations, closes_of_bars
 from ..trading.metrics import attribution, exposure_figures, target_table, trade_figures
 from ..trading.replay import ReplayResult, TableFeed, replay
 
@@ -231,6 +232,10 @@ def replay_markets(
         feed = TableFeed(signals, clock, ", ".join(market.model for market in markets))
         ready = {name: with_feeds(name, profile, ("ml",)) for name, profile in profiles.items()}
         engine = open_engine(scratch, name_account("paper", currency), ready, {"ml": feed})
+        config = runtime.settings.portfolio
+        engine.standing.correlations = Correlations(
+            closes_of_bars(bars), config.correlation_days, config.correlation_least_days
+        )  # of what is replayed alone: what a store has later says nothing
         for name in profiles:
             engine.enlist(name)
         result = replay(engine, bars, progress)

@@ -225,7 +225,7 @@ class RebalanceOrder:
         numbers = Decimal(content["least_move"]), Decimal(content["drift"])
         return cls(content["period"], shares, content["method"], *numbers, content["said"])
 
-
+# %% ../../nbs/69_trading.rebalancing.ipynb #ed3540a1
 @exactly
 def decide_moves(
     engine: TradingEngine,  # of the account
