@@ -69,11 +69,13 @@ def read_standing(
     account: str,  # e.g. "paper-usdt"
 ) -> "Standing":
     "Return an account as it stands in the database."
+    from orbiquant.research.closes import correlations_of
     from orbiquant.trading.standing import Standing
 
     pages = runtime.pages
     broker = runtime.broker(account, pages)
-    return Standing(pages, broker, account, broker.book.currency, broker.terms, runtime.switches, runtime.clock)
+    facts = pages, broker, account, broker.book.currency, broker.terms, runtime.switches, runtime.clock
+    return Standing(*facts, correlations_of(runtime))
 
 # %% ../../nbs/75_research.agents.ipynb #76756ee5
 def with_feeds(

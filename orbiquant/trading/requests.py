@@ -27,6 +27,7 @@ from .agents import AgentState
 from .consumer import Answer
 from .decisions import Answered, Reply
 from .engine import TradingEngine
+from .rebalancing import rebalance_at
 
 # %% ../../nbs/69_trading.requests.ipynb #a610f277
 @dataclass(frozen=True, slots=True)
@@ -214,6 +215,8 @@ def serve_requests(
                     amount = request.content["amount"]
                     added = None if amount is None else Decimal(amount)
                     answer = start_agent_at(engine, request.content["agent"], added, request.id)
+                elif request.kind == "rebalance":
+                    answer = rebalance_at(engine, request.content)
                 else:
                     answer, sent = order_at(engine, request)
                 box.answer(request.id, answer)

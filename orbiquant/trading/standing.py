@@ -24,6 +24,7 @@ from .agents import AgentRecord, Roster
 from .books import EXTERNAL, Books, Held
 from .brokers.terms import PaperTerms
 from .config import AgentProfile, RiskConfig
+from .correlations import Correlations
 from .decisions import DecisionJournal
 from .ledger import Ledger
 from .pages import Pages
@@ -47,7 +48,6 @@ class Agent:
     def __post_init__(self) -> None:
         "Make gate and policy once."
         self.gate, self.policy = RiskGate(self.limits, self.profile), self.profile.entry_policy()
-        self.rule_policy = self.profile.rule_policy()
 
 # %% ../../nbs/68_trading.standing.ipynb #c13e3ff0
 class Standing:
@@ -62,8 +62,10 @@ class Standing:
         terms: Callable[[str], PaperTerms],  # of a symbol: instrument and costs
         switches: Switches,  # asked before every order
         clock: Clock,  # tells when
+        correlations: Correlations | None = None,  # of symbols; None: nobody measures them
     ) -> None:
         "Take up where the account stands."
+        self.correlations = correlations
         self.pages, self.broker, self.account, self.currency = pages, broker, account, currency
         self.terms, self.switches, self.clock = cache(terms), switches, clock
         self.roster, self.journal = Roster(pages.database, clock), DecisionJournal(pages)
@@ -129,7 +131,7 @@ class Standing:
         coming = [
             Position(owner=name, symbol=each.order.symbol, quantity=each.order.side.sign * each.order.quantity,
                      average_price=each.intent.entry_price, bracket=each.order.bracket or Bracket(),
-                     opened_at=each.intent.time, basket=each.intent.basket)
+                     opened_at=each.intent.time)
             for each in self.sender.waiting.values() if each.opens and each.intent.agent == name
         ]  # fmt: skip
         return [held.position for held in self.books.positions(name)] + coming
@@ -182,7 +184,6 @@ class Standing:
         self,
         agent: Agent,  # that wants something
         intent: Intent,  # what it wants
-        reward_to_risk: Decimal | None = None,  # that its strategy states
     ) -> Circumstances:
         "Return what the gate must know besides."
         terms, record = self.terms(intent.symbol), agent.record
@@ -193,13 +194,18 @@ class Standing:
             price_time=self.price_times[intent.symbol], peak_equity=record.peak_equity, day_equity=record.day_equity,
             capabilities=self.broker.capabilities(intent.symbol), filters=VenueFilters.of(terms.instrument),
             costs=terms.costs, last_loss_at=record.last_loss_at, prices=self.prices, other_open_risk=risk,
-            account_equity=self.broker.account().equity, reward_to_risk=reward_to_risk,
+            account_equity=self.broker.account().equity, correlations=self._measured(agent, intent.symbol),
         )  # fmt: skip
+
+    def _measured(self, agent: Agent, symbol: TradedSymbol) -> dict[frozenset[str], float]:
+        "Return how a symbol moves with what an agent holds besides; nothing is measured for a first position."
+        others = {position.symbol for position in self.risky(agent.name)} - {symbol}
+        return self.correlations.between(symbol, others, self.clock.now()) if self.correlations and others else {}
 
 
 def _opened(id_: str, fill: Fill, waiting: Waiting) -> Held:
     intent, bracket = waiting.intent, waiting.order.bracket or Bracket()
     return Held(
         id_, intent.agent, intent.strategy, intent.series, fill.side, fill.time, intent.time, intent.confidence,
-        intent.most_bars, bracket, bracket.stop_loss, basket=intent.basket,
+        intent.most_bars, bracket, bracket.stop_loss,
     )  # fmt: skip

@@ -221,3 +221,17 @@ engine_requests = Table(
     Index("ix_engine_requests_account", "account"),
     schema=INVESTMENT,
 )
+portfolio_decisions = Table(
+    "portfolio_decisions",
+    metadata,
+    Column("account", String(40), nullable=False),
+    Column("period", String(40), nullable=False),
+    Column("decided_at", UtcDateTime, nullable=False),
+    Column("method", String(30), nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("shares", Text, nullable=False),
+    Column("moves", Text, nullable=False),
+    PrimaryKeyConstraint("account", "period", name="pk_portfolio_decisions"),
+    schema=INVESTMENT,
+)
