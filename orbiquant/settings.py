@@ -30,6 +30,7 @@ from .market.config import CostConfig, FileConfig, MarketConfig, ProviderConfig
 from .models.config import Phase2Config
 from .policies import SignalConfig
 from .trading.config import AgentProfile, RiskConfig
+from .trading.products import ProductConfig
 from .workspace import WorkspaceConfig, workspace
 
 # %% ../nbs/70_settings.ipynb #ba5851f1
@@ -178,6 +179,7 @@ class Settings(BaseSettings):
     atlas: AgentProfile
     orion: AgentProfile
     nova: AgentProfile
+    products: ProductConfig
     service: ServiceConfig
     providers: ProviderConfig
     files: FileConfig

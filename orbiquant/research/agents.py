@@ -107,7 +107,12 @@ def open_engine(
             ready[name] = with_feeds(name, profile, feeds)
         except OptionError as error:  # the others trade on
             get_logger("trading").warning("agent left out", agent=name, reason=error.message)
-    return TradingEngine(read_standing(runtime, account), ready, runtime.settings.risk, feeds, holder)
+    standing = read_standing(runtime, account)
+    products = {
+        each.agent: each for each in runtime.settings.products.products()
+        if each.agent in ready and each.currency == standing.currency
+    }  # fmt: skip
+    return TradingEngine(standing, ready, runtime.settings.risk, feeds, holder, products)
 
 # %% ../../nbs/75_research.agents.ipynb #70f1caab
 def own_account(

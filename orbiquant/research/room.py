@@ -31,7 +31,7 @@ from .spec import kept_line
 from ..runtime import Runtime
 from ..trading.agents import Roster
 from ..trading.engine import LEASE, EngineBusy, TradingEngine
-from ..trading.requests import EngineRequest, RequestBox, serve_requests
+from ..trading.requests import EngineRequest, RequestBox, serve_requests, settle_funds
 
 if TYPE_CHECKING:
     from orbiquant.trading.replay import TableFeed
@@ -272,6 +272,7 @@ class TradingRoom:
         for moment, closing in moments(ready_bars(engine, self.live, asked)):
             self.feed.moment = moment
             engine.step(closing)
+            settle_funds(engine, self.box, moment)
             count += len(closing)
         return count
 

@@ -6,6 +6,7 @@
 __all__ = ['horizon_bars', 'opening_intent', 'Answer', 'SignalConsumer']
 
 # %% ../../nbs/69_trading.consumer.ipynb #d6288981
+from decimal import Decimal
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -164,8 +165,9 @@ class SignalConsumer:
         self,
         held: Held,  # an open position
         role: OrderRole = OrderRole.CLOSE,  # the reason
+        quantity: Decimal | None = None,  # of it; None: all
     ) -> Order:
-        "Return the order that closes a position: written, not sent; it can only reduce."
+        "Return the order that closes a position or a part of it: written, not sent; it can only reduce."
         now, standing = self.standing.clock.now(), self.standing
         intent = Intent(
             id=intent_id(held.owner, held.id, Purpose.CLOSE, now.isoformat()), account=standing.account,
@@ -174,7 +176,7 @@ class SignalConsumer:
         )  # fmt: skip
         order = Order(
             client_order_id=intent.order_id(role), symbol=intent.symbol, side=intent.side,
-            quantity=held.quantity, reduce_only=True, role=role, group=f"{held.id}-ent",
+            quantity=quantity or held.quantity, reduce_only=True, role=role, group=f"{held.id}-ent",
         )  # fmt: skip
         standing.sender.prepare(intent, order, held.id, "what closes passes")
         return order

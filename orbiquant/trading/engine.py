@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from ..core import BrokerError, OrbiError, get_logger
@@ -26,6 +27,7 @@ from .brokers.terms import PriceBar, exact
 from .config import AgentProfile, RiskConfig
 from .consumer import SignalConsumer
 from .decisions import Answered
+from .products import Product
 from .standing import Agent, Standing
 
 # %% ../../nbs/69_trading.engine.ipynb #ba59025f
@@ -78,10 +80,12 @@ class TradingEngine:
         limits: RiskConfig,  # everybody's
         feeds: Mapping[str, SignalFeed],  # by strategy
         holder: str = "",  # of the lease, unique to the process; empty: nobody else is there, as in a replay
+        products: Mapping[str, Product] = MappingProxyType({}),  # by agent: whose capital belongs to investors
     ) -> None:
         "Take up where the account stands."
         self.standing, self.consumer = standing, SignalConsumer(standing)
         self.profiles, self.limits, self.feeds, self.holder = profiles, limits, feeds, holder
+        self.products = products
         self.pages, self.broker, self.clock = standing.pages, standing.broker, standing.clock
         self._paper = self.broker if isinstance(self.broker, DrivenByBars) else None
         self.books, self.sender = standing.books, standing.sender
