@@ -17,7 +17,6 @@ from ..market.instruments import instrument_of
 from ..ports import SignalFeed
 from ..runtime import Runtime
 from ..settings import Settings
-from ..strategies.contract import TradeTerms
 from ..trading.config import AGENTS, ALL_PAIRS, AgentProfile
 
 if TYPE_CHECKING:
@@ -69,13 +68,11 @@ def read_standing(
     account: str,  # e.g. "paper-usdt"
 ) -> "Standing":
     "Return an account as it stands in the database."
-    from orbiquant.research.closes import correlations_of
     from orbiquant.trading.standing import Standing
 
     pages = runtime.pages
     broker = runtime.broker(account, pages)
-    facts = pages, broker, account, broker.book.currency, broker.terms, runtime.switches, runtime.clock
-    return Standing(*facts, correlations_of(runtime))
+    return Standing(pages, broker, account, broker.book.currency, broker.terms, runtime.switches, runtime.clock)
 
 # %% ../../nbs/75_research.agents.ipynb #76756ee5
 def with_feeds(
@@ -100,7 +97,6 @@ def open_engine(
     profiles: Mapping[str, AgentProfile],  # by agent
     feeds: Mapping[str, SignalFeed],  # by strategy
     holder: str = "",  # of the account's lease; empty: nobody else is there
-    terms: Mapping[str, TradeTerms] = MappingProxyType({}),  # by strategy; of others, a model's
 ) -> "TradingEngine":
     "Return the engine of an account as it stands in the database."
     from orbiquant.trading.engine import TradingEngine
@@ -111,7 +107,12 @@ def open_engine(
             ready[name] = with_feeds(name, profile, feeds)
         except OptionError as error:  # the others trade on
             get_logger("trading").warning("agent left out", agent=name, reason=error.message)
-    return TradingEngine(read_standing(runtime, account), ready, runtime.settings.risk, feeds, holder, terms)
+    standing = read_standing(runtime, account)
+    products = {
+        each.agent: each for each in runtime.settings.products.products()
+        if each.agent in ready and each.currency == standing.currency
+    }  # fmt: skip
+    return TradingEngine(standing, ready, runtime.settings.risk, feeds, holder, products)
 
 # %% ../../nbs/75_research.agents.ipynb #70f1caab
 def own_account(
