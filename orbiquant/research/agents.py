@@ -17,6 +17,7 @@ from ..market.instruments import instrument_of
 from ..ports import SignalFeed
 from ..runtime import Runtime
 from ..settings import Settings
+from ..strategies.contract import TradeTerms
 from ..trading.config import AGENTS, ALL_PAIRS, AgentProfile
 
 if TYPE_CHECKING:
@@ -68,11 +69,13 @@ def read_standing(
     account: str,  # e.g. "paper-usdt"
 ) -> "Standing":
     "Return an account as it stands in the database."
+    from orbiquant.research.closes import correlations_of
     from orbiquant.trading.standing import Standing
 
     pages = runtime.pages
     broker = runtime.broker(account, pages)
-    return Standing(pages, broker, account, broker.book.currency, broker.terms, runtime.switches, runtime.clock)
+    facts = pages, broker, account, broker.book.currency, broker.terms, runtime.switches, runtime.clock
+    return Standing(*facts, correlations_of(runtime))
 
 # %% ../../nbs/75_research.agents.ipynb #76756ee5
 def with_feeds(
@@ -97,6 +100,7 @@ def open_engine(
     profiles: Mapping[str, AgentProfile],  # by agent
     feeds: Mapping[str, SignalFeed],  # by strategy
     holder: str = "",  # of the account's lease; empty: nobody else is there
+    terms: Mapping[str, TradeTerms] = MappingProxyType({}),  # by strategy; of others, a model's
 ) -> "TradingEngine":
     "Return the engine of an account as it stands in the database."
     from orbiquant.trading.engine import TradingEngine
@@ -112,7 +116,7 @@ def open_engine(
         each.agent: each for each in runtime.settings.products.products()
         if each.agent in ready and each.currency == standing.currency
     }  # fmt: skip
-    return TradingEngine(standing, ready, runtime.settings.risk, feeds, holder, products)
+    return TradingEngine(standing, ready, runtime.settings.risk, feeds, holder, terms, products)
 
 # %% ../../nbs/75_research.agents.ipynb #70f1caab
 def own_account(

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from sqlalchemy import Engine, delete, insert, select, update
 
-from ..core import NotFoundError, OptionError, suggest
+from ..core import ConflictError, NotFoundError, suggest
 from ..persistence import LAST_DIGIT, joined, querying
 from ..ports import Clock
 from . import tables
@@ -44,13 +44,13 @@ def next_state(
     state: AgentState,  # where it stands
     move: str,  # one of `LIFE_MOVES`
 ) -> AgentState:
-    "Return where a move leads, the same state where it leads nowhere; raise `OptionError` for one that cannot be made."
+    "Return where a move leads, the same state where it leads nowhere; raise `ConflictError` for one that cannot be."
     sources, target = LIFE_MOVES[move]
     if state is target:
         return state
     if state not in sources:
         needed = " or ".join(sources)
-        raise OptionError(f"an agent must be {needed} to {move}, was {state}", state=state)
+        raise ConflictError(f"an agent must be {needed} to {move}, was {state}", state=state)
     return target
 
 # %% ../../nbs/67_trading.agents.ipynb #432fda94

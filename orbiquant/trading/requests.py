@@ -15,9 +15,10 @@ from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
-from ..core import NotFoundError, OptionError, OrbiError, rule_of
+from ..core import ConflictError, NotFoundError, OptionError, OrbiError, rule_of
 from ..domain import Action, SeriesId
 from ..orders import Bracket, Intent, Order, OrderState, Purpose, Side, intent_id
 from ..persistence import joined, querying, writing
@@ -27,6 +28,7 @@ from .agents import AgentState
 from .consumer import Answer
 from .decisions import Answered, Reply
 from .engine import TradingEngine
+from .rebalancing import rebalance_at
 from .funds import Flow, Fund, receive_money, return_money
 from .marks import is_priced, mark_days, mark_trades, reducing_orders
 
@@ -62,16 +64,16 @@ class RequestBox:
         content: Mapping[str, Any],  # as JSON can hold it
         who: str,  # asks
     ) -> EngineRequest:
-        "Return a request, put there now unless it is; raise `OptionError` for an id that stands for another."
+        "Return a request, put there now unless it is; raise `ConflictError` for an id that stands for another."
         text = json.dumps(dict(content), sort_keys=True, default=str)
         row = {"id": id_, "account": account, "kind": kind, "content": text, "who": who, "asked_at": self.clock.now()}
         with joined(self.database) as connection:
             table = tables.engine_requests
-            known = connection.execute(select(table).where(table.c.id == id_)).first()
-            if known is None:
-                connection.execute(insert(table).values(row))
-            elif (known.account, known.kind, known.content) != (account, kind, text):
-                raise OptionError(f"`id` must name one request, {id_!r} stands for another already")
+            add = postgresql.insert if self.database.dialect.name == "postgresql" else sqlite.insert
+            connection.execute(add(table).values(row).on_conflict_do_nothing())  # two may ask at the same moment
+            known = connection.execute(select(table).where(table.c.id == id_)).one()
+            if (known.account, known.kind, known.content) != (account, kind, text):
+                raise ConflictError(f"`id` must name one request, {id_!r} stands for another already")
         return self.find(id_)
 
     def find(
@@ -301,6 +303,8 @@ def serve_requests(
                     amount = request.content["amount"]
                     added = None if amount is None else Decimal(amount)
                     answer = start_agent_at(engine, request.content["agent"], added, request.id)
+                elif request.kind == "rebalance":
+                    answer = rebalance_at(engine, request.content)
                 else:
                     answer, sent = order_at(engine, request)
                 box.answer(request.id, answer)
