@@ -26,8 +26,10 @@ MOST_ROWS = 100_000  # of a statement, shown at once
 def open_room() -> "tuple[Runtime, TradingRoom]":
     "Return this process's runtime and its trading room."
     from orbiquant.desk.agents import room_of
+    from orbiquant.desk.periods import schedule_accounts
 
     runtime = open_trading()
+    schedule_accounts(runtime)
     return runtime, room_of(runtime)
 
 
