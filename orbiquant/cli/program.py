@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from . import (  # noqa: F401
+    accounts,
     agents,
     claims,
     follow,
@@ -115,6 +116,7 @@ program.add_typer(models.model_commands, name="models")
 program.add_typer(agents.agent_commands, name="agent")
 program.add_typer(claims.audit_commands, name="audit")
 program.add_typer(serving.reports, name="report")
+program.add_typer(accounts.account_commands, name="account")
 program.add_typer(ledger.ledger_commands, name="ledger")
 program.add_typer(serving.service, name="service")
 program.command("init")(workspace.init)

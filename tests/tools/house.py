@@ -77,6 +77,12 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
                 "trading.standing.Standing",
             ),
             *("trading.engine.TradingEngine", "trading.consumer.SignalConsumer", "trading.decisions.DecisionJournal"),
+            *(
+                "trading.fund_state.FundState",
+                "trading.funds.FundWriter",
+                "trading.funds.Fund",
+                "trading.statement_rows.Statement",
+            ),
             *("trading.requests.RequestBox", "research.live.Live", "research.replays.AgentReplay"),
             "research.room.TradingRoom",
             "backtest.sweep.SweepResult",
