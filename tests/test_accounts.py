@@ -19,7 +19,6 @@ from orbiquant.trading.brokers.paper import PaperBroker
 from orbiquant.trading.brokers.terms import PaperTerms, PriceBar
 from orbiquant.trading.engine import TradingEngine
 from orbiquant.trading.funds import NO_CAPITAL, Fund, receive_money
-from orbiquant.trading.ledger import Ledger
 from orbiquant.trading.pages import Pages
 from orbiquant.trading.products import Product
 from orbiquant.trading.requests import EngineRequest, RequestBox, serve_requests, settle_funds

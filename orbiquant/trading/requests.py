@@ -28,9 +28,9 @@ from .agents import AgentState
 from .consumer import Answer
 from .decisions import Answered, Reply
 from .engine import TradingEngine
-from .rebalancing import rebalance_at
 from .funds import Flow, Fund, receive_money, return_money
 from .marks import is_priced, mark_days, mark_trades, reducing_orders
+from .rebalancing import rebalance_at
 
 # %% ../../nbs/69_trading.requests.ipynb #a610f277
 @dataclass(frozen=True, slots=True)
