@@ -16,6 +16,7 @@ from . import (  # noqa: F401
     kill,
     ledger,
     models,
+    replays,
     research,
     serving,
     sweep,

@@ -79,6 +79,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
             *("trading.engine.TradingEngine", "trading.consumer.SignalConsumer", "trading.decisions.DecisionJournal"),
             *("trading.requests.RequestBox", "research.live.Live", "research.replays.AgentReplay"),
             "research.room.TradingRoom",
+            "research.feeds.StrategyFeed",
             "backtest.sweep.SweepResult",
         ),
         "one class",
