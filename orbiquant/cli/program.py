@@ -17,6 +17,7 @@ from . import (  # noqa: F401
     kill,
     ledger,
     models,
+    replays,
     research,
     serving,
     sweep,

@@ -85,6 +85,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
             ),
             *("trading.requests.RequestBox", "research.live.Live", "research.replays.AgentReplay"),
             "research.room.TradingRoom",
+            "research.feeds.StrategyFeed",
             "backtest.sweep.SweepResult",
         ),
         "one class",
