@@ -62,6 +62,11 @@ class AltcoinRotation(Value):
     stale_bars: Annotated[int, Field(ge=1, le=1000)] = 2  # without which a coin trades no more
     buying_bars: Annotated[int, Field(ge=1, le=24)] = 6  # after the week's end, in which what is missing is bought
 
+    @property
+    def watches(self) -> tuple[str, ...]:
+        "Return the trend's coin, which its agent need not trade."
+        return (self.trend_symbol,)
+
     def due(
         self,
         moment: datetime,  # at which bars close

@@ -91,6 +91,11 @@ class GridTrading(Value):
     atr_bars: Annotated[int, Field(ge=2, le=5000)] = 168
     cool_down_bars: Annotated[int, Field(ge=0, le=10_000)] = 48  # after its stop
 
+    @property
+    def watches(self) -> tuple[str, ...]:
+        "Return what it looks at beside its markets: nothing."
+        return ()
+
     def due(
         self,
         moment: datetime,  # at which bars close

@@ -211,6 +211,11 @@ class Planner(Protocol):
         "Return the least that its trades promise, 0 where they promise none; None leaves it to the agent."
         ...
 
+    @property
+    def watches(self) -> Collection[TradedSymbol]:
+        "Return the symbols that it looks at, whether its agent trades them or not."
+        ...
+
     def due(
         self,
         moment: datetime,  # at which bars close

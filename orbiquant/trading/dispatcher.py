@@ -7,7 +7,6 @@ __all__ = ['own_of', 'scene_of', 'planned_intent', 'planned_order', 'Sized', 'ba
 
 # %% ../../nbs/69_trading.dispatcher.ipynb #bec69162
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
@@ -137,13 +136,13 @@ def size_openings(
     one, whole = openings[0], len(openings) > 1 or openings[0].basket is not None
     try:
         intents = [planned_intent(each, agent.name, standing.account, planner.name, time) for each in openings]
-        known = standing.circumstances(agent, intents[0])
+        stated = None if planner.reward_to_risk is None else Decimal(repr(planner.reward_to_risk))
+        known = standing.circumstances(agent, intents[0], stated)
     except ValidationError as error:
         return Sized((), rule_of(error.errors()[0]))
     except NotFoundError as error:
         return Sized((), error.message)
-    stated = None if planner.reward_to_risk is None else Decimal(repr(planner.reward_to_risk))
-    known, account = replace(known, reward_to_risk=stated), standing.account_of(agent.name)
+    account = standing.account_of(agent.name)
     quantity = one.quantity or basket_quantity(agent, intents, one.share, account.equity, account.currency, known)
     if not quantity:
         return Sized((), f"quantity_zero: `risk_per_trade` over {len(intents)} legs leaves less than one step")

@@ -85,7 +85,8 @@ class TradingEngine:
         terms: Mapping[str, TradeTerms] = MappingProxyType({}),  # by strategy; of others, a model's
     ) -> None:
         "Take up where the account stands."
-        self.standing, self.consumer = standing, SignalConsumer(standing, terms)
+        planners = {name for name, feed in feeds.items() if isinstance(feed, PlannedFeed)}
+        self.standing, self.consumer = standing, SignalConsumer(standing, terms, planners)
         self.dispatcher = PlanDispatcher(standing, lambda held, moment: self.consumer.close(held, moment=moment))
         self.profiles, self.limits, self.feeds, self.holder = profiles, limits, feeds, holder
         self.pages, self.broker, self.clock = standing.pages, standing.broker, standing.clock
