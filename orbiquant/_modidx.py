@@ -4174,6 +4174,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'orbiquant/strategies/grid_trading.py'),
                                                    'orbiquant.strategies.grid_trading.Grid.__str__': ( 'strategies.grid_trading.html#grid.__str__',
                                                                                                        'orbiquant/strategies/grid_trading.py'),
+                                                   'orbiquant.strategies.grid_trading.Grid.is_armed': ( 'strategies.grid_trading.html#grid.is_armed',
+                                                                                                        'orbiquant/strategies/grid_trading.py'),
                                                    'orbiquant.strategies.grid_trading.Grid.levels': ( 'strategies.grid_trading.html#grid.levels',
                                                                                                       'orbiquant/strategies/grid_trading.py'),
                                                    'orbiquant.strategies.grid_trading.Grid.parse': ( 'strategies.grid_trading.html#grid.parse',

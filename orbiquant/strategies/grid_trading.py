@@ -27,8 +27,8 @@ def round_price(
     price: float,  # of a level
     tick: Decimal,  # of the instrument
 ) -> Decimal:
-    "Return a price in whole ticks, or to six digits where a tick is coarser than that."
-    digit = min(tick, Decimal(1).scaleb(math.floor(math.log10(price)) - 5))
+    "Return a price in whole ticks, or to six digits where a tick is more than a basis point of it."
+    digit = tick if float(tick) <= price / 10_000 else Decimal(1).scaleb(math.floor(math.log10(price)) - 5)
     return (Decimal(repr(price)) / digit).to_integral_value() * digit
 
 
@@ -69,6 +69,14 @@ class Grid:
         low, ratio = float(self.lower), float(self.upper / self.lower)
         inner = [round_price(low * ratio ** (i / self.steps), tick) for i in range(1, self.steps)]
         return [self.lower, *inner, self.upper]
+
+    def is_armed(
+        self,
+        level: Decimal,  # that is bought at
+        close: float,  # the last price
+    ) -> bool:
+        "Say whether an order may wait at a level: half a step below the price and more."
+        return close >= float(level) * float(self.upper / self.lower) ** (0.5 / self.steps)
 
 # %% ../../nbs/59_strategies.grid_trading.ipynb #2670c861
 def mean_range(
@@ -151,7 +159,7 @@ class GridTrading(Value):
         said = f"grid of {grid.steps} steps from {grid.lower} to {grid.upper}, stop {grid.stop}"
         return [
             Opening(series, Side.BUY, levels[i], Bracket(stop_loss=grid.stop, take_profit=levels[i + 1]), said, True,
-                    quantity=quantity, basket=str(grid), label=str(i), later=float(levels[i]) >= close)
+                    quantity=quantity, basket=str(grid), label=str(i), later=not grid.is_armed(levels[i], close))
             for i in which
         ]  # fmt: skip
 
@@ -166,7 +174,7 @@ class GridTrading(Value):
             return _end(own, "the price has left the grid above, and nothing is held")
         levels = grid.levels(terms.instrument.tick_size)
         taken = {each.bracket.take_profit for each in own}
-        free = [i for i in range(grid.steps) if levels[i + 1] not in taken and float(levels[i]) < close]
+        free = [i for i in range(grid.steps) if levels[i + 1] not in taken and grid.is_armed(levels[i], close)]
         quantity = max(each.quantity for each in own)
         return TradePlan(tuple(self._legs(series, grid, free, terms, close, quantity)))
 
