@@ -33,6 +33,8 @@ from .models.config import Phase2Config
 from .policies import SignalConfig
 from .strategies.config import SHIPPED, STRATEGIES, StrategyConfig
 from .trading.config import AgentProfile, RiskConfig
+from .trading.portfolio_config import PortfolioConfig
+from .trading.products import ProductConfig
 from .workspace import WorkspaceConfig, workspace
 
 # %% ../nbs/70_settings.ipynb #ba5851f1
@@ -190,6 +192,8 @@ class Settings(BaseSettings):
     atlas: AgentProfile
     orion: AgentProfile
     nova: AgentProfile
+    portfolio: PortfolioConfig
+    products: ProductConfig
     service: ServiceConfig
     providers: ProviderConfig
     files: FileConfig

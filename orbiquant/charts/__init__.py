@@ -13,6 +13,7 @@ _MODULES = {
         *("calibration_chart", "contribution_chart", "fold_chart", "importance_chart", "reliability_chart"),
         "skill_chart",
     ),
+    "shares": ("correlation_chart", "shares_chart"),
     "trials": ("chance_chart", "edge_chart", "sweep_chart"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -70,11 +70,13 @@ def read_standing(
     account: str,  # e.g. "paper-usdt"
 ) -> "Standing":
     "Return an account as it stands in the database."
+    from orbiquant.research.closes import correlations_of
     from orbiquant.trading.standing import Standing
 
     pages = runtime.pages
     broker = runtime.broker(account, pages)
-    return Standing(pages, broker, account, broker.book.currency, broker.terms, runtime.switches, runtime.clock)
+    facts = pages, broker, account, broker.book.currency, broker.terms, runtime.switches, runtime.clock
+    return Standing(*facts, correlations_of(runtime))
 
 # %% ../../nbs/75_research.agents.ipynb #76756ee5
 def with_feeds(
@@ -110,7 +112,12 @@ def open_engine(
             ready[name] = with_feeds(name, profile, feeds)
         except OptionError as error:  # the others trade on
             get_logger("trading").warning("agent left out", agent=name, reason=error.message)
-    return TradingEngine(read_standing(runtime, account), ready, runtime.settings.risk, feeds, holder, terms)
+    standing = read_standing(runtime, account)
+    products = {
+        each.agent: each for each in runtime.settings.products.products()
+        if each.agent in ready and each.currency == standing.currency
+    }  # fmt: skip
+    return TradingEngine(standing, ready, runtime.settings.risk, feeds, holder, terms, products)
 
 # %% ../../nbs/75_research.agents.ipynb #70f1caab
 def own_account(

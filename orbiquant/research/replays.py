@@ -33,6 +33,7 @@ from ..strategies.contract import Strategy, TradeTerms
 from ..strategies.plans import Past, PlannedFeed, Planner, TablePast
 from ..strategies.registry import strategy_version
 from ..trading.config import AgentProfile
+from ..trading.correlations import Correlations, closes_of_bars
 from ..trading.metrics import attribution, exposure_figures, target_table, trade_figures
 from ..trading.replay import ReplayResult, TableFeed, replay
 
@@ -275,6 +276,10 @@ def replay_markets(
         feeds |= {name: PlannedFeed(planner, looks) for name, planner in planners.items()}
         ready = {name: with_feeds(name, profile, feeds) for name, profile in profiles.items()}
         engine = open_engine(scratch, name_account("paper", currency), ready, feeds, terms=terms)
+        config = runtime.settings.portfolio
+        engine.standing.correlations = Correlations(
+            closes_of_bars(bars), config.correlation_days, config.correlation_least_days
+        )  # of what is replayed alone: what a store has later says nothing
         for name in profiles:
             engine.enlist(name)
         result = replay(engine, bars, progress)

@@ -35,7 +35,7 @@ from ..strategies.config import ML
 from ..strategies.plans import PlannedFeed
 from ..trading.agents import Roster
 from ..trading.engine import LEASE, EngineBusy, TradingEngine
-from ..trading.requests import EngineRequest, RequestBox, serve_requests
+from ..trading.requests import EngineRequest, RequestBox, serve_requests, settle_funds
 
 if TYPE_CHECKING:
     from orbiquant.trading.replay import TableFeed
@@ -285,6 +285,7 @@ class TradingRoom:
             for feed in self.feeds.values():
                 feed.moment = moment
             engine.step(closing)
+            settle_funds(engine, self.box, moment)
             count += len(closing)
         return count
 

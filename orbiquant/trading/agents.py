@@ -15,7 +15,7 @@ from enum import StrEnum
 from sqlalchemy import Engine, delete, insert, select, update
 
 from ..core import ConflictError, NotFoundError, suggest
-from ..persistence import joined, querying
+from ..persistence import LAST_DIGIT, joined, querying
 from ..ports import Clock
 from . import tables
 
@@ -144,6 +144,19 @@ class Roster:
         marks = {name: getattr(record, name) for name in names}
         with joined(self.database) as connection:
             connection.execute(update(table).where(table.c.name == record.name).values(marks))
+
+    def flow(
+        self,
+        name: str,  # of an agent
+        before: Decimal,  # equity before money came or went
+        after: Decimal,  # and then
+    ) -> None:
+        "Move an agent's marks with money that comes or goes: a drawdown stays the share that it is."
+        record = self.find(name)
+        for mark in ("peak_equity", "day_equity"):
+            moved = getattr(record, mark) * after / before if before > 0 else after
+            setattr(record, mark, moved.quantize(LAST_DIGIT))
+        self.note(record)
 
     def move(
         self,

@@ -6,7 +6,7 @@
 __all__ = ['EXTERNAL', 'Held', 'Trade', 'assets_path', 'Books']
 
 # %% ../../nbs/66_trading.books.ipynb #43187d19
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
@@ -19,7 +19,7 @@ from ..domain import Instrument, SeriesId, Timeframe
 from ..orders import Bracket, Fill, OrderRole, Position, Side, exactly
 from ..persistence import LAST_DIGIT, querying
 from . import tables
-from .journal import account_path, deposit_entry, trade_entry, withdrawal_entry
+from .journal import Entry, account_path, deposit_entry, trade_entry, withdrawal_entry
 from .ledger import Ledger
 from .pages import Pages
 
@@ -197,7 +197,14 @@ class Books:
     ) -> None:
         "Book money that comes or goes."
         make = deposit_entry if amount > 0 else withdrawal_entry
-        self.ledger.post(make(owner, self.account, asset, abs(amount), time), key)
+        self.post_many([(make(owner, self.account, asset, abs(amount), time), key)])
+
+    def post_many(
+        self,
+        entries: Sequence[tuple[Entry, str]],  # that move money of these books, with their keys
+    ) -> None:
+        "Book entries, each once."
+        self.ledger.post_many(entries)
         self.cash = self.ledger.balances(self._assets())
 
     def is_booked(

@@ -8,6 +8,7 @@ __all__ = ['ML_TERMS', 'horizon_bars', 'opening_intent', 'Answer', 'SignalConsum
 # %% ../../nbs/69_trading.consumer.ipynb #d6288981
 from collections.abc import Collection, Mapping
 from datetime import datetime
+from decimal import Decimal
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -173,8 +174,9 @@ class SignalConsumer:
         held: Held,  # an open position
         role: OrderRole = OrderRole.CLOSE,  # the reason
         moment: datetime | None = None,  # at which it was decided; None: now
+        quantity: Decimal | None = None,  # of it; None: all
     ) -> Order:
-        "Return the order that closes a position: written, not sent; it can only reduce."
+        "Return the order that closes a position or a part of it: written, not sent; it can only reduce."
         standing = self.standing
         now = standing.clock.now() if moment is None else moment
         intent = Intent(
@@ -184,7 +186,7 @@ class SignalConsumer:
         )  # fmt: skip
         order = Order(
             client_order_id=intent.order_id(role), symbol=intent.symbol, side=intent.side,
-            quantity=held.quantity, reduce_only=True, role=role, group=f"{held.id}-ent",
+            quantity=quantity or held.quantity, reduce_only=True, role=role, group=f"{held.id}-ent",
         )  # fmt: skip
         standing.sender.prepare(intent, order, held.id, "what closes passes")
         return order

@@ -30,6 +30,7 @@ from .config import AgentProfile, RiskConfig
 from .consumer import SignalConsumer
 from .decisions import Answered
 from .dispatcher import PlanDispatcher
+from .products import Product
 from .standing import Agent, Standing
 
 # %% ../../nbs/69_trading.engine.ipynb #ba59025f
@@ -83,12 +84,14 @@ class TradingEngine:
         feeds: Mapping[str, SignalFeed | PlannedFeed],  # by strategy
         holder: str = "",  # of the lease, unique to the process; empty: nobody else is there, as in a replay
         terms: Mapping[str, TradeTerms] = MappingProxyType({}),  # by strategy; of others, a model's
+        products: Mapping[str, Product] = MappingProxyType({}),  # by agent: whose capital belongs to investors
     ) -> None:
         "Take up where the account stands."
         planners = {name for name, feed in feeds.items() if isinstance(feed, PlannedFeed)}
         self.standing, self.consumer = standing, SignalConsumer(standing, terms, planners)
         self.dispatcher = PlanDispatcher(standing, lambda held, moment: self.consumer.close(held, moment=moment))
         self.profiles, self.limits, self.feeds, self.holder = profiles, limits, feeds, holder
+        self.products = products
         self.pages, self.broker, self.clock = standing.pages, standing.broker, standing.clock
         self._paper = self.broker if isinstance(self.broker, DrivenByBars) else None
         self.books, self.sender = standing.books, standing.sender

@@ -24,6 +24,7 @@ from .agents import AgentRecord, Roster
 from .books import EXTERNAL, Books, Held
 from .brokers.terms import PaperTerms
 from .config import AgentProfile, RiskConfig
+from .correlations import Correlations
 from .decisions import DecisionJournal
 from .ledger import Ledger
 from .pages import Pages
@@ -62,8 +63,10 @@ class Standing:
         terms: Callable[[str], PaperTerms],  # of a symbol: instrument and costs
         switches: Switches,  # asked before every order
         clock: Clock,  # tells when
+        correlations: Correlations | None = None,  # of symbols; None: nobody measures them
     ) -> None:
         "Take up where the account stands."
+        self.correlations = correlations
         self.pages, self.broker, self.account, self.currency = pages, broker, account, currency
         self.terms, self.switches, self.clock = cache(terms), switches, clock
         self.roster, self.journal = Roster(pages.database, clock), DecisionJournal(pages)
@@ -194,7 +197,13 @@ class Standing:
             capabilities=self.broker.capabilities(intent.symbol), filters=VenueFilters.of(terms.instrument),
             costs=terms.costs, last_loss_at=record.last_loss_at, prices=self.prices, other_open_risk=risk,
             account_equity=self.broker.account().equity, reward_to_risk=reward_to_risk,
+            correlations=self._measured(agent, intent.symbol),
         )  # fmt: skip
+
+    def _measured(self, agent: Agent, symbol: TradedSymbol) -> dict[frozenset[str], float]:
+        "Return how a symbol moves with what an agent holds besides; nothing is measured for a first position."
+        others = {position.symbol for position in self.risky(agent.name)} - {symbol}
+        return self.correlations.between(symbol, others, self.clock.now()) if self.correlations and others else {}
 
 
 def _opened(id_: str, fill: Fill, waiting: Waiting) -> Held:
