@@ -76,6 +76,8 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
                 "trading.sender.Sender",
                 "trading.standing.Standing",
             ),
+            *("trading.dispatcher.PlanDispatcher", "strategies.grid_trading.GridTrading"),
+            "strategies.altcoin_rotation.AltcoinRotation",
             *("trading.engine.TradingEngine", "trading.consumer.SignalConsumer", "trading.decisions.DecisionJournal"),
             *(
                 "trading.fund_state.FundState",
