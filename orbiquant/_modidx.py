@@ -4815,6 +4815,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'orbiquant/trading/rebalancing.py'),
                                                'orbiquant.trading.rebalancing.plan_moves': ( 'trading.rebalancing.html#plan_moves',
                                                                                              'orbiquant/trading/rebalancing.py'),
+                                               'orbiquant.trading.rebalancing.preview': ( 'trading.rebalancing.html#preview',
+                                                                                          'orbiquant/trading/rebalancing.py'),
                                                'orbiquant.trading.rebalancing.rebalance_at': ( 'trading.rebalancing.html#rebalance_at',
                                                                                                'orbiquant/trading/rebalancing.py'),
                                                'orbiquant.trading.rebalancing.rebalance_period': ( 'trading.rebalancing.html#rebalance_period',

@@ -89,7 +89,7 @@ def records(
     made: "pd.DataFrame",  # with an index that has a name
 ) -> list[dict[str, Any]]:
     "Return rows for a script."
-    return made.reset_index().to_dict("records")  # type: ignore[return-value]
+    return made.reset_index().to_dict("records")
 
 
 def matrix(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CENT', 'rebalance_period', 'CapitalMove', 'plan_moves', 'spare_capital', 'move_capital', 'PortfolioDecision',
-           'PortfolioJournal', 'RebalanceOrder', 'decide_moves', 'rebalance_at']
+           'PortfolioJournal', 'RebalanceOrder', 'decide_moves', 'preview', 'rebalance_at']
 
 # %% ../../nbs/69_trading.rebalancing.ipynb #807abf4e
 import json
@@ -258,6 +258,20 @@ def decide_moves(
     return "moved", "; ".join(filter(None, (order.said, told, said))), moves
 
 # %% ../../nbs/69_trading.rebalancing.ipynb #bc71a7ff
+def preview(
+    engine: TradingEngine,  # of the account, to be read
+    order: RebalanceOrder,  # what is wanted
+) -> dict[str, Any]:
+    "Return what would be decided, as `rebalance_at` does; nothing is written."
+    account, journal = engine.standing.account, PortfolioJournal(engine.pages.database)
+    if (known := journal.find(account, order.period)) is not None:
+        return known.told | {"again": True}
+    outcome, reason, moves = decide_moves(engine, order)
+    now = engine.clock.now()
+    decision = PortfolioDecision(account, order.period, now, order.method, outcome, reason, order.shares, moves)
+    return decision.told | {"again": False}
+
+
 def rebalance_at(
     engine: TradingEngine,  # of the account, alone on it
     content: Mapping[str, Any],  # of a request, as `RebalanceOrder.content` makes it
