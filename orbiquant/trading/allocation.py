@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from warnings import catch_warnings
 
 import numpy as np
 import pandas as pd
@@ -21,9 +22,6 @@ from scipy.optimize import brentq
 from ..core import OptionError, get_logger, missing_library
 from ..performance import ZERO
 from .portfolio_config import PortfolioConfig
-
-if TYPE_CHECKING:
-    pass
 
 # %% ../../nbs/69_trading.allocation.ipynb #04f468b8
 def agent_returns(
@@ -92,7 +90,8 @@ def risk_parity_weights(
     if returns.shape[1] == 1:
         return by_volatility, ""
     try:
-        found = _skfolio().RiskBudgeting().fit(returns).weights_
+        with catch_warnings(action="ignore"):  # of a covariance that is mended: what comes of it is checked below
+            found = _skfolio().RiskBudgeting().fit(returns).weights_
         weights = pd.Series(found, returns.columns, dtype=float)
         uneven = float((risk_parts(weights, returns) - 1 / len(weights)).abs().max())
     except Exception as error:  # a solver's own errors: there is no one class of them
