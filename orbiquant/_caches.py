@@ -20,7 +20,9 @@ def is_open(
         tempfile.TemporaryFile(dir=folder).close()
     except OSError:
         return False
-    return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)  # what is kept there is run
+    return found.st_uid == os.getuid() and not found.st_mode & (
+        stat.S_IWGRP | stat.S_IWOTH
+    )  # what is kept there is run
 
 
 def are_writable() -> bool:

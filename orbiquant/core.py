@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['MOST_MESSAGE', 'SECRET_NAME', 'Plan', 'Scope', 'SCOPES', 'Method', 'OrbiError', 'SettingsError', 'OptionError',
-           'MissingLibrary', 'DataError', 'NotFoundError', 'ModelError', 'BrokerError', 'BrokerUnavailable',
-           'BrokerRejected', 'ExecutionUnknown', 'ToolError', 'AuthError', 'suggest', 'choose', 'rule_of', 'expect',
-           'expect_columns', 'split_list', 'missing_library', 'require_library', 'SystemClock', 'FixedClock',
-           'atomic_write', 'code_version', 'asset', 'mask_secrets', 'as_sentence', 'configure_logging', 'get_logger',
-           'log_context', 'ForbiddenError', 'EndpointInfo', 'ToolInfo', 'endpoint', 'tool', 'stage', 'stage_seconds']
+           'ConflictError', 'MissingLibrary', 'DataError', 'NotFoundError', 'ModelError', 'BrokerError',
+           'BrokerUnavailable', 'BrokerRejected', 'ExecutionUnknown', 'ToolError', 'AuthError', 'suggest', 'choose',
+           'rule_of', 'expect', 'expect_columns', 'split_list', 'missing_library', 'require_library', 'SystemClock',
+           'FixedClock', 'atomic_write', 'code_version', 'asset', 'mask_secrets', 'as_sentence', 'configure_logging',
+           'get_logger', 'log_context', 'ForbiddenError', 'EndpointInfo', 'ToolInfo', 'endpoint', 'tool', 'stage',
+           'stage_seconds']
 
 # %% ../nbs/00_core.ipynb #cc04611f
 import difflib
@@ -63,6 +64,12 @@ class OptionError(OrbiError):
     "The caller asked for something that there is not: a name, a choice, a combination."
 
     code = "OPTION_INVALID"
+
+
+class ConflictError(OptionError):
+    "The caller asked for something that cannot be as things stand: a move of what has moved, a name that is taken."
+
+    code = "CONFLICT"
 
 
 class MissingLibrary(OrbiError):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Event, Lock
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -184,18 +184,21 @@ def _send(
     url: str,  # whole
     parameters: Mapping[str, Any],  # of the query
     secrets: Iterable[SecretStr] = (),  # to strike out of errors
+    content: bytes | None = None,  # that is sent; None: something is asked for
+    headers: Mapping[str, str] | None = None,  # besides those of the client
 ) -> "httpx.Response":
     "Return the answer to one request; raise `Busy` for one that may be another later, a broken connection included."
     import httpx
 
-    response, broken = None, ""
+    response, broken, method = None, "", "GET" if content is None else "POST"
     try:
-        response = client.get(url, params=dict(parameters))
+        response = client.request(method, url, params=dict(parameters), content=content, headers=dict(headers or {}))
     except (httpx.RequestError, httpx.InvalidURL) as error:
         broken = excerpt(f"{type(error).__name__} {error}", secrets)
     if response is None:  # raised out here, for the error's request holds the key
         raise Busy(broken)
-    if response.status_code in _BUSY or response.status_code >= 500:
+    later = _BUSY if content is None else _BUSY - {202}  # what was sent is accepted
+    if response.status_code in later or response.status_code >= 500:
         pause_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
         raise Busy(f"HTTP {response.status_code}", pause_s)
     return response
@@ -214,12 +217,14 @@ class HttpClient:
         timeout_s: float = 30,  # for a connection, and between two pieces of an answer
         backoff: Backoff | None = None,  # None: the usual
         wait: Callable[[float], object] | None = None,  # takes seconds; None: sleeps, until `stopped` is set
+        hidden: Iterable[SecretStr] = (),  # further secrets that no message may tell, such as one in the address
     ) -> None:
         self.provider, self.base_url, self.key_setting = provider, base_url.rstrip("/"), key_setting
         self.backoff, self._timeout_s = backoff or Backoff(), timeout_s
         self.stopped = Event()  # once set, waits end and nothing more is asked, in every thread
         self._wait = wait or self.stopped.wait
         self._secrets = {name: _header_value(secret, key_setting) for name, secret in (secrets or {}).items()}
+        self._hidden = (*self._secrets.values(), *hidden)
         self._pace = Pace(per_minute, self._wait)
 
     @cached_property
@@ -229,18 +234,18 @@ class HttpClient:
         headers = {name: secret.get_secret_value() for name, secret in self._secrets.items()}
         return httpx.Client(headers={"User-Agent": "orbiquant"} | headers, timeout=self._timeout_s)
 
-    def _once(self, path: str, parameters: Mapping[str, Any]) -> "httpx.Response":
+    def _once(self, path: str, parameters: Mapping[str, Any], **sent: Any) -> "httpx.Response":
         self._pace.take_turn()
         if self.stopped.is_set():
             raise DataError(f"{self.provider} is not asked any more, it was interrupted", provider=self.provider)
-        return _send(self._client, f"{self.base_url}{path}", parameters, self._secrets.values())
+        return _send(self._client, f"{self.base_url}{path}", parameters, self._hidden, **sent)
 
     def excerpt(
         self,
         text: object,  # of an answer or a foreign error
     ) -> str:
         "Return the beginning of a text in one line, without this client's keys."
-        return excerpt(text, self._secrets.values())
+        return excerpt(text, self._hidden)
 
     def get(
         self,
@@ -250,6 +255,20 @@ class HttpClient:
         "Return a good answer; raise `NotFoundError` for a 404, `DataError` or `SettingsError` for other refusals."
         response = retry(self.provider, lambda: self._once(path, parameters or {}), self.backoff, self._wait)
         if response.status_code == 200:
+            return response
+        said = self.excerpt(response.text)
+        raise _refusal(self.provider, path, response.status_code, said, self.key_setting)
+
+    def post(
+        self,
+        path: str,  # below the base URL
+        content: bytes,  # that may come twice where an answer is lost: it names itself
+        headers: Mapping[str, str] | None = None,  # besides those of every request
+    ) -> "httpx.Response":
+        "Send something and return the answer that accepts it; raise as `get` does for a refusal."
+        once = partial(self._once, path, {}, content=content, headers=headers)
+        response = retry(self.provider, once, self.backoff, self._wait)
+        if response.is_success:
             return response
         said = self.excerpt(response.text)
         raise _refusal(self.provider, path, response.status_code, said, self.key_setting)

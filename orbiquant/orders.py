@@ -203,6 +203,7 @@ class Position(Value):
     average_price: Positive
     bracket: Bracket = Bracket()
     opened_at: AwareDatetime
+    basket: str | None = None  # that it is a leg of
 
     @property
     def risk(self) -> Decimal:
@@ -260,6 +261,7 @@ class Intent(Value):
     purpose: Purpose
     side: Side
     entry_price: Positive  # known when it was decided
+    type: OrderType = OrderType.MARKET  # LIMIT: waits for `entry_price` or better
     bracket: Bracket = Bracket()
     basket: str | None = None  # whose stop covers it where it has none of its own
     confidence: Probability = 1.0

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orbiquant.models.amd import AmdClassifier
     from orbiquant.models.registry import ModelRegistry
     from orbiquant.orders import TradedSymbol
+    from orbiquant.strategies.registry import StrategyRegistry
     from orbiquant.trading.brokers.paper import PaperBroker
     from orbiquant.trading.brokers.terms import PaperTerms
     from orbiquant.trading.pages import Pages
@@ -77,6 +78,13 @@ class Runtime:
         from orbiquant.backtest.trials import TrialsLedger
 
         return TrialsLedger(self.engine, self.clock)
+
+    @cached_property
+    def strategies(self) -> "StrategyRegistry":
+        "Return the strategies that a name can mean: those that are shipped, and those of `[strategies] modules`."
+        from orbiquant.strategies.registry import StrategyRegistry
+
+        return StrategyRegistry(self.settings.strategies, self.settings.path("."))
 
     @property
     def pages(self) -> "Pages":

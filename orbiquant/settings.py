@@ -11,26 +11,30 @@ __all__ = ['ENV_PREFIX', 'NOT_SETTINGS', 'check_origin', 'check_network', 'Servi
 import configparser
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from io import StringIO
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .backtest.config import BacktestConfig
 from .compute import ClusterConfig
-from .core import SECRET_NAME, SettingsError, asset, rule_of, split_list, suggest
+from .core import SECRET_NAME, OptionError, SettingsError, asset, choose, rule_of, split_list, suggest
 from .domain import Value
 from .features.config import PhaseConfig, SessionConfig
 from .market.config import CostConfig, FileConfig, MarketConfig, ProviderConfig
 from .models.config import Phase2Config
 from .policies import SignalConfig
+from .strategies.config import SHIPPED, STRATEGIES, StrategyConfig
 from .trading.config import AgentProfile, RiskConfig
 from .trading.portfolio_config import PortfolioConfig
+from .trading.products import ProductConfig
 from .workspace import WorkspaceConfig, workspace
 
 # %% ../nbs/70_settings.ipynb #ba5851f1
@@ -155,6 +159,14 @@ ENV_PREFIX = "ORBIQUANT_"
 NOT_SETTINGS = {"ORBIQUANT_HOME", "ORBIQUANT_SAMPLE_DATA"}
 
 
+def _refuse(key: str, check: Callable[[], object]) -> None:
+    "Let a section be refused by one of its keys."
+    try:
+        check()
+    except OptionError as error:
+        raise PydanticCustomError("setting", "{said}", {"said": error.message, "key": key}) from None
+
+
 class Settings(BaseSettings):
     "All settings, validated and frozen."
 
@@ -176,16 +188,40 @@ class Settings(BaseSettings):
     costs: CostConfig
     backtest: BacktestConfig
     risk: RiskConfig
+    strategies: StrategyConfig
     atlas: AgentProfile
     orion: AgentProfile
     nova: AgentProfile
     portfolio: PortfolioConfig
+    products: ProductConfig
     service: ServiceConfig
     providers: ProviderConfig
     files: FileConfig
     reports: ReportConfig
     cluster: ClusterConfig
     logging: LoggingConfig
+
+    @field_validator("strategies")
+    @classmethod
+    def _check_frozen(cls, strategies: StrategyConfig) -> StrategyConfig:
+        "Try the frozen parameters of what is shipped; a workspace's own are tried when they are asked for."
+        if strategies.parameters:
+            from orbiquant.strategies.registry import StrategyRegistry
+
+            frozen, registry = strategies.frozen(), StrategyRegistry(strategies)
+            _refuse(
+                "parameters", lambda: registry.check(frozen if not strategies.modules else frozen.keys() & {*SHIPPED})
+            )
+        return strategies
+
+    @field_validator("atlas", "orion", "nova")
+    @classmethod
+    def _check_strategies(cls, profile: AgentProfile, info: ValidationInfo) -> AgentProfile:
+        "Refuse a name that cannot mean anything; a workspace's modules are asked when an engine opens."
+        if "strategies" in info.data and not info.data["strategies"].modules:
+            for name in profile.strategies:
+                _refuse("strategies", partial(choose, "strategies", name, STRATEGIES))
+        return profile
 
     @classmethod
     def settings_customise_sources(
@@ -244,6 +280,7 @@ def explain(
 ) -> str:
     "Say where a bad setting stands, what it must be and what it was."
     section, key, *_ = [*map(str, problem["loc"]), ""]
+    key = key or str(problem.get("ctx", {}).get("key", ""))  # of a section that was refused as a whole
     name = f"{ENV_PREFIX}{section}_{key}".upper()
     if name in {n.upper() for n in os.environ}:
         origin = f"environment variable {name}"

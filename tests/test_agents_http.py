@@ -154,7 +154,7 @@ def test_a_backend_reads_status_metrics_and_positions(operator: httpx.Client):
 def test_an_agent_is_paused_resumed_and_stopped(market: Market, operator: httpx.Client):
     moves = [operator.post(f"/agents/atlas/{move}").json()["status"] for move in ("pause", "pause", "resume", "stop")]
     assert moves == ["paused", "paused", "running", "stopped"]
-    check_problem(operator.post("/agents/atlas/resume"), 422, "OPTION_INVALID")
+    check_problem(operator.post("/agents/atlas/resume"), 409, "CONFLICT")
     assert count_running(market.runtime) == 0
     again = operator.post("/agents/atlas/start", json={"initial_equity": "250.5"}).json()
     assert again["status"] == "running" and again["equity"] == 5250.5 and again["drawdown"] == 0
@@ -244,7 +244,7 @@ def test_the_same_request_is_the_same_order(market: Market, address: str):
         first, second = (client.post("/api/trade", json=order).raise_for_status().json() for _ in range(2))
         assert first == second and first["success"]
         other = client.post("/api/trade", json=market.order(request_id="my-order-1", size=0.07))
-        check_problem(other, 422, "OPTION_INVALID")
+        check_problem(other, 409, "CONFLICT")
 
 
 def test_a_killed_account_takes_no_order(market: Market, address: str):

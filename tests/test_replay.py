@@ -41,7 +41,8 @@ def market(series: SeriesId, seed: int, scale: float = 1.0) -> ReplayedMarket:
     """Return a market whose signals are made by chance."""
     bars = synthetic_market(BARS, "1h", seed=seed).bars
     bars[["open", "high", "low", "close"]] *= scale
-    return ReplayedMarket(series, bars, random_signals(bars, seed, share=0.1), Costs(), "by chance", 1, seed)
+    signals = {"ml": random_signals(bars, seed, share=0.1)}
+    return ReplayedMarket(series, bars, signals, Costs(), {"ml": "by chance"}, 1, seed)
 
 
 def traded(runtime: Runtime, *markets: ReplayedMarket, agents: tuple[str, ...] = ("atlas", "nova")) -> AgentReplay:

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['TRADE_COLUMNS', 'Board', 'make_boards', 'play_board', 'one_at_a_time', 'play_all', 'play_likely', 'close_reason',
-           'check_terms', 'whole_bars', 'measure', 'BacktestResult', 'simulate', 'summarise']
+           'check_terms', 'whole_bars', 'measure', 'PlayedSignals', 'play_signals', 'BacktestResult', 'simulate',
+           'summarise']
 
 # %% ../../nbs/53_backtest.simulate.ipynb #41b4f9a2
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -220,11 +221,12 @@ def measure(
     costs: Costs,  # what a side costs
     max_holding_bars: int | None,  # the time limit
     exits: ExitPlan = FIXED,  # how they leave
+    stepped: bool = False,  # by the exit plan's own step also where nothing moves, as a sweep does
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Return the trades the orders make, one at a time, in prices and in R, and the parts they left in."
     columns, parts = {"order": int, "exit_bar": int, "entry": float, "exit": float}, None
     played = pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in columns.items()})
-    if exits.moves:
+    if exits.moves or (stepped and len(orders)):
         played, parts = play_plan(bars, orders, costs, max_holding_bars, exits)
     elif len(orders):
         crowded = max_holding_bars is not None and 2 * len(orders) * min(max_holding_bars, len(bars)) > _CELLS
@@ -246,6 +248,33 @@ def measure(
         bars=trades["exit_bar"] - trades["bar"] + 1,
     )
     return trades, value_parts(bars, trades, parts, costs)
+
+# %% ../../nbs/53_backtest.simulate.ipynb #991d0843
+class PlayedSignals(NamedTuple):
+    "What signals became."
+
+    bars: Bars  # checked
+    orders: pd.DataFrame  # one a signal that trades, with why it was skipped
+    trades: pd.DataFrame  # one at a time, in prices and in R
+    parts: pd.DataFrame  # what left when
+
+
+def play_signals(
+    bars: Bars,  # UTC index of bar opens
+    signals: Signals,  # on times of `bars`, as `read_orders` takes them
+    costs: Costs,  # what a side costs
+    max_holding_bars: int | None,  # the time limit
+    exits: ExitPlan = FIXED,  # how they leave
+    risk_from: RiskFrom = "fill",  # what one R is measured from
+    stepped: bool = False,  # as `measure` has it
+) -> PlayedSignals:
+    "Return the trades that signals make, not sized; raise `DataError` for tables that cannot be right."
+    bars, orders = read_orders(bars, signals, costs, risk_from)
+    if exits.trail_atr:
+        orders["atr"] = trail_units(bars, signals, orders["signal_time"])
+        orders.loc[(orders["skip"] == "") & orders["atr"].isna(), "skip"] = "no range to trail by"
+    live = orders[orders["skip"] == ""].reset_index(drop=True)
+    return PlayedSignals(bars, orders, *measure(bars, live, costs, max_holding_bars, exits, stepped=stepped))
 
 # %% ../../nbs/53_backtest.simulate.ipynb #ca907777
 TRADE_COLUMNS = (
@@ -325,15 +354,10 @@ def simulate(
         max_holding_bars = signals.attrs.get("horizon_bars")
     expect("exits", exits, ExitPlan)
     max_holding_bars = exits.limit(whole_bars(max_holding_bars))
-    bars, orders = read_orders(bars, signals, costs, risk_from)
-    if exits.trail_atr:
-        orders["atr"] = trail_units(bars, signals, orders["signal_time"])
-        orders.loc[(orders["skip"] == "") & orders["atr"].isna(), "skip"] = "no range to trail by"
-    live = orders[orders["skip"] == ""].reset_index(drop=True)
-    trades, parts = measure(bars, live, costs, max_holding_bars, exits)
+    bars, orders, trades, parts = play_signals(bars, signals, costs, max_holding_bars, exits, risk_from)
     trades = size_trades(trades, risk_per_trade, initial_equity, max_leverage)
     skipped = {reason: int((orders["skip"] == reason).sum()) for reason in SKIPS}
-    skipped["in position"] = len(live) - len(trades)
+    skipped["in position"] = int((orders["skip"] == "").sum()) - len(trades)
     equity = equity_curve(bars, trades, costs, initial_equity, parts)
     table = trades.loc[:, list(TRADE_COLUMNS)]
     return BacktestResult(

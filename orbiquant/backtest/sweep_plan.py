@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Above0', 'WHOLE', 'PLAN_TERMS', 'MOST_STEPS', 'Period', 'RETURNS_BYTES', 'SweepGrid', 'plan_of', 'parse_steps',
-           'read_signals', 'filter_mask', 'make_orders', 'number_periods', 'make_job']
+           'read_signals', 'filter_mask', 'make_orders', 'number_periods', 'check_room', 'make_job']
 
 # %% ../../nbs/56_backtest.sweep_plan.ipynb #326b4053
 from collections.abc import Mapping
@@ -185,6 +185,17 @@ def number_periods(
     starts = days - pd.to_timedelta(back, unit="D")
     numbers, first = pd.factorize(starts)
     return numbers.astype("int64"), pd.DatetimeIndex(first, name=period)
+
+# %% ../../nbs/56_backtest.sweep_plan.ipynb #bf2de260
+def check_room(
+    combinations: int,  # of a sweep
+    periods: int,  # that its R series are kept by
+    period: Period,  # how long one is
+) -> None:
+    "Raise `DataError` when R by period and combination would not fit into memory."
+    if (needed := 8 * periods * combinations) > RETURNS_BYTES:
+        raise DataError(f"{combinations:,} combinations over {periods:,} periods need {needed / 2**30:.1f} GiB: "
+                        f"a longer `period` than {period!r} or a smaller grid will do")  # fmt: skip
 
 # %% ../../nbs/56_backtest.sweep_plan.ipynb #0a08b7e9
 def make_job(

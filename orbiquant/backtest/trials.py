@@ -32,7 +32,9 @@ FILE = "file "  # begins the data version of bars from a file, which names their
 class Trial(Value):
     "One look at the data."
 
-    kind: Literal["audit", "backtest", "compare", "report", "sweep", "train"]  # how it came about; not part of the key
+    kind: Literal[  # how it came about; not part of the key
+        "audit", "backtest", "compare", "report", "sweep", "train", "walk_forward"
+    ]  # fmt: skip
     symbol: str
     timeframe: Timeframe
     data_version: str  # of the store, or what names the bars of a file

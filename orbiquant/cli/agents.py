@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from orbiquant.domain import SeriesId
-    from orbiquant.research.replays import AgentReplay
+    from orbiquant.research.replays import AgentReplay, ReplayedMarket
     from orbiquant.research.room import Turn
     from orbiquant.research.standings import AgentMetrics, AgentStatus, HeldPosition
     from orbiquant.runtime import Runtime
@@ -293,10 +293,14 @@ def read_markets(
 
 @agent_commands.command("replay")
 def replay_command(
-    markets: Annotated[list[str], typer.Argument(metavar="SYMBOL TIMEFRAME ...", help="Markets with a trained model.")],
+    markets: Annotated[list[str], typer.Argument(metavar="SYMBOL TIMEFRAME ...", help="Stored markets.")],
     agent: Annotated[
         list[str] | None,
         typer.Option(help="One of atlas, orion, nova; may be repeated; else all.", autocompletion=lambda: AGENTS_TOLD),
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(help="Trade this in place of the profile's; ml: the model's signals; may be repeated."),
     ] = None,
     since: Annotated[
         datetime | None,
@@ -310,13 +314,14 @@ def replay_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    "Let agents trade stored bars with the engine that trades live, on out-of-fold signals, and print what came of it."
+    "Let agents trade stored bars with the engine that trades live: rules, and a model's out-of-fold signals."
     from orbiquant.core import stage_seconds
     from orbiquant.research.replays import replay_agents
 
     series, runtime = read_markets(markets), open_runtime()
     with stage_seconds() as seconds, progress_bar(as_json) as progress:
-        made = replay_agents(runtime, series, list(dict.fromkeys(agent or AGENTS_TOLD)), since, until, progress)
+        names = list(dict.fromkeys(agent or AGENTS_TOLD))
+        made = replay_agents(runtime, series, names, since, until, progress, strategy)
     written = None if out is None else write_replay(made, out)
     facts = (
         replay_facts(made) | {"seconds": seconds} | ({"written": [str(path) for path in written]} if written else {})
@@ -352,7 +357,7 @@ def replay_view(
     data = made.markets
     heads = {
         "markets": [f"{m.series}: {len(m.bars):,} bars {m.bars.index[0]:%Y-%m-%d} to {m.bars.index[-1]:%Y-%m-%d}" for m in data],
-        "signals": [f"out of fold, model {m.model}, data version {m.data_version}, seed {m.seed}" for m in data],
+        "signals": [signals_told(m) for m in data],
         "costs": [f"{m.series.symbol}: {m.costs}" for m in data],
         "limits": [f"{name}: {p.risk_per_trade:.2%} a trade, {p.max_drawdown:.0%} drawdown, {p.policy}" for name, p in made.profiles.items()],
         "steps": made.result.steps,
@@ -366,13 +371,30 @@ def replay_view(
         for name in made.profiles
         for month, row in made.targets(runtime, name).tail(12).iterrows()
     ]
+    ways = [
+        (who, f"{row.total_trades:.0f}", f"{row.win_rate:.0%}", f"{row.expectancy_r:+.3f}", f"{row.net_profit:+,.2f}")
+        for who, row in made.by_strategy().iterrows()
+    ]
     why = [tuple(row) for row in made.reasons.head(MOST_REASONS).itertuples(index=False)]
     return Group(
         fields(heads),
         table(rows, "figure", *(f">{name}" for name in figures)),
+        table(ways, "agent, strategy", ">trades", ">win rate", ">mean net R", ">net profit"),
         table(months, "agent", "month", ">return", ">target", "reached"),
         table(why, "agent", "answer", "reason", ">signals"),
     )
+
+
+def signals_told(
+    market: "ReplayedMarket",  # of a replay
+) -> str:
+    "Return where the signals of a market come from."
+    from orbiquant.strategies.config import ML
+
+    rules = [mark for name, mark in market.versions.items() if name != ML]
+    told = [f"out of fold, model {market.versions[ML]}, seed {market.seed}"] if ML in market.versions else []
+    told += [f"rules {', '.join(rules)}"] if rules else []
+    return f"{market.series}: {'; '.join(told)}; data version {market.data_version}"
 
 
 def write(

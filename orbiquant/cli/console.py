@@ -113,11 +113,13 @@ def costs_told(
 def find_source(
     given: Given,  # `bars`, `signals`, `symbol` and `timeframe` among them
 ) -> str:
-    "Return where the signals come from: `--signals`, `--bars` or `stored bars`; refuse half of one."
+    "Return where the signals come from: `--strategy`, `--signals`, `--bars` or `stored bars`; refuse half of one."
     if given["signals"] and not given["bars"]:
         raise typer.BadParameter("--signals needs the --bars it stands on")
     if not given["bars"] and not (given["symbol"] and given["timeframe"]):
         raise typer.BadParameter("give --bars FILE, or --symbol and --timeframe of stored bars")
+    if given.get("strategy"):
+        return "--strategy"
     return "--signals" if given["signals"] else "--bars" if given["bars"] else "stored bars"
 
 
@@ -128,7 +130,8 @@ def check_source(
 ) -> None:
     "Raise `typer.BadParameter` for an option that does not go with where the signals come from."
     source = find_source(given)
-    taken = {"bars", "signals", "symbol", "timeframe", "as_json", *common, *allowed[source]}
+    taken = {"bars", "symbol", "timeframe", "as_json", *common, *allowed[source]}
+    taken |= {"strategy"} if source == "--strategy" else {"signals"}
     for name, value in given.items():
         if value is not None and name not in taken:
             option = told_option(name, value) if name in ASKED else f"--{name.replace('_', '-')}"

@@ -1,7 +1,7 @@
 """`orbiquant sweep`"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,14 +29,20 @@ from orbiquant.cli.console import (
     table,
     tell_seconds,
 )
-from orbiquant.cli.reading import reads_files
+from orbiquant.cli.reading import reads_files, takes
+from orbiquant.cli.strategies import FORWARD, ParamList, StrategyOption, ask_strategy, parse_forward, parse_params
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from orbiquant.market.files import ReadAs
     from orbiquant.backtest.sweep_plan import SweepGrid
     from orbiquant.ports import Progress
     from orbiquant.runtime import Runtime
-    from orbiquant.research.sweeps import Sweepable, Swept
+    from orbiquant.backtest.strategy_sweep import ParameterGrid
+    from orbiquant.backtest.walk_forward import ForwardPlan
+    from orbiquant.research.sweeps import Counted, Sweepable, Swept
+    from orbiquant.research.walk_forward import StrategyAsked, WalkedForward
 
 
 BreakEvens = Annotated[
@@ -53,11 +59,19 @@ SWEEP_TAKES = {
     "--signals": ("last", *COST_OPTIONS, "asked", "signals_asked"),
     "--bars": ("policy", "last", *TRAINING, *COST_OPTIONS, "asked"),
     "stored bars": ("model", "policy"),
+    "--strategy": ("param", "last", *COST_OPTIONS, "asked"),
 }
 COMMON = (
     *("stop_atr", "risk_reward", "min_confidence", "max_holding_bars", "filters", "period", "top", "save", "resume"),
     *("break_even_r", "trail_atr", "targets"),
+    *("walk_forward", *FORWARD),
 )
+LEVELS = {
+    "stop_atr": "0.5:3:0.5",
+    "risk_reward": "1:4:0.5",
+    "min_confidence": "0",
+    "filters": "all",
+}  # tried unless told
 PLANNED = ("break_even_r", "trail_atr", "targets")
 FIGURES_SHOWN = (
     "trades",
@@ -131,18 +145,50 @@ def option_of(
     return "--filter" if name == "filters" else f"--{name.replace('_', '-')}"
 
 
+def check_levels(
+    given: Given,  # the options
+) -> None:
+    "Refuse options that have no meaning beside others: levels beside a strategy's parameters, these without a strategy."
+    if given["param"] and not given["strategy"]:
+        raise typer.BadParameter("--param needs the --strategy it is of")
+    if given["param"]:
+        for name in ("max_holding_bars", *LEVELS):
+            if given[name] != LEVELS.get(name):
+                raise typer.BadParameter(
+                    f"{option_of(name)} does not go with --param: a strategy places its own levels"
+                )
+
+
+def parameter_grid(
+    given: Given,  # the options
+) -> "ParameterGrid":
+    "Return what is tried of a strategy: the parameters, under each exit plan where one is asked for."
+    from orbiquant.backtest.strategy_sweep import ParameterGrid
+
+    asked = any(given[name] is not None for name in PLANNED)
+    plans = tuple(parse_grid(given).plans()) if asked else ()
+    return ParameterGrid(strategy=given["strategy"], parameters=parse_params(given["param"]), exits=plans)
+
+
 def find_signals(
     runtime: "Runtime",  # settings, store, registry
     given: Given,  # the options
     progress: "Progress | None",  # of a training
-) -> "Sweepable":
-    "Return the signals that the options name."
+) -> "Sweepable | StrategyAsked":
+    "Return the signals that the options name, or the strategy whose parameters are tried."
+    from orbiquant.cli.audit import load_audited
     from orbiquant.domain import SeriesId
     from orbiquant.execution.orders import latest
     from orbiquant.research.files import bars_of_file, read_signals_file
     from orbiquant.research.spec import ResearchSpec
     from orbiquant.research.sweeps import from_bars, from_model, from_signals
 
+    if given["strategy"]:
+        from orbiquant.research.walk_forward import from_strategy
+
+        where = (given[name] for name in ("bars", "symbol", "timeframe", "last", "asked"))
+        asked = ask_strategy(runtime, load_audited(runtime, *where), given)
+        return asked if given["param"] else from_strategy(asked.make(), asked)
     policy = given["policy"] or "primary"
     if given["bars"] is None:
         return from_model(runtime, SeriesId.parse(given["symbol"], given["timeframe"]), policy, given["model"])
@@ -159,13 +205,14 @@ def find_signals(
 
 
 def show_sweep(
-    what: "Sweepable",  # bars and signals
+    what: "Counted",  # bars, and what names them
     swept: "Swept",  # what came of them
     top: int,  # how many combinations
     seconds: dict[str, float],  # by stage
     as_json: bool,  # for a script
+    walked: "WalkedForward | None" = None,  # what choosing among them on the past came to
 ) -> None:
-    "Print the headline with its trials, then the best combinations."
+    "Print the headline with its trials, then the best combinations; a walk-forward's before a sweep's."
     from rich.console import Group
 
     from orbiquant.performance import LEAST_MOMENTS
@@ -173,8 +220,8 @@ def show_sweep(
     able = swept.result.table.assign(able=swept.result.table["trades"] >= LEAST_MOMENTS)  # others are no answer
     ranked = able.sort_values(["able", "t_statistic"], ascending=False).drop(columns="able").head(top)
     best = ranked.reset_index().astype(object).where(ranked.reset_index().notna(), None)
-    every = swept.result.grid.table()
-    tried = [name for name in every if every[name].nunique(dropna=False) > 1]
+    every = swept.result.table
+    tried = [name for name in swept.result.settings if every[name].nunique(dropna=False) > 1]
     facts = {
         "symbol": what.series.symbol, "timeframe": what.series.timeframe, "data": what.data_version, "signals": what.policy,
         "first": what.bars.index[0], "last": what.bars.index[-1], "bars": len(what.bars),
@@ -187,13 +234,23 @@ def show_sweep(
     played = swept.confirmed.exits.moves if swept.confirmed else False  # vectorbt cannot: the exit plan's own step did
     sure = "trade for trade" if swept.confirmed and not played else None
     again = "trade for trade, by the exit plan's own step" if played else None
+    forward = {} if walked is None else forward_facts(walked)
     show(
         facts
         | {"costs": what.costs, "headline": swept.headline, "verdict": told, "confirmed_by_vectorbt": bool(sure)}
-        | {"best": best.to_dict("records"), "seconds": seconds},
+        | {"best": best.to_dict("records"), "seconds": seconds}
+        | forward,
         as_json,
         lambda: Group(
-            fields(facts | {"best": told, "confirmed by vectorbt": sure, "confirmed by a backtest": again}),
+            *([] if walked is None else forward_view(walked)),
+            fields(
+                facts
+                | {
+                    "best in hindsight" if walked else "best": told,
+                    "confirmed by vectorbt": sure,
+                    "confirmed by a backtest": again,
+                }
+            ),
             fields(left | risk),
             table(
                 best[["combination", *tried, *FIGURES_SHOWN]].itertuples(index=False),
@@ -204,24 +261,64 @@ def show_sweep(
     )
 
 
+CHOICES_SHOWN = (*("begins", "combination", "in_sample_trades", "in_sample_r", "trades", "expectancy_r", "total_r"),)
+
+
+def forward_facts(
+    walked: "WalkedForward",  # what came of it
+) -> Given:
+    "Return a walk-forward for a script."
+    choices = walked.result.choices.reset_index().astype(object)
+    rows = choices.where(choices.notna(), None).to_dict("records")
+    told = {"plan": walked.result.plan, "headline": walked.headline, "verdict": walked.headline.sentence()}
+    return {"walk_forward": told | {"choices": rows}}
+
+
+def forward_view(
+    walked: "WalkedForward",  # what came of it
+) -> "list[Table]":
+    "Return a walk-forward for a screen: the verdict, its figures, and each choice."
+    told, found = walked.headline, walked.result
+    risk = told.selection.model_dump() if told.selection else {}
+    kept = {"in sample, R a trade": told.in_sample_r, "kept of it": told.efficiency}
+    columns = [*CHOICES_SHOWN[:2], *found.found.settings, *CHOICES_SHOWN[2:]]
+    rows = found.choices[columns].astype(object).where(found.choices[columns].notna(), None)
+    return [
+        fields({"walk-forward": told.sentence()} | told.figures | kept | told.overfitting.figures | risk),
+        table(rows.itertuples(index=False), *(f">{name}" for name in columns)),
+    ]
+
+
 @reads_files(asked="--bars", signals_asked="--signals")
+@takes(**FORWARD)
 def sweep_command(
     symbol: Annotated[str | None, typer.Option(help="In any spelling; of a file: by its name.")] = None,
     timeframe: FrameOption = None,
     bars: Annotated[Path | None, typer.Option(help="Bars, Parquet or CSV: train and sweep on this file alone.")] = None,
     signals: Annotated[Path | None, typer.Option(help="Signals without levels, Parquet or CSV, on --bars.")] = None,
-    stop_atr: Annotated[
-        str, typer.Option(help="Stops in average true ranges (ATR): FROM:TO:STEP or a,b,c.")
-    ] = "0.5:3:0.5",
-    risk_reward: Annotated[str, typer.Option(help="Targets over the stop: FROM:TO:STEP or a,b,c.")] = "1:4:0.5",
-    min_confidence: Annotated[str, typer.Option(help="Least confidences, 0 to 1: FROM:TO:STEP or a,b,c.")] = "0",
+    strategy: StrategyOption = None,
+    param: ParamList = None,
+    walk_forward: Annotated[
+        bool | None, typer.Option("--walk-forward", help="Choose on the past, trade the next stretch, again and again.")
+    ] = None,
+    stop_atr: Annotated[str, typer.Option(help="Stops in average true ranges (ATR): FROM:TO:STEP or a,b,c.")] = LEVELS[
+        "stop_atr"
+    ],
+    risk_reward: Annotated[str, typer.Option(help="Targets over the stop: FROM:TO:STEP or a,b,c.")] = LEVELS[
+        "risk_reward"
+    ],
+    min_confidence: Annotated[str, typer.Option(help="Least confidences, 0 to 1: FROM:TO:STEP or a,b,c.")] = LEVELS[
+        "min_confidence"
+    ],
     max_holding_bars: Annotated[
         str | None, typer.Option(help="Time limits, `none` for none; else the model's.")
     ] = None,
     break_even_r: BreakEvens = None,
     trail_atr: Trails = None,
     targets: PartialTargets = None,
-    filters: Annotated[str, typer.Option("--filter", help="all, long, short, column=value; joined by &.")] = "all",
+    filters: Annotated[str, typer.Option("--filter", help="all, long, short, column=value; joined by &.")] = LEVELS[
+        "filters"
+    ],
     policy: Annotated[
         str | None, typer.Option(help=f"Filters first, one of {POLICIES_TOLD}; else `primary`, which trades all.")
     ] = None,
@@ -240,25 +337,51 @@ def sweep_command(
     as_json: AsJson = False,
     asked: "ReadAs | None" = None,
     signals_asked: "ReadAs | None" = None,
+    **forward: Any,
 ) -> None:
-    "Try every combination of stop, target, threshold, time limit and filter, and say what the best is worth."
-    given = dict(locals())
+    "Try every combination of stop, target, threshold, time limit and filter, or of a strategy's parameters; judge the best."
+    given = locals() | forward
+    del given["forward"]
     check_source(given, SWEEP_TAKES, COMMON)
+    from orbiquant.core import stage_seconds
     from orbiquant.research.files import write_table
-    from orbiquant.core import stage, stage_seconds
-    from orbiquant.research.sweeps import run_sweep
 
     check_written("--save", save, bars, signals)
+    plan = parse_forward(given)
+    check_levels(given)
     grid = parse_grid(given)
     runtime = open_runtime()
     told = {name: (getattr(runtime.settings.backtest.exits, name),) for name in PLANNED if given[name] is None}
     grid = grid.model_copy(update=told)
     with stage_seconds() as seconds, progress_bar(as_json) as progress:
-        what = find_signals(runtime, given, progress)
-        if max_holding_bars is None:
+        what, walked, swept = try_all(runtime, given, grid, plan, progress)
+    if save:
+        write_table(save, swept.result.table.reset_index() if walked is None else walked.result.trades)
+    show_sweep(what, swept, top, seconds, as_json, walked)
+
+
+def try_all(
+    runtime: "Runtime",  # settings and the trials ledger
+    given: Given,  # the options
+    grid: "SweepGrid",  # of levels
+    plan: "ForwardPlan | None",  # of a walk-forward; None: a sweep alone
+    progress: "Progress | None",  # of training and sweep
+) -> "tuple[Counted, WalkedForward | None, Swept]":
+    "Sweep what the options name, and walk it forward where they say so."
+    from orbiquant.core import stage
+    from orbiquant.research.sweeps import run_sweep
+    from orbiquant.research.walk_forward import StrategyAsked, judge_forward, sweep_parameters
+
+    what = find_signals(runtime, given, progress)
+    if isinstance(what, StrategyAsked):
+        with stage("sweep"):
+            swept = sweep_parameters(runtime, what, parameter_grid(given), given["period"], progress)
+    else:
+        if given["max_holding_bars"] is None:
             grid = grid.model_copy(update={"max_holding_bars": (what.max_holding_bars,)})
         with stage("sweep"):
-            swept = run_sweep(runtime, what, grid, period, resume, progress)
-    if save:
-        write_table(save, swept.result.table.reset_index())
-    show_sweep(what, swept, top, seconds, as_json)
+            swept = run_sweep(runtime, what, grid, given["period"], given["resume"], progress)
+    if plan is None:
+        return what, None, swept
+    with stage("walk-forward"):
+        return what, judge_forward(runtime, what, swept, plan), swept

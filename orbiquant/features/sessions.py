@@ -8,7 +8,9 @@ __all__ = ['NO_SESSION', 'wall_minutes', 'new_york_minutes', 'session_table', 'k
 
 # %% ../../nbs/21_features.sessions.ipynb #0fcd45f3
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from functools import lru_cache
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -24,8 +26,10 @@ from ..market.calendars import DAY, FOREX_CLOSE, HOUR, MINUTE, NEW_YORK, to_time
 # %% ../../nbs/21_features.sessions.ipynb #471ecece
 @lru_cache(maxsize=1024)
 def _offset_of(hour: int) -> int:
-    moment = np.array([hour * HOUR])
-    return int((wall_time(moment, NEW_YORK) - moment)[0]) // MINUTE
+    "Return the wall's minutes ahead of UTC in an hour since 1970."
+    shown = datetime.fromtimestamp(hour * 3600, ZoneInfo(NEW_YORK)).utcoffset()
+    assert shown is not None
+    return shown // timedelta(minutes=1)
 
 
 def wall_minutes(

@@ -141,7 +141,9 @@ def execute(
         language="python",
         progress_bar=False,
     )
-    if place.left:  # papermill takes `sys.exit(0)` for a good end, and a kernel that was asked to go for one that is done
+    if (
+        place.left
+    ):  # papermill takes `sys.exit(0)` for a good end, and a kernel that was asked to go for one that is done
         raise SystemExit
 
 

@@ -17,6 +17,7 @@ from ..market.instruments import instrument_of
 from ..ports import SignalFeed
 from ..runtime import Runtime
 from ..settings import Settings
+from ..strategies.contract import TradeTerms
 from ..trading.config import AGENTS, ALL_PAIRS, AgentProfile
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def open_engine(
     profiles: Mapping[str, AgentProfile],  # by agent
     feeds: Mapping[str, SignalFeed],  # by strategy
     holder: str = "",  # of the account's lease; empty: nobody else is there
+    terms: Mapping[str, TradeTerms] = MappingProxyType({}),  # by strategy; of others, a model's
 ) -> "TradingEngine":
     "Return the engine of an account as it stands in the database."
     from orbiquant.trading.engine import TradingEngine
@@ -109,7 +111,12 @@ def open_engine(
             ready[name] = with_feeds(name, profile, feeds)
         except OptionError as error:  # the others trade on
             get_logger("trading").warning("agent left out", agent=name, reason=error.message)
-    return TradingEngine(read_standing(runtime, account), ready, runtime.settings.risk, feeds, holder)
+    standing = read_standing(runtime, account)
+    products = {
+        each.agent: each for each in runtime.settings.products.products()
+        if each.agent in ready and each.currency == standing.currency
+    }  # fmt: skip
+    return TradingEngine(standing, ready, runtime.settings.risk, feeds, holder, terms, products)
 
 # %% ../../nbs/75_research.agents.ipynb #70f1caab
 def own_account(

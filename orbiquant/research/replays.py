@@ -9,9 +9,10 @@ __all__ = ['ReplayedMarket', 'replayed_market', 'on_markets', 'scratch_runtime',
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -22,9 +23,13 @@ from ..domain import Bars, Costs, SeriesId, Signals, Timeframe
 from ..performance import money_figures, r_figures
 from ..ports import Progress
 from .agents import name_account, open_engine, profile_of, quote_of, with_feeds
-from .spec import kept_line, spec_now
+from .feeds import find_strategies, said_by, terms_by_name
+from .spec import ResearchSpec, kept_line, spec_now
 from .train import prepare
 from ..runtime import Runtime
+from ..strategies.config import ML
+from ..strategies.contract import Strategy, TradeTerms
+from ..strategies.registry import strategy_version
 from ..trading.config import AgentProfile
 from ..trading.correlations import Correlations, closes_of_bars
 from ..trading.metrics import attribution, exposure_figures, target_table, trade_figures
@@ -33,6 +38,8 @@ from ..trading.replay import ReplayResult, TableFeed, replay
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from orbiquant.models.cards import StoredModel
+
 # %% ../../nbs/75_research.replays.ipynb #2eef4b53
 @dataclass(frozen=True)
 class ReplayedMarket:
@@ -40,11 +47,12 @@ class ReplayedMarket:
 
     series: SeriesId
     bars: Bars
-    signals: Signals
+    signals: Mapping[str, Signals]  # by strategy
     costs: Costs
-    model: str  # version
+    versions: Mapping[str, str]  # by strategy: the model's, or a mark of a rule's parameters
     data_version: int | str
-    seed: int
+    seed: int | None = None  # of the model's training
+    terms: Mapping[str, TradeTerms] = field(default_factory=dict)  # by strategy; of others, a model's
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -54,17 +62,13 @@ class ReplayedMarket:
         return (
             series
             | span
-            | {"costs": str(self.costs), "model": self.model, "data": self.data_version, "seed": self.seed}
+            | {"costs": str(self.costs), "model": self.versions.get(ML), "data": self.data_version, "seed": self.seed}
+            | {"strategies": dict(self.versions)}
         )
 
 # %% ../../nbs/75_research.replays.ipynb #ff59bdc1
-def replayed_market(
-    runtime: Runtime,  # store, registry, settings
-    series: SeriesId,  # with a model
-    start: datetime | None = None,  # first bar open, inclusive; None: the first out-of-fold prediction
-    end: datetime | None = None,  # bar opens before this; None: the last there is
-) -> ReplayedMarket:
-    "Return a series' bars and the out-of-fold signals of its served model; raise `NotFoundError` where there is none."
+def _of_model(runtime: Runtime, series: SeriesId) -> tuple[Bars, Signals, "StoredModel", ResearchSpec]:
+    "Return bars, out-of-fold signals and where they come from."
     from orbiquant.models.phase2 import OutOfFold
     from orbiquant.research.live import policy_of
 
@@ -73,20 +77,41 @@ def replayed_market(
     prepared = prepare(runtime, spec, runtime.line(kept_line(stored.card)))
     signals = prepared.line.signals(prepared, OutOfFold(stored.predictions), policy_of(spec.signals))
     atr = (signals["entry_price"] - signals["stop_loss"]).abs() / prepared.line.spec.training.stop_atr
-    signals = signals.assign(atr=atr)
-    first = max(filter(None, (stored.predictions.index[0], start)))
-    kept = signals.loc[first:] if end is None else signals.loc[first : end - timedelta(microseconds=1)]
+    return prepared.bars, signals.assign(atr=atr).loc[stored.predictions.index[0] :], stored, spec
+
+
+def replayed_market(
+    runtime: Runtime,  # store, registry, settings
+    series: SeriesId,  # which bars
+    strategies: Mapping[str, Strategy] = MappingProxyType({}),  # rules by name, side by side
+    model: bool = True,  # whether a model speaks beside them
+    start: datetime | None = None,  # first bar open, inclusive; None: the first on which all can speak
+    end: datetime | None = None,  # bar opens before this; None: the last there is
+) -> ReplayedMarket:
+    "Return bars and signals that could have been known; raise `NotFoundError` for no model or no bars."
+    said, versions, seed = dict[str, Signals](), dict[str, str](), None
+    data: int | str = runtime.store.version()
+    if model:
+        bars, said[ML], stored, spec = _of_model(runtime, series)
+        versions[ML], data, seed = stored.card.version, stored.card.data_version, spec.training.seed
+    else:
+        bars = runtime.store.read(series)
+    warm = max((each.warmup_bars for each in strategies.values()), default=0)
+    said |= {name: said_by(runtime, each, series, bars) for name, each in strategies.items()}
+    versions |= {name: strategy_version(each) for name, each in strategies.items()}
+    begins = bars.index[min(warm, len(bars) - 1)] if start is None else pd.Timestamp(start)
+    first = max([begins, *(said[ML].index[:1] if model else [])])
+    kept = bars.loc[first:] if end is None else bars.loc[first : end - timedelta(microseconds=1)]
     if kept.empty:
+        what = "no out-of-fold signal" if model else "no bar"
+        known = said[ML].index if model else bars.index
         raise NotFoundError(
-            f"{series} has no out-of-fold signal from {first:%Y-%m-%d} on"
-            f"{'' if end is None else f' and before {end:%Y-%m-%d}'}: they reach from "
-            f"{stored.predictions.index[0]:%Y-%m-%d} to {signals.index[-1]:%Y-%m-%d}"
+            f"{series} has {what} from {first:%Y-%m-%d} on{'' if end is None else f' and before {end:%Y-%m-%d}'}: "
+            f"they reach from {known[0]:%Y-%m-%d} to {known[-1]:%Y-%m-%d}"
         )
+    signals = {name: table.loc[kept.index[0] : kept.index[-1]] for name, table in said.items()}
     costs = runtime.terms(series.symbol).costs
-    return ReplayedMarket(
-        series, prepared.bars.loc[kept.index[0] : kept.index[-1]], kept, costs, stored.card.version,
-        stored.card.data_version, spec.training.seed,
-    )  # fmt: skip
+    return ReplayedMarket(series, kept, signals, costs, versions, data, seed, terms_by_name(strategies))
 
 # %% ../../nbs/75_research.replays.ipynb #979b5e55
 def on_markets(
@@ -203,17 +228,28 @@ class AgentReplay(Carded):
 # %% ../../nbs/75_research.replays.ipynb #0d753fe1
 def replay_agents(
     runtime: Runtime,  # store, models, settings; its database is left alone
-    markets: Sequence[SeriesId],  # each with a model, all paid in one currency
+    markets: Sequence[SeriesId],  # all paid in one currency
     agents: Sequence[str],  # by name
     start: datetime | None = None,  # first bar open, inclusive
     end: datetime | None = None,  # bar opens before this
     progress: Progress | None = None,  # called as (done, total, text)
+    strategies: Sequence[str] | None = None,  # that each of them trades; None: its profile's that can speak
 ) -> AgentReplay:
     "Let agents trade stored bars with the very engine that trades live, on signals that could have been known."
     currency = quote_of(series.symbol for series in markets)
     profiles = {name: on_markets(profile_of(runtime.settings, name), markets) for name in agents}
+    if strategies is not None:
+        traded = {"strategies": tuple(dict.fromkeys(strategies))}
+        profiles = {name: profile.model_copy(update=traded) for name, profile in profiles.items()}
+    names = dict.fromkeys(name for profile in profiles.values() for name in profile.strategies)
+    rules, faults = find_strategies(runtime, names)
+    if strategies is not None and faults:
+        raise OptionError(next(iter(faults.values())))
+    # where no model is trained the rules trade alone, unless models were asked for, or nothing else can speak
+    asked = ML in names and (strategies is not None or not rules)
+    trained = set(markets if asked else runtime.registry.series() if ML in names else ())
     with stage("signals"):
-        replayed = tuple(replayed_market(runtime, series, start, end) for series in markets)
+        replayed = tuple(replayed_market(runtime, series, rules, series in trained, start, end) for series in markets)
     return replay_markets(runtime, replayed, profiles, currency, progress)
 
 
@@ -225,13 +261,14 @@ def replay_markets(
     progress: Progress | None = None,  # called as (done, total, text)
 ) -> AgentReplay:
     "Let agents trade markets whose signals are there already."
-    signals = {market.series: market.signals for market in markets}
     bars = {market.series: market.bars for market in markets}
     clock = FixedClock(min(market.bars.index[0] for market in markets).to_pydatetime())
+    names = dict.fromkeys(name for market in markets for name in market.signals)
+    terms = {name: each for market in markets for name, each in market.terms.items()}
     with stage("replay"), scratch_runtime(runtime, clock) as scratch:
-        feed = TableFeed(signals, clock, ", ".join(market.model for market in markets))
-        ready = {name: with_feeds(name, profile, ("ml",)) for name, profile in profiles.items()}
-        engine = open_engine(scratch, name_account("paper", currency), ready, {"ml": feed})
+        feeds = {name: _feed_of(name, markets, clock) for name in names}
+        ready = {name: with_feeds(name, profile, feeds) for name, profile in profiles.items()}
+        engine = open_engine(scratch, name_account("paper", currency), ready, feeds, terms=terms)
         config = runtime.settings.portfolio
         engine.standing.correlations = Correlations(
             closes_of_bars(bars), config.correlation_days, config.correlation_least_days
@@ -240,3 +277,10 @@ def replay_markets(
             engine.enlist(name)
         result = replay(engine, bars, progress)
         return AgentReplay(tuple(markets), engine.profiles, currency, result, engine.journal.reasons())
+
+
+def _feed_of(name: str, markets: Sequence[ReplayedMarket], clock: FixedClock) -> TableFeed:
+    "Return what a strategy says of all markets."
+    told = [market for market in markets if name in market.signals]
+    versions = dict.fromkeys(market.versions[name] for market in told)
+    return TableFeed({market.series: market.signals[name] for market in told}, clock, ", ".join(versions))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..core import BrokerError, FixedClock, NotFoundError, OptionError
+from ..core import BrokerError, ConflictError, FixedClock, NotFoundError, OptionError
 from ..domain import Bars, SeriesId, Signal, Value
 from ..leases import claim_lease, own_name, release_lease
 from ..market.bars import known_at
@@ -26,12 +26,14 @@ from ..market.follow import next_close
 from ..market.freshness import is_stale
 from ..ports import StoredSeries
 from .agents import open_engine, profiles_at
+from .feeds import StrategyFeed, find_strategies, terms_by_name
 from .live import LIVE_MARGIN, Live, policy_of, recent_bars
 from .spec import kept_line
 from ..runtime import Runtime
+from ..strategies.config import ML
 from ..trading.agents import Roster
 from ..trading.engine import LEASE, EngineBusy, TradingEngine
-from ..trading.requests import EngineRequest, RequestBox, serve_requests
+from ..trading.requests import EngineRequest, RequestBox, serve_requests, settle_funds
 
 if TYPE_CHECKING:
     from orbiquant.trading.replay import TableFeed
@@ -195,7 +197,8 @@ class TradingRoom:
         live: Live,  # the models' lines
     ) -> None:
         "Begin without an engine."
-        self.runtime, self.live, self.feed = runtime, live, LiveFeed(live)
+        self.runtime, self.live = runtime, live
+        self.feeds: dict[str, LiveFeed | StrategyFeed] = {ML: LiveFeed(live)}
         self.box, self.staying = RequestBox(runtime.engine, runtime.clock), False
         self._engines: dict[str, TradingEngine] = {}
         self._lock = RLock()
@@ -227,7 +230,12 @@ class TradingRoom:
         if account not in self._engines:
             records = Roster(self.runtime.engine, self.runtime.clock).all()
             profiles = profiles_at(self.runtime.settings, account, {each.name: each.account for each in records})
-            self._engines[account] = open_engine(self.runtime, account, profiles, {"ml": self.feed}, own_name())
+            named = {name for profile in profiles.values() for name in profile.strategies}
+            rules, _ = find_strategies(self.runtime, sorted(named))
+            self.feeds |= {name: StrategyFeed(self.runtime, rules[name]) for name in rules.keys() - self.feeds.keys()}
+            feeds = {name: feed for name, feed in self.feeds.items() if name in named}
+            terms = terms_by_name(rules)
+            self._engines[account] = open_engine(self.runtime, account, profiles, feeds, own_name(), terms)
         return self._engines[account]
 
     def _claim(self, account: str) -> None:
@@ -270,8 +278,10 @@ class TradingRoom:
         asked = {SeriesId.parse(each["symbol"], each["timeframe"]) for each in waiting if "symbol" in each}
         count = 0
         for moment, closing in moments(ready_bars(engine, self.live, asked)):
-            self.feed.moment = moment
+            for feed in self.feeds.values():
+                feed.moment = moment
             engine.step(closing)
+            settle_funds(engine, self.box, moment)
             count += len(closing)
         return count
 
@@ -310,7 +320,8 @@ def checked(
 ) -> EngineRequest:
     "Return a request; raise `OrbiError` when its answer is an error."
     if request.answer is not None and "error" in request.answer:
-        raise OptionError(str(request.answer["message"]))
+        kinds = {each.code: each for each in (ConflictError, NotFoundError)}
+        raise kinds.get(request.answer["error"], OptionError)(str(request.answer["message"]))
     return request
 
 # %% ../../nbs/75_research.room.ipynb #b401354d

@@ -16,8 +16,10 @@ import pandas as pd
 from ..core import choose
 from ..domain import Value
 from .agents import account_of, profile_of, read_standing
+from .feeds import find_strategies
 from .live import Live
 from ..runtime import Runtime
+from ..strategies.config import ML
 from ..trading.config import AGENTS, AgentProfile
 from ..wire import without_gaps
 
@@ -115,8 +117,13 @@ def why_idle(
     served = set(runtime.registry.series())
     if not stored:
         said.append(f"the store holds no {profile.timeframe} bars of {', '.join(profile.pairs)}")
-    elif "ml" in profile.strategies and not served & set(stored):
-        said.append(f"no model of {', '.join(map(str, stored))} is trained")
+        return said
+    said += [
+        f"strategy {name} cannot speak: {fault}"
+        for name, fault in find_strategies(runtime, profile.strategies)[1].items()
+    ]
+    if ML in profile.strategies and not served & set(stored):
+        said.append(f"strategy ml cannot speak: no model of {', '.join(map(str, stored))} is trained")
     return said
 
 # %% ../../nbs/75_research.standings.ipynb #65be9b95

@@ -14,8 +14,8 @@ from enum import StrEnum
 
 from sqlalchemy import Engine, delete, insert, select, update
 
-from ..core import NotFoundError, OptionError, suggest
-from ..persistence import joined, querying
+from ..core import ConflictError, NotFoundError, suggest
+from ..persistence import LAST_DIGIT, joined, querying
 from ..ports import Clock
 from . import tables
 
@@ -44,13 +44,13 @@ def next_state(
     state: AgentState,  # where it stands
     move: str,  # one of `LIFE_MOVES`
 ) -> AgentState:
-    "Return where a move leads, the same state where it leads nowhere; raise `OptionError` for one that cannot be made."
+    "Return where a move leads, the same state where it leads nowhere; raise `ConflictError` for one that cannot be."
     sources, target = LIFE_MOVES[move]
     if state is target:
         return state
     if state not in sources:
         needed = " or ".join(sources)
-        raise OptionError(f"an agent must be {needed} to {move}, was {state}", state=state)
+        raise ConflictError(f"an agent must be {needed} to {move}, was {state}", state=state)
     return target
 
 # %% ../../nbs/67_trading.agents.ipynb #432fda94
@@ -144,6 +144,19 @@ class Roster:
         marks = {name: getattr(record, name) for name in names}
         with joined(self.database) as connection:
             connection.execute(update(table).where(table.c.name == record.name).values(marks))
+
+    def flow(
+        self,
+        name: str,  # of an agent
+        before: Decimal,  # equity before money came or went
+        after: Decimal,  # and then
+    ) -> None:
+        "Move an agent's marks with money that comes or goes: a drawdown stays the share that it is."
+        record = self.find(name)
+        for mark in ("peak_equity", "day_equity"):
+            moved = getattr(record, mark) * after / before if before > 0 else after
+            setattr(record, mark, moved.quantize(LAST_DIGIT))
+        self.note(record)
 
     def move(
         self,

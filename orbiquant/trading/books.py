@@ -6,20 +6,20 @@
 __all__ = ['EXTERNAL', 'Held', 'Trade', 'assets_path', 'Books']
 
 # %% ../../nbs/66_trading.books.ipynb #43187d19
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from ..domain import Instrument, SeriesId, Timeframe
 from ..orders import Bracket, Fill, OrderRole, Position, Side, exactly
 from ..persistence import LAST_DIGIT, querying
 from . import tables
-from .journal import account_path, deposit_entry, trade_entry, withdrawal_entry
+from .journal import Entry, account_path, deposit_entry, trade_entry, withdrawal_entry
 from .ledger import Ledger
 from .pages import Pages
 
@@ -45,6 +45,7 @@ class Held:
     proceeds: Decimal = Decimal(0)  # and of what was closed
     fees: Decimal = Decimal(0)
     bars: int = 0  # closed since it was opened, the bar of the entry counted
+    basket: str | None = None  # that it is a leg of
 
     @property
     def average_price(self) -> Decimal:
@@ -60,7 +61,8 @@ class Held:
     def position(self) -> Position:
         "Return it as the risk gate sees it."
         return Position(owner=self.owner, symbol=self.series.symbol, quantity=self.signed,
-                        average_price=self.average_price, bracket=self.bracket, opened_at=self.opened_at)  # fmt: skip
+                        average_price=self.average_price, bracket=self.bracket, opened_at=self.opened_at,
+                        basket=self.basket)  # fmt: skip
 
     @exactly
     def fill(
@@ -158,6 +160,12 @@ class Books:
             self.cursors: dict[str, str] = {}
             for symbol, number in connection.execute(known):
                 self.cursors[symbol] = max(number, self.cursors.get(symbol, "0"), key=int)
+            closed = tables.trades.c
+            ends = select(closed.owner, closed.strategy, closed.symbol, func.max(closed.exit_time)).where(
+                closed.account == self.account, closed.reason == OrderRole.STOP
+            )
+            rows = connection.execute(ends.group_by(closed.owner, closed.strategy, closed.symbol))
+            self.stopped = {(owner, strategy, symbol): time for owner, strategy, symbol, time in rows}
         self.cash = self.ledger.balances(self._assets())
         self.changed: set[str] = set()  # positions whose bars were counted since they were written
 
@@ -189,7 +197,14 @@ class Books:
     ) -> None:
         "Book money that comes or goes."
         make = deposit_entry if amount > 0 else withdrawal_entry
-        self.ledger.post(make(owner, self.account, asset, abs(amount), time), key)
+        self.post_many([(make(owner, self.account, asset, abs(amount), time), key)])
+
+    def post_many(
+        self,
+        entries: Sequence[tuple[Entry, str]],  # that move money of these books, with their keys
+    ) -> None:
+        "Book entries, each once."
+        self.ledger.post_many(entries)
         self.cash = self.ledger.balances(self._assets())
 
     def is_booked(
@@ -238,6 +253,8 @@ class Books:
             self.keep(held)
             return None
         trade = Trade.of(held, self.account, fill)
+        if trade.reason is OrderRole.STOP:
+            self.stopped[trade.owner, trade.strategy, trade.symbol] = trade.exit_time
         self.pages.add(tables.trades, trade._asdict())
         self.pages.put(tables.positions, None, held.id)
         del self.held[held.id]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from ..market.freshness import is_stale
-from ..orders import Account, Intent, Position, Side
+from ..orders import Account, Intent, OrderType, Position, Side
 from ..persistence import LAST_DIGIT, PRECISION, SCALE
 from .config import AgentProfile
 from .sizing import EXACT, VenueFilters
@@ -75,7 +75,8 @@ def levels_fault(
     if stop is None:
         said = f"`bracket` must have a `stop_loss`, or basket {intent.basket!r} one, was without"
         return Denied(RiskReason.NO_STOP, said)
-    for name, price in (("entry_price", intent.entry_price), ("price", known.price)):
+    prices = (("entry_price", intent.entry_price), ("price", known.price))
+    for name, price in prices[:1] if intent.type is OrderType.LIMIT else prices:
         if sign * (price - stop) <= 0:
             side = "below" if sign > 0 else "above"
             said = f"`stop_loss` of a {intent.side} must lie {side} `{name}` {price}, was {stop}"

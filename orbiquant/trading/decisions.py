@@ -56,6 +56,7 @@ class Reply(StrEnum):
     FILTERED = "filtered"  # the profile does not want it
     DENIED = "denied"  # risk, a switch or the agent's state forbids it
     REJECTED = "rejected"  # the venue did
+    WITHDRAWN = "withdrawn"  # what waited to be filled is taken back
 
 
 class Answered(NamedTuple):

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Protocol, cast, runtime_checkable
 
 from ..core import BrokerError, OrbiError, get_logger
 from ..domain import Action, SeriesId
@@ -19,6 +20,8 @@ from ..leases import claim_lease, release_lease, renew_lease
 from ..orders import Bracket, Fill, Order, OrderRole, exactly
 from ..persistence import joined
 from ..ports import SignalFeed
+from ..strategies.contract import TradeTerms
+from ..strategies.plans import PlannedFeed
 from .agents import AgentState
 from .books import Held, Trade
 from .breaches import breaches
@@ -26,6 +29,8 @@ from .brokers.terms import PriceBar, exact
 from .config import AgentProfile, RiskConfig
 from .consumer import SignalConsumer
 from .decisions import Answered
+from .dispatcher import PlanDispatcher
+from .products import Product
 from .standing import Agent, Standing
 
 # %% ../../nbs/69_trading.engine.ipynb #ba59025f
@@ -76,12 +81,16 @@ class TradingEngine:
         standing: Standing,  # of the account
         profiles: Mapping[str, AgentProfile],  # by the agent's name
         limits: RiskConfig,  # everybody's
-        feeds: Mapping[str, SignalFeed],  # by strategy
+        feeds: Mapping[str, SignalFeed | PlannedFeed],  # by strategy
         holder: str = "",  # of the lease, unique to the process; empty: nobody else is there, as in a replay
+        terms: Mapping[str, TradeTerms] = MappingProxyType({}),  # by strategy; of others, a model's
+        products: Mapping[str, Product] = MappingProxyType({}),  # by agent: whose capital belongs to investors
     ) -> None:
         "Take up where the account stands."
-        self.standing, self.consumer = standing, SignalConsumer(standing)
+        self.standing, self.consumer = standing, SignalConsumer(standing, terms)
+        self.dispatcher = PlanDispatcher(standing, lambda held, moment: self.consumer.close(held, moment=moment))
         self.profiles, self.limits, self.feeds, self.holder = profiles, limits, feeds, holder
+        self.products = products
         self.pages, self.broker, self.clock = standing.pages, standing.broker, standing.clock
         self._paper = self.broker if isinstance(self.broker, DrivenByBars) else None
         self.books, self.sender = standing.books, standing.sender
@@ -222,8 +231,7 @@ class TradingEngine:
     def _pass(self, bars: Mapping[SeriesId, PriceBar]) -> list[Order]:
         "Return the orders that a moment brings."
         crew, now = self.crew(), next(iter(bars.values())).closed
-        if not self.deferred:
-            self._withdraw(crew)
+        self._withdraw(crew)
         self._collect(bars)
         self._mark(crew, now)
         self._count(bars, now)
@@ -321,7 +329,7 @@ class TradingEngine:
         "Take back what waits to open for an agent that may open no more: paused, halted, stopped or killed since."
         opening = [each for each in self.sender.waiting.values() if each.opens]
         for agent in crew if opening else []:
-            kills = self.standing.switches.standing(agent.name, self.standing.account)
+            kills = () if self.deferred else self.standing.switches.standing(agent.name, self.standing.account)
             if agent.record.state is AgentState.RUNNING and not kills:
                 continue
             for each in [each for each in opening if each.intent.agent == agent.name]:
@@ -342,16 +350,19 @@ class TradingEngine:
         sent: list[Order] = []
         answers: list[Answered] = []
         for strategy in agent.profile.strategies:
+            if isinstance(planned := self.feeds.get(strategy), PlannedFeed):
+                decided, orders = self.dispatcher.hear(agent, planned, bars, self._fail)
+                answers, sent = answers + decided, sent + orders
+                continue
             for series, bar in bars.items():
                 if series.timeframe is not agent.profile.timeframe or not agent.profile.trades(series.symbol):
                     continue
                 try:
-                    feed = self.feeds[strategy]
+                    feed = cast(SignalFeed, self.feeds[strategy])
                     signal = feed.latest(series)
                     atr = None if signal is None or signal.action is Action.HOLD else feed.atr(series)
                 except Exception as error:  # a strategy is somebody's code: its agent halts, others go on
-                    if agent.record.state is not AgentState.HALTED:
-                        self.halt(agent, f"{strategy} failed on {series}: {type(error).__name__} {error}"[:500])
+                    self._fail(agent, f"{strategy} failed on {series}", error)
                     self.journal.write(answers)
                     return sent
                 if signal is not None and signal.time == bar.opened:
@@ -360,6 +371,10 @@ class TradingEngine:
                     sent += [] if order is None else [order]
         self.journal.write(answers)
         return sent
+
+    def _fail(self, agent: Agent, said: str, error: Exception) -> None:
+        if agent.record.state is not AgentState.HALTED:
+            self.halt(agent, f"{said}: {type(error).__name__} {error}"[:500])
 
     @exactly
     def close_all(

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Column, Connection, Engine, ForeignKey, Integer, Row, String, Table, select
 
-from ..core import OrbiError
+from ..core import ConflictError
 from ..domain import Value
 from ..persistence import INVESTMENT, ExactDecimal, UtcDateTime, metadata
 from .journal import LINE_LETTERS, Entry, Posting
@@ -56,7 +56,7 @@ journal_balances = Table(
 )
 
 # %% ../../nbs/60_trading.journal_tables.ipynb #650e9799
-class LedgerConflict(OrbiError):
+class LedgerConflict(ConflictError):
     "A key that stands for another entry already, or an entry that cannot be taken back."
 
     code = "LEDGER_CONFLICT"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..domain import AssetClass
 from ..market.instruments import infer_kind
-from ..orders import Account, Intent, Position, Purpose, Side
+from ..orders import Account, Intent, OrderType, Position, Purpose, Side
 from orbiquant.trading.checks import (
     amounts_fault,
     is_amount,
@@ -150,8 +150,10 @@ def unit_risk(
     rate = max(conversion_rate(known.instrument.quote, currency, each) or Decimal(0) for each in rates)
     if not rate or stop is None:
         return None
-    highest = max(price, entry)
-    loss = loss_at_stop(intent.side, highest if intent.side is Side.BUY else min(price, entry), stop, known.costs)
+    highest, lowest = max(price, entry), min(price, entry)
+    if intent.type is OrderType.LIMIT:
+        highest = lowest = entry  # it is filled there or better
+    loss = loss_at_stop(intent.side, highest if intent.side is Side.BUY else lowest, stop, known.costs)
     return UnitRisk(loss * rate, highest * (1 + sum(cost_rates(known.costs))) * rate)
 
 # %% ../../nbs/61_trading.risk.ipynb #5fc4ce40
@@ -237,9 +239,10 @@ class RiskGate:
             or sides_fault(intent, own, known)
             or times_fault(intent, known, self.profile)
         )
-        joins = intent.basket is not None and any(each.symbol == intent.symbol for each in own)
-        if denied is None and len(own) >= self.profile.max_positions and not joins:
-            said = f"{len(own)} positions are open, `max_positions` is {self.profile.max_positions}"
+        baskets = {each.basket for each in own if each.basket is not None}
+        count = len(baskets) + sum(each.basket is None for each in own)
+        if denied is None and count >= self.profile.max_positions and intent.basket not in baskets:
+            said = f"{count} positions are open, `max_positions` is {self.profile.max_positions}"
             return Denied(RiskReason.MAX_POSITIONS, said)
         return denied
 

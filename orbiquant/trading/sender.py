@@ -137,6 +137,7 @@ class Sender:
     def cancel(
         self,
         waiting: Waiting,  # an order that was sent
+        why: str = "its agent may open nothing any more",
     ) -> OrderState:
         "Take back what is left of an order; where the venue does not answer, it is asked again later."
         try:
@@ -146,7 +147,7 @@ class Sender:
                 "not cancelled", order=waiting.order.client_order_id, said=error.message
             )
             return waiting.state
-        return self._write(waiting, status.state, "taken back: its agent may open nothing any more")
+        return self._write(waiting, status.state, f"taken back: {why}")
 
     def settle(
         self,

@@ -48,6 +48,7 @@ class Agent:
     def __post_init__(self) -> None:
         "Make gate and policy once."
         self.gate, self.policy = RiskGate(self.limits, self.profile), self.profile.entry_policy()
+        self.rule_policy = self.profile.rule_policy()
 
 # %% ../../nbs/68_trading.standing.ipynb #c13e3ff0
 class Standing:
@@ -131,7 +132,7 @@ class Standing:
         coming = [
             Position(owner=name, symbol=each.order.symbol, quantity=each.order.side.sign * each.order.quantity,
                      average_price=each.intent.entry_price, bracket=each.order.bracket or Bracket(),
-                     opened_at=each.intent.time)
+                     opened_at=each.intent.time, basket=each.intent.basket)
             for each in self.sender.waiting.values() if each.opens and each.intent.agent == name
         ]  # fmt: skip
         return [held.position for held in self.books.positions(name)] + coming
@@ -184,6 +185,7 @@ class Standing:
         self,
         agent: Agent,  # that wants something
         intent: Intent,  # what it wants
+        reward_to_risk: Decimal | None = None,  # that its strategy states
     ) -> Circumstances:
         "Return what the gate must know besides."
         terms, record = self.terms(intent.symbol), agent.record
@@ -194,7 +196,8 @@ class Standing:
             price_time=self.price_times[intent.symbol], peak_equity=record.peak_equity, day_equity=record.day_equity,
             capabilities=self.broker.capabilities(intent.symbol), filters=VenueFilters.of(terms.instrument),
             costs=terms.costs, last_loss_at=record.last_loss_at, prices=self.prices, other_open_risk=risk,
-            account_equity=self.broker.account().equity, correlations=self._measured(agent, intent.symbol),
+            account_equity=self.broker.account().equity, reward_to_risk=reward_to_risk,
+            correlations=self._measured(agent, intent.symbol),
         )  # fmt: skip
 
     def _measured(self, agent: Agent, symbol: TradedSymbol) -> dict[frozenset[str], float]:
@@ -207,5 +210,5 @@ def _opened(id_: str, fill: Fill, waiting: Waiting) -> Held:
     intent, bracket = waiting.intent, waiting.order.bracket or Bracket()
     return Held(
         id_, intent.agent, intent.strategy, intent.series, fill.side, fill.time, intent.time, intent.confidence,
-        intent.most_bars, bracket, bracket.stop_loss,
+        intent.most_bars, bracket, bracket.stop_loss, basket=intent.basket,
     )  # fmt: skip

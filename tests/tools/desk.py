@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from sqlalchemy import Engine
 
 from orbiquant.core import FixedClock
 from orbiquant.domain import AssetClass, Bars, Costs, SeriesId, Signals
-from orbiquant.market.instruments import find_instrument
+from orbiquant.market.instruments import instrument_of
 from orbiquant.orders import Capabilities
 from orbiquant.persistence import engine, migrate
+from orbiquant.strategies.plans import PlannedFeed
 from orbiquant.trading.brokers.paper import PaperBroker
 from orbiquant.trading.brokers.terms import PaperTerms
 from orbiquant.trading.config import AgentProfile, RiskConfig
@@ -57,19 +59,21 @@ def make_engine(
     limits: RiskConfig = FREE,
     short: bool = True,
     folder: Path | None = None,
+    planned: Mapping[str, PlannedFeed] = MappingProxyType({}),
 ) -> TradingEngine:
     """Return an engine on paper whose agents have begun, and whose clock stands at the start."""
     clock, pages = FixedClock(start), Pages(database)
-    quote = {find_instrument(series.symbol).quote for series in signals}.pop()
+    series = {*signals, *(each for feed in planned.values() for each in feed.past.series)}
+    quote = {instrument_of(each.symbol).instrument.quote for each in series}.pop()
 
     def terms(symbol: str) -> PaperTerms:
-        instrument = find_instrument(symbol)
+        instrument = instrument_of(symbol).instrument
         return PaperTerms(instrument, costs, limits.leverage(AssetClass(instrument.asset_class)))
 
     broker = PaperBroker(pages, "paper", quote, terms, clock, lambda symbol: Capabilities(short=short))
     switches = Switches(database, folder or Path(database.url.database).parent / "switches", clock)
     standing = Standing(pages, broker, "paper", quote, terms, switches, clock)
-    made = TradingEngine(standing, profiles, limits, {"ml": TableFeed(signals, clock)})
+    made = TradingEngine(standing, profiles, limits, {"ml": TableFeed(signals, clock)} | planned)
     for name in profiles:
         made.enlist(name)
     return made

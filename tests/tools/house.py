@@ -54,7 +54,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
         (
             *("market.bar_table.KeptTable", "market.store.DeltaBarStore", "market.remote.RemoteSource"),
             *("market.sources.FileSource", "market.sql.SqlSource"),
-            *("features.stream.FeatureStream", "line.LineStream"),
+            *("features.stream.FeatureStream", "line.LineStream", "strategies.rules.RuleStep"),
             *("models.range_predictor.RangePredictor", "models.tpsl.TPSLClassifier", "models.attention.AttentionModel"),
             *(
                 "backtest.sweep.SweepResult",
