@@ -17,6 +17,7 @@ from . import (  # noqa: F401
     kill,
     ledger,
     models,
+    portfolio,
     replays,
     research,
     serving,
@@ -119,6 +120,7 @@ program.add_typer(claims.audit_commands, name="audit")
 program.add_typer(serving.reports, name="report")
 program.add_typer(accounts.account_commands, name="account")
 program.add_typer(ledger.ledger_commands, name="ledger")
+program.add_typer(portfolio.portfolio_commands, name="portfolio")
 program.add_typer(serving.service, name="service")
 program.command("init")(workspace.init)
 program.command("demo")(research.demo)
