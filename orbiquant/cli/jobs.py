@@ -24,7 +24,9 @@ MOST_RUNS = 10_000  # shown at once
 
 def open_jobs() -> "Runtime":
     "Return this process's runtime, with every handler known."
-    import orbiquant.desk.jobs  # noqa: F401 - it registers what it defines
+    import orbiquant.desk.agents
+    import orbiquant.desk.alerts
+    import orbiquant.desk.jobs  # noqa: F401 - they register what they define
 
     return open_runtime()
 

@@ -78,7 +78,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
             ),
             *("trading.engine.TradingEngine", "trading.consumer.SignalConsumer", "trading.decisions.DecisionJournal"),
             *("trading.requests.RequestBox", "research.live.Live", "research.replays.AgentReplay"),
-            "research.room.TradingRoom",
+            *("research.room.TradingRoom", "net.HttpClient"),
             "backtest.sweep.SweepResult",
         ),
         "one class",
