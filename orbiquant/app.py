@@ -12,7 +12,7 @@ from orbiquant.desk.market import Analysis, MarketBars
 from orbiquant.desk.signals import LatestSignal, MOST_SYMBOLS, ServedSignal, SignalBatch, SymbolText
 from orbiquant.desk.trade import CurrencyCode, Portfolio, TradeAnswer, TradeOrder, UserId
 from orbiquant.domain import Caller, Timeframe
-from orbiquant.notices.alerts import AlertStatus
+from orbiquant.notices.crossings import AlertStatus
 from orbiquant.research.standings import AgentMetrics, AgentStatus
 from orbiquant.service.factory import caller_of, create_app, needs
 from pydantic import Field

@@ -9,7 +9,7 @@ from orbiquant.cli.agents import read_capital
 from orbiquant.cli.console import AsJson, Symbol, fields, open_runtime, show, table
 
 if TYPE_CHECKING:
-    from orbiquant.notices.alerts import PriceAlert
+    from orbiquant.notices.crossings import PriceAlert
     from orbiquant.runtime import Runtime
 
 
@@ -51,7 +51,8 @@ def alerts_command(
 ) -> None:
     "List alerts, the oldest first."
     from orbiquant.desk.alerts import AlertView
-    from orbiquant.notices.alerts import AlertStatus, list_alerts
+    from orbiquant.notices.alerts import list_alerts
+    from orbiquant.notices.crossings import AlertStatus
 
     found = list_alerts(open_alerts().engine, OWNER, AlertStatus(status) if status else None)
     empty = "No alerts. Set one: orbiquant alert add BTCUSDT above 45000"

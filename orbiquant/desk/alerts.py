@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
-from sqlalchemy import select
 
 from ..core import OptionError, endpoint, get_logger
 from .identity import PlanRequired
@@ -20,19 +19,8 @@ from .jobs import hears_new_bars
 from .series import choose_series, live_of
 from ..domain import Bars, Caller, Plan, SeriesId
 from ..jobs.handlers import JobContext, job
-from orbiquant.notices.alerts import (
-    AlertStatus,
-    PriceAlert,
-    add_alert,
-    judge_alerts,
-    list_alerts,
-    price_alerts,
-    remove_alert,
-)
 from ..notices.config import NoticeConfig
-from ..notices.crossings import Condition
-from ..notices.outbox import deliver, forget_notices
-from ..persistence import querying
+from ..notices.crossings import AlertStatus, Condition, PriceAlert
 from ..research.live import recent_bars
 from ..runtime import Runtime, current
 
@@ -81,6 +69,8 @@ def set_alert_for(
     most: int,  # that may wait
 ) -> AlertAnswer:
     "Set an alert and say on which bars it is judged; raise `NotFoundError` for a symbol that the store has no bars of."
+    from orbiquant.notices.alerts import add_alert
+
     held = choose_series(runtime, asked.symbol, None)
     symbol = held.series.symbol
     frames = [each.series.timeframe.value for each in live_of(runtime).series() if each.series.symbol == symbol]
@@ -142,6 +132,8 @@ def alerts(
     user_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None,  # another's, for a key with act_for
 ) -> AlertList:
     "Return the caller's alerts, the oldest first."
+    from orbiquant.notices.alerts import list_alerts
+
     found = list_alerts(current().engine, caller.speaks_for(user_id), status)
     return AlertList(alerts=[AlertView.of(each) for each in found])
 
@@ -153,6 +145,8 @@ def delete_alert(
     user_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None,  # another's, for a key with act_for
 ) -> AlertAnswer:
     "Remove an alert; one that does not exist and one of somebody else are answered alike."
+    from orbiquant.notices.alerts import remove_alert
+
     gone = remove_alert(current().engine, caller.speaks_for(user_id), alert_id)
     return AlertAnswer(alert_id=gone.id, status="removed", message=f"{gone.symbol} {gone.condition} {gone.price:f}")
 
@@ -162,6 +156,9 @@ def judge_series(
     series: SeriesId,  # whose bars are new
 ) -> list[PriceAlert]:
     "Hold a series' new bars against the alerts that wait, tell what fired, and return it."
+    from orbiquant.notices.alerts import judge_alerts
+    from orbiquant.notices.outbox import deliver
+
     fired = judge_alerts(runtime.engine, runtime.clock, series, lambda since: runtime.store.read(series, since),
                          runtime.settings.notices.channels)  # fmt: skip
     if fired:
@@ -183,12 +180,13 @@ def judge_waiting(
     context: JobContext,  # shares a `Runtime`
 ) -> dict[str, Any]:
     "Judge every alert that waits on all stored bars of its symbol, and send what was not taken yet."
+    from orbiquant.notices.alerts import waited_for
+    from orbiquant.notices.outbox import deliver, forget_notices
+
     runtime: Runtime | None = context.shared
     if runtime is None:
         raise OptionError("`shared` must be a Runtime for alerts.judge, was None")
-    waiting = select(price_alerts.c.symbol).where(price_alerts.c.status == AlertStatus.ACTIVE).distinct()
-    with querying(runtime.engine) as connection:
-        symbols = {*connection.scalars(waiting)}
+    symbols = waited_for(runtime.engine)
     series = [held.series for held in live_of(runtime).series() if held.series.symbol in symbols]
     fired = [alert for each in series for alert in judge_series(runtime, each)]
     sent = deliver(runtime.engine, runtime.clock, runtime.senders)
