@@ -309,9 +309,10 @@ class TradingRoom:
         "Put a request and answer it here, or wait a little for the process that is the engine to do so."
         request, until = self.box.put(id_, account, kind, content, who), monotonic() + ANSWER_S
         while request.answer is None and monotonic() < until:
-            if self.turn(account).said:
-                sleep(0.1)
-            request = self.box.find(id_)
+            turn, request = self.turn(account), self.box.find(id_)
+            if not turn.said:  # what this process could do is done: the rest waits for a price
+                break
+            sleep(0.1)
         return request
 
 # %% ../../nbs/75_research.room.ipynb #2d0dd08c

@@ -23,6 +23,11 @@ def upgrade() -> None:
         sa.Column("balance", ExactDecimal, nullable=False),
         sa.Column("rows", sa.Integer, nullable=False),
         sa.Column("event", sa.Integer, nullable=False),
+        sa.Column("day_opening", ExactDecimal, nullable=False),
+        sa.Column("day_profit", ExactDecimal, nullable=False),
+        sa.Column("day_trades", sa.Integer, nullable=False),
+        sa.Column("day_wins", sa.Integer, nullable=False),
+        sa.Column("month_profit", ExactDecimal, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_accounts"),
         schema=INVESTMENT,
     )
