@@ -192,7 +192,8 @@ def _send(
 
     response, broken, method = None, "", "GET" if content is None else "POST"
     try:
-        response = client.request(method, url, params=dict(parameters), content=content, headers=dict(headers or {}))
+        asked = dict(parameters) or None  # an empty one would take the address's own query away
+        response = client.request(method, url, params=asked, content=content, headers=dict(headers or {}))
     except (httpx.RequestError, httpx.InvalidURL) as error:
         broken = excerpt(f"{type(error).__name__} {error}", secrets)
     if response is None:  # raised out here, for the error's request holds the key

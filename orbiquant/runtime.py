@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orbiquant.line import Detector, Line, LineSpec
     from orbiquant.models.amd import AmdClassifier
     from orbiquant.models.registry import ModelRegistry
+    from orbiquant.notices.outbox import Send
     from orbiquant.orders import TradedSymbol
     from orbiquant.strategies.registry import StrategyRegistry
     from orbiquant.trading.brokers.paper import PaperBroker
@@ -85,6 +86,13 @@ class Runtime:
         from orbiquant.strategies.registry import StrategyRegistry
 
         return StrategyRegistry(self.settings.strategies, self.settings.path("."))
+
+    @cached_property
+    def senders(self) -> "dict[str, Send]":
+        "Return what tells people of what happens, by way: those of `[notices] channels`."
+        from orbiquant.notices.telling import senders_of
+
+        return senders_of(self.settings.notices, self.clock)
 
     @property
     def pages(self) -> "Pages":

@@ -30,6 +30,7 @@ from .domain import Value
 from .features.config import PhaseConfig, SessionConfig
 from .market.config import CostConfig, FileConfig, MarketConfig, ProviderConfig
 from .models.config import Phase2Config
+from .notices.config import NoticeConfig
 from .policies import SignalConfig
 from .strategies.config import SHIPPED, STRATEGIES, StrategyConfig
 from .trading.config import AgentProfile, RiskConfig
@@ -222,6 +223,7 @@ class Settings(BaseSettings):
     providers: ProviderConfig
     files: FileConfig
     reports: ReportConfig
+    notices: NoticeConfig
     cluster: ClusterConfig
     logging: LoggingConfig
 

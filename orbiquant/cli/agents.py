@@ -40,7 +40,8 @@ MOST_DECISIONS = 10_000  # of a journal, shown at once
 
 def open_trading() -> "Runtime":
     "Return this process's runtime, with everything known that follows new bars."
-    import orbiquant.desk.agents  # noqa: F401 - it registers what it defines
+    import orbiquant.desk.agents
+    import orbiquant.desk.alerts  # noqa: F401 - they register what they define
 
     return open_runtime()
 

@@ -69,8 +69,9 @@ def follow_command(
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    "Keep a stored series current, until interrupted: pull each bar when it has closed, and say what is late."
+    "Keep a stored series current, until interrupted: pull each bar when it has closed, judge alerts, say what is late."
     from orbiquant.core import OptionError
+    from orbiquant.desk.alerts import judge_new_bars
     from orbiquant.domain import SeriesId
     from orbiquant.market.follow import follow_bars, follow_once
 
@@ -87,7 +88,7 @@ def follow_command(
             say.print(look.told, markup=False, soft_wrap=True)
 
     if once:
-        tell(follow_once(runtime.store, origin, series, clock=runtime.clock))
+        tell(follow_once(runtime.store, origin, series, [judge_new_bars], runtime.clock))
         return
     with until_interrupted(runtime, console(stderr=True)):
-        follow_bars(runtime.store, origin, series, tell=tell, clock=runtime.clock)
+        follow_bars(runtime.store, origin, series, [judge_new_bars], tell, runtime.clock)

@@ -24,8 +24,10 @@ MOST_RUNS = 10_000  # shown at once
 
 def open_jobs() -> "Runtime":
     "Return this process's runtime, with every handler known."
+    import orbiquant.desk.agents
+    import orbiquant.desk.alerts
     import orbiquant.desk.jobs
-    import orbiquant.desk.rebalance  # noqa: F401 - both register what they define
+    import orbiquant.desk.rebalance  # noqa: F401 - they register what they define
 
     return open_runtime()
 

@@ -10,6 +10,7 @@ import typer
 from . import (  # noqa: F401
     accounts,
     agents,
+    alerts,
     claims,
     follow,
     imports,
@@ -116,6 +117,7 @@ program.add_typer(imports.data_commands, name="data")
 program.add_typer(jobs.job_commands, name="jobs")
 program.add_typer(models.model_commands, name="models")
 program.add_typer(agents.agent_commands, name="agent")
+program.add_typer(alerts.alert_commands, name="alert")
 program.add_typer(claims.audit_commands, name="audit")
 program.add_typer(serving.reports, name="report")
 program.add_typer(accounts.account_commands, name="account")
