@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 from test_cli import Ask
 
+from orbiquant import leases
 from orbiquant.core import FixedClock, OptionError
 from orbiquant.domain import Costs, SeriesId, Signal
 from orbiquant.market.instruments import find_instrument
@@ -384,10 +385,26 @@ def postgres_url() -> Iterator[str]:
         yield url
 
 
+def test_a_lease_that_another_took_a_moment_ago_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    database, clock = fresh_database(tmp_path), FixedClock(START)
+    real, told = leases.lease_holder, []
+
+    def holder(*given: Any) -> str | None:  # between the look and the try somebody else takes it
+        told.append(real(*given))
+        if len(told) == 1:
+            leases.acquire_lease(database, "engine:x", "one", HOUR, clock)
+        return told[-1]
+
+    monkeypatch.setattr(leases, "lease_holder", holder)
+    assert leases.claim_lease(database, "engine:x", "two", HOUR, clock) == "one" and told[0] is None
+    database.dispose()
+
+
 def test_two_processes_do_a_period_once(postgres_url: str, tmp_path: Path):
     """Two engines ask for a period at the same time; the lease and the journal let one do it."""
-    migrate(engine(postgres_url))
-    first, second = (Floor(engine(postgres_url), tmp_path / str(number)) for number in range(2))
+    databases = [engine(postgres_url) for _ in range(2)]
+    migrate(databases[0])
+    first, second = (Floor(each, tmp_path / str(number)) for number, each in enumerate(databases))
 
     def work(floor: Floor, name: str, share: str) -> list[dict[str, Any]]:
         done, box = [], RequestBox(floor.database, floor.clock)
