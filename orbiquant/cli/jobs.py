@@ -24,7 +24,8 @@ MOST_RUNS = 10_000  # shown at once
 
 def open_jobs() -> "Runtime":
     "Return this process's runtime, with every handler known."
-    import orbiquant.desk.jobs  # noqa: F401 - it registers what it defines
+    import orbiquant.desk.jobs
+    import orbiquant.desk.periods  # noqa: F401 - and the jobs of accounts
 
     return open_runtime()
 
