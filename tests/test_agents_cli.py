@@ -71,7 +71,9 @@ def test_an_agent_lives(ask: Ask):
         (("replay", "EURUSD"), "pairs of SYMBOL TIMEFRAME"),
         (("replay", "EURUSD", "2h"), "timeframe"),
         (("replay", "EURUSD", "1h", "--agent", "zorro"), "agent"),
-        (("replay", "EURUSD", "1h"), "model"),
+        (("replay", "EURUSD", "1h", "--strategy", "ml"), "model"),
+        (("replay", "EURUSD", "1h"), "EURUSD 1h"),
+        (("replay", "EURUSD", "1h", "--strategy", "mean_revision"), "did you mean 'mean_reversion'"),
         (("replay", "EURUSD", "1h", "BTCUSDT", "1h"), "one currency"),
     ],
 )
@@ -105,6 +107,7 @@ class Desk:
     def __init__(self, folder: Path, bars: Bars) -> None:
         places = {"store_uri": f"{folder}/store", "models_dir": f"{folder}/models", "data_dir": str(folder)}
         own: dict[str, Any] = {"pairs": "BTCUSDT", "policy": "base", "min_reward_to_risk": 1, "min_confidence": 0.6}
+        own["strategies"] = "ml"
         settings = load_settings(workspace=places | {"database_url": f"sqlite:///{folder}/o.db"}, atlas=own)
         self.bars, self.at = bars, 300
         self.clock = FixedClock((bars.index[self.at - 1] + timedelta(hours=1, seconds=3)).to_pydatetime())
@@ -126,7 +129,7 @@ class Desk:
             def atr(self, series: SeriesId) -> float | None:
                 return None
 
-        room.feed = Feed()
+        room.feeds["ml"] = Feed()
 
     def close(self, count: int) -> None:
         """Let bars close while nobody looks."""
@@ -199,7 +202,7 @@ def test_what_was_traded_is_there_after_a_new_start(desk: Desk):
     trades, equity = engine.books.trades("atlas"), engine.standing.equity_of("atlas")
     assert trades and all(trade.side == "BUY" for trade in trades)
     again = TradingRoom(desk.runtime, desk_series.live_of(desk.runtime))
-    again.feed = desk.room.feed
+    again.feeds["ml"] = desk.room.feeds["ml"]
     with again.at("paper-usdt") as fresh:
         assert fresh.books.trades("atlas") == trades and fresh.standing.equity_of("atlas") == equity
         assert not fresh.standing.beyond_books()
