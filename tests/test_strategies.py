@@ -40,7 +40,7 @@ from tests.tools.shared_bars import shared_bars
 HOUR = timedelta(hours=1)
 RULES = tuple(name for name in SHIPPED if name not in ("grid_trading", "altcoin_rotation"))
 SHORTER = {"trend_following": {"slow": 40}, "scalping": {"settle": 5}}  # so that a short market has something to say
-REAL = [("EURUSD_1h", "mean_reversion"), ("XAUUSD_1h", "trend_following"), ("BTCUSDT_1h", "breakout")]
+REAL = [("EURUSD_1h", "mean_reversion"), ("XAUUSD_1h", "trend_following"), ("BTCUSDT_5m", "breakout")]
 
 
 def gapped(bars: Bars, seed: int, share: float) -> Bars:
