@@ -88,12 +88,20 @@ def test_a_replay_prints_its_data_costs_and_seed(ask: Ask, tmp_path: Path):
     current().store.upsert(EURUSD, synthetic_market(2600, "1h", seed=11).bars)
     told = ask("agent", "replay", "EURUSD", "1h", "--agent", "orion", "--out", str(tmp_path / "out"))
     assert told.code == 0, told.err
-    for word in ("1,072 bars 2024-03-28 to 2024-05-30", "seed 7", "fee 0.2 bp", "out of fold", "orion", "win rate"):
+    for word in (
+        "1,072 bars 2024-03-28 to 2024-05-30",
+        "seed 7",
+        "fee 0.2 bp",
+        "out of fold",
+        "orion breakout",
+        "win rate",
+    ):
         assert word in told.out, word
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("trades.csv", "equity.csv", "decisions.csv", "figures.csv", "equity.html")
     }
-    made = ask("agent", "replay", "EURUSD", "1h", "--agent", "orion", "--from", "2024-05-01", "--json").json
+    words = ("--agent", "orion", "--strategy", "ml", "--from", "2024-05-01", "--json")
+    made = ask("agent", "replay", "EURUSD", "1h", *words).json
     assert made["markets"][0]["first"].startswith("2024-05-01") and made["figures"]["orion"]["final_equity"] == 10_000
     assert sum(each["count"] for each in made["decisions"]) == made["steps"] == made["markets"][0]["bars"]
 
