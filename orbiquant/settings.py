@@ -32,7 +32,7 @@ from .market.config import CostConfig, FileConfig, MarketConfig, ProviderConfig
 from .models.config import Phase2Config
 from .policies import SignalConfig
 from .strategies.config import SHIPPED, STRATEGIES, StrategyConfig
-from .trading.config import AgentProfile, RiskConfig
+from .trading.config import AgentProfile, RiskConfig, UniverseConfig
 from .trading.portfolio_config import PortfolioConfig
 from .trading.products import ProductConfig
 from .workspace import WorkspaceConfig, workspace
@@ -189,6 +189,7 @@ class Settings(BaseSettings):
     backtest: BacktestConfig
     risk: RiskConfig
     strategies: StrategyConfig
+    universes: UniverseConfig = UniverseConfig()
     atlas: AgentProfile
     orion: AgentProfile
     nova: AgentProfile
@@ -217,11 +218,12 @@ class Settings(BaseSettings):
     @field_validator("atlas", "orion", "nova")
     @classmethod
     def _check_strategies(cls, profile: AgentProfile, info: ValidationInfo) -> AgentProfile:
-        "Refuse a name that cannot mean anything; a workspace's modules are asked when an engine opens."
+        "Refuse a name that cannot mean anything, and put the pairs of a list in its place."
         if "strategies" in info.data and not info.data["strategies"].modules:
             for name in profile.strategies:
                 _refuse("strategies", partial(choose, "strategies", name, STRATEGIES))
-        return profile
+        universes: UniverseConfig = info.data.get("universes", UniverseConfig())
+        return profile.model_copy(update={"pairs": universes.resolve(profile.pairs)})
 
     @classmethod
     def settings_customise_sources(
