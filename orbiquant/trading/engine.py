@@ -201,8 +201,6 @@ class TradingEngine:
                 self.agents[record.name] = Agent(record.name, self.profiles[record.name], self.limits, record)
         return list(self.agents.values())
 
-    # --- a step ---
-
     @exactly
     def step(
         self,
