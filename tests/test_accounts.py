@@ -1,19 +1,26 @@
 """Investment accounts: units, prices, fees and what is told of them; the same on SQLite and on a real PostgreSQL."""
 
-from collections.abc import Iterator
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy import Engine, select, text
 
 from orbiquant.core import FixedClock
 from orbiquant.domain import Costs, SeriesId, Signal
 from orbiquant.market.instruments import find_instrument
 from orbiquant.orders import Capabilities
-from orbiquant.persistence import engine, migrate, writing
+from orbiquant.persistence import engine, migrate, querying, writing
+from orbiquant.trading import tables
 from orbiquant.trading.agents import AgentState
 from orbiquant.trading.brokers.paper import PaperBroker
 from orbiquant.trading.brokers.terms import PaperTerms, PriceBar
@@ -23,6 +30,16 @@ from orbiquant.trading.pages import Pages
 from orbiquant.trading.products import Product
 from orbiquant.trading.requests import EngineRequest, RequestBox, serve_requests, settle_funds
 from orbiquant.trading.standing import Standing
+from orbiquant.trading.statements import (
+    enter_account,
+    events_since,
+    kept_snapshots,
+    kept_transactions,
+    read_accounts,
+    statement_faults,
+    statement_of,
+    sync_statements,
+)
 from orbiquant.trading.switches import Switches
 from tests.tools.desk import FREE, loose_profile
 from tests.tools.postgres import find_binaries, running_postgres
@@ -136,7 +153,7 @@ class Desk:
 
     def trade(self, exit_price: float) -> None:
         """Let the agent buy at 100 and leave at a price."""
-        self.feed.say(stop_loss=min(90, exit_price), take_profit=max(130, exit_price))
+        self.feed.say(stop_loss=exit_price if exit_price < 99 else 90, take_profit=max(130, exit_price))
         self.hour()
         self.feed.next = {}
         self.hour()
@@ -284,3 +301,213 @@ def test_a_request_is_one_request(desk: Desk):
         desk.open()
     assert desk.fund.units == 1000
     desk.holds()
+
+
+# --- statements ---
+
+
+def test_a_statement_goes_on_from_row_to_row_and_equals_a_rebuild(desk: Desk):
+    for name in ("inv-ana", "inv-ben"):
+        enter_account(desk.database, name, name, desk.product, desk.clock.now())
+    desk.want("deposit", "inv-ana", "1000")
+    desk.trade(130)
+    desk.want("deposit", "inv-ben", "500")
+    desk.trade(95)
+    seen = {
+        each["id"]: statement_of(desk.database, desk.product, each).transactions
+        for each in read_accounts(desk.database)
+    }
+    assert [row.transaction_type for row in seen["inv-ana"]] == ["deposit", "profit", "loss"]
+    assert seen["inv-ana"][1].reference_type == "agent_trade"
+    assert seen["inv-ana"][1].description.startswith("BUY BTCUSDT ")
+    desk.clock.advance(timedelta(days=3))
+    settle_funds(desk.engine, desk.box, desk.clock.now())
+    sync_statements(desk.database, desk.product)
+    desk.want("withdrawal", "inv-ana", "200")
+    sync_statements(desk.database, desk.product)
+    for each in read_accounts(desk.database):
+        rows = kept_transactions(desk.database, each["id"])
+        assert rows[: len(seen.get(each["id"], []))] == seen.get(each["id"], [])
+        assert all(a.balance_after == b.balance_before for a, b in itertools.pairwise(rows))
+        worth = sum((lot.units for lot in desk.fund.lots(each["id"])), Decimal(0)) * desk.fund.nav
+        assert abs(each["balance"] - worth) <= Decimal("0.02")
+    days = kept_snapshots(desk.database, "inv-ana")
+    assert [day.total_trades for day in days] == [2, 0, 0] and days[0].winning_trades == 1
+    assert all(a.closing_balance == b.opening_balance for a, b in itertools.pairwise(days))
+    assert statement_faults(desk.database, desk.product) == []
+    with writing(desk.database) as connection:
+        connection.execute(tables.account_transactions.update().values(description="x"))
+    assert any("row 1" in said for said in statement_faults(desk.database, desk.product))
+
+
+# --- all of it, in any order ---
+
+PEOPLE = ("inv-ana", "inv-ben", "inv-eva")
+
+
+class Pool(RuleBasedStateMachine):
+    """The same steps on both databases; what must hold is asked of each after every step."""
+
+    begun: Callable[[], tuple[Engine, ...]]  # of a subclass: the databases of a story
+    folder: Path
+
+    @initialize(distribution=st.sampled_from(["reinvest", "pay_out"]))
+    def begin(self, distribution: str) -> None:
+        self.desks = [
+            Desk(each, self.folder / str(number), distribution=distribution) for number, each in enumerate(self.begun())
+        ]
+        for desk in self.desks:
+            for name in PEOPLE:
+                enter_account(desk.database, name, name, desk.product, START)
+        self.price, self.count = 100.0, 0
+        self.hour(0.0)
+
+    def both(self, act: Any) -> Any:
+        """Do a thing on each database and return what came of it, which is the same."""
+        outcomes = [act(desk) for desk in self.desks]
+        assert all(outcome == outcomes[0] for outcome in outcomes), outcomes
+        return outcomes[0]
+
+    @rule(who=st.sampled_from(PEOPLE), amount=st.decimals("10", "5000", places=2))
+    def deposit(self, who: str, amount: Decimal) -> None:
+        self.count += 1
+        key = f"d{self.count}"
+        answer = self.both(lambda desk: desk.want("deposit", who, f"{amount:f}", key).answer)
+        assert answer is None or Decimal(answer["units"]) * Decimal(answer["nav"]) <= amount
+
+    @rule(who=st.sampled_from(PEOPLE), share=st.decimals("0.01", "1.2", places=2))
+    def withdraw(self, who: str, share: Decimal) -> None:
+        self.count += 1
+        held = self.both(lambda desk: desk.fund.held(who))
+        amount, key = (held * share).quantize(Decimal("0.01")), f"w{self.count}"
+        if amount:
+            answer = self.both(lambda desk: desk.want("withdrawal", who, f"{amount:f}", key).answer)
+            assert answer is None or ("error" in answer) == (amount > held)
+
+    @rule(who=st.sampled_from(PEOPLE))
+    def leave(self, who: str) -> None:
+        self.count += 1
+        self.both(lambda desk: desk.want("withdrawal", who, None, f"l{self.count}").answer)
+
+    @rule(amount=st.decimals("10", "5000", places=2))
+    def in_and_out_at_one_price_never_profits(self, amount: Decimal) -> None:
+        if self.both(lambda desk: bool(desk.engine.books.positions() or desk.engine.standing.sender.waiting)):
+            return
+        self.count += 1
+        who, key = f"inv-{self.count}", f"r{self.count}"
+        self.both(lambda desk: enter_account(desk.database, who, who, desk.product, desk.clock.now()))
+        came = self.both(lambda desk: desk.want("deposit", who, f"{amount:f}", f"{key}i").answer)
+        if "error" not in came:
+            gone = self.both(lambda desk: desk.want("withdrawal", who, None, f"{key}o").answer)
+            assert amount - Decimal("0.02") <= Decimal(gone["amount"]) <= amount
+
+    @rule(move=st.floats(-0.06, 0.06), buys=st.booleans())
+    def hour(self, move: float, buys: bool = False) -> None:
+        before, after = self.price, round(self.price * (1 + move), 2)
+        for desk in self.desks:
+            desk.feed.next = {}
+            if buys:
+                levels = (after, round(after * 0.9, 2), round(after * 1.08, 2))
+                desk.feed.say(**dict(zip(("entry_price", "stop_loss", "take_profit"), levels, strict=True)))
+            desk.hour(before, max(before, after), min(before, after), after)
+        self.price = after
+
+    @rule(days=st.integers(1, 40))
+    def pass_days(self, days: int) -> None:
+        """Let the machine be off for days, and be woken by a bar."""
+        lots = {lot.key: (lot.mark, lot.units) for lot in self.desks[0].fund.lots()}
+        before, quiet = self.desks[0].fund.last(), not self.desks[0].box.waiting(VENUE)
+        for desk in self.desks:
+            desk.clock.advance(timedelta(days=days))
+        self.hour(0.0)
+        desk = self.desks[0]
+        months = [
+            e for e in events_since(desk.database, desk.product.id, before.number if before else 0) if e.kind == "month"
+        ]
+        if months and quiet:  # nothing else moved units before the first of them
+            self.judge_fees(months[0], lots)
+
+    def judge_fees(self, month: Any, lots: dict[tuple[str, int], tuple[Decimal, Decimal]]) -> None:
+        """Compare a month's fees with fractions."""
+        desk, product = self.desks[0], self.desks[0].product
+        for name in {account for account, _ in lots} - {product.operator}:
+            booked = desk.fund.ledger.find(f"{month.name}:fee:{name}")
+            paid = (
+                sum((p.amount for p in booked.entry.postings if p.account.startswith("Expenses")), Decimal(0))
+                if booked
+                else 0
+            )
+            must = Fraction(0)
+            for (account, _), (mark, units) in lots.items():
+                if account == name and month.nav > mark:
+                    exact = Fraction(product.performance_fee) * (Fraction(month.nav) - Fraction(mark)) * Fraction(units)
+                    must += Fraction(int(exact * 100), 100)
+            assert Fraction(paid) == must, (name, paid, must)
+
+    @rule(which=st.integers(0, 1))
+    def restart(self, which: int) -> None:
+        self.desks[which].open()
+
+    @rule()
+    def another_process_takes_over_and_finds_nothing_to_do(self) -> None:
+        for desk in self.desks:
+            first, last = desk.engine, desk.fund.ledger.last_id()
+            desk.open()
+            settle_funds(desk.engine, desk.box, desk.clock.now())
+            assert desk.engine is not first and desk.fund.ledger.last_id() == last
+
+    @rule()
+    def sync(self) -> None:
+        self.both(lambda desk: sync_statements(desk.database, desk.product))
+        assert self.both(lambda desk: sync_statements(desk.database, desk.product)) == 0
+
+    @invariant()
+    def holds(self) -> None:
+        if not hasattr(self, "desks"):
+            return
+        for desk in self.desks:
+            desk.holds()
+            assert statement_faults(desk.database, desk.product) == []
+        self.both(lambda desk: desk.fund.lots())
+        self.both(lambda desk: desk.fund.ledger.balances())
+        self.both(lambda desk: events_since(desk.database, desk.product.id, 0))
+        self.both(
+            lambda desk: [statement_of(desk.database, desk.product, each) for each in read_accounts(desk.database)]
+        )
+        self.both(lambda desk: rows_of(desk.database))
+
+
+def rows_of(database: Engine) -> list[Any]:
+    """Return what is kept of statements."""
+    with querying(database) as connection:
+        return [
+            [*map(tuple, connection.execute(select(table).order_by(*table.primary_key)))]
+            for table in (tables.accounts, tables.account_transactions, tables.performance_snapshots)
+        ]
+
+
+def test_any_order_of_steps_comes_to_the_same_on_both_databases(tmp_path: Path, server: Engine):
+    template, files = engine(f"sqlite:///{tmp_path / 'template.db'}"), list[Engine]()
+    migrate(template)
+    template.dispose()
+
+    class Begun(Pool):
+        folder = tmp_path
+
+        def begun(self) -> tuple[Engine, ...]:
+            file = tmp_path / f"{len(files)}.db"
+            shutil.copyfile(tmp_path / "template.db", file)
+            files.append(engine(f"sqlite:///{file}"))
+            forget(server)
+            return files[-1], server
+
+        def teardown(self) -> None:
+            if files:
+                files[-1].dispose()
+
+    run_state_machine_as_test(
+        Begun,
+        settings=settings(
+            max_examples=6, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

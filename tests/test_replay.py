@@ -117,13 +117,14 @@ def test_the_same_replay_is_the_same_and_leaves_the_workspace_alone(runtime: Run
 
 def test_a_model_is_replayed_on_what_it_had_not_seen(runtime: Runtime):
     predictions = runtime.registry.load(EURUSD).predictions
-    told = replay_agents(runtime, [EURUSD], ["orion"])
+    told = replay_agents(runtime, [EURUSD], ["orion"], strategies=["ml"])
     (one,) = told.markets
-    assert one.signals.index[0] == predictions.index[0] and one.signals.index.equals(one.bars.index)
-    assert one.signals.attrs["horizon_bars"] == 24 or one.signals.attrs["horizon_bars"] > 0
+    signals = one.signals["ml"]
+    assert signals.index[0] == predictions.index[0] and signals.index.equals(one.bars.index)
+    assert signals.attrs["horizon_bars"] == 24 or signals.attrs["horizon_bars"] > 0
     assert told.reasons["count"].sum() == len(one.bars) and one.facts["seed"] == 7
     start, end = one.bars.index[100], one.bars.index[200]
-    part = replay_agents(runtime, [EURUSD], ["orion"], start.to_pydatetime(), end.to_pydatetime())
+    part = replay_agents(runtime, [EURUSD], ["orion"], start.to_pydatetime(), end.to_pydatetime(), strategies=["ml"])
     assert (part.markets[0].bars.index[0], len(part.markets[0].bars)) == (start, 100)
 
 
@@ -131,12 +132,12 @@ def test_what_cannot_be_replayed_is_said(runtime: Runtime):
     with pytest.raises(OptionError, match="one currency"):
         replay_agents(runtime, [EURUSD, BTCUSDT], ["orion"])
     with pytest.raises(NotFoundError, match="model"):
-        replay_agents(runtime, [XAUUSD], ["orion"])
+        replay_agents(runtime, [XAUUSD], ["orion"], strategies=["ml"])
     with pytest.raises(OptionError, match="agent"):
         replay_agents(runtime, [EURUSD], ["orin"])
     late = pd.Timestamp("2030-01-01", tz="UTC").to_pydatetime()
     with pytest.raises(NotFoundError, match="no out-of-fold signal"):
-        replay_agents(runtime, [EURUSD], ["orion"], start=late)
+        replay_agents(runtime, [EURUSD], ["orion"], start=late, strategies=["ml"])
 
 
 def test_an_agent_without_a_feed_is_refused(runtime: Runtime):

@@ -248,7 +248,9 @@ class Combinations(Carded):
         "Play a combination with `simulate`; raise `ModelError` unless its trades are the sweep's."
         limit, plan = self.leaves(combination)
         terms |= {"max_holding_bars": limit, "exits": plan}
-        found = simulate(self.bars, self.signals_of(combination), self.costs, **terms)
+        signals = self.signals_of(combination).copy(deep=False)
+        signals.attrs.pop("horizon_bars", None)  # the combination has a limit of its own
+        found = simulate(self.bars, signals, self.costs, **terms)
         if not same_trades(self.trades(combination), found.trades):
             where = "`simulate`" if found.exits.moves else "vectorbt"
             raise ModelError(f"combination {combination} has other trades in {where}: this is a bug, please report it")

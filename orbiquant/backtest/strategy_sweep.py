@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from ..arrays import Floats, Ints
 from .combinations import Combinations, Taken, figures_of
@@ -23,13 +23,14 @@ from .simulate import TRADE_COLUMNS, play_signals
 from .sweep_kernel import SUMS, add_up
 from .sweep_plan import Period, check_room, number_periods, parse_steps
 from ..compute import Failure, run_tasks
-from ..core import DataError, OptionError, expect, rule_of, suggest
+from ..core import DataError, expect
 from ..domain import Action, Bars, Costs, Signals, Value
 from ..execution.config import FIXED, ExitPlan
 from ..execution.orders import check_prices
 from ..market.clocks import in_time
 from ..ports import Progress
 from ..strategies.contract import Strategy
+from ..strategies.registry import make_strategy_of
 
 # %% ../../nbs/59_backtest.strategy_sweep.ipynb #20ac5212
 Setting: TypeAlias = bool | int | float | str
@@ -86,18 +87,12 @@ Make: TypeAlias = Callable[..., Strategy]  # from parameters by keyword to a str
 
 def make_strategy(
     make: Make,  # e.g. the strategy's class
+    name: str,  # for messages
     parameters: Mapping[str, Any],  # by name
 ) -> Strategy:
     "Return a strategy; raise `OptionError` naming the parameter that is unknown or cannot have its value."
-    try:
-        return make(**parameters)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        name = str(fault["loc"][0]) if fault["loc"] else "a parameter"
-        fields = getattr(make, "model_fields", {})
-        if fault["type"] == "extra_forbidden":
-            raise OptionError(f"`{name}` must be one of {', '.join(fields)}{suggest(name, fields)}") from error
-        raise OptionError(f"`{name}` {rule_of(fault)}, was {parameters.get(name)!r}") from error
+    made: Strategy = make_strategy_of(name, make, parameters) if isinstance(make, type) else make(**parameters)
+    return made
 
 # %% ../../nbs/59_backtest.strategy_sweep.ipynb #3e261660
 def acting_rows(
@@ -125,7 +120,8 @@ class StrategyJob:
         combination: int,  # its number
     ) -> Strategy:
         "Return the strategy of a combination."
-        return make_strategy(self.make, self.grid.choices()[combination // max(len(self.grid.exits), 1)])
+        choice = self.grid.choices()[combination // max(len(self.grid.exits), 1)]
+        return make_strategy(self.make, self.grid.strategy, choice)
 
     def leaves(
         self,
@@ -268,7 +264,7 @@ def sweep_strategy(
     bars = check_prices(in_time("bars", bars))
     job, choices = StrategyJob(make, bars, costs, grid, exits), grid.choices()
     for choice in choices:
-        make_strategy(make, choice)  # which refuses what cannot be before anything is computed
+        make_strategy(make, grid.strategy, choice)  # which refuses what cannot be before anything is computed
     numbers, begins = number_periods(bars.index, period)
     check_room(len(grid), len(begins), period)
     found: dict[int, list[Taken]] = {}

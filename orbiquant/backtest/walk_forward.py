@@ -23,7 +23,7 @@ from .sizing import equity_curve, size_trades
 from .strategy_sweep import sum_taken
 from ..cards import Card, Carded, shown
 from ..core import DataError, ModelError
-from ..domain import Value
+from ..domain import Bars, Value
 from ..performance import LEAST_MOMENTS, Moments, r_figures, ratio
 
 if TYPE_CHECKING:

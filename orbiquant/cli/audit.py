@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from orbiquant.cli.console import (
+    COST_OPTIONS,
     MOST_BARS,
     MOST_MADE,
     AsJson,
@@ -19,6 +20,7 @@ from orbiquant.cli.console import (
     table,
 )
 from orbiquant.cli.reading import reads_files
+from orbiquant.cli.strategies import ParamOption, StrategyOption, one_strategy
 from orbiquant.cli.words import words_of, write_figure
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from orbiquant.backtest.surrogates import Statistic
     from orbiquant.domain import Bars, Costs, Instrument, SeriesId
     from orbiquant.runtime import Runtime
+    from orbiquant.strategies.contract import Strategy
 
 
 audit_commands = typer.Typer(
@@ -116,6 +119,8 @@ def prefix_replay(
     timeframe: FrameOption = None,
     cuts: Annotated[int, typer.Option(min=1, max=10_000, help="How often the history is cut short.")] = 5,
     last: LastOption = 8000,
+    strategy: StrategyOption = None,
+    param: ParamOption = None,
     rounds: Rounds = 20,
     warmup: Annotated[bool, typer.Option(help="Also ask whether values depend on bars before the warm-up.")] = True,
     as_json: AsJson = False,
@@ -128,6 +133,9 @@ def prefix_replay(
 
     runtime = open_runtime()
     audited = load_audited(runtime, file, symbol, timeframe, last, asked)
+    if named := named_strategy(runtime, audited, strategy, param):
+        finish_replay(audited, named, cuts, as_json)
+        return
     line = make_line(runtime, audited, rounds=rounds, folds=1)
     check_replay(len(audited.bars), line.warmup + 1, cuts)
     places = spread_cuts(len(audited.bars), cuts)
@@ -147,6 +155,42 @@ def prefix_replay(
     }  # fmt: skip
     details = {"violations": found.violations, "warmup_violations": remembered, "stream_violations": streamed}
     finish(facts, details, as_json, VIOLATIONS_SHOWN)
+
+
+def named_strategy(
+    runtime: "Runtime",  # knows the workspace's own
+    audited: Audited,  # the bars
+    name: str | None,  # of a strategy; None: the line is audited
+    param: list[str] | None,  # NAME=VALUE
+) -> "Strategy | None":
+    "Return the strategy that options name, None where they name none."
+    if name is None:
+        if param:
+            raise typer.BadParameter("--param needs the --strategy it is of")
+        return None
+    given = dict.fromkeys(COST_OPTIONS) | {"strategy": name, "param": param}
+    return one_strategy(runtime, audited, given)[1]
+
+
+def finish_replay(
+    audited: Audited,  # the bars
+    strategy: "Strategy",  # what is audited
+    cuts: int,  # wanted, over the second half
+    as_json: bool,  # for scripts
+) -> None:
+    "Audit a strategy for look-ahead and for a step that says otherwise than its batch; name it when it fails."
+    from orbiquant.backtest.audit import spread_cuts
+    from orbiquant.backtest.strategy_audit import replay_strategy
+
+    check_replay(len(audited.bars), strategy.warmup_bars + 1, cuts)
+    found = replay_strategy(strategy, audited.bars, spread_cuts(len(audited.bars), cuts))
+    facts = {
+        "bars": audited.series.symbol, "timeframe": audited.series.timeframe, "rows": found.rows,
+        "strategy": found.strategy, "columns": found.columns, "cuts": list(found.cuts),
+        "changed": len(found.violations), "streamed_changed": len(found.stepped), "why": found.told,
+        "verdict": "pass" if found.passed else "fail",
+    }  # fmt: skip
+    finish(facts, {"violations": found.violations, "stream_violations": found.stepped}, as_json, VIOLATIONS_SHOWN)
 
 
 def check_replay(
@@ -181,28 +225,40 @@ def null_market(
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Confidence floor during the audit.")] = 0.0,
     stop_atr: Annotated[float, typer.Option(min=0.01, max=1000, help="Stop in average true ranges (ATR).")] = 1.0,
     risk_reward: Annotated[float, typer.Option(min=0.01, max=1000, help="Target over stop.")] = 1.0,
+    strategy: StrategyOption = None,
+    param: ParamOption = None,
     rounds: Rounds = 20,
     folds: Folds = 3,
     as_json: AsJson = False,
     asked: "ReadAs | None" = None,
 ) -> None:
-    "Trade the whole line, without costs, on driftless markets like the bars: nothing may be earned or lost there."
+    "Trade the whole line or a strategy, without costs, on driftless markets like the bars: nothing may be earned or lost there."
     from orbiquant.backtest.null_market import LEAST_TRADES, audit_null_market, market_like, null_bars
+    from orbiquant.backtest.strategy_audit import audit_strategy_null
+    from orbiquant.market.bars import with_series
 
     runtime = open_runtime()
     audited = load_audited(runtime, file, symbol, timeframe, None, asked)
     config = market_like(audited.bars, audited.series.timeframe, audited.instrument.calendar)
-    line = make_line(runtime, audited, rounds=rounds, folds=folds, stop_atr=stop_atr, risk_reward=risk_reward)
-    with progress_bar(as_json) as progress:
-        found = audit_null_market(
-            line, lambda seed: null_bars(rows, audited.series.timeframe, seed, config), range(1, seeds + 1), min_confidence,
-            progress=progress, most=markets,
-        )  # fmt: skip
-    facts = {
+    facts: dict[str, Any] = {
         "bars": audited.series.symbol, "timeframe": audited.series.timeframe, "rows": rows, "seeds": seeds,
         "phase_detector": runtime.settings.signals.phase_detector,
-        "min_confidence": min_confidence, "stop_atr": stop_atr, "risk_reward": risk_reward, "verdict": found.verdict,
     }  # fmt: skip
+
+    def market(seed: int) -> "Bars":
+        return with_series(null_bars(rows, audited.series.timeframe, seed, config), audited.series)
+
+    with progress_bar(as_json) as progress:
+        if named := named_strategy(runtime, audited, strategy, param):
+            exits, facts = runtime.settings.backtest.exits, facts | {"strategy": named.name}
+            found = audit_strategy_null(named, market, range(1, seeds + 1), exits, progress=progress, most=markets)
+        else:
+            line = make_line(runtime, audited, rounds=rounds, folds=folds, stop_atr=stop_atr, risk_reward=risk_reward)
+            facts |= {"min_confidence": min_confidence, "stop_atr": stop_atr, "risk_reward": risk_reward}
+            found = audit_null_market(
+                line, market, range(1, seeds + 1), min_confidence, progress=progress, most=markets
+            )
+    facts["verdict"] = found.verdict
     if found.verdict == "no verdict":
         facts["why"] = f"policies with fewer than {LEAST_TRADES} trades on a seed: more --markets or --rows make more"
     finish(facts, {"policies": found.verdicts, "markets": found.trades}, as_json)

@@ -32,6 +32,7 @@ from orbiquant.cli.console import (
     progress_bar,
 )
 from orbiquant.cli.reading import reads_files, takes
+from orbiquant.cli.strategies import ParamOption, StrategyOption, one_strategy
 
 if TYPE_CHECKING:
     from orbiquant.market.files import ReadAs
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from orbiquant.domain import Costs
     from orbiquant.research.train import Traded
     from orbiquant.runtime import Runtime
+    from orbiquant.strategies.contract import Strategy
 
 
 SignalsFile = Annotated[
@@ -73,6 +75,18 @@ def trade_given(
     signals = signals[signals.index >= audited.bars.index.min()] if given["last"] else signals
     terms = {name: given[name] for name in ("max_holding_bars", "risk_from")} | dict(runtime.settings.backtest)
     return trade_signals(runtime, audited.bars, signals, audit_costs(runtime, audited, given), audited.series, **terms)
+
+
+def trade_by_name(
+    runtime: "Runtime",  # settings, strategies and the trials ledger
+    audited: Audited,  # the bars, cut to the last
+    given: Given,  # `strategy`, `param` and `COST_OPTIONS`
+) -> "tuple[Traded, Strategy]":
+    "Trade a strategy on the audited bars, which counts as the trial that a backtest of it is."
+    from orbiquant.research.walk_forward import trade_strategy
+
+    asked, strategy = one_strategy(runtime, audited, given)
+    return trade_strategy(runtime, asked, strategy, "audit"), strategy
 
 
 def refuse_options(
@@ -133,8 +147,17 @@ def choose_claim(
     given: Given,  # the options
 ) -> "tuple[str, Statistic, Traded | None]":
     "Return the name of what is claimed, the claim, and the trades of signals made elsewhere."
+    from orbiquant.backtest.strategy_audit import StrategyEdge
     from orbiquant.backtest.surrogates import GivenEdge
 
+    if given["strategy"]:
+        refuse_options(given, ("claim", "rounds", "folds", "max_holding_bars", "risk_from", "signals"), "--strategy")
+        traded, named = trade_by_name(runtime, audited, given)
+        return (
+            named.name,
+            StrategyEdge(named, traded.result.costs, given["figure"], runtime.settings.backtest.exits),
+            traded,
+        )
     if given["signals"]:
         refuse_options(given, ("claim", "rounds", "folds"), "--signals")
         traded = trade_given(runtime, audited, given)
@@ -169,7 +192,8 @@ def claim_facts(
     few = verdict == "pass" and len(traded.result.trades) < LEAST_MOMENTS  # luck of a few is no claim
     verdict = "no verdict" if few else verdict
     failed = verdict == "pass" and delayed == "fail"
-    about = {"signals": given["signals"].name, "trades": len(traded.result.trades), "one_bar_later": why}
+    source = {"strategy": given["strategy"]} if given["strategy"] else {"signals": given["signals"].name}
+    about = source | {"trades": len(traded.result.trades), "one_bar_later": why}
     return paid | about | {"verdict": "fail" if failed else verdict}
 
 
@@ -181,6 +205,8 @@ def surrogates(
     signals: SignalsFile = None,
     symbol: SymbolOption = None,
     timeframe: FrameOption = None,
+    strategy: StrategyOption = None,
+    param: ParamOption = None,
     claim: Annotated[
         str | None, typer.Option(help=f"One of {POLICIES_TOLD}, or amd (completed phases); else the settings' policy.")
     ] = None,
@@ -206,7 +232,7 @@ def surrogates(
     signals_asked: "ReadAs | None" = None,
     **terms: Any,
 ) -> None:
-    "Rerun the line, or trade given signals, on the bars with the signs of their returns tossed; print the p-value."
+    "Rerun the line or a strategy, or trade given signals, on the bars with the signs of their returns tossed; print the p-value."
     given = locals() | terms
     from orbiquant.backtest.surrogates import audit_surrogates
 
@@ -232,9 +258,11 @@ def surrogates(
 def check_signals_bars(
     given: Given,  # the options
 ) -> None:
-    "Raise `typer.BadParameter` for signals without the file of bars they stand on."
+    "Raise `typer.BadParameter` for signals without the file of bars they stand on, or parameters of no strategy."
     if given["signals"] and not given["file"]:
         raise typer.BadParameter("--signals needs the --bars it stands on")
+    if given["param"] and not given["strategy"]:
+        raise typer.BadParameter("--param needs the --strategy it is of")
 
 
 @audit_commands.command("delays")
@@ -245,6 +273,8 @@ def delays(
     signals: SignalsFile = None,
     symbol: SymbolOption = None,
     timeframe: FrameOption = None,
+    strategy: StrategyOption = None,
+    param: ParamOption = None,
     most: Annotated[int, typer.Option(min=1, max=1000, help="Bars of the longest delay.")] = 5,
     last: LastOption = None,
     as_json: AsJson = False,
@@ -252,20 +282,23 @@ def delays(
     signals_asked: "ReadAs | None" = None,
     **terms: Any,
 ) -> None:
-    "Trade signals made elsewhere some bars later: an edge that dies by one bar's delay is suspect of look-ahead."
+    "Trade given signals or a strategy's some bars later: an edge that dies by one bar's delay is suspect of look-ahead."
     given = locals() | terms
     from orbiquant.backtest.delays import delay_table, delay_verdict
 
-    if not signals or not file:
-        raise typer.BadParameter("give --signals FILE and the --bars FILE it stands on: only given signals are delayed")
+    check_signals_bars(given)
+    if not strategy and not (signals and file):
+        raise typer.BadParameter("give --strategy NAME, or --signals FILE and the --bars FILE it stands on")
     runtime = open_runtime()
     audited = load_audited(runtime, file, symbol, timeframe, last, asked)
-    traded = trade_given(runtime, audited, given)
+    if strategy:
+        refuse_options(given, ("signals", "max_holding_bars", "risk_from"), "--strategy")
+    traded = trade_by_name(runtime, audited, given)[0] if strategy else trade_given(runtime, audited, given)
     table = delay_table(traded.bars, traded.signals, traded.result, range(most + 1))
     verdict, why = delay_verdict(table)
     facts = {
         "bars": audited.series.symbol, "timeframe": audited.series.timeframe, "rows": len(audited.bars),
-        "signals": signals.name, "costs": traded.result.costs if as_json else str(traded.result.costs),
+        "signals": strategy or (signals and signals.name), "costs": traded.result.costs if as_json else str(traded.result.costs),
         "why": why, "verdict": verdict,
     }  # fmt: skip
     finish(facts, {"delays": table.reset_index()}, as_json)

@@ -130,6 +130,8 @@ def check_source(
 ) -> None:
     "Raise `typer.BadParameter` for an option that does not go with where the signals come from."
     source = find_source(given)
+    if given.get("param") and not given.get("strategy"):
+        raise typer.BadParameter("--param needs the --strategy it is of")
     taken = {"bars", "symbol", "timeframe", "as_json", *common, *allowed[source]}
     taken |= {"strategy"} if source == "--strategy" else {"signals"}
     for name, value in given.items():

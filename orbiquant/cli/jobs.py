@@ -26,7 +26,8 @@ def open_jobs() -> "Runtime":
     "Return this process's runtime, with every handler known."
     import orbiquant.desk.agents
     import orbiquant.desk.alerts
-    import orbiquant.desk.jobs  # noqa: F401 - they register what they define
+    import orbiquant.desk.jobs
+    import orbiquant.desk.rebalance  # noqa: F401 - they register what they define
 
     return open_runtime()
 

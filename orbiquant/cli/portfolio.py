@@ -163,7 +163,10 @@ def allocate_command(
 
     check_account(account)
     runtime = open_trading()
-    made, view = allocation_of(runtime, account, chosen_config(runtime, method, drawdown_aware)), portfolio_of(runtime, account)
+    made, view = (
+        allocation_of(runtime, account, chosen_config(runtime, method, drawdown_aware)),
+        portfolio_of(runtime, account),
+    )
     now = {name: float(view.agents.loc[name, "share"]) for name in made.shares}
     facts = {"account": view.account, "method": made.method, "days": made.days, "shares": made.shares, "now": now,
              "headrooms": dict(made.headrooms), "notes": made.notes}  # fmt: skip
@@ -214,7 +217,12 @@ def rebalance_command(
     else:
         told = rebalance_account(runtime, room.ask, place, order, user_name())
     if told is None:
-        told = {"account": place, "period": order.period, "outcome": "asked", "reason": "its engine has not answered yet"}
+        told = {
+            "account": place,
+            "period": order.period,
+            "outcome": "asked",
+            "reason": "its engine has not answered yet",
+        }
     show(told, as_json, lambda: told_screen(told, dry_run))
 
 

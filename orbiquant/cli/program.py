@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from . import (  # noqa: F401
+    accounts,
     agents,
     alerts,
     claims,
@@ -17,6 +18,8 @@ from . import (  # noqa: F401
     kill,
     ledger,
     models,
+    portfolio,
+    replays,
     research,
     serving,
     sweep,
@@ -117,7 +120,9 @@ program.add_typer(agents.agent_commands, name="agent")
 program.add_typer(alerts.alert_commands, name="alert")
 program.add_typer(claims.audit_commands, name="audit")
 program.add_typer(serving.reports, name="report")
+program.add_typer(accounts.account_commands, name="account")
 program.add_typer(ledger.ledger_commands, name="ledger")
+program.add_typer(portfolio.portfolio_commands, name="portfolio")
 program.add_typer(serving.service, name="service")
 program.command("init")(workspace.init)
 program.command("demo")(research.demo)

@@ -34,6 +34,7 @@ from orbiquant.cli.console import (
     tell_seconds,
 )
 from orbiquant.cli.reading import reads_files
+from orbiquant.cli.strategies import ParamOption, StrategyOption, one_each, one_strategy
 from orbiquant.cli.workspace import next_steps
 from orbiquant.cli.words import words_of, write_figure
 
@@ -52,6 +53,7 @@ BACKTEST_TAKES = {
     "--signals": ("last", "risk_per_trade", "exits", *COST_OPTIONS, *SIGNALS_ONLY, "asked", "signals_asked"),
     "--bars": ("policy", *BARS_ONLY, *COST_OPTIONS, "asked"),
     "stored bars": ("model", "policy"),
+    "--strategy": ("param", "last", *COST_OPTIONS, "asked"),
 }
 
 
@@ -104,11 +106,43 @@ def trade_file(
     return facts | {"signals": given["signals"].name, **traded.result.terms}, traded
 
 
+def trade_named(
+    runtime: "Runtime",  # settings and the trials ledger
+    given: Given,  # the options
+) -> tuple[Given, "Traded", Given]:
+    "Trade a strategy by name; return the facts, what it came to, and what its trades make at random bars."
+    from orbiquant.backtest.baselines import beside_chance
+    from orbiquant.backtest.strategy_sweep import strategy_shape
+    from orbiquant.cli.audit import load_audited
+    from orbiquant.core import stage
+    from orbiquant.research.walk_forward import trade_strategy
+
+    where = (given[name] for name in ("bars", "symbol", "timeframe", "last", "asked"))
+    asked, strategy = one_strategy(runtime, load_audited(runtime, *where), given)
+    with stage("backtest"):
+        traded = trade_strategy(runtime, asked, strategy)
+    facts = {"symbol": asked.series.symbol, "timeframe": asked.series.timeframe, "data_version": asked.data_version}
+    shape = strategy_shape(strategy, one_each(given["param"]), traded.result.max_holding_bars, traded.result.exits)
+    facts |= {"strategy": strategy.name} | shape
+    if traded.result.trades.empty:
+        return facts, traded, {}
+    with stage("baselines"):
+        beside = beside_chance(asked.bars, traded.result, strategy.warmup_bars)
+    rows = beside.table.rename_axis("beside").reset_index()
+    chance = {
+        "p_value": beside.p_value,
+        "draws": len(beside.draws),
+        "rows": rows.astype(object).where(rows.notna(), None),
+    }
+    return facts, traded, chance | {"rows": chance["rows"].to_dict("records")}
+
+
 def show_backtest(
     facts: Given,  # what was traded
     traded: "Traded",  # what came of it
     seconds: dict[str, float],  # what each stage took
     as_json: bool,  # for a script
+    chance: Given | None = None,  # what a strategy's trades make at random bars, and the market by itself
 ) -> None:
     "Print costs up front, the verdict, every figure and, as JSON, every table."
     from rich.console import Group
@@ -129,7 +163,7 @@ def show_backtest(
     span = {"first": traded.bars.index[0], "last": traded.bars.index[-1], "bars": len(traded.bars)}
     facts = facts | span | {"costs": result.costs, "trades": len(result.trades)}
     paid = without_gaps(result.costs_in_r)
-    told = {key: value for key, value in facts.items() if not isinstance(value, list)} | {
+    told = {key: value for key, value in facts.items() if not isinstance(value, list | dict)} | {
         "costs": str(result.costs),
         "costs in R, before anything is won": f"{result.costs_in_r['mean']:.3f} a trade on average, "
         f"at a median stop of {result.costs_in_r['stop_percent']:.3f} %"
@@ -144,13 +178,24 @@ def show_backtest(
         facts
         | {"costs_in_r": paid, "verdict": verdict, "metrics": figures, "missing": missing, "skipped": result.skipped}
         | tables
+        | ({"baselines": chance} if chance else {})
         | {"held": held_counts(traded), "seconds": seconds},
         as_json,
         lambda: Group(
             fields(told | {"took": tell_seconds(seconds)}),
+            *(chance_told(chance) if chance else []),
             *(tables_told(tables) if len(result.trades) else held_told(traded)),
         ),
     )
+
+
+def chance_told(
+    chance: Given,  # from `trade_named`
+) -> "list[Table]":
+    "Return a strategy beside its own trades at random bars and beside the market, as tables for a screen."
+    rows = chance["rows"]
+    told = {"random bars as good or better, p": chance["p_value"], "draws": chance["draws"]}
+    return [table((row.values() for row in rows), *(f">{name}" for name in rows[0])), fields(told)]
 
 
 def held_counts(
@@ -239,6 +284,8 @@ def backtest_command(
     model: ModelOption = None,
     bars: Annotated[Path | None, typer.Option(help="Bars, Parquet or CSV: train and trade on this file alone.")] = None,
     signals: Annotated[Path | None, typer.Option(help="Signals, Parquet or CSV: trade these on --bars.")] = None,
+    strategy: StrategyOption = None,
+    param: ParamOption = None,
     trades: Annotated[Path | None, typer.Option(help="Write the trades here, as .parquet or .csv.")] = None,
     last: LastOption = None,
     folds: FoldsOption = None,
@@ -261,7 +308,7 @@ def backtest_command(
     asked: "ReadAs | None" = None,
     signals_asked: "ReadAs | None" = None,
 ) -> None:
-    "Trade out-of-fold predictions, or given signals, and say what they came to, in R and in money."
+    "Trade out-of-fold predictions, given signals or a strategy, and say what they came to, in R and in money."
     given = dict(locals())
     check_source(given, BACKTEST_TAKES, common=("trades",))
     from orbiquant.research.files import write_table
@@ -269,15 +316,18 @@ def backtest_command(
 
     check_written("--trades", trades, bars, signals)
     runtime = open_runtime()
+    chance: Given = {}
     with stage_seconds() as seconds:
-        if bars is None:
+        if strategy:
+            facts, traded, chance = trade_named(runtime, given)
+        elif bars is None:
             facts, traded = trade_stored(runtime, given)
         else:
             with progress_bar(as_json) as progress:
                 facts, traded = trade_file(runtime, given, progress)
         if trades:
             write_table(trades, traded.result.trades)
-        show_backtest(facts, traded, seconds, as_json)
+        show_backtest(facts, traded, seconds, as_json, chance)
 
 
 backtest_command.__doc__ = f"{backtest_command.__doc__}\n{CONTRACT}"  # what `--help` prints

@@ -1,5 +1,6 @@
 """Strategies by name at the command line: their parameters, and the options of a walk-forward."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -7,7 +8,8 @@ import typer
 from orbiquant.cli.console import Given, costs_told
 
 if TYPE_CHECKING:
-    from orbiquant.backtest.strategy_sweep import Make, Setting
+    from orbiquant.backtest.strategy_sweep import Setting
+    from orbiquant.strategies.contract import Strategy
     from orbiquant.backtest.walk_forward import ForwardPlan
     from orbiquant.cli.audit import Audited
     from orbiquant.research.walk_forward import StrategyAsked
@@ -39,19 +41,6 @@ FORWARD: dict[str, Any] = {  # how a walk-forward goes on, beside `--walk-forwar
         int | None, typer.Option(min=1, max=1_000_000, help="Of a combination in the past to be chosen; else 30.")
     ],
 }
-
-
-def find_make(
-    runtime: "Runtime",  # knows the workspace's own
-    name: str,  # of a strategy
-) -> "Make":
-    "Return what makes a strategy from its parameters; raise `OptionError` with the nearest name when there is none."
-    from orbiquant.core import choose
-    from orbiquant.strategies.mean_reversion import MeanReversion
-
-    known: dict[str, Any] = {"mean_reversion": MeanReversion}
-    made: Make = known[choose("strategy", name, known)]
-    return made
 
 
 def parse_params(
@@ -95,8 +84,20 @@ def ask_strategy(
     from orbiquant.research.walk_forward import StrategyAsked
 
     costs = costs_told(runtime.settings.costs.of(audited.instrument.asset_class), given)
-    make = find_make(runtime, given["strategy"])
-    return StrategyAsked(make, audited.bars, costs, audited.series, audited.data_version, given["strategy"])
+    name = given["strategy"]
+    runtime.strategies.kind(name)  # which says the nearest when there is none
+    make = partial(runtime.strategies.signals, name)
+    return StrategyAsked(make, audited.bars, costs, audited.series, audited.data_version, name)
+
+
+def one_strategy(
+    runtime: "Runtime",  # settings and strategies
+    audited: "Audited",  # the bars
+    given: Given,  # `strategy`, `param` and `COST_OPTIONS`
+) -> "tuple[StrategyAsked, Strategy]":
+    "Return a strategy with the parameters that options name, and what it is tried on."
+    asked = ask_strategy(runtime, audited, given)
+    return asked, asked.make(**one_each(given["param"]))
 
 
 def parse_forward(

@@ -148,9 +148,7 @@ def option_of(
 def check_levels(
     given: Given,  # the options
 ) -> None:
-    "Refuse options that have no meaning beside others: levels beside a strategy's parameters, these without a strategy."
-    if given["param"] and not given["strategy"]:
-        raise typer.BadParameter("--param needs the --strategy it is of")
+    "Refuse levels beside a strategy's parameters, where they have no meaning."
     if given["param"]:
         for name in ("max_holding_bars", *LEVELS):
             if given[name] != LEVELS.get(name):

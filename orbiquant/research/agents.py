@@ -18,6 +18,7 @@ from ..ports import SignalFeed
 from ..runtime import Runtime
 from ..settings import Settings
 from ..strategies.contract import TradeTerms
+from ..strategies.plans import PlannedFeed
 from ..trading.config import AGENTS, ALL_PAIRS, AgentProfile
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def open_engine(
     runtime: Runtime,  # database, broker, switches, clock
     account: str,  # e.g. "paper-usdt"
     profiles: Mapping[str, AgentProfile],  # by agent
-    feeds: Mapping[str, SignalFeed],  # by strategy
+    feeds: Mapping[str, SignalFeed | PlannedFeed],  # by strategy
     holder: str = "",  # of the account's lease; empty: nobody else is there
     terms: Mapping[str, TradeTerms] = MappingProxyType({}),  # by strategy; of others, a model's
 ) -> "TradingEngine":

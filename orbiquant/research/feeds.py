@@ -98,7 +98,7 @@ def said_by(
             check_row(name, signals[bad].iloc[0], signals.index[bad][0])
     return signals
 
-# %% ../../nbs/75_research.feeds.ipynb #8ffb49a9
+# %% ../../nbs/75_research.feeds.ipynb #677af271
 @dataclass
 class _Followed:
     "How far a strategy has gone through a series."
@@ -109,7 +109,7 @@ class _Followed:
     state: tuple[int, int]  # of the store when it was looked at
     pending: Bars  # stored, not gone through yet
 
-
+# %% ../../nbs/75_research.feeds.ipynb #8ffb49a9
 class StrategyFeed:
     "A strategy over stored bars as a feed."
 

@@ -21,14 +21,16 @@ from ..cards import Card, Carded
 from ..core import FixedClock, NotFoundError, OptionError, stage
 from ..domain import Bars, Costs, SeriesId, Signals, Timeframe
 from ..performance import money_figures, r_figures
-from ..ports import Progress
+from ..ports import Progress, SignalFeed
 from .agents import name_account, open_engine, profile_of, quote_of, with_feeds
 from .feeds import find_strategies, said_by, terms_by_name
+from .planners import StorePast, find_planners
 from .spec import ResearchSpec, kept_line, spec_now
 from .train import prepare
 from ..runtime import Runtime
 from ..strategies.config import ML
 from ..strategies.contract import Strategy, TradeTerms
+from ..strategies.plans import Past, PlannedFeed, Planner, TablePast
 from ..strategies.registry import strategy_version
 from ..trading.config import AgentProfile
 from ..trading.correlations import Correlations, closes_of_bars
@@ -242,15 +244,16 @@ def replay_agents(
         traded = {"strategies": tuple(dict.fromkeys(strategies))}
         profiles = {name: profile.model_copy(update=traded) for name, profile in profiles.items()}
     names = dict.fromkeys(name for profile in profiles.values() for name in profile.strategies)
-    rules, faults = find_strategies(runtime, names)
+    planners = find_planners(runtime, names)
+    rules, faults = find_strategies(runtime, [name for name in names if name not in planners])
     if strategies is not None and faults:
         raise OptionError(next(iter(faults.values())))
     # where no model is trained the rules trade alone, unless models were asked for, or nothing else can speak
-    asked = ML in names and (strategies is not None or not rules)
+    asked = ML in names and (strategies is not None or not (rules or planners))
     trained = set(markets if asked else runtime.registry.series() if ML in names else ())
     with stage("signals"):
         replayed = tuple(replayed_market(runtime, series, rules, series in trained, start, end) for series in markets)
-    return replay_markets(runtime, replayed, profiles, currency, progress)
+    return replay_markets(runtime, replayed, profiles, currency, progress, planners, StorePast(runtime.store))
 
 
 def replay_markets(
@@ -259,6 +262,8 @@ def replay_markets(
     profiles: Mapping[str, AgentProfile],  # by agent
     currency: str,  # of their account
     progress: Progress | None = None,  # called as (done, total, text)
+    planners: Mapping[str, Planner] = MappingProxyType({}),  # by name
+    past: Past | None = None,  # that planners look back on; None: the markets' bars
 ) -> AgentReplay:
     "Let agents trade markets whose signals are there already."
     bars = {market.series: market.bars for market in markets}
@@ -266,7 +271,9 @@ def replay_markets(
     names = dict.fromkeys(name for market in markets for name in market.signals)
     terms = {name: each for market in markets for name, each in market.terms.items()}
     with stage("replay"), scratch_runtime(runtime, clock) as scratch:
-        feeds = {name: _feed_of(name, markets, clock) for name in names}
+        feeds: dict[str, SignalFeed | PlannedFeed] = {name: _feed_of(name, markets, clock) for name in names}
+        looks = TablePast(bars) if past is None else past
+        feeds |= {name: PlannedFeed(planner, looks) for name, planner in planners.items()}
         ready = {name: with_feeds(name, profile, feeds) for name, profile in profiles.items()}
         engine = open_engine(scratch, name_account("paper", currency), ready, feeds, terms=terms)
         config = runtime.settings.portfolio

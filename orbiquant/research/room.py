@@ -24,13 +24,15 @@ from ..leases import claim_lease, own_name, release_lease
 from ..market.bars import known_at
 from ..market.follow import next_close
 from ..market.freshness import is_stale
-from ..ports import StoredSeries
+from ..ports import SignalFeed, StoredSeries
 from .agents import open_engine, profiles_at
 from .feeds import StrategyFeed, find_strategies, terms_by_name
 from .live import LIVE_MARGIN, Live, policy_of, recent_bars
+from .planners import find_planners, stored_feeds
 from .spec import kept_line
 from ..runtime import Runtime
 from ..strategies.config import ML
+from ..strategies.plans import PlannedFeed
 from ..trading.agents import Roster
 from ..trading.engine import LEASE, EngineBusy, TradingEngine
 from ..trading.requests import EngineRequest, RequestBox, serve_requests, settle_funds
@@ -231,9 +233,11 @@ class TradingRoom:
             records = Roster(self.runtime.engine, self.runtime.clock).all()
             profiles = profiles_at(self.runtime.settings, account, {each.name: each.account for each in records})
             named = {name for profile in profiles.values() for name in profile.strategies}
-            rules, _ = find_strategies(self.runtime, sorted(named))
+            planners = find_planners(self.runtime, sorted(named))
+            rules, _ = find_strategies(self.runtime, sorted(named - planners.keys()))
             self.feeds |= {name: StrategyFeed(self.runtime, rules[name]) for name in rules.keys() - self.feeds.keys()}
-            feeds = {name: feed for name, feed in self.feeds.items() if name in named}
+            feeds: dict[str, SignalFeed | PlannedFeed] = dict(stored_feeds(self.runtime, planners.values()))
+            feeds |= {name: feed for name, feed in self.feeds.items() if name in named}
             terms = terms_by_name(rules)
             self._engines[account] = open_engine(self.runtime, account, profiles, feeds, own_name(), terms)
         return self._engines[account]

@@ -6,7 +6,7 @@
 __all__ = ['ML_TERMS', 'horizon_bars', 'opening_intent', 'Answer', 'SignalConsumer']
 
 # %% ../../nbs/69_trading.consumer.ipynb #d6288981
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
@@ -81,8 +81,9 @@ class SignalConsumer:
         self,
         standing: Standing,  # of the account
         terms: Mapping[str, TradeTerms] = MappingProxyType({}),  # by strategy; of others, a model's
+        planners: Collection[str] = (),  # strategies whose positions are no signal's business
     ) -> None:
-        self.standing, self.terms = standing, terms
+        self.standing, self.terms, self.planners = standing, terms, planners
 
     def hear(
         self,
@@ -135,10 +136,9 @@ class SignalConsumer:
         symbol, books, sender = signal.symbol, self.standing.books, self.standing.sender
         side = Side.BUY if signal.action is Action.LONG else Side.SELL
         open_ = [held for held in books.positions() if held.series.symbol == symbol]
-        mine = [held for held in open_ if held.owner == agent.name]
-        closing = [
-            each for each in sender.waiting.values() if each.intent.agent == agent.name and each.order.symbol == symbol
-        ]
+        mine = [held for held in open_ if held.owner == agent.name and held.strategy not in self.planners]
+        coming = [each for each in sender.waiting.values() if each.intent.strategy not in self.planners]
+        closing = [each for each in coming if each.intent.agent == agent.name and each.order.symbol == symbol]
         if mine and side is Side.SELL and not closing and not self.standing.broker.capabilities(symbol).short:
             said = "no short here: closes what is held, opens nothing"
             return Answer(Reply.CLOSED, said, self.close(mine[0]))

@@ -7,7 +7,6 @@ __all__ = ['own_of', 'scene_of', 'planned_intent', 'planned_order', 'Sized', 'ba
 
 # %% ../../nbs/69_trading.dispatcher.ipynb #bec69162
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 from ..core import NotFoundError, rule_of
 from ..domain import Action, SeriesId
 from ..orders import Intent, Order, OrderState, OrderType, Position, Purpose, Side, exactly, intent_id
-from ..strategies.plans import Opening, Own, Plan, PlannedFeed, Planner, Remark, Scene
+from ..strategies.plans import Opening, Own, PlannedFeed, Planner, Remark, Scene, TradePlan
 from .agents import AgentState
 from .books import Held
 from .brokers.terms import PriceBar
@@ -107,7 +106,7 @@ class Sized(NamedTuple):
     said: str = ""  # why none passes
     smaller: bool = False  # risk left less than was wanted
 
-
+# %% ../../nbs/69_trading.dispatcher.ipynb #8cb69450
 @exactly
 def basket_quantity(
     agent: Agent,  # that risks it
@@ -125,7 +124,7 @@ def basket_quantity(
     budget = share * agent.profile.risk_per_trade * equity
     return known.filters.round_down(units_at_risk(budget, sum(losses, Decimal(0))))
 
-
+# %% ../../nbs/69_trading.dispatcher.ipynb #27f0a97d
 def size_openings(
     standing: Standing,  # of the account
     agent: Agent,  # that wants them
@@ -137,13 +136,13 @@ def size_openings(
     one, whole = openings[0], len(openings) > 1 or openings[0].basket is not None
     try:
         intents = [planned_intent(each, agent.name, standing.account, planner.name, time) for each in openings]
-        known = standing.circumstances(agent, intents[0])
+        stated = None if planner.reward_to_risk is None else Decimal(repr(planner.reward_to_risk))
+        known = standing.circumstances(agent, intents[0], stated)
     except ValidationError as error:
         return Sized((), rule_of(error.errors()[0]))
     except NotFoundError as error:
         return Sized((), error.message)
-    stated = None if planner.reward_to_risk is None else Decimal(repr(planner.reward_to_risk))
-    known, account = replace(known, reward_to_risk=stated), standing.account_of(agent.name)
+    account = standing.account_of(agent.name)
     quantity = one.quantity or basket_quantity(agent, intents, one.share, account.equity, account.currency, known)
     if not quantity:
         return Sized((), f"quantity_zero: `risk_per_trade` over {len(intents)} legs leaves less than one step")
@@ -200,7 +199,7 @@ class PlanDispatcher:
         self,
         agent: Agent,  # whose plan
         planner: Planner,  # that made it
-        plan: Plan,  # what it wants
+        plan: TradePlan,  # what it wants
         moment: datetime,  # at which it was made
     ) -> tuple[list[Answered], list[Order]]:
         "Return the decision on each item, for the journal, and the orders that follow: written, not sent."
@@ -211,7 +210,7 @@ class PlanDispatcher:
         said += [*ended, *opened, *map(_remark, plan.remarks)]
         return self._journaled(agent.name, planner.name, time, said), orders + more
 
-    def _withdraw(self, plan: Plan) -> Iterable["_Said"]:
+    def _withdraw(self, plan: TradePlan) -> Iterable["_Said"]:
         "Take back what waits."
         sender = self.standing.sender
         for each in plan.withdrawals:
@@ -223,7 +222,7 @@ class PlanDispatcher:
             left = "" if outcome is Reply.WITHDRAWN else f"not taken back, it is {state}: "
             yield _Said(waiting.intent.series, Action.HOLD, outcome, left + each.said, waiting.intent.id)
 
-    def _close(self, plan: Plan, moment: datetime) -> tuple[list["_Said"], list[Order]]:
+    def _close(self, plan: TradePlan, moment: datetime) -> tuple[list["_Said"], list[Order]]:
         "Return the orders that close what is held, each once."
         said, orders = [], []
         leaving = {each.position_id for each in self.standing.sender.waiting.values() if not each.opens}
@@ -288,6 +287,8 @@ class PlanDispatcher:
 
 
 class _Said(NamedTuple):
+    "What became of one item of a plan."
+
     series: SeriesId
     action: Action
     outcome: Reply

@@ -87,7 +87,8 @@ class TradingEngine:
         products: Mapping[str, Product] = MappingProxyType({}),  # by agent: whose capital belongs to investors
     ) -> None:
         "Take up where the account stands."
-        self.standing, self.consumer = standing, SignalConsumer(standing, terms)
+        planners = {name for name, feed in feeds.items() if isinstance(feed, PlannedFeed)}
+        self.standing, self.consumer = standing, SignalConsumer(standing, terms, planners)
         self.dispatcher = PlanDispatcher(standing, lambda held, moment: self.consumer.close(held, moment=moment))
         self.profiles, self.limits, self.feeds, self.holder = profiles, limits, feeds, holder
         self.products = products

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from ..persistence import decimal_text
 from .journal import Entry, Posting, account_path
 from .products import Product
-from .units import Taken
+from .units import LotTaken
 
 # %% ../../nbs/66_trading.fund_entries.ipynb #be3f5a8f
 Moves: TypeAlias = Iterable[tuple[str, str, Decimal]]  # account, asset, amount
@@ -136,7 +136,7 @@ def adoption_entry(
     return paths.entry("adoption", time, said, moves, reference)
 
 # %% ../../nbs/66_trading.fund_entries.ipynb #b6a15d15
-def _fee_moves(paths: FundPaths, taken: Taken) -> list[tuple[str, str, Decimal]]:
+def _fee_moves(paths: FundPaths, taken: LotTaken) -> list[tuple[str, str, Decimal]]:
     "Return what a fee moves: units, and the same in money between an expense and an income."
     lot, fee, units = taken.lot, taken.fee, taken.fee_units
     money, unit, operator = paths.product.currency, paths.product.unit, paths.product.operator
@@ -149,7 +149,7 @@ def _fee_moves(paths: FundPaths, taken: Taken) -> list[tuple[str, str, Decimal]]
 def fee_entry(
     paths: FundPaths,  # of the product
     account_id: str,  # of an investor
-    taken: Iterable[Taken],  # from its lots
+    taken: Iterable[LotTaken],  # from its lots
     time: datetime,  # when
     reference: str,  # to the event of the fund
 ) -> Entry:
@@ -164,7 +164,7 @@ def redemption_entry(
     paths: FundPaths,  # of the product
     account_id: str,  # of an investor
     amount: Decimal,  # that leaves the agent's book
-    taken: Iterable[Taken],  # from which lots
+    taken: Iterable[LotTaken],  # from which lots
     time: datetime,  # when
     reference: str,  # to the event of the fund
     kept: bool = False,  # True: distributed, and the investor's in cash; False: paid out

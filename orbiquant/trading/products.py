@@ -14,7 +14,6 @@ from pydantic import Field, field_validator, model_validator
 from ..core import choose, split_list
 from ..domain import Value
 from .config import AGENTS
-from .journal import OneLine, asset_name
 
 # %% ../../nbs/60_trading.products.ipynb #b92bbe45
 Distribution: TypeAlias = Literal["reinvest", "pay_out"]
@@ -35,6 +34,8 @@ class Product(Value):
     @property
     def unit(self) -> str:
         "Return the asset that its units are."
+        from orbiquant.trading.journal import asset_name  # which brings the database library
+
         return asset_name(f"{self.agent.upper()}UNITS")
 
     @property
@@ -52,7 +53,7 @@ class ProductConfig(Value):
     agents: Annotated[tuple[str, ...], Field(min_length=1)] = (
         "atlas-conservative=atlas", "orion-moderate=orion", "nova-aggressive=nova",
     )  # fmt: skip
-    currency: OneLine = "USDT"
+    currency: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]{1,19}$")] = "USDT"
     performance_fee: tuple[str, ...] = ("0.20",)
     distribution: tuple[str, ...] = ("reinvest",)
     minimum_deposit: tuple[str, ...] = ("10",)
@@ -73,7 +74,7 @@ class ProductConfig(Value):
         terms = {name: _spread(name, getattr(self, name), pairs) for name in _ONE}
         return tuple(
             Product.model_validate(
-                {"id": id_, "agent": _agent(agent), "currency": asset_name(self.currency), "cent": self.cent}
+                {"id": id_, "agent": _agent(agent), "currency": self.currency, "cent": self.cent}
                 | {name: of[id_] for name, of in terms.items()}
             )
             for id_, agent in pairs.items()

@@ -6,14 +6,14 @@
 __all__ = ['OPEN_ENDED', 'STEPS_A_COMMIT', 'tell_row', 'TableFeed', 'moments', 'tabulate_trades', 'ReplayResult', 'replay']
 
 # %% ../../nbs/69_trading.replay.ipynb #7c085ca4
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from heapq import merge
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
@@ -159,6 +159,7 @@ def replay(
     engine: TradingEngine,  # with a broker on paper and a clock that stands still
     bars: Mapping[SeriesId, Bars],  # that it goes through
     progress: Progress | None = None,  # called as (done, total, text)
+    at_midnight: Callable[[datetime, pd.DataFrame], None] | None = None,  # called between two days, with equity so far
 ) -> ReplayResult:
     "Let an engine go through stored bars; raise `OptionError` for one that is not on paper."
     if not (isinstance(engine.broker, PaperBroker) and isinstance(engine.clock, FixedClock)):
@@ -166,8 +167,7 @@ def replay(
     total, done = sum(map(len, bars.values())), 0
     last = {series.symbol: table.index[-1] + series.timeframe.delta for series, table in bars.items() if len(table)}
     equity: dict[datetime, dict[str, Decimal]] = {}
-    steps = moments(bars)
-    while chunk := list(islice(steps, STEPS_A_COMMIT)):
+    for chunk in _chunks(moments(bars), by_day=at_midnight is not None):
         with engine.deferring():
             for moment, closing in chunk:
                 engine.clock.advance(moment - engine.clock.now())
@@ -179,5 +179,20 @@ def replay(
                 done += len(closing)
         if progress:
             progress(done, total, f"{chunk[-1][0]:%Y-%m-%d}")
+        if at_midnight is not None:
+            at_midnight(chunk[-1][0], pd.DataFrame(equity.values(), [*equity], dtype=float))
     return ReplayResult(tabulate_trades(engine.books.trades()), pd.DataFrame(equity.values(), [*equity], dtype=float),
                         engine.journal.count(), len(equity))  # fmt: skip
+
+
+_Steps: TypeAlias = Iterator[tuple[datetime, dict[SeriesId, PriceBar]]]
+
+
+def _chunks(steps: _Steps, by_day: bool) -> Iterator[list[tuple[datetime, dict[SeriesId, PriceBar]]]]:
+    "Yield moments that are one transaction: so many, or those of a day, the one that ends it included."
+    if not by_day:
+        while chunk := list(islice(steps, STEPS_A_COMMIT)):
+            yield chunk
+        return
+    for _, day in groupby(steps, key=lambda step: (step[0] - timedelta(microseconds=1)).date()):
+        yield list(day)

@@ -74,7 +74,7 @@ class AccountTransaction(Value):
     reference_id: str
     time: datetime
 
-
+# %% ../../nbs/69_trading.statement_rows.ipynb #55bc0fcf
 class PerformanceSnapshot(Value):
     "A day of an account."
 

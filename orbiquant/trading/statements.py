@@ -127,7 +127,7 @@ def statement_of(
     made.go_on(events, moves_since(database, product, events, made.account_id))
     return made
 
-
+# %% ../../nbs/69_trading.statements.ipynb #881246ca
 def kept_transactions(
     database: Engine,  # migrated
     account_id: str,  # whose

@@ -99,5 +99,5 @@ def downgrade() -> None:
     op.drop_index("ix_unit_lots_product_id", table_name="unit_lots", schema=INVESTMENT)
     op.drop_index("ix_accounts_product_id", table_name="accounts", schema=INVESTMENT)
     op.drop_index("ix_accounts_user_id", table_name="accounts", schema=INVESTMENT)
-    for table in ('performance_snapshots', 'account_transactions', 'unit_lots', 'fund_events', 'accounts'):
+    for table in ("performance_snapshots", "account_transactions", "unit_lots", "fund_events", "accounts"):
         op.drop_table(table, schema=INVESTMENT)
