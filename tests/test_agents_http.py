@@ -36,7 +36,7 @@ class Market:
         settings = load_settings(
             workspace=places | {"database_url": f"sqlite:///{folder}/o.db"},
             service={"requests_per_minute": 100_000},
-            atlas={"pairs": "EURUSD"},
+            atlas={"pairs": "EURUSD", "strategies": "ml"},
         )
         self.at = len(BARS) - HELD_BACK
         self.clock = FixedClock((BARS.index[self.at - 1] + timedelta(hours=1, seconds=5)).to_pydatetime())

@@ -59,16 +59,11 @@ def choose_switch(
     everybody: bool,  # or all
 ) -> "tuple[SwitchScope, str]":
     "Return which switch is meant; refuse none and several."
-    from orbiquant.core import choose
-    from orbiquant.trading.config import AGENTS
-    from orbiquant.trading.kills import SwitchScope, check_switch
+    from orbiquant.trading.kills import name_switch
 
     if (agent is not None) + (account is not None) + everybody != 1:
         raise typer.BadParameter("give one of --agent NAME, --account NAME or --all")
-    if agent is not None:
-        return SwitchScope.AGENT, choose("agent", agent.lower(), AGENTS)
-    scope = SwitchScope.ALL if everybody else SwitchScope.ACCOUNT
-    return scope, check_switch(scope, account or "")
+    return name_switch(agent, account, everybody)
 
 
 def tell_kill(

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from ..core import OptionError, endpoint, get_logger
-from .identity import PlanRequired
+from .identity import PlanRequired, RequestId, UserId, request_key
 from .jobs import hears_new_bars
 from .series import choose_series, live_of
 from ..domain import Bars, Caller, Plan, SeriesId
@@ -32,12 +32,8 @@ class NewAlert(BaseModel):
     condition: Condition
     price: Annotated[Decimal, Field(gt=0, lt=Decimal("1e12"), decimal_places=12, allow_inf_nan=False)]
     message: Annotated[str, Field(max_length=500)] = ""
-    request_id: Annotated[
-        str | None, Field(pattern="^[A-Za-z0-9_-]{1,64}$", description="the same id again is the same alert")
-    ] = None
-    user_id: Annotated[str | None, Field(min_length=1, max_length=100, description="another's, with scope act_for")] = (
-        None
-    )
+    request_id: Annotated[RequestId | None, Field(description="the same id again is the same alert")] = None
+    user_id: Annotated[UserId | None, Field(description="another's, with scope act_for")] = None
     user_plan: Annotated[Plan | None, Field(description="lowers the key's plan, never raises it")] = None
 
 
@@ -89,11 +85,13 @@ def set_alert_for(
 def set_alert(
     caller: Caller,  # who wants to be told
     alert: NewAlert,  # what of
+    idempotency_key: RequestId | None = None,  # the same again is the same alert
 ) -> AlertAnswer:
     "Set an alert that fires once, when the price is crossed from now on."
     runtime, user = current(), caller.speaks_for(alert.user_id)
     most = most_alerts(runtime.settings.notices, caller.on_plan(alert.user_plan))
-    return set_alert_for(runtime, user, alert, most)
+    named = alert.model_copy(update={"request_id": request_key(idempotency_key, alert.request_id)})
+    return set_alert_for(runtime, user, named, most)
 
 # %% ../../nbs/79_desk.alerts.ipynb #07ac5c63
 class AlertView(BaseModel):
@@ -129,7 +127,7 @@ class AlertList(BaseModel):
 def alerts(
     caller: Caller,  # whose
     status: AlertStatus | None = None,  # active or fired; left out: both
-    user_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None,  # another's, for a key with act_for
+    user_id: UserId | None = None,  # another's, for a key with act_for
 ) -> AlertList:
     "Return the caller's alerts, the oldest first."
     from orbiquant.notices.alerts import list_alerts
@@ -142,7 +140,7 @@ def alerts(
 def delete_alert(
     alert_id: Annotated[str, Field(max_length=100)],  # of one that waits or has fired
     caller: Caller,  # whose
-    user_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None,  # another's, for a key with act_for
+    user_id: UserId | None = None,  # another's, for a key with act_for
 ) -> AlertAnswer:
     "Remove an alert; one that does not exist and one of somebody else are answered alike."
     from orbiquant.notices.alerts import remove_alert

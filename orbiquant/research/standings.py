@@ -263,6 +263,7 @@ def decisions_of(
     name: str | None = None,  # of an agent; None: everybody's
     outcome: str | None = None,  # one of `Reply`
     count: int = 100,  # at most
+    before: int | None = None,  # only those with a smaller number
 ) -> list["Answered"]:
     "Return the newest decisions, newest first; raise `OptionError` for a name or an outcome that there is not."
     from orbiquant.trading.decisions import DecisionJournal, Reply
@@ -270,4 +271,4 @@ def decisions_of(
     if name is not None and not name.startswith("own-"):
         choose("agent", name, AGENTS)
     wanted = None if outcome is None else Reply(choose("outcome", outcome, [reply.value for reply in Reply]))
-    return DecisionJournal(runtime.pages).last(name, count, wanted)
+    return DecisionJournal(runtime.pages).last(name, count, wanted, before)

@@ -37,7 +37,7 @@ class Parameter:
     "One parameter as the route will declare it."
 
     name: str
-    kind: str  # "Path", "Query", "Body" or "Caller"
+    kind: str  # "Path", "Query", "Header", "Body" or "Caller"
     annotation: str  # source text
     default: str | None  # source text; None: required
     description: str
@@ -124,6 +124,7 @@ def holds_caller(
 
 # %% ../../nbs/80_service.build.ipynb #e39e4cca
 _BODY_TYPES = (list, dict, set, tuple, frozenset)
+_HEADER_NAMES = {"idempotency_key"}  # parameters that come as a header: `Idempotency-Key`
 
 
 def _caller_kind(marked: Marked, name: str, hint: Any) -> str:
@@ -141,7 +142,7 @@ def parameter_kind(
     name: str,  # of the parameter
     hint: Any,  # its resolved annotation
 ) -> str:
-    "Return where the value comes from: the caller, the path, the body (models and collections) or the query."
+    "Return where the value comes from: the caller, the path, a header, the body (models and collections) or the query."
     if holds_caller(hint):
         return _caller_kind(marked, name, hint)
     plain = bare_type(hint)
@@ -150,6 +151,8 @@ def parameter_kind(
     bodiless = marked.info.method in ("GET", "DELETE")
     if name in path_parameters(marked.info.path):
         return "Path"
+    if name in _HEADER_NAMES:
+        return "Header"
     if model and bodiless:
         raise marked.refuse(f"`{name}` is a {outer.__name__}, and {marked.info.method} has no body")
     return "Body" if model or (outer in _BODY_TYPES and not bodiless) else "Query"
@@ -310,6 +313,12 @@ def _imports_of(marked: Marked, parameters: list[Parameter]) -> Iterator[tuple[s
         yield name, module, name
 
 
+def _same(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    "Say whether two modules mean the same thing by their names: an alias of a type does not tell where it is from."
+    things = [getattr(sys.modules.get(module), name, None) for module, name in (one, other)]
+    return one == other or (things[0] is not None and things[0] is things[1])
+
+
 def write_imports(
     bound: Mapping[str, tuple[str, str]],  # by the name it has here: module and its name there
 ) -> str:
@@ -330,7 +339,7 @@ def write_app(
     bound = {"create_app": (_FACTORY, "create_app"), "app": ("", "app")}
     for marked, parameters in read:
         for here, *origin in _imports_of(marked, parameters):
-            if bound.setdefault(here, (origin[0], origin[1])) != tuple(origin):
+            if not _same(bound.setdefault(here, (origin[0], origin[1])), (origin[0], origin[1])):
                 raise marked.refuse(f"`{here}` is {'.'.join(bound[here])} and {'.'.join(origin)}; rename one of them")
     if clash := next((marked for marked in functions if marked.name in bound), None):
         raise clash.refuse("the name is that of something the routes import; call the function something else")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
-from ..core import OptionError
+from ..core import ConflictError
 from ..orders import exactly
 from ..persistence import decimal_text, querying
 from . import tables
@@ -148,11 +148,13 @@ class FundState:
         account_id: str,  # of an investor
         amount: Decimal | None,  # that is to be taken out; None: all
     ) -> None:
-        "Raise `OptionError` naming both amounts for more than is held."
+        "Raise `ConflictError` naming both amounts for more than is held."
         held = self.held(account_id)
         if (amount is None and not (held or self.lots(account_id))) or (amount is not None and amount > held):
             wanted = "all" if amount is None else decimal_text(amount)
-            raise OptionError(f"`amount` must be at most {decimal_text(held)}, which {account_id} holds, was {wanted}")
+            raise ConflictError(
+                f"`amount` must be at most {decimal_text(held)}, which {account_id} holds, was {wanted}"
+            )
 
     def needed(
         self,

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..core import DataError, OptionError, OrbiError, get_logger
+from ..core import ConflictError, DataError, OrbiError, get_logger
 from ..orders import Order, OrderRole
 from ..persistence import INVESTMENT, UtcDateTime, metadata, querying, writing
 from ..ports import Clock
@@ -176,10 +176,10 @@ class Switches:
         who: str,  # a person's name
         why: str,  # for the journal
     ) -> Kill:
-        "Let somebody trade again; raise `OptionError` when nothing is killed, `DataError` when it cannot be undone."
+        "Let somebody trade again; raise `ConflictError` when nothing is killed, `DataError` when it cannot be undone."
         lifted = Kill(scope, check_switch(scope, name), who, why, self.clock.now())
         if lifted.key not in {each.key for each in self.all()}:
-            raise OptionError(f"`{scope.value}` must be one that is killed, {lifted.whom} is not")
+            raise ConflictError(f"`{scope.value}` must be one that is killed, {lifted.whom} is not")
         done, answer = within(10 * DATABASE_WAIT_S, lambda: self._add(lifted, killed=False))
         if not done:
             raise DataError(f"the kill of {lifted.whom} stands: the database does not answer ({answer})")
