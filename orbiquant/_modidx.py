@@ -4683,6 +4683,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                               'orbiquant/strategies/grid_trading.py'),
                                                    'orbiquant.strategies.grid_trading._end': ( 'strategies.grid_trading.html#_end',
                                                                                                'orbiquant/strategies/grid_trading.py'),
+                                                   'orbiquant.strategies.grid_trading._levels_of': ( 'strategies.grid_trading.html#_levels_of',
+                                                                                                     'orbiquant/strategies/grid_trading.py'),
                                                    'orbiquant.strategies.grid_trading.mean_range': ( 'strategies.grid_trading.html#mean_range',
                                                                                                      'orbiquant/strategies/grid_trading.py'),
                                                    'orbiquant.strategies.grid_trading.round_price': ( 'strategies.grid_trading.html#round_price',
