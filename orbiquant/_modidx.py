@@ -35,6 +35,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'orbiquant/backtest/baselines.py'),
                                               'orbiquant.backtest.baselines.Baselines.as_card': ( 'backtest.baselines.html#baselines.as_card',
                                                                                                   'orbiquant/backtest/baselines.py'),
+                                              'orbiquant.backtest.baselines.Baselines.p_value': ( 'backtest.baselines.html#baselines.p_value',
+                                                                                                  'orbiquant/backtest/baselines.py'),
                                               'orbiquant.backtest.baselines.Baselines.plot': ( 'backtest.baselines.html#baselines.plot',
                                                                                                'orbiquant/backtest/baselines.py'),
                                               'orbiquant.backtest.baselines.Baselines.standing': ( 'backtest.baselines.html#baselines.standing',
