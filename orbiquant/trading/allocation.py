@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
 from types import MappingProxyType
-from warnings import catch_warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,9 @@ from scipy.optimize import brentq
 from ..core import OptionError, get_logger, missing_library
 from ..performance import ZERO
 from .portfolio_config import PortfolioConfig
+
+if TYPE_CHECKING:
+    pass
 
 # %% ../../nbs/69_trading.allocation.ipynb #04f468b8
 def agent_returns(
@@ -60,17 +63,15 @@ def volatility_weights(
     returns: pd.DataFrame,  # complete days, a column an agent that moves
 ) -> pd.Series:
     "Return weights by the inverse of each volatility, w ∝ 1/σ; raise `MissingLibrary` without skfolio."
-    return _fitted("InverseVolatility", returns)
+    return pd.Series(_skfolio().InverseVolatility().fit(returns).weights_, returns.columns, dtype=float)
 
 
-def _fitted(estimator: str, returns: pd.DataFrame) -> pd.Series:
+def _skfolio() -> Any:
     try:
-        from skfolio import optimization
+        import skfolio.optimization
     except ImportError as error:
         raise missing_library("skfolio", "portfolio") from error
-    with catch_warnings(action="ignore"):  # of a covariance that is mended: what comes of it is checked
-        found = getattr(optimization, estimator)().fit(returns).weights_
-    return pd.Series(found, returns.columns, dtype=float)
+    return skfolio.optimization
 
 # %% ../../nbs/69_trading.allocation.ipynb #42ea13a6
 def risk_parts(
@@ -90,12 +91,11 @@ def risk_parity_weights(
     by_volatility = volatility_weights(returns)
     if returns.shape[1] == 1:
         return by_volatility, ""
-    from skfolio.exceptions import SkfolioError
-
     try:
-        weights = _fitted("RiskBudgeting", returns)
+        found = _skfolio().RiskBudgeting().fit(returns).weights_
+        weights = pd.Series(found, returns.columns, dtype=float)
         uneven = float((risk_parts(weights, returns) - 1 / len(weights)).abs().max())
-    except (SkfolioError, ArithmeticError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a solver's own errors: there is no one class of them
         get_logger("trading").warning("no risk parity", reason=f"{type(error).__name__}: {error}"[:200])
         uneven = float("nan")
     if not uneven < 1e-3:
