@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['ENV_PREFIX', 'NOT_SETTINGS', 'check_origin', 'check_network', 'ServiceConfig', 'ReportConfig', 'LoggingConfig',
-           'find_fault', 'check_known', 'IniSource', 'Settings', 'read_dotenv', 'check_environment', 'explain',
-           'load_settings']
+           'find_fault', 'check_known', 'IniSource', 'check_frozen', 'check_strategies', 'Settings', 'read_dotenv',
+           'check_environment', 'explain', 'load_settings']
 
 # %% ../nbs/70_settings.ipynb #33a78a75
 import configparser
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import StringIO
 from ipaddress import ip_network
@@ -30,10 +30,12 @@ from .domain import Value
 from .features.config import PhaseConfig, SessionConfig
 from .market.config import CostConfig, FileConfig, MarketConfig, ProviderConfig
 from .models.config import Phase2Config
+from .notices.config import NoticeConfig
 from .policies import SignalConfig
 from .strategies.config import SHIPPED, STRATEGIES, StrategyConfig
-from .trading.config import AgentProfile, RiskConfig
+from .trading.config import AgentProfile, RiskConfig, UniverseConfig
 from .trading.portfolio_config import PortfolioConfig
+from .trading.products import ProductConfig
 from .workspace import WorkspaceConfig, workspace
 
 # %% ../nbs/70_settings.ipynb #ba5851f1
@@ -153,17 +155,41 @@ class IniSource(PydanticBaseSettingsSource):
                 check_known(self.settings_cls, section, key, str(self.path))
         return values
 
-# %% ../nbs/70_settings.ipynb #68759142
-ENV_PREFIX = "ORBIQUANT_"
-NOT_SETTINGS = {"ORBIQUANT_HOME", "ORBIQUANT_SAMPLE_DATA"}
-
-
+# %% ../nbs/70_settings.ipynb #e567b1f5
 def _refuse(key: str, check: Callable[[], object]) -> None:
     "Let a section be refused by one of its keys."
     try:
         check()
     except OptionError as error:
         raise PydanticCustomError("setting", "{said}", {"said": error.message, "key": key}) from None
+
+
+def check_frozen(
+    strategies: StrategyConfig,  # with frozen parameters
+) -> None:
+    "Refuse parameters that a shipped strategy does not take, and strategies that there cannot be."
+    frozen = strategies.frozen()
+    if not frozen:
+        return
+    from orbiquant.strategies.registry import StrategyRegistry
+
+    registry = StrategyRegistry(strategies)
+    for name in frozen.keys() & {*SHIPPED} if strategies.modules else frozen:
+        _refuse("parameters", partial(registry.find, name))
+
+
+def check_strategies(
+    names: Sequence[str],  # that a profile trades
+    strategies: StrategyConfig | None,  # what a workspace adds; None: that was refused already
+) -> None:
+    "Refuse a name that cannot mean anything."
+    if strategies is not None and not strategies.modules:
+        for name in names:
+            _refuse("strategies", partial(choose, "strategies", name, STRATEGIES))
+
+# %% ../nbs/70_settings.ipynb #68759142
+ENV_PREFIX = "ORBIQUANT_"
+NOT_SETTINGS = {"ORBIQUANT_HOME", "ORBIQUANT_SAMPLE_DATA"}
 
 
 class Settings(BaseSettings):
@@ -188,38 +214,33 @@ class Settings(BaseSettings):
     backtest: BacktestConfig
     risk: RiskConfig
     strategies: StrategyConfig
+    universes: UniverseConfig = UniverseConfig()
     atlas: AgentProfile
     orion: AgentProfile
     nova: AgentProfile
     portfolio: PortfolioConfig
+    products: ProductConfig
     service: ServiceConfig
     providers: ProviderConfig
     files: FileConfig
     reports: ReportConfig
+    notices: NoticeConfig
     cluster: ClusterConfig
     logging: LoggingConfig
 
     @field_validator("strategies")
     @classmethod
     def _check_frozen(cls, strategies: StrategyConfig) -> StrategyConfig:
-        "Try the frozen parameters of what is shipped; a workspace's own are tried when they are asked for."
-        if strategies.parameters:
-            from orbiquant.strategies.registry import StrategyRegistry
-
-            frozen, registry = strategies.frozen(), StrategyRegistry(strategies)
-            _refuse(
-                "parameters", lambda: registry.check(frozen if not strategies.modules else frozen.keys() & {*SHIPPED})
-            )
+        check_frozen(strategies)
         return strategies
 
     @field_validator("atlas", "orion", "nova")
     @classmethod
     def _check_strategies(cls, profile: AgentProfile, info: ValidationInfo) -> AgentProfile:
-        "Refuse a name that cannot mean anything; a workspace's modules are asked when an engine opens."
-        if "strategies" in info.data and not info.data["strategies"].modules:
-            for name in profile.strategies:
-                _refuse("strategies", partial(choose, "strategies", name, STRATEGIES))
-        return profile
+        "Refuse a name that cannot mean anything, and put the pairs of a list in its place."
+        check_strategies(profile.strategies, info.data.get("strategies"))
+        universes: UniverseConfig = info.data.get("universes", UniverseConfig())
+        return profile.model_copy(update={"pairs": universes.resolve(profile.pairs)})
 
     @classmethod
     def settings_customise_sources(

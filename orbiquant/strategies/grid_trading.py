@@ -8,9 +8,11 @@ __all__ = ['round_price', 'Grid', 'mean_range', 'GridTrading']
 # %% ../../nbs/59_strategies.grid_trading.ipynb #624a0465
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -19,16 +21,23 @@ from pydantic import Field
 from ..core import DataError
 from ..domain import SeriesId, Timeframe, Value
 from ..orders import Bracket, Side
-from .plans import Ending, Opening, Own, Plan, Recent, Remark, Scene, Terms
+from .plans import Ending, MarketTerms, Opening, Own, Recent, Remark, Scene, TradePlan
 
 # %% ../../nbs/59_strategies.grid_trading.ipynb #fcb307e9
 def round_price(
     price: float,  # of a level
     tick: Decimal,  # of the instrument
 ) -> Decimal:
-    "Return a price in whole ticks, or to six digits where a tick is coarser than that."
-    digit = min(tick, Decimal(1).scaleb(math.floor(math.log10(price)) - 5))
+    "Return a price in whole ticks, or to six digits where a tick is more than a basis point of it."
+    digit = tick if float(tick) <= price / 10_000 else Decimal(1).scaleb(math.floor(math.log10(price)) - 5)
     return (Decimal(repr(price)) / digit).to_integral_value() * digit
+
+
+@lru_cache(maxsize=1024)
+def _levels_of(lower: Decimal, upper: Decimal, steps: int, tick: Decimal) -> tuple[Decimal, ...]:
+    low, ratio = float(lower), float(upper / lower)
+    inner = (round_price(low * ratio ** (i / steps), tick) for i in range(1, steps))
+    return (lower, *inner, upper)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +74,15 @@ class Grid:
         tick: Decimal,  # of the instrument
     ) -> list[Decimal]:
         "Return the prices of all levels, the lowest first: each but the last is bought at, and sold at the next."
-        low, ratio = float(self.lower), float(self.upper / self.lower)
-        inner = [round_price(low * ratio ** (i / self.steps), tick) for i in range(1, self.steps)]
-        return [self.lower, *inner, self.upper]
+        return [*_levels_of(self.lower, self.upper, self.steps, tick)]
+
+    def is_armed(
+        self,
+        level: Decimal,  # that is bought at
+        close: float,  # the last price
+    ) -> bool:
+        "Say whether an order may wait at a level: half a step below the price and more."
+        return close >= float(level) * float(self.upper / self.lower) ** (0.5 / self.steps)
 
 # %% ../../nbs/59_strategies.grid_trading.ipynb #2670c861
 def mean_range(
@@ -78,7 +93,7 @@ def mean_range(
     high, low = np.maximum(bars.high[1:], before), np.minimum(bars.low[1:], before)
     return float((high - low).mean())
 
-
+# %% ../../nbs/59_strategies.grid_trading.ipynb #42aa4cbf
 class GridTrading(Value):
     "Rests orders at levels below the price, and sells each lot one level above."
 
@@ -91,6 +106,11 @@ class GridTrading(Value):
     atr_bars: Annotated[int, Field(ge=2, le=5000)] = 168
     cool_down_bars: Annotated[int, Field(ge=0, le=10_000)] = 48  # after its stop
 
+    @property
+    def watches(self) -> tuple[str, ...]:
+        "Return what it looks at beside its markets: nothing."
+        return ()
+
     def due(
         self,
         moment: datetime,  # at which bars close
@@ -102,50 +122,42 @@ class GridTrading(Value):
     def plan(
         self,
         scene: Scene,  # past, own legs, equity
-    ) -> Plan:
+    ) -> TradePlan:
         "Return what each of its markets needs."
-        plans = Plan()
+        plans = TradePlan()
         for series in scene.fresh:
             own = [each for each in scene.own if each.series == series]
             plans += self._keep(scene, series, own) if own else self._begin(scene, series)
         return plans
 
-    def _begin(self, scene: Scene, series: SeriesId) -> Plan:
+    def _begin(self, scene: Scene, series: SeriesId) -> TradePlan:
         "Return a new grid about the price, or why there is none."
         frame, terms = series.timeframe.delta, scene.terms(series.symbol)
         if (stopped := scene.stopped.get(series.symbol)) is not None:
             until = stopped + frame * (1 + self.cool_down_bars)
             if scene.moment < until:
-                return Plan(remarks=(Remark(series, f"after a basket's stop no grid before {until:%Y-%m-%d %H:%M}"),))
+                return TradePlan(
+                    remarks=(Remark(series, f"after a basket's stop no grid before {until:%Y-%m-%d %H:%M}"),)
+                )
         bars = scene.last(series, self.atr_bars + 1)
         if len(bars.close) <= self.atr_bars:
-            return Plan(
+            return TradePlan(
                 remarks=(Remark(series, f"a grid needs {self.atr_bars + 1} bars, there are {len(bars.close)}"),)
             )
-        close, atr = float(bars.close[-1]), mean_range(bars)
-        if said := self._refusal(close, atr, terms):
-            return Plan(remarks=(Remark(series, said, refused=True),))
-        prices = (
-            close - self.range_atr * atr,
-            close + self.range_atr * atr,
-            close - (self.range_atr + self.stop_atr) * atr,
-        )
+        close = float(bars.close[-1])
+        share = mean_range(bars) / close
+        step = math.exp(2 * self.range_atr * share / self.steps) - 1
+        if step <= (paid := 2 * (terms.costs.fee + terms.costs.slippage)):
+            said = f"a step of {step:.3%} must exceed what two fills cost, {paid:.3%}"
+            return TradePlan(remarks=(Remark(series, said, refused=True),))
+        away = (-self.range_atr, self.range_atr, -self.range_atr - self.stop_atr)
+        prices = (close * math.exp(each * share) for each in away)
         lower, upper, stop = (round_price(price, terms.instrument.tick_size) for price in prices)
         grid = Grid(series.symbol, scene.moment, lower, upper, self.steps, stop)
-        return Plan(tuple(self._legs(series, grid, range(self.steps), terms, close)))
-
-    def _refusal(self, close: float, atr: float, terms: Terms) -> str:
-        "Return why there can be no grid, '' when there can."
-        if close <= (self.range_atr + self.stop_atr) * atr:
-            return f"a range of {atr:.6g} at a price of {close:.6g} leaves no room under the grid"
-        step = ((close + self.range_atr * atr) / (close - self.range_atr * atr)) ** (1 / self.steps) - 1
-        paid = 2 * (terms.costs.fee + terms.costs.slippage)
-        if step <= paid:
-            return f"a step of {step:.3%} must exceed what two fills cost, {paid:.3%}"
-        return ""
+        return TradePlan(tuple(self._legs(series, grid, range(self.steps), terms, close)))
 
     def _legs(
-        self, series: SeriesId, grid: Grid, which: "range | list[int]", terms: Terms, close: float,
+        self, series: SeriesId, grid: Grid, which: Iterable[int], terms: MarketTerms, close: float,
         quantity: Decimal | None = None,
     ) -> list[Opening]:  # fmt: skip
         "Return the openings of some legs; those above the price only have to fit."
@@ -153,11 +165,11 @@ class GridTrading(Value):
         said = f"grid of {grid.steps} steps from {grid.lower} to {grid.upper}, stop {grid.stop}"
         return [
             Opening(series, Side.BUY, levels[i], Bracket(stop_loss=grid.stop, take_profit=levels[i + 1]), said, True,
-                    quantity=quantity, basket=str(grid), label=str(i), later=float(levels[i]) >= close)
+                    quantity=quantity, basket=str(grid), label=str(i), later=not grid.is_armed(levels[i], close))
             for i in which
         ]  # fmt: skip
 
-    def _keep(self, scene: Scene, series: SeriesId, own: list[Own]) -> Plan:
+    def _keep(self, scene: Scene, series: SeriesId, own: list[Own]) -> TradePlan:
         "Return what a grid that stands needs."
         grid, terms = Grid.parse(own[0].basket), scene.terms(series.symbol)
         close = float(scene.last(series, 1).close[-1])
@@ -168,12 +180,12 @@ class GridTrading(Value):
             return _end(own, "the price has left the grid above, and nothing is held")
         levels = grid.levels(terms.instrument.tick_size)
         taken = {each.bracket.take_profit for each in own}
-        free = [i for i in range(grid.steps) if levels[i + 1] not in taken and float(levels[i]) < close]
+        free = [i for i in range(grid.steps) if levels[i + 1] not in taken and grid.is_armed(levels[i], close)]
         quantity = max(each.quantity for each in own)
-        return Plan(tuple(self._legs(series, grid, free, terms, close, quantity)))
+        return TradePlan(tuple(self._legs(series, grid, free, terms, close, quantity)))
 
 
-def _end(own: list[Own], said: str) -> Plan:
+def _end(own: list[Own], said: str) -> TradePlan:
     "Return the plan that takes a grid down."
     closings = tuple(Ending(each.id, said) for each in own if each.held and not each.leaving)
-    return Plan(closings=closings, withdrawals=tuple(Ending(each.id, said) for each in own if each.waits))
+    return TradePlan(closings=closings, withdrawals=tuple(Ending(each.id, said) for each in own if each.waits))

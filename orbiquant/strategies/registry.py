@@ -8,7 +8,7 @@ __all__ = ['parameters_of', 'make_strategy_of', 'strategy_version', 'strategies_
 # %% ../../nbs/58_strategies.registry.ipynb #c8d3d101
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from hashlib import blake2b
 from importlib import import_module
@@ -104,6 +104,17 @@ def _check_name(kind: type, module: ModuleType) -> str:
         )
     return made
 
+# %% ../../nbs/58_strategies.registry.ipynb #55090378
+def _import(path: str, folder: Path | None) -> ModuleType:
+    "Return a module of the workspace, whose folder is looked at last."
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    try:
+        return import_module(path)
+    except Exception as error:  # somebody's code: whatever it raises, this is where it stands
+        said = f"{type(error).__name__} {error}"[:300]
+        raise OptionError(f"`modules` must name modules that can be imported, {path} cannot: {said}") from error
+
 # %% ../../nbs/58_strategies.registry.ipynb #8e304627
 class StrategyRegistry:
     "The strategies that a name can mean."
@@ -121,22 +132,13 @@ class StrategyRegistry:
         "Return the workspace's strategies by name; raise `OptionError` for a module that cannot be used."
         found: dict[str, type] = {}
         for path in self.config.modules:
-            made = strategies_of(self._import(path))
+            made = strategies_of(_import(path, self.folder))
             if not made:
                 raise OptionError(f"`modules` must name modules with a strategy, {path} defines none")
             if twice := sorted(made.keys() & found.keys()):
                 raise OptionError(f"`modules` must name each strategy once, {path} has {twice[0]} again")
             found |= made
         return found
-
-    def _import(self, path: str) -> ModuleType:
-        if self.folder is not None and str(self.folder) not in sys.path:
-            sys.path.append(str(self.folder))
-        try:
-            return import_module(path)
-        except Exception as error:  # somebody's code: whatever it raises, this is where it stands
-            said = f"{type(error).__name__} {error}"[:300]
-            raise OptionError(f"`modules` must name modules that can be imported, {path} cannot: {said}") from error
 
     def names(self) -> tuple[str, ...]:
         "Return the names that there are; `ml` is none, it needs a model."
@@ -174,15 +176,7 @@ class StrategyRegistry:
         lacking = [part for part in dir(Strategy) if not part.startswith("_") and not hasattr(made, part)]
         raise OptionError(f"`strategy` must be one that gives signals, {name} is without {', '.join(lacking)}")
 
-    def check(
-        self,
-        names: Iterable[str],  # of strategies whose frozen parameters are to be tried
-    ) -> None:
-        "Raise `OptionError` for a frozen parameter that cannot be."
-        for name in names:
-            self.find(name)
-
-
+# %% ../../nbs/58_strategies.registry.ipynb #df29d1f7
 def find_strategy(
     name: str,  # one of those that are shipped and give signals
     **parameters: Any,  # others than its own

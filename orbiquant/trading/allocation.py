@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings
 
 import numpy as np
 import pandas as pd
@@ -21,9 +21,6 @@ from scipy.optimize import brentq
 from ..core import OptionError, get_logger, missing_library
 from ..performance import ZERO
 from .portfolio_config import PortfolioConfig
-
-if TYPE_CHECKING:
-    pass
 
 # %% ../../nbs/69_trading.allocation.ipynb #04f468b8
 def agent_returns(
@@ -63,15 +60,17 @@ def volatility_weights(
     returns: pd.DataFrame,  # complete days, a column an agent that moves
 ) -> pd.Series:
     "Return weights by the inverse of each volatility, w ∝ 1/σ; raise `MissingLibrary` without skfolio."
-    return pd.Series(_skfolio().InverseVolatility().fit(returns).weights_, returns.columns, dtype=float)
+    return _fitted("InverseVolatility", returns)
 
 
-def _skfolio() -> Any:
+def _fitted(estimator: str, returns: pd.DataFrame) -> pd.Series:
     try:
-        import skfolio.optimization
+        from skfolio import optimization
     except ImportError as error:
         raise missing_library("skfolio", "portfolio") from error
-    return skfolio.optimization
+    with catch_warnings(action="ignore"):  # of a covariance that is mended: what comes of it is checked
+        found = getattr(optimization, estimator)().fit(returns).weights_
+    return pd.Series(found, returns.columns, dtype=float)
 
 # %% ../../nbs/69_trading.allocation.ipynb #42ea13a6
 def risk_parts(
@@ -91,11 +90,12 @@ def risk_parity_weights(
     by_volatility = volatility_weights(returns)
     if returns.shape[1] == 1:
         return by_volatility, ""
+    from skfolio.exceptions import SkfolioError
+
     try:
-        found = _skfolio().RiskBudgeting().fit(returns).weights_
-        weights = pd.Series(found, returns.columns, dtype=float)
+        weights = _fitted("RiskBudgeting", returns)
         uneven = float((risk_parts(weights, returns) - 1 / len(weights)).abs().max())
-    except Exception as error:  # a solver's own errors: there is no one class of them
+    except (SkfolioError, ArithmeticError, ValueError, RuntimeError) as error:
         get_logger("trading").warning("no risk parity", reason=f"{type(error).__name__}: {error}"[:200])
         uneven = float("nan")
     if not uneven < 1e-3:

@@ -73,6 +73,7 @@ class Answered(NamedTuple):
     reason: str
     confidence: float
     intent_id: str | None = None
+    id: int | None = None  # its number in the journal
 
 # %% ../../nbs/67_trading.decisions.ipynb #a7c4c0c5
 class DecisionJournal:
@@ -97,12 +98,14 @@ class DecisionJournal:
         agent: str | None = None,  # None: everybody's
         count: int = 100,  # at most
         outcome: Reply | None = None,  # None: any
+        before: int | None = None,  # only those with a smaller number
     ) -> list[Answered]:
         "Return the newest decisions, newest first."
         table = tables.decisions
         rows = select(table).order_by(table.c.id.desc()).limit(count)
         rows = rows if agent is None else rows.where(table.c.agent == agent)
         rows = rows if outcome is None else rows.where(table.c.outcome == outcome)
+        rows = rows if before is None else rows.where(table.c.id < before)
         with querying(self.pages.database) as connection:
             found = [dict(row) for row in connection.execute(rows).mappings()]
         return [_decision(row) for row in found]
@@ -148,6 +151,5 @@ class DecisionJournal:
 
 
 def _decision(row: dict[str, object]) -> Answered:
-    del row["id"]
     made = {"timeframe": Timeframe, "action": Action, "outcome": Reply}
     return Answered(**row | {name: kind(row[name]) for name, kind in made.items()})  # type: ignore[arg-type]
