@@ -165,7 +165,7 @@ class Statement:
                 "deposit",
                 amount,
                 amount,
-                f"{amount:f} {money} at {event.nav.normalize():f}",
+                priced,
                 move.kind,
                 event.name,
             )
