@@ -324,9 +324,17 @@ def migrate(
     "Bring the schema up to date and return its revision; raise `DataError` when a newer OrbiQuant has been here."
     from alembic import command
     from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
     try:
+        with engine.connect() as connection:  # what is up to date waits for no writer
+            known = MigrationContext.configure(connection).get_current_revision()
+            if (
+                known is not None
+                and known == ScriptDirectory.from_config(migration_steps(connection)).get_current_head()
+            ):
+                return known
         with writing(engine) as connection:
             if engine.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import pandas as pd
 import pytest
 import test_cli
 from sqlalchemy import event
@@ -20,13 +21,14 @@ from test_cli import ORBIQUANT, Ask
 from orbiquant.core import FixedClock, configure_logging
 from orbiquant.desk import series as desk_series
 from orbiquant.desk.agents import room_of
-from orbiquant.domain import Bars, SeriesId, Signals
+from orbiquant.domain import Action, Bars, SeriesId, Signals
 from orbiquant.leases import acquire_lease
 from orbiquant.market.synthetic import synthetic_market
+from orbiquant.persistence import engine, writing
 from orbiquant.research.room import TradingRoom, Turn, start_agent, stay
 from orbiquant.runtime import Runtime, current
 from orbiquant.settings import load_settings
-from orbiquant.trading.decisions import Reply
+from orbiquant.trading.decisions import Answered, Reply
 from orbiquant.trading.engine import LEASE
 from orbiquant.trading.replay import TableFeed
 from tests.tools.desk import random_signals
@@ -56,6 +58,44 @@ def test_an_agent_lives(ask: Ask):
     said = [ask("agent", word, "atlas").out.splitlines()[0] for word in ("pause", "resume", "stop")]
     assert [line.split(":")[0] for line in said] == ["atlas is paused", "atlas is running", "atlas is stopped"]
     assert ask("agent", "run", "--once").code == 0
+
+
+def test_a_stop_on_a_busy_database_says_so_soon_and_names_the_way_round(ask: Ask):
+    assert ask("agent", "start", "atlas").code == 0
+    other = engine(current().settings.workspace.database_url)
+    with writing(other):
+        begin = time.monotonic()
+        told = ask("agent", "stop", "atlas")
+        took = time.monotonic() - begin
+    other.dispose()
+    assert told.code == 1 and "another process writes to the database" in " ".join(told.err.split())
+    assert "orbiquant kill --agent atlas" in " ".join(told.err.split()) and took < 10, took
+    assert "atlas is stopped" in ask("agent", "stop", "atlas").out
+
+
+def test_a_journal_fits_a_narrow_screen():
+    from rich.console import Console
+
+    from orbiquant.cli.agents import journal_table
+
+    now = pd.Timestamp("2026-03-02 12:00", tz="UTC").to_pydatetime()
+    long = "confidence 0.61 is below 0.65, and so on, and so on, until no screen is wide enough for it any more"
+    line = Answered(
+        "atlas",
+        "altcoin_rotation",
+        "1000SHIBUSDT",
+        BTCUSDT.timeframe,
+        now,
+        now,
+        Action.SHORT,
+        Reply.FILTERED,
+        long,
+        0.6,
+    )
+    screen = Console(width=80)
+    with screen.capture() as held:
+        screen.print(journal_table([line]))
+    assert max(map(len, held.get().splitlines())) <= 80 and "filtered" in held.get()
 
 
 @pytest.mark.parametrize(

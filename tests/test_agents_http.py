@@ -138,6 +138,31 @@ def test_an_agent_answers_the_newest_bar_and_every_one_that_closes(market: Marke
     assert operator.get("/agents/atlas/journal?outcome=taken").json()["decisions"] == []
     assert operator.get("/agents/atlas/journal?outcome=hold&limit=2").json()["decisions"] == lines[:2]
     check_problem(operator.get("/agents/atlas/journal?outcome=won"), 422, "OPTION_INVALID")
+    pages, after = [], ""
+    while after is not None:
+        page = operator.get(f"/agents/atlas/journal?limit=2{after and f'&after={after}'}").raise_for_status().json()
+        pages.append(page["decisions"])
+        after = page["next"]
+    assert [line for page in pages for line in page] == lines and [len(page) for page in pages] == [2, 2, 1]
+
+
+def test_the_kill_switch_is_thrown_seen_and_lifted(market: Market, address: str, operator: httpx.Client):
+    told = operator.post("/agents/kill", json={"agent": "Atlas", "why": "it buys tops"}).raise_for_status().json()
+    assert (told["scope"], told["name"], told["places"]) == ("agent", "atlas", ["file", "database"]) and told["who"]
+    assert "atlas" in operator.get("/agents/atlas/status").json()["idle"][1]
+    operator.post("/agents/kill", json={"everybody": True, "why": "x", "flatten": True}).raise_for_status()
+    stands = operator.get("/agents/kill").raise_for_status().json()["kills"]
+    assert {(each["scope"], each["flatten"]) for each in stands} == {("agent", False), ("all", True)}
+    left = operator.post("/agents/kill/lift", json={"everybody": True, "why": "seen"}).raise_for_status().json()
+    assert [each["name"] for each in left["kills"]] == ["atlas"]
+    assert operator.post("/agents/kill/lift", json={"agent": "atlas", "why": "seen"}).json() == {"kills": []}
+    check_problem(operator.post("/agents/kill/lift", json={"agent": "atlas", "why": "seen"}), 409, "CONFLICT")
+    for wrong in ({}, {"agent": "atlas", "everybody": True}, {"agent": "zorro"}, {"account": "x" * 99 + "\n"}):
+        assert operator.post("/agents/kill", json={"why": "x"} | wrong).status_code == 422, wrong
+    assert operator.post("/agents/kill", json={"agent": "atlas", "why": ""}).status_code == 422
+    with keyed(market, address, "ana", "premium", "read", "trade", "act_for") as client:
+        check_problem(client.post("/agents/kill", json={"everybody": True, "why": "x"}), 403, "FORBIDDEN")
+    assert operator.get("/agents/kill").json() == {"kills": []}
 
 
 def test_a_backend_reads_status_metrics_and_positions(operator: httpx.Client):
@@ -175,7 +200,10 @@ def test_a_persons_order_goes_through_the_gate_to_a_fill(market: Market, address
     with keyed(market, address, "ana", "pro", "read", "trade") as client:
         told = client.post("/api/trade", json=market.order()).raise_for_status().json()
         assert told["success"] and told["outcome"] in ("taken", "resized") and told["quantity"] == 5000
-        assert told["executed_price"] is None and "next bar" in told["message"]
+        assert told["executed_price"] is None and "next bar" in told["message"] and told["status"] == "accepted"
+        place = f"/api/trade/{told['ticket']}"
+        waits = client.get(place).raise_for_status().json()
+        assert (waits["status"], waits["executed_price"], waits["quantity"]) == ("accepted", None, 5000)
         check = client.post("/api/trade", json=market.order()).json()
         assert not check["success"] and "on its way" in check["message"]
         market.close()
@@ -184,10 +212,15 @@ def test_a_persons_order_goes_through_the_gate_to_a_fill(market: Market, address
         assert held["ticket"] == told["ticket"] and held["type"] == "BUY" and held["size"] == 5000
         assert held["stop_loss"] and held["take_profit"] and own["account_id"] == told["account_id"]
         assert own["equity"] == pytest.approx(own["balance"] + held["size"] * held["current_price"], abs=1e-6)
+        filled = client.get(place).json()
+        assert filled["status"] == "open" and filled["executed_price"] == pytest.approx(held["open_price"])
+        assert abs(filled["slippage"]) < 0.01 and (filled["symbol"], filled["action"]) == ("EURUSD", "BUY")
         closed = client.post("/api/trade", json=market.order("SELL")).json()
         assert closed["success"] and closed["outcome"] == "closed"
         market.close()
         after = client.get("/api/portfolio").json()
+        done = client.get(place).json()
+        assert done["status"] == "closed" and done["profit"] == pytest.approx(after["daily_pnl"]) and done["exit_price"]
         assert after["positions"] == [] and after["daily_pnl"] == pytest.approx(after["equity"] - 10_000, abs=1e-6)
 
 

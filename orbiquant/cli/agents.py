@@ -67,10 +67,10 @@ def list_command(as_json: AsJson = False) -> None:
     runtime = open_trading()
     found = [status_of(runtime, name) for name in AGENTS_TOLD]
     rows = [
-        (s.name, s.profile, s.status, s.account, f"{s.equity:,.2f} {s.currency}", s.open_positions, s.idle[:1])
+        (s.name, s.status, s.account, f"{s.equity:,.2f} {s.currency}", s.open_positions, s.idle[:1])
         for s in found
     ]
-    heads = ("agent", "profile", "status", "account", ">equity", ">positions", "does not trade because")
+    heads = ("agent", "status", "account", ">equity", ">positions", "does not trade because")
     show(found, as_json, lambda: table(rows, *heads))
 
 
@@ -199,9 +199,10 @@ def journal_table(
 ) -> "Table":
     "Return decisions as a table."
     rows = [
-        (d.decided_at, d.agent, f"{d.symbol} {d.timeframe}", d.strategy, d.action.value, d.outcome.value, d.reason)
+        (f"{d.decided_at:%y-%m-%d %H:%M}", d.agent, f"{d.symbol} {d.timeframe}", d.strategy, d.action.value,
+         d.outcome.value, d.reason)
         for d in decisions
-    ]
+    ]  # fmt: skip
     return table(rows, "decided (UTC)", "agent", "series", "strategy", "signal", "answer", "reason")
 
 

@@ -59,7 +59,7 @@ def alerts_command(
     show([AlertView.of(each) for each in found], as_json, lambda: table(map(row_of, found), *HEADS) if found else empty)
 
 
-HEADS = ("alert", "symbol", "side", ">price", "status", "fired (UTC)", ">at", "message")
+HEADS = ("alert", "symbol", "side", ">price", "status", "fired (UTC)", "message")
 
 
 def row_of(
@@ -68,7 +68,7 @@ def row_of(
     "Return an alert as a row of a table."
     fired = alert.fired_at and f"{alert.fired_at:%Y-%m-%d %H:%M}"
     name, price = alert.id[:8], f"{alert.price:f}"
-    return (name, alert.symbol, alert.condition, price, alert.status, fired, alert.fired_price, alert.message)
+    return (name, alert.symbol, alert.condition, price, alert.status, fired, alert.message)
 
 
 @alert_commands.command("remove")
