@@ -152,8 +152,9 @@ def require_bars(
 
     values = report.check(parameters)
     if report.needs_bars:
-        series = SeriesId.parse(values["symbol"], values["timeframe"])
-        runtime.store.read(series, start=runtime.clock.now(), version=values.get("version"))
+        for symbol in values["symbols"] if "symbols" in values else [values["symbol"]]:
+            series = SeriesId.parse(symbol, values["timeframe"])
+            runtime.store.read(series, start=runtime.clock.now(), version=values.get("version"))
 
 
 @reports.command("run")

@@ -11,7 +11,7 @@ from decimal import ROUND_CEILING, Decimal
 
 from sqlalchemy import and_, select
 
-from ..orders import Order, exactly
+from ..orders import Order, Purpose, exactly
 from ..persistence import decimal_text, querying
 from . import tables
 from .funds import Fund
@@ -98,6 +98,15 @@ def mark_days(
 _CUSHION = Decimal("1.01")
 
 
+def _closed_now(fund: Fund) -> bool:
+    "Say whether an order that closes was made at this very moment: what became of it, the next moment shows."
+    intents, standing = tables.intents.c, fund.standing
+    mine = and_(intents.agent == fund.product.agent, intents.account == standing.account)
+    now = and_(intents.purpose == Purpose.CLOSE.value, intents.decided_at == standing.clock.now())
+    with querying(fund.database) as connection:
+        return connection.execute(select(intents.id).where(mine, now).limit(1)).first() is not None
+
+
 @exactly
 def reducing_orders(
     fund: Fund,  # a pooled agent
@@ -107,7 +116,7 @@ def reducing_orders(
     standing, name = fund.standing, fund.product.agent
     closing = [each for each in standing.sender.waiting.values() if each.intent.agent == name and not each.opens]
     bound = standing.account_of(name).margin
-    if closing or not bound:
+    if closing or not bound or _closed_now(fund):
         return []
     share, orders = min(Decimal(1), amount * _CUSHION / bound), []
     for held in standing.books.positions(name):

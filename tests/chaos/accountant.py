@@ -74,6 +74,8 @@ class Accountant:
         """Read the folder of a run."""
         read = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("dump", "market", "products")}
         self.dump, self.market, self.products = read["dump"], read["market"], read["products"]
+        if (folder / "venue.jsonl").exists():  # at a foreign venue an operator's own capital trades
+            self.market["flows"], self.products = [], {}
         self.found: dict[str, list[str]] = defaultdict(list)
         self.counts: Counter[str] = Counter()
         self.entries = {row["id"]: row for row in sorted(self.dump["journal_entries"], key=lambda row: row["id"])}

@@ -297,12 +297,13 @@ def plant_bugs(seed: int) -> dict[str, dict[str, list[str]]]:
         bug = BUGS.get(name)
         folder = Path(tempfile.mkdtemp(prefix="chaos-bug-", dir=FAST))
         foreign = name == "at the venue" or (bug is not None and bug.venue)
-        bars = 32 if foreign else 16  # the more, the likelier is a fault of the venue
-        keep_market(make_market(seed, bars), folder)
-        with databases.fresh(folder, seed) as url, ExitStack() as beside:
-            address = beside.enter_context(running_venue(folder, seed)) if foreign else ""
+        bars = max(32 if foreign else 16, bug.bars if bug else 0)  # the more, the likelier is a fault of the venue
+        number = seed if bug is None or bug.seed is None else bug.seed
+        keep_market(make_market(number, bars), folder)
+        with databases.fresh(folder, number) as url, ExitStack() as beside:
+            address = beside.enter_context(running_venue(folder, number)) if foreign else ""
             told = {"kills": 0, "bars": bars, "bug": name if bug else "", "venue": address, "cold_share": 0}
-            run = run_seed(seed, "sqlite", url, folder, **told, apart=False)
+            run = run_seed(number, "sqlite", url, folder, **told, apart=False)
         found[name] = run.found | ({"error": [run.error]} if run.error else {})
         shutil.rmtree(folder)
     databases.forget()

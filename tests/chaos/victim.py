@@ -362,6 +362,8 @@ class Victim:
 
     def ask(self, number: int) -> None:
         """Want what investors want by the so many-th bar, each once: whoever was killed meanwhile asks again."""
+        if not self.flows or self.flows[0]["number"] > number:
+            return
         while self.flows and self.flows[0]["number"] <= number:
             flow = self.flows.pop(0)
             product = next(each for each in self.products.values() if each.id == flow["product"])
@@ -371,6 +373,7 @@ class Victim:
                 if flow["kind"] == "deposit":
                     paths, ledger = FundPaths(product, ACCOUNT), self.engine.books.ledger
                     receive_money(ledger, paths, flow["account_id"], Decimal(flow["amount"]), flow["id"])
+        settle_funds(self.engine, self.box, self.clock.now())  # who asks is answered at once where that can be
 
     def throw(self, scope: SwitchScope, name: str) -> None:
         """Kill somebody's new risk, once."""
