@@ -97,7 +97,7 @@ def open_command(
 
 
 @account_commands.command("list")
-def list_command(
+def list_accounts_command(
     user: Annotated[str | None, typer.Option(help="Only theirs.")] = None,
     as_json: AsJson = False,
 ) -> None:
