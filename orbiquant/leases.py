@@ -115,4 +115,6 @@ def claim_lease(
     last = lease_holder(engine, name)
     if last is not None and has_died(last):
         release_lease(engine, name, last)
-    return None if acquire_lease(engine, name, holder, length, clock) else last
+    if acquire_lease(engine, name, holder, length, clock):
+        return None
+    return lease_holder(engine, name) or last or "one that has just left"  # never None: it is not held

@@ -33,7 +33,7 @@ from .models.config import Phase2Config
 from .notices.config import NoticeConfig
 from .policies import SignalConfig
 from .strategies.config import SHIPPED, STRATEGIES, StrategyConfig
-from .trading.config import AgentProfile, RiskConfig
+from .trading.config import AgentProfile, RiskConfig, UniverseConfig
 from .trading.portfolio_config import PortfolioConfig
 from .trading.products import ProductConfig
 from .workspace import WorkspaceConfig, workspace
@@ -214,6 +214,7 @@ class Settings(BaseSettings):
     backtest: BacktestConfig
     risk: RiskConfig
     strategies: StrategyConfig
+    universes: UniverseConfig = UniverseConfig()
     atlas: AgentProfile
     orion: AgentProfile
     nova: AgentProfile
@@ -236,8 +237,10 @@ class Settings(BaseSettings):
     @field_validator("atlas", "orion", "nova")
     @classmethod
     def _check_strategies(cls, profile: AgentProfile, info: ValidationInfo) -> AgentProfile:
+        "Refuse a name that cannot mean anything, and put the pairs of a list in its place."
         check_strategies(profile.strategies, info.data.get("strategies"))
-        return profile
+        universes: UniverseConfig = info.data.get("universes", UniverseConfig())
+        return profile.model_copy(update={"pairs": universes.resolve(profile.pairs)})
 
     @classmethod
     def settings_customise_sources(

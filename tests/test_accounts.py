@@ -2,7 +2,10 @@
 
 import itertools
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -26,7 +29,7 @@ from orbiquant.trading.brokers.paper import PaperBroker
 from orbiquant.trading.brokers.terms import PaperTerms, PriceBar
 from orbiquant.trading.engine import TradingEngine
 from orbiquant.trading.funds import NO_CAPITAL, Fund, receive_money
-from orbiquant.trading.pages import Pages
+from orbiquant.trading.pages import Pages, RowWriter
 from orbiquant.trading.products import Product
 from orbiquant.trading.requests import EngineRequest, RequestBox, serve_requests, settle_funds
 from orbiquant.trading.standing import Standing
@@ -338,6 +341,74 @@ def test_a_statement_goes_on_from_row_to_row_and_equals_a_rebuild(desk: Desk):
     with writing(desk.database) as connection:
         connection.execute(tables.account_transactions.update().values(description="x"))
     assert any("row 1" in said for said in statement_faults(desk.database, desk.product))
+
+
+# --- faults ---
+
+
+class Crash(BaseException):
+    """The process ends."""
+
+
+@pytest.mark.parametrize("calls", [1, 3, 6, 9, 12])
+def test_a_month_end_that_is_cut_off_leaves_nothing_and_is_done_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, calls: int
+):
+    for name in ("inv-ana", "inv-ben"):
+        desk.want("deposit", name, "1000")
+    desk.trade(130)
+    asked = desk.ask("deposit", "inv-eva", "500")
+    desk.clock.advance(timedelta(days=3))
+    before, left = desk.fund.ledger.balances(), calls
+    write = RowWriter._run
+
+    def cut(self: RowWriter, *arguments: Any) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Crash
+        write(self, *arguments)
+
+    monkeypatch.setattr(RowWriter, "_run", cut)
+    with suppress(Crash):
+        settle_funds(desk.engine, desk.box, desk.clock.now())
+    monkeypatch.undo()
+    desk.open()
+    if desk.fund.event("month:2024-01") is None:
+        assert desk.fund.ledger.balances() == before, "all of it or nothing"
+    for _ in range(2):
+        settle_funds(desk.engine, desk.box, desk.clock.now())
+    desk.holds()
+    fees = {name: desk.fund.ledger.balance(desk.fund.paths.paid_fees(name), "USDT") for name in ("inv-ana", "inv-ben")}
+    assert len({*fees.values()}) == 1 and fees["inv-ana"] > 0
+    assert desk.fund.ledger.balance(desk.fund.paths.paid_fees("inv-eva"), "USDT") == 0, "wholly after"
+    assert desk.box.find(asked).answer["status"] == "done"
+    assert [e.kind for e in events_since(desk.database, desk.product.id, 0)].count("month") == 1
+
+
+SYNC = """
+import sys
+from orbiquant.persistence import engine, writing
+from orbiquant.trading.products import Product
+from orbiquant.trading.statements import sync_statements
+made, product = engine(sys.argv[1]), Product.model_validate_json(sys.argv[2])
+print(sum(sync_statements(made, product) for _ in range(5)))
+"""
+
+
+def test_processes_that_sync_at_once_keep_everything_once(desk: Desk):
+    for name in ("inv-ana", "inv-ben"):
+        enter_account(desk.database, name, name, desk.product, desk.clock.now())
+        desk.want("deposit", name, "1000")
+    desk.trade(130)
+    desk.clock.advance(timedelta(days=40))
+    settle_funds(desk.engine, desk.box, desk.clock.now())
+    url = desk.database.url.set(drivername=desk.database.dialect.name).render_as_string(hide_password=False)
+    words = [sys.executable, "-c", SYNC, url, desk.product.model_dump_json()]
+    crowd = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    counts = [int(process.communicate(timeout=120)[0]) for process in crowd]
+    kept = sum(len(rows) for rows in rows_of(desk.database)[1:])
+    assert sum(counts) == kept > 0 and statement_faults(desk.database, desk.product) == []
 
 
 # --- all of it, in any order ---

@@ -111,7 +111,9 @@ def test_a_journal_fits_a_narrow_screen():
         (("replay", "EURUSD"), "pairs of SYMBOL TIMEFRAME"),
         (("replay", "EURUSD", "2h"), "timeframe"),
         (("replay", "EURUSD", "1h", "--agent", "zorro"), "agent"),
-        (("replay", "EURUSD", "1h"), "model"),
+        (("replay", "EURUSD", "1h", "--strategy", "ml"), "model"),
+        (("replay", "EURUSD", "1h"), "EURUSD 1h"),
+        (("replay", "EURUSD", "1h", "--strategy", "mean_revision"), "did you mean 'mean_reversion'"),
         (("replay", "EURUSD", "1h", "BTCUSDT", "1h"), "one currency"),
     ],
 )
@@ -126,12 +128,20 @@ def test_a_replay_prints_its_data_costs_and_seed(ask: Ask, tmp_path: Path):
     current().store.upsert(EURUSD, synthetic_market(2600, "1h", seed=11).bars)
     told = ask("agent", "replay", "EURUSD", "1h", "--agent", "orion", "--out", str(tmp_path / "out"))
     assert told.code == 0, told.err
-    for word in ("1,072 bars 2024-03-28 to 2024-05-30", "seed 7", "fee 0.2 bp", "out of fold", "orion", "win rate"):
+    for word in (
+        "1,072 bars 2024-03-28 to 2024-05-30",
+        "seed 7",
+        "fee 0.2 bp",
+        "out of fold",
+        "orion breakout",
+        "win rate",
+    ):
         assert word in told.out, word
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("trades.csv", "equity.csv", "decisions.csv", "figures.csv", "equity.html")
     }
-    made = ask("agent", "replay", "EURUSD", "1h", "--agent", "orion", "--from", "2024-05-01", "--json").json
+    words = ("--agent", "orion", "--strategy", "ml", "--from", "2024-05-01", "--json")
+    made = ask("agent", "replay", "EURUSD", "1h", *words).json
     assert made["markets"][0]["first"].startswith("2024-05-01") and made["figures"]["orion"]["final_equity"] == 10_000
     assert sum(each["count"] for each in made["decisions"]) == made["steps"] == made["markets"][0]["bars"]
 
@@ -145,6 +155,7 @@ class Desk:
     def __init__(self, folder: Path, bars: Bars) -> None:
         places = {"store_uri": f"{folder}/store", "models_dir": f"{folder}/models", "data_dir": str(folder)}
         own: dict[str, Any] = {"pairs": "BTCUSDT", "policy": "base", "min_reward_to_risk": 1, "min_confidence": 0.6}
+        own["strategies"] = "ml"
         settings = load_settings(workspace=places | {"database_url": f"sqlite:///{folder}/o.db"}, atlas=own)
         self.bars, self.at = bars, 300
         self.clock = FixedClock((bars.index[self.at - 1] + timedelta(hours=1, seconds=3)).to_pydatetime())
@@ -166,7 +177,7 @@ class Desk:
             def atr(self, series: SeriesId) -> float | None:
                 return None
 
-        room.feed = Feed()
+        room.feeds["ml"] = Feed()
 
     def close(self, count: int) -> None:
         """Let bars close while nobody looks."""
@@ -239,7 +250,7 @@ def test_what_was_traded_is_there_after_a_new_start(desk: Desk):
     trades, equity = engine.books.trades("atlas"), engine.standing.equity_of("atlas")
     assert trades and all(trade.side == "BUY" for trade in trades)
     again = TradingRoom(desk.runtime, desk_series.live_of(desk.runtime))
-    again.feed = desk.room.feed
+    again.feeds["ml"] = desk.room.feeds["ml"]
     with again.at("paper-usdt") as fresh:
         assert fresh.books.trades("atlas") == trades and fresh.standing.equity_of("atlas") == equity
         assert not fresh.standing.beyond_books()

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
+    Date,
     DateTime,
     Engine,
     Float,
@@ -259,7 +260,7 @@ def fill(connection: Connection) -> dict[str, int]:
     found = MetaData()
     for schema in (None, INVESTMENT) if connection.dialect.name == "postgresql" else (None,):
         found.reflect(connection, schema=schema)
-    values = {Boolean: True, Integer: 1, DateTime: NOON, Numeric: Decimal(1), Float: 1.0}
+    values = {Boolean: True, Integer: 1, DateTime: NOON, Date: NOON.date(), Numeric: Decimal(1), Float: 1.0}
     counts = {}
     for table in (each for each in found.sorted_tables if each.name != "alembic_version"):
         if not connection.execute(select(table)).first():

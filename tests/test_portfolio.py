@@ -17,13 +17,15 @@ import test_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
 from test_cli import Ask
 
+from orbiquant import leases
 from orbiquant.core import FixedClock, OptionError
 from orbiquant.domain import Costs, SeriesId, Signal
 from orbiquant.market.instruments import find_instrument
 from orbiquant.orders import Bracket, Capabilities, Position
-from orbiquant.persistence import engine, migrate
+from orbiquant.persistence import engine, joined, migrate
 from orbiquant.trading.allocation import agent_returns, allocate, bounded_weights, exact_shares, measurable, risk_parts
 from orbiquant.trading.brokers.paper import PaperBroker
 from orbiquant.trading.brokers.terms import PaperTerms, PriceBar
@@ -31,8 +33,10 @@ from orbiquant.trading.config import RiskConfig
 from orbiquant.trading.correlations import Correlations, closes_of_bars
 from orbiquant.trading.engine import EngineBusy, TradingEngine
 from orbiquant.trading.exposure import exposure_by, holdings_table
+from orbiquant.trading.funds import Fund, receive_money
 from orbiquant.trading.pages import Pages
 from orbiquant.trading.portfolio_config import PortfolioConfig
+from orbiquant.trading.products import ProductConfig
 from orbiquant.trading.profits import PROFIT_GROUPS, profit_by, profit_table
 from orbiquant.trading.rebalancing import (
     CapitalMove,
@@ -311,9 +315,28 @@ def test_what_positions_bind_does_not_move(floor: Floor):
     assert all(amount > 9_000 for amount in bound.values())  # nearly all the cash is in the coin
     done = rebalance_at(floor.engine, order(atlas="0.8", nova="0.1", orion="0.1").content)
     moved = sum((Decimal(each["amount"]) for each in done["moves"]), Decimal(0))
-    assert "bound by what is held" in done["reason"] and moved < 2_000
+    assert "are bound by positions" in done["reason"] and moved < 2_000
     assert all(floor.engine.standing.account_of(name).free_margin >= 0 for name in NAMES)
     assert floor.engine.books.positions() == held and floor.engine.books.ledger.check() == []
+
+
+def test_only_the_operator_moves_and_investors_keep_their_price(floor: Floor):
+    products = {each.agent: each for each in ProductConfig().products() if each.agent != "orion"}
+    floor.engine.products = products
+    atlas, now = Fund(floor.engine, products["atlas"]), floor.clock.now()
+    with joined(floor.database), floor.engine.pages.together():
+        atlas.adopt(now)
+        receive_money(atlas.ledger, atlas.paths, "investor-1", Decimal(5_000), "theirs")
+        atlas.subscribe("investor-1", Decimal(5_000), "theirs", now)
+    assert floor.equities()["atlas"] == 15_000
+    done = rebalance_at(floor.engine, order(atlas="0.1", nova="0.45", orion="0.45").content)
+    assert done["outcome"] == "moved" and "not the operator's" in done["reason"]
+    assert floor.equities()["atlas"] == 5_000  # what is left is theirs
+    assert atlas.held("investor-1") == 5_000 and atlas.held(products["atlas"].operator) == 0 and atlas.nav == 1
+    nova = Fund(floor.engine, products["nova"])
+    assert nova.held(products["nova"].operator) == floor.equities()["nova"] == 15_000
+    total = sum(floor.equities().values())
+    assert total == 35_000 == floor.engine.broker.account().equity and floor.engine.books.ledger.check() == []
 
 
 def test_an_agent_that_is_halted_keeps_its_capital(floor: Floor):
@@ -362,10 +385,26 @@ def postgres_url() -> Iterator[str]:
         yield url
 
 
+def test_a_lease_that_another_took_a_moment_ago_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    database, clock = fresh_database(tmp_path), FixedClock(START)
+    real, told = leases.lease_holder, []
+
+    def holder(*given: Any) -> str | None:  # between the look and the try somebody else takes it
+        told.append(real(*given))
+        if len(told) == 1:
+            leases.acquire_lease(database, "engine:x", "one", HOUR, clock)
+        return told[-1]
+
+    monkeypatch.setattr(leases, "lease_holder", holder)
+    assert leases.claim_lease(database, "engine:x", "two", HOUR, clock) == "one" and told[0] is None
+    database.dispose()
+
+
 def test_two_processes_do_a_period_once(postgres_url: str, tmp_path: Path):
     """Two engines ask for a period at the same time; the lease and the journal let one do it."""
-    migrate(engine(postgres_url))
-    first, second = (Floor(engine(postgres_url), tmp_path / str(number)) for number in range(2))
+    databases = [engine(postgres_url) for _ in range(2)]
+    migrate(databases[0])
+    first, second = (Floor(each, tmp_path / str(number)) for number, each in enumerate(databases))
 
     def work(floor: Floor, name: str, share: str) -> list[dict[str, Any]]:
         done, box = [], RequestBox(floor.database, floor.clock)
@@ -379,7 +418,7 @@ def test_two_processes_do_a_period_once(postgres_url: str, tmp_path: Path):
                 done.append(dict(box.find("rebalance:paper-usdt:2024-05").answer or {}))
                 floor.engine.leave()
                 return done
-            except EngineBusy:
+            except (EngineBusy, IntegrityError):  # nothing of it stands: it is asked again
                 pass
         return done
 

@@ -197,6 +197,11 @@ class Baselines(Carded):
         return among_draws(self.result.trades, self.draws)
 
     @property
+    def p_value(self) -> float:
+        "Return the share of draws, the backtest among them, that are as good or better after costs."
+        return float(self.standing.loc["mean_r", "p_value"])
+
+    @property
     def table(self) -> pd.DataFrame:
         "Return trades, mean and total net R, and an account's return and drawdown, of all three."
         r, first = self.result.trades["r"], self.result.initial_equity

@@ -27,19 +27,18 @@ from orbiquant.backtest.null_market import (
     fresh_seeds,
     null_verdict,
 )
-from .strategy_sweep import acting_rows
 from .surrogates import EDGE_FIGURES
 from ..cards import Card, Carded
 from ..core import DataError, choose, expect
 from ..domain import Action, Bars, Costs, Signals
 from ..execution.config import FIXED, ExitPlan
-from ..execution.orders import STOP_COLUMNS, TARGET_COLUMNS, signal_sides
+from ..execution.orders import STOP_COLUMNS, TARGET_COLUMNS, acting_rows, signal_sides
 from ..features.matrix import causality_violations
 from ..performance import r_figures
 from ..ports import Progress
 from ..strategies.contract import Strategy
 
-# %% ../../nbs/59_backtest.strategy_audit.ipynb #2567f459
+# %% ../../nbs/59_backtest.strategy_audit.ipynb #d140e847
 def whole_batch(
     strategy: Strategy,  # what is audited
     bars: Bars,  # checked
@@ -51,7 +50,7 @@ def whole_batch(
         raise DataError(f"`batch` of {strategy.name} must say one row a bar, was {len(said):,} of {len(bars):,}")
     return said
 
-
+# %% ../../nbs/59_backtest.strategy_audit.ipynb #5e697550
 @dataclass(frozen=True, repr=False)
 class StrategyReplay(Carded):
     "What cutting a history off changes of a strategy, and what its step says otherwise."
@@ -93,7 +92,7 @@ class StrategyReplay(Carded):
         verdict = "No past value changed" if self.passed else "A fault was found"
         return Card(f"Prefix replay of {self.strategy}", tiles, verdict, "good" if self.passed else "bad", self.told)
 
-
+# %% ../../nbs/59_backtest.strategy_audit.ipynb #2f441b9c
 def replay_strategy(
     strategy: Strategy,  # what is audited
     bars: Bars,  # checked
@@ -102,6 +101,9 @@ def replay_strategy(
 ) -> StrategyReplay:
     "Compare what a strategy says of a whole history with what it says of its beginnings, and bar by bar after them."
     whole = whole_batch(strategy, bars)
+    acts = np.flatnonzero(signal_sides(whole) != 0)
+    later = acts[np.minimum(acts.searchsorted(cuts), len(acts) - 1)] + 1 if len(acts) else acts
+    cuts = sorted({*cuts, *later[later < len(bars)].tolist()})
     found = causality_violations(lambda part: whole_batch(strategy, part), bars, cuts, every=True)
     stepped = []
     for cut in cuts:

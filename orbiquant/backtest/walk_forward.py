@@ -23,7 +23,7 @@ from .sizing import equity_curve, size_trades
 from .strategy_sweep import sum_taken
 from ..cards import Card, Carded, shown
 from ..core import DataError, ModelError
-from ..domain import Bars, Value
+from ..domain import Value
 from ..performance import LEAST_MOMENTS, Moments, r_figures, ratio
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def stretches_of(
             moment += step
             begins.append(int(times.searchsorted(moment)))
     kept = sorted({min(each, bars) for each in begins})
-    since = [0 if plan.window is None else _after(times, each, f"-{plan.window}") for each in kept]
-    return [Stretch(a, b, c) for a, b, c in zip(since, kept, kept[1:], strict=False)]
+    since = [0 if plan.window is None else _after(times, each, f"-{plan.window}") for each in kept[:-1]]
+    return [Stretch(*each) for each in zip(since, kept[:-1], kept[1:], strict=True)]
 
 # %% ../../nbs/59_backtest.walk_forward.ipynb #147b0e0a
 def past_figures(

@@ -19,7 +19,7 @@ account_commands = typer.Typer(
     help="Units of pooled agents: who owns them, and what became of it.", no_args_is_help=True
 )
 AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="As `orbiquant account list` names it.")]
-KeyOption = Annotated[str, typer.Option(metavar="TEXT", help="The same again is the same request.")]
+KeyOption = Annotated[str | None, typer.Option(metavar="TEXT", help="The same again is the same request.")]
 MOST_ROWS = 100_000  # of a statement, shown at once
 
 
@@ -34,9 +34,11 @@ def open_room() -> "tuple[Runtime, TradingRoom]":
 
 
 def check_key(
-    key: str,  # as it was typed
+    key: str | None,  # as it was typed
 ) -> str:
     "Return a key; refuse what cannot be part of a request's name."
+    if key is None:
+        return ""
     if len(key) > 60 or not all(letter.isascii() and (letter.isalnum() or letter in "-_") for letter in key):
         raise typer.BadParameter(f"must be up to 60 letters, digits, - and _, was {key[:60]!r}", param_hint="--key")
     return key
@@ -80,7 +82,7 @@ def open_command(
         Decimal | None, typer.Option(parser=read_capital, metavar="AMOUNT", help="What is paid in first.")
     ] = None,
     user: Annotated[str | None, typer.Option(help="Whose it is; else yours.")] = None,
-    key: KeyOption = "",
+    key: KeyOption = None,
     as_json: AsJson = False,
 ) -> None:
     "Open an account of a product; its agent runs from the first deposit on."
@@ -124,7 +126,7 @@ def show_command(account: AccountId, as_json: AsJson = False) -> None:
 def deposit_command(
     account: AccountId,
     amount: Annotated[Decimal, typer.Argument(parser=read_capital, metavar="AMOUNT", help="Of money.")],
-    key: KeyOption = "",
+    key: KeyOption = None,
     as_json: AsJson = False,
 ) -> None:
     "Pay money in, which buys units at the next price."
@@ -141,7 +143,7 @@ def withdraw_command(
     amount: Annotated[
         Decimal | None, typer.Argument(parser=read_capital, metavar="[AMOUNT]", help="Of money; else all.")
     ] = None,
-    key: KeyOption = "",
+    key: KeyOption = None,
     as_json: AsJson = False,
 ) -> None:
     "Take money out at the next price; a fee on the gain above the high-water mark is taken from the same units."

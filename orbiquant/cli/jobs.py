@@ -27,6 +27,7 @@ def open_jobs() -> "Runtime":
     import orbiquant.desk.agents
     import orbiquant.desk.alerts
     import orbiquant.desk.jobs
+    import orbiquant.desk.periods
     import orbiquant.desk.rebalance  # noqa: F401 - they register what they define
 
     return open_runtime()

@@ -24,13 +24,13 @@ portfolio_commands = typer.Typer(
 AccountName = Annotated[
     str | None, typer.Option("--account", help="Such as paper-usdt; else where the first agent trades.")
 ]
-Method = Annotated[
+WeighingOption = Annotated[
     Literal["fixed", "inverse_volatility", "risk_parity"] | None, typer.Option(help="Else that of [portfolio].")
 ]
 DrawdownAware = Annotated[
     bool | None, typer.Option("--drawdown-aware/--no-drawdown-aware", help="Less near a drawdown limit; else as set.")
 ]
-Group_ = Literal["agent", "strategy", "symbol", "month"]
+ProfitGroup = Literal["agent", "strategy", "symbol", "month"]
 
 
 def chosen_config(
@@ -55,14 +55,14 @@ def check_account(
 @portfolio_commands.command("show")
 def show_command(
     account: AccountName = None,
-    by: Annotated[Group_, typer.Option(help="What profit and loss are attributed to.")] = "agent",
+    by: Annotated[ProfitGroup, typer.Option(help="What profit and loss are attributed to.")] = "agent",
     as_json: AsJson = False,
 ) -> None:
     "Print all agents of an account: equity, holdings, exposure, who earned it, what moves together."
-    from orbiquant.research.portfolio import portfolio_of
+    from orbiquant.research.portfolio import view_portfolio
 
     check_account(account)
-    view = portfolio_of(open_trading(), account)
+    view = view_portfolio(open_trading(), account)
     show(view_facts(view, by), as_json, lambda: view_screen(view, by))
 
 
@@ -156,16 +156,19 @@ def pair_table(
 
 @portfolio_commands.command("allocate")
 def allocate_command(
-    account: AccountName = None, method: Method = None, drawdown_aware: DrawdownAware = None, as_json: AsJson = False
+    account: AccountName = None,
+    method: WeighingOption = None,
+    drawdown_aware: DrawdownAware = None,
+    as_json: AsJson = False,
 ) -> None:
     "Print how an account's capital should be divided, from what is known now; nothing is moved."
-    from orbiquant.research.portfolio import allocation_of, portfolio_of
+    from orbiquant.research.portfolio import allocation_of, view_portfolio
 
     check_account(account)
     runtime = open_trading()
     made, view = (
         allocation_of(runtime, account, chosen_config(runtime, method, drawdown_aware)),
-        portfolio_of(runtime, account),
+        view_portfolio(runtime, account),
     )
     now = {name: float(view.agents.loc[name, "share"]) for name in made.shares}
     facts = {"account": view.account, "method": made.method, "days": made.days, "shares": made.shares, "now": now,
@@ -192,7 +195,7 @@ def allocation_screen(
 @portfolio_commands.command("rebalance")
 def rebalance_command(
     account: AccountName = None,
-    method: Method = None,
+    method: WeighingOption = None,
     drawdown_aware: DrawdownAware = None,
     now: Annotated[bool, typer.Option("--now", help="Whatever the rule says, once more.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be moved, and move nothing.")] = False,

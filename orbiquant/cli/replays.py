@@ -128,14 +128,14 @@ def replay_view(
         for month, row in made.targets(runtime, name).tail(12).iterrows()
     ]
     ways = [
-        (who, f"{row.total_trades:.0f}", f"{row.win_rate:.0%}", f"{row.expectancy_r:+.3f}", f"{row.net_profit:+,.2f}")
+        (who, f"{row.total_trades:.0f}", f"{row.win_rate:.0%}", f"{row.total_r:+.2f}", f"{row.net_profit:+,.2f}")
         for who, row in made.by_strategy().iterrows()
     ]
     why = [tuple(row) for row in made.reasons.head(MOST_REASONS).itertuples(index=False)]
     return Group(
         fields(heads),
         table(rows, "figure", *(f">{name}" for name in figures)),
-        table(ways, "agent, strategy", ">trades", ">win rate", ">mean net R", ">net profit"),
+        table(ways, "agent, strategy", ">trades", ">win rate", ">total R", ">net profit"),
         table(months, "agent", "month", ">return", ">target", "reached"),
         table(why, "agent", "answer", "reason", ">signals"),
     )

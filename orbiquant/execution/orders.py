@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OHLC', 'STOP_COLUMNS', 'TARGET_COLUMNS', 'LABELS', 'SKIPS', 'RiskFrom', 'refuse_where', 'latest', 'to_floats',
-           'check_prices', 'signal_sides', 'one_of', 'Levels', 'read_levels', 'refuse_too_far', 'place_orders',
-           'refuse_confidence', 'refuse_other_series', 'read_orders', 'costs_in_r']
+           'check_prices', 'signal_sides', 'acting_rows', 'one_of', 'Levels', 'read_levels', 'refuse_too_far',
+           'place_orders', 'refuse_confidence', 'refuse_other_series', 'read_orders', 'costs_in_r']
 
 # %% ../../nbs/51_execution.orders.ipynb #b79bb91d
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from ..core import DataError, choose
+from ..core import DataError, choose, expect
 from ..domain import BAR_COLUMNS, Action, Bars, Costs, Signals
 from .fills import is_near_stop, reaches
 from ..market.clocks import in_time
@@ -100,6 +100,16 @@ def signal_sides(
     example = repr(given[unknown].astype(object).iloc[0])[:60] if unknown.any() else ""
     refuse_where(unknown, f"`{name}` must be one of {choices}, was {example}")
     return sides.astype(int)
+
+# %% ../../nbs/51_execution.orders.ipynb #ff3a26b4
+def acting_rows(
+    signals: Signals,  # as a strategy returns them
+) -> Signals:
+    "Return signals without the rows that hold; what is no side stays, to be refused where sides are read."
+    expect("signals", signals, pd.DataFrame)
+    if "action" in signals:
+        return signals[signals["action"] != Action.HOLD.value]
+    return signals[signals["side"] != 0] if "side" in signals else signals
 
 # %% ../../nbs/51_execution.orders.ipynb #5eaf0814
 def one_of(

@@ -129,7 +129,7 @@ class StrategyFeed:
         self,
         series: SeriesId,  # which bars
     ) -> Signal | None:
-        "Return what is said of the newest bar that has closed at the moment, None without two bars."
+        "Return what is said of the newest bar that has closed at the moment, None in the warm-up."
         from orbiquant.trading.replay import OPEN_ENDED, tell_row  # which brings Numba
 
         said = self._said(series)
@@ -184,14 +184,14 @@ class StrategyFeed:
         return known
 
     def _begin(self, series: SeriesId, until: pd.Timestamp) -> _Followed | None:
-        "Return a strategy that has gone through every stored bar up to a time; None for less than two."
+        "Return a strategy that has gone through every stored bar up to a time; None for bars that are too few."
         state = store_state(self.runtime.store)
         try:
             bars = self.runtime.store.read(series)
         except NotFoundError:
             return None
         history = bars.loc[:until]
-        if len(history) < 2:
+        if len(history) < self.strategy.warmup_bars + 2:
             return None
         past = history.iloc[:-1]
         stepper = self.strategy.follow(past, *_spec_for(self.runtime, self.strategy, series, past))
@@ -200,7 +200,7 @@ class StrategyFeed:
 
     def _say_again(self, series: SeriesId, until: pd.Timestamp) -> tuple[pd.Timestamp, Mapping[str, Any]] | None:
         bars = self.runtime.store.read(series).loc[:until]
-        if len(bars) < 2:
+        if len(bars) < self.strategy.warmup_bars + 2:
             return None
         said = said_by(self.runtime, self.strategy, series, bars)
         return said.index[-1], said.iloc[-1].to_dict()

@@ -24,9 +24,10 @@ class StorePast:
     def __init__(
         self,
         store: BarStore,  # that may grow meanwhile
+        pinned: bool = False,  # whether it stays as it was found first, as over a replay
     ) -> None:
         "Begin without a series."
-        self.store = store
+        self.store, self.pinned = store, pinned
         self._state: tuple[int, int] | None = None
         self._read: dict[SeriesId, TablePast] = {}
         self._series: tuple[SeriesId, ...] = ()
@@ -51,6 +52,8 @@ class StorePast:
 
     def _look(self) -> None:
         "Forget what was read of another version."
+        if self.pinned and self._state is not None:
+            return
         if (state := store_state(self.store)) != self._state:
             self._read.clear()
             self._series = tuple(each.series for each in self.store.series())

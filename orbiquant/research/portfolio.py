@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['agents_at', 'sharing', 'fill_closes', 'equity_days_of', 'allocation_of', 'rebalance_order', 'rebalance_account',
-           'PortfolioView', 'portfolio_of']
+           'PortfolioView', 'view_portfolio']
 
 # %% ../../nbs/75_research.portfolio.ipynb #93386010
 from collections.abc import Callable, Mapping
@@ -17,6 +17,7 @@ import pandas as pd
 
 from ..cards import Card, Carded
 from ..core import OptionError
+from ..orders import TradedSymbol
 from .agents import account_of, profile_of, read_standing
 from .closes import correlations_of, stored_closes
 from ..runtime import Runtime
@@ -57,7 +58,7 @@ def sharing(
 # %% ../../nbs/75_research.portfolio.ipynb #e03ce10f
 def fill_closes(
     standing: "Standing",  # of an account
-    symbol: str,  # normalised
+    symbol: TradedSymbol,  # that was traded
 ) -> pd.Series:
     "Return the price of the last fill of each day with one, by the moment at which the day was over."
     from sqlalchemy import select
@@ -213,7 +214,7 @@ class PortfolioView(Carded):
         return shares_chart(self.days.equity, f"Shares of {self.account}")
 
 # %% ../../nbs/75_research.portfolio.ipynb #fb7e722e
-def portfolio_of(
+def view_portfolio(
     runtime: Runtime,  # settings, database, store, clock
     account: str | None = None,  # None: where the first agent trades
 ) -> PortfolioView:

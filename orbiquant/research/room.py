@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..core import BrokerError, ConflictError, FixedClock, NotFoundError, OptionError
+from ..core import BrokerError, ConflictError, FixedClock, NotFoundError, OptionError, get_logger
 from ..domain import Bars, SeriesId, Signal, Value
 from ..leases import claim_lease, own_name, release_lease
 from ..market.bars import known_at
 from ..market.follow import next_close
 from ..market.freshness import is_stale
 from ..ports import SignalFeed, StoredSeries
-from .agents import open_engine, profiles_at
+from .agents import open_engine, profiles_at, without_bars
 from .feeds import StrategyFeed, find_strategies, terms_by_name
 from .live import LIVE_MARGIN, Live, policy_of, recent_bars
 from .planners import find_planners, stored_feeds
@@ -239,6 +239,10 @@ class TradingRoom:
             feeds: dict[str, SignalFeed | PlannedFeed] = dict(stored_feeds(self.runtime, planners.values()))
             feeds |= {name: feed for name, feed in self.feeds.items() if name in named}
             terms = terms_by_name(rules)
+            for name, profile in profiles.items():
+                if lacking := without_bars(profile, [held.series for held in self.live.series()]):
+                    why = f"there are no {profile.timeframe} bars of {', '.join(lacking)}"
+                    get_logger("trading").warning("pairs left out", agent=name, reason=why)
             self._engines[account] = open_engine(self.runtime, account, profiles, feeds, own_name(), terms)
         return self._engines[account]
 

@@ -18,6 +18,7 @@ from ..domain import Value
 from .agents import account_of, profile_of, read_standing
 from .feeds import find_strategies
 from .live import Live
+from .planners import find_planners
 from ..runtime import Runtime
 from ..strategies.config import ML
 from ..trading.config import AGENTS, AgentProfile
@@ -118,10 +119,8 @@ def why_idle(
     if not stored:
         said.append(f"the store holds no {profile.timeframe} bars of {', '.join(profile.pairs)}")
         return said
-    said += [
-        f"strategy {name} cannot speak: {fault}"
-        for name, fault in find_strategies(runtime, profile.strategies)[1].items()
-    ]
+    spoken = [name for name in profile.strategies if name not in find_planners(runtime, profile.strategies)]
+    said += [f"strategy {name} cannot speak: {fault}" for name, fault in find_strategies(runtime, spoken)[1].items()]
     if ML in profile.strategies and not served & set(stored):
         said.append(f"strategy ml cannot speak: no model of {', '.join(map(str, stored))} is trained")
     return said

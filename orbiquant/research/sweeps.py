@@ -160,7 +160,7 @@ def count_combinations(
     ]
     return ledger.record(*tried)
 
-# %% ../../nbs/75_research.sweeps.ipynb #100cb232
+# %% ../../nbs/75_research.sweeps.ipynb #6aefe78b
 @dataclass(frozen=True)
 class Swept:
     "A sweep, what its best combination is worth, and that combination as `simulate` plays it."
@@ -186,7 +186,7 @@ def judge_sweep(
         return Swept(found, None, None, f"{error.message}. {found.why_few()}")
     return Swept(found, headline, found.confirm(headline.combination, **dict(runtime.settings.backtest)), "")
 
-
+# %% ../../nbs/75_research.sweeps.ipynb #3271887f
 def run_sweep(
     runtime: Runtime,  # settings and the trials ledger
     what: Sweepable,  # bars and signals

@@ -105,7 +105,7 @@ def sweep_parameters(
     )  # fmt: skip
     return judge_sweep(runtime, asked, found)
 
-# %% ../../nbs/75_research.walk_forward.ipynb #991c1d58
+# %% ../../nbs/75_research.walk_forward.ipynb #6687ee84
 @dataclass(frozen=True, repr=False)
 class WalkedForward(Carded):
     "A walk-forward, and what all trials on the series leave of it."
@@ -147,7 +147,7 @@ def judge_forward(
     judge = partial(ledger.overfitting, series=what.series, data_version=what.data_version)
     return WalkedForward(swept, result, result.headline(judge))
 
-
+# %% ../../nbs/75_research.walk_forward.ipynb #7f8625fa
 def run_walk_forward(
     runtime: Runtime,  # settings and the trials ledger
     what: Sweepable | StrategyAsked,  # signals without levels, or a strategy

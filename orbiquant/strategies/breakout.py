@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Breakout']
 
-# %% ../../nbs/59_strategies.breakout.ipynb #b10419d2
+# %% ../../nbs/59_strategies.breakout.ipynb #0f43f161
 from typing import Annotated
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..features.windows import new_memory, rolling_extreme
 from .rules import RuleStrategy, SetupRule
 from .turns import ATR_ROWS, turns
 
-# %% ../../nbs/59_strategies.breakout.ipynb #fb6bd47b
+# %% ../../nbs/59_strategies.breakout.ipynb #657c14e5
 class _Channel:
     "Remembers the range of the last bars and whether it was left."
 

@@ -73,7 +73,7 @@ class Strategy(Protocol):
 
     def follow(
         self,
-        history: Bars,  # checked; the next bar is the first that is decided on
+        history: Bars,  # checked, more than `warmup_bars`; the next bar is the first that is decided on
     ) -> Stepper:
         "Return the strategy at the end of a history, to go on bar by bar."
         ...

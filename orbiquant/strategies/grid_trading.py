@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
@@ -30,6 +31,13 @@ def round_price(
     "Return a price in whole ticks, or to six digits where a tick is more than a basis point of it."
     digit = tick if float(tick) <= price / 10_000 else Decimal(1).scaleb(math.floor(math.log10(price)) - 5)
     return (Decimal(repr(price)) / digit).to_integral_value() * digit
+
+
+@lru_cache(maxsize=1024)
+def _levels_of(lower: Decimal, upper: Decimal, steps: int, tick: Decimal) -> tuple[Decimal, ...]:
+    low, ratio = float(lower), float(upper / lower)
+    inner = (round_price(low * ratio ** (i / steps), tick) for i in range(1, steps))
+    return (lower, *inner, upper)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +74,7 @@ class Grid:
         tick: Decimal,  # of the instrument
     ) -> list[Decimal]:
         "Return the prices of all levels, the lowest first: each but the last is bought at, and sold at the next."
-        low, ratio = float(self.lower), float(self.upper / self.lower)
-        inner = [round_price(low * ratio ** (i / self.steps), tick) for i in range(1, self.steps)]
-        return [self.lower, *inner, self.upper]
+        return [*_levels_of(self.lower, self.upper, self.steps, tick)]
 
     def is_armed(
         self,

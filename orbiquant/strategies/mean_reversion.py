@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['distances', 'MeanReversion']
 
-# %% ../../nbs/59_strategies.mean_reversion.ipynb #7d0620e3
+# %% ../../nbs/59_strategies.mean_reversion.ipynb #0b7f332c
 from typing import Annotated
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..features.groups_price import View
 from .rules import RuleStrategy, SetupRule
 from .turns import ATR_ROWS, turns
 
-# %% ../../nbs/59_strategies.mean_reversion.ipynb #8745bf9d
+# %% ../../nbs/59_strategies.mean_reversion.ipynb #eb96d5d6
 @njit(cache=True)
 def distances(
     close: Floats,  # of all bars in view
@@ -39,7 +39,7 @@ def distances(
             square += (close[j] - close[i] - mean) ** 2
         out[0, t], out[1, t] = -mean, (square / length) ** 0.5
 
-# %% ../../nbs/59_strategies.mean_reversion.ipynb #1b778fe3
+# %% ../../nbs/59_strategies.mean_reversion.ipynb #4f353169
 class _Fade:
     "Remembers whether the last close was far."
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Momentum']
 
-# %% ../../nbs/59_strategies.momentum.ipynb #b1b2df82
+# %% ../../nbs/59_strategies.momentum.ipynb #86567546
 from typing import Annotated, Self
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..features.indicators import lagged
 from .rules import RuleStrategy, SetupRule
 from .turns import ATR_ROWS
 
-# %% ../../nbs/59_strategies.momentum.ipynb #9a7c3102
+# %% ../../nbs/59_strategies.momentum.ipynb #f888f3fc
 class _Past:
     "Looks back; there is nothing to remember."
 

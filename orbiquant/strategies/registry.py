@@ -104,7 +104,7 @@ def _check_name(kind: type, module: ModuleType) -> str:
         )
     return made
 
-# %% ../../nbs/58_strategies.registry.ipynb #8e304627
+# %% ../../nbs/58_strategies.registry.ipynb #55090378
 def _import(path: str, folder: Path | None) -> ModuleType:
     "Return a module of the workspace, whose folder is looked at last."
     if folder is not None and str(folder) not in sys.path:
@@ -115,7 +115,7 @@ def _import(path: str, folder: Path | None) -> ModuleType:
         said = f"{type(error).__name__} {error}"[:300]
         raise OptionError(f"`modules` must name modules that can be imported, {path} cannot: {said}") from error
 
-
+# %% ../../nbs/58_strategies.registry.ipynb #8e304627
 class StrategyRegistry:
     "The strategies that a name can mean."
 

@@ -186,7 +186,7 @@ class RuleStrategy(Value):
 
     def follow(
         self,
-        history: Bars,  # checked; the next bar is the first that is decided on
+        history: Bars,  # checked, more than `warmup_bars`; the next bar is the first that is decided on
         spec: FeatureSpec | None = None,  # phases, sessions, calendar; None: the usual ones of these bars
     ) -> "RuleStream":
         "Return the strategy at the end of a history, to go on bar by bar."
@@ -227,6 +227,11 @@ class RuleStream:
         "Return what is said over a history; raise `OptionError` when it has begun already."
         if self.seen:
             raise OptionError(f"`bars` must be the first history of a stream, {self.seen:,} bars were before")
+        if more and len(bars) <= self.strategy.warmup_bars:
+            least = self.strategy.warmup_bars
+            raise DataError(
+                f"a history must have more than {least} bars to be followed by {self.strategy.name}, had {len(bars)}"
+            )
         check_spec(bars, self.spec)
         bars = check_bars(bars, self.spec.timeframe)
         times, values = to_times(bars.index), bar_values(bars)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['follow_bands', 'Scalping']
 
-# %% ../../nbs/59_strategies.scalping.ipynb #c34b44d6
+# %% ../../nbs/59_strategies.scalping.ipynb #f035e92f
 from typing import Annotated
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..features.sessions import day_numbers
 from .rules import RuleStrategy, SetupRule
 from .turns import ATR_ROWS, turns
 
-# %% ../../nbs/59_strategies.scalping.ipynb #73ceb523
+# %% ../../nbs/59_strategies.scalping.ipynb #f718bc30
 @njit(cache=True)
 def follow_bands(
     day: Ints,  # trading day of each new bar
@@ -40,7 +40,7 @@ def follow_bands(
         out[0, t], out[1, t], out[2, t] = anchor + mean, max(mean_square - mean * mean, 0.0) ** 0.5, bars
     memory[:] = today, anchor, traded, paid, square, bars, plain, plain_square
 
-# %% ../../nbs/59_strategies.scalping.ipynb #ac450cc9
+# %% ../../nbs/59_strategies.scalping.ipynb #4be010ca
 class _Bands:
     "Remembers the day's average and whether the last close was far."
 

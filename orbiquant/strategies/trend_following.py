@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TrendFollowing']
 
-# %% ../../nbs/59_strategies.trend_following.ipynb #0ee9ffaf
+# %% ../../nbs/59_strategies.trend_following.ipynb #2e755afd
 from typing import Annotated, Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..features.indicators import Running
 from .rules import RuleStrategy, SetupRule
 from .turns import ATR_ROWS, turns
 
-# %% ../../nbs/59_strategies.trend_following.ipynb #f3a65d5b
+# %% ../../nbs/59_strategies.trend_following.ipynb #abf579a4
 class _Cross:
     "Remembers two averages and which was higher."
 

@@ -205,7 +205,10 @@ class Books:
     ) -> None:
         "Book entries, each once."
         self.ledger.post_many(entries)
-        self.cash = self.ledger.balances(self._assets())
+        moved = {(posting.account, posting.asset) for entry, _ in entries for posting in entry.postings}
+        for account, asset in moved:
+            if account.startswith(f"{self._assets()}:"):
+                self.cash[account, asset] = self.ledger.balance(account, asset)
 
     def is_booked(
         self,

@@ -139,7 +139,7 @@ class TradingEngine:
                 for fill in self.broker.fills(symbol, self.books.cursors.get(symbol)):
                     self.book(fill)
 
-    def _fence(self) -> None:
+    def fence(self) -> None:
         "Let a transaction fail whose engine is not the account's any more."
         if self.holder and not renew_lease(self.pages.database, self._lease, self.holder, LEASE, self.clock):
             raise EngineBusy(f"account {self.standing.account} was taken over by another process")
@@ -201,29 +201,33 @@ class TradingEngine:
                 self.agents[record.name] = Agent(record.name, self.profiles[record.name], self.limits, record)
         return list(self.agents.values())
 
-    # --- a step ---
-
     @exactly
     def step(
         self,
         bars: Mapping[SeriesId, PriceBar],  # that close at one moment; those that were seen are left out
     ) -> None:
         "Go through one moment; whatever fails leaves it as if it had not been, and the engine where it was."
-        if self._ahead:
-            self.load()
-        seen = self.standing.seen
-        fresh = {series: bar for series, bar in bars.items() if bar.closed > seen.get(series, bar.opened)}
-        if not fresh:
-            return
-        if not self.deferred:
-            self.claim()
-        try:
+        with self.intact():
+            seen = self.standing.seen
+            fresh = {series: bar for series, bar in bars.items() if bar.closed > seen.get(series, bar.opened)}
+            if not fresh:
+                return
+            if not self.deferred:
+                self.claim()
             with self.pages.together():
                 if not self.deferred:
-                    self.pages.act(self._fence)
+                    self.pages.act(self.fence)
                 sent = self._pass(fresh)
             for order in sent:
                 self.sender.send(order.client_order_id)
+
+    @contextmanager
+    def intact(self) -> Iterator[None]:
+        "Let whatever fails in the block leave the engine as the database has it."
+        if self._ahead:
+            self.load()
+        try:
+            yield
         except BaseException:
             self._ahead = True
             self.load()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import ColumnElement, Connection, Engine, ScalarSelect, Table, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Engine, ScalarSelect, Table, func, or_, select
 
 from ..core import DataError, NotFoundError, SystemClock
 from ..persistence import joined, querying
@@ -78,10 +78,13 @@ def _at_one_moment(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def _sums(connection: Connection, table: Table) -> dict[Place, Decimal]:
+def _sums(connection: Connection, table: Table, prefix: str = "") -> dict[Place, Decimal]:
     "Return what the amounts of a table come to by account and asset, those that come to nothing left out."
     sums: dict[Place, Decimal] = {}
-    for account, asset, amount in connection.execute(select(table.c.account, table.c.asset, table.c.amount)):
+    asked = select(table.c.account, table.c.asset, table.c.amount)
+    if below := prefix.rstrip(":"):
+        asked = asked.where(_inside(table.c.account, below))
+    for account, asset, amount in connection.execute(asked):
         place = account, asset
         sums[place] = exact_sum((sums[place], amount)) if place in sums else amount
     return {place: amount for place, amount in sorted(sums.items()) if amount}
@@ -89,9 +92,13 @@ def _sums(connection: Connection, table: Table) -> dict[Place, Decimal]:
 
 def _touching(account: str) -> ScalarSelect[int]:
     "Return the query of the entries with a posting to an account or one below it."
-    table, below = journal_postings.c, account.rstrip(":") + ":"
-    inside = or_(table.account == below[:-1], func.substr(table.account, 1, len(below)) == below)
-    return select(table.entry_id).where(inside).scalar_subquery()
+    table = journal_postings.c
+    return select(table.entry_id).where(_inside(table.account, account.rstrip(":"))).scalar_subquery()
+
+
+def _inside(column: Column[str], account: str) -> ColumnElement[bool]:
+    "Return what is true of an account and of those below it."
+    return or_(column == account, func.substr(column, 1, len(account) + 1) == f"{account}:")
 
 # %% ../../nbs/60_trading.ledger.ipynb #78b7e92b
 _PAGE = 500  # entries read at once
@@ -210,9 +217,7 @@ class Ledger:
     ) -> dict[Place, Decimal]:
         "Return what is in the accounts, those that are empty left out."
         with querying(self.engine) as connection:
-            kept = _sums(connection, journal_balances)
-        below = prefix.rstrip(":") + ":"
-        return {place: amount for place, amount in kept.items() if not prefix or f"{place[0]}:".startswith(below)}
+            return _sums(connection, journal_balances, prefix)
 
     def entries(
         self,

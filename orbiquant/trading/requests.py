@@ -8,7 +8,8 @@ __all__ = ['FLOWS', 'EngineRequest', 'RequestBox', 'add_capital', 'flow_at', 'se
 
 # %% ../../nbs/69_trading.requests.ipynb #3458c532
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
@@ -27,7 +28,7 @@ from . import tables
 from .agents import AgentState
 from .consumer import Answer
 from .decisions import Answered, Reply
-from .engine import TradingEngine
+from .engine import EngineBusy, TradingEngine
 from .funds import Flow, Fund, receive_money, return_money
 from .marks import is_priced, mark_days, mark_trades, reducing_orders
 from .rebalancing import rebalance_at
@@ -175,7 +176,7 @@ def settle_funds(
     count = 0
     for product in engine.products.values():
         fund, stuck = Fund(engine, product), False
-        with writing(engine.pages.database), engine.pages.together():
+        with _act(engine):
             fund.adopt(moment)
             mark_trades(fund, moment)
             mark_days(fund, moment)
@@ -188,17 +189,26 @@ def settle_funds(
     return count
 
 
+@contextmanager
+def _act(engine: TradingEngine) -> Iterator[None]:
+    "Act between two moments, all of it or nothing, and only while nobody else has taken the account over."
+    with engine.intact(), writing(engine.pages.database), engine.pages.together():
+        engine.pages.act(engine.fence)
+        yield
+
+
 def _settle(fund: Fund, box: RequestBox, request: EngineRequest, moment: datetime) -> bool:
     "Answer one request, or free what it needs, and say whether it was answered."
     engine = fund.engine
     try:
-        with writing(engine.pages.database), engine.pages.together():
+        with _act(engine):
             flow, orders = flow_at(fund, request, moment)
             if flow is not None:
                 box.answer(request.id, {"status": "done", **flow.told})
+    except EngineBusy:
+        raise
     except OrbiError as error:
-        engine.load()
-        with writing(engine.pages.database):
+        with _act(engine):
             return_money(fund.ledger, fund.paths, request.content["account_id"], request.id)
             box.answer(request.id, {"error": error.code, "message": error.message})
         return True
@@ -298,7 +308,7 @@ def serve_requests(
     for request in waiting:
         sent: list[Order] = []
         try:
-            with writing(engine.pages.database), engine.pages.together():
+            with _act(engine):
                 if request.kind == "start":
                     amount = request.content["amount"]
                     added = None if amount is None else Decimal(amount)
@@ -308,8 +318,9 @@ def serve_requests(
                 else:
                     answer, sent = order_at(engine, request)
                 box.answer(request.id, answer)
+        except EngineBusy:
+            raise
         except OrbiError as error:
-            engine.load()
             box.answer(request.id, {"error": error.code, "message": error.message})
             continue
         for order in sent:

@@ -6,6 +6,7 @@ They change classes of the process that they are planted in, which lives for one
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from decimal import ROUND_FLOOR, Decimal
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -14,13 +15,16 @@ from sqlalchemy import text
 from orbiquant.core import BrokerError
 from orbiquant.orders import OrderState
 from orbiquant.persistence import INVESTMENT, writing
+from orbiquant.trading import funds, marks, requests
 from orbiquant.trading.books import Books
 from orbiquant.trading.brokers.paper_book import PaperBook
 from orbiquant.trading.engine import TradingEngine
+from orbiquant.trading.funds import Fund
 from orbiquant.trading.ledger import Ledger
 from orbiquant.trading.risk import RiskGate
 from orbiquant.trading.sender import GONE, Sender
 from orbiquant.trading.switches import Switches
+from orbiquant.trading.units import Lot
 from orbiquant.trading.verdicts import Denied
 from tests.chaos import victim
 
@@ -183,6 +187,103 @@ def skip_a_bar() -> None:
     TradingEngine.step = stepped  # type: ignore[method-assign]
 
 
+def forget_a_lot() -> None:
+    """Sell units, and write down nowhere whose they are."""
+    book, number = Fund._book, count(1)
+
+    def booked(self: Fund, entries: Any, flow: Any, before: Any, lots: Any) -> None:
+        book(self, entries, flow, before, () if next(number) == 2 * DUE else lots)
+
+    Fund._book = booked  # type: ignore[method-assign]
+
+
+def subscribe_twice() -> None:
+    """Let the same money buy units twice."""
+    subscribe, number = Fund.subscribe, count(1)
+
+    def subscribed(self: Fund, account: str, amount: Any, key: str, time: Any) -> Any:
+        if next(number) == DUE:
+            subscribe(self, account, amount, f"{key}:again", time)
+        return subscribe(self, account, amount, key, time)
+
+    Fund.subscribe = subscribed  # type: ignore[method-assign]
+
+
+def price_backwards() -> None:
+    """Let everybody in and out at the price that they know."""
+    requests.is_priced = lambda *arguments: True  # type: ignore[assignment]
+
+
+def forget_the_positions() -> None:
+    """Take an agent's cash for what its book is worth."""
+    note = Fund.note
+    cash = property(lambda self: self.books.cash_of(self.product.agent, self.product.currency))
+
+    def noted(self: Fund, *arguments: Any, **about: Any) -> Any:
+        worth, Fund.equity = Fund.equity, cash  # type: ignore[method-assign, assignment]
+        try:
+            return note(self, *arguments, **about)
+        finally:
+            Fund.equity = worth  # type: ignore[method-assign]
+
+    Fund.note = noted  # type: ignore[method-assign]
+
+
+def charge_below_the_mark() -> None:
+    """Take a fee on what was no gain above the mark."""
+    Lot.fee = lambda self, nav, rate: rate * max(Decimal(0), nav - self.mark * Decimal("0.9"))  # type: ignore[method-assign]
+
+
+def lose_the_cents() -> None:
+    """Round every share of a distribution down."""
+
+    def shared(due: Any, total: Any, cent: Any) -> dict[str, Decimal]:
+        whole = sum(due.values(), Decimal(0))
+        down = lambda amount: (amount / cent).to_integral_value(ROUND_FLOOR) * cent  # noqa: E731
+        return {name: down(total * each / whole) for name, each in due.items() if whole}
+
+    funds.share_out_cents = shared  # type: ignore[assignment]
+
+
+def pay_half_a_cent() -> None:
+    """Pay out what no coin is."""
+    receive = victim.receive_money
+
+    def received(ledger: Any, paths: Any, account: str, amount: Decimal, key: str) -> None:
+        receive(ledger, paths, account, amount + Decimal("0.005"), key)
+
+    victim.receive_money = received  # type: ignore[attr-defined]
+
+
+def skip_a_month() -> None:
+    """Close no month."""
+    marks.Fund.close_month = lambda self, end: (Decimal(0), Decimal(0))  # type: ignore[method-assign]
+
+
+def answer_nobody() -> None:
+    """Answer a request and do nothing."""
+    flow_at, number = requests.flow_at, count(1)
+
+    def flowed(fund: Fund, request: Any, moment: Any) -> Any:
+        if next(number) == DUE:
+            nothing = Decimal(0)
+            return requests.Flow(Decimal(request.content["amount"] or 1), nothing, Decimal(1), nothing, moment), []
+        return flow_at(fund, request, moment)
+
+    requests.flow_at = flowed  # type: ignore[assignment]
+
+
+def keep_money_from_the_venue() -> None:
+    """Book what investors bring, and let the venue know nothing of it."""
+    deposit, number = PaperBook.pay, count(1)
+
+    def paid(self: PaperBook, amount: Decimal) -> None:
+        if next(number) != DUE:
+            deposit(self, amount)
+
+    PaperBook.pay = paid  # type: ignore[method-assign]
+
+
 def _afterwards(*statements: str) -> Callable[[], None]:
     """Return a bug that changes the database behind everybody's back, when the bars are over."""
 
@@ -231,4 +332,14 @@ BUGS = {
         _afterwards("DELETE FROM @positions WHERE id = (SELECT max(id) FROM @positions)"), "end"
     ),
     "skip a bar": _bug(skip_a_bar, "decided"),
+    "forget a lot": _bug(forget_a_lot, "units"),
+    "subscribe twice": _bug(subscribe_twice, "flows", "cents"),
+    "answer nobody": _bug(answer_nobody, "flows"),
+    "price backwards": _bug(price_backwards, "price"),
+    "forget the positions": _bug(forget_the_positions, "price"),
+    "charge below the mark": _bug(charge_below_the_mark, "fee"),
+    "pay half a cent": _bug(pay_half_a_cent, "cents"),
+    "lose the cents": _bug(lose_the_cents, "shares"),
+    "skip a month": _bug(skip_a_month, "ends"),
+    "keep money from the venue": _bug(keep_money_from_the_venue, "money"),
 }  # fmt: skip

@@ -12,6 +12,7 @@ TABLES = (
     *("agents", "checkpoints", "decisions", "intents", "orders", "fills", "positions", "trades"),
     *("paper_accounts", "paper_orders", "paper_guards", "paper_fills"),
     *("journal_entries", "journal_postings", "journal_balances", "kill_switches"),
+    *("engine_requests", "fund_events", "unit_lots", "accounts", "account_transactions", "performance_snapshots"),
 )
 
 

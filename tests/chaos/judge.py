@@ -23,8 +23,11 @@ KEYS = {
     "paper_orders": ("account", "client_order_id"),
     "paper_fills": ("account", "symbol", "number"),
     "journal_entries": ("key",),
+    "engine_requests": ("id",),
+    "fund_events": ("product_id", "key"),
 }
 QUOTE = "USDT"
+VENUE = "Assets:Paper:"  # the books of the agents
 LEAST = Decimal("1e-18")
 
 
@@ -197,9 +200,9 @@ class Judge:
         deposits = Decimal(0)
         kinds = {row["id"]: row["kind"] for row in self.dump["journal_entries"]}
         for row in self.dump["journal_postings"]:
-            if row["account"].startswith("Assets:"):
+            if row["account"].startswith(VENUE):
                 held[row["asset"]] += Decimal(row["amount"])
-                if kinds.get(row["entry_id"]) == "deposit":
+                if kinds.get(row["entry_id"]) != "trade":  # capital that comes or goes
                     deposits += Decimal(row["amount"])
         cash = deposits
         expected[QUOTE] = deposits
@@ -276,7 +279,7 @@ class Judge:
         """Count what an agent held when it sent an order."""
         now, order = moment(row["moment"]), row["order"]
         groups = {row["id"]: row["order"]["group"] for row in self.submits}
-        cash, held = Decimal(self.limits["cash"]), defaultdict(Decimal)  # type: Decimal, Any
+        cash, held = self._capital(owner, now), defaultdict(Decimal)  # type: Decimal, Any
         for fill in fills:
             id_ = fill["client_order_id"]
             position = (groups.get(id_) or id_).rpartition("-")[0]
@@ -314,6 +317,15 @@ class Judge:
             self.say(
                 "limits", f"{row['id']} makes the open risk of {owner} {risk + others:.2f}, {most:.2f} are allowed"
             )
+
+    def _capital(self, owner: str, now: str) -> Decimal:
+        known = {
+            row["id"] for row in self.dump["journal_entries"] if row["kind"] != "trade" and row["recorded_at"] < now
+        }
+        own = [
+            row for row in self.dump["journal_postings"] if row["account"] == VENUE + owner and row["asset"] == QUOTE
+        ]
+        return sum((Decimal(row["amount"]) for row in own if row["entry_id"] in known), Decimal(0))
 
     def _price(self, closes: dict[str, Decimal], now: str) -> Decimal:
         known = [time for time in closes if time < now]
@@ -369,6 +381,7 @@ class Judge:
             for table, names in KEYS.items()
         }
         states = {row["client_order_id"]: row["state"] for row in self.dump["orders"]}
+        answers = {row["id"]: row["answer"] for row in self.dump["engine_requests"]}
         for line in self.wire:
             for table, key, *state in line["rows"] if line["kind"] == "committed" else []:
                 self.counts["acknowledged"] += 1
@@ -376,6 +389,8 @@ class Judge:
                     self.say("acknowledged", f"{table} {key} was acknowledged and is gone")
                 elif table == "orders" and state[0] in ENDED and states[key[0]] != state[0]:
                     self.say("acknowledged", f"order {key[0]} was {state[0]} and is {states[key[0]]}")
+                elif table == "engine_requests" and state[0] and answers[key[0]] != state[0]:
+                    self.say("acknowledged", f"{key[0]} was answered {state[0]} and now {answers[key[0]]}")
 
     def decided(self) -> None:
         """Every agent that a signal reached answered it once: no bar is left out, none is gone through twice."""

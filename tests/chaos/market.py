@@ -1,4 +1,4 @@
-"""Bars and signals of a seed: what a victim trades on, what the venue fills at, what the judge counts with."""
+"""Bars, signals and investors of a seed: what a victim trades on, what the venue fills at, what judges count with."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,16 @@ from typing import Any
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "XRPUSDT")
 AGENTS = {"atlas": "ml", "orion": "trend_following", "nova": "breakout"}  # name: strategy
-BEGIN, STEP = datetime(2024, 1, 2, tzinfo=UTC), timedelta(minutes=5)
+STEP = timedelta(minutes=5)
+MONTHS = (datetime(2024, 2, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC))  # each ends in the midst of some bars
+PRODUCTS = {  # by agent
+    "atlas": {"id": "atlas-conservative", "distribution": "pay_out"},
+    "orion": {"id": "orion-moderate", "distribution": "reinvest"},
+    "nova": {"id": "nova-aggressive", "distribution": "pay_out"},
+}
+TERMS = {"currency": "USDT", "performance_fee": "0.2", "minimum_deposit": "10", "cent": "0.01"}
+INVESTORS = ("ana", "ben", "eva")  # of each product
+QUIET = 6  # bars at the end in which nobody asks for anything
 CASH = "1000000"  # of each agent at first
 LIMITS = {
     "risk_per_trade": "0.01",
@@ -20,9 +29,16 @@ LIMITS = {
 }
 
 
+def opens_of(bars: int) -> list[datetime]:
+    """Return when bars open: around two ends of a month, and nothing between them."""
+    first = bars // 2
+    halves = ((MONTHS[0], first), (MONTHS[1], bars - first))
+    return [end + (number - count // 2) * STEP for end, count in halves for number in range(count)]
+
+
 def make_market(seed: int, bars: int) -> dict[str, Any]:
-    """Return bars by symbol and signals by strategy and symbol; the same for the same seed."""
-    chance = Random(f"market {seed}")
+    """Return bars and signals by symbol, and what investors want; the same for the same seed."""
+    chance, opens = Random(f"market {seed}"), opens_of(bars)
     made: dict[str, list[list[Any]]] = {}
     for symbol, price in zip(SYMBOLS, (40_000.0, 2_500.0, 100.0), strict=True):
         rows = []
@@ -31,10 +47,27 @@ def make_market(seed: int, bars: int) -> dict[str, Any]:
             high = max(price, end) * (1 + abs(chance.gauss(0, 0.001)))
             low = min(price, end) * (1 - abs(chance.gauss(0, 0.001)))
             values = [round(value, 2) for value in (price, high, low, end)]
-            rows.append([(BEGIN + number * STEP).isoformat(), *values, 1000.0])
+            rows.append([opens[number].isoformat(), *values, 1000.0])
             price = values[3]
         made[symbol] = rows
-    return {"seed": seed, "bars": made, "signals": {name: _signals(made, chance) for name in AGENTS.values()}}
+    signals = {name: _signals(made, chance) for name in AGENTS.values()}
+    return {"seed": seed, "bars": made, "signals": signals, "flows": make_flows(seed, bars)}
+
+
+def make_flows(seed: int, bars: int) -> list[dict[str, Any]]:
+    """Return deposits and withdrawals, with the number of the bar after which each is asked for."""
+    chance, found = Random(f"flows {seed}"), []
+    for number in range(max(1, bars - QUIET)):
+        for agent, product in PRODUCTS.items():
+            if number and chance.random() > 0.25:  # everybody is there from the first bar on
+                continue
+            for name in INVESTORS if number == 0 else (chance.choice(INVESTORS),):
+                kind = "deposit" if number == 0 or chance.random() < 0.4 else "withdrawal"
+                cents = chance.randrange(10_00, 40_000_00) if kind == "deposit" else chance.randrange(1, 15_000_00)
+                amount = None if kind == "withdrawal" and chance.random() < 0.15 else f"{cents / 100:.2f}"
+                about = {"id": f"{kind}:{agent}:{number}:{name}", "account_id": f"inv-{agent}-{name}"}
+                found.append({"number": number, "kind": kind, "amount": amount, "product": product["id"]} | about)
+    return found
 
 
 def _signals(bars: dict[str, list[list[Any]]], chance: Random) -> dict[str, list[dict[str, Any]]]:
@@ -57,3 +90,5 @@ def keep_market(market: dict[str, Any], folder: Path) -> None:
     """Write a market where the judge finds it."""
     (folder / "market.json").write_text(json.dumps(market))
     (folder / "limits.json").write_text(json.dumps(LIMITS | {"cash": CASH}))
+    terms = {each["id"]: TERMS | each | {"agent": agent} for agent, each in PRODUCTS.items()}
+    (folder / "products.json").write_text(json.dumps(terms))

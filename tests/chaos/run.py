@@ -167,25 +167,27 @@ def _note_safety(run: Run, folder: Path, life: int, start: int, by_hand: bool) -
 
 
 def judge(run: Run, url: str, folder: Path, apart: bool = True) -> None:
-    """Dump the database and let the judge read what there is: in a process of its own, or here where time is short."""
+    """Dump the database, and let judge and accountant read: in processes of their own, or here where time is short."""
     if not apart:
+        from tests.chaos.accountant import Accountant
         from tests.chaos.dump import dump
         from tests.chaos.judge import Judge
 
         (folder / "dump.json").write_text(json.dumps(dump(url)))
-        found = Judge(folder)
-        found.run()
-        run.counts, run.found = dict(found.counts), run.found | found.found
+        for found in (Judge(folder), Accountant(folder)):
+            found.run()
+            run.counts, run.found = run.counts | found.counts, run.found | found.found
         return
     subprocess.run([sys.executable, HERE / "dump.py", url, folder / "dump.json"], check=True)
-    told = subprocess.run([sys.executable, "-I", HERE / "judge.py", folder], capture_output=True, text=True)
-    if told.returncode not in (0, 1):
-        run.found["judge"] = [told.stderr[-1500:]]
-        return
-    verdict = json.loads(told.stdout)
-    run.counts = verdict["counts"]
-    for name, faults in verdict["found"].items():
-        run.found.setdefault(name, []).extend(faults)
+    for name in ("judge", "accountant"):
+        told = subprocess.run([sys.executable, "-I", HERE / f"{name}.py", folder], capture_output=True, text=True)
+        if not told.stdout:
+            run.found[name] = [told.stderr[-1500:]]
+            continue
+        verdict = json.loads(told.stdout)
+        run.counts |= verdict["counts"]
+        for each, faults in verdict["found"].items():
+            run.found.setdefault(each, []).extend(faults)
 
 
 def warm() -> None:

@@ -22,9 +22,15 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
+from orbiquant import persistence
 from orbiquant.core import OrbiError
 from orbiquant.trading import engine as trading_engine
+from orbiquant.trading import requests
 from orbiquant.trading.engine import EngineBusy
+from orbiquant.trading.funds import Fund
+from orbiquant.trading.ledger import Ledger
+from orbiquant.trading.pages import Pages
+from orbiquant.trading.requests import RequestBox
 from orbiquant.trading.switches import Switches, SwitchScope
 from tests.chaos.market import keep_market, make_market
 from tests.chaos.run import FAST, Databases, Run, judge
@@ -67,8 +73,9 @@ class Stage:
             if self.market is not None:
                 self.market.pass_bars(number)
             try:
-                self.victim.engine.step(bars)
+                self.victim.go_through(bars)
                 self.left.pop(0)
+                self.victim.ask(number)
             except (SQLAlchemyError, OrbiError, OSError, sqlite3.Error) as error:
                 faults.append(f"{type(error).__name__}: {error}"[:200])
         return faults
@@ -259,11 +266,10 @@ def play() -> dict[str, Any]:
 @contextmanager
 def listening(folder: Path) -> Iterator[None]:
     """Write down what each commit holds, while a scene lasts."""
-    from orbiquant import persistence
-    from orbiquant.trading.ledger import Ledger
-    from orbiquant.trading.pages import Pages
-
-    before = persistence.writing, Pages._write, Ledger.post, Sender.prepare, Sender.send, Sender._write
+    places = [(persistence, "writing"), (requests, "writing"), (Pages, "_write"), (Fund, "note")]
+    places += [(Ledger, "post"), (Ledger, "post_many"), (RequestBox, "put"), (RequestBox, "answer")]
+    places += [(Sender, "prepare"), (Sender, "send"), (Sender, "_write")]
+    before = [(place, name, getattr(place, name)) for place, name in places]
     gate = Gate(folder / "gate")
     listener = Acknowledger(Wire(folder / "wire.jsonl", 0), gate, Countdown(gate, 0, 0, False))
     listener.install()
@@ -271,7 +277,8 @@ def listening(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        persistence.writing, Pages._write, Ledger.post, Sender.prepare, Sender.send, Sender._write = before
+        for place, name, own in before:
+            setattr(place, name, own)
 
 
 if __name__ == "__main__":

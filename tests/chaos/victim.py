@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -23,17 +23,22 @@ from orbiquant.leases import own_name
 from orbiquant.market.instruments import find_instrument
 from orbiquant.orders import Capabilities
 from orbiquant.trading import engine as trading_engine
+from orbiquant.trading import requests
 from orbiquant.trading.brokers.paper import PaperBroker
 from orbiquant.trading.brokers.terms import PaperTerms, PriceBar
 from orbiquant.trading.config import AgentProfile, RiskConfig
 from orbiquant.trading.engine import TradingEngine
+from orbiquant.trading.fund_entries import FundPaths
+from orbiquant.trading.funds import Fund, receive_money
 from orbiquant.trading.ledger import Ledger
 from orbiquant.trading.pages import Pages
+from orbiquant.trading.products import Product
+from orbiquant.trading.requests import RequestBox, serve_requests, settle_funds
 from orbiquant.trading.sender import GONE, Sender
 from orbiquant.trading.standing import Standing
 from orbiquant.trading.switches import Switches, SwitchScope
 from tests.chaos.killer import Countdown
-from tests.chaos.market import AGENTS, BEGIN, CASH, LIMITS, STEP, SYMBOLS
+from tests.chaos.market import AGENTS, CASH, LIMITS, PRODUCTS, STEP, SYMBOLS, TERMS
 from tests.chaos.wire import Gate, LoggedBroker, LoggedPaper, Wire
 
 ACCOUNT = "paper"
@@ -128,6 +133,7 @@ class Acknowledger:
     def install(self) -> None:
         """Listen at the transactions, the pages and the ledger."""
         writing, write, post = persistence.writing, Pages._write, Ledger.post
+        post_many, note, put, answer = Ledger.post_many, Fund.note, RequestBox.put, RequestBox.answer
 
         @contextmanager
         def watched(engine: Engine, *arguments: Any, **options: Any) -> Iterator[Any]:
@@ -155,7 +161,26 @@ class Acknowledger:
             self.rows.append(["journal_entries", [key]])
             return post(ledger, entry, key)
 
-        persistence.writing, Pages._write, Ledger.post = watched, described, posted  # type: ignore[assignment]
+        def posted_many(ledger: Ledger, entries: Any) -> list[int]:
+            self.rows += [["journal_entries", [key]] for _, key in entries]
+            return post_many(ledger, entries)
+
+        def noted(fund: Fund, kind: str, key: str, *rest: Any, **about: Any) -> Any:
+            self.rows.append(["fund_events", [fund.product.id, key]])
+            return note(fund, kind, key, *rest, **about)
+
+        def asked(box: RequestBox, id_: str, *rest: Any) -> Any:
+            self.rows.append(["engine_requests", [id_], ""])
+            return put(box, id_, *rest)
+
+        def answered(box: RequestBox, id_: str, told: Mapping[str, Any]) -> None:
+            self.rows.append(["engine_requests", [id_], json.dumps(dict(told), default=str)])
+            answer(box, id_, told)
+
+        persistence.writing = requests.writing = watched  # type: ignore[assignment]
+        Pages._write, Ledger.post = described, posted  # type: ignore[assignment]
+        Ledger.post_many, Fund.note = posted_many, noted  # type: ignore[method-assign]
+        RequestBox.put, RequestBox.answer = asked, answered  # type: ignore[method-assign]
 
     def watch(self, sender: type[Sender]) -> None:
         """Say when an order is written whose answer is not."""
@@ -223,7 +248,8 @@ class Victim:
         self.orders, self.wire = orders, wire
         self.database = persistence.engine(orders.url)
         self.market = json.loads((orders.folder / "market.json").read_text())
-        self.clock = FixedClock(BEGIN)
+        self.begin = datetime.fromisoformat(self.market["bars"][SYMBOLS[0]][0][0])
+        self.clock = FixedClock(self.begin)
         self.pages = Pages(self.database)
         self.switches = Switches(self.database, orders.folder / "switches", self.clock)
         self.inner = self.connect()
@@ -233,7 +259,14 @@ class Victim:
         if orders.venue:
             profiles = {name: each.model_copy(update={"exits": ExitPlan()}) for name, each in profiles.items()}
         standing = Standing(self.pages, self.broker, ACCOUNT, "USDT", terms, self.switches, self.clock)
-        self.engine = TradingEngine(standing, profiles, risk_limits(), feeds, own_name())
+        self.products = (
+            {}
+            if orders.venue
+            else {agent: Product.model_validate(TERMS | each | {"agent": agent}) for agent, each in PRODUCTS.items()}
+        )
+        self.engine = TradingEngine(standing, profiles, risk_limits(), feeds, own_name(), products=self.products)
+        self.box = RequestBox(self.database, self.clock)
+        self.flows = list(self.market["flows"]) if self.products else []  # that nobody in this life asked for yet
 
     def connect(self) -> Any:
         """Return the broker: paper, or a foreign venue."""
@@ -257,15 +290,19 @@ class Victim:
         """Ask about what is on its way, and say when books and venue are one."""
         began = time.time_ns()
         self.engine.recover()
-        for name in {*AGENTS} - {record.name for record in self.engine.roster.all()}:
-            self.engine.enlist(name)
+        for name in sorted({*AGENTS} - {record.name for record in self.engine.roster.all()}):
+            if self.products:
+                self.box.put(f"start:{name}", ACCOUNT, "start", {"agent": name, "amount": None}, "chaos")
+                serve_requests(self.engine, self.box)
+            else:
+                self.engine.enlist(name)
         self.wait_until_settled()
         self.wire.write("safe", difference=self.difference(), recovering_ns=time.time_ns() - began,
                         cpu_s=time.process_time())  # fmt: skip
 
     def moments(self) -> Iterator[tuple[int, dict[SeriesId, PriceBar]]]:
         """Yield the bars that close together and were not gone through, with their number."""
-        seen = min(self.engine.standing.seen.values(), default=BEGIN)
+        seen = min(self.engine.standing.seen.values(), default=self.begin)
         for number, rows in enumerate(zip(*self.market["bars"].values(), strict=True)):
             opened = datetime.fromisoformat(rows[0][0])
             if opened + STEP > seen:
@@ -292,6 +329,7 @@ class Victim:
             if self.orders.venue:
                 self.inner.pass_bars(number)
             self.step(bars)
+            self.ask(number)
         self.wait_until_settled()  # of what was sent last nobody has been asked yet
 
     def wait_until_settled(self, most_s: float = 3) -> None:
@@ -310,18 +348,29 @@ class Victim:
         """Go through a moment; what a disk or a database does not allow is tried again from what is written."""
         for patience in range(50):
             try:
-                self.engine.step(bars)
+                self.go_through(bars)
                 return
             except (SQLAlchemyError, OrbiError, OSError) as error:
                 self.wire.write("blocked", error=f"{type(error).__name__}: {error}"[:300])
-                self.reload()
                 time.sleep(0.02 * (patience + 1))
         raise RuntimeError("a moment could not be gone through")
 
-    def reload(self) -> None:
-        """Forget what was not written."""
-        with suppress(SQLAlchemyError, OrbiError):
-            self.engine.load()
+    def go_through(self, bars: dict[SeriesId, PriceBar]) -> None:
+        """Go through a moment, then let investors in and out, as whoever stays at an account does."""
+        self.engine.step(bars)
+        settle_funds(self.engine, self.box, self.clock.now())
+
+    def ask(self, number: int) -> None:
+        """Want what investors want by the so many-th bar, each once: whoever was killed meanwhile asks again."""
+        while self.flows and self.flows[0]["number"] <= number:
+            flow = self.flows.pop(0)
+            product = next(each for each in self.products.values() if each.id == flow["product"])
+            content = {name: flow[name] for name in ("account_id", "product", "amount")}
+            with persistence.writing(self.database):
+                self.box.put(flow["id"], ACCOUNT, flow["kind"], content, flow["account_id"])
+                if flow["kind"] == "deposit":
+                    paths, ledger = FundPaths(product, ACCOUNT), self.engine.books.ledger
+                    receive_money(ledger, paths, flow["account_id"], Decimal(flow["amount"]), flow["id"])
 
     def throw(self, scope: SwitchScope, name: str) -> None:
         """Kill somebody's new risk, once."""

@@ -16,6 +16,7 @@ from orbiquant.domain import AssetClass, Bars, Costs, SeriesId, Signals
 from orbiquant.market.instruments import instrument_of
 from orbiquant.orders import Capabilities
 from orbiquant.persistence import engine, migrate
+from orbiquant.strategies.contract import TradeTerms
 from orbiquant.strategies.plans import PlannedFeed
 from orbiquant.trading.brokers.paper import PaperBroker
 from orbiquant.trading.brokers.terms import PaperTerms
@@ -60,6 +61,7 @@ def make_engine(
     short: bool = True,
     folder: Path | None = None,
     planned: Mapping[str, PlannedFeed] = MappingProxyType({}),
+    rules: Mapping[str, TradeTerms] = MappingProxyType({}),
 ) -> TradingEngine:
     """Return an engine on paper whose agents have begun, and whose clock stands at the start."""
     clock, pages = FixedClock(start), Pages(database)
@@ -73,7 +75,8 @@ def make_engine(
     broker = PaperBroker(pages, "paper", quote, terms, clock, lambda symbol: Capabilities(short=short))
     switches = Switches(database, folder or Path(database.url.database).parent / "switches", clock)
     standing = Standing(pages, broker, "paper", quote, terms, switches, clock)
-    made = TradingEngine(standing, profiles, limits, {"ml": TableFeed(signals, clock)} | planned)
+    feeds = dict.fromkeys(rules or ("ml",), TableFeed(signals, clock))
+    made = TradingEngine(standing, profiles, limits, feeds | planned, terms=rules)
     for name in profiles:
         made.enlist(name)
     return made

@@ -58,6 +58,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
             *("models.range_predictor.RangePredictor", "models.tpsl.TPSLClassifier", "models.attention.AttentionModel"),
             *(
                 "backtest.sweep.SweepResult",
+                "backtest.combinations.Combinations",
                 "models.meta.MetaModel",
                 "models.bundle.ModelBundle",
                 "models.registry.ModelRegistry",
