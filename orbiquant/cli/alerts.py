@@ -29,17 +29,17 @@ def add_command(
     symbol: Symbol,
     condition: Annotated[Literal["above", "below"], typer.Argument(metavar="SIDE", help="above or below.")],
     price: Annotated[Decimal, typer.Argument(parser=read_capital, metavar="PRICE", help="That is to be reached.")],
-    message: Annotated[str, typer.Option(metavar="TEXT", help="Told with it.")] = "",
+    message: Annotated[str | None, typer.Option(metavar="TEXT", help="Told with it.")] = None,
     as_json: AsJson = False,
 ) -> None:
     "Set an alert: it fires once, when the price is crossed from now on, on bars that come into the store."
     from orbiquant.desk.alerts import NewAlert, most_alerts, set_alert_for
     from orbiquant.notices.crossings import Condition
 
-    if len(message) > 500:
+    if message is not None and len(message) > 500:
         raise typer.BadParameter(f"must be of at most 500 letters, was of {len(message)}", param_hint="--message")
     runtime = open_alerts()
-    asked = NewAlert(symbol=symbol, condition=Condition(condition), price=price, message=message)
+    asked = NewAlert(symbol=symbol, condition=Condition(condition), price=price, message=message or "")
     made = set_alert_for(runtime, OWNER, asked, most_alerts(runtime.settings.notices, "premium"))
     show(made, as_json, lambda: fields({"alert": made.alert_id, "status": made.status, "told": made.message}))
 
