@@ -66,10 +66,7 @@ def list_command(as_json: AsJson = False) -> None:
 
     runtime = open_trading()
     found = [status_of(runtime, name) for name in AGENTS_TOLD]
-    rows = [
-        (s.name, s.status, s.account, f"{s.equity:,.2f} {s.currency}", s.open_positions, s.idle[:1])
-        for s in found
-    ]
+    rows = [(s.name, s.status, s.account, f"{s.equity:,.2f} {s.currency}", s.open_positions, s.idle[:1]) for s in found]
     heads = ("agent", "status", "account", ">equity", ">positions", "does not trade because")
     show(found, as_json, lambda: table(rows, *heads))
 

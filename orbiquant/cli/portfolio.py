@@ -53,7 +53,7 @@ def check_account(
 
 
 @portfolio_commands.command("show")
-def show_command(
+def show_portfolio_command(
     account: AccountName = None,
     by: Annotated[ProfitGroup, typer.Option(help="What profit and loss are attributed to.")] = "agent",
     as_json: AsJson = False,
@@ -76,16 +76,16 @@ def view_facts(
         "currency": view.currency,
         "time": view.now,
         "equity": view.equity,
-        "agents": records(view.agents),
+        "agents": rows_of_table(view.agents),
         "holdings": view.holdings.to_dict("records"),
-        "exposure": records(view.exposure("symbol")),
-        "attribution": records(view.attribution(by)),
+        "exposure": rows_of_table(view.exposure("symbol")),
+        "attribution": rows_of_table(view.attribution(by)),
         "correlations": {"symbols": matrix(view.symbols), "agents": matrix(view.agent_correlations())},
         "decisions": [each.told for each in view.decisions],
     }
 
 
-def records(
+def rows_of_table(
     made: "pd.DataFrame",  # with an index that has a name
 ) -> list[dict[str, Any]]:
     "Return rows for a script."

@@ -183,7 +183,7 @@ class Report(Value):
     summary: str
     path: Path
     parameters: tuple[ReportParameter, ...]
-    needs_bars: bool = False  # of `symbol` (or `symbols`) and `timeframe`, in the store: the parameters cell is tagged `stored-bars`
+    needs_bars: bool = False  # of `symbol` or `symbols`, in the store: its parameters cell is tagged `stored-bars`
 
     def check(
         self,

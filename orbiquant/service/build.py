@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from ..core import SCOPES, atomic_write
 from ..domain import Caller
-from .marks import BuildError, Marked, find_marked, package_folder
+from .marks import BuildError, Marked, find_marked, package_folder, same_thing
 
 # %% ../../nbs/80_service.build.ipynb #6889a138
 def _text(expression: ast.expr | None) -> str:
@@ -313,12 +313,6 @@ def _imports_of(marked: Marked, parameters: list[Parameter]) -> Iterator[tuple[s
         yield name, module, name
 
 
-def _same(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    "Say whether two modules mean the same thing by their names: an alias of a type does not tell where it is from."
-    things = [getattr(sys.modules.get(module), name, None) for module, name in (one, other)]
-    return one == other or (things[0] is not None and things[0] is things[1])
-
-
 def write_imports(
     bound: Mapping[str, tuple[str, str]],  # by the name it has here: module and its name there
 ) -> str:
@@ -329,7 +323,7 @@ def write_imports(
     whole = "".join(f"import {name}\n" for name in sorted(names.pop("", [])))
     return whole + "".join(f"from {module} import {', '.join(sorted(names[module]))}\n" for module in sorted(names))
 
-
+# %% ../../nbs/80_service.build.ipynb #25dae8be
 def write_app(
     functions: list[Marked],  # in the order of their routes
 ) -> str:
@@ -339,7 +333,7 @@ def write_app(
     bound = {"create_app": (_FACTORY, "create_app"), "app": ("", "app")}
     for marked, parameters in read:
         for here, *origin in _imports_of(marked, parameters):
-            if not _same(bound.setdefault(here, (origin[0], origin[1])), (origin[0], origin[1])):
+            if not same_thing(bound.setdefault(here, (origin[0], origin[1])), (origin[0], origin[1])):
                 raise marked.refuse(f"`{here}` is {'.'.join(bound[here])} and {'.'.join(origin)}; rename one of them")
     if clash := next((marked for marked in functions if marked.name in bound), None):
         raise clash.refuse("the name is that of something the routes import; call the function something else")

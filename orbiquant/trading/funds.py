@@ -19,7 +19,8 @@ from ..orders import exactly
 from ..persistence import decimal_text, joined, querying
 from . import tables
 from .agents import AgentState
-from .engine import DrivenByBars, TradingEngine
+from .brokers.terms import DrivenByBars
+from .engine import TradingEngine
 from orbiquant.trading.fund_entries import (
     FundPaths,
     adoption_entry,

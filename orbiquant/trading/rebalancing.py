@@ -21,7 +21,8 @@ from ..orders import exactly
 from ..persistence import joined, querying
 from . import tables
 from .agents import AgentState
-from .engine import DrivenByBars, TradingEngine
+from .brokers.terms import DrivenByBars
+from .engine import TradingEngine
 from .fund_state import FundState
 from .funds import Fund, receive_money
 from .portfolio_config import PortfolioConfig

@@ -125,9 +125,6 @@ def tabulate_trades(
     return table
 
 # %% ../../nbs/69_trading.replay.ipynb #b54334a5
-STEPS_A_COMMIT = 5_000
-
-
 @dataclass(frozen=True, repr=False)
 class ReplayResult(Carded):
     "What an engine made of stored bars."
@@ -153,6 +150,9 @@ class ReplayResult(Carded):
         return equity_chart(
             self.equity.sum(axis=1), f"Equity of {len(self.trades):,} trades by {self.equity.shape[1]} agents"
         )
+
+# %% ../../nbs/69_trading.replay.ipynb #bd8aba3a
+STEPS_A_COMMIT = 5_000
 
 
 def replay(

@@ -87,7 +87,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
                 "trading.statement_rows.Statement",
             ),
             *("trading.requests.RequestBox", "research.live.Live", "research.replays.AgentReplay"),
-            *("research.room.TradingRoom", "net.HttpClient", "research.feeds.StrategyFeed"),
+            *("research.room.TradingRoom", "net.HttpClient", "research.feeds.StrategyFeed", "settings.Settings"),
             "backtest.sweep.SweepResult",
         ),
         "one class",
