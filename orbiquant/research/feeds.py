@@ -19,6 +19,7 @@ from ..market.instruments import instrument_of
 from .live import FORM_BARS, LIVE_MARGIN, store_state
 from .spec import feature_spec
 from ..runtime import Runtime
+from ..signals import NO_SETUP
 from ..strategies.config import ML
 from ..strategies.contract import Stepper, Strategy, TradeTerms, terms_of
 
@@ -137,6 +138,8 @@ class StrategyFeed:
             return None
         time, row = said
         check_row(self.strategy.name, row, time)
+        if row["reason"] == NO_SETUP:
+            return None
         limit = self.strategy.max_holding_bars or OPEN_ENDED
         return tell_row(row, time.to_pydatetime(), series, limit, self.version)
 

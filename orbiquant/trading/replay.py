@@ -22,7 +22,7 @@ from ..core import FixedClock, OptionError
 from ..domain import BAR_COLUMNS, Action, Bars, Phase, SeriesId, Signal, Signals
 from ..features.sessions import NO_SESSION
 from ..ports import Progress
-from ..signals import explain_row, horizon_text, to_signal
+from ..signals import NO_SETUP, explain_row, horizon_text, to_signal
 from .books import Trade
 from .brokers.paper import PaperBroker
 from .brokers.terms import PriceBar
@@ -64,10 +64,11 @@ class TableFeed:
         clock: FixedClock,  # of the replay
         model_version: str = "replay",  # that the signals name
     ) -> None:
-        "Keep the rows by their time."
+        "Keep the rows by their time; a rule that is not met says nothing."
         self.clock, self.version = clock, model_version
+        said = {series: table[(table["reason"] != NO_SETUP).to_numpy()] for series, table in signals.items()}
         self.rows = {series: dict(zip(table.index.to_pydatetime(), table.to_dict("records"), strict=True))
-                     for series, table in signals.items()}  # fmt: skip
+                     for series, table in said.items()}  # fmt: skip
         self.horizons = {series: int(table.attrs.get("horizon_bars", OPEN_ENDED)) for series, table in signals.items()}
         self._last: dict[SeriesId, Signal] = {}
 

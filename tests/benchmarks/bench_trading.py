@@ -12,30 +12,37 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import numpy as np
+import pandas as pd
 from sqlalchemy import Engine
 
 from orbiquant.core import atomic_write, configure_logging
-from orbiquant.domain import Bars, Costs, SeriesId, Signal, Signals
+from orbiquant.domain import BAR_COLUMNS, Bars, Costs, SeriesId, Signal, Signals
 from orbiquant.orders import Bracket, Intent, Order, OrderState, OrderType, Purpose, Side, intent_id
 from orbiquant.persistence import engine, migrate, writing
 from orbiquant.signals import to_signal
+from orbiquant.strategies.altcoin_rotation import AltcoinRotation
+from orbiquant.strategies.contract import TradeTerms, terms_of
+from orbiquant.strategies.plans import PlannedFeed, TablePast
+from orbiquant.strategies.registry import find_strategy
 from orbiquant.trading.engine import TradingEngine
 from orbiquant.trading.journal import deposit_entry
 from orbiquant.trading.ledger import Ledger
-from orbiquant.trading.replay import moments, replay
+from orbiquant.trading.replay import TableFeed, moments, replay
 from tests.benchmarks.bench_line import machine_facts
 from tests.benchmarks.quant_live import served
 from tests.benchmarks.quant_row import Row, shared_rows
 from tests.tools.desk import begin_of, fresh_database, loose_profile, make_engine, random_signals
 from tests.tools.postgres import running_postgres
+from tests.tools.shared_bars import SHARED
 
 OUTPUT = Path(__file__).parents[2] / "reports" / "benchmarks" / "trading.md"
 PEER = Path(__file__).with_name("peer_nautilus.py")
@@ -43,6 +50,11 @@ SERIES = SeriesId.parse("BTCUSDT", "5m")
 COSTS = Costs(fee_bps=0.2, slippage_bps=0.3, spread_bps=0.5)
 YEAR, FAST, SLOW, SHARE = 2024, 40, 160, 0.0045
 AGENTS = ("atlas", "nova", "orion")
+RULES: dict[str, tuple[str, dict[str, float]]] = {  # of each agent, with parameters beside the shipped ones
+    "atlas": ("mean_reversion", {"threshold": 3.0}),
+    "orion": ("trend_following", {}),
+    "nova": ("scalping", {"width": 3.0}),
+}  # fmt: skip
 LEAST_BARS_S, LEAST_FILLS, MOST_STEP_MS = 5_000, 20.0, 1.0
 MODEL_ROWS, STEPS = 40_000, 300
 DECISIONS, OPEN_ORDERS, ENTRIES = 200, 1_000, 2_000
@@ -139,12 +151,26 @@ def cross_signals(bars: Bars) -> Signals:
     )  # fmt: skip
 
 
-def replay_row(bars: Bars, signals: Signals, work: str, peer: Callable[[], tuple[str, str]] | None = None) -> Row:
+def rule_signals(bars: Bars) -> tuple[dict[str, Signals], dict[str, TradeTerms]]:
+    """Return signals and terms of a rule for each agent, rare enough for five minutes and ten basis points."""
+    rules = {name: find_strategy(name, **parameters) for name, parameters in RULES.values()}
+    return {name: rule.batch(bars) for name, rule in rules.items()}, {
+        name: terms_of(rule) for name, rule in rules.items()
+    }
+
+
+def replay_row(
+    bars: Bars, signals: Mapping[str, Signals], work: str, peer: Callable[[], tuple[str, str]] | None = None,
+    terms: Mapping[str, TradeTerms] = MappingProxyType({}),
+) -> Row:  # fmt: skip
     """Return how many bars a second three agents with a full ledger go through."""
     with TemporaryDirectory() as folder:
         database = fresh_database(Path(folder))
-        profiles = {name: loose_profile(SERIES) for name in AGENTS}
-        made = make_engine(database, {SERIES: signals}, profiles, COSTS, begin_of(bars))
+        spoken = {name: RULES[name][:1] if terms else ("ml",) for name in AGENTS}
+        profiles = {name: loose_profile(SERIES, strategies=spoken[name]) for name in AGENTS}
+        made = make_engine(database, {SERIES: next(iter(signals.values()))}, profiles, COSTS, begin_of(bars))
+        made.feeds = {name: TableFeed({SERIES: each}, made.clock) for name, each in signals.items()}
+        made.consumer.terms = terms
         with Watch() as watch:
             result = replay(made, {SERIES: bars})
         assert made.books.ledger.check() == []
@@ -175,6 +201,43 @@ def run_peer(bars: Bars) -> tuple[str, str]:
     fills = 1e3 * said["fills"] / said["bars"]
     pace = f"{said['bars'] / said['wall_s']:,.0f} bars/s ({fills:.1f} fills in 1,000; nothing is kept on a disk)"
     return f"nautilus_trader {said['version']}, {len(AGENTS)} EMA crosses", pace
+
+
+def rules_row(bars: Bars) -> Row:
+    """Return the pace of three agents that follow a rule each."""
+    signals, terms = rule_signals(bars)
+    said = ", ".join(f"{agent} {name}" for agent, (name, _) in RULES.items())
+    return replay_row(bars, signals, f"a year of BTCUSDT 5m, rules: {said}", terms=terms)
+
+
+def rotation_row(most: int | None = None) -> Row:
+    """Return how many bars a second one agent rotates through, on all pairs that there are."""
+    table = pd.read_parquet(SHARED / "USDT136_1h_long.parquet")
+    markets = {}
+    for symbol, rows in table.groupby("symbol", sort=True):
+        bars = rows.set_index("time")[list(BAR_COLUMNS)].astype("float64")
+        bars.index = pd.to_datetime(bars.index, utc=True)
+        markets[SeriesId.parse(str(symbol), "1h")] = bars.iloc[:most]
+    first = min(bars.index[0] for bars in markets.values())
+    with TemporaryDirectory() as folder:
+        database = fresh_database(Path(folder))
+        planner, series = AltcoinRotation(trend_weeks=4), next(iter(markets))
+        profile = loose_profile(series, strategies=(planner.name,), pairs=("all",))
+        planned = {planner.name: PlannedFeed(planner, TablePast(markets))}
+        made = make_engine(
+            database, {}, {"nova": profile}, COSTS, (first - pd.Timedelta(days=1)).to_pydatetime(), planned=planned
+        )
+        with Watch() as watch:
+            result = replay(made, markets)
+        assert made.books.ledger.check() == []
+        database.dispose()
+    total, fills = sum(map(len, markets.values())), 2 * len(result.trades)
+    pace = f"{total / watch.wall:,.0f} bars/s"
+    note = (
+        f"{total:,} bars of {len(markets)} pairs at {result.steps:,} moments from {first:%Y-%m-%d}: {watch.wall:.1f} s "
+        f"wall, {watch.cpu:.1f} s CPU; {fills} fills; a trend of 4 weeks, since there is no year before"
+    )
+    return Row(f"rotation, {len(markets)} pairs of 1h", "–", pace, "–", pace, "printed", True, note)
 
 
 # --- a live step ---
@@ -338,9 +401,12 @@ def rows() -> Iterator[Row]:
     yield from ledger_rows()
     yield from intent_rows(bars)
     yield recovery_row()
-    yield replay_row(bars, random_signals(bars, 3, share=SHARE), "a year of BTCUSDT 5m, three agents, random signals")
+    chance = {"ml": random_signals(bars, 3, share=SHARE)}
+    yield replay_row(bars, chance, "a year of BTCUSDT 5m, three agents, random signals")
     cross = f"a year of BTCUSDT 5m, three agents, EMA {FAST}/{SLOW} cross"
-    yield replay_row(bars, cross_signals(bars), cross, lambda: run_peer(bars))
+    yield replay_row(bars, {"ml": cross_signals(bars)}, cross, lambda: run_peer(bars))
+    yield rules_row(bars)
+    yield rotation_row()
     yield live_row()
 
 
