@@ -46,7 +46,7 @@ class ProductList(BaseModel):
 
     products: list[ProductView]
 
-
+# %% ../../nbs/79_desk.accounts.ipynb #a4c6f6b8
 @endpoint("GET", "/investment/products", tags=("accounts",))
 def list_products() -> ProductList:
     "Return what somebody can put money into, and on which terms."
@@ -150,7 +150,7 @@ def list_own_accounts(
     found = list_accounts(current(), caller.speaks_for(user_id))
     return AccountList(accounts=[AccountView.of(each) for each in found])
 
-
+# %% ../../nbs/79_desk.accounts.ipynb #651d1546
 @endpoint("GET", "/investment/accounts/{account_id}", tags=("accounts",))
 def account_state(
     account_id: Annotated[str, Field(max_length=100)],  # as opening it told

@@ -79,7 +79,7 @@ def _filled(runtime: Runtime, ticket: str) -> dict[str, Any] | None:
     made = {"quantity": trade.quantity, "executed_price": trade.entry, "exit_price": trade.exit, "profit": trade.pnl}
     return {"status": "closed", "message": f"closed by {trade.reason}"} | made
 
-
+# %% ../../nbs/75_research.tickets.ipynb #206cbaaf
 _WAITS = (OrderState.NEW, OrderState.SUBMITTED, OrderState.PARTLY_FILLED, OrderState.UNKNOWN)
 
 
