@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orbiquant.backtest.combinations import FIGURES, Taken
+from orbiquant.backtest.combinations import FIGURES, TakenTrades
 from orbiquant.backtest.simulate import simulate
 from orbiquant.backtest.strategy_sweep import ParameterGrid, StrategySweep, sweep_strategy
 from orbiquant.backtest.sweep import sweep_grid
@@ -178,7 +178,7 @@ def test_nothing_is_earned_where_nothing_is():
 def test_figures_of_the_past_are_the_backtests(figure):
     rng = np.random.default_rng(1)
     entry = np.sort(rng.choice(np.arange(0, 3000, 5), 200, replace=False))
-    taken = Taken(entry, entry + 4, rng.normal(0.1, 1, 200), np.full(200, 0.1))
+    taken = TakenTrades(entry, entry + 4, rng.normal(0.1, 1, 200), np.full(200, 0.1))
     for since, begin in ((0, 3005), (400, 2000), (0, 5)):
         past = pd.Series(taken.net[(taken.exit < begin) & (taken.entry >= since)])
         found = past_figures([taken], Stretch(since, begin, begin + 1)).loc[0, figure]

@@ -18,7 +18,7 @@ import pandas as pd
 from pydantic import BaseModel, Field, field_validator
 
 from ..arrays import Floats, Ints
-from .combinations import Combinations, Taken, figures_of
+from .combinations import Combinations, TakenTrades, figures_of
 from .simulate import TRADE_COLUMNS, play_signals
 from .sweep_kernel import SUMS, add_up
 from .sweep_plan import Period, check_room, number_periods, parse_steps
@@ -134,13 +134,13 @@ class StrategyJob:
 def play_choice(
     job: StrategyJob,  # what is read
     choice: int,  # number of the set of parameters
-) -> list[Taken]:
+) -> list[TakenTrades]:
     "Return what one set of parameters trades under each plan."
     width = max(len(job.grid.exits), 1)
     numbers = range(choice * width, (choice + 1) * width)
     signals = acting_rows(job.strategy(numbers[0]).batch(job.bars))
     played = [job.play(number, signals)[["bar", "exit_bar", "r", "cost_r"]] for number in numbers]
-    return [Taken(*(np.array(trades[name]) for name in trades)) for trades in played]
+    return [TakenTrades(*(np.array(trades[name]) for name in trades)) for trades in played]
 
 # %% ../../nbs/59_backtest.strategy_sweep.ipynb #df267296
 def strategy_shape(
@@ -159,7 +159,7 @@ class StrategySweep(Combinations):
     "What every combination of a strategy's parameters came to."
 
     job: StrategyJob
-    every: tuple[Taken, ...]  # when each combination's trades were open, and what they came to
+    every: tuple[TakenTrades, ...]  # when each combination's trades were open, and what they came to
 
     @property
     def settings(self) -> list[str]:
@@ -217,13 +217,13 @@ class StrategySweep(Combinations):
     def taken(
         self,
         combination: int,  # its number
-    ) -> Taken:
+    ) -> TakenTrades:
         "Return when its trades were open and what they came to."
         return self.every[combination]
 
 # %% ../../nbs/59_backtest.strategy_sweep.ipynb #a1b0a616
 def sum_taken(
-    taken: Taken,  # trades
+    taken: TakenTrades,  # trades
 ) -> Floats:
     "Return what trades come to, as `SUMS` has it."
     sums = np.zeros(len(SUMS))
@@ -231,7 +231,7 @@ def sum_taken(
     return sums
 
 
-def _periods(every: list[Taken], numbers: Ints, periods: int) -> Floats:
+def _periods(every: list[TakenTrades], numbers: Ints, periods: int) -> Floats:
     "Return net R by period (rows) and combination (columns)."
     returns = np.zeros((periods, len(every)))
     for combination, taken in enumerate(every):
@@ -259,9 +259,9 @@ def sweep_strategy(
         raise DataError(f"`parameters` must not be called as a figure is, was {name!r}")
     numbers, begins = number_periods(bars.index, period)
     check_room(len(grid), len(begins), period)
-    found: dict[int, list[Taken]] = {}
+    found: dict[int, list[TakenTrades]] = {}
 
-    def keep(choice: int, answer: list[Taken] | Failure) -> None:
+    def keep(choice: int, answer: list[TakenTrades] | Failure) -> None:
         if isinstance(answer, Failure):
             told = ", ".join(f"{name}={value}" for name, value in choices[choice].items())
             raise DataError(f"strategy {grid.strategy}{f' with {told}' if told else ''} failed: {answer.reason}")

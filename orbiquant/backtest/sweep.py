@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .combinations import Combinations, Taken, figures_of
+from .combinations import Combinations, TakenTrades, figures_of
 from .sweep_job import SweepJob, run_sweep_job, trades_of
 from orbiquant.backtest.sweep_plan import (
     Period,
@@ -156,10 +156,10 @@ class SweepResult(Combinations):
     def taken(
         self,
         combination: int,  # its number
-    ) -> Taken:
+    ) -> TakenTrades:
         "Return when its trades were open and what they came to."
         taken, closed = trades_of(self.job, combination)
-        return Taken(self.job.orders.bar[taken], closed.bar[taken], closed.net[taken], closed.cost[taken])
+        return TakenTrades(self.job.orders.bar[taken], closed.bar[taken], closed.net[taken], closed.cost[taken])
 
 # %% ../../nbs/57_backtest.sweep.ipynb #66045948
 def sweep_grid(

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BeforeValidator, Field
 
-from .combinations import Combinations, Taken, best_combination, figures_of
+from .combinations import Combinations, TakenTrades, best_combination, figures_of
 from .overfitting import Overfitting, SelectionRisk, choice_risk, deflate
 from .simulate import TRADE_COLUMNS, PlayedSignals, play_signals
 from .sizing import equity_curve, size_trades
@@ -90,19 +90,19 @@ def stretches_of(
 
 # %% ../../nbs/59_backtest.walk_forward.ipynb #147b0e0a
 def past_figures(
-    every: Sequence[Taken],  # of each combination, played alone over the whole history
+    every: Sequence[TakenTrades],  # of each combination, played alone over the whole history
     stretch: Stretch,  # before whose begin trades must have left
 ) -> pd.DataFrame:
     "Return what each combination had come to, one a row, when a stretch begins."
     sums = []
     for taken in every:
         past = slice(int(taken.entry.searchsorted(stretch.since)), int(taken.exit.searchsorted(stretch.begin)))
-        sums.append(sum_taken(Taken(taken.entry[past], taken.exit[past], taken.net[past], taken.cost[past])))
+        sums.append(sum_taken(TakenTrades(taken.entry[past], taken.exit[past], taken.net[past], taken.cost[past])))
     return figures_of(np.array(sums))
 
 
 def choose_past(
-    every: Sequence[Taken],  # of each combination
+    every: Sequence[TakenTrades],  # of each combination
     stretch: Stretch,  # to be traded
     plan: ForwardPlan,  # by what is chosen
 ) -> tuple[int | None, pd.Series]:

@@ -135,7 +135,8 @@ def judge_forward(
 
     found, ledger, settings = swept.result, runtime.trials, runtime.settings.backtest
     result = walk_forward(found, plan, what.policy, settings.initial_equity, settings.risk_per_trade)
-    tried = {name: found.table[name].drop_duplicates().tolist() for name in found.settings}
+    values = {name: found.table[name].drop_duplicates().astype(object) for name in found.settings}
+    tried = {name: each.where(each.notna(), None).tolist() for name, each in values.items()}
     params = dict(what.params) | {"walk_forward": plan.model_dump(), "grid": tried, "costs": what.costs.model_dump()}
     ledger.record(
         Trial.of(
