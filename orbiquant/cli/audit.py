@@ -1,7 +1,7 @@
 """`orbiquant audit prefix-replay | null-market | trials`"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,7 @@ from orbiquant.cli.console import (
     show,
     table,
 )
-from orbiquant.cli.reading import reads_files
+from orbiquant.cli.reading import Audited, reads_files
 from orbiquant.cli.strategies import ParamOption, StrategyOption, one_strategy
 from orbiquant.cli.words import words_of, write_figure
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from orbiquant.line import Line
     from orbiquant.backtest.surrogates import Statistic
-    from orbiquant.domain import Bars, Costs, Instrument, SeriesId
+    from orbiquant.domain import Bars, Costs
     from orbiquant.runtime import Runtime
     from orbiquant.strategies.contract import Strategy
 
@@ -40,15 +40,6 @@ audit_commands = typer.Typer(
 BarsFile = Annotated[Path | None, typer.Option("--bars", help="File of bars, Parquet or CSV; else the store's.")]
 Rounds = Annotated[int, typer.Option(min=1, max=100_000, help="Boosting rounds (trees) at most.")]
 Folds = Annotated[int, typer.Option(min=1, max=1000, help="Walk-forward folds.")]
-
-
-class Audited(NamedTuple):
-    "Bars and what is known of them."
-
-    bars: "Bars"
-    series: "SeriesId"
-    instrument: "Instrument"
-    data_version: str  # as the ledger of trials names it
 
 
 def load_audited(

@@ -3,17 +3,27 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import typer
 
 if TYPE_CHECKING:
+    from orbiquant.domain import Bars, Instrument, SeriesId
     from orbiquant.market.files import ReadAs
 
 
 Command: TypeAlias = Callable[..., None]
 ASKED: Mapping[str, str] = {"asked": "", "signals_asked": "signals_"}  # parameter of a command → prefix of its options
 _FIELDS = {"zone": "source_zone"}  # option → field of `ReadAs`, where they differ
+
+
+class Audited(NamedTuple):
+    "Bars and what is known of them."
+
+    bars: "Bars"
+    series: "SeriesId"
+    instrument: "Instrument"
+    data_version: str  # as the ledger of trials names it
 
 
 def reading_options(

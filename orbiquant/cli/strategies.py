@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from orbiquant.cli.console import Given, costs_told
+from orbiquant.cli.reading import Audited
 
 if TYPE_CHECKING:
     from orbiquant.backtest.strategy_sweep import Setting
     from orbiquant.strategies.contract import Strategy
     from orbiquant.backtest.walk_forward import ForwardPlan
-    from orbiquant.cli.audit import Audited
     from orbiquant.research.walk_forward import StrategyAsked
     from orbiquant.runtime import Runtime
 
@@ -77,7 +77,7 @@ def one_each(
 
 def ask_strategy(
     runtime: "Runtime",  # settings and strategies
-    audited: "Audited",  # the bars
+    audited: Audited,  # the bars
     given: Given,  # `strategy` and `COST_OPTIONS`
 ) -> "StrategyAsked":
     "Return a strategy with the bars it is tried on and what a side costs there."
@@ -92,7 +92,7 @@ def ask_strategy(
 
 def one_strategy(
     runtime: "Runtime",  # settings and strategies
-    audited: "Audited",  # the bars
+    audited: Audited,  # the bars
     given: Given,  # `strategy`, `param` and `COST_OPTIONS`
 ) -> "tuple[StrategyAsked, Strategy]":
     "Return a strategy with the parameters that options name, and what it is tried on."

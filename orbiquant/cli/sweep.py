@@ -66,7 +66,12 @@ COMMON = (
     *("break_even_r", "trail_atr", "targets"),
     *("walk_forward", *FORWARD),
 )
-LEVELS = {
+StopLevels = Annotated[str, typer.Option(help="Stops in average true ranges (ATR): FROM:TO:STEP or a,b,c.")]
+RewardLevels = Annotated[str, typer.Option(help="Targets over the stop: FROM:TO:STEP or a,b,c.")]
+ConfidenceLevels = Annotated[str, typer.Option(help="Least confidences, 0 to 1: FROM:TO:STEP or a,b,c.")]
+TimeLimits = Annotated[str | None, typer.Option(help="Time limits, `none` for none; else the model's.")]
+Filters = Annotated[str, typer.Option("--filter", help="all, long, short, column=value; joined by &.")]
+LEVEL_LISTS = {
     "stop_atr": "0.5:3:0.5",
     "risk_reward": "1:4:0.5",
     "min_confidence": "0",
@@ -145,13 +150,13 @@ def option_of(
     return "--filter" if name == "filters" else f"--{name.replace('_', '-')}"
 
 
-def check_levels(
+def refuse_levels(
     given: Given,  # the options
 ) -> None:
     "Refuse levels beside a strategy's parameters, where they have no meaning."
     if given["param"]:
-        for name in ("max_holding_bars", *LEVELS):
-            if given[name] != LEVELS.get(name):
+        for name in ("max_holding_bars", *LEVEL_LISTS):
+            if given[name] != LEVEL_LISTS.get(name):
                 raise typer.BadParameter(
                     f"{option_of(name)} does not go with --param: a strategy places its own levels"
                 )
@@ -299,24 +304,14 @@ def sweep_command(
     walk_forward: Annotated[
         bool | None, typer.Option("--walk-forward", help="Choose on the past, trade the next stretch, again and again.")
     ] = None,
-    stop_atr: Annotated[str, typer.Option(help="Stops in average true ranges (ATR): FROM:TO:STEP or a,b,c.")] = LEVELS[
-        "stop_atr"
-    ],
-    risk_reward: Annotated[str, typer.Option(help="Targets over the stop: FROM:TO:STEP or a,b,c.")] = LEVELS[
-        "risk_reward"
-    ],
-    min_confidence: Annotated[str, typer.Option(help="Least confidences, 0 to 1: FROM:TO:STEP or a,b,c.")] = LEVELS[
-        "min_confidence"
-    ],
-    max_holding_bars: Annotated[
-        str | None, typer.Option(help="Time limits, `none` for none; else the model's.")
-    ] = None,
+    stop_atr: StopLevels = LEVEL_LISTS["stop_atr"],
+    risk_reward: RewardLevels = LEVEL_LISTS["risk_reward"],
+    min_confidence: ConfidenceLevels = LEVEL_LISTS["min_confidence"],
+    max_holding_bars: TimeLimits = None,
     break_even_r: BreakEvens = None,
     trail_atr: Trails = None,
     targets: PartialTargets = None,
-    filters: Annotated[str, typer.Option("--filter", help="all, long, short, column=value; joined by &.")] = LEVELS[
-        "filters"
-    ],
+    filters: Filters = LEVEL_LISTS["filters"],
     policy: Annotated[
         str | None, typer.Option(help=f"Filters first, one of {POLICIES_TOLD}; else `primary`, which trades all.")
     ] = None,
@@ -346,7 +341,7 @@ def sweep_command(
 
     check_written("--save", save, bars, signals)
     plan = parse_forward(given)
-    check_levels(given)
+    refuse_levels(given)
     grid = parse_grid(given)
     runtime = open_runtime()
     told = {name: (getattr(runtime.settings.backtest.exits, name),) for name in PLANNED if given[name] is None}

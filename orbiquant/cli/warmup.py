@@ -65,7 +65,7 @@ def train_models(
     training.bundle.predict(usable.tail(1))
 
 
-def play_signals(
+def warm_backtest(
     made: Made,  # takes everything
 ) -> None:
     "Make signals, play them in vectorbt and in a sweep."
@@ -90,7 +90,7 @@ STAGES: dict[str, Callable[[Made], None]] = {
     "features": make_features,
     "features of a live feed": follow_feed,
     "models": train_models,
-    "backtest and sweep": play_signals,
+    "backtest and sweep": warm_backtest,
 }
 
 
