@@ -20,7 +20,7 @@ from .overfitting import Overfitting, SelectionRisk, choice_risk, deflate
 from .simulate import BacktestResult, simulate
 from .sweep_kernel import SUMS
 from ..cards import DASH, Card, Carded, shown
-from ..charts.trials import name_of
+from ..charts.trials import setting_name
 from ..core import ModelError, choose
 from ..domain import Bars, Costs, Signals, Value
 from ..execution.config import ExitPlan
@@ -114,7 +114,7 @@ class Headline(Carded, Value):
 
     def as_card(self) -> Card:
         "Return the headline with what the combination is."
-        tiles = {name_of(name): DASH if value is None else f"{value}" for name, value in self.terms.items()}
+        tiles = {setting_name(name): DASH if value is None else f"{value}" for name, value in self.terms.items()}
         return Card(f"Combination {self.combination} of {self.combinations:,}", tiles, note=self.sentence())
 
     def sentence(self) -> str:

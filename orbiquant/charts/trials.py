@@ -98,7 +98,8 @@ def sweep_chart(
     neutral = NEUTRAL_AT.get(figure, 0.0)
     far = float(np.nanmax(np.abs(middle - neutral), initial=0)) if middle.notna().any(axis=None) else 0.0
     text = middle.map(lambda value: "" if pd.isna(value) else shown(value, ".2f" if neutral else "+.2f"))
-    tip = f"{setting_name(across)} %{{x}}<br>{setting_name(down)} %{{y}}<br>{word} %{{z:.3f}}<br>%{{customdata}} trades or more"
+    ends = "%{z:.3f}<br>%{customdata} trades or more"
+    tip = f"{setting_name(across)} %{{x}}<br>{setting_name(down)} %{{y}}<br>{word} {ends}"
     values = {
         "z": middle.to_numpy(float).round(5),
         "x": order[across],
