@@ -10,7 +10,7 @@ __all__ = ['Setting', 'Make', 'parse_settings', 'ParameterGrid', 'make_strategy'
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
-from math import prod
+from math import isfinite, prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -48,6 +48,8 @@ def parse_settings(
         if ":" in text or not all(parts):
             raise
         return tuple(_WORDS.get(part.lower(), part) for part in parts)
+    if not all(map(isfinite, steps)):
+        raise DataError(f"values must be finite, were {text!r}")
     return tuple(int(step) for step in steps) if all(step == int(step) for step in steps) else steps
 
 # %% ../../nbs/59_backtest.strategy_sweep.ipynb #9bce6638

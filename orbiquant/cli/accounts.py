@@ -7,7 +7,7 @@ import typer
 
 from orbiquant.cli.agents import open_trading, read_capital
 from orbiquant.cli.console import AsJson, fields, show, table
-from orbiquant.cli.kill import user_name
+from orbiquant.cli.kill import OWNER, user_name
 
 if TYPE_CHECKING:
     from orbiquant.research.accounts import FlowAnswer, InvestmentAccount
@@ -81,14 +81,14 @@ def open_command(
     deposit: Annotated[
         Decimal | None, typer.Option(parser=read_capital, metavar="AMOUNT", help="What is paid in first.")
     ] = None,
-    user: Annotated[str | None, typer.Option(help="Whose it is; else yours.")] = None,
+    user: Annotated[str | None, typer.Option(help="Whose it is; else of whoever sits at this machine.")] = None,
     key: KeyOption = None,
     as_json: AsJson = False,
 ) -> None:
     "Open an account of a product; its agent runs from the first deposit on."
     from orbiquant.research.accounts import open_account
 
-    whose = user_name() if user is None else user
+    whose = OWNER if user is None else user
     if not (0 < len(whose) <= 100 and whose.isprintable()):
         raise typer.BadParameter(f"must be 1 to 100 printable letters, was {whose[:60]!r}", param_hint="--user")
     _, room = open_room()

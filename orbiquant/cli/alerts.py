@@ -7,6 +7,7 @@ import typer
 
 from orbiquant.cli.agents import read_capital
 from orbiquant.cli.console import AsJson, Symbol, fields, open_runtime, show, table
+from orbiquant.cli.kill import OWNER
 
 if TYPE_CHECKING:
     from orbiquant.notices.crossings import PriceAlert
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 
 alert_commands = typer.Typer(help="Tell me once when the price gets there.", no_args_is_help=True)
-OWNER = "local"  # whoever sits at this machine, as the service's console token is
 
 
 def open_alerts() -> "Runtime":
@@ -36,6 +36,8 @@ def add_command(
     from orbiquant.desk.alerts import NewAlert, most_alerts, set_alert_for
     from orbiquant.notices.crossings import Condition
 
+    if price >= Decimal("1e12"):
+        raise typer.BadParameter(f"must be below 1e12, was {price}", param_hint="PRICE")
     if message is not None and len(message) > 500:
         raise typer.BadParameter(f"must be of at most 500 letters, was of {len(message)}", param_hint="--message")
     runtime = open_alerts()

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orbiquant.cli.console import (
+    AsJson,
     MOST_BARS,
     MOST_MADE,
     MOST_SEED,
     RepairOption,
-    TIMEFRAMES,
-    AsJson,
     Since,
     Symbol,
+    TIMEFRAMES,
     TimeframeName,
     Until,
     confirm,
+    console,
     fields,
     open_runtime,
     progress_bar,
@@ -127,6 +128,7 @@ def pull_command(
     series = [SeriesId.parse(*name) for name in named]
     with progress_bar(as_json, compiles=False) as progress:
         results, missed = pull_series(runtime, origin, series, progress, **window)
+    judge_alerts_on(runtime, [one for one in series if one not in missed])
     if symbol and timeframe:
         show(results[0], as_json, lambda: fields(describe_pull(results[0])))
         return
@@ -167,6 +169,25 @@ def pull_series(
             if missed == [*series]:
                 raise
     return results, missed
+
+
+def judge_alerts_on(
+    runtime: "Runtime",  # store and database
+    series: "Sequence[SeriesId]",  # that have new bars
+) -> None:
+    "Hold new bars against the alerts that wait for their symbols; bars that are stored stay so whatever a database says."
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from orbiquant.desk.alerts import judge_series
+    from orbiquant.notices.alerts import waited_for
+
+    try:
+        waited = waited_for(runtime.engine)
+        for one in series:
+            if one.symbol in waited:
+                judge_series(runtime, one)
+    except (SQLAlchemyError, OSError) as error:
+        console(stderr=True).print(f"Alerts were not judged on these bars: {str(error)[:200]}", markup=False)
 
 
 def describe_pull(

@@ -16,7 +16,7 @@ from orbiquant.cli.console import (
     show,
     table,
 )
-from orbiquant.cli.data import data_commands, describe_report
+from orbiquant.cli.data import data_commands, describe_report, judge_alerts_on
 from orbiquant.cli.reading import reads_files
 
 if TYPE_CHECKING:
@@ -41,22 +41,26 @@ def import_command(
 ) -> None:
     "Put a file's bars into the store."
     from orbiquant.core import OptionError
+    from orbiquant.domain import SeriesId
     from orbiquant.market.imports import import_file, import_symbols
     from orbiquant.market.sources import parse_name
 
-    rules = repair or ()
+    rules, runtime = repair or (), open_runtime()
     if all_symbols and symbol:
         raise OptionError(f"`--symbol` must be left out with `--all-symbols`, was {symbol!r}")
     if all_symbols:
         with progress_bar(as_json, compiles=False) as progress:
-            show_imports(import_symbols(open_runtime().store, path, timeframe, rules, asked, stored, progress), as_json)
+            found = import_symbols(runtime.store, path, timeframe, rules, asked, stored, progress)
+            judge_alerts_on(runtime, [SeriesId.parse(one.symbol, one.timeframe) for one in found])
+            show_imports(found, as_json)
         return
     name = symbol or parse_name(path.name)[0]
     if name is None:
         raise OptionError(
             f"`--symbol` must be given for a file that is not named like EURUSD_1h.csv, was {path.name!r}"
         )
-    result = import_file(open_runtime().store, path, name, timeframe, rules, asked, stored)
+    result = import_file(runtime.store, path, name, timeframe, rules, asked, stored)
+    judge_alerts_on(runtime, [SeriesId.parse(result.symbol, result.timeframe)])
     show(result, as_json, lambda: fields(describe_import(result)))
 
 

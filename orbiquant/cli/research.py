@@ -158,7 +158,7 @@ def show_backtest(
     with stage("robustness"):
         delays = delay_table(traded.bars, traded.signals, result) if "signals" in facts else None
         tables = examine_trades(traded.bars, traded.signals, result, facts.get("seed", 7))
-    verdict = judge_traded(traded, delays is not None, delays)
+    verdict = judge_traded(traded, delays is not None, delays, "strategy" in facts)
     tables |= {} if delays is None else {"by_delay": records(delays)}
     span = {"first": traded.bars.index[0], "last": traded.bars.index[-1], "bars": len(traded.bars)}
     facts = facts | span | {"costs": result.costs, "trades": len(result.trades)}

@@ -87,9 +87,11 @@ def judge(
     summary: dict[str, float],  # of the backtest
     given: bool = False,  # trades of signals made elsewhere: nobody here knows what their maker had seen
     delays: pd.DataFrame | None = None,  # of given signals: in time and one bar later, from `delay_table`
+    rule: bool = False,  # trades of a rule on all of its bars: nothing was held out for it
 ) -> Verdict:
     "Return what the trades allow one to say."
-    count, trades = int(summary["trades"]), "trades of given signals" if given else "out-of-sample trades"
+    whose = "trades of given signals" if given else "trades of a rule as it stands" if rule else "out-of-sample trades"
+    count, trades = int(summary["trades"]), whose
     if count < 2:
         what = f"{count} {trades} say" if count == 0 else f"1 {trades.replace('trades', 'trade')} says"
         return Verdict(tone="warn", headline="No verdict", detail=f"{what} nothing.")
@@ -100,7 +102,7 @@ def judge(
     if mean > 2 * error:
         return judge_given(summary, detail, delays) if given else judge_against_luck(summary, detail)
     if mean < -2 * error:
-        return Verdict(tone="bad", headline="Loses" if given else "Loses out of sample", detail=detail)
+        return Verdict(tone="bad", headline="Loses" if given or rule else "Loses out of sample", detail=detail)
     return Verdict(tone="warn", headline="No edge shown: within two standard errors of zero", detail=detail)
 
 # %% ../../nbs/73_research.verdict.ipynb #f1ba8812
@@ -166,13 +168,14 @@ def judge_traded(
     traded: Traded,  # a backtest
     given: bool = False,  # of signals made elsewhere
     delays: pd.DataFrame | None = None,  # of given signals: in time and one bar later
+    rule: bool = False,  # of a strategy's rule
 ) -> Verdict:
     "Return the verdict on a backtest, with the reason where it made no trade."
-    verdict = judge(traded.summary, given, delays)
+    verdict = judge(traded.summary, given, delays, rule)
     if traded.summary["trades"]:
         return verdict
     why = why_no_trade(traded.signals, traded.result.skipped)
-    more = "" if given else what_else(traded)
+    more = "" if given or rule else what_else(traded)
     return verdict.model_copy(update={"detail": f"{verdict.detail} {why}{more}"})
 
 # %% ../../nbs/73_research.verdict.ipynb #af77f941
