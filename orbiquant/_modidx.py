@@ -5799,6 +5799,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'orbiquant/trading/requests.py'),
                                             'orbiquant.trading.requests.RequestBox.__init__': ( 'trading.requests.html#requestbox.__init__',
                                                                                                 'orbiquant/trading/requests.py'),
+                                            'orbiquant.trading.requests.RequestBox._moment': ( 'trading.requests.html#requestbox._moment',
+                                                                                               'orbiquant/trading/requests.py'),
                                             'orbiquant.trading.requests.RequestBox._read': ( 'trading.requests.html#requestbox._read',
                                                                                              'orbiquant/trading/requests.py'),
                                             'orbiquant.trading.requests.RequestBox.accounts': ( 'trading.requests.html#requestbox.accounts',

@@ -78,14 +78,14 @@ def address(market: Market) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def operator(address: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=address, timeout=60, headers={"X-API-Key": TOKEN}) as client:
+    with httpx.Client(base_url=address, timeout=180, headers={"X-API-Key": TOKEN}) as client:
         yield client
 
 
 def keyed(market: Market, address: str, user: str, plan: str, *scopes: str) -> httpx.Client:
     """Return a client with a key of its own."""
     key = create_api_key(market.runtime.engine, "test", user, plan, scopes, market.runtime.clock)
-    return httpx.Client(base_url=address, timeout=60, headers={"X-API-Key": key})
+    return httpx.Client(base_url=address, timeout=180, headers={"X-API-Key": key})
 
 
 # --- agents ---

@@ -307,6 +307,7 @@ def test_every_step_goes_up_and_down_and_up_again(backend: str, tmp_path: Path, 
 
 INEXACT = ("Numeric", "NUMERIC", "DECIMAL", "Float", "FLOAT", "REAL", "Double", "DOUBLE", "DOUBLE_PRECISION", "MONEY")
 NO_MONEY = {"mean_r", "sharpe", "skew", "kurtosis", "confidence", "r"}  # columns of figures: in R, or probabilities
+NO_MONEY |= {"close", "fired_price"}  # of bars that alerts were held against
 
 
 def inexact_columns(tables: MetaData) -> set[str]:

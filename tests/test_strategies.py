@@ -26,6 +26,7 @@ from orbiquant.research.room import TradingRoom, start_agent
 from orbiquant.research.standings import agent_status_of
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
+from orbiquant.signals import NO_SETUP
 from orbiquant.strategies.config import SHIPPED, StrategyConfig
 from orbiquant.strategies.contract import Strategy, terms_of
 from orbiquant.strategies.registry import StrategyRegistry, find_strategy, strategy_version
@@ -361,10 +362,8 @@ def test_one_of_ones_own_is_replayed(own: Scene):
 
 def test_what_cannot_be_replayed_is_said(own: Scene):
     own.go_to(900)
-    for names, said in ((["gren"], "did you mean 'green'"), (["grid_trading"], "gives signals")):
-        with pytest.raises(OptionError) as error:
-            replay_agents(own.runtime, [EURUSD_1H], ["nova"], strategies=names)
-        assert said in error.value.message
+    with pytest.raises(OptionError, match="did you mean 'green'"):
+        replay_agents(own.runtime, [EURUSD_1H], ["nova"], strategies=["gren"])
 
 
 # --- live ---
@@ -397,7 +396,8 @@ def test_rules_are_traded_without_a_model_and_a_restart_changes_nothing(tmp_path
         strategies=["mean_reversion", "trend_following"],
     )  # fmt: skip
     later = [each for each in first if each[1] >= market.index[400]]
-    assert len(later) == 2 * 120 == made.reasons["count"].sum() and made.markets[0].bars.index[0] == market.index[400]
+    assert len(later) == made.reasons["count"].sum() > 5  # of what a rule is silent about there is no decision
+    assert made.markets[0].bars.index[0] == market.index[400]
     assert check_trades(scene.trades(), made) > 2
     scene.close()
 
@@ -446,9 +446,12 @@ def test_whatever_happens_to_the_store_a_feed_says_what_its_backtest_says(tmp_pa
     assert len(whole) == len(known)
     for count, signal in later.items():
         row = whole.loc[bars.index[count - 1]]
+        if signal is None:
+            assert row["reason"] == NO_SETUP
+            continue
         assert (signal.action, signal.time) == (row["action"], bars.index[count - 1])
         assert signal.action == "HOLD" or signal.stop_loss == row["stop_loss"]
-    assert {signal.action for signal in later.values()} > {"HOLD"}
+    assert {signal.action for signal in later.values() if signal is not None} - {"HOLD"}
     scene.close()
 
 
@@ -521,7 +524,8 @@ def test_a_faulty_strategy_halts_its_agent_alone_or_is_denied(
     answers = [each.reason for each in scene.decisions() if each.strategy == "faulty"]
     assert rows["atlas"].state == state and rows["orion"].state == "running"
     assert said in (rows["atlas"].reason if state == "halted" else " ".join(answers))
-    assert len([each for each in scene.decisions() if each.agent == "orion"]) >= 6
+    seen = scene.room.engine_of("paper-usd").standing.seen[EURUSD_1H]
+    assert seen == market.index[305] + HOUR  # whoever else trades goes on
     scene.close()
     sys.modules.pop(module, None)
 

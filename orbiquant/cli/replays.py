@@ -74,6 +74,8 @@ def replay_command(
     from orbiquant.core import stage_seconds
     from orbiquant.research.replays import replay_agents
 
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # before the work, and not after it
     series, runtime = read_markets(markets), open_runtime()
     with stage_seconds() as seconds, progress_bar(as_json) as progress:
         names = list(dict.fromkeys(agent or AGENTS_TOLD))

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -104,7 +104,8 @@ def replayed_market(
     versions |= {name: strategy_version(each) for name, each in strategies.items()}
     begins = bars.index[min(warm, len(bars) - 1)] if start is None else pd.Timestamp(start)
     first = max([begins, *(said[ML].index[:1] if model else [])])
-    kept = bars.loc[first:] if end is None else bars.loc[first : end - timedelta(microseconds=1)]
+    kept = bars.loc[first:]
+    kept = kept if end is None else kept[kept.index < end]
     if kept.empty:
         what = "no out-of-fold signal" if model else "no bar"
         known = said[ML].index if model else bars.index

@@ -16,7 +16,7 @@ from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Connection, Engine, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..core import ConflictError, NotFoundError, OptionError, OrbiError, rule_of
@@ -67,15 +67,22 @@ class RequestBox:
     ) -> EngineRequest:
         "Return a request, put there now unless it is; raise `ConflictError` for an id that stands for another."
         text = json.dumps(dict(content), sort_keys=True, default=str)
-        row = {"id": id_, "account": account, "kind": kind, "content": text, "who": who, "asked_at": self.clock.now()}
+        row: dict[str, Any] = {"id": id_, "account": account, "kind": kind, "content": text, "who": who}
         with joined(self.database) as connection:
             table = tables.engine_requests
             add = postgresql.insert if self.database.dialect.name == "postgresql" else sqlite.insert
+            row["asked_at"] = self._moment(connection, account)
             connection.execute(add(table).values(row).on_conflict_do_nothing())  # two may ask at the same moment
             known = connection.execute(select(table).where(table.c.id == id_)).one()
             if (known.account, known.kind, known.content) != (account, kind, text):
                 raise ConflictError(f"`id` must name one request, {id_!r} stands for another already")
         return self.find(id_)
+
+    def _moment(self, connection: Connection, account: str) -> datetime:
+        "Return now, but not before the last bar that the account went through: a clock may have been set back."
+        seen = tables.checkpoints.c
+        last: datetime | None = connection.scalar(select(func.max(seen.time)).where(seen.account == account))
+        return self.clock.now() if last is None else max(self.clock.now(), last)
 
     def find(
         self,
