@@ -16,9 +16,7 @@ import pandas as pd
 from ..core import choose
 from ..domain import Value
 from .agents import account_of, profile_of, read_standing
-from .feeds import find_strategies
 from .live import Live
-from .planners import find_planners
 from ..runtime import Runtime
 from ..strategies.config import ML
 from ..trading.config import AGENTS, AgentProfile
@@ -101,6 +99,8 @@ def why_idle(
     record: "AgentRecord | None",  # what is kept of it
 ) -> list[str]:
     "Return why an agent does not trade; nothing when it can."
+    from orbiquant.research.feeds import find_strategies  # which brings Numba
+    from orbiquant.research.planners import find_planners
     from orbiquant.trading.agents import AgentState
 
     profile = profile_of(runtime.settings, name)
