@@ -89,8 +89,10 @@ def slow_choice(found: StrategySweep, begin: pd.Timestamp, since: pd.Timestamp, 
     [
         PLAN,
         ForwardPlan(stretch="700", window="1000", min_trades=10, by="total_r"),
-        ForwardPlan(stretch="25d", window="40d", min_trades=20, by="profit_factor"),
-        ForwardPlan(stretch="300", first="20d", by="sharpe_per_trade"),
+        pytest.param(
+            ForwardPlan(stretch="25d", window="40d", min_trades=20, by="profit_factor"), marks=pytest.mark.slow
+        ),
+        pytest.param(ForwardPlan(stretch="300", first="20d", by="sharpe_per_trade"), marks=pytest.mark.slow),
     ],
 )
 def test_each_choice_is_that_of_a_slow_one_on_the_past(plan):
@@ -162,6 +164,7 @@ def test_a_parameter_that_stops_working_is_left():
     assert chosen[0] == 7 and chosen[-1] == 11
 
 
+@pytest.mark.slow
 def test_nothing_is_earned_where_nothing_is():
     """Ten random walks without costs: the trades out of sample scatter around zero, the chosen in sample do not."""
     outside, inside = [], []
