@@ -174,7 +174,7 @@ def test_the_lines_own_claim_can_be_asked_gross(ask: Ask, files):
         (("surrogates", "--bars", "b", "--signals", "s", "--rounds", "3"), "--rounds does not go with --signals"),
         (("surrogates", "--bars", "b", "--risk-from", "plan"), "--risk-from does not go with a claim of the line"),
         (("surrogates", "--bars", "b", "--claim", "amd", "--fee-bps", "1"), "--fee-bps does not go with --claim amd"),
-        (("delays", "--bars", "b"), "give --signals FILE and the --bars FILE"),
+        (("delays", "--bars", "b"), "--signals FILE and the --bars FILE"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(ask: Ask, files, words, said):

@@ -317,7 +317,7 @@ def test_a_basket_covers_its_legs_and_is_one_position():
     known = around(basket_stop=Decimal(57_000), reward_to_risk=Decimal(0))
     first = ask(leg, known)
     assert isinstance(first, Approved) and first.risk <= 100
-    others = [holding("BTCUSDT", "0.001", 60_000, 57_000)] * 3
+    others = [holding("BTCUSDT", "0.001", 60_000, 57_000).model_copy(update={"basket": "grid-1"})] * 3
     assert not isinstance(ask(leg, known, *others), Denied), "a leg of a basket that is held takes no new place"
     assert ask(leg, replace(known, basket_stop=Decimal(61_000))).reason is R.STOP_MISPLACED
 

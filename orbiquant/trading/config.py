@@ -140,8 +140,11 @@ Day: TypeAlias = Annotated[date | None, BeforeValidator(lambda given: given or N
 class UniverseConfig(Value):
     "Lists of pairs that agents name."
 
-    top10: Universe = ()
-    top10_as_of: Day = None  # the day on which the list was written down
+    top10: Universe = (
+        *("BTCUSDT", "ETHUSDT", "SOLUSDT", "BNBUSDT", "XRPUSDT"),
+        *("ADAUSDT", "DOGEUSDT", "TRXUSDT", "AVAXUSDT", "LINKUSDT"),
+    )  # fmt: skip
+    top10_as_of: Day = date(2026, 11, 1)  # the day on which the list was written down
     all: Universe = ()  # empty: whatever there are bars for
     all_as_of: Day = None
 
