@@ -11,6 +11,16 @@ down_revision = "0007"
 
 def upgrade() -> None:
     """Build the tables."""
+    _build_accounts()
+    _build_funds()
+    _build_statements()
+    op.create_index("ix_accounts_user_id", "accounts", ["user_id"], schema=INVESTMENT)
+    op.create_index("ix_accounts_product_id", "accounts", ["product_id"], schema=INVESTMENT)
+    op.create_index("ix_unit_lots_product_id", "unit_lots", ["product_id"], schema=INVESTMENT)
+
+
+def _build_accounts() -> None:
+    """Build what an account is."""
     op.create_table(
         "accounts",
         sa.Column("id", sa.String(60), nullable=False),
@@ -31,6 +41,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_accounts"),
         schema=INVESTMENT,
     )
+
+
+def _build_funds() -> None:
+    """Build what happened to a fund, and who bought units at which price."""
     op.create_table(
         "fund_events",
         sa.Column("product_id", sa.String(40), nullable=False),
@@ -61,6 +75,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("account_id", "number", name="pk_unit_lots"),
         schema=INVESTMENT,
     )
+
+
+def _build_statements() -> None:
+    """Build what follows of it for each account."""
     op.create_table(
         "account_transactions",
         sa.Column("account_id", sa.String(60), nullable=False),
@@ -89,9 +107,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("account_id", "snapshot_date", "period_type", name="pk_performance_snapshots"),
         schema=INVESTMENT,
     )
-    op.create_index("ix_accounts_user_id", "accounts", ["user_id"], schema=INVESTMENT)
-    op.create_index("ix_accounts_product_id", "accounts", ["product_id"], schema=INVESTMENT)
-    op.create_index("ix_unit_lots_product_id", "unit_lots", ["product_id"], schema=INVESTMENT)
 
 
 def downgrade() -> None:
