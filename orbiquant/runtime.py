@@ -17,6 +17,7 @@ from .ports import BarStore, Clock, MarketData
 from .settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from pydantic_ai.models import Model
     from sqlalchemy import Engine
 
     from orbiquant.backtest.trials import TrialsLedger
@@ -93,6 +94,14 @@ class Runtime:
         from orbiquant.notices.telling import senders_of
 
         return senders_of(self.settings.notices, self.clock)
+
+    @cached_property
+    def chat_model(self) -> "Model":
+        "Return who speaks in the copilot, as `[llm]` has it."
+        from orbiquant.llm.router import Router
+        from orbiquant.llm.router_model import router_model
+
+        return router_model(Router())
 
     @property
     def pages(self) -> "Pages":

@@ -28,6 +28,7 @@ from .compute import ClusterConfig
 from .core import SECRET_NAME, OptionError, SettingsError, asset, choose, rule_of, split_list, suggest
 from .domain import Value
 from .features.config import PhaseConfig, SessionConfig
+from .llm.config import LlmConfig, RedisConfig
 from .market.config import CostConfig, FileConfig, MarketConfig, ProviderConfig
 from .models.config import Phase2Config
 from .notices.config import NoticeConfig
@@ -225,6 +226,8 @@ class Settings(BaseSettings):
     files: FileConfig
     reports: ReportConfig
     notices: NoticeConfig
+    llm: LlmConfig
+    redis: RedisConfig
     cluster: ClusterConfig
     logging: LoggingConfig
 

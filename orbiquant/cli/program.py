@@ -11,6 +11,7 @@ from . import (  # noqa: F401
     accounts,
     agents,
     alerts,
+    chat,
     claims,
     follow,
     imports,
@@ -130,6 +131,7 @@ program.command("train")(models.train_command)
 program.command("backtest")(research.backtest_command)
 program.command("sweep")(sweep.sweep_command)
 program.command("serve")(serving.serve_command)
+program.command("chat")(chat.chat_command)
 program.command("warmup")(warmup.warmup)
 program.command("kill")(kill.kill_command)
 
