@@ -23,7 +23,7 @@ from ..ports import StoredSeries
 from ..research.live import recent_bars
 from ..runtime import Runtime
 
-# %% ../../nbs/79_desk.bars.ipynb #818f903e
+# %% ../../nbs/79_desk.bars.ipynb #e4737f26
 _WORDS = {"hourly": "1h", "daily": "1d", "weekly": "1w", "60m": "1h", "240m": "4h", "24h": "1d", "7d": "1w"}
 
 
@@ -31,7 +31,7 @@ def read_timeframe(
     value: Any,  # "4h", "H4", "4H", "daily"; anything else is returned as it is
 ) -> Any:
     "Return the platform's name of a timeframe that is written as elsewhere."
-    if not isinstance(value, str):
+    if not isinstance(value, str) or isinstance(value, Timeframe):
         return value
     text = value.strip().replace(" ", "")
     if turned := re.fullmatch(r"([MHDWmhdw])(\d{1,2})", text):

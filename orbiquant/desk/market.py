@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ANALYSIS_BARS', 'TRENDS', 'Bar', 'MarketBars', 'market_data', 'IctContext', 'KeyLevels', 'describe_volatility',
-           'recent_signals', 'MarketState', 'describe_market', 'state_now', 'Analysis', 'analyse', 'analysis']
+           'recent_signals', 'MarketState', 'describe_bars', 'describe_market', 'state_now', 'Analysis', 'analyse',
+           'analysis']
 
 # %% ../../nbs/78_desk.market.ipynb #1d487af2
 from typing import Annotated, Literal
@@ -16,7 +17,7 @@ from ..core import NotFoundError, endpoint
 from .freshness import Freshness
 from .series import choose_series, has_model, live_of
 from .signals import ServedSignal, latest_of
-from ..domain import Phase, SeriesId, Timeframe
+from ..domain import Bars, Phase, SeriesId, Timeframe
 from ..ports import StoredSeries
 from ..research.live import recent_bars, store_state
 from ..runtime import Runtime, current
@@ -111,19 +112,16 @@ class MarketState(BaseModel):
     atr: float | None = Field(description="average true range of 14 bars, in price")
 
 
-def describe_market(
-    runtime: Runtime,  # store, settings
-    held: StoredSeries,  # a line of the store's list
+def describe_bars(
+    runtime: Runtime,  # settings
+    series: SeriesId,  # which bars they are
+    bars: Bars,  # closed, at least one
 ) -> MarketState:
-    "Return what the last closed bars say; raise `NotFoundError` when none has closed."
+    "Return what some bars say at the last of them."
     from orbiquant.features.ict import IctConfig, ict_context, ict_features, key_levels
     from orbiquant.features.indicators import atr
 
-    series, settings = held.series, runtime.settings
-    stored = recent_bars(runtime, held, ANALYSIS_BARS)
-    bars = stored[stored.index + series.timeframe.delta <= runtime.clock.now()]
-    if bars.empty:
-        raise NotFoundError(f"the store holds no closed bar of {series}, its first opens {stored.index[0]}")
+    settings = runtime.settings
     phases = runtime.detector(settings.signals.phase_detector)(bars, settings.phases)
     killzones = settings.sessions.model_dump() if series.timeframe.intraday else {}
     rules, ranges = IctConfig(), atr(bars)
@@ -140,6 +138,18 @@ def describe_market(
         volatility=describe_volatility(ranges, bars["close"]),
         atr=None if pd.isna(last_range) else last_range,
     )
+
+# %% ../../nbs/78_desk.market.ipynb #1280032a
+def describe_market(
+    runtime: Runtime,  # store, settings
+    held: StoredSeries,  # a line of the store's list
+) -> MarketState:
+    "Return what the last closed bars say; raise `NotFoundError` when none has closed."
+    stored = recent_bars(runtime, held, ANALYSIS_BARS)
+    bars = stored[stored.index + held.series.timeframe.delta <= runtime.clock.now()]
+    if bars.empty:
+        raise NotFoundError(f"the store holds no closed bar of {held.series}, its first opens {stored.index[0]}")
+    return describe_bars(runtime, held.series, bars)
 
 # %% ../../nbs/78_desk.market.ipynb #3ee34efc
 def state_now(
