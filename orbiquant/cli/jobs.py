@@ -28,7 +28,9 @@ def open_jobs() -> "Runtime":
     import orbiquant.desk.alerts
     import orbiquant.desk.jobs
     import orbiquant.desk.periods
-    import orbiquant.desk.rebalance  # noqa: F401 - they register what they define
+    import orbiquant.desk.rebalance
+    import orbiquant.desk.research_tools
+    import orbiquant.reports.api  # noqa: F401 - they register what they define
 
     return open_runtime()
 

@@ -132,7 +132,7 @@ def line_for(
         )
     return max(able, key=lambda held: (not line_age(runtime, held).stale, held.series.timeframe.minutes))
 
-# %% ../../nbs/79_desk.bars.ipynb #26eb748c
+# %% ../../nbs/79_desk.bars.ipynb #958fc4b3
 def _coarser(stored: Bars, held: StoredSeries, timeframe: Timeframe, calendar: CalendarName) -> Bars:
     "Return coarser bars, the last one perhaps still forming, the first one only where it is whole."
     from orbiquant.market.resampling import resample
@@ -154,7 +154,7 @@ def bars_at(
     "Return the newest bars of a market, fewer where there are fewer; raise `NotFoundError` where none is there."
     from orbiquant.charts.candles import price_decimals
 
-    asked = Timeframe.parse(str(read_timeframe(timeframe)))
+    asked = SeriesId.parse(symbol, read_timeframe(timeframe)).timeframe
     held = line_for(runtime, symbol, asked)
     calendar, now = live_of(runtime).calendar(held), runtime.clock.now()
     ratio = asked.minutes // held.series.timeframe.minutes

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Lean', 'BandPlace', 'INDICATORS', 'READING_BARS', 'LEAST_READING', 'IndicatorName', 'lean_of', 'stack_of',
            'strength_of', 'place_of', 'RsiReading', 'MacdReading', 'BandReading', 'MeanReading', 'ExponentialReading',
-           'RangeReading', 'LeanReading', 'read_trend', 'read_volume', 'Indicators', 'read_indicators', 'read_names',
+           'RangeReading', 'LeanReading', 'read_trend', 'read_volume', 'IndicatorSet', 'read_indicators', 'read_names',
            'get_indicators']
 
 # %% ../../nbs/79_desk.readings.ipynb #23f4e99b
@@ -72,8 +72,10 @@ def place_of(
         return "above_upper"
     return "below_lower" if price < lower else "upper_half" if price >= middle else "lower_half"
 
-# %% ../../nbs/79_desk.readings.ipynb #e3730b2c
+# %% ../../nbs/79_desk.readings.ipynb #f44399fd
 class _Reading(BaseModel):
+    "What an indicator says; the names on the wire are the clients'."
+
     model_config = ConfigDict(serialize_by_alias=True)
 
 
@@ -92,7 +94,7 @@ class MacdReading(_Reading):
     histogram: float | None
     interpretation: Lean | None
 
-# %% ../../nbs/79_desk.readings.ipynb #94a60bc9
+# %% ../../nbs/79_desk.readings.ipynb #1af11da4
 class BandReading(_Reading):
     "Bollinger bands of 20 bars and two standard deviations, in price."
 
@@ -111,7 +113,7 @@ class MeanReading(_Reading):
     sma200: float | None
     interpretation: Lean | None
 
-# %% ../../nbs/79_desk.readings.ipynb #8f9952c6
+# %% ../../nbs/79_desk.readings.ipynb #e0abe228
 class ExponentialReading(_Reading):
     "Exponential means of 12 and 26 bars."
 
@@ -127,14 +129,14 @@ class RangeReading(_Reading):
     percent: float | None = Field(description="of the price")
     interpretation: Literal["low", "medium", "high"] | None
 
-# %% ../../nbs/79_desk.readings.ipynb #12727d0e
+# %% ../../nbs/79_desk.readings.ipynb #6c3545bb
 class LeanReading(_Reading):
     "One number, and which way it leans."
 
     value: float | None
     interpretation: Lean | None
 
-# %% ../../nbs/79_desk.readings.ipynb #77080862
+# %% ../../nbs/79_desk.readings.ipynb #3931c566
 def read_trend(
     bars: Bars,  # closed, some hundred
     digits: int,  # of prices
@@ -162,7 +164,7 @@ def read_trend(
         "ema": ExponentialReading(ema12=quick, ema26=slow, interpretation=lean_of(quick, slow)),
     }  # fmt: skip
 
-# %% ../../nbs/79_desk.readings.ipynb #27347a24
+# %% ../../nbs/79_desk.readings.ipynb #ee17189d
 def read_volume(
     bars: Bars,  # closed, some hundred
     digits: int,  # of prices
@@ -185,7 +187,7 @@ def read_volume(
         "obv": LeanReading(value=total, interpretation=lean_of(total, base)),
     }
 
-# %% ../../nbs/79_desk.readings.ipynb #c24bc082
+# %% ../../nbs/79_desk.readings.ipynb #baef2c4c
 INDICATORS = ("rsi", "macd", "bb", "sma", "ema", "atr", "vwap", "obv")
 
 
@@ -197,7 +199,7 @@ def _named(name: str) -> Any:
     return Field(default=None, serialization_alias=name, exclude_if=_left_out)
 
 
-class Indicators(_Reading):
+class IndicatorSet(_Reading):
     "The indicators of a market at its last closed bar."
 
     symbol: str
@@ -218,14 +220,14 @@ class Indicators(_Reading):
     stale: bool = Field(description="older than two bars of an open market: say so")
     notices: list[str]
 
-# %% ../../nbs/79_desk.readings.ipynb #78c663d8
+# %% ../../nbs/79_desk.readings.ipynb #0d2aa684
 READING_BARS, LEAST_READING = 500, 250
 
 
 def read_indicators(
     asked: AskedBars,  # closed, at least one
     names: Mapping[str, object] | tuple[str, ...] = INDICATORS,  # which are told
-) -> Indicators:
+) -> IndicatorSet:
     "Return what the indicators of some bars say at the last of them."
     bars, digits = asked.bars, asked.decimals
     parts: tuple[Callable[[Bars, int], dict[str, _Reading]], ...] = (read_trend, read_volume)
@@ -235,13 +237,13 @@ def read_indicators(
         told.append("these bars have no volume: VWAP and OBV are unknown")
     elif "vwap" in names and not asked.series.timeframe.intraday:
         told.append("VWAP begins with each day: of bars of a day or longer it is their typical price")
-    return Indicators(
+    return IndicatorSet(
         symbol=asked.series.symbol, timeframe=asked.series.timeframe, time=bars.index[-1], bars=len(bars),
         price=round(float(bars["close"].iloc[-1]), digits), **read, made_of=asked.made_of, **dict(asked.age),
         notices=told,
     )  # fmt: skip
 
-# %% ../../nbs/79_desk.readings.ipynb #38ff7c60
+# %% ../../nbs/79_desk.readings.ipynb #a65ea0e9
 def read_names(
     value: Any,  # "RSI", "bollinger", a list of them
 ) -> Any:
@@ -256,13 +258,13 @@ def read_names(
 
 IndicatorName = Literal["RSI", "MACD", "BB", "SMA", "EMA", "ATR", "VWAP", "OBV"]
 
-# %% ../../nbs/79_desk.readings.ipynb #b7004f53
+# %% ../../nbs/79_desk.readings.ipynb #d6fc44eb
 @tool()
 def get_indicators(
     symbol: str,  # any spelling, e.g. EURUSD, XAU/USD, BTCUSDT
     timeframe: AskedTimeframe = Timeframe.D1,  # length of a bar
     indicators: Annotated[list[IndicatorName] | None, BeforeValidator(read_names)] = None,  # left out: all of them
-) -> Indicators:
+) -> IndicatorSet:
     "Return RSI, MACD, Bollinger bands, SMA, EMA, ATR, VWAP and OBV of a symbol, each with what it means."
     names = tuple(each.lower() for each in indicators or INDICATORS)
     return read_indicators(bars_at(current(), symbol, timeframe, READING_BARS), names)
