@@ -221,7 +221,7 @@ def points_kept(
             kept.add(start)  # a hole stays one
     return np.array(sorted(kept), dtype=np.int64)
 
-# %% ../../nbs/79_desk.frames.ipynb #cc1552a9
+# %% ../../nbs/79_desk.frames.ipynb #4c6a1fc9
 class FramePlot(BaseModel):
     "A drawing of a column, as a figure of plotly."
 
@@ -245,9 +245,11 @@ def draw_column(
     from orbiquant.charts.theme import BLUE, style
 
     numbers = column.to_numpy("float64", na_value=np.nan)
+    x: list[JsonValue]
+    y: list[JsonValue]
     if kind == "histogram":
         counts, edges = np.histogram(numbers[np.isfinite(numbers)], bins=min(60, max(1, len(numbers))))
-        x, y = [plain_cell(each) for each in (edges[:-1] + edges[1:]) / 2], [int(each) for each in counts]
+        x, y = [plain_cell(each) for each in (edges[:-1] + edges[1:]) / 2], [plain_cell(each) for each in counts]
     else:
         places = points_kept(numbers)
         x, y = [plain_cell(column.index[at]) for at in places], [plain_cell(numbers[at]) for at in places]
