@@ -3761,6 +3761,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'orbiquant.persistence._waiting': ('persistence.html#_waiting', 'orbiquant/persistence.py'),
                                        'orbiquant.persistence.database_location': ( 'persistence.html#database_location',
                                                                                     'orbiquant/persistence.py'),
+                                       'orbiquant.persistence.database_made': ( 'persistence.html#database_made',
+                                                                                'orbiquant/persistence.py'),
                                        'orbiquant.persistence.decimal_text': ('persistence.html#decimal_text', 'orbiquant/persistence.py'),
                                        'orbiquant.persistence.engine': ('persistence.html#engine', 'orbiquant/persistence.py'),
                                        'orbiquant.persistence.file_number': ('persistence.html#file_number', 'orbiquant/persistence.py'),
