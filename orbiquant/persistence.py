@@ -65,7 +65,7 @@ def database_location(
 def database_made(
     url: str,  # as `database_location` takes it
 ) -> bool:
-    "Say whether there is a database already: a file; of a server's, only the server knows, and it is taken to be there."
+    "Say whether there is a database: a file; one of a server is taken to be there."
     location = database_location(url)
     return location.get_backend_name() != "sqlite" or Path(str(location.database)).exists()
 

@@ -97,6 +97,7 @@ LARGE_MODULES = {  # module
     "core": "everything stands on it and it on nothing, and each part of it is a few lines",
 }
 FIELD_EXCEPTIONS = {  # field of several configurations
+    "device": "of the trees, of the language model",
     "timeout_s": "of one answer of a provider, of one whole report",
     "sweep_bars": "phases and ICT events each count a sweep of their own, and saved cards hold both",
     "initial_equity": "a float of a backtest, an exact amount of an agent",
@@ -626,7 +627,7 @@ def _processor_seconds(modules: str) -> float:
 
 @cache
 def slowness() -> float:
-    """Return how many times longer than on a quiet machine this one takes now: who shares a core is slow by that much."""
+    """Return how many times longer than a quiet machine this one takes now, shared cores and all."""
     return min(_processor_seconds(YARDSTICK) for _ in range(5)) / YARDSTICK_S
 
 
