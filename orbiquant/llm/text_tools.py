@@ -70,7 +70,7 @@ def describe_tools(
     lines = [
         f"- {each.name}: {each.description} Arguments: {json.dumps(each.parameters_json_schema)}" for each in tools
     ]
-    how = f'To call one, write {CALL_OPEN}name({{"argument": "value"}}){CALL_CLOSE} and nothing after it; its result comes next.'
+    how = f'To call one, write {CALL_OPEN}name({{"argument": "value"}}){CALL_CLOSE} and nothing after it.'
     return "\n".join(["You have these tools:", *lines, how])
 
 
