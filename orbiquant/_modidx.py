@@ -4547,6 +4547,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'orbiquant.service.build._without_notes': ( 'service.build.html#_without_notes',
                                                                                      'orbiquant/service/build.py'),
                                          'orbiquant.service.build.annotate': ('service.build.html#annotate', 'orbiquant/service/build.py'),
+                                         'orbiquant.service.build.answer_model': ( 'service.build.html#answer_model',
+                                                                                   'orbiquant/service/build.py'),
                                          'orbiquant.service.build.bare_type': ( 'service.build.html#bare_type',
                                                                                 'orbiquant/service/build.py'),
                                          'orbiquant.service.build.build_service': ( 'service.build.html#build_service',
