@@ -262,6 +262,12 @@ def test_at_full_risk_atlas_holds_two_positions_and_a_half():
     assert ask(opening(), None, *full, agent=profile(max_positions=9)).reason in (R.OPEN_RISK, R.CORRELATED_RISK)
 
 
+def test_what_others_risk_may_have_more_digits_than_an_amount():
+    known = around(other_open_risk=Decimal(1) / 3 * Decimal("1e-9"))
+    assert isinstance(ask(opening(), known), Approved)
+    assert ask(opening(), around(other_open_risk=Decimal("NaN"))).reason is R.NO_AMOUNT
+
+
 def test_an_open_gain_that_may_run_back_is_part_of_the_drawdown():
     held = holding("ETHUSDT", "1", 2000, "1960")
     risen = around(prices={"ETHUSDT": Decimal(2440)}, peak_equity=Decimal(10_440))  # 440 gained, 480 above its stop
@@ -449,13 +455,14 @@ def test_the_profiles_are_those_of_the_product(name: str, drawdown: str, size: s
     assert agent.broker == "paper" and not agent.live and agent.entry_policy().min_confidence >= 0.6
 
 
-def test_a_drawdown_warns_at_four_fifths_and_halts_at_the_limit():
+def test_a_drawdown_warns_at_four_fifths_and_halts_where_nothing_fits_before_the_limit():
     def levels(equity: Any, peak: Any = 10_000, day: Any = 10_000) -> list[tuple[R, str]]:
         found = breaches(owning(equity), profile(daily_loss="0.05"), RiskConfig(), Decimal(peak), Decimal(day))
         return [(each.reason, each.level) for each in found]
 
     assert levels("9600.01") == [] and levels(9600, day=9600) == [(R.MAX_DRAWDOWN, "warn")]
-    assert levels(9500, day=9500) == [(R.MAX_DRAWDOWN, "halt")]
+    assert levels(9500, day=9500) == levels(9505, day=9505) == [(R.MAX_DRAWDOWN, "halt")]
+    assert levels("9505.01", day=9510) == [(R.MAX_DRAWDOWN, "warn")]
     assert levels(9500) == [(R.MAX_DRAWDOWN, "halt"), (R.DAILY_LOSS, "halt")]
     for nonsense in ("NaN", "0", "-3"):
         assert levels(nonsense)[0][1] == "halt", "an equity that is none is no reason to go on"
