@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from ..core import ModelError, OptionError, get_logger
+from ..core import ModelError, SettingsError, get_logger
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
@@ -41,19 +41,19 @@ def ensemble_model(
     models: "Sequence[Model]",  # at least two
 ) -> "Model":
     "Return a model that asks several at once and does what most of them want; one that fails has no vote."
-    from pydantic_ai.exceptions import ModelAPIError
+    from pydantic_ai.exceptions import AgentRunError, ModelAPIError
     from pydantic_ai.messages import TextPart, ToolCallPart
     from pydantic_ai.models.function import DeltaToolCall, FunctionModel
 
     if len(models) < 2:
-        raise OptionError(f"`ensemble` must name at least two providers, was {len(models)}")
+        raise SettingsError(f"[llm] ensemble: must name at least two providers, was {len(models)}")
 
     async def speak(messages: "list[ModelMessage]", info: "AgentInfo") -> "AsyncIterator[str | DeltaToolCalls]":
         asked = (each.request(messages, info.model_settings, info.model_request_parameters) for each in models)
         answers = await asyncio.gather(*asked, return_exceptions=True)
         for model, answer in zip(models, answers, strict=True):
             if isinstance(answer, BaseException):
-                if not isinstance(answer, ModelAPIError | ModelError):
+                if not isinstance(answer, AgentRunError | ModelError):
                     raise answer
                 get_logger("llm").warning("a model has no vote", model=model.model_name, error=type(answer).__name__)
         heard = [answer for answer in answers if not isinstance(answer, BaseException)]
