@@ -1768,6 +1768,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'orbiquant.line.ModelPolicy.max_holding_bars': ( 'line.html#modelpolicy.max_holding_bars',
                                                                                  'orbiquant/line.py'),
                                 'orbiquant.line.ModelPolicy.warmup_bars': ('line.html#modelpolicy.warmup_bars', 'orbiquant/line.py')},
+            'orbiquant.llm.around': {'orbiquant.llm.around.model_around': ('llm.around.html#model_around', 'orbiquant/llm/around.py')},
             'orbiquant.llm.ceiling': { 'orbiquant.llm.ceiling.count_letters': ( 'llm.ceiling.html#count_letters',
                                                                                 'orbiquant/llm/ceiling.py'),
                                        'orbiquant.llm.ceiling.cut_at': ('llm.ceiling.html#cut_at', 'orbiquant/llm/ceiling.py'),

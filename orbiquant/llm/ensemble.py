@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..core import ModelError, SettingsError, get_logger
+from .around import model_around
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
@@ -43,7 +44,7 @@ def ensemble_model(
     "Return a model that asks several at once and does what most of them want; one that fails has no vote."
     from pydantic_ai.exceptions import AgentRunError, ModelAPIError
     from pydantic_ai.messages import TextPart, ToolCallPart
-    from pydantic_ai.models.function import DeltaToolCall, FunctionModel
+    from pydantic_ai.models.function import DeltaToolCall
 
     if len(models) < 2:
         raise SettingsError(f"[llm] ensemble: must name at least two providers, was {len(models)}")
@@ -65,4 +66,4 @@ def ensemble_model(
             elif isinstance(part, ToolCallPart):
                 yield {place: DeltaToolCall(part.tool_name, part.args_as_json_str(), tool_call_id=part.tool_call_id)}
 
-    return FunctionModel(stream_function=speak, model_name="+".join(model.model_name for model in models))
+    return model_around(models, speak, "+".join(model.model_name for model in models))

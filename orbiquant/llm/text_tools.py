@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .around import model_around
+
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage
     from pydantic_ai.models import Model
@@ -107,7 +109,7 @@ def text_tool_model(
 ) -> "Model":
     "Return a model that calls tools by writing them out."
     from pydantic_ai.models import ModelRequestParameters
-    from pydantic_ai.models.function import DeltaToolCall, FunctionModel
+    from pydantic_ai.models.function import DeltaToolCall
 
     async def speak(messages: "list[ModelMessage]", info: "AgentInfo") -> "AsyncIterator[str | DeltaToolCalls]":
         told = "\n\n".join(filter(None, [info.instructions, describe_tools(info.function_tools)]))
@@ -122,7 +124,7 @@ def text_tool_model(
                         yield {count: DeltaToolCall(part[0], part[1], tool_call_id=f"text-{len(messages)}-{count}")}
                         count += 1
 
-    return FunctionModel(stream_function=speak, model_name=f"{inner.model_name}+text")
+    return model_around([inner], speak, f"{inner.model_name}+text")
 
 
 async def _texts(stream: Any) -> AsyncIterator[str]:
