@@ -1081,6 +1081,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'orbiquant/desk/rebalance.py')},
             'orbiquant.desk.research_tools': { 'orbiquant.desk.research_tools.BacktestFigures': ( 'desk.research_tools.html#backtestfigures',
                                                                                                   'orbiquant/desk/research_tools.py'),
+                                               'orbiquant.desk.research_tools._check_size': ( 'desk.research_tools.html#_check_size',
+                                                                                              'orbiquant/desk/research_tools.py'),
                                                'orbiquant.desk.research_tools._runtime_of': ( 'desk.research_tools.html#_runtime_of',
                                                                                               'orbiquant/desk/research_tools.py'),
                                                'orbiquant.desk.research_tools.audit_long': ( 'desk.research_tools.html#audit_long',

@@ -435,3 +435,35 @@ def test_of_the_last_price_the_entry_is_left_out(priced: Runtime):
     told = ask(position_size_for, symbol="XAUUSD", stop_loss=2380, balance=20_000, risk_percent=1)
     assert told["entry_price"] == 2400.0 and told["stop_distance"] == 20.0 and told["pips"] == 200.0
     assert told["lots"] == pytest.approx(0.09) and told["risk_amount"] <= 200  # 10 ounces would lose 200 and the costs
+
+
+def test_without_a_balance_it_is_that_of_the_callers_account(tmp_path: Path):
+    from decimal import Decimal
+
+    from test_accounts_http import PRODUCT, House
+
+    from orbiquant.desk.accounts import OpenAccount, open_account_for
+
+    house = House(tmp_path)
+    ana, ben = (Caller(name, name, "pro", frozenset({"read", "trade"})) for name in ("ana", "ben"))
+    with using(house.runtime):
+        first = open_account_for(ana, OpenAccount(product_id=PRODUCT, initial_deposit=Decimal(1000)))
+        house.close(2)  # its deposit buys at the next price
+        price = price_of(house.runtime, "BTCUSDT").price
+        told = position_size_for(ana, "BTCUSDT", round(price * 0.98, 2))
+        assert (told.balance, told.currency, told.entry_price) == (
+            1000.0,
+            "USDT",
+            price,
+        ) and 9.5 < told.risk_amount <= 10
+        named = position_size_for(ana, "BTCUSDT", round(price * 0.98, 2), account_id=first.id)
+        assert named == told
+        with pytest.raises(NotFoundError, match="no account is called"):
+            position_size_for(ben, "BTCUSDT", price * 0.98, account_id=first.id)
+        with pytest.raises(OptionError, match="there is no account with a balance"):
+            position_size_for(ben, "BTCUSDT", price * 0.98)
+        second = open_account_for(ana, OpenAccount(product_id=PRODUCT, initial_deposit=Decimal(500)))
+        house.close(2)
+        with pytest.raises(OptionError, match=f"{first.id}.*{second.id}"):
+            position_size_for(ana, "BTCUSDT", price * 0.98)
+    house.runtime.engine.dispose()

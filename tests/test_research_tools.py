@@ -283,9 +283,13 @@ def test_a_sweep_of_nonsense_is_refused(trained: Runtime, wrong: dict[str, Any])
 
 def test_a_sweep_without_end_is_refused(trained: Runtime):
     many = [1 + each / 100 for each in range(40)]
-    told = ask(queue_sweep, symbol="EURUSD", stop_atr=many, risk_reward=many)
-    assert len(many) ** 2 > MOST_COMBINATIONS and work(trained, told["job_id"]) == "failed"
-    assert f"at most {MOST_COMBINATIONS} combinations" in ask(job_state, job_id=told["job_id"])["error"]["message"]
+    before = count_waiting(trained.engine, "ana")
+    with pytest.raises(OptionError, match=f"at most {MOST_COMBINATIONS} combinations, was 1600"):
+        ask(queue_sweep, symbol="EURUSD", stop_atr=many, risk_reward=many)
+    assert count_waiting(trained.engine, "ana") == before
+    given = {"symbol": "EURUSD", "timeframe": "1h", "stop_atr": many, "risk_reward": many}
+    told = queue_work(trained, ANA, "research.sweep", given)  # nor by another way into the queue
+    assert work(trained, told.job_id) == "failed"
 
 
 def test_results_are_cut_to_what_a_conversation_holds():

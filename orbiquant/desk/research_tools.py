@@ -8,6 +8,7 @@ __all__ = ['MOST_COMBINATIONS', 'MOST_AT_ONCE', 'PolicyName', 'Level', 'LevelLis
            'held_line', 'run_backtest', 'queue_sweep', 'queue_audit', 'queue_training']
 
 # %% ../../nbs/79_desk.research_tools.ipynb #620c7ca4
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -157,6 +158,13 @@ def backtest_long(
 MOST_COMBINATIONS = 400
 
 
+def _check_size(stop_atr: Sequence[float], risk_reward: Sequence[float]) -> None:
+    if (count := len(stop_atr) * len(risk_reward)) > MOST_COMBINATIONS:
+        raise OptionError(
+            f"`stop_atr` times `risk_reward` must be at most {MOST_COMBINATIONS} combinations, was {count}"
+        )
+
+
 def level_grid(
     runtime: Runtime,  # whose settings say how trades leave
     what: "Sweepable",  # signals with a horizon
@@ -166,11 +174,7 @@ def level_grid(
     "Return what a sweep tries; raise `OptionError` for more than a conversation may ask for."
     from orbiquant.backtest.sweep_plan import SweepGrid
 
-    if len(stop_atr) * len(risk_reward) > MOST_COMBINATIONS:
-        raise OptionError(
-            f"`stop_atr` times `risk_reward` must be at most {MOST_COMBINATIONS} combinations, "
-            f"was {len(stop_atr) * len(risk_reward)}"
-        )
+    _check_size(stop_atr, risk_reward)
     exits = runtime.settings.backtest.exits
     told = {name: (getattr(exits, name),) for name in ("break_even_r", "trail_atr", "targets")}
     return SweepGrid(
@@ -226,7 +230,7 @@ def audit_long(
     }  # fmt: skip
 
 # %% ../../nbs/79_desk.research_tools.ipynb #3895d04d
-MOST_AT_ONCE = 60_000  # bars that are backtested while somebody waits
+MOST_AT_ONCE = 200_000  # bars that are backtested while somebody waits: some seconds
 PolicyName = Literal["primary", "base", "conservative_filter", "balanced_filter", "aggressive_filter"]
 
 
@@ -275,6 +279,7 @@ def queue_sweep(
     held = held_line(current(), symbol, timeframe)
     if not has_model(current(), held.series):
         raise NotFoundError(f"no model of {held.series} is trained yet: train_model trains one")
+    _check_size(stop_atr, risk_reward)
     given: dict[str, Any] = {"stop_atr": [*stop_atr], "risk_reward": [*risk_reward], "policy": policy}
     given |= {"symbol": held.series.symbol, "timeframe": str(held.series.timeframe)}
     return queue_work(current(), caller, "research.sweep", given)
