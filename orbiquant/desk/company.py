@@ -119,5 +119,5 @@ def fundamentals_of(
 def get_fundamentals(
     symbol: str,  # of a stock, e.g. AAPL, MSFT
 ) -> Fundamentals:
-    "Return a company's ratios, growth, margin, dividend, earnings day and analysts' rating beside its sector; stocks only."
+    "Return a company's ratios, growth, margin, dividend, next earnings, rating and its sector's medians; stocks only."
     return fundamentals_of(current(), instrument_of(symbol).instrument)

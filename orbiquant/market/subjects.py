@@ -57,11 +57,9 @@ def subject_of(
         prices = {"en": ("price", "prices", "ounce", "bullion"), "es": ("precio", "onza", "cotización")}
         return Subject((base, instrument.symbol), prices[language])
     if kind is AssetClass.CRYPTO:
-        coin = name if name.upper() != instrument.symbol else instrument.base
-        crypto = {"en": "cryptocurrency", "es": "criptomoneda"}
-        known = coin.upper() == instrument.base  # only the ticker is known, and LINK or DOT mean much else
-        return Subject((coin, instrument.base) if len(instrument.base) > 3 or known else (coin,),
-                       ("crypto", crypto[language], "token") if known else ())  # fmt: skip
+        coin = name if name != instrument.symbol else instrument.base
+        crypto = {"en": ("crypto", "cryptocurrency", "token"), "es": ("cripto", "criptomoneda", "token")}
+        return Subject((coin,), crypto[language] if coin == instrument.base else ())  # DOT means much else
     if kind is AssetClass.INDEX:
         return Subject((name.removesuffix(" index"),))
     return Subject(tuple(dict.fromkeys((_COMPANY.sub("", name), instrument.symbol))), _OF_SHARES[language])
