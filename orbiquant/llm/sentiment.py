@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any, Literal, TypeAlias
 
 from ..core import ModelError, NotFoundError, require_library
-from .finance_words import sentence_value, tokens_of, word_list
+from .finance_words import MOST_READ, sentence_value, tokens_of, word_list
 from ..ports import SentimentModel
 
 # %% ../../nbs/192_llm.sentiment.ipynb #3ba0bd72
@@ -28,7 +28,7 @@ def language_of(
     "Return the language of a headline."
     tokens = tokens_of(text)
     spanish, english = (_count_little(tokens, each) for each in ("es", "en"))
-    accents = any(each in "ñáéíóú¿¡" for each in text.lower())
+    accents = any(each in "ñáéíóú¿¡" for each in text[:MOST_READ].lower())
     return "es" if spanish + accents > english else "en"
 
 # %% ../../nbs/192_llm.sentiment.ipynb #4d31ec57
@@ -104,7 +104,7 @@ class FinBert:
         english = [at for at, text in enumerate(texts) if text.strip() and language_of(text) == "en"]
         scores = self.others.score(texts)
         if english:
-            asked = [texts[at] for at in english]
+            asked = [texts[at][:MOST_READ] for at in english]
             said = self._load()(asked, batch_size=_BATCH, truncation=True, max_length=_MOST_TOKENS)
             for at, classes in zip(english, said, strict=True):
                 share = {str(each["label"]).lower(): float(each["score"]) for each in classes}
