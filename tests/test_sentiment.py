@@ -89,13 +89,8 @@ def test_the_words_are_right_more_often_than_vader(language: str, least: float):
     ours, vader = right("words", language), right("vader", language)
     only_ours = sum(a and not b for a, b in zip(ours, vader, strict=True))
     only_vader = sum(b and not a for a, b in zip(ours, vader, strict=True))
-    with capsys.disabled():
-        told = [
-            f"{sum(hits)}/{len(hits)} ({low:.2f}-{high:.2f})"
-            for hits in (ours, vader)
-            for low, high in [interval(hits)]
-        ]
-        print(f"\n{language}: words {told[0]}, VADER {told[1]}, one alone {only_ours}:{only_vader}")
+    for name, hits in (("words", ours), ("VADER", vader)):
+        print(language, name, f"{sum(hits)} of {len(hits)}, 95 %", *map("{:.2f}".format, interval(hits)))
     assert interval(ours)[0] > least, "the lower end of 95 %"
     assert interval(ours)[0] > interval(vader)[1]
     assert binomtest(only_ours, only_ours + only_vader, alternative="greater").pvalue < 1e-4  # McNemar, exact
@@ -171,8 +166,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ..
         BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
         torch.manual_seed(7)
         config = BertConfig(
-            vocab_size=len(words.split()), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-            max_position_embeddings=160, id2label=dict(enumerate(labels)),
+            vocab_size=len(words.split()), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=64, max_position_embeddings=160, id2label=dict(enumerate(labels)),
             label2id={label: at for at, label in enumerate(labels)}, initializer_range=0.5,
         )  # fmt: skip
         BertForSequenceClassification(config).save_pretrained(folder)
