@@ -21,7 +21,7 @@ from orbiquant.domain import Caller
 from orbiquant.llm.config import LlmConfig
 from orbiquant.market.answers import AnswerCache, LimitReached
 from orbiquant.market.instruments import instrument_of
-from orbiquant.market.quoted import plain_text, web_address
+from orbiquant.market.quoted import quoted_text, web_address
 from orbiquant.market.subjects import subject_of
 from orbiquant.runtime import Runtime, using
 from orbiquant.settings import load_settings
@@ -192,7 +192,7 @@ def test_no_address_but_of_the_web(scheme: str):
 def test_a_text_of_megabytes_is_cut_in_no_time():
     begin = time.process_time()
     for bomb in ("<" * 3_000_000, "&amp;" * 1_000_000, "<p>" * 1_000_000, "a\u0301" * 1_000_000, "<![CDATA[" * 300_000):
-        assert len(plain_text(bomb, 200)) <= 200
+        assert len(quoted_text(bomb, 200)) <= 200
     assert time.process_time() - begin < 2
 
 
@@ -347,3 +347,26 @@ def test_the_tool_is_what_a_model_may_choose():
     assert properties["limit"]["maximum"] == 10 and properties["limit"]["default"] == 5
     assert properties["language"]["enum"] == ["en", "es"] and all("description" in each for each in properties.values())
     assert TypeAdapter(list).validate_python(tool.schema["required"]) == ["symbol"]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "title", "label"),
+    [
+        ("EURUSD", "Dollar surges after jobs data", "negative"),
+        ("EURUSD", "Euro surges after jobs data", "positive"),
+        ("EURUSD", "El dólar se desploma", "positive"),
+        ("USDJPY", "Dollar surges after jobs data", "positive"),
+        ("GBPUSD", "Sterling slumps as dollar surges", "negative"),
+        ("XAUUSD", "Gold tumbles as dollar surges", "negative"),
+        ("BTCUSDT", "Bitcoin plunges against the dollar", "negative"),
+        ("AAPL", "Dollar gains help Apple", "positive"),
+        ("EURUSD", "ECB publishes its minutes", "neutral"),
+    ],
+)
+def test_good_news_of_the_other_side_are_bad_news(
+    symbol: str, title: str, label: str, vendor: FakeNews, runtime: Runtime
+):
+    vendor.articles = [article(title, description="")]
+    said = get_news(symbol)
+    assert said.news[0].sentiment_label == said.overall_label == label
+    assert label != "neutral" or '"sentiment":0.0' in said.model_dump_json(), "and not -0.0"

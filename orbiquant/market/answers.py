@@ -44,6 +44,8 @@ _T = TypeVar("_T")
 
 @dataclass
 class _Slot(Generic[_T]):
+    "What is known of one question."
+
     lock: Lock = field(default_factory=Lock)
     until_s: float = 0.0
     answer: _T | None = None
