@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INVESTMENT', 'BUSY_TIMEOUT_S', 'OWNER_ONLY', 'PRAGMAS', 'PRECISION', 'SCALE', 'LAST_DIGIT', 'NAMING',
-           'MIGRATION_LOCK', 'metadata', 'database_location', 'file_number', 'narrow', 'engine', 'writing', 'joined',
-           'querying', 'decimal_text', 'ExactDecimal', 'UtcDateTime', 'migration_steps', 'migrate']
+           'MIGRATION_LOCK', 'metadata', 'database_location', 'database_made', 'file_number', 'narrow', 'engine',
+           'writing', 'joined', 'querying', 'decimal_text', 'ExactDecimal', 'UtcDateTime', 'migration_steps', 'migrate']
 
 # %% ../nbs/04_persistence.ipynb #dfac486b
 import os
@@ -60,6 +60,14 @@ def database_location(
     if parsed.database in (None, "", ":memory:"):
         raise SettingsError("`database_url` must name a file, was a database in memory")
     return parsed.set(database=str(workspace() / str(parsed.database)))
+
+# %% ../nbs/04_persistence.ipynb #0601808b
+def database_made(
+    url: str,  # as `database_location` takes it
+) -> bool:
+    "Say whether there is a database: a file; one of a server is taken to be there."
+    location = database_location(url)
+    return location.get_backend_name() != "sqlite" or Path(str(location.database)).exists()
 
 # %% ../nbs/04_persistence.ipynb #64e17a55
 def file_number(

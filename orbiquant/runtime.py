@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from orbiquant.backtest.trials import TrialsLedger
     from orbiquant.line import Detector, Line, LineSpec
+    from orbiquant.llm.providers import Choice
     from orbiquant.market.fundamentals import AlphaVantage
     from orbiquant.market.mood import MoodSource
     from orbiquant.market.news import NewsApi
@@ -101,10 +102,16 @@ class Runtime:
     @cached_property
     def chat_model(self) -> "Model":
         "Return who speaks in the copilot, as `[llm]` has it."
-        from orbiquant.llm.router import Router
-        from orbiquant.llm.router_model import router_model
+        from orbiquant.llm.providers import open_chat_model
 
-        return router_model(Router())
+        return open_chat_model(self.settings.llm, self.chat_choice)
+
+    @property
+    def chat_choice(self) -> "Choice":
+        "Return which provider speaks first, and why."
+        from orbiquant.llm.providers import choose_provider
+
+        return choose_provider(self.settings.llm)
 
     @cached_property
     def news(self) -> "NewsApi":

@@ -128,6 +128,7 @@ def test_a_lesson_without_a_state_is_refused(lesson):
         AmdClassifier(SPEC.boosting).fit(X, np.where(y == 2, 0, y))
 
 
+@pytest.mark.slow
 def test_it_beats_its_rivals_where_the_truth_is_known(detector, lesson):
     blind, hidden = VolatilityPhases(SPEC.boosting).fit(*lesson), HmmPhases().fit(*lesson)
     assert all(name.startswith("volatility_") for name in blind.features_)

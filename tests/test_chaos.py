@@ -49,6 +49,7 @@ def test_kills_lose_and_double_nothing_and_ranges_of_seeds_add_up(tmp_path: Path
     check_kills(both, 12)
 
 
+@pytest.mark.slow
 def test_at_a_venue_that_fails_as_venues_do(tmp_path: Path):
     rows = run_seeds(tmp_path / "results.jsonl", "0", "--kills", 8, "--venue")
     check_kills([*rows, *rows], 8)

@@ -386,6 +386,7 @@ def check_models(place: Workspace, before: str) -> None:
     assert {card.version for card in registry.list()} == listed | {again} and again not in listed
 
 
+@pytest.mark.slow
 def test_a_training_killed_while_it_saves_leaves_whole_models(place: Workspace, trained: str):
     models = place.home / "data" / "models"
     assert place.kill(TRAIN, lambda: any(models.rglob(".saving-*/*")))

@@ -294,6 +294,7 @@ def test_a_meta_model_that_no_fold_has_judged_does_not_answer(bars, features):
     assert any("no fold has judged the meta model" in note for note in training.notes)
 
 
+@pytest.mark.slow
 def test_a_fold_without_meta_is_judged_for_all_the_rest(bars, features):
     training = Phase2Pipeline(CONFIG.model_copy(update={"folds": 4})).run(bars, features)
     alone = Phase2Pipeline(CONFIG.model_copy(update={"folds": 4, "meta": "off"})).run(bars, features)

@@ -325,6 +325,7 @@ def test_a_parameter_is_given_once(words: tuple[str, ...], tmp_path: Path, monke
 # --- what the machine lacks ---
 
 
+@pytest.mark.slow
 def test_a_deep_temporary_folder_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
@@ -378,6 +379,7 @@ orbiquant.build_features(bars, orbiquant.FeatureSpec(timeframe="1h", calendar="f
 """
 
 
+@pytest.mark.slow
 def test_a_read_only_installation_keeps_its_compiled_loops_elsewhere(tmp_path: Path):
     package, installed = Path(_caches.__file__).parent, tmp_path / "installed" / "orbiquant"
     shutil.copytree(package, installed, ignore=shutil.ignore_patterns("__pycache__"))

@@ -113,6 +113,19 @@ def held_loss(position: Position, costs: Costs) -> Fraction:
     return max(Fraction(0), units * (side * (paid - last) + fee * (paid + last)))
 
 
+def held_fall(position: Position, known: Circumstances) -> Fraction:
+    """Return what equity loses when a position goes from the price now to its stop."""
+    paid, symbol = position.average_price, position.symbol
+    now = part(known.price if symbol == "BTCUSDT" else known.prices.get(symbol, paid))
+    units, side = abs(part(position.quantity)), 1 if position.quantity > 0 else -1
+    if position.bracket.stop_loss is None:
+        return units * now
+    costs = known.costs
+    slip = (part(costs.slippage_bps) + part(costs.spread_bps) / 2) / 10_000
+    last = part(position.bracket.stop_loss) * (1 - side * slip)
+    return max(Fraction(0), units * (side * (now - last) + part(costs.fee_bps) / 10_000 * last))
+
+
 LEVERAGE = {"BTCUSDT": 1, "ETHUSDT": 1, "SOLUSDT": 1, "EURUSD": 30}
 money = st.integers(1, 10**9).map(lambda cents: Decimal(cents) / 100)
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "EURUSD")
@@ -183,8 +196,9 @@ def test_no_limit_is_passed_however_it_is_computed(case: dict[str, Any]):
     assert same + new <= part(agent.max_position_loss) * equity
     assert sum(old.values()) + new <= part(agent.max_drawdown) / 2 * equity
     assert sum(old.values()) + part(known.other_open_risk) + new <= equity / 10
-    assert equity - sum(old.values()) - new >= part(known.peak_equity) * (1 - part(agent.max_drawdown))
-    assert equity - sum(old.values()) - new >= part(known.day_equity) * (1 - part(agent.daily_loss))
+    left = equity - sum(held_fall(p, known) for p in case["held"]) - new
+    assert left >= part(known.peak_equity) * (1 - part(agent.max_drawdown))
+    assert left >= part(known.day_equity) * (1 - part(agent.daily_loss))
     bet = Fraction(0)
     for p in case["held"]:
         pair = frozenset((p.symbol, "BTCUSDT"))
@@ -246,6 +260,21 @@ def test_at_full_risk_atlas_holds_two_positions_and_a_half():
     full = [*two, holding("ETHUSDT", "0.18", 3000, "2833")]
     assert ask(opening(), None, *full).reason is R.MAX_POSITIONS
     assert ask(opening(), None, *full, agent=profile(max_positions=9)).reason in (R.OPEN_RISK, R.CORRELATED_RISK)
+
+
+def test_what_others_risk_may_have_more_digits_than_an_amount():
+    known = around(other_open_risk=Decimal(1) / 3 * Decimal("1e-9"))
+    assert isinstance(ask(opening(), known), Approved)
+    assert ask(opening(), around(other_open_risk=Decimal("NaN"))).reason is R.NO_AMOUNT
+
+
+def test_an_open_gain_that_may_run_back_is_part_of_the_drawdown():
+    held = holding("ETHUSDT", "1", 2000, "1960")
+    risen = around(prices={"ETHUSDT": Decimal(2440)}, peak_equity=Decimal(10_440))  # 440 gained, 480 above its stop
+    verdict = ask(opening(), risen, held, account=owning(10_440), limits=RiskConfig(correlation=1))
+    assert isinstance(verdict, Resized) and verdict.reason is R.MAX_DRAWDOWN
+    assert verdict.risk <= Decimal(10_440) * Decimal("0.05") - 480 + Decimal("1e-9")
+    assert isinstance(ask(opening(), around(peak_equity=Decimal(10_440)), held, account=owning(10_440)), Approved)
 
 
 def test_one_symbol_may_lose_only_so_much_however_often_it_is_added_to():
@@ -426,13 +455,14 @@ def test_the_profiles_are_those_of_the_product(name: str, drawdown: str, size: s
     assert agent.broker == "paper" and not agent.live and agent.entry_policy().min_confidence >= 0.6
 
 
-def test_a_drawdown_warns_at_four_fifths_and_halts_at_the_limit():
+def test_a_drawdown_warns_at_four_fifths_and_halts_where_nothing_fits_before_the_limit():
     def levels(equity: Any, peak: Any = 10_000, day: Any = 10_000) -> list[tuple[R, str]]:
         found = breaches(owning(equity), profile(daily_loss="0.05"), RiskConfig(), Decimal(peak), Decimal(day))
         return [(each.reason, each.level) for each in found]
 
     assert levels("9600.01") == [] and levels(9600, day=9600) == [(R.MAX_DRAWDOWN, "warn")]
-    assert levels(9500, day=9500) == [(R.MAX_DRAWDOWN, "halt")]
+    assert levels(9500, day=9500) == levels(9505, day=9505) == [(R.MAX_DRAWDOWN, "halt")]
+    assert levels("9505.01", day=9510) == [(R.MAX_DRAWDOWN, "warn")]
     assert levels(9500) == [(R.MAX_DRAWDOWN, "halt"), (R.DAILY_LOSS, "halt")]
     for nonsense in ("NaN", "0", "-3"):
         assert levels(nonsense)[0][1] == "halt", "an equity that is none is no reason to go on"

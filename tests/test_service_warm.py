@@ -51,6 +51,7 @@ def serving(home: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
             process.kill()
 
 
+@pytest.mark.slow
 def test_it_warms_up_by_itself_and_says_so(home: Path):
     with serving(home) as (process, url, token):
         assert process.stderr.readline().startswith("Warming up in the background")

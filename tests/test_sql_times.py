@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,15 @@ MIXED = {
 }
 
 
-@pytest.mark.parametrize("order", MIXED)
-@pytest.mark.parametrize("epoch", ["", "first"])
-@pytest.mark.parametrize("kind", ["BIGINT", "NUMERIC(30,3)", "DOUBLE PRECISION"])
+KINDS = ("BIGINT", "NUMERIC(30,3)", "DOUBLE PRECISION")
+# Each kind once, each order once, with an epoch and without; the rest is slow.
+FAST = {(kind, [*MIXED][place], epoch) for place, kind in enumerate(KINDS) for epoch in ("", "first")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "order", "epoch"),
+    [pytest.param(*mix, marks=[] if mix in FAST else pytest.mark.slow) for mix in product(KINDS, MIXED, ("", "first"))],
+)
 def test_units_mixed_in_one_column_are_read_row_by_row(order: str, epoch: str, kind: str, table: Table, tmp_path: Path):
     told = [MIXED[order](i) for i in range(len(BARS))]
     given = {"ms, then us": "ms", "us, then ms": "us", "row by row": "s"}[order] if epoch else ""

@@ -382,6 +382,7 @@ def check_trades(live: pd.DataFrame, made: AgentReplay) -> int:
     return len(live)
 
 
+@pytest.mark.slow
 def test_rules_are_traded_without_a_model_and_a_restart_changes_nothing(tmp_path: Path, market: Bars):
     scene = Scene(tmp_path, market, atlas=FREE | {"strategies": "ml, mean_reversion, trend_following"})
     scene.go_to(400)

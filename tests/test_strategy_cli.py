@@ -136,6 +136,7 @@ def test_exit_plans_and_levels_are_swept_too(ask):
     assert levels["combinations"] == 4 and {row["max_holding_bars"] for row in levels["best"]} == {12}
 
 
+@pytest.mark.slow
 def test_it_passes_every_audit(ask):
     code, out, err = ask("audit", "prefix-replay", "--strategy", "every", "--param", "every=7", "--json")
     assert code == 0 and json.loads(out)["verdict"] == "pass", err

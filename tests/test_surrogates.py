@@ -152,6 +152,7 @@ def test_surrogates_too_few_for_any_pass_are_no_verdict(count: int, alpha: float
     assert SurrogateTest({"a": 1.0}, pd.DataFrame({"a": np.zeros(count)}), 1).verdict("a", alpha) == verdict
 
 
+@pytest.mark.slow
 def test_a_martingale_gives_uniform_p_values():
     from scipy.stats import kstest
 
@@ -285,6 +286,7 @@ def test_bad_words_are_named(ask: Ask, file: Path, words: tuple[str, ...], said:
     assert done.code in (1, 2) and said in done.err
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_all_processes(tmp_path: Path):
     synthetic_market(40_000, seed=1).bars.reset_index().to_parquet(tmp_path / "EURUSD_15m.parquet")
     words = ("audit", "surrogates", "--bars", "EURUSD_15m.parquet", "--claim", "amd", "--last", "40000")

@@ -19,6 +19,7 @@ from orbiquant.orders import Order, OrderRole
 from orbiquant.persistence import INVESTMENT, engine, migrate, writing
 from orbiquant.trading.kills import SwitchFiles, SwitchScope
 from orbiquant.trading.switches import Switches, kill_switches
+from tests.tools.house import slowness
 from tests.tools.postgres import find_binaries, running_postgres
 
 NOON = datetime(2024, 1, 2, 12, tzinfo=UTC)
@@ -214,7 +215,7 @@ def test_the_command_answers_while_another_process_holds_the_database(locked: En
     assert typed.returncode == 0 and "It stands in: file" in out and "a kill stands in the file only" in err
     shown = command(tmp_path, "kill", "--status", "--json")
     assert [(each["scope"], each["name"]) for each in json.loads(shown.stdout) if each["name"]] == [("agent", "atlas")]
-    assert float(shown.stderr.split()[-1]) < 0.9, "seconds of processor, whatever else the machine does"
+    assert float(shown.stderr.split()[-1]) < 0.9 * slowness(), "seconds of processor, whatever else the machine does"
     assert command(tmp_path, "kill", "--lift", "--agent", "atlas", "--why", "x").returncode == 1
     assert SwitchFiles(tmp_path / "data" / "switches").read(AGENT, "atlas") is not None
 

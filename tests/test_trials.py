@@ -278,6 +278,7 @@ def test_a_renamed_copy_of_a_file_does_not_start_again(ledger: TrialsLedger):
     assert ledger.overfitting(moments, COPY_15M).trials == 1
 
 
+@pytest.mark.slow
 def test_a_fine_sweep_around_a_lucky_winner_does_not_survive(tmp_path: Path):
     runtime = make_runtime(tmp_path)
     rng = np.random.default_rng(11)

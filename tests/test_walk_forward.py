@@ -122,6 +122,7 @@ def test_a_stretch_trades_what_simulate_trades_of_the_choice():
         free_from = own["exit_time"].iloc[-1] if len(own) else free_from
 
 
+@pytest.mark.slow
 def test_one_position_at_a_time_across_seams():
     result = walked(walk(5), ForwardPlan(stretch="50", first="1000", min_trades=15))
     entry, left = result.trades["entry_time"].to_numpy(), result.trades["exit_time"].to_numpy()
@@ -152,6 +153,7 @@ def test_a_planted_edge_is_found_and_kept():
     assert 0.5 < told.efficiency < 1.5 and "survives its trials" in told.sentence()
 
 
+@pytest.mark.slow
 def test_a_parameter_that_stops_working_is_left():
     early, late = walk(8, 5000, beat=7, strength=0.002), walk(9, 5000, beat=11, strength=0.004)
     scaled = late.set_axis(early.index[-1] + pd.to_timedelta(np.arange(1, 5001), "h"), axis=0).rename_axis("time")

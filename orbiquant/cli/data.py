@@ -178,6 +178,10 @@ def judge_alerts_on(
     "Hold new bars against the alerts that wait for their symbols; bars that are stored stay so whatever a database says."
     from sqlalchemy.exc import SQLAlchemyError
 
+    from orbiquant.persistence import database_made
+
+    if not database_made(runtime.settings.workspace.database_url):
+        return  # nobody has set an alert, and looking would make one
     from orbiquant.desk.alerts import judge_series
     from orbiquant.notices.alerts import waited_for
 

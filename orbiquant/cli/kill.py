@@ -42,14 +42,11 @@ def open_switches(
 ) -> "Switches":
     "Return the switches; a database that is not made yet is left so."
     from orbiquant.core import SystemClock
-    from orbiquant.persistence import database_location, engine
+    from orbiquant.persistence import database_made, engine
     from orbiquant.trading.switches import Switches
 
-    opened = None
-    if settings is not None:
-        place = database_location(settings.workspace.database_url)
-        if place.get_backend_name() != "sqlite" or Path(place.database or "").exists():
-            opened = engine(settings.workspace.database_url)
+    url = settings and settings.workspace.database_url
+    opened = engine(url) if url and database_made(url) else None
     return Switches(opened, switch_folder(settings), SystemClock())
 
 

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['HEADER', 'Parameter', 'read_definition', 'path_parameters', 'check_signature', 'bare_type', 'holds_caller',
            'parameter_kind', 'check_parameters', 'route_parameters', 'check_together', 'names_in', 'import_of',
-           'annotate', 'write_route', 'write_imports', 'write_app', 'run_app', 'write_openapi', 'build_service']
+           'answer_model', 'annotate', 'write_route', 'write_imports', 'write_app', 'run_app', 'write_openapi',
+           'build_service']
 
 # %% ../../nbs/80_service.build.ipynb #76ce61c4
 import ast
@@ -255,6 +256,21 @@ def import_of(
     public = [home for home in homes if getattr(sys.modules.get(home), name, None) is value]
     return (public[0] if public else marked.module.__name__), name
 
+# %% ../../nbs/80_service.build.ipynb #011a5fb1
+def answer_model(
+    marked: Marked,  # the function
+    definition: ast.FunctionDef | ast.AsyncFunctionDef,  # its source
+) -> str:
+    "Return what tells FastAPI the model of an answer that may be a response, too; empty for every other."
+    from starlette.responses import Response
+
+    hint, returns = _read_hints(marked)["return"], definition.returns
+    if not (_is_union(hint) and isinstance(returns, ast.BinOp)):
+        return ""
+    either = {_text(returns.left): get_args(hint)[0], _text(returns.right): get_args(hint)[-1]}
+    models = [text for text, kind in either.items() if not (isinstance(kind, type) and issubclass(kind, Response))]
+    return f", response_model={models[0]}" if len(models) == 1 else ""
+
 # %% ../../nbs/80_service.build.ipynb #efd36b42
 def annotate(
     parameter: Parameter,  # to declare
@@ -283,7 +299,8 @@ def write_route(
     optional = [p.default is not None for p in parameters]
     if optional != sorted(optional):
         declared.insert(0, "    *,")
-    lines = [f'@app.{info.method.lower()}("{info.path}"{status}{tags}{scope})']
+    model = answer_model(marked, definition)
+    lines = [f'@app.{info.method.lower()}("{info.path}"{status}{tags}{scope}{model})']
     lines += [head, *declared, ending] if declared else [head + ending]
     passed = ", ".join(f"{p.name}={p.name}" for p in parameters)
     described = json.dumps(ast.get_docstring(definition), ensure_ascii=False)

@@ -53,9 +53,10 @@ def amounts_fault(
     for name, amount in needed:
         if amount is not None and not (is_amount(amount) and amount > 0):
             return Denied(RiskReason.NO_AMOUNT, f"`{name}` must be an amount above zero, was {amount}")
-    for name, amount in (("margin", account.margin), ("other_open_risk", known.other_open_risk)):
-        if not is_amount(amount):
-            return Denied(RiskReason.NO_AMOUNT, f"`{name}` must be an amount, was {amount}")
+    if not is_amount(account.margin):
+        return Denied(RiskReason.NO_AMOUNT, f"`margin` must be an amount, was {account.margin}")
+    if not known.other_open_risk.is_finite():  # a product of amounts, which has more digits than one
+        return Denied(RiskReason.NO_AMOUNT, f"`other_open_risk` must be finite, was {known.other_open_risk}")
     for name, price in known.prices.items():
         if not price.is_finite() or price <= 0:
             return Denied(RiskReason.NO_AMOUNT, f"`prices` must be above zero, {name} was {price}")

@@ -34,7 +34,8 @@ class HeldRisk(NamedTuple):
 
     symbol: str
     sign: int
-    risk: Decimal
+    risk: Decimal  # from what was paid to the stop
+    fall: Decimal  # from the price now to the stop: what equity loses there, gains that it counts already included
     exposure: Decimal
 
 
@@ -64,11 +65,12 @@ def held_risk(
     sign, units = (1, position.quantity) if position.quantity > 0 else (-1, -position.quantity)
     paid, stop = position.average_price, position.bracket.stop_loss
     price = known.price if same else known.prices.get(symbol, paid)
-    risk = units * paid
+    risk, fall = units * paid, units * price
     if stop is not None:
         leave = stop * (1 - sign * slippage)
         risk = max(Decimal(0), units * (sign * (paid - leave) + fee * (paid + leave)))
-    return HeldRisk(symbol, sign, risk * rate, units * price * rate / limits.leverage(asset_class))
+        fall = max(Decimal(0), units * (sign * (price - leave) + fee * leave))
+    return HeldRisk(symbol, sign, risk * rate, fall * rate, units * price * rate / limits.leverage(asset_class))
 
 # %% ../../nbs/61_trading.risk.ipynb #6b9a0c2e
 class Cap(NamedTuple):
@@ -92,7 +94,7 @@ def risk_caps(
     "Return what each limit leaves, in units."
     equity, mine = account.equity, sum((each.risk for each in held), Decimal(0))
     same = sum((each.risk for each in held if each.symbol == intent.symbol), Decimal(0))
-    bet = _correlated(intent, held, known, limits)
+    bet, falls = _correlated(intent, held, known, limits), sum((each.fall for each in held), Decimal(0))
     shared = equity if known.account_equity is None else known.account_equity
     together = mine + known.other_open_risk
     leverage = limits.leverage(known.instrument.asset_class)
@@ -107,8 +109,8 @@ def risk_caps(
             "what moves together",
         ),
         (RiskReason.ACCOUNT_RISK, limits.max_account_risk * shared - together, "`max_account_risk`"),
-        (RiskReason.MAX_DRAWDOWN, equity - floor - mine, "`max_drawdown`"),
-        (RiskReason.DAILY_LOSS, equity - day_floor - mine, "`daily_loss`"),
+        (RiskReason.MAX_DRAWDOWN, equity - floor - falls, "`max_drawdown`"),
+        (RiskReason.DAILY_LOSS, equity - day_floor - falls, "`daily_loss`"),
     )
     caps = [Cap(reason, units_at_risk(budget, loss_a_unit), said) for reason, budget, said in budgets]
     bound = sum((each.exposure for each in held), Decimal(0))

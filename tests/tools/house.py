@@ -98,6 +98,7 @@ LARGE_MODULES = {  # module
     "core": "everything stands on it and it on nothing, and each part of it is a few lines",
 }
 FIELD_EXCEPTIONS = {  # field of several configurations
+    "device": "of the trees, of the language model",
     "timeout_s": "of one answer of a provider, of one whole report",
     "sweep_bars": "phases and ICT events each count a sweep of their own, and saved cards hold both",
     "initial_equity": "a float of a backtest, an exact amount of an agent",
@@ -616,11 +617,24 @@ def contract_suites(root: Path = ROOT) -> list[ast.Module]:
     return [ast.parse(path.read_text()) for path in sorted((root / "tests" / "contracts").glob("*.py"))]
 
 
+YARDSTICK, YARDSTICK_S = "pandas, sqlalchemy, pydantic", 0.45  # and what they take on a quiet machine of two cores
+
+
+def _processor_seconds(modules: str) -> float:
+    """Return the processor time that an import takes in a fresh interpreter."""
+    timed = f"from time import process_time as t; a = t(); import {modules}; print(t() - a)"
+    return float(subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True).stdout)
+
+
+@cache
+def slowness() -> float:
+    """Return how many times longer than a quiet machine this one takes now, shared cores and all."""
+    return min(_processor_seconds(YARDSTICK) for _ in range(5)) / YARDSTICK_S
+
+
 def import_seconds(module: str) -> float:
-    """Return the processor time that importing a module takes in a fresh interpreter; the best of five."""
-    timed = f"from time import process_time as t; a = t(); import {module}; print(t() - a)"
-    command = [sys.executable, "-c", timed]
-    return min(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(5))
+    """Return the processor time that importing a module would take on a quiet machine; the best of five."""
+    return min(_processor_seconds(module) for _ in range(5)) / slowness()
 
 
 # --- the table ---

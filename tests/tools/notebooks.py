@@ -16,7 +16,7 @@ from nbdev.config import get_config
 from nbdev.test import test_nb
 
 PROCESSES = 2
-LIBRARIES = ("numba", "numpy", "pandas", "plotly.graph_objects", "pydantic_settings", "pyarrow.dataset")
+LIBRARIES = ("numba", "numpy", "pandas", "plotly.graph_objects", "pydantic_ai", "pydantic_settings", "pyarrow.dataset")
 LIBRARIES += ("scipy.stats", "sklearn.linear_model", "sqlalchemy", "vectorbt", "xgboost")
 SLOW = get_config(Path(__file__).parent).tst_flags  # the flag that plain `nbdev-test` leaves out, too
 

@@ -1,0 +1,271 @@
+"""Models behind an address, over real HTTP: tool calls, servers that know none, cut questions, servers that go away."""
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from pydantic_ai import Agent
+from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError
+from pydantic_ai.models import Model
+from pydantic_ai.models.function import FunctionModel
+
+from orbiquant.core import ModelError, SettingsError
+from orbiquant.llm.config import LlmConfig
+from orbiquant.llm.ensemble import ensemble_model
+from orbiquant.llm.providers import OPENERS, Choice, anthropic_model, open_chat_model, server_model
+from orbiquant.llm.text_tools import UNREADABLE, CallReader
+
+KEY = "sk-nobody-may-see-this"
+
+
+class Server(ThreadingHTTPServer):
+    """Plays an OpenAI-compatible server: `script` says what each kind of question is answered with."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[dict[str, Any]] = []
+        self.tools, self.tokens, self.dies_after, self.status = True, 100, 0, 200
+
+    @property
+    def address(self) -> str:
+        """Return what goes into `base_url`."""
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one question."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_POST(self) -> None:
+        """Answer as the script says: a tool call first, words when there is a result."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append(body)
+        if self.server.status != 200:
+            self.refuse(self.server.status, "not now")
+        elif body.get("tools") and not self.server.tools:
+            self.refuse(400, "registry.ollama.ai/library/llama3:latest does not support tools")
+        elif body.get("stream"):
+            self.stream(body)
+        else:
+            self.whole(body)
+
+    def refuse(self, status: int, message: str) -> None:
+        """Send an error as Ollama does."""
+        self.send_json(status, {"error": {"message": message, "type": "api_error"}})
+
+    def whole(self, body: dict[str, Any]) -> None:
+        """Send the answer at once."""
+        said = {"role": "assistant", "content": None}
+        if body["messages"][-1]["role"] == "tool":
+            said["content"] = "It stands at 1.2."
+        else:
+            called = {"name": "get_price", "arguments": '{"symbol": "EURUSD"}'}
+            said["tool_calls"] = [{"id": "c1", "type": "function", "function": called}]
+        choices = [{"index": 0, "message": said, "finish_reason": "stop"}]
+        usage = {"prompt_tokens": self.server.tokens, "completion_tokens": 1, "total_tokens": self.server.tokens + 1}
+        known = {"id": "x", "object": "chat.completion", "created": 1, "model": "played"}
+        self.send_json(200, known | {"choices": choices, "usage": usage})
+
+    def send_json(self, status: int, content: dict[str, Any]) -> None:
+        """Send an answer with its length."""
+        told = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
+    def stream(self, body: dict[str, Any]) -> None:
+        """Send the answer in pieces."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for number, delta in enumerate(self.deltas(body)):
+            if self.server.dies_after and number == self.server.dies_after:
+                self.close_connection = True
+                return
+            self.send({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+        self.send({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        usage = {"prompt_tokens": self.server.tokens, "completion_tokens": 1, "total_tokens": self.server.tokens + 1}
+        self.send({"choices": [], "usage": usage})
+        self.write("data: [DONE]\n\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def deltas(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the pieces of an answer."""
+        last = body["messages"][-1]
+        if last["role"] == "tool" or "Result of" in str(last["content"]):
+            yield {"role": "assistant", "content": "It stands "}
+            yield {"content": "at 1.2."}
+        elif body.get("tools"):
+            called = {"name": "get_price", "arguments": ""}
+            yield {
+                "role": "assistant",
+                "tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": called}],
+            }
+            for piece in ('{"sym', 'bol": "EURUSD"}'):
+                yield {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+        else:
+            for piece in ("Let me look. <to", "ol>get_pri", 'ce({"symbol": "EURUSD"})</tool>', " I guess 9.9."):
+                yield {"content": piece}
+
+    def send(self, chunk: dict[str, Any]) -> None:
+        """Send one piece."""
+        told = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "played"} | chunk
+        self.write(f"data: {json.dumps(told)}\n\n")
+
+    def write(self, text: str) -> None:
+        """Send a chunk of HTTP."""
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text.encode()))
+        self.wfile.flush()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    played = Server()
+    thread = Thread(target=played.serve_forever, args=(0.01,))
+    thread.start()
+    yield played
+    played.shutdown()
+    thread.join()
+    played.server_close()
+
+
+def config(server: Server, **changes: Any) -> LlmConfig:
+    """Return settings that speak with the played server."""
+    known = {"provider": "openai", "base_url": server.address, "model": "llama3", "api_key": SecretStr(KEY)}
+    return LlmConfig.model_validate(known | changes)
+
+
+def asking(model: Model) -> tuple[Agent[None, str], list[str]]:
+    """Return an agent with one tool, and what the tool is asked."""
+    agent, asked = Agent(model), []
+
+    @agent.tool_plain
+    def get_price(symbol: str) -> dict[str, float]:
+        """Return the last price."""
+        asked.append(symbol)
+        return {"price": 1.2}
+
+    return agent, asked
+
+
+async def say(agent: Agent[None, str], message: str = "price of EURUSD?") -> str:
+    """Return what is streamed to a message."""
+    async with agent, agent.run_stream_events(message) as events:
+        return [event async for event in events][-1].result.output
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("tools", [True, False])
+async def test_a_tool_is_called_whether_the_server_knows_tools_or_not(server: Server, tools: bool):
+    server.tools = tools
+    agent, asked = asking(server_model(config(server)))
+    said = await say(agent)
+    assert asked == ["EURUSD"] and said.endswith("It stands at 1.2.") and "9.9" not in said and "<tool>" not in said
+    refused = [body for body in server.asked if body.get("tools")]
+    assert len(refused) == 2 and (len(server.asked) == 2 if tools else len(server.asked) == 4)
+
+
+@pytest.mark.anyio
+async def test_how_it_speaks_is_as_set(server: Server):
+    agent, _ = asking(server_model(config(server, temperature=0.1, top_p=0.5, max_tokens=77, stop_sequences="END")))
+    await say(agent)
+    sent = server.asked[0]
+    assert (sent["temperature"], sent["top_p"], sent["stop"]) == (0.1, 0.5, ["END"])
+    assert 77 in (sent.get("max_tokens"), sent.get("max_completion_tokens"))
+
+
+@pytest.mark.anyio
+async def test_a_question_that_the_server_cut_is_told(server: Server):
+    server.tokens = 4095
+    agent, _ = asking(server_model(config(server)))
+    assert "cut this conversation at 4,096 tokens" in await say(agent, "price of EURUSD? " + "word " * 12_000)
+    assert "cut" not in await say(agent)
+
+
+@pytest.mark.anyio
+async def test_who_is_down_is_followed_and_nobody_is_told_the_key(server: Server):
+    server.status = 400
+    first = open_chat_model(config(server, fallback="router"), Choice("openai", "as told"), OPENERS | {"router": words})
+    assert await say(Agent(first), "hello") == "a router"
+    alone = open_chat_model(config(server, fallback=""), Choice("openai", "as told"))
+    with pytest.raises(ModelHTTPError) as caught:
+        await say(Agent(alone), "hello")
+    assert KEY not in str(caught.value) and KEY not in repr(config(server))
+
+
+@pytest.mark.anyio
+async def test_a_server_that_goes_away_in_the_middle_is_an_error(server: Server):
+    server.dies_after = 1
+    agent, asked = asking(server_model(config(server)))
+    with pytest.raises(ModelAPIError):
+        await say(agent)
+    server.dies_after = 0
+    assert (await say(agent)).endswith("at 1.2.") and asked == ["EURUSD"]
+
+
+def words(_: LlmConfig) -> Model:
+    """Return a model that says it is a router."""
+
+    async def speak(messages: Any, info: Any) -> Any:
+        yield "a router"
+
+    return FunctionModel(stream_function=speak)
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(SettingsError, match="base_url"):
+        server_model(LlmConfig(provider="openai"))
+    with pytest.raises(SettingsError, match="api_key"):
+        anthropic_model(LlmConfig(provider="anthropic"))
+    with pytest.raises(ModelError, match="orbiquant llm pull nobody/none"):
+        open_chat_model(LlmConfig(model="nobody/none", fallback=""), Choice("local", "as told"))
+    with pytest.raises(SettingsError, match="ensemble"):
+        open_chat_model(LlmConfig(ensemble="router"), Choice("router", "as told"))
+
+
+@pytest.mark.anyio
+async def test_the_majority_of_an_ensemble_decides(server: Server):
+    other = FunctionModel(lambda messages, info: (_ for _ in ()).throw(ModelAPIError("other", "down")))
+    agent, asked = asking(ensemble_model([other, server_model(config(server)), server_model(config(server))]))
+    assert (await say(agent)).endswith("at 1.2.") and asked == ["EURUSD"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool>",
+        "<tool>get_price",
+        "<tool>get_price({</tool>",
+        "<tool></tool>",
+        "<tool>(1)</tool>",
+        "</tool>",
+        "<tool><tool>",
+    ],
+)
+def test_markup_that_is_no_call_is_never_shown_as_words(text: str):
+    for step in (1, 3, 100):
+        reader = CallReader()
+        parts = [part for at in range(0, len(text), step) for part in reader.feed(text[at : at + step])]
+        said = [part for part in [*parts, *reader.end()] if isinstance(part, str)]
+        assert all("<tool>" not in part for part in said) and (
+            not said or said[0] in (UNREADABLE, "</tool>"[: len(said[0])])
+        )
