@@ -6,6 +6,7 @@
 __all__ = ['Busy', 'Backoff', 'retry_after_s', 'retry', 'Pace', 'excerpt', 'HttpClient']
 
 # %% ../nbs/05_net.ipynb #7a73e46a
+import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -152,6 +153,25 @@ def excerpt(
     return line if len(line) <= _EXCERPT else f"{line[:_EXCERPT]}…"
 
 
+class _Discreet(logging.Filter):
+    "Strikes keys out of what the library logs: at level INFO it writes every address, and a key may stand in one."
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.secrets: set[SecretStr] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        line = record.getMessage()
+        for secret in self.secrets:
+            if value := secret.get_secret_value():
+                line = line.replace(value, "***").replace(quote(value, safe=""), "***")
+        record.msg, record.args = line, ()
+        return True
+
+
+_DISCREET = _Discreet()
+
+
 def _header_value(
     secret: SecretStr,  # a key
     setting: str,  # where a reader sets it, for the message
@@ -233,6 +253,8 @@ class HttpClient:
         import httpx
 
         headers = {name: secret.get_secret_value() for name, secret in self._secrets.items()}
+        _DISCREET.secrets.update(self._hidden)
+        logging.getLogger("httpx").addFilter(_DISCREET)
         return httpx.Client(headers={"User-Agent": "orbiquant"} | headers, timeout=self._timeout_s)
 
     def _once(self, path: str, parameters: Mapping[str, Any], **sent: Any) -> "httpx.Response":

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from .core import OptionError, SystemClock
-from .ports import BarStore, Clock, MarketData
+from .ports import BarStore, Clock, MarketData, SentimentModel
 from .settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from orbiquant.backtest.trials import TrialsLedger
     from orbiquant.line import Detector, Line, LineSpec
     from orbiquant.llm.providers import Choice
+    from orbiquant.market.fundamentals import AlphaVantage
+    from orbiquant.market.mood import MoodSource
+    from orbiquant.market.news import NewsApi
     from orbiquant.models.amd import AmdClassifier
     from orbiquant.models.registry import ModelRegistry
     from orbiquant.notices.outbox import Send
@@ -109,6 +112,35 @@ class Runtime:
         from orbiquant.llm.providers import choose_provider
 
         return choose_provider(self.settings.llm)
+
+    @cached_property
+    def news(self) -> "NewsApi":
+        "Return where headlines come from; raise `NotConfigured` without a key."
+        from orbiquant.market.news import open_news
+
+        return open_news(self.settings.providers, self.clock)
+
+    @cached_property
+    def fundamentals(self) -> "AlphaVantage":
+        "Return who knows companies; raise `NotConfigured` without a key."
+        from orbiquant.market.fundamentals import open_fundamentals
+
+        return open_fundamentals(self.settings.providers, self.clock)
+
+    @cached_property
+    def moods(self) -> "tuple[MoodSource, ...]":
+        "Return where moods come from: those of `[providers]` that have an address."
+        from orbiquant.market.mood import open_moods
+
+        return open_moods(self.settings.providers, self.clock)
+
+    @cached_property
+    def sentiment(self) -> SentimentModel:
+        "Return what reads headlines: FinBERT where `[llm] sentiment_model` names its folder, else our own words."
+        from orbiquant.llm.sentiment import open_sentiment
+
+        folder = self.settings.llm.sentiment_model
+        return open_sentiment(self.settings.path(folder) if folder else "")
 
     @property
     def pages(self) -> "Pages":

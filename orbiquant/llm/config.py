@@ -41,6 +41,7 @@ class LlmConfig(Value):
     tool_tries: Annotated[int, Field(ge=1, le=10)] = 3  # only where the effect is read
     parallel_tools: Annotated[int, Field(ge=1, le=32)] = 6
     keep_days: Annotated[int, Field(ge=1)] = 365  # conversations older than this are deleted
+    sentiment_model: str = ""  # folder of FinBERT's weights; empty: headlines are read by our own words
 
     _split = field_validator("fallback", "ensemble", "stop_sequences", mode="before")(split_list)
 

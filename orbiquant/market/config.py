@@ -47,10 +47,11 @@ class CostConfig(Value):
 
 # %% ../../nbs/09_market.config.ipynb #a8aee737
 WebAddress: TypeAlias = Annotated[str, Field(pattern=r"^https?://\S+$")]
+_MaybeAddress: TypeAlias = Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
 
 
 class ProviderConfig(Value):
-    "Where bars are pulled from, how patiently, and with which keys."
+    "Where bars, news, fundamentals and moods come from, how patiently they are asked, and with which keys."
 
     timeout_s: Annotated[float, Field(gt=0)] = 30
     attempts: Annotated[int, Field(ge=1)] = 6
@@ -75,6 +76,15 @@ class ProviderConfig(Value):
     sql_timeframe: Timeframe | Literal[""] = ""
     sql_epoch: Literal["", "s", "ms", "us", "ns"] = ""
     sql_zone: str = "UTC"
+    newsapi_url: WebAddress = "https://newsapi.org"
+    newsapi_api_key: SecretStr = SecretStr("")
+    newsapi_per_minute: Annotated[float, Field(gt=0)] = 60
+    alphavantage_url: WebAddress = "https://www.alphavantage.co"
+    alphavantage_api_key: SecretStr = SecretStr("")
+    alphavantage_per_minute: Annotated[float, Field(gt=0)] = 50
+    alphavantage_peers: Annotated[int, Field(ge=0, le=5)] = 3  # companies that a sector is told from
+    fear_greed_url: _MaybeAddress = "https://api.alternative.me"  # empty: nobody is asked
+    mentions_url: _MaybeAddress = "https://apewisdom.io"
 
     _split = field_validator("exchange_urls", "sql_columns", mode="before")(split_list)
 

@@ -53,6 +53,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
     **dict.fromkeys(
         (
             *("market.bar_table.KeptTable", "market.store.DeltaBarStore", "market.remote.RemoteSource"),
+            *("market.fundamentals.AlphaVantage", "llm.finance_words.Clause"),
             *("market.sources.FileSource", "market.sql.SqlSource"),
             *("features.stream.FeatureStream", "line.LineStream", "strategies.rules.RuleStep"),
             *("models.range_predictor.RangePredictor", "models.tpsl.TPSLClassifier", "models.attention.AttentionModel"),
