@@ -5,11 +5,9 @@
 # %% auto #0
 __all__ = ['write_message', 'read_message', 'SqlConversationStore', 'drop_conversations']
 
-# %% ../../nbs/85_copilot.conversations.ipynb #9e3f3ee0
+# %% ../../nbs/85_copilot.conversations.ipynb #55544192
 import asyncio
-import re
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,6 +22,7 @@ from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage
 from sqlalchemy import ColumnElement, Connection, Engine, Select, delete, insert, literal, select, update
 
+from .clean_text import without_halves
 from orbiquant.copilot.conversation_tables import (
     check_name,
     conversation_entries,
@@ -36,23 +35,8 @@ from ..core import DataError
 from ..persistence import querying, writing
 from ..ports import Clock
 
-# %% ../../nbs/85_copilot.conversations.ipynb #55b312db
+# %% ../../nbs/85_copilot.conversations.ipynb #6e254fac
 _usage, _waiting = TypeAdapter(RunUsage), TypeAdapter(DeferredToolRequests)
-_HALF = re.compile("[\ud800-\udfff]")
-
-
-def _readable(value: Any) -> Any:
-    "Return a value without halves of surrogate pairs in its text."
-    if isinstance(value, str):
-        return _HALF.sub("\ufffd", value)
-    if isinstance(value, dict):
-        return {_readable(key): _readable(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_readable(each) for each in value]
-    if hasattr(value, "__dataclass_fields__"):
-        held = {each.name: _readable(getattr(value, each.name)) for each in fields(value) if each.init}
-        return replace(value, **held)
-    return value
 
 
 def write_message(
@@ -62,7 +46,7 @@ def write_message(
     try:
         return ModelMessagesTypeAdapter.dump_json([message])[1:-1].decode()
     except ValueError:
-        return ModelMessagesTypeAdapter.dump_json([_readable(message)])[1:-1].decode()
+        return ModelMessagesTypeAdapter.dump_json([without_halves(message)])[1:-1].decode()
 
 
 def read_message(
