@@ -4,9 +4,12 @@
 
 # %% auto #0
 __all__ = ['conversations', 'conversation_entries', 'conversation_notes', 'tool_calls', 'user_preferences', 'hot_values',
-           'LONGEST_NAME', 'check_name', 'lock_user']
+           'LONGEST_NAME', 'check_name', 'lock_user', 'drop_conversations']
 
-# %% ../../nbs/85_copilot.conversation_tables.ipynb #4737047e
+# %% ../../nbs/85_copilot.conversation_tables.ipynb #aaffe9ea
+from collections.abc import Sequence
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     Boolean,
@@ -16,9 +19,12 @@ from sqlalchemy import (
     Index,
     Integer,
     PrimaryKeyConstraint,
+    Select,
     String,
     Table,
     Text,
+    delete,
+    select,
     text,
 )
 
@@ -121,3 +127,32 @@ def lock_user(
     if connection.dialect.name == "postgresql":
         asked = text("SELECT pg_advisory_xact_lock(hashtextextended(:user_id, 4217))")
         connection.execute(asked, {"user_id": user_id})
+
+# %% ../../nbs/85_copilot.conversation_tables.ipynb #26549473
+def drop_conversations(
+    connection: Connection,  # in a transaction that holds the user's lock
+    user_id: str,  # whose
+    ids: Sequence[str],  # of conversations
+) -> None:
+    "Delete conversations with their notes, the calls of their tools and the entries that no other one reaches."
+    mine, forked = conversations.c.user_id == user_id, conversations.c.forked_from.is_not(None)
+    shared = connection.scalar(select(conversations.c.id).where(mine, forked).limit(1)) is not None
+    connection.execute(delete(conversations).where(mine, conversations.c.id.in_(ids)))
+    for table in (conversation_notes, tool_calls):
+        connection.execute(delete(table).where(table.c.user_id == user_id, table.c.conversation_id.in_(ids)))
+    entries = conversation_entries.c
+    gone = (entries.user_id == user_id) & (
+        entries.id.not_in(_reached(connection, user_id)) if shared else entries.conversation_id.in_(ids)
+    )
+    connection.execute(delete(conversation_entries).where(gone))
+
+
+def _reached(connection: Connection, user_id: str) -> Select[Any]:
+    "Return the question for the entries that the user's conversations and their branches reach."
+    asked = select(conversations.c.head_id, conversations.c.branches).where(conversations.c.user_id == user_id)
+    tips = {tip for head, branches in connection.execute(asked) for tip in (head, *branches) if tip is not None}
+    entries, mine = conversation_entries, conversation_entries.c.user_id == user_id
+    first = select(entries.c.id, entries.c.parent_id).where(mine, entries.c.id.in_(tips))
+    reached = first.cte("reached", recursive=True)
+    before = select(entries.c.id, entries.c.parent_id).join(reached, entries.c.id == reached.c.parent_id).where(mine)
+    return select(reached.union(before).c.id)

@@ -164,7 +164,7 @@ class RedisShelf:
         found = {key for key in self.client.scan_iter(match=f"{pattern}*", count=500) if key.startswith(begin)}
         return sorted(key.removeprefix(self.prefix) for key in found)
 
-# %% ../../nbs/85_copilot.hot.ipynb #cb68a040
+# %% ../../nbs/85_copilot.hot.ipynb #c661fcac
 RETRY_S = 5.0  # before a cache that was down is asked again
 
 
@@ -195,10 +195,11 @@ class HotContext:
         key: str,  # as `hot_key` makes it
         value: Any,  # ready for JSON, or a model
         ttl_s: float | None = None,  # None: `[redis] ttl_s`
+        made_at: datetime | None = None,  # what it is true of; None: now
     ) -> None:
-        "Keep a value for a while."
-        made_at, text = self.clock.now(), to_wire(value).decode()
-        self._ask(lambda shelf: shelf.write(key, made_at, text, self.ttl_s if ttl_s is None else ttl_s))
+        "Keep a value for a while, unless a later one is there."
+        moment, text = made_at or self.clock.now(), to_wire(value).decode()
+        self._ask(lambda shelf: shelf.write(key, moment, text, self.ttl_s if ttl_s is None else ttl_s))
 
     def recall(
         self,
@@ -209,18 +210,26 @@ class HotContext:
         "Return a value as JSON gives it back, made where there is none any more."
         if (held := self.get(key)) is not None:
             return held
+        begun = self.clock.now()  # what changes while it is made is newer
         if (made := make()) is None:
             return None
-        self.put(key, made, ttl_s)
+        self.put(key, made, ttl_s, begun)
         return json.loads(to_wire(made))
 
     def drop(
         self,
         *keys: str,  # as `hot_key` makes them
     ) -> None:
-        "Forget values, wherever they are; what cannot be reached now ends by itself."
+        "Forget values, wherever they are; a cache that is down is told when it is back."
         self.spare.drop(*keys)
-        self._ask(lambda shelf: shelf.drop(*keys))
+        self._ask(lambda shelf: self._forget(shelf, keys))
+
+    def _forget(self, shelf: Shelf, keys: tuple[str, ...]) -> None:
+        if shelf is not self.spare:
+            shelf.drop(*keys)
+        elif self.first is not None:
+            for key in keys:
+                shelf.write(key, self.clock.now(), "null", self.ttl_s)
 
     def keys(
         self,

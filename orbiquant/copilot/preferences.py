@@ -9,11 +9,11 @@ __all__ = ['Preferences', 'read_preferences', 'change_preferences']
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from .hot import HotContext, hot_key
 from pydantic import AfterValidator, Field, ValidationError
 from sqlalchemy import Engine, delete, insert, select
 
 from .conversation_tables import check_name, lock_user, user_preferences
+from .hot import HotContext, hot_key
 from ..core import OptionError, get_logger, rule_of, suggest
 from ..domain import Timeframe, Value, normalise_symbol
 from ..persistence import querying, writing
