@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Preferences', 'read_preferences', 'change_preferences']
 
-# %% ../../nbs/85_copilot.preferences.ipynb #3aef92ba
+# %% ../../nbs/85_copilot.preferences.ipynb #38400984
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -14,14 +14,21 @@ from sqlalchemy import Engine, delete, insert, select
 
 from .conversation_tables import check_name, lock_user, user_preferences
 from .hot import HotContext, hot_key
-from ..core import OptionError, get_logger, rule_of, suggest
+from ..core import DataError, OptionError, get_logger, rule_of, suggest
 from ..domain import Timeframe, Value, normalise_symbol
 from ..persistence import querying, writing
 from ..ports import Clock
 
-# %% ../../nbs/85_copilot.preferences.ipynb #5e741683
+# %% ../../nbs/85_copilot.preferences.ipynb #2cde2e44
 def _once(symbols: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(symbols))
+
+
+def _symbol(text: str) -> str:
+    try:
+        return normalise_symbol(text)
+    except DataError as error:
+        raise ValueError("must be letters and digits such as BTCUSDT or XAU/USD") from error
 
 
 class Preferences(Value):
@@ -32,7 +39,7 @@ class Preferences(Value):
     risk_tolerance: Literal["conservative", "moderate", "aggressive"] = "moderate"
     risk_percent: Annotated[float, Field(gt=0, le=2)] = 1.0  # of the account, a trade
     symbols: Annotated[
-        tuple[Annotated[str, AfterValidator(normalise_symbol)], ...], Field(max_length=50), AfterValidator(_once)
+        tuple[Annotated[str, AfterValidator(_symbol)], ...], Field(max_length=50), AfterValidator(_once)
     ] = ()  # favourites
     timeframe: Timeframe = Timeframe.H1  # that is meant where none is named
     zone: Annotated[str, Field(pattern=r"^[A-Za-z]+(/[A-Za-z0-9_+\-]+)*$", max_length=60)] = "UTC"

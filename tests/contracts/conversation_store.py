@@ -52,7 +52,7 @@ async def more(store: ConversationStore, name: str, messages: list[ModelMessage]
 
 @pytest.mark.anyio
 class ConversationStoreContract:
-    """Subclasses give a fixture `open_store`: each call another face of one and the same store, as a restart makes it."""
+    """Subclasses give a fixture `open_store`: each call opens one and the same store anew, as a restart does."""
 
     async def test_what_was_said_comes_back(self, open_store: Callable[[], ConversationStore]):
         kept = talk("a", 3)
