@@ -120,18 +120,20 @@ class SqlShelf:
             for row in mine
         ]
 
-# %% ../../nbs/85_copilot.hot.ipynb #59013363
+# %% ../../nbs/85_copilot.hot.ipynb #46cf00d9
 _NEWER = (  # one step for Redis: keep unless what is there was made later
-    "local held = redis.call('HGET', KEYS[1], 'made_at') "
+    "local held = redis.call('MGET', KEYS[2])[1] "
     "if held and held > ARGV[1] then return 0 end "
-    "redis.call('HSET', KEYS[1], 'made_at', ARGV[1], 'value', ARGV[2]) "
-    "redis.call('PEXPIRE', KEYS[1], ARGV[3]) return 1"
+    "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) "
+    "redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3]) return 1"
 )
+_STAMP = "#made_at"  # beside a key: no name can look like it, since names are quoted
+_UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
 ANSWER_S = 1.0  # that Redis has to answer in
 
 
 class RedisShelf:
-    "Keeps values in Redis or Valkey, as hashes of `made_at` and `value`."
+    "Keeps values in Redis or Valkey as the JSON that other systems read and write, each with its moment beside it."
 
     def __init__(
         self,
@@ -144,27 +146,28 @@ class RedisShelf:
 
     def read(self, key: str) -> tuple[datetime, str] | None:
         "Return when a value was made, and it; None where there is none any more."
-        made_at, value = self.client.hmget(self.prefix + key, "made_at", "value")
-        return None if value is None or made_at is None else (datetime.fromisoformat(made_at), value)
+        value, made_at = self.client.mget(self.prefix + key, self.prefix + key + _STAMP)
+        return None if value is None else (datetime.fromisoformat(made_at) if made_at else _UNKNOWN, value)
 
     def write(self, key: str, made_at: datetime, value: str, ttl_s: float) -> None:
         "Keep a value, in the place of an older one."
         moment = made_at.astimezone(UTC).isoformat(timespec="microseconds")
-        self._newer(keys=[self.prefix + key], args=[moment, value, max(1, round(1000 * ttl_s))])
+        names = [self.prefix + key, self.prefix + key + _STAMP]
+        self._newer(keys=names, args=[moment, value, max(1, round(1000 * ttl_s))])
 
     def drop(self, *keys: str) -> None:
         "Forget values."
         if keys:
-            self.client.delete(*(self.prefix + key for key in keys))
+            self.client.delete(*(self.prefix + key + end for key in keys for end in ("", _STAMP)))
 
     def keys(self, prefix: str) -> list[str]:
         "Return the keys that begin so."
         begin = self.prefix + prefix
         pattern = "".join(f"[{sign}]" if sign in "*?[" else f"\\{sign}" if sign in "]\\^" else sign for sign in begin)
         found = {key for key in self.client.scan_iter(match=f"{pattern}*", count=500) if key.startswith(begin)}
-        return sorted(key.removeprefix(self.prefix) for key in found)
+        return sorted(key.removeprefix(self.prefix) for key in found if not key.endswith(_STAMP))
 
-# %% ../../nbs/85_copilot.hot.ipynb #c661fcac
+# %% ../../nbs/85_copilot.hot.ipynb #6df0c0dd
 RETRY_S = 5.0  # before a cache that was down is asked again
 
 
@@ -188,7 +191,10 @@ class HotContext:
     ) -> Any:
         "Return a value, None where there is none any more."
         found = self._ask(lambda shelf: shelf.read(key))
-        return None if found is None else json.loads(found[1])
+        try:
+            return None if found is None else json.loads(found[1])
+        except ValueError:  # another system has put something else there
+            return None
 
     def put(
         self,
