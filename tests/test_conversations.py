@@ -35,7 +35,7 @@ from orbiquant.copilot.hot import HotContext, hot_key, open_hot
 from orbiquant.copilot.preferences import Preferences, change_preferences, read_preferences
 from orbiquant.copilot.retention import (
     ERASED,
-    KEPT,
+    NOT_ERASED,
     erase_user,
     forget_conversations,
     forget_old,
@@ -43,7 +43,7 @@ from orbiquant.copilot.retention import (
 )
 from orbiquant.copilot.tool_log import ToolCall, ToolCallLog
 from orbiquant.copilot.window import begins_turn, estimate_tokens, window_of
-from orbiquant.copilot.window_notes import LONGEST_NOTES, NotesPart, in_window, notes_of, summarise
+from orbiquant.copilot.window_notes import LONGEST_NOTES, NotesPart, in_window, note_turns, notes_of
 from orbiquant.core import DataError, FixedClock, OptionError, SystemClock
 from orbiquant.jobs.handlers import find_handler
 from orbiquant.jobs.work import run_now
@@ -458,11 +458,11 @@ def test_notes_are_the_same_every_time_and_keep_orders_longest():
         ModelResponse(parts=[ToolCallPart("execute_trade", {"symbol": "XAUUSD", "size": 0.1}, "t1")]),
     ]
     rest = conversation_of([(1, True, 5)] * 100)
-    notes = summarise("", [*order, *rest])
-    assert notes == summarise("", [*order, *rest]) and len(notes) <= LONGEST_NOTES + 60
+    notes = note_turns("", [*order, *rest])
+    assert notes == note_turns("", [*order, *rest]) and len(notes) <= LONGEST_NOTES + 60
     assert "! [2025-06-02 09:00] compra 0.1 de oro | execute_trade(symbol=XAUUSD, size=0.1)" in notes
     assert "question 99" in notes and "question 3 " not in notes and notes.startswith("(earlier turns")
-    grown = summarise(notes, conversation_of([(0, True, 0)]))
+    grown = note_turns(notes, conversation_of([(0, True, 0)]))
     assert grown.count("(earlier turns") == 1 and "execute_trade" in grown
 
 
@@ -707,8 +707,8 @@ def test_every_table_that_names_a_user_is_decided(sqlite: Engine):
     naming = {
         name for name in found.get_table_names() if "user_id" in {each["name"] for each in found.get_columns(name)}
     }
-    assert naming <= {*ERASED, *KEPT}, "a new table that names a user is erased with them, or kept for a reason"
-    assert not {*ERASED} & {*KEPT}
+    assert naming <= {*ERASED, *NOT_ERASED}, "a new table that names a user is erased with them, or kept for a reason"
+    assert not {*ERASED} & {*NOT_ERASED}
 
 
 # --- how fast ---

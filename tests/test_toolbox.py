@@ -26,7 +26,7 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from orbiquant.copilot import tools as toolbox
-from orbiquant.copilot.tool_arguments import BadArguments, read_arguments
+from orbiquant.copilot.tool_arguments import BadArguments, read_tool_arguments
 from orbiquant.copilot.tool_log import ToolCall, ToolCallLog, masked
 from orbiquant.copilot.tool_results import as_result, cut_result
 from orbiquant.copilot.tool_threads import ToolThreads
@@ -142,13 +142,13 @@ PLAIN: dict[str, Any] = {"symbol": "EURUSD"}
     ],
 )
 def test_what_can_mean_one_thing_is_understood(written: dict[str, Any], meant: dict[str, Any]):
-    assert read_arguments(WISH, PLAIN | written) == read_arguments(WISH, PLAIN) | meant
+    assert read_tool_arguments(WISH, PLAIN | written) == read_tool_arguments(WISH, PLAIN) | meant
 
 
 def test_arguments_may_be_json_text_or_wrapped():
-    plain = read_arguments(WISH, PLAIN)
-    assert read_arguments(WISH, '{"symbol": "EURUSD"}') == plain
-    assert read_arguments(WISH, {"arguments": PLAIN}) == read_arguments(WISH, {"parameters": PLAIN}) == plain
+    plain = read_tool_arguments(WISH, PLAIN)
+    assert read_tool_arguments(WISH, '{"symbol": "EURUSD"}') == plain
+    assert read_tool_arguments(WISH, {"arguments": PLAIN}) == read_tool_arguments(WISH, {"parameters": PLAIN}) == plain
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_arguments_may_be_json_text_or_wrapped():
 )
 def test_what_cannot_is_refused_with_what_comes_near(written: dict[str, Any], told: str):
     with pytest.raises(BadArguments) as refused:
-        read_arguments(WISH, PLAIN | written, "wish")
+        read_tool_arguments(WISH, PLAIN | written, "wish")
     assert told in refused.value.message
 
 
@@ -190,7 +190,7 @@ def test_what_cannot_is_refused_with_what_comes_near(written: dict[str, Any], to
 )
 def test_what_is_no_object_is_refused(written: Any):
     with pytest.raises(BadArguments, match=r"wish must|`symbol` is missing"):
-        read_arguments(WISH, written, "wish")
+        read_tool_arguments(WISH, written, "wish")
 
 
 JSON = st.recursive(
@@ -210,7 +210,7 @@ NAMES = st.sampled_from([*WISH.model_fields, "stopLoss", "bars", "arguments"]) |
 @given(written=st.dictionaries(NAMES, JSON, max_size=6) | JSON)
 def test_whatever_is_written_is_understood_or_refused(written: Any):
     try:
-        read = read_arguments(WISH, written)
+        read = read_tool_arguments(WISH, written)
     except BadArguments as error:
         assert 0 < len(error.message) <= 1_000
     else:

@@ -66,7 +66,7 @@ def read_message(
             ]
     return message
 
-# %% ../../nbs/85_copilot.conversations.ipynb #5f7f2089
+# %% ../../nbs/85_copilot.conversations.ipynb #719149be
 def _chain(user_id: str, head_id: str, limit: int | None) -> Select[Any]:
     "Return the question for a history, newest entry first."
     entries, mine = conversation_entries, conversation_entries.c.user_id == user_id
@@ -175,7 +175,7 @@ class SqlConversationStore(ConversationStore):
         }  # fmt: skip
         with writing(self.engine) as connection:
             self._check(connection, record.conversation_id, expected)
-            owner = {"user_id": self.user_id, "conversation_id": record.conversation_id}
+            owner: dict[str, Any] = {"user_id": self.user_id, "conversation_id": record.conversation_id}
             if new := [owner | {"id": key, "parent_id": above, "message": said} for key, above, said in written]:
                 connection.execute(insert(conversation_entries), new)
             head = select(conversation_entries.c.id).where(conversation_entries.c.user_id == self.user_id)

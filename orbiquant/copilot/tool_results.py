@@ -35,7 +35,7 @@ def as_result(
     except ValueError:  # half a surrogate pair, or a ring
         return json.loads(to_wire(without_halves(plain)))
 
-# %% ../../nbs/85_copilot.tool_results.ipynb #86ee7e97
+# %% ../../nbs/85_copilot.tool_results.ipynb #c9f8ed04
 MOST_NOTES = 20  # of what was left out
 LIMITS = ((200, 2000), (100, 1000), (50, 500), (20, 300), (10, 200), (6, 100), (4, 60), (2, 40))  # rows, characters
 
@@ -81,7 +81,7 @@ class _Cut:
             held = [*value[: self.rows // 2], *value[len(value) - self.rows + self.rows // 2 :]]
         return [self.of(each, f"{path}[]"[:100], depth + 1) for each in held]
 
-
+# %% ../../nbs/85_copilot.tool_results.ipynb #dd8df15f
 def _length(value: Any) -> int:
     return len(json.dumps(value, ensure_ascii=False))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..core import ToolError, get_logger
 
-# %% ../../nbs/85_copilot.tool_threads.ipynb #f929e0a5
+# %% ../../nbs/85_copilot.tool_threads.ipynb #754d2551
 MOST_THREADS = 64  # calls at once, of everybody
 WAIT_S = 0.02  # before another look for a place
 MOST_STUCK = 4  # calls of one tool that nobody waits for any more
@@ -28,7 +28,47 @@ class ToolBusy(ToolError):
 
     code = "TOOL_BUSY"
 
+# %% ../../nbs/85_copilot.tool_threads.ipynb #ea44dfda
+class _Call:
+    "One call: what it came to, and whether somebody still waits for it."
 
+    def __init__(
+        self, threads: "ToolThreads", tool: str, work: Callable[[], Any], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.threads, self.tool, self.work, self.loop = threads, tool, work, loop
+        self.answer: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+        self.ended, self.given_up, self.begun = False, False, monotonic()
+
+    def body(self) -> None:
+        "Do the work; this is the thread."
+        raised: BaseException | None = None
+        result = None
+        try:
+            result = self.work()
+        except BaseException as error:  # whatever it is, the one who waits is told
+            raised = error
+        with self.threads._lock:
+            self.ended = True
+        self.threads._leave(self.tool, self.given_up)
+        if self.given_up:
+            took_s = round(monotonic() - self.begun, 1)
+            get_logger("copilot").info("a call that nobody waits for has ended", tool=self.tool, after_s=took_s)
+            return
+        with suppress(RuntimeError):  # the loop has ended before its thread
+            self.loop.call_soon_threadsafe(self._tell, result, raised)
+
+    def _tell(self, result: Any, raised: BaseException | None) -> None:
+        if not self.answer.done():
+            self.answer.set_result((result, raised))
+
+    def give_up(self) -> None:
+        "Wait no longer."
+        with self.threads._lock:
+            if not self.ended:
+                self.given_up = True
+                self.threads.stuck[self.tool] += 1
+
+# %% ../../nbs/85_copilot.tool_threads.ipynb #c259ffbc
 class ToolThreads:
     "Runs plain functions in threads, and gives up on those that take too long."
 
@@ -90,43 +130,3 @@ class ToolThreads:
         if raised is not None:  # a tool that would end the process
             raise RuntimeError(f"{tool} raised {type(raised).__name__}") from raised
         return result
-
-
-class _Call:
-    "One call: what it came to, and whether somebody still waits for it."
-
-    def __init__(
-        self, threads: ToolThreads, tool: str, work: Callable[[], Any], loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self.threads, self.tool, self.work, self.loop = threads, tool, work, loop
-        self.answer: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-        self.ended, self.given_up, self.begun = False, False, monotonic()
-
-    def body(self) -> None:
-        "Do the work; this is the thread."
-        raised: BaseException | None = None
-        result = None
-        try:
-            result = self.work()
-        except BaseException as error:  # whatever it is, the one who waits is told
-            raised = error
-        with self.threads._lock:
-            self.ended = True
-        self.threads._leave(self.tool, self.given_up)
-        if self.given_up:
-            took_s = round(monotonic() - self.begun, 1)
-            get_logger("copilot").info("a call that nobody waits for has ended", tool=self.tool, after_s=took_s)
-            return
-        with suppress(RuntimeError):  # the loop has ended before its thread
-            self.loop.call_soon_threadsafe(self._tell, result, raised)
-
-    def _tell(self, result: Any, raised: BaseException | None) -> None:
-        if not self.answer.done():
-            self.answer.set_result((result, raised))
-
-    def give_up(self) -> None:
-        "Wait no longer."
-        with self.threads._lock:
-            if not self.ended:
-                self.given_up = True
-                self.threads.stuck[self.tool] += 1

@@ -6,7 +6,7 @@
 __all__ = ['THREADS', 'PAUSE_S', 'Tool', 'read_tool', 'find_tools', 'refusal', 'find_tool', 'plan_holds', 'most_characters',
            'call_tool', 'call_tools']
 
-# %% ../../nbs/85_copilot.tools.ipynb #d1f254fe
+# %% ../../nbs/85_copilot.tools.ipynb #6a33ecec
 import asyncio
 import inspect
 import pkgutil
@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from .tool_arguments import read_arguments
+from .tool_arguments import read_tool_arguments
 from .tool_log import ToolCall, masked_arguments, tell_call
 from .tool_results import as_result, cut_result
 from .tool_threads import ToolThreads
@@ -186,7 +186,7 @@ async def _carry_out(
                 return _failed(tool, error, arguments), tries
             await asyncio.sleep(pause_s)
 
-# %% ../../nbs/85_copilot.tools.ipynb #a69bc569
+# %% ../../nbs/85_copilot.tools.ipynb #89cac0de
 def most_characters(
     config: LlmConfig,  # its context, in tokens
 ) -> int:
@@ -203,7 +203,7 @@ async def _answer(
     if (refused := _gate(tool, caller)) is not None:
         return refused, 0
     try:
-        arguments = read_arguments(tool.arguments, given, tool.name)
+        arguments = read_tool_arguments(tool.arguments, given, tool.name)
     except OrbiError as error:
         return refusal(error.code, error.message), 0
     return await _carry_out(tool, arguments, caller, config, most_characters(config))
@@ -226,7 +226,7 @@ async def call_tool(
     written = masked_arguments(arguments)
     record = partial(
         ToolCall, id=call_id[:100] or uuid4().hex, user_id=caller.user_id, conversation_id=conversation_id,
-        called=name[:100], tool=tool and tool.name, started_at=began,
+        called=name[:100], tool=tool.name if tool else None, started_at=began,
         arguments=written,
     )  # fmt: skip
     answer, tries, outcome = None, 0, "STOPPED"
