@@ -593,7 +593,7 @@ def call_of(user_id: str, conversation_id: str, when: datetime) -> ToolCall:
     """Return a call of a tool."""
     return ToolCall(
         user_id=user_id, conversation_id=conversation_id, called="get_price", tool="get_price",
-        arguments={"symbol": "XAUUSD"}, outcome="done", started_at=when, duration_s=0.1,
+        arguments={"symbol": "XAUUSD"}, outcome="done", started_at=when, duration_ms=100,
     )  # fmt: skip
 
 

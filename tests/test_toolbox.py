@@ -719,7 +719,7 @@ def test_every_call_is_logged_and_kept_without_its_secrets(tmp_path: Path):
     assert [(row.id, row.outcome) for row in rows] == [
         ("c1", "done"), ("c2", "done"), ("c3", "ARGUMENTS_INVALID"), ("c4", "ARGUMENTS_INVALID"),
     ]  # fmt: skip
-    assert rows[0].arguments == {"symbol": "EURUSD", "api_key": "***"} and rows[0].duration_s >= 0
+    assert rows[0].arguments == {"symbol": "EURUSD", "api_key": "***"} and rows[0].duration_ms >= 0
     assert "s3cret" not in str(notices) and "s3cret" not in str(rows) and len(str(rows[3].arguments)) < 2_000
     told = [each for each in notices if each["event"] == "tool called"]
     assert len(told) == 4 and {"tool", "arguments", "duration_ms", "outcome", "caller", "tries"} <= {*told[0]}
@@ -740,7 +740,7 @@ def test_a_call_that_cannot_be_kept_is_answered_all_the_same():
 @given(value=JSON)
 def test_whatever_was_written_can_be_kept(value: Any):
     kept = ToolCall.model_validate(
-        {"user_id": "a", "called": "x", "arguments": {"x": masked(value)}, "outcome": "done", "duration_s": 0.1}
+        {"user_id": "a", "called": "x", "arguments": {"x": masked(value)}, "outcome": "done", "duration_ms": 100}
         | {"started_at": "2025-06-02T09:00:00Z"}
     )
     assert len(kept.model_dump_json()) < 40_000

@@ -6,7 +6,7 @@
 __all__ = ['conversations', 'conversation_entries', 'conversation_notes', 'tool_calls', 'user_preferences', 'hot_values',
            'LONGEST_NAME', 'check_name', 'lock_user', 'drop_conversations']
 
-# %% ../../nbs/85_copilot.conversation_tables.ipynb #aaffe9ea
+# %% ../../nbs/85_copilot.conversation_tables.ipynb #84ef352c
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +15,6 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
-    Float,
     Index,
     Integer,
     PrimaryKeyConstraint,
@@ -59,7 +58,7 @@ conversation_entries = Table(
     Index("ix_conversation_entries_conversation_id", "user_id", "conversation_id"),
 )
 
-# %% ../../nbs/85_copilot.conversation_tables.ipynb #35ce5aa1
+# %% ../../nbs/85_copilot.conversation_tables.ipynb #06864c7a
 conversation_notes = Table(
     "conversation_notes",
     metadata,
@@ -81,7 +80,7 @@ tool_calls = Table(
     Column("arguments", JSON, nullable=False),
     Column("outcome", String(40), nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
-    Column("duration_s", Float, nullable=False),
+    Column("duration_ms", Integer, nullable=False),
     Column("tries", Integer, nullable=False),
     Column("characters", Integer, nullable=False),
     PrimaryKeyConstraint("user_id", "id", name="pk_tool_calls"),

@@ -54,7 +54,7 @@ def masked_arguments(
     kept = masked(given)
     return kept if isinstance(kept, dict) else {"written": kept}
 
-# %% ../../nbs/85_copilot.tool_log.ipynb #9dfe5b5b
+# %% ../../nbs/85_copilot.tool_log.ipynb #66471827
 class ToolCall(Value):
     "A call of a tool, as it ended."
 
@@ -66,7 +66,7 @@ class ToolCall(Value):
     arguments: dict[str, JsonValue]
     outcome: str  # "done", or the code of an error
     started_at: AwareDatetime
-    duration_s: float
+    duration_ms: int
     tries: int = 1
     characters: int = 0  # of the answer, as JSON
 
@@ -84,7 +84,7 @@ def tell_call(
         conversation=call.conversation_id,
         arguments=call.arguments,
         outcome=call.outcome,
-        duration_ms=round(1000 * call.duration_s, 1),
+        duration_ms=call.duration_ms,
         tries=call.tries,
         characters=call.characters,
     )

@@ -186,7 +186,7 @@ async def _carry_out(
                 return _failed(tool, error, arguments), tries
             await asyncio.sleep(pause_s)
 
-# %% ../../nbs/85_copilot.tools.ipynb #89cac0de
+# %% ../../nbs/85_copilot.tools.ipynb #509ed0d0
 def most_characters(
     config: LlmConfig,  # its context, in tokens
 ) -> int:
@@ -236,7 +236,8 @@ async def call_tool(
         outcome = str(answer["error"])[:40] if isinstance(answer, dict) and "error" in answer else "done"
     finally:
         length = len(str(answer)) if answer is not None else 0
-        call = record(outcome=outcome, duration_s=monotonic() - clock, tries=max(1, tries), characters=length)
+        took_ms = round(1000 * (monotonic() - clock))
+        call = record(outcome=outcome, duration_ms=took_ms, tries=max(1, tries), characters=length)
         tell_call(call, caller)
         if keep is not None:
             await _keep(keep, call)

@@ -77,7 +77,7 @@ def _build_calls() -> None:
         sa.Column("arguments", sa.JSON, nullable=False),
         sa.Column("outcome", sa.String(40), nullable=False),
         sa.Column("started_at", UtcDateTime, nullable=False),
-        sa.Column("duration_s", sa.Float, nullable=False),
+        sa.Column("duration_ms", sa.Integer, nullable=False),
         sa.Column("tries", sa.Integer, nullable=False),
         sa.Column("characters", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("user_id", "id", name="pk_tool_calls"),
