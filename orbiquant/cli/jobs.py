@@ -24,6 +24,7 @@ MOST_RUNS = 10_000  # shown at once
 
 def open_jobs() -> "Runtime":
     "Return this process's runtime, with every handler known."
+    import orbiquant.copilot.retention
     import orbiquant.desk.agents
     import orbiquant.desk.alerts
     import orbiquant.desk.jobs

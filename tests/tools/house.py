@@ -90,6 +90,8 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
             *("trading.requests.RequestBox", "research.live.Live", "research.replays.AgentReplay"),
             *("research.room.TradingRoom", "net.HttpClient", "research.feeds.StrategyFeed", "settings.Settings"),
             "backtest.sweep.SweepResult",
+            *("copilot.conversations.SqlConversationStore", "copilot.hot.SqlShelf", "copilot.hot.HotContext"),
+            "copilot.tool_threads.ToolThreads",
         ),
         "one class",
     ),
