@@ -1021,6 +1021,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'orbiquant.desk.trade': { 'orbiquant.desk.trade.Portfolio': ('desk.trade.html#portfolio', 'orbiquant/desk/trade.py'),
                                       'orbiquant.desk.trade.TradeAnswer': ('desk.trade.html#tradeanswer', 'orbiquant/desk/trade.py'),
                                       'orbiquant.desk.trade.TradeOrder': ('desk.trade.html#tradeorder', 'orbiquant/desk/trade.py'),
+                                      'orbiquant.desk.trade.ask_order': ('desk.trade.html#ask_order', 'orbiquant/desk/trade.py'),
                                       'orbiquant.desk.trade.order_content': ('desk.trade.html#order_content', 'orbiquant/desk/trade.py'),
                                       'orbiquant.desk.trade.own_currency': ('desk.trade.html#own_currency', 'orbiquant/desk/trade.py'),
                                       'orbiquant.desk.trade.own_portfolio': ('desk.trade.html#own_portfolio', 'orbiquant/desk/trade.py'),

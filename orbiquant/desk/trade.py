@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CurrencyCode', 'Portfolio', 'own_portfolio', 'portfolio', 'own_currency', 'TradeOrder', 'TradeAnswer',
-           'order_content', 'trade_by_hand', 'trade_ticket']
+           'order_content', 'trade_by_hand', 'ask_order', 'trade_ticket']
 
 # %% ../../nbs/79_desk.trade.ipynb #c32960a1
 from datetime import timedelta
@@ -130,9 +130,6 @@ def order_content(
     return told | {"quantity": f"{order.size * lot_size:f}"}
 
 
-_STATUS = dict.fromkeys(("taken", "resized", "closed"), "accepted")
-
-
 @endpoint("POST", "/api/trade", scope="trade", tags=("portfolio",))
 def trade_by_hand(
     caller: Caller,  # whose own act it is
@@ -143,16 +140,30 @@ def trade_by_hand(
     runtime, user = current(), caller.speaks_for(order.user_id)
     if caller.on_plan(order.user_plan) == "free":
         raise PlanRequired("trading needs the plan pro, this one is free", upgradeUrl="/pricing")
-    held, instrument = choose_series(runtime, order.symbol, None), instrument_of(order.symbol).instrument
-    account, owner = own_account(user, instrument.quote)
+    held, key = choose_series(runtime, order.symbol, None), request_key(idempotency_key, order.request_id)
+    return ask_order(runtime, user, order, held.series, key or uuid4().hex)
+
+# %% ../../nbs/79_desk.trade.ipynb #e139741a
+_STATUS = dict.fromkeys(("taken", "resized", "closed"), "accepted")
+
+
+def ask_order(
+    runtime: Runtime,  # its database and its trading room
+    user_id: str,  # whose own account
+    order: TradeOrder,  # with a stop
+    series: SeriesId,  # whose price counts
+    key: str,  # the same again is the same order
+) -> TradeAnswer:
+    "Ask a person's own account for an order and return what came of it, now or when it was asked before."
     from orbiquant.research.room import checked, start_agent
 
-    room = room_of(runtime)
+    instrument, room = instrument_of(order.symbol).instrument, room_of(runtime)
+    account, owner = own_account(user_id, instrument.quote)
     if find_record(runtime, owner) is None:
-        start_agent(room, owner, account, None, user)
-    id_ = f"order:{owner}:{request_key(idempotency_key, order.request_id) or uuid4().hex}"
-    content = order_content(order, owner, held.series, instrument.lot_size)
-    told = checked(room.ask(id_, account, "order", content, user)).answer
+        start_agent(room, owner, account, None, user_id)
+    id_ = f"order:{owner}:{key}"
+    content = order_content(order, owner, series, instrument.lot_size)
+    told = checked(room.ask(id_, account, "order", content, user_id)).answer
     if told is None:
         told = {"outcome": "waiting", "reason": "the account's engine has not answered yet", "ticket": id_}
     status = _STATUS.get(told["outcome"], told["outcome"])
