@@ -23,7 +23,7 @@ from ..research.standings import HeldPosition
 from ..runtime import Runtime, current
 from ..wire import without_gaps
 
-# %% ../../nbs/79_desk.trade_holdings.ipynb #6993694f
+# %% ../../nbs/79_desk.trade_holdings.ipynb #1f8f6d7f
 @tool(plan="pro", aliases=("check_portfolio",))
 def get_portfolio(
     caller: Caller,  # whose it is
@@ -33,7 +33,7 @@ def get_portfolio(
     runtime = current()
     return own_portfolio(runtime, caller.user_id, (currency or own_currency(runtime, caller.user_id)).upper())
 
-
+# %% ../../nbs/79_desk.trade_holdings.ipynb #392ac9b7
 class PositionList(BaseModel):
     "What somebody holds, over all their accounts."
 
@@ -49,7 +49,7 @@ def get_positions(
     accounts = [own_portfolio(runtime, user, each) for each in own_currencies(runtime, user)]
     return PositionList(positions=[held for account in accounts for held in account.positions])
 
-# %% ../../nbs/79_desk.trade_holdings.ipynb #e24023c3
+# %% ../../nbs/79_desk.trade_holdings.ipynb #730aec40
 class PastTrade(BaseModel):
     "A closed trade."
 
@@ -75,7 +75,7 @@ class HistoryMetrics(BaseModel):
     expectancy_r: float | None
     max_drawdown: float = Field(description="largest fall of the summed profit from its peak, as money")
 
-# %% ../../nbs/79_desk.trade_holdings.ipynb #01e015ed
+# %% ../../nbs/79_desk.trade_holdings.ipynb #20ebc732
 class TradeHistory(BaseModel):
     "Closed trades of an account, and what they add up to."
 
@@ -117,7 +117,7 @@ def own_history(
     )  # fmt: skip
     return TradeHistory(currency=currency, trades=rows, metrics=metrics)
 
-# %% ../../nbs/79_desk.trade_holdings.ipynb #f6e9208c
+# %% ../../nbs/79_desk.trade_holdings.ipynb #c4d9b8f3
 @tool(plan="pro")
 def get_trade_history(
     caller: Caller,  # whose
@@ -130,7 +130,7 @@ def get_trade_history(
     kept_in = (currency or own_currency(runtime, caller.user_id)).upper()
     return own_history(runtime, caller.user_id, kept_in, symbol, limit)
 
-# %% ../../nbs/79_desk.trade_holdings.ipynb #f601b22a
+# %% ../../nbs/79_desk.trade_holdings.ipynb #b60bc484
 @tool(plan="pro", effect="write", name="set_alert")
 def set_price_alert(
     caller: Caller,  # who wants to be told

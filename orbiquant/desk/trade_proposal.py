@@ -42,7 +42,7 @@ def why_not_now(
         said.append("the latest signal is old")
     return said
 
-# %% ../../nbs/79_desk.trade_proposal.ipynb #4940ca6f
+# %% ../../nbs/79_desk.trade_proposal.ipynb #5a0f9a88
 class TradeProposal(BaseModel):
     "An order that waits for its user's approval, and what is known of it."
 
@@ -69,9 +69,8 @@ class TradeProposal(BaseModel):
     needs_override: bool = Field(description="approving takes an override")
     override_reasons: list[str]
     warnings: list[str]
-    stated: TradeOrder = Field(exclude=True, description="as it will be sent")
 
-# %% ../../nbs/79_desk.trade_proposal.ipynb #9e7f169f
+# %% ../../nbs/79_desk.trade_proposal.ipynb #3959c45c
 MOST_RISK, LEAST_REWARD = 2.0, 2.0  # % of the account, of the risk
 
 
@@ -107,8 +106,7 @@ def weigh_trade(
         raise OptionError("`stop_loss` must be given: no order goes without one")
     held, instrument = choose_series(runtime, order.symbol, None), instrument_of(order.symbol).instrument
     symbol, frame, currency = held.series.symbol, held.series.timeframe, instrument.quote
-    account, owner = own_account(user_id, currency)
-    bar = recent_bars(runtime, held, 1)
+    (account, owner), bar = own_account(user_id, currency), recent_bars(runtime, held, 1)
     price, action = float(bar["close"].iloc[-1]), Action.LONG if order.action == "BUY" else Action.SHORT
     began = find_record(runtime, owner) is not None
     side = _held_side(runtime, user_id, currency, symbol) if began else None
@@ -120,22 +118,22 @@ def weigh_trade(
     except ValueError as error:
         raise OptionError(f"{error}, the last price of {symbol} is {price:g}") from error
     equity = own_portfolio(runtime, user_id, currency).equity if began else float(runtime.settings.orion.initial_equity)
-    quantity, distance = order.size * instrument.lot_size, abs(price - stop)
-    risk = 0.0 if closes else distance * float(quantity)
+    quantity, distance = float(order.size * instrument.lot_size), abs(price - stop)
+    risk = 0.0 if closes else distance * quantity
     risk_percent = 100 * risk / equity if equity > 0 else None
     risk_reward = None if target is None or not distance else abs(target - price) / distance
     signal = _latest(runtime, symbol, frame)
     reasons = [] if closes else why_not_now(action, signal)
     return TradeProposal(
-        symbol=symbol, timeframe=frame, action=order.action, size=float(order.size), quantity=float(quantity),
+        symbol=symbol, timeframe=frame, action=order.action, size=float(order.size), quantity=quantity,
         stop_loss=stop, take_profit=target, account_id=account, currency=currency, price=price,
         price_time=bar.index[-1] + frame.delta, equity=equity, risk_amount=risk, risk_percent=risk_percent,
         risk_reward=risk_reward, signal=signal and signal.action, confidence=signal and signal.confidence,
         amd_phase=signal and signal.amd_phase, closes=closes, needs_override=bool(reasons), override_reasons=reasons,
-        warnings=[] if closes else _warn(risk_percent, risk_reward), stated=order,
+        warnings=[] if closes else _warn(risk_percent, risk_reward),
     )  # fmt: skip
 
-# %% ../../nbs/79_desk.trade_proposal.ipynb #28296524
+# %% ../../nbs/79_desk.trade_proposal.ipynb #c50281c8
 @tool(plan="pro", effect="trade")
 def execute_trade(
     caller: Caller,  # whose order it would be
