@@ -858,6 +858,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'orbiquant/copilot/mandate.py'),
                                            'orbiquant.copilot.mandate.asked_sides': ( 'copilot.mandate.html#asked_sides',
                                                                                       'orbiquant/copilot/mandate.py'),
+                                           'orbiquant.copilot.mandate.is_doubtful': ( 'copilot.mandate.html#is_doubtful',
+                                                                                      'orbiquant/copilot/mandate.py'),
                                            'orbiquant.copilot.mandate.outside_mandate': ( 'copilot.mandate.html#outside_mandate',
                                                                                           'orbiquant/copilot/mandate.py'),
                                            'orbiquant.copilot.mandate.own_sentences': ( 'copilot.mandate.html#own_sentences',

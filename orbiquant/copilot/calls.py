@@ -73,6 +73,8 @@ def as_toolset(
     from pydantic_ai import ApprovalRequired, RunContext
     from pydantic_ai.tools import Tool as AgentTool
     from pydantic_ai.toolsets import FunctionToolset
+    from pydantic_core import SchemaValidator
+    from pydantic_core.core_schema import dict_schema, str_schema
 
     def bound(tool: Tool) -> Any:
         async def call(context: RunContext[Session], **arguments: Any) -> Any:
@@ -88,7 +90,9 @@ def as_toolset(
             session.results.append((tool.name, answer))
             return answer
 
-        return AgentTool.from_schema(call, tool.name, tool.description, tool.schema, takes_ctx=True)
+        made = AgentTool.from_schema(call, tool.name, tool.description, tool.schema, takes_ctx=True)
+        made.function_schema.validator = SchemaValidator(dict_schema(str_schema()))  # arguments have names
+        return made
 
     return FunctionToolset([bound(tool) for tool in tools.values()])
 

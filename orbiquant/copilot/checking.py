@@ -92,7 +92,7 @@ class CheckedStream(StreamedResponse):
         await self.inner.cancel()
 
     @property
-    def usage(self) -> RequestUsage:  # type: ignore[override]
+    def usage(self) -> RequestUsage:
         "Return the tokens so far."
         return self.inner.usage
 

@@ -115,7 +115,8 @@ class Copilot:
         capabilities: Sequence[Any] = (),  # of pydantic-ai, such as a window over the history
     ) -> None:
         self.runtime, self.tools = runtime, dict(find_tools())
-        self.model, self.stores = model or runtime.chat_model, stores or _in_memory()
+        self.model = runtime.chat_model if model is None else model
+        self.stores = _in_memory() if stores is None else stores
         self.instructions, self.check, self.capabilities = instructions, check, capabilities
         self._running: dict[tuple[str, str], CancellationToken] = {}
 

@@ -113,7 +113,12 @@ class TicketBook:
         known: Mapping[str, Any],  # a `TradeProposal` as JSON has it
     ) -> Ticket:
         "Return a new ticket that waits; raise `ConflictError` for the id of an earlier one."
-        row = {"user_id": user_id, "conversation_id": conversation_id, "id": id_, "state": TicketState.PENDING.value}
+        row: dict[str, Any] = {
+            "user_id": user_id,
+            "conversation_id": conversation_id,
+            "id": id_,
+            "state": TicketState.PENDING.value,
+        }
         row |= {"arguments": proposed_order(known).model_dump(mode="json", exclude_none=True), "known": dict(known)}
         row |= {"override": False, "reason": "", "proposed_at": self.clock.now()}
         try:

@@ -128,8 +128,9 @@ def weigh_trade(
         symbol=symbol, timeframe=frame, action=order.action, size=float(order.size), quantity=quantity,
         stop_loss=stop, take_profit=target, account_id=account, currency=currency, price=price,
         price_time=bar.index[-1] + frame.delta, equity=equity, risk_amount=risk, risk_percent=risk_percent,
-        risk_reward=risk_reward, signal=signal and signal.action, confidence=signal and signal.confidence,
-        amd_phase=signal and signal.amd_phase, closes=closes, needs_override=bool(reasons), override_reasons=reasons,
+        risk_reward=risk_reward, signal=signal.action if signal else None,
+        confidence=signal.confidence if signal else None, amd_phase=signal.amd_phase if signal else None,
+        closes=closes, needs_override=bool(reasons), override_reasons=reasons,
         warnings=[] if closes else _warn(risk_percent, risk_reward),
     )  # fmt: skip
 
