@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 
 from orbiquant.copilot.calls import Session
 from orbiquant.copilot.flow import MOST_REQUESTS
-from orbiquant.copilot.loop import Copilot, Decision, TurnAnswer
+from orbiquant.copilot.loop import Copilot, TicketDecision, TurnAnswer
 from orbiquant.copilot.tickets import TicketBook, TicketState, approve_ticket
 from orbiquant.copilot.tools import read_tool
 from orbiquant.copilot.turns import one_turn
@@ -31,7 +31,7 @@ from orbiquant.trading import tables
 
 ANA = Caller("key:ana", "ana", "pro", frozenset({"read", "write", "trade"}))
 BEN = Caller("key:ben", "ben", "pro", frozenset({"read", "write", "trade"}))
-YES = Decision(approved=True, override=True)
+YES = TicketDecision(approved=True, override=True)
 WISH = {"symbol": "EURUSD", "action": "BUY", "size": 0.1, "stop_loss": 1.0, "take_profit": 3.0}
 ORDER = "Buy 0.1 lots of EURUSD, stop 1.0, target 3.0"
 SECRET = "postgresql://admin:hunter2@10.0.0.7:5432"
@@ -99,7 +99,7 @@ def ask(copilot: Copilot, talk: str, message: str, who: Caller = ANA) -> TurnAns
     return asyncio.run(copilot.answer(who, talk, message))
 
 
-def press(copilot: Copilot, talk: str, id_: str, decision: Decision = YES, who: Caller = ANA) -> TurnAnswer:
+def press(copilot: Copilot, talk: str, id_: str, decision: TicketDecision = YES, who: Caller = ANA) -> TurnAnswer:
     """Return what came of a decision."""
     return asyncio.run(copilot.settle(who, talk, {id_: decision}))
 
@@ -332,7 +332,7 @@ def test_what_was_denied_is_told_to_the_model_and_is_no_order(runtime: Runtime):
     stores, before = Stores(), count_orders(runtime)
     copilot = copilot_of(runtime, greedy, stores)
     [ticket] = ask(copilot, "denied", ORDER).tickets
-    said = press(copilot, "denied", ticket["id"], Decision(approved=False, reason="too big"))
+    said = press(copilot, "denied", ticket["id"], TicketDecision(approved=False, reason="too big"))
     assert "too big" in said.text and said.tickets[0]["state"] == "denied"
     assert press(copilot, "denied", ticket["id"]).tickets[0]["state"] == "denied"
     assert count_orders(runtime) == before

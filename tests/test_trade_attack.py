@@ -19,7 +19,7 @@ from pydantic_ai.messages import ModelMessage, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 from sqlalchemy import select
 
-from orbiquant.copilot.loop import Copilot, Decision, TurnAnswer
+from orbiquant.copilot.loop import Copilot, TicketDecision, TurnAnswer
 from orbiquant.copilot.tickets import TicketState, tickets
 from orbiquant.copilot.tools import read_tool
 from orbiquant.core import FixedClock, OrbiError, configure_logging, tool
@@ -117,7 +117,7 @@ class Attack:
     async def press(self, who: Caller, talk: str, id_: str, **decision: Any) -> Any:
         """Press the control, and return what came of it or the code of the refusal."""
         self.model.wishes = [HUGE]
-        asked = Decision.model_validate({"approved": True, "override": True} | decision)
+        asked = TicketDecision.model_validate({"approved": True, "override": True} | decision)
         try:
             return await self.chance.choice(self.copilots).settle(who, talk, {id_: asked})
         except OrbiError as error:

@@ -116,7 +116,7 @@ class CheckedStream(StreamedResponse):
         "Return when it began."
         return self.inner.timestamp
 
-
+# %% ../../nbs/86_copilot.checking.ipynb #5d222f91
 class CheckedModel(WrapperModel):
     "A model whose text is checked."
 

@@ -19,10 +19,10 @@ MOST_WORDS = 120  # of a message that can be an order
 _QUOTED = re.compile(r"```.*?```|`[^`]*`|\"[^\"]*\"|“[^”]*”|«[^»]*»|^\s*>.*?$", re.DOTALL | re.MULTILINE)
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+")
 _DOUBT = re.compile(
-    r"\b(should|would|shall|what|why|how|when|if|whether|do you think|worth|explain|backtest|simulate|imagine"
-    r"|hypothetical|says?|said|told|according|article|headline|news|deberia|debo|conviene|crees|opinas|que pasa"
-    r"|que pasaria|cuando|por que|explica\w*|vale la pena|merece|simula\w*|imagina|dice\w*|dijo|segun|titular\w*"
-    r"|noticias?|si)\b"
+    r"\b(should|would(?! like)|shall|what|why|how|when|if|whether|do you think|worth|explain|backtest|simulate|imagine"
+    r"|hypothetical|says?|said|told|according|article|headline|news|tomorrow|yesterday|every|only|after|until|alerts?"
+    r"|deberia|debo|conviene|crees|opinas|que pasa|que pasaria|cuando|por que|explica\w*|vale la pena|merece|simula\w*"
+    r"|imagina|dice\w*|dijo|segun|titular\w*|noticias?|si|manana|ayer|cada|solo|despues|hasta|alertas?)\b"
 )
 _POLITE = re.compile(
     r"[¿\s]*(?:(?:please|por favor),?\s+)?"
@@ -32,7 +32,7 @@ _NOT = r"(?:do not|don't|dont|never|not|no|nunca|jamas|sin|ni|nor|without|avoid|
 
 
 def _plain(text: str) -> str:
-    said = text.lower().replace("’", "'").replace("sí", "yes")
+    said = re.sub(r"\bcompré\b", "he comprado", text.lower().replace("’", "'").replace("sí", "yes"))
     return "".join(each for each in unicodedata.normalize("NFD", said) if not unicodedata.combining(each))
 
 
@@ -54,21 +54,39 @@ def own_sentences(
     return [sentence for part in _SENTENCE.split(_plain(said)) if (sentence := part.strip())]
 
 # %% ../../nbs/85_copilot.mandate.ipynb #d980db0f
-_OPEN = r"(?:(?:go|open|enter|take|place)\s+(?:me\s+)?(?:a\s+)?"
+_OPEN = r"(?:go|open|enter|take|place)\s+(?:me\s+)?(?:a\s+)?"
 _ABRE = r"(?:abre\w*|abrir|ponte|ponme|entra\w*|pon|toma)\s+(?:\w+\s+){0,2}?"
+_NO_SIDE = r"(?!\s*-?\s*(?:term|summar|answer|version|list|note|expla|overview|squeeze|interest|stor|report|time|run|or|and|vol))"
 _VERBS = {
     "BUY": r"buy(?:ing)?|compr(?:a|as|ar|o|e|es|en|ame|alo|ala|arme|emos)"
-    rf"|{_OPEN}long)|long(?=\s+[\d.])|{_ABRE}largos?",
-    "SELL": r"sell(?:ing)?|vend(?:e|es|er|o|a|as|an|eme|elo|ela|erme|amos)"
-    rf"|{_OPEN}short)|short(?=\s+[\d.])|{_ABRE}cortos?",
+    rf"|{_OPEN}long|long{_NO_SIDE}|{_ABRE}larg[oa]s?",
+    "SELL": r"sell(?:ing)?|venta|vend(?:e|es|er|o|a|as|an|eme|elo|ela|erme|amos)"
+    rf"|{_OPEN}short|short{_NO_SIDE}|{_ABRE}cort[oa]s?",
 }
 _SIDES = {side: re.compile(rf"\b(?:{verbs})(?!\w)") for side, verbs in _VERBS.items()}
 _DENIED = re.compile(rf"\b{_NOT}\s+(?:\w+\s+){{0,3}}?$")
 _CLOSES = re.compile(r"\b(close|exit|flatten|cierra\w*|cerrar|cierre)\b")
+_WISHING = (
+    "ok okay yes yeah no sure now please pls hey hi hello copilot right alright fine great thanks let's lets let us can"
+    " could will you i i'd i'll i'm im am would like want wanna need to we go ahead and just do make put place execute"
+    " enter open submit send a an the my new market order trade position time get me in on of for at size with lots lot"
+    " then so stop loss sl tp target por favor vale ahora ya hola copiloto bien venga quiero quisiera gustaria necesito"
+    " que puedes puede podrias haz hazme haga hagamos ejecuta ejecutar lanza lanzar mete meter pon poner abre abrir entra"
+    " una un la el de en orden operacion mercado posicion vamos con lotes lote y nueva nuevo te lo half medio"
+)
+_BEFORE = frozenset(_WISHING.split())
 
 
 def _named(pattern: re.Pattern[str], sentence: str) -> bool:
-    return any(not _DENIED.search(sentence[: found.start()]) for found in pattern.finditer(sentence))
+    return any(_is_wish(sentence[: found.start()]) for found in pattern.finditer(sentence))
+
+
+def _is_wish(before: str) -> bool:
+    words = re.findall(r"[a-z']+", _PAIR.sub(" ", before))
+    return not _DENIED.search(before) and all(word in _BEFORE or word in NAMES for word in words)
+
+
+_PAIR = re.compile(r"\b[a-z]{3,5}[/-]?(?:usdt|usd|eur|gbp|jpy|chf|cad|aud|nzd)\b")
 
 
 def asked_sides(

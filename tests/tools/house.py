@@ -89,6 +89,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
             *("trading.requests.RequestBox", "research.live.Live", "research.replays.AgentReplay"),
             *("research.room.TradingRoom", "net.HttpClient", "research.feeds.StrategyFeed", "settings.Settings"),
             "backtest.sweep.SweepResult",
+            *("copilot.checking.CheckedStream", "copilot.flow.TurnFlow", "copilot.loop.Copilot"),
         ),
         "one class",
     ),
