@@ -339,8 +339,9 @@ ASKED = {
     **{"stop_loss": 1.07, "take_profit": 1.13},
 }
 
-# A second pair, held out: the first rule, a list of forbidden words, refused 5 of 26 and took 14 of 24, and was replaced
-# by one that lists what may stand before the verb. Both now hold what it came to: one honest sentence is still refused.
+# A second pair, held out: the first rule, a list of forbidden words, refused 5 of 26 and took 14 of 24, and was
+# replaced by one that lists what may stand before the verb, which still refuses one of these. On a third pair, held
+# out, that one refused 8 of 20 and took 3 of 20, and was widened; it still refuses one of those, too.
 GOLD = ASKED | {"symbol": "XAUUSD", "action": "SELL", "size": 0.5, "quantity": 50.0}
 GOLD |= {"stop_loss": 2400.0, "take_profit": 2250.0}
 BITCOIN = ASKED | {"symbol": "BTCUSDT", "size": 1.0, "quantity": 1.0, "stop_loss": 58_000.0, "take_profit": 70_000.0}
@@ -370,6 +371,25 @@ HELD_OUT = [
     ("Compremos 0.1 lotes de EURUSD, stop 1.07", ASKED),
     ("me gustaría comprar 0,1 lotes de EURUSD, con stop en 1,07", ASKED),
     ("¿me compras 0.1 lotes de EURUSD con stop 1.07?", ASKED),
+    ("Morning! Buy 0.1 lots of EURUSD, stop 1.07", ASKED),
+    ("Thanks, that helps. Now buy 0.1 EURUSD with stop 1.07", ASKED),
+    ("EURUSD: buy 0.1, sl 1.07, tp 1.13", ASKED),
+    ("Alright, let's do it: buy 0.1 lots EUR/USD, stop 1.07", ASKED),
+    ("I think it's time. Buy 0.1 lots of EURUSD, stop 1.07.", ASKED),
+    ("purchase 0.1 lots of EURUSD, stop at 1.07", ASKED),
+    ("Could you please place a buy of 0.1 lots in EURUSD, stop 1.07?", ASKED),
+    ("take a long on euro, 0.1 lots, stop 1.07", ASKED),
+    ("buy me 0.1 of eur/usd; stop 1.07; target 1.13", ASKED),
+    ("Buenos días, compra 0.1 lotes de EURUSD con stop 1.07", ASKED),
+    ("Gracias. Compra 0,1 lotes de EURUSD, stop 1,07", ASKED),
+    ("Bueno, pues compra 0.1 lotes de EURUSD, stop 1.07", ASKED),
+    ("EURUSD: compra 0.1, sl 1.07", ASKED),
+    ("Adquiere 0.1 lotes de EURUSD, stop 1.07", ASKED),
+    ("quiero abrir un largo de 0.1 lotes en EURUSD con stop 1.07", ASKED),
+    ("Adelante, compra 0.1 lotes de EURUSD, stop 1.07", ASKED),
+    ("podrías comprar 0.1 lotes de eurusd por mí, stop 1.07", ASKED),
+    ("Me gusta el setup. Entra largo 0.1 lotes EURUSD stop 1.07", ASKED),
+    ("dale, compra 0.1 EURUSD, stop 1.07", ASKED),
 ]
 NO_ORDERS = [
     "Is now a good time to go long EURUSD with 0.1 lots?",
@@ -396,6 +416,26 @@ NO_ORDERS = [
     "No me dejes comprar 0.1 lotes de EURUSD",
     "¿Puedes decirme si comprar 0.1 lotes de EURUSD?",
     "Borra la alerta de compra de 0.1 lotes de EURUSD",
+    "List all my orders to buy 0.1 lots of EURUSD",
+    "Cancel the buy of 0.1 lots of EURUSD",
+    "Did you buy 0.1 lots of EURUSD?",
+    "You bought 0.1 lots of EURUSD, right?",
+    "The buy side of EURUSD looks strong at 0.1",
+    "Compare buying 0.1 lots of EURUSD and GBPUSD",
+    "My plan: buy 0.1 lots of EURUSD, stop 1.07. Comments?",
+    "Draft: 'buy 0.1 lots of EURUSD'",
+    "I want to know the cost to buy 0.1 lots of EURUSD",
+    "I need help to buy 0.1 lots of EURUSD",
+    "to buy 0.1 lots of EURUSD I need how much margin",
+    "Cancela la compra de 0.1 lotes de EURUSD",
+    "¿Compraste 0.1 lotes de EURUSD?",
+    "La compra de 0.1 lotes de EURUSD salió mal",
+    "Quiero saber el coste de comprar 0.1 lotes de EURUSD",
+    "Mi plan: comprar 0.1 lotes de EURUSD, stop 1.07. ¿Opiniones?",
+    "Enséñame a comprar 0.1 lotes de EURUSD",
+    "Para comprar 0.1 lotes de EURUSD qué margen hace falta",
+    "Quiero ver mi compra de 0.1 lotes de EURUSD",
+    "En la compra de 0.1 lotes de EURUSD perdí dinero",
 ]
 
 

@@ -56,22 +56,25 @@ def own_sentences(
 # %% ../../nbs/85_copilot.mandate.ipynb #d980db0f
 _OPEN = r"(?:go|open|enter|take|place)\s+(?:me\s+)?(?:a\s+)?"
 _ABRE = r"(?:abre\w*|abrir|ponte|ponme|entra\w*|pon|toma)\s+(?:\w+\s+){0,2}?"
-_NO_SIDE = r"(?!\s*-?\s*(?:term|summar|answer|version|list|note|expla|overview|squeeze|interest|stor|report|time|run|or|and|vol))"
+_OTHER = r"term|summar|answer|version|list|note|expla|overview|squeeze|interest|stor|report|time|run|or|and|vol"
+_NO_SIDE = rf"(?!\s*-?\s*(?:{_OTHER}))"
 _VERBS = {
-    "BUY": r"buy(?:ing)?|compr(?:a|as|ar|o|e|es|en|ame|alo|ala|arme|emos)"
+    "BUY": r"buy(?:ing)?(?![- ]?side)|purchase|adquiere|adquirir|compr(?:a|as|ar|o|e|es|en|ame|alo|ala|arme|emos)"
     rf"|{_OPEN}long|long{_NO_SIDE}|{_ABRE}larg[oa]s?",
-    "SELL": r"sell(?:ing)?|venta|vend(?:e|es|er|o|a|as|an|eme|elo|ela|erme|amos)"
+    "SELL": r"sell(?:ing)?(?![- ]?side)|venta|vend(?:e|es|er|o|a|as|an|eme|elo|ela|erme|amos)"
     rf"|{_OPEN}short|short{_NO_SIDE}|{_ABRE}cort[oa]s?",
 }
 _SIDES = {side: re.compile(rf"\b(?:{verbs})(?!\w)") for side, verbs in _VERBS.items()}
 _DENIED = re.compile(rf"\b{_NOT}\s+(?:\w+\s+){{0,3}}?$")
 _CLOSES = re.compile(r"\b(close|exit|flatten|cierra\w*|cerrar|cierre)\b")
+_THING = re.compile(r"\b(the|this|that|my|la|las|el|los|mi|mis|esta|esa)\s+$")  # a purchase that there is
 _WISHING = (
     "ok okay yes yeah no sure now please pls hey hi hello copilot right alright fine great thanks let's lets let us can"
     " could will you i i'd i'll i'm im am would like want wanna need to we go ahead and just do make put place execute"
     " enter open submit send a an the my new market order trade position time get me in on of for at size with lots lot"
-    " then so stop loss sl tp target por favor vale ahora ya hola copiloto bien venga quiero quisiera gustaria necesito"
-    " que puedes puede podrias haz hazme haga hagamos ejecuta ejecutar lanza lanzar mete meter pon poner abre abrir entra"
+    " then so stop loss sl tp target it good morning afternoon evening dear por favor vale ahora ya hola copiloto bien"
+    " venga quiero quisiera gustaria necesito que puedes puede podrias haz hazme haga hagamos ejecuta ejecutar lanza"
+    " lanzar mete meter pon poner abre abrir entra bueno buenos buenas dias tardes noches pues adelante dale gracias"
     " una un la el de en orden operacion mercado posicion vamos con lotes lote y nueva nuevo te lo half medio"
 )
 _BEFORE = frozenset(_WISHING.split())
@@ -83,7 +86,9 @@ def _named(pattern: re.Pattern[str], sentence: str) -> bool:
 
 def _is_wish(before: str) -> bool:
     words = re.findall(r"[a-z']+", _PAIR.sub(" ", before))
-    return not _DENIED.search(before) and all(word in _BEFORE or word in NAMES for word in words)
+    if _DENIED.search(before) or _THING.search(before):
+        return False
+    return all(word in _BEFORE or word in NAMES for word in words)
 
 
 _PAIR = re.compile(r"\b[a-z]{3,5}[/-]?(?:usdt|usd|eur|gbp|jpy|chf|cad|aud|nzd)\b")
