@@ -92,6 +92,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
             "backtest.sweep.SweepResult",
             *("copilot.conversations.SqlConversationStore", "copilot.hot.SqlShelf", "copilot.hot.HotContext"),
             "copilot.tool_threads.ToolThreads",
+            *("copilot.checking.CheckedStream", "copilot.flow.TurnFlow", "copilot.loop.Copilot"),
         ),
         "one class",
     ),
