@@ -61,7 +61,7 @@ class Explanation(BaseModel):
     related: list[str]  # other terms to ask for
     notice: str = ""  # what the reader should know of the answer itself
 
-
+# %% ../../nbs/79_desk.knowledge.ipynb #0c764326
 def source_of(
     written: str,  # as in the glossary: `nbs/FILE.ipynb#Heading`, or author, year and title
 ) -> KnowledgeSource:
@@ -82,7 +82,7 @@ def find_term(
     if term := read_glossary().find(concept):
         return term, []
     named = [term for term, _ in read_glossary().inside(concept)]
-    if not named or not all(word.isdigit() or index.knows(word) for word in question_words(concept)):
+    if not named or not all(word.isdigit() or index.by_words(word, 1) for word in question_words(concept)):
         return None, named
     return named[0], named[1:]
 
@@ -190,7 +190,7 @@ class CourseInfo(CourseHint):
     others: list[CourseHint] = []
     notice: str = ""  # why it is of another level than was asked for
 
-
+# %% ../../nbs/79_desk.knowledge.ipynb #2e2dd5a6
 def _courses_on(index: KnowledgeIndex, topic: str) -> list[Course]:
     by_url = {course.url: course for course in read_courses()}
     term, besides = find_term(index, topic)

@@ -133,7 +133,7 @@ def ship_passages(
     target = Path(root) / "orbiquant" / "assets" / "knowledge" / "passages.jsonl"
     return atomic_write(target, "\n".join(rows) + "\n")
 
-
+# %% ../../nbs/198_llm.passages.ipynb #e179a751
 @cache
 def read_passages() -> Sequence[Passage]:
     "Return the passages that the package ships."

@@ -118,10 +118,17 @@ class Hit:
     text: str
 
 
+def _read_vectors(connection: sqlite3.Connection) -> tuple[np.ndarray, np.ndarray]:
+    rows = connection.execute("SELECT id, vector FROM documents WHERE vector IS NOT NULL ORDER BY id").fetchall()
+    kept = [np.frombuffer(vector, dtype=np.int8) for _, vector in rows]
+    vectors = np.stack(kept).astype(np.float32) / 127 if kept else np.empty((0, 0), dtype=np.float32)
+    return np.array([row for row, _ in rows], dtype=np.int64), vectors
+
+
 def _as_bytes(vector: np.ndarray) -> bytes:
     return np.rint(np.asarray(vector) * 127).clip(-127, 127).astype(np.int8).tobytes()
 
-
+# %% ../../nbs/198_llm.retrieval.ipynb #b295b7d2
 @dataclass
 class KnowledgeIndex:
     "Documents, found by words and by meaning."
@@ -133,11 +140,7 @@ class KnowledgeIndex:
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
-        encoded = "SELECT id, vector FROM documents WHERE vector IS NOT NULL ORDER BY id"
-        rows = self.connection.execute(encoded).fetchall()
-        kept = [np.frombuffer(vector, dtype=np.int8) for _, vector in rows]
-        self._rows = np.array([row for row, _ in rows], dtype=np.int64)
-        self._vectors = np.stack(kept).astype(np.float32) / 127 if kept else np.empty((0, 0), dtype=np.float32)
+        self._rows, self._vectors = _read_vectors(self.connection)
 
     @property
     def missing(self) -> int:
@@ -151,10 +154,9 @@ class KnowledgeIndex:
         every: bool = False,  # only what has all the words
     ) -> list[int]:
         "Return the rows that share words with a question, the best first."
-        words = question_words(question)
-        if not words:
+        asked = (" AND " if every else " OR ").join(f'"{word}"' for word in question_words(question))
+        if not asked:
             return []
-        asked = (" AND " if every else " OR ").join(f'"{word}"' for word in words)
         order = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words, 8, 6, 1), rowid LIMIT ?"
         with self._lock:
             return [row for (row,) in self.connection.execute(order, (asked, limit))]
@@ -192,13 +194,6 @@ class KnowledgeIndex:
         "Return a document as something found."
         document = self.documents[row]
         return Hit(document.key, document.subject, document.title, document.text)
-
-    def knows(
-        self,
-        word: str,  # one
-    ) -> bool:
-        "Return whether a word stands anywhere."
-        return bool(self.by_words(word, 1))
 
 # %% ../../nbs/198_llm.retrieval.ipynb #83c07327
 def _encode(
@@ -242,8 +237,11 @@ def _content(rows: Iterable[tuple[object, ...]]) -> str:
 
 # %% ../../nbs/198_llm.retrieval.ipynb #3703dc52
 def _stored(path: Path) -> tuple[sqlite3.Connection, dict[str, str]]:
+    stored = path.read_bytes()
+    if not stored.startswith(b"SQLite format 3\x00"):
+        raise sqlite3.DatabaseError("no database")
     connection = sqlite3.connect(":memory:", check_same_thread=False)
-    connection.deserialize(path.read_bytes())
+    connection.deserialize(stored)
     if connection.execute("PRAGMA quick_check").fetchone() != ("ok",):
         raise sqlite3.DatabaseError("damaged")
     about = dict(connection.execute("SELECT name, value FROM about"))
