@@ -7,15 +7,18 @@ __all__ = ['Session', 'propose_ticket', 'as_toolset', 'tell_outcome']
 
 # %% ../../nbs/86_copilot.calls.ipynb #36901517
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from .mandate import outside_mandate, read_mandate
 from .tickets import Ticket, TicketBook
+from .tool_log import ToolCall, ToolCallLog
 from .tools import Tool, call_tool, refusal
 from ..core import ConflictError
+from ..desk.frames import showing_frames
 from ..domain import Caller
 from ..runtime import Runtime
 
@@ -39,6 +42,16 @@ class Session:
     decided: dict[str, Ticket] = field(default_factory=dict)  # by the control, before the model speaks
     proposed: list[Ticket] = field(default_factory=list)  # at most one
     guard: Lock = field(default_factory=Lock)
+
+    @cached_property
+    def slots(self) -> asyncio.Semaphore:
+        "Return how many tools may run at once."
+        return asyncio.Semaphore(self.runtime.settings.llm.parallel_tools)
+
+    @property
+    def keep(self) -> Callable[[ToolCall], object]:
+        "Return what keeps the calls of tools."
+        return ToolCallLog(self.runtime.engine).keep
 
     @property
     def book(self) -> TicketBook:
@@ -72,7 +85,9 @@ def as_toolset(
     "Return the tools as an agent takes them."
     from pydantic_ai import ApprovalRequired, RunContext
     from pydantic_ai.tools import Tool as AgentTool
+    from pydantic_ai.messages import ToolReturn
     from pydantic_ai.toolsets import FunctionToolset
+    from pydantic_ai.ui.vercel_ai.response_types import DataChunk
     from pydantic_core import SchemaValidator
     from pydantic_core.core_schema import dict_schema, str_schema
 
@@ -81,16 +96,23 @@ def as_toolset(
             session, id_ = context.deps, str(context.tool_call_id)
             if context.tool_call_approved:
                 return tell_outcome(session.decided[id_])
-            answer = await call_tool(tools, tool.name, arguments, session.caller, session.runtime.settings.llm)
+            figures: list[Any] = []
+            with showing_frames(session.frames):
+                answer = await call_tool(
+                    tools, tool.name, arguments, session.caller, session.runtime.settings.llm, call_id=id_,
+                    conversation_id=session.conversation_id, keep=session.keep, slots=session.slots, figures=figures,
+                )  # fmt: skip
             if tool.info.effect == "trade" and "error" not in answer:
                 made = await asyncio.to_thread(propose_ticket, session, id_, answer)
                 if isinstance(made, Ticket):
                     raise ApprovalRequired({"ticket": made.shown})
                 answer = made
             session.results.append((tool.name, answer))
-            return answer
+            charts = [DataChunk(type="data-chart", data=figure) for figure in figures]
+            return ToolReturn(answer, metadata=charts) if charts else answer
 
-        made = AgentTool.from_schema(call, tool.name, tool.description, tool.schema, takes_ctx=True)
+        alone = tool.info.effect != "read"
+        made = AgentTool.from_schema(call, tool.name, tool.description, tool.schema, takes_ctx=True, sequential=alone)
         made.function_schema.validator = SchemaValidator(dict_schema(str_schema()))  # arguments have names
         return made
 
