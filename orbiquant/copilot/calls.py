@@ -84,8 +84,8 @@ def as_toolset(
 ) -> "FunctionToolset[Session]":
     "Return the tools as an agent takes them."
     from pydantic_ai import ApprovalRequired, RunContext
-    from pydantic_ai.tools import Tool as AgentTool
     from pydantic_ai.messages import ToolReturn
+    from pydantic_ai.tools import Tool as AgentTool
     from pydantic_ai.toolsets import FunctionToolset
     from pydantic_ai.ui.vercel_ai.response_types import DataChunk
     from pydantic_core import SchemaValidator
