@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from llguidance import LLTokenizer
 
-# %% ../../nbs/196_llm.grammar.ipynb #c61923f8
+# %% ../../nbs/196_llm.grammar.ipynb #056cdac7
 Whole: TypeAlias = Mapping[str, int]  # text of a token that is never made of pieces → its number
 _SPACING = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
 
@@ -34,7 +34,8 @@ def _literal(text: str, whole: Whole) -> str:
 def _json(schema: Mapping[str, Any]) -> str:
     from llguidance import LLMatcher
 
-    written = json.dumps({**schema, **_SPACING})
+    closed = {"additionalProperties": False} if "properties" in schema else {}  # an argument nobody knows is none
+    written = json.dumps({**closed, **schema, **_SPACING})
     refused = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(written))
     return f"%json {json.dumps({'type': 'object', **_SPACING}) if refused else written}"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
 
-# %% ../../nbs/196_llm.prefix_cache.ipynb #82759767
+# %% ../../nbs/196_llm.prefix_cache.ipynb #63d46a0c
 def shared_length(
     one: Sequence[int],  # tokens
     other: Sequence[int],  # tokens
@@ -26,7 +26,7 @@ def shared_length(
 def copy_cache(
     cache: "Cache",  # of a model
 ) -> "Cache":
-    "Return a cache that grows on its own: recurrent states are copied, keys and values are never written to and shared."
+    "Return a cache that grows on its own: recurrent states are copied, keys and values, never written to, shared."
     import torch
 
     def state(value: Any) -> Any:
@@ -57,7 +57,7 @@ def cache_bytes(
 
     return sum(size(value) for layer in cache.layers for value in vars(layer).values())
 
-# %% ../../nbs/196_llm.prefix_cache.ipynb #cc3c1b62
+# %% ../../nbs/196_llm.prefix_cache.ipynb #5e4fe451
 class _Kept(NamedTuple):
     tokens: tuple[int, ...]
     cache: "Cache"
@@ -93,11 +93,8 @@ class PrefixCache:
             if shared and last.cache.is_croppable and not any(last.cache.is_sliding):
                 last.cache.crop(shared - len(last.tokens))
                 return last.cache, shared
-        fitting = [
-            kept
-            for kept in self.copies
-            if len(kept.tokens) <= most and kept.tokens == tuple(tokens[: len(kept.tokens)])
-        ]
+        known = [kept for kept in self.copies if len(kept.tokens) <= most]
+        fitting = [kept for kept in known if kept.tokens == tuple(tokens[: len(kept.tokens)])]
         if not fitting:
             return DynamicCache(config=self.model.config), 0
         best = max(fitting, key=lambda kept: len(kept.tokens))
