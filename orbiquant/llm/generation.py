@@ -103,7 +103,7 @@ class Generated:
 
 Hear: TypeAlias = Callable[[int], None]  # takes each token as it comes
 
-# %% ../../nbs/197_llm.generation.ipynb #72243b79
+# %% ../../nbs/197_llm.generation.ipynb #bfde4941
 CHUNK = {"cuda": 512, "cpu": 64}  # tokens read at once
 
 
@@ -114,20 +114,21 @@ class _Stopped(Exception):
 def _read(speaker: Speaker, ids: Sequence[int], cache: "Cache", start: int, marks: Sequence[int], stop: Event) -> None:
     import torch
 
-    piece = CHUNK[speaker.model.device.type]
+    model: Any = speaker.model
+    piece = CHUNK[model.device.type]
     while start < len(ids) - 1:
         place = next((mark for mark in sorted(marks) if mark > start), len(ids))
         end = min(start + piece, place, len(ids) - 1)
         if stop.is_set():
             speaker.prefix.keep(ids[:start], cache)
             raise _Stopped
-        rows = torch.tensor([ids[start:end]], device=speaker.model.device)
-        speaker.model(input_ids=rows, cache=cache, use_cache=True, logits_to_keep=1)
+        rows = torch.tensor([ids[start:end]], device=model.device)
+        model(input_ids=rows, cache=cache, use_cache=True, logits_to_keep=1)
         if end in marks:
             speaker.prefix.mark(ids[:end], cache)
         start = end
 
-# %% ../../nbs/197_llm.generation.ipynb #5bee3ad5
+# %% ../../nbs/197_llm.generation.ipynb #1c1f1d01
 class _Ears:
     "What `generate` gives its tokens to; the first it gives is the prompt."
 
@@ -172,7 +173,8 @@ def _write(
         max_new_tokens=asked.max_tokens, eos_token_id=list(speaker.ends), repetition_penalty=1.0,
         pad_token_id=speaker.ends[0] if speaker.ends else 0, **({"do_sample": False} | drawn),
     )  # fmt: skip
-    speaker.model.generate(
+    model: Any = speaker.model
+    model.generate(
         torch.tensor([ids], device=speaker.model.device), generation_config=settings, cache=cache,
         attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=speaker.model.device),
         logits_processor=LogitsProcessorList(masks), stopping_criteria=StoppingCriteriaList([halt]), streamer=ears,

@@ -62,7 +62,7 @@ class StopWords:
         held, self.held = self.held, ""
         return held
 
-# %% ../../nbs/196_llm.spoken.ipynb #be3347e9
+# %% ../../nbs/196_llm.spoken.ipynb #bca97e08
 _NAME = re.compile(r'<function=([^>\n]+)>|"name"\s*:\s*"([^"]+)"|<tool>([^(<]+)\(|\[TOOL_CALLS\]\s*([\w.-]+)\[ARGS\]')
 
 
@@ -80,7 +80,7 @@ class Listener:
         from tokenizers.decoders import DecodeStream
         from transformers.utils.chat_parsing.response_parser import ResponseParser
 
-        self.backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+        self.backend = tokenizer.backend_tokenizer
         self.decode = DecodeStream(skip_special_tokens=False)
         self.parser = ResponseParser(dict(template), prefix=prefix, tools=[dict(each) for each in schemas])
         self.words = StopWords(stop)
