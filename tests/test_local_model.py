@@ -30,7 +30,7 @@ from orbiquant.llm import generation
 from orbiquant.llm.config import LlmConfig
 from orbiquant.llm.generation import Sampling, find_speaker, forget_speakers, generate
 from orbiquant.llm.local import local_model
-from orbiquant.llm.weights import find_weights, load_weights, pull_weights
+from orbiquant.llm.weights import LoadedWeights, find_weights, load_weights, pull_weights
 from tests.tools.small_models import TEMPLATES, save_small_model, smollm2_folder
 
 FAMILIES = tuple(TEMPLATES)
@@ -217,7 +217,7 @@ def test_what_was_read_before_changes_no_token(family: str, folders: dict[str, P
             if forget:
                 speaker.prefix.clear()
             talk = [ModelRequest.user_text_prompt(question, instructions="Numbers come from tools. " * 9)]
-            response = asyncio.run(ask(folders[family], talk))
+            response = asyncio.run(ask(folders[family], talk, max_tokens=16))
             found.append((response.parts[0].content if response.parts else "", response.usage.cache_read_tokens))
         return found
 
@@ -428,6 +428,20 @@ def test_a_template_that_the_tokenizer_brings_is_believed(folders: dict[str, Pat
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"response_template": own}))
     assert speaker_of(folder).own_response == own
     assert calls_of(asyncio.run(ask(folder, parameters=MUST, max_tokens=300)))
+
+
+def test_the_8b_shape_of_the_gpu_script_is_made_and_speaks(folders: dict[str, Path]):
+    import torch
+
+    from tests.gpu.run import SHAPE, make_model
+
+    tiny = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 16}
+    model = make_model({**SHAPE, **tiny, "num_attention_heads": 4, "num_key_value_heads": 2}, "cpu")
+    assert not any(each.is_meta for each in (*model.parameters(), *model.buffers()))
+    assert type(model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+    speaker = generation.Speaker("tiny", LoadedWeights(model, speaker_of(folders["qwen3"]).tokenizer, "cpu", True))
+    with torch.inference_mode():
+        assert len(generate(speaker, [1, 2, 3, 4], Sampling(4), lambda _: None, Event()).tokens) >= 1
 
 
 # --- SmolLM2: real weights, the text protocol, no wit ---

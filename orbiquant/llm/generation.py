@@ -75,7 +75,7 @@ class Speaker:
         added = self.tokenizer.get_added_vocab()
         return {text: number for text, number in added.items() if self.guide.is_special_token(number)}
 
-# %% ../../nbs/197_llm.generation.ipynb #32ded5ee
+# %% ../../nbs/197_llm.generation.ipynb #855cef5c
 @dataclass(frozen=True)
 class Sampling:
     "How tokens are drawn."
@@ -103,12 +103,12 @@ class Generated:
 
 Hear: TypeAlias = Callable[[int], None]  # takes each token as it comes
 
-# %% ../../nbs/197_llm.generation.ipynb #bfde4941
+# %% ../../nbs/197_llm.generation.ipynb #d98131e1
 CHUNK = {"cuda": 512, "cpu": 64}  # tokens read at once
 
 
 class _Stopped(Exception):
-    pass
+    "Whoever asked has heard enough."
 
 
 def _read(speaker: Speaker, ids: Sequence[int], cache: "Cache", start: int, marks: Sequence[int], stop: Event) -> None:
@@ -128,7 +128,7 @@ def _read(speaker: Speaker, ids: Sequence[int], cache: "Cache", start: int, mark
             speaker.prefix.mark(ids[:end], cache)
         start = end
 
-# %% ../../nbs/197_llm.generation.ipynb #1c1f1d01
+# %% ../../nbs/197_llm.generation.ipynb #05fd24ef
 class _Ears:
     "What `generate` gives its tokens to; the first it gives is the prompt."
 
@@ -180,7 +180,7 @@ def _write(
         logits_processor=LogitsProcessorList(masks), stopping_criteria=StoppingCriteriaList([halt]), streamer=ears,
     )  # fmt: skip
 
-# %% ../../nbs/197_llm.generation.ipynb #bb36132c
+# %% ../../nbs/197_llm.generation.ipynb #c333d113
 def generate(
     speaker: Speaker,  # who speaks
     ids: Sequence[int],  # the whole prompt
@@ -220,7 +220,7 @@ def generate(
     done.peak_bytes = torch.cuda.max_memory_allocated(speaker.model.device) if card else 0
     return done
 
-# %% ../../nbs/197_llm.generation.ipynb #f5f5228f
+# %% ../../nbs/197_llm.generation.ipynb #1fb6a54d
 _SPEAKERS: dict[tuple[str, str], Speaker] = {}
 _LOADING = RLock()
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Said', 'local_model']
 
-# %% ../../nbs/197_llm.local.ipynb #ca1988d8
+# %% ../../nbs/197_llm.local.ipynb #b9a20399
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -17,12 +17,12 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..core import ModelError, require_library
-from .chat_messages import Turn, chat_turns, render_prompt, tool_schemas
+from .chat_messages import ChatTurn, chat_turns, render_prompt, tool_schemas
 from .config import LlmConfig
 from .generation import Generated, Sampling, Speaker, find_speaker, generate
 from .grammar import answer_grammar
 from .prefix_cache import shared_length
-from .spoken import CallSaid, Listener, TextSaid
+from .spoken import AnswerReader, CallSaid, TextSaid
 from .weights import find_weights
 from ..ports import Progress
 
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from pydantic_ai.settings import ModelSettings
     from pydantic_ai.usage import RequestUsage
 
-# %% ../../nbs/197_llm.local.ipynb #775711fe
+# %% ../../nbs/197_llm.local.ipynb #c37bb02f
 @dataclass(frozen=True)
 class _Question:
+    "A prompt and how it is answered."
+
     ids: list[int]
     prefix: str  # of the answer, as the prompt ends
     schemas: Sequence[Mapping[str, Any]]
@@ -56,9 +58,9 @@ def _allowed_tools(parameters: "ModelRequestParameters", settings: "Mapping[str,
 
 
 def _marks(
-    speaker: Speaker, ids: Sequence[int], turns: Sequence[Turn], schemas: Sequence[Mapping[str, Any]]
+    speaker: Speaker, ids: Sequence[int], turns: Sequence[ChatTurn], schemas: Sequence[Mapping[str, Any]]
 ) -> tuple[int, ...]:
-    def read(shown: Sequence[Turn], answer: bool) -> list[int]:
+    def read(shown: Sequence[ChatTurn], answer: bool) -> list[int]:
         text = render_prompt(speaker.tokenizer, shown, schemas, answer=answer)
         return list(speaker.tokenizer(text, add_special_tokens=False).input_ids)
 
@@ -81,11 +83,11 @@ def _room(config: LlmConfig, speaker: Speaker, tokens: int, asked: int) -> int:
         )
     return min(asked, limit - tokens)
 
-# %% ../../nbs/197_llm.local.ipynb #77d70a40
+# %% ../../nbs/197_llm.local.ipynb #08fa77bd
 def _ask(
     config: LlmConfig,
     speaker: Speaker,
-    turns: list[Turn],
+    turns: list[ChatTurn],
     parameters: "ModelRequestParameters",
     given: Mapping[str, Any],
 ) -> _Question:
@@ -107,7 +109,7 @@ def _ask(
     marks = _marks(speaker, ids, turns, native)
     return _Question(ids, prefix, schemas, grammar, marks, sampling, stop)
 
-# %% ../../nbs/197_llm.local.ipynb #9292ba15
+# %% ../../nbs/197_llm.local.ipynb #88b9e7c5
 Said: TypeAlias = TextSaid | CallSaid | Generated | BaseException
 
 
@@ -140,7 +142,7 @@ class _Answering:
 
 
 def _speak(speaker: Speaker, question: _Question, answering: _Answering) -> None:
-    listener = Listener(speaker.tokenizer, speaker.response, question.prefix, question.schemas, question.stop)
+    listener = AnswerReader(speaker.tokenizer, speaker.response, question.prefix, question.schemas, question.stop)
 
     def hear(token: int) -> None:
         for said in listener.hear(token):
@@ -229,7 +231,7 @@ def _streamed() -> Any:
 
     return LocalStream
 
-# %% ../../nbs/197_llm.local.ipynb #ecd43281
+# %% ../../nbs/197_llm.local.ipynb #51d842a3
 @cache
 def _local_class() -> Any:
     from pydantic_ai.models import Model, check_allow_model_requests
@@ -284,7 +286,7 @@ def _local_class() -> Any:
 
     return LocalModel
 
-
+# %% ../../nbs/197_llm.local.ipynb #2c01b325
 def local_model(
     config: LlmConfig,  # whose model speaks, and within which limits
     progress: Progress | None = None,  # told while the weights are loaded

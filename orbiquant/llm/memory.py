@@ -13,7 +13,7 @@ from ..core import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-# %% ../../nbs/196_llm.memory.ipynb #514d35ef
+# %% ../../nbs/196_llm.memory.ipynb #7e17ae1a
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)  # of a weight
 SPARE = 1_000_000_000  # bytes for the card's context and what is computed in between
 GB = 1_000_000_000
@@ -48,7 +48,7 @@ def cache_need(
     lengths = (min(window, context) if kind == "sliding_attention" else context for kind in whole)
     return 2 * heads * head * value_bytes * sum(lengths)
 
-
+# %% ../../nbs/196_llm.memory.ipynb #4c4da372
 def memory_need(
     config: "PreTrainedConfig",  # of a text model
     context: int,  # tokens
@@ -70,7 +70,7 @@ def memory_need(
         cache_need(config, context, value_bytes), SPARE,
     )  # fmt: skip
 
-# %% ../../nbs/196_llm.memory.ipynb #9e93f577
+# %% ../../nbs/196_llm.memory.ipynb #013a8c01
 class MemoryAtHand(NamedTuple):
     "What a device has, in bytes."
 
@@ -93,7 +93,7 @@ def memory_at_hand(
     free, total = torch.cuda.mem_get_info(device)
     return MemoryAtHand(device, torch.cuda.get_device_name(device), total, free)
 
-
+# %% ../../nbs/196_llm.memory.ipynb #a49d3171
 def check_fits(
     name: str,  # of the model
     need: MemoryNeed,  # what it takes

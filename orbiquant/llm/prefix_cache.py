@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
 
-# %% ../../nbs/196_llm.prefix_cache.ipynb #63d46a0c
+# %% ../../nbs/196_llm.prefix_cache.ipynb #1f0841bd
 def shared_length(
     one: Sequence[int],  # tokens
     other: Sequence[int],  # tokens
@@ -22,7 +22,7 @@ def shared_length(
     limit = min(len(one), len(other))
     return next((place for place in range(limit) if one[place] != other[place]), limit)
 
-
+# %% ../../nbs/196_llm.prefix_cache.ipynb #4f43fd71
 def copy_cache(
     cache: "Cache",  # of a model
 ) -> "Cache":
@@ -57,15 +57,17 @@ def cache_bytes(
 
     return sum(size(value) for layer in cache.layers for value in vars(layer).values())
 
-# %% ../../nbs/196_llm.prefix_cache.ipynb #5e4fe451
+# %% ../../nbs/196_llm.prefix_cache.ipynb #4779cfd6
 class _Kept(NamedTuple):
+    "A cache and what it stands for."
+
     tokens: tuple[int, ...]
     cache: "Cache"
 
 
 COPIES = 3  # of a cache that cannot be cropped
 
-
+# %% ../../nbs/196_llm.prefix_cache.ipynb #37e5e34e
 class PrefixCache:
     "Keeps what a model has read, for the next prompt that begins alike."
 

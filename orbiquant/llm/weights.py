@@ -120,7 +120,7 @@ def pull_weights(
         raise ModelError(f"{name} could not be fetched from {hub.constants.ENDPOINT}: {said}", model=name) from error
     return find_weights(name)
 
-# %% ../../nbs/196_llm.weights.ipynb #80cf6c39
+# %% ../../nbs/196_llm.weights.ipynb #5289050b
 class LoadedWeights(NamedTuple):
     "A model on its device, with its tokenizer."
 
@@ -142,7 +142,7 @@ def choose_device(
         raise ModelError(f"[llm] device must be there, was {device!r} and torch sees {torch.cuda.device_count()} cards")
     return f"cuda:{number}"
 
-
+# %% ../../nbs/196_llm.weights.ipynb #77649b74
 def quantisation() -> Any:
     "Return NF4 with double quantisation, computed in the number format that the device is quick at."
     import torch
@@ -193,7 +193,7 @@ def _telling(progress: Progress | None) -> Iterator[None]:
     finally:
         logging.set_tqdm_hook(before)
 
-# %% ../../nbs/196_llm.weights.ipynb #dadcede2
+# %% ../../nbs/196_llm.weights.ipynb #87d44e1d
 def _settle(
     config: "PreTrainedConfig", name: str, device: str, context: int, fraction: float, nf4: bool | None
 ) -> bool:

@@ -7,7 +7,7 @@ trained ones. XGBoost trains on synthetic columns. Every row that fails says why
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -23,6 +23,7 @@ SHAPE = {
     "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False,
     "max_position_embeddings": 40960,
 }  # fmt: skip
+SIDES = (("long", 1), ("short", -1))
 BANDWIDTH = {  # GB/s by a part of the card's name, from the makers' sheets; measured where the name is not here
     "T4": 320, "L4": 300, "A10G": 600, "RTX 3090": 936, "RTX 4090": 1008, "RTX 5090": 1792, "L40S": 864,
     "A100": 2039, "H100": 3350, "H200": 4800,
@@ -45,7 +46,8 @@ def card_lines() -> Iterator[str]:
     import torch
 
     free, total = torch.cuda.mem_get_info()
-    yield f"card | {torch.cuda.get_device_name()}, {total / 1e9:.0f} GB, {free / 1e9:.0f} free, CUDA {torch.version.cuda}"
+    name, cuda = torch.cuda.get_device_name(), torch.version.cuda
+    yield f"card | {name}, {total / 1e9:.0f} GB, {free / 1e9:.0f} free, CUDA {cuda}"
 
 
 def measured_bandwidth() -> float:
@@ -60,7 +62,7 @@ def measured_bandwidth() -> float:
 
 
 def xgboost_lines() -> Iterator[str]:
-    """Yield a training of boosted trees on the card beside the CPU: the product's spec where `auto` is a device of it."""
+    """Yield a training of boosted trees on the card beside the CPU."""
     import numpy as np
     import xgboost
 
@@ -84,51 +86,61 @@ def xgboost_lines() -> Iterator[str]:
 
 
 def train_lines() -> Iterator[str]:
-    """Yield the product's own classifier on the device that `[models] device = auto` chooses."""
+    """Yield the product's own classifier, 40,000 rows, on the device that `[models] device = auto` chooses."""
+    import numpy as np
+    import pandas as pd
     from pydantic import ValidationError
 
-    from orbiquant.models.config import ModelsConfig
+    from orbiquant.models.boosting import Boosting
     from orbiquant.models.tpsl import TPSLClassifier
 
+    numbers = np.random.default_rng(0)
+    index = pd.date_range("2020-01-01", periods=40_000, freq="1h", tz="UTC", name="time")
+    columns = pd.DataFrame(numbers.normal(size=(40_000, 60)), index, [f"x{place}" for place in range(60)])
+    sides = {side: (columns["x0"] * sign + numbers.normal(size=40_000) > 0).astype(float) for side, sign in SIDES}
     try:
-        spec = ModelsConfig(device="auto")  # type: ignore[arg-type]
-        name = "auto"
+        boosting, name = Boosting.model_validate({"device": "auto"}), "auto"
     except ValidationError:
-        spec, name = ModelsConfig(device="cuda"), "cuda (`auto` is no value yet)"
-    yield f"[models] device = {name} | {spec.device}, {TPSLClassifier.__name__} and its kin train there"
+        boosting, name = Boosting(device="cuda"), "cuda (`auto` is no value yet)"
+    taken = {
+        device: settled(lambda grown=grown: TPSLClassifier(boosting=grown).fit(columns, pd.DataFrame(sides)))[0]
+        for device, grown in (("card", boosting), ("cpu", Boosting()))
+    }
+    yield f"TPSLClassifier, [models] device = {name} | {taken['card']:.1f} s, on the CPU {taken['cpu']:.1f} s"
 
 
-def make_model() -> Any:
+def make_model(shape: Mapping[str, Any] = SHAPE, device: str = "cuda") -> Any:
     """Return the 8B shape in NF4 on the card, filled layer by layer so that neither disk nor RAM holds it whole."""
     import torch
     from bitsandbytes.nn import Linear4bit, Params4bit
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     with torch.device("meta"):
-        model = Qwen3ForCausalLM(Qwen3Config(**SHAPE, dtype=torch.bfloat16)).to(torch.bfloat16)
+        model = Qwen3ForCausalLM(Qwen3Config(**shape, dtype=torch.bfloat16)).to(torch.bfloat16)
     head = model.get_output_embeddings()
     options = {"bias": False, "compute_dtype": torch.bfloat16, "compress_statistics": True, "quant_type": "nf4"}
     for name, layer in list(model.named_modules()):
         if isinstance(layer, torch.nn.Linear) and layer is not head:
             small = Linear4bit(layer.in_features, layer.out_features, device="meta", **options)
-            values = torch.randn(layer.out_features, layer.in_features, dtype=torch.bfloat16, device="cuda") * 0.02
+            values = torch.randn(layer.out_features, layer.in_features, dtype=torch.bfloat16, device=device) * 0.02
             small.weight = Params4bit(
                 values, requires_grad=False, quant_type="nf4", compress_statistics=True, module=small
-            ).to("cuda")
+            ).to(device)
             parent, _, own = name.rpartition(".")
             setattr(model.get_submodule(parent), own, small)
     for name, value in list(model.named_parameters()):
         if value.is_meta:
             parent, _, own = name.rpartition(".")
-            made = torch.ones(value.shape, dtype=torch.bfloat16, device="cuda")
+            made = torch.ones(value.shape, dtype=torch.bfloat16, device=device)
             made = made if value.dim() == 1 else torch.randn_like(made) * 0.02
             setattr(model.get_submodule(parent), own, torch.nn.Parameter(made, requires_grad=False))
-    model.model.rotary_emb = type(model.model.rotary_emb)(model.config, device="cuda")
+    with torch.device(device):  # it computes its angles when it is made
+        model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
     return model.eval()
 
 
 def language_lines() -> Iterator[str]:
-    """Yield pace, memory and first token of the local path on the card, beside plain transformers and the card's limit."""
+    """Yield pace, memory and first token of the local path, beside plain transformers and the card's limit."""
     import torch
     from transformers import GenerationConfig
 
@@ -204,9 +216,7 @@ def main() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        print(
-            "unmeasured: torch sees no card here. These rows need one: XGBoost on it, the 8B-class local path in NF4."
-        )
+        print("unmeasured: torch sees no card here; XGBoost on it and the 8B-class local path in NF4 need one")
         return
     began, lines = time.perf_counter(), []
     for row in (card_lines, xgboost_lines, train_lines, language_lines):
