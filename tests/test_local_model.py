@@ -474,11 +474,10 @@ def test_smollm2_calls_by_the_text_protocol_and_reads_the_result(smollm: Path):
     talk = [*TALK, required, ModelRequest([ToolReturnPart(call.tool_name, {"price": 1.0846}, call.tool_call_id)])]
     answer = asyncio.run(model_request(local_model(config), talk, model_request_parameters=MAY))
     assert answer.usage.output_tokens > 0 and answer.usage.cache_read_tokens > 100
-    last = find_speaker(str(smollm), "cpu", 2048, 0.85).prefix.last
-    assert last is not None
-    assert '<tool_result name="get_price">{"price":1.0846}</tool_result>' in find_speaker(
-        str(smollm), "cpu", 2048, 0.85
-    ).tokenizer.decode(last.tokens)
+    speaker = find_speaker(str(smollm), "cpu", 2048, 0.85)
+    assert speaker.prefix.last is not None
+    read = speaker.tokenizer.decode(speaker.prefix.last.tokens)
+    assert f'<tool_result name="{call.tool_name}">{{"price":1.0846}}</tool_result>' in read
 
 
 @pytest.mark.slow
