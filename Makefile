@@ -13,6 +13,7 @@ WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie el
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading study-meta reference stills chaos lint generate knowledge hooks lock wheel clean
+.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm gpu study-meta reference stills chaos lint generate hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +89,12 @@ bench-service: $(READY)  ## the service beside a bare route that returns the sam
 
 bench-trading: $(READY)  ## the trading wing, to reports/benchmarks/trading.md; PEER_PYTHON has nautilus_trader
 	$(BIN)/python -m tests.benchmarks.bench_trading
+
+bench-llm: $(READY)  ## the copilot's engine beside what it stands on, to reports/benchmarks/llm.md
+	$(BIN)/python -m tests.benchmarks.bench_llm
+
+gpu: $(READY)  ## what only a card can show, in ten minutes; without one it says so
+	$(BIN)/python -m tests.gpu.run
 
 study-meta: $(READY)  ## the meta model on real bars, to reports/benchmarks/meta.md (six minutes)
 	$(BIN)/python -m tests.benchmarks.study_meta

@@ -175,6 +175,9 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("audit", "trials"): (STORED, ()),
     ("audit", "surrogates"): ((*STORED, "--last", "50"),),
     ("audit", "delays"): (FILES,),
+    ("llm", "pull"): (),  # it asks Hugging Face; what it refuses is tried in test_local_model
+    ("llm", "list"): ((),),
+    ("llm", "check"): ((),),
     ("report", "run"): (("research", "--timeout", "1"),),
     ("report", "list"): ((),),
     ("report", "runs"): ((),),
