@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['TOOL_PARAMETERS', 'Schema', 'Reading', 'plain_schema', 'find_concept', 'find_topic', 'fit_arguments']
 
-# %% ../../nbs/194_llm.intents.ipynb #74839926
+# %% ../../nbs/194_llm.intents.ipynb #bb7479e6
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from .lexicon import word_patterns
 from .vocabulary import fold
 
-# %% ../../nbs/194_llm.intents.ipynb #4d30ced8
+# %% ../../nbs/194_llm.intents.ipynb #6731dfb5
 _SERIES = ("symbol", "timeframe")
 TOOL_PARAMETERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # name → demanded, optional
     "get_price": (("symbol",), ()),
@@ -42,8 +43,8 @@ TOOL_PARAMETERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # na
 _TYPES: Mapping[str, dict[str, Any]] = {
     "limit": {"type": "integer"},
     "indicators": {"type": "array", "items": {"type": "string"}},
-    **dict.fromkeys(("entry", "stop", "risk_percent", "balance", "price"), {"type": "number"}),
-    **dict.fromkeys(("size", "stop_loss", "take_profit"), {"type": "number"}),
+    **{name: {"type": "number"} for name in ("entry", "stop", "risk_percent", "balance", "price")},
+    **{name: {"type": "number"} for name in ("size", "stop_loss", "take_profit")},
 }
 Schema: TypeAlias = Mapping[str, Any]
 
@@ -56,38 +57,15 @@ def plain_schema(
     properties = {name: _TYPES.get(name, {"type": "string"}) for name in (*demanded, *optional)}
     return {"type": "object", "properties": properties, "required": [*demanded]}
 
-# %% ../../nbs/194_llm.intents.ipynb #a26167f3
-_ASKING = re.compile(
-    r"^(?:(?:and|y|so|ok|hey|please|por favor|bueno|oye)[, ]+)*(?:"
-    r"(?:can|could) you (?:please )?(?:explain|clarify|define|tell me)(?: to me)?(?: what)?|me puedes (?:explicar|dar la definicion de)|"
-    r"i (?:don't|do not|never) (?:understand|get|got)(?: what)?|no entiendo(?: bien)?(?: lo de[l]?)?|nunca pille|"
-    r"help me understand|ayudame a (?:comprender|entender)|tell me (?:about|what)|cuentame(?: que es)?|"
-    r"what(?:'s|s| is| are| does| do)?(?: meant by| they call)?|que(?: es| son| significa| quiere decir| se entiende por)(?: eso de[l]?)?|q es|"
-    r"how (?:does|do|is|are|should i|come)|como(?: se)?(?: funcionan?| definen?| calculan?| forman?| interpreta| debo interpretar| es eso de[l]?)?|"
-    r"why (?:is|are|do)|por que(?: es)?|para que (?:sirven?|se usan?)|explain(?: to me)?(?: what)?|explicame(?:lo)?|explica(?:cion)?|"
-    r"define|definicion de|meaning of|significado de|the concept of|el concepto de|concept of|difference between|diferencia entre|"
-    r"teach me(?: what)?|enseñame(?: para que sirve)?|aclarame|a que le llaman|theory behind|teoria detras de|eli5"
-    r")\b[:, ]*"
-)
-_TAIL = re.compile(
-    r"[,: ]*\b(?:please|pls|por favor|porfa|plis|to me|to an expert|a un experto|in (?:simple terms|trading|a nutshell|forex|finance|detail)|"
-    r"en (?:palabras simples|trading|pocas palabras|forex|detalle)|for (?:beginners?|dummies|experts?)|para (?:principiantes|expertos|novatos)|"
-    r"like i'm (?:new|five|5)|like i am (?:new|five)|como a un niño|explained|explicad[oa]|works?|funcionan?|means?|mean|defined|used for|"
-    r"calculated|calculad[oa]|is|formed|advanced level|at (?:a )?(?:beginner|advanced) level|a nivel (?:avanzado|basico|intermedio)|"
-    r"with an example|con un ejemplo|what's that|eso que es|explicame|explain|para que|what for|conceptually|la idea|does|again)$"
-)
-_ARTICLE = re.compile(
-    r"^(?:(?:the|an?|el|la|los|las|un|una|unos|unas|to|al?|del?|of|word|palabra|concept|concepto|idea|term|termino|lo de[l]?)\s+)+"
-)
-
-
+# %% ../../nbs/194_llm.intents.ipynb #893cec3e
 def _strip(text: str) -> str:
     kept = text.strip(" ¿?¡!.,;:\"'")
-    for _ in range(4):
+    asking = word_patterns("asking")
+    for _ in range(6):
         folded = fold(kept)
-        if head := _ASKING.match(folded) or _ARTICLE.match(folded):
+        if head := asking["head"].match(folded) or asking["article"].match(folded):
             kept = kept[head.end() :].strip(" ,:")
-        elif tail := _TAIL.search(folded):
+        elif tail := next((each for each in asking["tail"].finditer(folded) if each.end() == len(folded)), None):
             kept = kept[: tail.start()].strip(" ,:")
     return kept
 
@@ -97,28 +75,22 @@ def find_concept(
 ) -> str:
     "Return what a question wants explained, empty where it does not say."
     kept = _strip(text)
-    return kept if fold(kept) not in ("", "it", "this", "that", "eso", "esto") else ""
+    return "" if word_patterns("asking")["nothing"].fullmatch(fold(kept)) else kept
 
 
-_TOPIC = re.compile(
-    r"\b(?:about|on|of|in|covers?|explains?|study|learn|understand|teach|sobre|de|en|trata|explica|estudiar|aprender|entender|enseñais|para)\s+"
-    r"(?!(?:you|i|me|my|clase|clases|curso|cursos|formacion|something|algo|first|primero|here|aca|properly|two|dos|level|nivel|content|contenidos|"
-    r"beginners?|principiantes|absolute|gente|alguien|someone|cero|study|learn)\b)"
-    r"(?:the |el |la |los |las |about )?([^?.!,]+)"
-)
+_LAST_WORDS = re.compile(r"(?i)\s+(?:properly|en serio|please|porfa|by level|por nivel|course|curso|first|which|qué)$")
 
 
 def find_topic(
     text: str,  # a question about courses
 ) -> str:
     "Return the topic that a question about courses names, empty where it names none."
-    found = _TOPIC.search(fold(text))
-    if not found:
-        return ""
-    named = text[found.start(1) : found.end(1)]
-    return re.sub(
-        r"(?i)\s+(?:properly|en serio|please|porfa|by level|por nivel|course|curso|first|which|qué)$", "", named
-    ).strip()
+    asking, folded = word_patterns("asking"), fold(text)
+    for lead in asking["topic"].finditer(folded):
+        named = re.match(r"\s+(?:the |el |la |los |las |about )?([^?.!,;]+)", folded[lead.end() :])
+        if named and not asking["nothing"].match(named[1]):
+            return _LAST_WORDS.sub("", text[lead.end() + named.start(1) : lead.end() + named.end(1)]).strip()
+    return ""
 
 # %% ../../nbs/194_llm.intents.ipynb #eb3d88bd
 def _free(slots: Mapping[str, Any], place: int = 0) -> float | None:

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['NAMES', 'fold', 'Vocabulary', 'vocabulary_of', 'Named', 'find_symbols']
 
-# %% ../../nbs/192_llm.vocabulary.ipynb #53e00e4b
+# %% ../../nbs/192_llm.vocabulary.ipynb #b0c1bb85
 import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from ..domain import AssetClass, Instrument
@@ -64,7 +65,7 @@ NAMES: Mapping[str, str] = {
     **{name: f"{coin}USDT" for coin, names in _COINS.items() for name in names},
 }
 
-# %% ../../nbs/192_llm.vocabulary.ipynb #b583a7c1
+# %% ../../nbs/192_llm.vocabulary.ipynb #c931dfdc
 _LEGAL = re.compile(r",? (inc|corp|corporation|co|plc|ltd)\.?$")
 
 
@@ -74,6 +75,12 @@ class Vocabulary:
 
     symbols: frozenset[str] = frozenset()  # normalised
     names: Mapping[str, str] = field(default_factory=lambda: dict(NAMES))  # folded name → symbol
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        "Return what finds any name in folded text, the longest first."
+        names = sorted(map(re.escape, self.names), key=len, reverse=True)
+        return re.compile(rf"(?<![\w&])(?:{'|'.join(names)})(?![\w&])")
 
 
 def vocabulary_of(
@@ -89,7 +96,7 @@ def vocabulary_of(
             names.setdefault(fold(each.name.split(" / ")[0]), each.symbol)
     return Vocabulary(frozenset(symbols), names)
 
-# %% ../../nbs/192_llm.vocabulary.ipynb #8436c5fb
+# %% ../../nbs/192_llm.vocabulary.ipynb #64bddfc4
 class Named(NamedTuple):
     "A stretch of text that means a symbol."
 
@@ -135,8 +142,7 @@ def _spelled(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
 
 
 def _called(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
-    names = "|".join(sorted(map(re.escape, vocabulary.names), key=len, reverse=True))
-    for found in re.finditer(rf"(?<![\w&])(?:{names})(?![\w&])", folded):
+    for found in vocabulary.pattern.finditer(folded):
         yield Named(*found.span(), vocabulary.names[found[0]])
     for found in _CAPITALS.finditer(text):
         yield Named(*found.span(), f"{found[0]}USDT")
@@ -148,9 +154,9 @@ def _called(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
 
 
 def _misspelt(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
-    long_names = [name for name in vocabulary.names if len(name) > 5]
-    for found in re.finditer(r"\b[a-zñ]{6,}\b", folded):
-        if near := difflib.get_close_matches(found[0], long_names, 1, 0.84):
+    for found in re.finditer(r"\b[a-zñ]{6,20}\b", folded):
+        like = [name for name in vocabulary.names if len(name) > 5 and name[0] == found[0][0]]
+        if near := difflib.get_close_matches(found[0], like, 1, 0.84):
             yield Named(*found.span(), vocabulary.names[near[0]])
 
 # %% ../../nbs/192_llm.vocabulary.ipynb #d8fde236
