@@ -18,6 +18,8 @@ from . import (  # noqa: F401
     jobs,
     kill,
     ledger,
+    llm,
+    llm_eval,
     models,
     portfolio,
     replays,
@@ -123,6 +125,7 @@ program.add_typer(claims.audit_commands, name="audit")
 program.add_typer(serving.reports, name="report")
 program.add_typer(accounts.account_commands, name="account")
 program.add_typer(ledger.ledger_commands, name="ledger")
+program.add_typer(llm.llm_commands, name="llm")
 program.add_typer(portfolio.portfolio_commands, name="portfolio")
 program.add_typer(serving.service, name="service")
 program.command("init")(workspace.init)

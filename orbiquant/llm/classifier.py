@@ -6,10 +6,9 @@
 __all__ = ['FLAGS', 'FLAG_WEIGHT', 'SPREAD', 'C', 'TEMPERATURE', 'Phrasing', 'read_phrasings', 'flags_of', 'fingerprint',
            'known_vectors', 'masked_phrasings', 'ship_vectors', 'Weights', 'fit_weights', 'ToolClassifier']
 
-# %% ../../nbs/194_llm.classifier.ipynb #cbc1b202
+# %% ../../nbs/194_llm.classifier.ipynb #f9c3aa0b
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core import OrbiError, asset, atomic_write, get_logger, require_library
+from ..core import asset, atomic_write, get_logger, require_library
 from .embed import JoinedEmbedder, open_embedder, open_encoders
 from .slots import mask, read_slots
 from .vocabulary import Vocabulary
@@ -103,10 +102,10 @@ def ship_vectors(
         atomic_write(files[-1], buffer.getvalue())
     return files
 
-# %% ../../nbs/194_llm.classifier.ipynb #dc28eb35
+# %% ../../nbs/194_llm.classifier.ipynb #220c8f5e
 SPREAD = 1.5  # length of a centred vector, against which C is meant
-C = 30.0
-TEMPERATURE = 0.8  # read from cross-validation on the training phrasings
+C = 10.0
+TEMPERATURE = 0.6
 
 
 @dataclass(frozen=True)
@@ -114,74 +113,43 @@ class Weights:
     "A fitted logistic regression over tools."
 
     tools: tuple[str, ...]
-    mean: np.ndarray
+    means: tuple[np.ndarray, ...]  # of every encoder's phrasings
     slopes: np.ndarray  # tools × columns
     offsets: np.ndarray
 
-    def columns(
-        self,
-        vectors: np.ndarray,  # of sentences
-        flags: np.ndarray,  # of the same sentences
-    ) -> np.ndarray:
-        "Return sentences as the regression reads them."
-        return _columns(vectors, flags, self.mean)
-
     def probabilities(
         self,
-        vectors: np.ndarray,  # of sentences
+        parts: Sequence[np.ndarray],  # vectors of sentences, one array an encoder
         flags: np.ndarray,  # of the same sentences
     ) -> np.ndarray:
         "Return one row a sentence, one column a tool."
-        scores = (self.columns(vectors, flags) @ self.slopes.T + self.offsets) / TEMPERATURE
+        scores = (_columns(parts, flags, self.means) @ self.slopes.T + self.offsets) / TEMPERATURE
         raised = np.exp(scores - scores.max(axis=1, keepdims=True))
         return raised / raised.sum(axis=1, keepdims=True)
 
 
-def _columns(vectors: np.ndarray, flags: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    centred = vectors - mean
-    scaled = centred * (SPREAD / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9))
-    return np.concatenate([scaled, flags], axis=1).astype(np.float64)
+def _columns(parts: Sequence[np.ndarray], flags: np.ndarray, means: Sequence[np.ndarray]) -> np.ndarray:
+    centred = [part - mean for part, mean in zip(parts, means, strict=True)]
+    lengths = [np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9) for part in centred]
+    scaled = [part * (SPREAD / length) for part, length in zip(centred, lengths, strict=True)]
+    return np.concatenate([*scaled, flags], axis=1).astype(np.float64)
 
 
 def fit_weights(
-    vectors: np.ndarray,  # one row a phrasing
+    parts: Sequence[np.ndarray],  # vectors of phrasings, one array an encoder
     flags: np.ndarray,  # of the same phrasings
     tools: Sequence[str],  # that they ask for
 ) -> Weights:
     "Return the regression that tells the tools of phrasings apart; the same input gives the same weights."
     linear: Any = require_library("sklearn.linear_model", "learning")
-    mean = vectors.mean(axis=0)
-    fitted = linear.LogisticRegression(C=C, max_iter=100, tol=1e-3).fit(
-        _columns(vectors, flags, mean), np.asarray(tools)
-    )
-    return Weights(tuple(map(str, fitted.classes_)), mean, fitted.coef_, fitted.intercept_)
+    threads: Any = require_library("threadpoolctl", "learning")
+    means = tuple(part.mean(axis=0) for part in parts)
+    model = linear.LogisticRegression(C=C, max_iter=150, tol=1e-3)
+    with threads.threadpool_limits(1):  # the last bits of a sum depend on how many threads share it
+        fitted = model.fit(_columns(parts, flags, means), np.asarray(tools))
+    return Weights(tuple(map(str, fitted.classes_)), means, fitted.coef_, fitted.intercept_)
 
-# %% ../../nbs/194_llm.classifier.ipynb #9bef87e2
-def _cache_file(vectors: np.ndarray, flags: np.ndarray, tools: Sequence[str]) -> Path:
-    hashed = hashlib.sha256(vectors.astype(np.float16).tobytes() + flags.tobytes() + "\n".join(tools).encode())
-    hashed.update(f"{SPREAD} {C} 2".encode())
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "orbiquant" / "router" / f"{hashed.hexdigest()[:20]}.npz"
-
-
-def _kept_weights(file: Path) -> Weights | None:
-    try:
-        with np.load(file, allow_pickle=False) as kept:
-            return Weights(tuple(map(str, kept["tools"])), kept["mean"], kept["slopes"], kept["offsets"])
-    except (OSError, ValueError, KeyError, EOFError):
-        return None  # not there, or not whole
-
-
-def _keep_weights(file: Path, weights: Weights) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, tools=weights.tools, mean=weights.mean, slopes=weights.slopes, offsets=weights.offsets)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(file, buffer.getvalue())
-    except (OSError, OrbiError) as error:
-        get_logger("llm.classifier").info("the router's weights are not kept", reason=str(error))
-
-
+# %% ../../nbs/194_llm.classifier.ipynb #cd0685cc
 class ToolClassifier:
     "Says how likely a sentence asks for which tool."
 
@@ -193,14 +161,8 @@ class ToolClassifier:
         self.embedder, self.vocabulary = embedder, vocabulary or Vocabulary()
         texts, known = masked_phrasings(), read_phrasings()
         parts = [known_vectors(part, texts) for part in embedder.parts]
-        vectors = np.concatenate(parts, axis=1) / np.float32(np.sqrt(len(parts)))
         flags = np.array([flags_of(read_slots(each.text, Vocabulary(), each.language), each.text) for each in known])
-        tools = [each.tool for each in known]
-        file = _cache_file(vectors, flags, tools)
-        kept = _kept_weights(file)
-        self.weights = kept or fit_weights(vectors, flags, tools)
-        if kept is None:
-            _keep_weights(file, self.weights)
+        self.weights = fit_weights(parts, flags, [each.tool for each in known])
 
     def probabilities(
         self,
@@ -208,6 +170,7 @@ class ToolClassifier:
         slots: Sequence[Mapping[str, Any]],  # what each of them names
     ) -> np.ndarray:
         "Return one row a text, one column a tool of `weights.tools`."
-        vectors = self.embedder.embed([mask(text, self.vocabulary) for text in texts])
+        masked = [mask(text, self.vocabulary) for text in texts]
+        parts = [part.embed(masked) for part in self.embedder.parts]
         flags = np.array([flags_of(each, text) for each, text in zip(slots, texts, strict=True)])
-        return self.weights.probabilities(vectors, flags)
+        return self.weights.probabilities(parts, flags)

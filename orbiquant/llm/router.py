@@ -16,8 +16,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from .classifier import ToolClassifier
 
+from .classifier import ToolClassifier
 from .embed import JoinedEmbedder, open_encoders
 from .figures import find_figures, find_timeframes
 from .intents import TOOL_PARAMETERS, Schema, find_concept, find_topic, fit_arguments, plain_schema
@@ -50,9 +50,10 @@ class Earlier:
     unanswered: str = ""  # the message before, where it was answered by a question
     language: str = "en"  # spoken before
 
-# %% ../../nbs/194_llm.router.ipynb #35cf7407
+# %% ../../nbs/194_llm.router.ipynb #b328c721
 _CUT = re.compile(
-    r"[;?!]+\s+|\.\s+(?=\D)|,?\s+(?:y|and|e)\s+(?:luego |después |despues |también |tambien |además |ademas |then |also )?"
+    r"[;?!]+\s+|\.\s+(?=\D)|,?\s+(?:y|and|e)\s+"
+    r"(?:luego |después |despues |también |tambien |además |ademas |then |also )?"
     r"|,\s*(?=(?:set|show|give|tell|dame|pon|avisa|muestra|dime)\w*\b)|\s+(?:luego|después|then|además|also|también)\s+",
     re.IGNORECASE,
 )
@@ -81,8 +82,8 @@ def carries_on(
     filler = word_patterns("follow")["filler"]
     return bool(named) and all(filler.fullmatch(word) for word in re.findall(r"[a-zñ0-9]+", blank))
 
-# %% ../../nbs/194_llm.router.ipynb #8b89f4db
-SURE_TO_READ, SURE_TO_ACT, SURE_APART = 0.40, 0.60, 0.60  # least confidence: to read, to do, to cut a message
+# %% ../../nbs/194_llm.router.ipynb #4076c383
+SURE_TO_READ, SURE_TO_ACT, SURE_APART = 0.45, 0.65, 0.65  # least confidence: to read, to do, to cut a message
 ACTS = frozenset({"execute_trade", "set_alert", "run_backtest", "run_sweep", "run_audit", "run_report"})
 EACH_SYMBOL = frozenset(
     {"get_price", "get_ohlcv", "get_indicators", "get_news", "get_sentiment", "get_fundamentals", "analyze_market"}

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
-from .lexicon import find_words, role_patterns, word_patterns
-
 from .figures import Figure, find_figures, find_since, find_timeframes
+from .lexicon import find_words, role_patterns, word_patterns
 from .vocabulary import Named, Vocabulary, find_symbols, fold
 
 # %% ../../nbs/193_llm.slots.ipynb #ff22003e
