@@ -40,7 +40,7 @@ def test_a_pair_in_any_spelling(spelling: str):
         ("apple o microsoft", ["AAPL", "MSFT"]),
         ("btc/usdt, ethereum y solana", ["BTCUSDT", "ETHUSDT", "SOLUSDT"]),
         ("el dólar yen", ["USDJPY"]),
-        ("how many yen is a euro", ["USDJPY", "EURUSD"]),
+        ("how many yen is a euro", ["EURJPY"]),
         ("pound against the yen", ["GBPJPY"]),
         ("bitcoi y etherium", ["BTCUSDT", "ETHUSDT"]),
         ("RSI de SOL", ["SOLUSDT"]),

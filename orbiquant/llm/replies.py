@@ -39,9 +39,9 @@ def words_for(
     known = _templates()[section]
     return [known[name][language] if name in known else name for name in names]
 
-# %% ../../nbs/195_llm.replies.ipynb #2ccd93ee
+# %% ../../nbs/195_llm.replies.ipynb #91cd46ce
 MOST_LINES_OF_LIST = 10
-_FIELD = re.compile(r"\{([\w.]+)(?::(\d))?\}")
+_FIELD = re.compile(r"\{([\w.]+)(\?)?(?::(\d))?\}")
 
 
 def flatten(
@@ -75,16 +75,15 @@ def write_value(
         return ", ".join(write_value(each, language, places) for each in value)
     return str(_templates()["values"].get(value, value)) if language == "es" and isinstance(value, str) else str(value)
 
-# %% ../../nbs/195_llm.replies.ipynb #ac1ddb1c
+# %% ../../nbs/195_llm.replies.ipynb #4ed5875f
 def _fill(line: str, fields: Mapping[str, Any], language: str) -> str | None:
-    names = _FIELD.findall(line)
-    if any(fields.get(name) is None or fields.get(name) == [] for name, _ in names):
-        return None
-    if any(
-        isinstance(fields[name], list) and any(isinstance(each, Mapping) for each in fields[name]) for name, _ in names
-    ):
-        return None
-    return _FIELD.sub(lambda hit: write_value(fields[hit[1]], language, int(hit[2]) if hit[2] else None), line)
+    for name, optional, _ in _FIELD.findall(line):
+        value = fields.get(name)
+        if not optional and (value is None or value == [] or _has_rows(value)):
+            return None
+    found = {name: "" if value is None else value for name, value in fields.items()}
+    write = lambda hit: write_value(found.get(hit[1], ""), language, int(hit[3]) if hit[3] else None)  # noqa: E731
+    return _FIELD.sub(write, line).rstrip()
 
 
 def _lines(template: Sequence[str], fields: Mapping[str, Any], language: str) -> Iterator[str]:
@@ -107,7 +106,7 @@ def _plain(value: Any, language: str) -> str:
 def _has_rows(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(each, Mapping | list) for each in value)
 
-# %% ../../nbs/195_llm.replies.ipynb #d4761cb4
+# %% ../../nbs/195_llm.replies.ipynb #d8a510da
 def render_error(
     fields: Mapping[str, Any],  # flat: error, message and what else there is
     language: str,  # es or en
@@ -125,21 +124,14 @@ def render_result(
     language: str,  # es or en
 ) -> str:
     "Return what a tool said as an answer to a person."
-    whole = (
-        result if isinstance(result, Mapping) else {"items": result} if isinstance(result, list) else {"text": result}
-    )
+    whole = result if isinstance(result, Mapping) else {"items": result} if isinstance(result, list) else {"text": result}
     fields = flatten(whole)
     if isinstance(fields.get("error"), str) and fields["error"]:
         return render_error(fields, language)
     templates = _templates()
-    template = (
-        templates["job"] if "job_id" in fields and tool not in ("get_job", "run_backtest") else templates.get(tool)
-    )
+    template = templates["job"] if "job_id" in fields and tool not in ("get_job", "run_backtest") else templates.get(tool)
     lines = list(_lines(template[language], fields, language)) if template else []
-    if (
-        not any(name in fields for line in (template or {}).get(language, ()) for name, _ in _FIELD.findall(line))
-        or not lines
-    ):
+    if not any(name in fields for line in (template or {}).get(language, ()) for name, *_ in _FIELD.findall(line)) or not lines:
         lines = _unknown(fields, language) or lines
     return "\n".join(dict.fromkeys(lines)) or phrase("empty", language)
 
