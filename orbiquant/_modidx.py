@@ -1907,6 +1907,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'orbiquant.llm.router.Router.route': ('llm.router.html#router.route', 'orbiquant/llm/router.py'),
                                       'orbiquant.llm.router.Routing': ('llm.router.html#routing', 'orbiquant/llm/router.py'),
                                       'orbiquant.llm.router.Routing.ready': ('llm.router.html#routing.ready', 'orbiquant/llm/router.py'),
+                                      'orbiquant.llm.router._weak_parts': ('llm.router.html#_weak_parts', 'orbiquant/llm/router.py'),
                                       'orbiquant.llm.router.carries_on': ('llm.router.html#carries_on', 'orbiquant/llm/router.py'),
                                       'orbiquant.llm.router.split_wishes': ('llm.router.html#split_wishes', 'orbiquant/llm/router.py')},
             'orbiquant.llm.router_model': { 'orbiquant.llm.router_model.Turn': ( 'llm.router_model.html#turn',

@@ -266,7 +266,7 @@ def test_a_hostile_message_acts_on_nothing(router: Router, text: str):
 
 
 def test_parts_and_carrying_on_are_rules():
-    assert split_wishes("a" * 3000) == ["a" * 3000] and not carries_on("", Vocabulary())
+    assert split_wishes("a" * 3000, Vocabulary()) == ["a" * 3000] and not carries_on("", Vocabulary())
 
 
 # --- what it says ---

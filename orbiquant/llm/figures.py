@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ..domain import Timeframe
 from .vocabulary import fold
 
-# %% ../../nbs/193_llm.figures.ipynb #94176e5c
+# %% ../../nbs/193_llm.figures.ipynb #2413ab64
 class Framed(NamedTuple):
     "A stretch of text that means a timeframe."
 
@@ -45,11 +45,9 @@ _FIXED: Mapping[str, str] = {
 _KNOWN = frozenset(each.value for each in Timeframe)
 _UNIT = "|".join(sorted(_UNITS, key=len, reverse=True))
 _COUNT = "|".join(_COUNTS)
-_STEP = re.compile(rf"(?<![\w.,])(\d{{1,2}}|{_COUNT})[\s-]*({_UNIT})\b(?!\s+(?:ago|atras))")
+_STEP = re.compile(rf"(?<![\w.,])(\d{{1,2}}[\s-]*|(?:{_COUNT})[\s-]+)({_UNIT})\b(?!\s+(?:ago|atras))")
 _FIX = re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, _FIXED), key=len, reverse=True))})\b")
-_SPAN = re.compile(
-    r"\b(?:last|past|previous|ultim[oa]s?|en el|in the|hace|over the|over the last|during the|de la)\s*$"
-)
+_SPAN = re.compile(r"\b(?:last|past|previous|ultim[oa]s?|en el|in the|hace|over the|over the last|during the|de la)\s*$")
 
 
 def find_timeframes(
@@ -59,7 +57,8 @@ def find_timeframes(
     folded = fold(text)
     found = [Framed(*each.span(), _FIXED[each[0]]) for each in _FIX.finditer(folded)]
     for each in _STEP.finditer(folded):
-        count = _COUNTS.get(each[1]) or int(each[1])
+        said = each[1].strip(" -")
+        count = _COUNTS.get(said) or int(said)
         code = f"{count}{_UNITS[each[2]]}"
         lasting = _SPAN.search(folded[: each.start()]) and len(each[2]) > 1
         free = all(each.end() <= other.start or each.start() >= other.end for other in found)

@@ -50,22 +50,35 @@ class Earlier:
     unanswered: str = ""  # the message before, where it was answered by a question
     language: str = "en"  # spoken before
 
-# %% ../../nbs/194_llm.router.ipynb #b328c721
-_CUT = re.compile(
-    r"[;?!]+\s+|\.\s+(?=\D)|,?\s+(?:y|and|e)\s+"
-    r"(?:luego |después |despues |también |tambien |además |ademas |then |also )?"
-    r"|,\s*(?=(?:set|show|give|tell|dame|pon|avisa|muestra|dime)\w*\b)|\s+(?:luego|después|then|además|also|también)\s+",
-    re.IGNORECASE,
+# %% ../../nbs/194_llm.router.ipynb #8356c7ed
+_STRONG = re.compile(
+    r"[;?!]+\s+|\.\s+(?=\D)|\s+(?:luego|después|despues|then|además|ademas|also|también|tambien)\s+", re.I
 )
+_WEAK = re.compile(r",?\s+(?:y|and|e)\s+", re.I)
 MOST_PARTS = 4
+
+
+def _weak_parts(text: str, vocabulary: Vocabulary) -> list[str]:
+    parts: list[str] = []
+    begins, joint = 0, 0
+    for cut in _WEAK.finditer(text):
+        before, behind = text[begins : cut.start()], text[cut.end() :]
+        opens = word_patterns("follow")["opener"].match(fold(behind))
+        next_part = _WEAK.split(behind, maxsplit=1)[0]
+        if opens or (find_symbols(before, vocabulary) and find_symbols(next_part, vocabulary)):
+            parts.append(before)
+            begins = joint = cut.end()
+    return [*parts, text[joint:]]
 
 
 def split_wishes(
     text: str,  # a message
+    vocabulary: Vocabulary,  # what is traded
 ) -> list[str]:
     "Return the parts of a message that may be wishes of their own; the message alone where there is nothing to cut."
-    parts = [part.strip(" ,.;¿?¡!") for part in _CUT.split(text)]
-    whole = [part for part in parts if part]
+    parts = [part for strong in _STRONG.split(text) if strong for part in _weak_parts(strong, vocabulary)]
+    stripped = [part.strip(" ,.;¿?¡!") for part in parts]
+    whole = [re.sub(r"(?i)^(?:y|and|e)\s+", "", part) for part in stripped if part]
     clear = 2 <= len(whole) <= MOST_PARTS and all(len(part.split()) >= 2 for part in whole)
     return whole if clear else [text]
 
@@ -82,8 +95,8 @@ def carries_on(
     filler = word_patterns("follow")["filler"]
     return bool(named) and all(filler.fullmatch(word) for word in re.findall(r"[a-zñ0-9]+", blank))
 
-# %% ../../nbs/194_llm.router.ipynb #4076c383
-SURE_TO_READ, SURE_TO_ACT, SURE_APART = 0.45, 0.65, 0.65  # least confidence: to read, to do, to cut a message
+# %% ../../nbs/194_llm.router.ipynb #95f46283
+SURE_TO_READ, SURE_TO_ACT, SURE_APART = 0.45, 0.65, 0.85  # least confidence: to read, to do, to cut a message
 ACTS = frozenset({"execute_trade", "set_alert", "run_backtest", "run_sweep", "run_audit", "run_report"})
 EACH_SYMBOL = frozenset(
     {"get_price", "get_ohlcv", "get_indicators", "get_news", "get_sentiment", "get_fundamentals", "analyze_market"}
@@ -122,7 +135,7 @@ class Router:
         return self._continued(text, offered, before, language) or self._fresh(text, offered, before, language)
 
     def _fresh(self, text: str, offered: Mapping[str, Schema], before: Earlier, language: str) -> list[Routing]:
-        parts = split_wishes(text)
+        parts = split_wishes(text, self.vocabulary)
         texts = [text, *parts] if len(parts) > 1 else [text]
         slots = [read_slots(each, self.vocabulary, language, self.today) for each in texts]
         likely = self.classifier.probabilities(texts, slots)
@@ -134,7 +147,8 @@ class Router:
         for part, held, each in zip(parts, slots[1:], likely[1:], strict=True):
             shared = {} if "symbols" in held else {"symbols": slots[0].get("symbols", [])[:1]}
             found += self._calls(part, held | shared, each, offered, before)
-        return found
+        whole = all(each.ready or each.tool == "execute_trade" for each in found)
+        return found if whole else self._calls(text, slots[0], likely[0], offered, before)
 
     def _calls(
         self, text: str, slots: dict[str, Any], likely: np.ndarray, offered: Mapping[str, Schema], before: Earlier
