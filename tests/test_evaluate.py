@@ -18,7 +18,7 @@ from orbiquant.copilot.evaluate import (
     EvalAnswer,
     EvalCase,
     evaluate_model,
-    judge,
+    judge_answer,
     normalise_arguments,
     offered_tools,
     read_cases,
@@ -113,7 +113,7 @@ NOTHING = EvalCase(id="2", lang="en", text="hi", tool="none")
     ],
 )
 def test_judgement(case: EvalCase, answer: EvalAnswer, reason: str):
-    assert judge(case, answer, offered_tools({}), KNOWN) == reason
+    assert judge_answer(case, answer, offered_tools({}), KNOWN) == reason
 
 
 def trading_tool(effect: str) -> dict[str, Tool]:

@@ -18,7 +18,7 @@ from pydantic_ai.messages import ModelMessage
 from orbiquant.copilot.evaluate import evaluate_model, read_cases, tool_names
 from orbiquant.core import asset
 from orbiquant.llm import embed
-from orbiquant.llm.classifier import Phrasing, fingerprint, fit_weights, masked_phrasings, read_phrasings
+from orbiquant.llm.classifier import Phrasing, fit_weights, masked_phrasings, read_phrasings, text_fingerprint
 from orbiquant.llm.embed import E5Embedder, JoinedEmbedder, UseEmbedder, open_embedder, open_encoders
 from orbiquant.llm.intents import TOOL_PARAMETERS, plain_schema
 from orbiquant.llm.replies import render_result
@@ -109,7 +109,7 @@ def test_no_frozen_question_is_among_the_phrasings():
 def test_the_shipped_vectors_are_of_the_phrasings(name: str):
     texts = masked_phrasings()
     with np.load(asset("phrasings", f"{name}.npz")) as kept:
-        assert str(kept["fingerprint"]) == fingerprint(name, texts)
+        assert str(kept["fingerprint"]) == text_fingerprint(name, texts)
         vectors = kept["vectors"].astype(np.float32)
     pytest.importorskip(name)
     places = range(0, len(texts), 301)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ..domain import Timeframe
 from .vocabulary import fold
 
-# %% ../../nbs/193_llm.figures.ipynb #2413ab64
+# %% ../../nbs/193_llm.figures.ipynb #ed722835
 class Framed(NamedTuple):
     "A stretch of text that means a timeframe."
 
@@ -34,7 +34,7 @@ _UNITS: Mapping[str, str] = {
     **dict.fromkeys(("w", "week", "semana"), "w"),
 }
 _FIXED: Mapping[str, str] = {
-    **dict.fromkeys(("hourly", "horario", "horaria", "horarias", "horarios", "por hora", "cada hora", "h1"), "1h"),
+    **dict.fromkeys(("hourly", "horario", "horaria", "horarias", "por hora", "cada hora", "h1"), "1h"),
     **dict.fromkeys(("daily", "diario", "diaria", "diarios", "diarias", "day chart", "d1", "day by day"), "1d"),
     **dict.fromkeys(("weekly", "semanal", "semanales", "w1", "week by week", "week candles"), "1w"),
     **dict.fromkeys(("half hour", "half-hour", "media hora", "m30"), "30m"),
@@ -47,7 +47,9 @@ _UNIT = "|".join(sorted(_UNITS, key=len, reverse=True))
 _COUNT = "|".join(_COUNTS)
 _STEP = re.compile(rf"(?<![\w.,])(\d{{1,2}}[\s-]*|(?:{_COUNT})[\s-]+)({_UNIT})\b(?!\s+(?:ago|atras))")
 _FIX = re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, _FIXED), key=len, reverse=True))})\b")
-_SPAN = re.compile(r"\b(?:last|past|previous|ultim[oa]s?|en el|in the|hace|over the|over the last|during the|de la)\s*$")
+_SPAN = re.compile(
+    r"\b(?:last|past|previous|ultim[oa]s?|en el|in the|hace|over the|over the last|during the|de la)\s*$"
+)
 
 
 def find_timeframes(

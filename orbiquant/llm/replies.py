@@ -75,7 +75,7 @@ def write_value(
         return ", ".join(write_value(each, language, places) for each in value)
     return str(_templates()["values"].get(value, value)) if language == "es" and isinstance(value, str) else str(value)
 
-# %% ../../nbs/195_llm.replies.ipynb #4ed5875f
+# %% ../../nbs/195_llm.replies.ipynb #fea199cd
 def _fill(line: str, fields: Mapping[str, Any], language: str) -> str | None:
     for name, optional, _ in _FIELD.findall(line):
         value = fields.get(name)
@@ -92,8 +92,8 @@ def _lines(template: Sequence[str], fields: Mapping[str, Any], language: str) ->
             name, _, each_line = line[1:].partition(" ")
             items = fields.get(name)
             for item in items[:MOST_LINES_OF_LIST] if isinstance(items, list) else ():
-                if filled := _fill(each_line, flatten(item), language) or _plain(item, language):
-                    yield filled
+                if each := _fill(each_line, flatten(item), language) or _plain(item, language):
+                    yield each
         elif filled := _fill(line, fields, language):
             yield filled
 
@@ -106,7 +106,7 @@ def _plain(value: Any, language: str) -> str:
 def _has_rows(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(each, Mapping | list) for each in value)
 
-# %% ../../nbs/195_llm.replies.ipynb #d8a510da
+# %% ../../nbs/195_llm.replies.ipynb #9c9ee063
 def render_error(
     fields: Mapping[str, Any],  # flat: error, message and what else there is
     language: str,  # es or en
@@ -124,16 +124,16 @@ def render_result(
     language: str,  # es or en
 ) -> str:
     "Return what a tool said as an answer to a person."
-    whole = result if isinstance(result, Mapping) else {"items": result} if isinstance(result, list) else {"text": result}
-    fields = flatten(whole)
+    rows = {"items": result} if isinstance(result, list) else {"text": result}
+    fields = flatten(result if isinstance(result, Mapping) else rows)
     if isinstance(fields.get("error"), str) and fields["error"]:
         return render_error(fields, language)
-    templates = _templates()
-    template = templates["job"] if "job_id" in fields and tool not in ("get_job", "run_backtest") else templates.get(tool)
-    lines = list(_lines(template[language], fields, language)) if template else []
-    if not any(name in fields for line in (template or {}).get(language, ()) for name, *_ in _FIELD.findall(line)) or not lines:
-        lines = _unknown(fields, language) or lines
-    return "\n".join(dict.fromkeys(lines)) or phrase("empty", language)
+    goes_on = "job_id" in fields and tool not in ("get_job", "run_backtest")
+    template = _templates().get("job" if goes_on else tool, {}).get(language, ())
+    known = any(name in fields for line in template for name, *_ in _FIELD.findall(line))
+    lines = list(_lines(template, fields, language))
+    told = lines if known and lines else _unknown(fields, language) or lines
+    return "\n".join(dict.fromkeys(told)) or phrase("empty", language)
 
 
 def _unknown(fields: Mapping[str, Any], language: str) -> list[str]:

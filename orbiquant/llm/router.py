@@ -5,7 +5,7 @@ when unsure."""
 
 # %% auto #0
 __all__ = ['MOST_PARTS', 'SURE_TO_READ', 'SURE_TO_ACT', 'SURE_APART', 'ACTS', 'EACH_SYMBOL', 'MOST_CALLS', 'MOST_CHARACTERS',
-           'Routing', 'Earlier', 'split_wishes', 'carries_on', 'Router']
+           'Routing', 'Earlier', 'split_wishes', 'carries_on', 'complete', 'Router']
 
 # %% ../../nbs/194_llm.router.ipynb #c966191c
 import re
@@ -50,7 +50,7 @@ class Earlier:
     unanswered: str = ""  # the message before, where it was answered by a question
     language: str = "en"  # spoken before
 
-# %% ../../nbs/194_llm.router.ipynb #8356c7ed
+# %% ../../nbs/194_llm.router.ipynb #511e4d33
 _STRONG = re.compile(
     r"[;?!]+\s+|\.\s+(?=\D)|\s+(?:luego|después|despues|then|además|ademas|also|también|tambien)\s+", re.I
 )
@@ -60,15 +60,15 @@ MOST_PARTS = 4
 
 def _weak_parts(text: str, vocabulary: Vocabulary) -> list[str]:
     parts: list[str] = []
-    begins, joint = 0, 0
+    begins = 0
     for cut in _WEAK.finditer(text):
         before, behind = text[begins : cut.start()], text[cut.end() :]
         opens = word_patterns("follow")["opener"].match(fold(behind))
         next_part = _WEAK.split(behind, maxsplit=1)[0]
         if opens or (find_symbols(before, vocabulary) and find_symbols(next_part, vocabulary)):
             parts.append(before)
-            begins = joint = cut.end()
-    return [*parts, text[joint:]]
+            begins = cut.end()
+    return [*parts, text[begins:]]
 
 
 def split_wishes(
@@ -95,7 +95,30 @@ def carries_on(
     filler = word_patterns("follow")["filler"]
     return bool(named) and all(filler.fullmatch(word) for word in re.findall(r"[a-zñ0-9]+", blank))
 
-# %% ../../nbs/194_llm.router.ipynb #95f46283
+# %% ../../nbs/194_llm.router.ipynb #70058d41
+def complete(
+    tool: str,  # that is asked for
+    text: str,  # the message
+    slots: Mapping[str, Any],  # what it names
+    confidence: float,  # in the tool, 0 to 1
+    schema: Schema,  # of the tool's arguments
+    before: Earlier,  # the conversation
+) -> Routing:
+    "Return the call of a tool with what a message names and, but for an order, the symbol spoken of before."
+    said = {"concept": find_concept(text)} if tool == "explain_concept" else {}
+    said |= {"topic": find_topic(text)} if tool == "get_course_info" else {}
+    arguments, missing = fit_arguments({**slots, **said}, schema)
+    if "message" in missing:
+        arguments["message"] = text
+    last = dict(before.calls[-1][1]) if before.calls else {}
+    if "symbol" in missing and "symbol" in last and tool != "execute_trade":
+        arguments["symbol"] = last["symbol"]
+    if tool == "execute_trade":
+        missing += ["symbol", "action", "size", "stop_loss"]
+    lacking = tuple(dict.fromkeys(each for each in missing if each not in arguments))
+    return Routing(tool, arguments, confidence, lacking)
+
+# %% ../../nbs/194_llm.router.ipynb #42f16891
 SURE_TO_READ, SURE_TO_ACT, SURE_APART = 0.45, 0.65, 0.85  # least confidence: to read, to do, to cut a message
 ACTS = frozenset({"execute_trade", "set_alert", "run_backtest", "run_sweep", "run_audit", "run_report"})
 EACH_SYMBOL = frozenset(
@@ -165,30 +188,7 @@ class Router:
         symbols = slots.get("symbols", [])
         each_of = symbols[:MOST_CALLS] if best in EACH_SYMBOL and len(symbols) > 1 else [None]
         picked = [slots | ({"symbols": [symbol]} if symbol else {}) for symbol in each_of]
-        return [self._call(best, text, held, confidence, offered, before) for held in picked]
-
-    def _call(
-        self,
-        tool: str,
-        text: str,
-        slots: dict[str, Any],
-        confidence: float,
-        offered: Mapping[str, Schema],
-        before: Earlier,
-    ) -> Routing:
-        said = {"concept": find_concept(text)} if tool == "explain_concept" else {}
-        said |= {"topic": find_topic(text)} if tool == "get_course_info" else {}
-        arguments, missing = fit_arguments(slots | said, offered[tool])
-        if "message" in missing:
-            arguments["message"] = text
-        last = dict(before.calls[-1][1]) if before.calls else {}
-        if "symbol" in missing and "symbol" in last and tool != "execute_trade":
-            arguments["symbol"] = last["symbol"]
-        if tool == "execute_trade":
-            missing += [name for name in ("symbol", "action", "size", "stop_loss") if name not in arguments]
-        return Routing(
-            tool, arguments, confidence, tuple(dict.fromkeys(each for each in missing if each not in arguments))
-        )
+        return [complete(best, text, held, confidence, offered[best], before) for held in picked]
 
     def _continued(self, text: str, offered: Mapping[str, Schema], before: Earlier, language: str) -> list[Routing]:
         if before.unanswered:
@@ -215,14 +215,14 @@ class Router:
             number := re.fullmatch(r"\s*(?:la |the |el |option |opci[oó]n )?([1-9])[.)ºª]?\s*", text.lower())
         ):
             chosen = first.choices[int(number[1]) - 1 : int(number[1])]
-            return [self._call(tool, before.unanswered, slots, 1.0, offered, before) for tool in chosen]
+            return [complete(tool, before.unanswered, slots, 1.0, offered[tool], before) for tool in chosen]
         if not first.missing or first.tool in (None, "execute_trade") or first.tool not in offered:
             return []
         known = set(slots) | {"free"}
         if set(answer) - known or (len(text.split()) <= 3 and answer):
             if len(answer.get("free", [])) == 1 and len(first.missing) == 1:
                 answer[{"stop": "stop_loss"}.get(first.missing[0], first.missing[0])] = answer["free"][0]
-            joined = self._call(first.tool, before.unanswered, slots | answer, 1.0, offered, before)
+            joined = complete(first.tool, before.unanswered, slots | answer, 1.0, offered[first.tool], before)
             return (
                 [replace(joined, arguments={**first.arguments, **joined.arguments})]
                 if carries_on(text, self.vocabulary)

@@ -59,7 +59,7 @@ def read_figures(
             free.append(figure.value)
     return roles | ({"free": free} if free else {})
 
-# %% ../../nbs/193_llm.slots.ipynb #b7fc44e8
+# %% ../../nbs/193_llm.slots.ipynb #77bd0318
 _JOB = re.compile(
     r"\b(?:job|trabajo|id|run|corrida|tarea|task)\s+(?:id\s+|de trabajo\s+)?#?([0-9a-f-]*\d[0-9a-z-]*|[a-z]+\d\w*)\b"
 )
@@ -85,7 +85,7 @@ def _frame_name(text: str) -> str | None:
                 return found[1]
     return None
 
-
+# %% ../../nbs/193_llm.slots.ipynb #edefd41c
 _TABLES = (("action", "sides"), ("condition", "directions"), ("level", "levels"), ("policy", "policies"))
 
 
@@ -129,7 +129,7 @@ def read_slots(
 def _inside(figure: Figure, symbols: Sequence[Named]) -> bool:
     return any(figure.start < each.end and figure.end > each.start for each in symbols)
 
-# %% ../../nbs/193_llm.slots.ipynb #ed85d387
+# %% ../../nbs/193_llm.slots.ipynb #d00b3965
 MASKS = {"symbol": "EURUSD", "timeframe": "4h", "number": "5"}
 
 
@@ -142,7 +142,7 @@ def mask(
     frames = [(each.start, each.end, MASKS["timeframe"]) for each in find_timeframes(text)]
     figures = [(each.start, each.end, MASKS["number"]) for each in find_figures(text) if each.unit == ""]
     figures += [
-        (each.start, each.start + len(re.match(r"[\d.,]*", text[each.start : each.end])[0]), MASKS["number"])
+        (each.start, each.start + len(re.findall(r"^[\d.,]*", text[each.start : each.end])[0]), MASKS["number"])
         for each in find_figures(text)
         if each.unit
     ]

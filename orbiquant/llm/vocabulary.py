@@ -28,11 +28,11 @@ def fold(
         folded.append(lower if len(lower) == 1 else letter)
     return "".join(folded)
 
-# %% ../../nbs/192_llm.vocabulary.ipynb #880b5904
+# %% ../../nbs/192_llm.vocabulary.ipynb #e2ee00c2
 _CURRENCIES: Mapping[str, str] = {
     **dict.fromkeys(("euro", "euros", "eur", "fiber", "fibra"), "EUR"),
-    **dict.fromkeys(("dollar", "dollars", "dolar", "dolares", "usd", "greenback", "dolar americano"), "USD"),
-    **dict.fromkeys(("pound", "sterling", "libra", "libras", "gbp", "quid", "libra esterlina", "pound sterling"), "GBP"),
+    **dict.fromkeys(("dollar", "dollars", "dolar", "dolares", "usd", "greenback"), "USD"),
+    **dict.fromkeys(("pound", "sterling", "libra", "libras", "gbp", "libra esterlina", "pound sterling"), "GBP"),
     **dict.fromkeys(("yen", "yenes", "jpy"), "JPY"),
     **dict.fromkeys(("franc", "swiss franc", "franco", "franco suizo", "chf", "swissy"), "CHF"),
     **dict.fromkeys(("aussie", "aussie dollar", "australian dollar", "dolar australiano", "aud"), "AUD"),
@@ -96,7 +96,7 @@ def vocabulary_of(
             names.setdefault(fold(each.name.split(" / ")[0]), each.symbol)
     return Vocabulary(frozenset(symbols), names)
 
-# %% ../../nbs/192_llm.vocabulary.ipynb #6a4b314e
+# %% ../../nbs/192_llm.vocabulary.ipynb #4c60895c
 class Named(NamedTuple):
     "A stretch of text that means a symbol."
 
@@ -104,10 +104,10 @@ class Named(NamedTuple):
     end: int
     symbol: str
 
-
+# %% ../../nbs/192_llm.vocabulary.ipynb #3eee5b34
 _PAIR = re.compile(r"\b([a-z]{2,6})\s?[/\-_]?\s?(usdt|usdc|usd|eur|gbp|jpy|chf|cad|aud|nzd)\b")
 _JOINED = re.compile(r"\b[a-z0-9]{2,10}(?:usdt|usdc)\b")
-_JOINING = "y|and|against|contra|frente a|vs|versus|con|the|el|la|to|al|per|por|and the|y el|y la|is how many|is an?|es un"
+_JOINING = "y|and|against|contra|frente a|vs|versus|con|the|el|la|to|al|per|por|and the|y el|y la|is how many|is an?"
 _BETWEEN = rf"(?:\s*[/\-]\s*|\s+(?:{_JOINING})\s+|\s+)"
 _MONEY = "|".join(sorted(map(re.escape, _CURRENCIES), key=len, reverse=True))
 _TWO = re.compile(rf"\b({_MONEY}){_BETWEEN}(?:the\s+|el\s+|la\s+)?({_MONEY})\b")
@@ -159,7 +159,7 @@ def _misspelt(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]
         if near := difflib.get_close_matches(found[0], like, 1, 0.84):
             yield Named(*found.span(), vocabulary.names[near[0]])
 
-# %% ../../nbs/192_llm.vocabulary.ipynb #d8fde236
+# %% ../../nbs/192_llm.vocabulary.ipynb #feb6d638
 _TICKER = re.compile(r"\b[A-Z][A-Z0-9]{2,9}\b")
 _NO_TICKER = re.compile(
     r"RSI|MACD|ATR|SMA|EMA|VWAP|OBV|ADX|BB|BOS|CHOCH|FVG|OTE|ICT|SMC|AMD|BUY|SELL|LONG|SHORT|"
