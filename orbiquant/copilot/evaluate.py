@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EvalCase', 'read_cases', 'normalise_arguments', 'EvalAnswer', 'offered_tools', 'ask_model', 'EvalGroup',
-           'EvalFailure', 'EvalReport', 'judge_answer', 'summarise', 'tool_names', 'evaluate_model']
+           'EvalFailure', 'EvalReport', 'judge_answer', 'summarise_answers', 'tool_names', 'evaluate_model']
 
 # %% ../../nbs/87_copilot.evaluate.ipynb #d164b940
 import json
@@ -248,7 +248,7 @@ def judge_answer(
     wanted = normalise_arguments(case.args, schema)
     return "" if any(normalise_arguments(given, schema) == wanted for _, given in called) else "arguments"
 
-# %% ../../nbs/87_copilot.evaluate.ipynb #bd3b6ab7
+# %% ../../nbs/87_copilot.evaluate.ipynb #8afd5dce
 def _group(reasons: Sequence[str]) -> EvalGroup:
     right = sum(reason in ("", "arguments") for reason in reasons)
     answered = sum(reason != "asked back" for reason in reasons)
@@ -260,7 +260,7 @@ def _group(reasons: Sequence[str]) -> EvalGroup:
     )  # fmt: skip
 
 
-def summarise(
+def summarise_answers(
     provider: str,  # who was asked
     cases: Sequence[EvalCase],  # the questions
     answers: Sequence[EvalAnswer],  # what was chosen, in their order
@@ -288,7 +288,7 @@ def summarise(
         median_s=seconds[len(seconds) // 2], slow_s=seconds[int(len(seconds) * 0.95)], failures=failures,
     )  # fmt: skip
 
-# %% ../../nbs/87_copilot.evaluate.ipynb #0d93b5ec
+# %% ../../nbs/87_copilot.evaluate.ipynb #2c9e4197
 def tool_names(
     tools: Mapping[str, Tool],  # the product's, by name
 ) -> dict[str, str]:
@@ -319,4 +319,4 @@ async def evaluate_model(
         answers.append(await ask_model(model, case.text, offered, instructions))
         progress(len(answers), len(asked))
     reasons = [judge_answer(case, answer, offered, known) for case, answer in zip(asked, answers, strict=True)]
-    return summarise(model.model_name, asked, answers, reasons)
+    return summarise_answers(model.model_name, asked, answers, reasons)

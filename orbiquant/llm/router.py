@@ -82,15 +82,16 @@ def split_wishes(
     clear = 2 <= len(whole) <= MOST_PARTS and all(len(part.split()) >= 2 for part in whole)
     return whole if clear else [text]
 
-# %% ../../nbs/194_llm.router.ipynb #56996f00
+# %% ../../nbs/194_llm.router.ipynb #565145d2
 def carries_on(
     text: str,  # a message
     vocabulary: Vocabulary,  # what is traded
 ) -> bool:
     "Say whether a message has nothing but names, numbers and small words."
     blank = fold(text)
-    named = [*find_symbols(text, vocabulary), *find_timeframes(text), *find_figures(text)]
-    for start, end, *_ in named:
+    named = [(each.start, each.end) for each in find_symbols(text, vocabulary)]
+    named += [(each.start, each.end) for each in (*find_timeframes(text), *find_figures(text))]
+    for start, end in named:
         blank = blank[:start] + " " * (end - start) + blank[end:]
     filler = word_patterns("follow")["filler"]
     return bool(named) and all(filler.fullmatch(word) for word in re.findall(r"[a-zñ0-9]+", blank))

@@ -104,7 +104,7 @@ class Named(NamedTuple):
     end: int
     symbol: str
 
-# %% ../../nbs/192_llm.vocabulary.ipynb #3eee5b34
+# %% ../../nbs/192_llm.vocabulary.ipynb #210f8826
 _PAIR = re.compile(r"\b([a-z]{2,6})\s?[/\-_]?\s?(usdt|usdc|usd|eur|gbp|jpy|chf|cad|aud|nzd)\b")
 _JOINED = re.compile(r"\b[a-z0-9]{2,10}(?:usdt|usdc)\b")
 _JOINING = "y|and|against|contra|frente a|vs|versus|con|the|el|la|to|al|per|por|and the|y el|y la|is how many|is an?"
@@ -141,6 +141,10 @@ def _spelled(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
             yield Named(*found.span(), symbol)
 
 
+assert [each.symbol for each in _spelled("BTC-USDT", "btc-usdt", Vocabulary())] == ["BTCUSDT"]
+_pair("JPY", "EUR")
+
+# %% ../../nbs/192_llm.vocabulary.ipynb #872bea01
 def _called(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
     for found in vocabulary.pattern.finditer(folded):
         yield Named(*found.span(), vocabulary.names[found[0]])
@@ -159,7 +163,7 @@ def _misspelt(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]
         if near := difflib.get_close_matches(found[0], like, 1, 0.84):
             yield Named(*found.span(), vocabulary.names[near[0]])
 
-# %% ../../nbs/192_llm.vocabulary.ipynb #feb6d638
+# %% ../../nbs/192_llm.vocabulary.ipynb #8188a82e
 _TICKER = re.compile(r"\b[A-Z][A-Z0-9]{2,9}\b")
 _NO_TICKER = re.compile(
     r"RSI|MACD|ATR|SMA|EMA|VWAP|OBV|ADX|BB|BOS|CHOCH|FVG|OTE|ICT|SMC|AMD|BUY|SELL|LONG|SHORT|"
