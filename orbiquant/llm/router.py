@@ -82,7 +82,7 @@ def split_wishes(
     clear = 2 <= len(whole) <= MOST_PARTS and all(len(part.split()) >= 2 for part in whole)
     return whole if clear else [text]
 
-# %% ../../nbs/194_llm.router.ipynb #565145d2
+# %% ../../nbs/194_llm.router.ipynb #7240f715
 def carries_on(
     text: str,  # a message
     vocabulary: Vocabulary,  # what is traded
@@ -90,7 +90,8 @@ def carries_on(
     "Say whether a message has nothing but names, numbers and small words."
     blank = fold(text)
     named = [(each.start, each.end) for each in find_symbols(text, vocabulary)]
-    named += [(each.start, each.end) for each in (*find_timeframes(text), *find_figures(text))]
+    named += [(each.start, each.end) for each in find_timeframes(text)]
+    named += [(each.start, each.end) for each in find_figures(text)]
     for start, end in named:
         blank = blank[:start] + " " * (end - start) + blank[end:]
     filler = word_patterns("follow")["filler"]
