@@ -178,6 +178,7 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("llm", "pull"): (),  # it asks Hugging Face; what it refuses is tried in test_local_model
     ("llm", "list"): ((),),
     ("llm", "check"): ((),),
+    ("llm", "eval"): (("--provider", "router", "--cases", "questions.jsonl"),),
     ("report", "run"): (("research", "--timeout", "1"),),
     ("report", "list"): ((),),
     ("report", "runs"): ((),),
@@ -247,6 +248,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "EURUSD_1h.csv").write_text("\n".join(["time,open,high,low,close,volume", *rows]))
     signals = [f"{row.split(',')[0]},{1 if place % 2 else -1},0.002,0.004" for place, row in enumerate(rows[5::10])]
     (home / "signals.csv").write_text("\n".join(["time,side,stop_distance,target_distance", *signals]))
+    asked = '{"id": "1", "lang": "en", "text": "gold?", "tool": "get_price", "args": {"symbol": "gold"}}'
+    (home / "questions.jsonl").write_text(asked)
     (home / "sealed.csv").write_text("x")
     (home / "sealed.csv").chmod(0)
     (home / "broken.zip").write_bytes(b"PK\x03\x04" + b"\x00\xff" * 50)

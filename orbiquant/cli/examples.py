@@ -69,6 +69,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("portfolio", "show"): "portfolio show --by strategy",
     ("portfolio", "allocate"): "portfolio allocate --method inverse_volatility",
     ("portfolio", "rebalance"): "portfolio rebalance --now --dry-run",
+    ("llm", "eval"): "llm eval --provider router --cases questions.jsonl",
     ("chat",): "chat 'what is the price of EURUSD?'",
     ("llm", "pull"): "llm pull Qwen/Qwen3-8B",
     ("llm", "list"): "llm list",

@@ -19,6 +19,7 @@ from . import (  # noqa: F401
     kill,
     ledger,
     llm,
+    llm_eval,
     models,
     portfolio,
     replays,

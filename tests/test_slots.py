@@ -1,0 +1,199 @@
+"""What the rules read from messages in two languages."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orbiquant.llm.figures import find_figures, find_since, find_timeframes, read_number
+from orbiquant.llm.intents import find_concept, find_topic, fit_arguments, plain_schema
+from orbiquant.llm.slots import mask, read_slots, spoken_language
+from orbiquant.llm.vocabulary import NAMES, Vocabulary, find_symbols, fold, vocabulary_of
+from orbiquant.market.instruments import known_instruments
+
+TRADED = vocabulary_of(known_instruments(None).values())
+
+
+def symbols_of(text: str) -> list[str]:
+    return [each.symbol for each in find_symbols(text, TRADED)]
+
+
+@pytest.mark.parametrize("symbol", sorted(known_instruments(None)))
+def test_every_instrument_is_found_in_capitals(symbol: str):
+    assert symbols_of(f"price of {symbol} now") == [symbol]
+
+
+@pytest.mark.parametrize("spelling", ["EUR/USD", "eur/usd", "eurusd", "EUR-USD", "eur usd", "EUR_USD", "Eur/Usd"])
+def test_a_pair_in_any_spelling(spelling: str):
+    assert symbols_of(f"cómo va {spelling}?") == ["EURUSD"]
+
+
+@pytest.mark.parametrize(
+    ("text", "symbols"),
+    [
+        ("a cuánto está el oro", ["XAUUSD"]),
+        ("gold and silver", ["XAUUSD", "XAGUSD"]),
+        ("where is cable", ["GBPUSD"]),
+        ("la libra esterlina", ["GBPUSD"]),
+        ("apple o microsoft", ["AAPL", "MSFT"]),
+        ("btc/usdt, ethereum y solana", ["BTCUSDT", "ETHUSDT", "SOLUSDT"]),
+        ("el dólar yen", ["USDJPY"]),
+        ("how many yen is a euro", ["EURJPY"]),
+        ("pound against the yen", ["GBPJPY"]),
+        ("bitcoi y etherium", ["BTCUSDT", "ETHUSDT"]),
+        ("RSI de SOL", ["SOLUSDT"]),
+        ("el sol sale por la mañana", []),
+        ("send me the link to the course", []),
+        ("I have no idea", []),
+        ("AUDNZD", ["AUDNZD"]),
+        ("PEPEUSDT now", ["PEPEUSDT"]),
+        ("RSI MACD ATR", []),
+    ],
+)
+def test_what_it_is_called(text: str, symbols: list[str]):
+    assert symbols_of(text) == symbols
+
+
+@pytest.mark.parametrize(
+    ("text", "timeframe"),
+    [
+        *((text, "4h") for text in ("4h", "H4", "4 horas", "four hours", "4-hour", "cuatro horas")),
+        *((text, "1d") for text in ("daily", "diario", "1d", "D1")),
+        *((text, "1h") for text in ("hourly", "una hora", "1 hora", "horario", "one hour")),
+        *((text, "15m") for text in ("15 minutos", "15min", "fifteen minutes", "M15", "15m")),
+        *((text, "30m") for text in ("media hora", "half hour", "30 min")),
+        *((text, "1w") for text in ("weekly", "semanal", "1 week")),
+    ],
+)
+def test_a_timeframe_in_words(text: str, timeframe: str):
+    assert [each.timeframe for each in find_timeframes(f"velas de {text}")] == [timeframe]
+
+
+@pytest.mark.parametrize("text", ["the last 24 hours", "15 minutes ago", "4 lots", "2h", "100 days", "hola"])
+def test_no_timeframe(text: str):
+    assert find_timeframes(text) == []
+
+
+@pytest.mark.parametrize(
+    ("digits", "spanish", "value"),
+    [
+        *(("2,800", each, 2800.0) for each in (True, False)),
+        *(("12,345.60", each, 12345.6) for each in (True, False)),
+        *(("12.345,60", each, 12345.6) for each in (True, False)),
+        ("1,07", True, 1.07), ("1,085", True, 1.085), ("0,5", False, 0.5), ("10.000", True, 10000.0),
+        ("10.000", False, 10.0), (".67", True, 0.67), ("1,000,000", False, 1e6), ("1.0850", True, 1.085),
+    ],
+)  # fmt: skip
+def test_commas_and_dots(digits: str, spanish: bool, value: float):
+    assert read_number(digits, spanish) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("70 mil", [(70_000, "")]), ("25k", [(25_000, "")]), ("0,5 %", [(0.5, "%")]), ("half a lot", [(0.5, "lots")]),
+        ("medio lote", [(0.5, "lots")]), ("dos por ciento", [(2, "%")]), ("$50", [(50, "money")]),
+        ("20 pips", [(20, "pips")]), ("cien mil", [(100_000, "")]), ("4h", []), ("0.1 lotes", [(0.1, "lots")]),
+    ],
+)  # fmt: skip
+def test_numbers_in_words(text: str, found: list[tuple[float, str]]):
+    assert [(each.value, each.unit) for each in find_figures(text, spanish=True)] == found
+
+
+ORDERS: list[tuple[str, dict[str, Any]]] = [
+    (
+        "compra 0.5 lotes de EURUSD con stop en 1.0790 y objetivo 1.0910",
+        {"action": "BUY", "size": 0.5, "stop_loss": 1.079, "take_profit": 1.091},
+    ),
+    ("short gold 0.2 lot sl 2365 tp 2290", {"action": "SELL", "size": 0.2, "stop_loss": 2365, "take_profit": 2290}),
+    ("BUY XAUUSD 0.01 SL 2300 TP 2380", {"action": "BUY", "size": 0.01, "stop_loss": 2300, "take_profit": 2380}),
+    ("vende un lote de cable, stop loss: 1,2850", {"action": "SELL", "size": 1.0, "stop_loss": 1.285}),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), ORDERS)
+def test_an_order_is_read_whole(text: str, wanted: dict[str, Any]):
+    arguments, missing = fit_arguments(read_slots(text, TRADED), plain_schema("execute_trade"))
+    assert {name: arguments[name] for name in arguments if name != "symbol"} == wanted and not missing
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("buy gold at 2300 with stop 2290", ["size"]), ("sell 0.1 lots of gold", ["stop_loss"]),
+        ("buy 0.1 lots, stop 2300", ["symbol"]), ("0.1 lots of gold stop 2300", ["action"]),
+    ],
+)  # fmt: skip
+def test_what_an_order_lacks_is_told_and_never_invented(text: str, missing: list[str]):
+    assert fit_arguments(read_slots(text, TRADED), plain_schema("execute_trade"))[1] == missing
+
+
+@pytest.mark.parametrize(
+    ("text", "condition", "price"),
+    [
+        ("alert me when gold breaks 2400", "above", 2400), ("avísame si EURUSD cae bajo 1,07", "below", 1.07),
+        ("tell me if bitcoin is under 58k", "below", 58_000), ("notifícame cuando supere 70 mil", "above", 70_000),
+        ("ping me at 155.50 if USDJPY gets up there", "above", 155.5),
+    ],
+)  # fmt: skip
+def test_an_alert_has_a_direction_and_a_price(text: str, condition: str, price: float):
+    arguments, _ = fit_arguments(read_slots(text, TRADED), plain_schema("set_alert"))
+    assert (arguments["condition"], arguments["price"]) == (condition, price)
+
+
+@pytest.mark.parametrize(
+    ("text", "concept"),
+    [
+        ("what is a liquidity sweep?", "liquidity sweep"), ("¿Qué es el drawdown?", "drawdown"),
+        ("explícame el RSI para principiantes", "RSI"), ("i don't get fair value gaps", "fair value gaps"),
+        ("para qué sirve el VWAP", "VWAP"), ("what does AMD mean in trading", "AMD"), ("explain it", ""),
+    ],
+)  # fmt: skip
+def test_what_is_asked_about(text: str, concept: str):
+    assert find_concept(text) == concept
+
+
+def test_a_topic_is_named_or_is_not():
+    assert find_topic("recomiéndame un curso de gestión del riesgo") == "gestión del riesgo"
+    assert find_topic("what courses do you have") == ""
+
+
+def test_a_schema_has_the_last_word():
+    slots = read_slots("últimas 50 velas de oro en 4h", TRADED)
+    assert fit_arguments(slots, {"properties": {"symbol": {"type": "string"}}}) == ({"symbol": "XAUUSD"}, [])
+    renamed = {"properties": {"bars": {"type": "integer"}, "timeframe": {"enum": ["1h"]}}, "required": ["symbol"]}
+    assert fit_arguments(slots, renamed) == ({"bars": 50}, ["symbol"])
+
+
+def test_days_count_from_today():
+    today = date(2026, 11, 29)
+    assert find_since("qué cerré ayer", today) == date(2026, 11, 28)
+    assert find_since("trades since 2026-10-01", today) == date(2026, 10, 1)
+    assert find_since("los últimos 30 días", today) == date(2026, 10, 30)
+    assert find_since("since 2026-13-40", today) is None
+
+
+def test_masks_hide_what_is_named_and_nothing_else():
+    assert mask("RSI del oro en 4h", TRADED) == mask("RSI del BTC/USDT en 1h", TRADED)
+    assert mask("vende 0.1 lotes de oro, stop 2300", TRADED) == mask("vende 2 lotes de apple, stop 150", TRADED)
+    assert "rsi" in mask("RSI del oro", TRADED)
+
+
+def test_languages():
+    assert [spoken_language(text) for text in ("dame el precio", "give me the price", "señal", "BTC")] == [
+        *("es", "en", "es", "en")
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=200))
+def test_any_text_is_read_without_an_error(text: str):
+    assert len(fold(text)) == len(text)
+    read_slots(text, TRADED)
+    assert isinstance(mask(text, TRADED), str)
+
+
+def test_names_are_folded():
+    assert all(fold(name) == name for name in NAMES) and all(symbol.isupper() for symbol in Vocabulary().names.values())
