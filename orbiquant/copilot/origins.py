@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Nature', 'LONG', 'Fact', 'nature_of', 'content_words', 'Origins']
 
-# %% ../../nbs/85_copilot.origins.ipynb #2a71f452
+# %% ../../nbs/85_copilot.origins.ipynb #c1cd060e
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal, TypeAlias
 
+from .number_words import any_of
 from .numbers import plain_text, read_figures
 from ..core import OrbiError
 from ..domain import normalise_symbol
 
-# %% ../../nbs/85_copilot.origins.ipynb #fe6a793b
-Nature: TypeAlias = Literal["price", "share", "percent", "index", "amount", "plain", "quoted"]
+# %% ../../nbs/85_copilot.origins.ipynb #a668ad09
+Nature: TypeAlias = Literal["price", "share", "percent", "index", "r", "amount", "plain", "quoted"]
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,15 @@ class Fact:
 
 
 _NATURES: tuple[tuple[Nature, str], ...] = (
-    ("percent", r"percent(?!_?b$)|_pct$|changepercent"),
-    ("share", r"confidence|accuracy|win_?rate|probab|importance|percent_?b$|margin_rate|profit_?margin|growth|dividend_?yield|"
-              r"drawdown$|weight|share|deflated|exposure"),
-    ("index", r"rsi|adx|stoch|fear|greed|score|sentiment|rank|(?:^|_)r$|_r_|ratio|profit_factor|reward|trades|trials|count|volume|obv|"
-              r"size|lots|units|pips|histogram|macd|signal|distance|atr|volatility|eps|beta"),
-    ("amount", r"balance|equity|margin|profit|pnl|amount|market_?cap|revenue|cost|fee|deposit"),
-    ("price", r"price|open|high|low|close|upper|lower|middle|sma|ema|vwap|support|resist|entry|stop|target|profit_level|last|bid|ask|level"),
+    ("percent", r"percent(?!_?b$)|_pct$"),
+    ("r", r"(?:^|_)r$|_r_|reward|profit_factor"),
+    ("share", any_of(r"""confidence accuracy win.?rate probab importance percent.?b$ profit.?margin growth dividend.?yield
+                        drawdown$ weight share deflated exposure""")),
+    ("index", any_of("""rsi adx stoch fear greed score sentiment rank ratio trades trials count volume obv size lots units
+                        pips histogram macd signal distance atr volatility eps beta""")),
+    ("amount", any_of("balance equity margin profit pnl amount market.?cap revenue cost fee deposit")),
+    ("price", any_of("""price open high low close upper lower middle sma ema vwap support resist entry stop target last bid
+                        ask level""")),
 )  # fmt: skip
 _NATURE = tuple((nature, re.compile(form)) for nature, form in _NATURES)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from .numbers import Reading, plain_text, read_token
+from .numbers import Figure, Reading, plain_text, read_figures, read_token
 
 # %% ../../nbs/85_copilot.proofs.ipynb #c36c7e5b
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from .provenance import Judged, Levels, judge_sentence, subjects_in
-
 from .numbers import Figure, plain_text
 from .origins import Fact, Origins
+from .provenance import Judged, Levels, judge_sentence, subjects_in
 from ..llm.language import Language
 
 # %% ../../nbs/85_copilot.rewriting.ipynb #61f0de88
@@ -81,10 +80,7 @@ def _candidate(figure: Figure, origins: Origins, subjects: Collection[str]) -> F
     return fitting[-1] if len({fact.value for fact in fitting}) == 1 else None
 
 # %% ../../nbs/85_copilot.rewriting.ipynb #47969202
-_SAID: dict[Language, str] = {
-    "en": "{tool} says of {subject}: {figures}.",
-    "es": "Según {tool}, de {subject}: {figures}.",
-}
+_SAID: dict[Language, str] = {"en": "{tool} says of {subject}: {figures}.", "es": "Según {tool}, de {subject}: {figures}."}
 _MOST_FIGURES = 6
 _QUIET = re.compile(r"timestamp|_id$|age|limit|_s$|status|volume$")
 

@@ -10,19 +10,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from .origins import Origins
 from .provenance import Levels
 from .rewriting import Change, check_sentence
-
-from .origins import Origins
 from ..llm.language import Language
 
 # %% ../../nbs/85_copilot.sentences.ipynb #096e4f01
 LONGEST = 1_200  # characters of a sentence before it is cut
 _ENDS = re.compile(r"\n+|[.!?…]+[\"'”»)*_`]*(?:[ \t\u00a0]+|(?=\n))")
-_SHORT = re.compile(
-    r"(?:^|[\s(])(?:e\.g|i\.e|vs|approx|aprox|p\. ?ej|etc|no|nº|n|fig|inc|ltd|sr|sra|dr|st|ee\. ?uu|u\.s|\d{1,2}|p|máx|mín|max|min)\.[ \t]*$",
-    re.I,
-)
+_SHORT = re.compile(r"(?:^|[\s(])(?:e\.g|i\.e|vs|approx|aprox|p\. ?ej|etc|no|nº|n|fig|inc|ltd|sr|sra|dr|st|ee\. ?uu|u\.s|\d{1,2}|p|máx|mín|max|min)\.[ \t]*$", re.I)
 
 
 def _cut(text: str) -> int:

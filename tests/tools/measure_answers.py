@@ -3,6 +3,7 @@
 `python -m tests.tools.measure_answers [SEED]` prints the table.
 """
 
+import re
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ def measure(seed: int, count: int = 500, held_out: bool = False) -> Measured:
         found.lies += 1
         found.by_kind[kind] += 1
         found.replaced += any(change.kind == "replaced" for change in changes)
-        if shown in plain_text(said):
+        if re.search(rf"(?<![\d.,]){re.escape(shown)}(?!\d)", plain_text(said)):
             found.through += 1
             found.faults.append(f"{kind}: {shown} in {lie!r}")
     return found
