@@ -6,9 +6,7 @@
 __all__ = ['say', 'say_number', 'decimals_of', 'technical_text', 'fundamental_text', 'sentiment_text', 'prediction_text',
            'opportunity_text', 'summarise_analysis', 'analysis_markdown']
 
-# %% ../../nbs/87_copilot.analysis_text.ipynb #792f6985
-from collections.abc import Mapping
-
+# %% ../../nbs/87_copilot.analysis_text.ipynb #ee966a2e
 from orbiquant.copilot.analysis import (
     FullAnalysis,
     FundamentalPart,
@@ -19,61 +17,15 @@ from orbiquant.copilot.analysis import (
     TechnicalPart,
 )
 from ..llm.language import Language
+from ..llm.prompts import read_words
 
-# %% ../../nbs/87_copilot.analysis_text.ipynb #773e5cef
-_WORDS: Mapping[Language, Mapping[str, str]] = {
-    "en": {
-        "bullish": "bullish", "bearish": "bearish", "neutral": "neutral", "oversold": "oversold", "overbought": "overbought",
-        "above_upper": "above the upper band", "upper_half": "in the upper half", "lower_half": "in the lower half",
-        "below_lower": "below the lower band", "low": "low", "medium": "medium", "high": "high", "swing": "swing",
-        "pivot": "pivot", "none": "none", "summary": "Executive summary", "technical": "Technical", "fundamental": "Fundamental",
-        "sentiment": "Sentiment", "prediction": "ML prediction", "opportunity": "Opportunity", "gaps": "Missing",
-        "trend": "Trend", "supports": "Supports", "resistances": "Resistances", "patterns": "Candle patterns",
-        "above": "price above", "below": "price below", "and": "and", "phase": "phase", "line": "line", "signal_line": "signal",
-        "unknown": "unknown", "sector": "sector", "next": "next earnings", "last": "last earnings", "growth": "revenue growth",
-        "fear": "fear & greed", "score": "score", "direction": "direction", "confidence": "confidence", "horizon": "horizon",
-        "accuracy": "right in the past", "entry": "entry", "stop": "stop", "target": "target", "risk": "of the account at risk",
-        "WAIT": "WAIT", "NO_TRADE": "NO TRADE", "LONG": "LONG", "SHORT": "SHORT", "away": "away", "volatility": "volatility",
-    },
-    "es": {
-        "bullish": "alcista", "bearish": "bajista", "neutral": "neutral", "oversold": "sobreventa", "overbought": "sobrecompra",
-        "above_upper": "sobre la banda superior", "upper_half": "en la mitad superior", "lower_half": "en la mitad inferior",
-        "below_lower": "bajo la banda inferior", "low": "baja", "medium": "media", "high": "alta", "swing": "swing",
-        "pivot": "pivote", "none": "ninguno", "summary": "Resumen ejecutivo", "technical": "Técnico", "fundamental": "Fundamental",
-        "sentiment": "Sentimiento", "prediction": "Predicción ML", "opportunity": "Oportunidad", "gaps": "Falta",
-        "trend": "Tendencia", "supports": "Soportes", "resistances": "Resistencias", "patterns": "Patrones de velas",
-        "above": "precio sobre", "below": "precio bajo", "and": "y", "phase": "fase", "line": "línea", "signal_line": "señal",
-        "unknown": "desconocida", "sector": "sector", "next": "próximos resultados", "last": "últimos resultados",
-        "growth": "crecimiento de ingresos", "fear": "miedo y codicia", "score": "puntuación", "direction": "dirección",
-        "confidence": "confianza", "horizon": "horizonte", "accuracy": "acierto en el pasado", "entry": "entrada", "stop": "stop",
-        "target": "objetivo", "risk": "de la cuenta en riesgo", "WAIT": "ESPERAR", "NO_TRADE": "NO OPERAR", "LONG": "LARGO",
-        "SHORT": "CORTO", "away": "de distancia", "volatility": "volatilidad",
-    },
-}  # fmt: skip
-_REASONS: Mapping[Language, Mapping[str, str]] = {
-    "en": {
-        "signal": "the models say so and every rule allows it", "no_signal": "there is no model signal",
-        "plan": "ML signals are part of the plan pro", "hold": "the models say HOLD",
-        "confidence": "the confidence is below 60 %", "manipulation": "the phase is manipulation: stay out",
-        "no_stop": "there is no valid stop, and a stop is mandatory", "risk_reward": "the reward to risk is below 1:2",
-        "stale": "the signal is stale",
-    },
-    "es": {
-        "signal": "lo dicen los modelos y todas las reglas lo permiten", "no_signal": "no hay señal de los modelos",
-        "plan": "las señales de ML son parte del plan pro", "hold": "los modelos dicen HOLD",
-        "confidence": "la confianza es inferior al 60 %", "manipulation": "la fase es manipulación: quédate fuera",
-        "no_stop": "no hay un stop válido, y el stop es obligatorio", "risk_reward": "el beneficio/riesgo es inferior a 1:2",
-        "stale": "la señal está caducada",
-    },
-}  # fmt: skip
-
-
+# %% ../../nbs/87_copilot.analysis_text.ipynb #a6f48aa0
 def say(
     word: str,  # of the product's vocabulary
     language: Language,  # of the answer
 ) -> str:
     "Return a word of the product in a language; what is in no list stays as it is."
-    return _WORDS[language].get(word) or _REASONS[language].get(word) or word.replace("_", " ")
+    return read_words(language).get(word) or word.replace("_", " ")
 
 
 def say_number(
@@ -140,12 +92,15 @@ def fundamental_text(
 
     def beside(value: float | None, sector: float | None, factor: float, unit: str) -> str:
         own = "–" if value is None else say_number(value * factor, 1, language) + unit
-        rest = "" if sector is None else f" ({say('sector', language)} {say_number(sector * factor, 1, language)}{unit})"
+        rest = (
+            "" if sector is None else f" ({say('sector', language)} {say_number(sector * factor, 1, language)}{unit})"
+        )
         return own + rest
 
     growth = beside(part.revenue_growth, part.sector_revenue_growth, 100, " %")
     return "\n".join([
-        f"- **P/E**: {beside(part.pe_ratio, part.sector_pe_ratio, 1, '')}", f"- **{say('growth', language)}**: {growth}",
+        f"- **P/E**: {beside(part.pe_ratio, part.sector_pe_ratio, 1, '')}",
+        f"- **{say('growth', language)}**: {growth}",
         f"- {say('next', language)}: {part.next_earnings or '–'}; {say('last', language)}: {part.last_earnings or '–'}",
     ])  # fmt: skip
 
@@ -161,7 +116,7 @@ def sentiment_text(
     headlines = [f"> {' '.join(each.split())}" for each in part.headlines]
     return "\n".join([f"- {say('score', language)} {score}{label}{fear}", *headlines])
 
-# %% ../../nbs/87_copilot.analysis_text.ipynb #b5aaa672
+# %% ../../nbs/87_copilot.analysis_text.ipynb #b3b4f4e6
 def prediction_text(
     part: PredictionPart,  # of the models
     language: Language,  # of the answer
@@ -169,7 +124,9 @@ def prediction_text(
     "Return what the models expect, as Markdown."
     told = [f"{say('direction', language)} {say(part.direction or 'unknown', language)}"]
     shares = (("confidence", part.confidence), ("accuracy", part.historical_accuracy))
-    told += [f"{say(name, language)} {say_number(100 * each, 1, language)} %" for name, each in shares if each is not None]
+    told += [
+        f"{say(name, language)} {say_number(100 * each, 1, language)} %" for name, each in shares if each is not None
+    ]
     told += [f"{say('horizon', language)} {part.horizon}"] if part.horizon else []
     return "- " + ", ".join(told)
 
@@ -180,7 +137,8 @@ def opportunity_text(
     digits: int = 5,  # decimals of a price
 ) -> str:
     "Return what to do and why, as Markdown; a trade always with R:R and the share of the account."
-    head = f"- **{say(made.action, language)}** – {say(made.reason, language)}"
+    reason = say(f"reason_{made.reason}", language)
+    head = f"- **{say(made.action, language)}** – {reason}"
     if made.entry is None or made.stop is None or made.target is None or made.risk_reward is None:
         return head
     price = {name: say_number(each, digits, language) for name, each in
@@ -195,27 +153,26 @@ def opportunity_text(
         f"- {say_number(made.risk_percent or 1.0, 1, language)} % {say('risk', language)}",
     ])  # fmt: skip
 
-# %% ../../nbs/87_copilot.analysis_text.ipynb #4682c835
-_SUMMARY: Mapping[Language, tuple[str, str, str]] = {
-    "en": ("{symbol} is {trend} on {frame}{price}.", "The models lean {direction} with {confidence} % confidence.", "{action}: {reason}."),
-    "es": ("{symbol} está {trend} en {frame}{price}.", "Los modelos se inclinan a {direction} con un {confidence} % de confianza.", "{action}: {reason}."),
-}  # fmt: skip
-
-
+# %% ../../nbs/87_copilot.analysis_text.ipynb #e56b3025
 def summarise_analysis(
     found: FullAnalysis,  # all but its summary
 ) -> str:
     "Return the executive summary: two or three sentences."
     language, part = found.language, found.technical
-    first, second, third = _SUMMARY[language]
+    first, second, third = (
+        read_words(language)[name] for name in ("summary_trend", "summary_models", "summary_action")
+    )
     shown = f", {say_number(part.price, decimals_of(part.price), language)}" if part.price else ""
-    told = [first.format(symbol=found.symbol, trend=say(part.trend or "unknown", language), frame=found.timeframe, price=shown)]
+    trend = say(part.trend or "unknown", language)
+    told = [first.format(symbol=found.symbol, trend=trend, frame=found.timeframe, price=shown)]
     if found.prediction and found.prediction.confidence is not None:
         direction = say(found.prediction.direction or "unknown", language)
         share = say_number(100 * found.prediction.confidence, 1, language)
         told.append(second.format(direction=direction, confidence=share))
     made = found.opportunity
-    return " ".join([*told, third.format(action=say(made.action, language), reason=say(made.reason, language))])
+    return " ".join(
+        [*told, third.format(action=say(made.action, language), reason=say(f"reason_{made.reason}", language))]
+    )
 
 
 def analysis_markdown(

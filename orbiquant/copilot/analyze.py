@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['BARS_READ', 'AnalysisAsked', 'AnalysisStep', 'analyze', 'analyze_whole']
 
-# %% ../../nbs/87_copilot.analyze.ipynb #7c7cca7a
+# %% ../../nbs/87_copilot.analyze.ipynb #f09d9a95
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from orbiquant.copilot.analysis import (
+    AnalysisGap,
     FullAnalysis,
-    Gap,
     PartName,
     Reason,
     decide_opportunity,
@@ -35,13 +35,13 @@ from orbiquant.copilot.analysis_text import (
     summarise_analysis,
     technical_text,
 )
-from .tools import Tool, call_tool, refusal
+from .tools import Tool, call_tool
 from ..domain import Caller, Timeframe, normalise_symbol
 from ..llm.config import LlmConfig
 from ..llm.language import Language
 from ..llm.prompts import read_prompt
 
-# %% ../../nbs/87_copilot.analyze.ipynb #49297005
+# %% ../../nbs/87_copilot.analyze.ipynb #54e8d18a
 BARS_READ = 200  # for candle patterns and pivots
 
 
@@ -59,7 +59,8 @@ class AnalysisAsked:
 
     def calls(self) -> dict[str, dict[str, Any]]:
         "Return the tools to ask, with their arguments."
-        symbol, frame = {"symbol": self.symbol}, {"timeframe": self.timeframe.value}
+        symbol: dict[str, Any] = {"symbol": self.symbol}
+        frame = {"timeframe": self.timeframe.value}
         asked = {
             "get_price": symbol, "get_ohlcv": symbol | frame | {"limit": BARS_READ}, "get_indicators": symbol | frame,
             "analyze_market": symbol | frame, "get_news": symbol, "get_sentiment": symbol,
@@ -76,7 +77,7 @@ class AnalysisStep:
     markdown: str
     whole: FullAnalysis | None = None
 
-# %% ../../nbs/87_copilot.analyze.ipynb #73f20237
+# %% ../../nbs/87_copilot.analyze.ipynb #dc4f678a
 _NEEDS: dict[PartName, tuple[str, ...]] = {  # tools that a part is made of
     "technical": ("get_price", "get_ohlcv", "get_indicators", "analyze_market"),
     "fundamental": ("get_fundamentals",), "sentiment": ("get_news", "get_sentiment"), "prediction": ("get_signal",),
@@ -88,17 +89,20 @@ class _Gathering:
 
     def __init__(self, asked: AnalysisAsked) -> None:
         self.asked, self.answers = asked, dict[str, Any]()
-        self.gaps: list[Gap] = []
+        self.gaps: list[AnalysisGap] = []
         free = asked.caller.plan == "free"
         self.without: Reason = "plan" if free else "no_signal"
         if free:
-            self.gaps.append(Gap(part="get_signal", code="PLAN_REQUIRED", message=say("plan", asked.language)))
+            self.gaps.append(
+                AnalysisGap(part="get_signal", code="PLAN_REQUIRED", message=say("reason_plan", asked.language))
+            )
 
     def take(self, tool: str, answer: Any) -> None:
         "Keep what a tool returned, or why it did not."
         if isinstance(answer, Mapping) and "error" in answer:
             code = str(answer["error"])
-            self.gaps.append(Gap(part=tool, code=code, message=" ".join(str(answer.get("message", code)).split())[:300]))
+            message = " ".join(str(answer.get("message", code)).split())[:300]
+            self.gaps.append(AnalysisGap(part=tool, code=code, message=message))
             self.without = "plan" if tool == "get_signal" and code == "PLAN_REQUIRED" else self.without
             answer = None
         self.answers[tool] = answer

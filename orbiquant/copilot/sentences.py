@@ -5,20 +5,25 @@
 # %% auto #0
 __all__ = ['LONGEST', 'take_sentence', 'SentenceFilter', 'check_answer']
 
-# %% ../../nbs/85_copilot.sentences.ipynb #7b41ed18
+# %% ../../nbs/85_copilot.sentences.ipynb #91afab9b
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .origins import Origins
-from .provenance import Levels
+from .number_words import any_of, find
+from .origins import NumberOrigins
+from .provenance import ShownLevels
 from .rewriting import Change, check_sentence
 from ..llm.language import Language
 
-# %% ../../nbs/85_copilot.sentences.ipynb #096e4f01
+# %% ../../nbs/85_copilot.sentences.ipynb #f56da88b
 LONGEST = 1_200  # characters of a sentence before it is cut
 _ENDS = re.compile(r"\n+|[.!?…]+[\"'”»)*_`]*(?:[ \t\u00a0]+|(?=\n))")
-_SHORT = re.compile(r"(?:^|[\s(])(?:e\.g|i\.e|vs|approx|aprox|p\. ?ej|etc|no|nº|n|fig|inc|ltd|sr|sra|dr|st|ee\. ?uu|u\.s|\d{1,2}|p|máx|mín|max|min)\.[ \t]*$", re.I)
+_SHORTENED = any_of(
+    r"""e\.g i\.e vs approx aprox p\._?ej etc no nº n fig inc ltd sr sra dr st ee\._?uu u\.s \d{1,2} p máx
+    mín max min"""
+)
+_SHORT = find(rf"(?:^|[\s(])(?:{_SHORTENED})\.[ \t]*$")
 
 
 def _cut(text: str) -> int:
@@ -50,10 +55,10 @@ def take_sentence(
         return text[:cut], text[cut:]
     return "", text
 
-# %% ../../nbs/85_copilot.sentences.ipynb #e4f83c2e
+# %% ../../nbs/85_copilot.sentences.ipynb #67b6ab30
 _NOTHING: dict[Language, str] = {
     "en": "I have no figure from a tool for that. Ask for a price, indicators or an analysis of a symbol.",
-    "es": "No tengo ninguna cifra de una herramienta para eso. Pide un precio, indicadores o un análisis de un símbolo.",
+    "es": "No tengo ninguna cifra de una herramienta para eso. Pide un precio, indicadores o un análisis.",
 }
 
 
@@ -61,13 +66,13 @@ _NOTHING: dict[Language, str] = {
 class SentenceFilter:
     "Lets a stream of text through, sentence by sentence, with only numbers that have an origin."
 
-    origins: Origins  # may grow while the stream goes on
+    origins: NumberOrigins  # may grow while the stream goes on
     language: Language = "en"
     changes: list[Change] = field(default_factory=list)
     _held: str = ""
     _looked: int = 0
     _spoken: bool = False
-    _levels: Levels = field(default_factory=Levels)
+    _levels: ShownLevels = field(default_factory=ShownLevels)
     _told: set[str] = field(default_factory=set)
 
     def feed(
@@ -103,7 +108,7 @@ class SentenceFilter:
 
 def check_answer(
     answer: str,  # whole
-    origins: Origins,  # what tools and the user said
+    origins: NumberOrigins,  # what tools and the user said
     language: Language = "en",  # of the answer
 ) -> tuple[str, list[Change]]:
     "Return what may be said for an answer, and what was changed in it."

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RiskTolerance', 'MOST_BACKTESTED', 'StrategyCandidate', 'StrategyProposal', 'candidates_for', 'judge_best',
-           'strategy_markdown', 'StrategyAskedFor', 'StrategyStep', 'propose_strategy', 'say_plan']
+           'strategy_markdown', 'StrategyAskedFor', 'StrategyStep', 'propose_strategy']
 
-# %% ../../nbs/87_copilot.strategy.ipynb #71dfbb34
+# %% ../../nbs/87_copilot.strategy.ipynb #0124d1dd
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
-from .analysis import Gap
+from .analysis import AnalysisGap
 from .analysis_text import say_number
 from .tools import refusal
 from ..core import OrbiError
 from ..desk.series import choose_series, has_model
 from ..domain import Caller, Timeframe
 from ..llm.language import Language
-from ..llm.prompts import read_prompt
+from ..llm.prompts import read_prompt, read_words
 from ..ports import StoredSeries
 from ..research.verdict import judge
 from ..runtime import Runtime
@@ -31,7 +31,7 @@ from ..strategies.config import ML
 if TYPE_CHECKING:
     from orbiquant.research.train import Traded
 
-# %% ../../nbs/87_copilot.strategy.ipynb #0bb093c6
+# %% ../../nbs/87_copilot.strategy.ipynb #4634757c
 RiskTolerance: TypeAlias = Literal["conservative", "moderate", "aggressive"]
 
 
@@ -68,10 +68,10 @@ class StrategyProposal(BaseModel):
     held_r: float | None  # buy and hold, in R
     risk_percent: float  # of equity a trade, that the tolerance allows
     max_drawdown_percent: float
-    skipped: list[Gap] = Field(default_factory=list)
+    skipped: list[AnalysisGap] = Field(default_factory=list)
     disclaimer: str
 
-# %% ../../nbs/87_copilot.strategy.ipynb #f67daed8
+# %% ../../nbs/87_copilot.strategy.ipynb #b4d2f133
 MOST_BACKTESTED = 60_000  # newest bars
 
 
@@ -82,7 +82,7 @@ class _Tried:
     traded: "dict[str, Traded]" = field(default_factory=dict)
     kinds: dict[str, Literal["rule", "model"]] = field(default_factory=dict)
     warmups: dict[str, int] = field(default_factory=dict)
-    skipped: list[Gap] = field(default_factory=list)
+    skipped: list[AnalysisGap] = field(default_factory=list)
 
 
 def candidates_for(
@@ -105,7 +105,9 @@ def _try_candidate(runtime: Runtime, held: StoredSeries, name: str, tried: _Trie
     try:
         if name.endswith("_filter"):
             if not has_model(runtime, held.series):
-                tried.skipped.append(Gap(part=name, code="NOT_FOUND", message=f"no model of {held.series} is trained yet"))
+                tried.skipped.append(
+                    AnalysisGap(part=name, code="NOT_FOUND", message=f"no model of {held.series} is trained yet")
+                )
                 return
             _, _, tried.traded[name] = trade_model(runtime, held.series, name, None)
             tried.kinds[name] = "model"
@@ -119,7 +121,7 @@ def _try_candidate(runtime: Runtime, held: StoredSeries, name: str, tried: _Trie
         tried.traded[name] = trade_strategy(runtime, asked, strategy)
         tried.kinds[name], tried.warmups[name] = "rule", strategy.warmup_bars
     except OrbiError as error:
-        tried.skipped.append(Gap(part=name, code=error.code, message=error.message))
+        tried.skipped.append(AnalysisGap(part=name, code=error.code, message=error.message))
 
 # %% ../../nbs/87_copilot.strategy.ipynb #3db00956
 def _finite(value: Any, digits: int = 4) -> float | None:
@@ -171,31 +173,7 @@ def judge_best(
     told["has_edge"] &= chance is not None and chance <= ALPHA
     return told | {"random_net_r": _finite(net["at_random"]), "chance": chance, "held_r": _finite(beside.held_r, 2)}
 
-# %% ../../nbs/87_copilot.strategy.ipynb #ca26c5e9
-_TEXTS: Mapping[Language, Mapping[str, str]] = {
-    "en": {
-        "head": "## Strategy for {symbol} · {frame} · {tolerance}", "rows": "| candidate | trades | net R a trade | cost R | total R | max drawdown R |",
-        "edge": "**{best}** fits, on paper first: risk {risk} % of equity a trade, stop mandatory, halt at {drawdown} % drawdown.",
-        "none": "**Nothing shows an edge.** The best of what was tried, {best}, is not told from luck: no reason to trade it beyond paper.",
-        "empty": "**Nothing was traded**, so nothing can be proposed.",
-        "trials": "Trials counted on this series: {trials}. Deflated Sharpe ratio: {deflated}.",
-        "chance": "Baseline: the same trades at random bars make {random} R each; {chance} % of such draws did as well. Buy and hold: {held} R.",
-        "skipped": "Not tried:", "conservative": "conservative", "moderate": "moderate", "aggressive": "aggressive",
-        "trying": "{name}: {trades} trades, {net} ± {error} R each after costs.",
-    },
-    "es": {
-        "head": "## Estrategia para {symbol} · {frame} · {tolerance}", "rows": "| candidata | operaciones | R neto por operación | coste R | R total | drawdown máximo R |",
-        "edge": "**{best}** encaja, primero en papel: arriesga el {risk} % del capital por operación, stop obligatorio, parar con un {drawdown} % de drawdown.",
-        "none": "**Nada muestra ventaja.** La mejor de las probadas, {best}, no se distingue de la suerte: no hay razón para operarla más allá del papel.",
-        "empty": "**No se operó nada**, así que no hay nada que proponer.",
-        "trials": "Pruebas contadas en esta serie: {trials}. Ratio de Sharpe deflactado: {deflated}.",
-        "chance": "Referencia: las mismas operaciones en barras al azar hacen {random} R cada una; el {chance} % de esos sorteos lo hizo igual de bien. Comprar y mantener: {held} R.",
-        "skipped": "No probadas:", "conservative": "conservador", "moderate": "moderado", "aggressive": "agresivo",
-        "trying": "{name}: {trades} operaciones, {net} ± {error} R cada una tras costes.",
-    },
-}  # fmt: skip
-
-
+# %% ../../nbs/87_copilot.strategy.ipynb #ed8143ef
 def _shown(value: float | None, digits: int, language: Language, factor: float = 1.0) -> str:
     return "–" if value is None else say_number(value * factor, digits, language)
 
@@ -204,25 +182,31 @@ def strategy_markdown(
     found: StrategyProposal,  # judged
 ) -> str:
     "Return a proposal as Markdown: what was tried, what is left of it, and what to do."
-    language, texts = found.language, _TEXTS[found.language]
-    rows = [texts["rows"], "|---|---|---|---|---|---|"]
+    language, texts = found.language, read_words(found.language)
+    rows = [texts["strategy_rows"], "|---|---|---|---|---|---|"]
     for each in found.candidates:
         mean = f"{_shown(each.net_r, 3, language)} ± {_shown(each.standard_error_r, 3, language)}"
-        rest = [_shown(value, 3 if value is each.cost_r else 1, language) for value in (each.cost_r, each.total_r, each.max_drawdown_r)]
+        told = ((each.cost_r, 3), (each.total_r, 1), (each.max_drawdown_r, 1))
+        rest = [_shown(value, digits, language) for value, digits in told]
         rows.append(f"| {each.policy} | {each.trades} | {mean} | {' | '.join(rest)} |")
-    key = "edge" if found.has_edge else "none" if found.best else "empty"
+    key = "strategy_edge" if found.has_edge else "strategy_none" if found.best else "strategy_empty"
     risk, drawdown = _shown(found.risk_percent, 1, language), _shown(found.max_drawdown_percent, 0, language)
-    told = [texts["head"].format(symbol=found.symbol, frame=found.timeframe, tolerance=texts[found.risk_tolerance]),
+    tolerance, deflated = texts[found.risk_tolerance], _shown(found.deflated_sharpe, 2, language)
+    parts = [texts["strategy_head"].format(symbol=found.symbol, frame=found.timeframe, tolerance=tolerance),
             "\n".join(rows), texts[key].format(best=found.best, risk=risk, drawdown=drawdown),
-            texts["trials"].format(trials=found.trials, deflated=_shown(found.deflated_sharpe, 2, language))]  # fmt: skip
+            texts["strategy_trials"].format(trials=found.trials, deflated=deflated)]  # fmt: skip
     if found.chance is not None:
-        told.append(texts["chance"].format(random=_shown(found.random_net_r, 3, language), held=_shown(found.held_r, 1, language),
-                                           chance=_shown(found.chance, 1, language, 100)))  # fmt: skip
+        parts.append(texts["strategy_chance"].format(
+            random=_shown(found.random_net_r, 3, language), held=_shown(found.held_r, 1, language),
+            chance=_shown(found.chance, 1, language, 100),
+        ))  # fmt: skip
     if found.skipped:
-        told.append("\n".join([texts["skipped"], *(f"- {each.part}: {each.message}" for each in found.skipped)]))
-    return "\n\n".join([*told, f"_{found.disclaimer}_"])
+        parts.append(
+            "\n".join([texts["strategy_skipped"], *(f"- {each.part}: {each.message}" for each in found.skipped)])
+        )
+    return "\n\n".join([*parts, f"_{found.disclaimer}_"])
 
-# %% ../../nbs/87_copilot.strategy.ipynb #c52540a5
+# %% ../../nbs/87_copilot.strategy.ipynb #77121b60
 @dataclass(frozen=True)
 class StrategyAskedFor:
     "Who asks for a strategy, and for what."
@@ -243,13 +227,13 @@ class StrategyStep:
     whole: StrategyProposal | None = None
     refused: Mapping[str, Any] | None = None
 
-
+# %% ../../nbs/87_copilot.strategy.ipynb #f2f4d113
 async def propose_strategy(
     asked: StrategyAskedFor,  # symbol, tolerance, caller
 ) -> AsyncIterator[StrategyStep]:
     "Yield what each candidate came to, then the proposal; a refusal where the plan has no backtests."
     if asked.caller.plan == "free":
-        told = refusal("PLAN_REQUIRED", say_plan(asked.language), upgradeUrl="/pricing")
+        told = refusal("PLAN_REQUIRED", read_words(asked.language)["strategy_plan"], upgradeUrl="/pricing")
         yield StrategyStep(str(told["message"]), refused=told)
         return
     runtime, language, tried = asked.runtime, asked.language, _Tried()
@@ -260,12 +244,15 @@ async def propose_strategy(
         if name in tried.traded:
             made = _as_candidate(name, tried)
             shown = {"net": _shown(made.net_r, 3, language), "error": _shown(made.standard_error_r, 3, language)}
-            yield StrategyStep(_TEXTS[language]["trying"].format(name=name, trades=made.trades, **shown) + "\n")
+            yield StrategyStep(
+                read_words(language)["strategy_trying"].format(name=name, trades=made.trades, **shown) + "\n"
+            )
     candidates = sorted((_as_candidate(name, tried) for name in tried.traded), key=_order, reverse=True)
     best = candidates[0] if candidates and candidates[0].trades else None
     told = await asyncio.to_thread(judge_best, runtime, held, tried, best) if best else _NOTHING
     found = StrategyProposal(
-        symbol=held.series.symbol, timeframe=held.series.timeframe, risk_tolerance=asked.risk_tolerance, language=language,
+        symbol=held.series.symbol, timeframe=held.series.timeframe, risk_tolerance=asked.risk_tolerance,
+        language=language,
         bars=min(held.rows, MOST_BACKTESTED), candidates=candidates, best=best.policy if best else None,
         risk_percent=100 * float(profile.risk_per_trade), max_drawdown_percent=100 * float(profile.max_drawdown),
         skipped=tried.skipped, disclaimer=read_prompt("disclaimer", language).fill(), **(_UNKNOWN | told),
@@ -273,13 +260,5 @@ async def propose_strategy(
     yield StrategyStep(strategy_markdown(found), found)
 
 
-_UNKNOWN: Mapping[str, Any] = {"random_net_r": None, "chance": None, "held_r": None}
-_NOTHING: Mapping[str, Any] = {"has_edge": False, "verdict": "No trade.", "trials": 0, "deflated_sharpe": None}
-
-
-def say_plan(
-    language: Language,  # of the answer
-) -> str:
-    "Return that backtests are part of a higher plan."
-    return {"en": "Backtests and strategies are part of the plan pro.",
-            "es": "Los backtests y las estrategias son parte del plan pro."}[language]  # fmt: skip
+_UNKNOWN: dict[str, Any] = {"random_net_r": None, "chance": None, "held_r": None}
+_NOTHING: dict[str, Any] = {"has_edge": False, "verdict": "No trade.", "trials": 0, "deflated_sharpe": None}

@@ -140,9 +140,11 @@ def _ask_tools(world: World, bars: pd.DataFrame, decimals: int) -> None:
         "risk_percent": share, "stop_distance": stop_at, "pips": round(stop_at / _pip(symbol), 1),
     }  # fmt: skip
     rule = rng.choice(("breakout", "mean_reversion", "trend_following"))
-    world.results["run_backtest"] = {"symbol": symbol, "timeframe": "1h", "trials": rng.randrange(3, 40)} | backtest_figures(
-        rule, rng.choice((0, 3_000))
-    )
+    world.results["run_backtest"] = {
+        "symbol": symbol,
+        "timeframe": "1h",
+        "trials": rng.randrange(3, 40),
+    } | backtest_figures(rule, rng.choice((0, 3_000)))
     world.results["get_news"] = {
         "news": [{"title": f"Euro slips as the Fed holds rates at {rng.choice((4.25, 4.5, 5.25)):.2f} %", "sentiment": -0.31}],
         "overall_sentiment": round(rng.uniform(-0.6, 0.6), 2), "fear_greed": rng.randrange(15, 85),
@@ -151,7 +153,9 @@ def _ask_tools(world: World, bars: pd.DataFrame, decimals: int) -> None:
         "symbol": symbol, "bars": [{"time": str(t), "open": o, "high": h, "low": lo, "close": c} for t, o, h, lo, c in
                                    bars.iloc[-100:, :4].itertuples()],
     }  # fmt: skip
-    world.said.append(rng.choice((f"my account is {balance:.0f}", "should I buy?", "analiza esto con mi stop", "how is it going?")))
+    world.said.append(
+        rng.choice((f"my account is {balance:.0f}", "should I buy?", "analiza esto con mi stop", "how is it going?"))
+    )
 
 
 def _pip(symbol: str) -> float:
@@ -179,7 +183,10 @@ def _write_down(world: World, decimals: int) -> None:
     shown["rr"] = number(signal["risk_reward"], rng.choice((0, 1)) if signal["risk_reward"] % 1 == 0 else 1)
     stop_share = abs(signal["entry_price"] - signal["stop_loss"]) / signal["entry_price"]
     shown |= {"stoppct": number(100 * stop_share, 2), "action": signal["action"]}
-    shown |= {"conf": number(100 * signal["confidence"], rng.choice((0, 1))), "confraw": number(signal["confidence"], 2)}
+    shown |= {
+        "conf": number(100 * signal["confidence"], rng.choice((0, 1))),
+        "confraw": number(signal["confidence"], 2),
+    }
     shown["hist"] = number(100 * signal["historical_accuracy"], rng.choice((0, 1)))
     shown["weight"] = number(100 * signal["features"][0]["importance"], 1)
     shown |= {"rsi": number(lines["RSI"]["value"], rng.choice((0, 1, 2))), "adx": number(lines["ADX"]["value"], 1)}
@@ -194,9 +201,16 @@ def _write_down(world: World, decimals: int) -> None:
     shown |= {"error": number(told["standard_error_r"], 3), "cost": number(told["cost_r"], 3)}
     shown |= {"win": number(100 * told["win_rate"], 1), "pf": number(told["profit_factor"], 2)}
     shown |= {"dd": number(abs(told["max_drawdown_r"]), 1), "balance": number(held["balance"], 2)}
-    shown |= {"equity": number(held["equity"], 2), "free": number(held["free_margin"], 0), "pnl": number(held["daily_pnl"], 2, True)}
+    shown |= {
+        "equity": number(held["equity"], 2),
+        "free": number(held["free_margin"], 0),
+        "pnl": number(held["daily_pnl"], 2, True),
+    }
     shown |= {"ticket": held["positions"][0]["ticket"], "lots": number(held["positions"][0]["size"], 2)}
-    shown |= {"risk": number(size["risk_amount"], 2), "riskpct": number(size["risk_percent"], int(size["risk_percent"] % 1 > 0))}
+    shown |= {
+        "risk": number(size["risk_amount"], 2),
+        "riskpct": number(size["risk_percent"], int(size["risk_percent"] % 1 > 0)),
+    }
     shown |= {"units": number(size["units"], 0), "pips": number(size["pips"], 1)}
     shown |= {"sent": number(news["overall_sentiment"], 2), "fear": str(news["fear_greed"])}
     shown["rate"] = re.search(r"[\d.]+ %", news["news"][0]["title"])[0]  # type: ignore[index]
@@ -266,7 +280,10 @@ def _far_price(world: World) -> tuple[str, float, float]:
 def _off_by_little(world: World) -> tuple[str, float, float]:
     _, decimals = SCALES[world.symbol]
     levels = world.results["analyze_market"]["key_levels"]
-    value = round(world.rng.choice(levels["support"] + levels["resistance"]) + world.rng.choice((3, -4, 7)) * 10.0**-decimals, decimals)
+    value = round(
+        world.rng.choice(levels["support"] + levels["resistance"]) + world.rng.choice((3, -4, 7)) * 10.0**-decimals,
+        decimals,
+    )
     return world.number(value, decimals), value, 10.0**-decimals
 
 
@@ -340,7 +357,12 @@ def invented(world: World, bank: Mapping[Language, list[str]]) -> tuple[str, str
         shown, value, step = draw(world)
         if is_new(world, value, step):
             break
-    forms = {"x": shown, "full": _digits(shown, 0xFF10), "arabic": _digits(shown, 0x0660), "hidden": shown[0] + "\u200b" + shown[1:]}
+    forms = {
+        "x": shown,
+        "full": _digits(shown, 0xFF10),
+        "arabic": _digits(shown, 0x0660),
+        "hidden": shown[0] + "\u200b" + shown[1:],
+    }
     lie = rng.choice(texts[world.language]).format(**world.words, **forms)
     sentences = [part.format(**world.words) for part in rng.sample(bank[world.language], 3)]
     sentences.insert(rng.randrange(4), lie)

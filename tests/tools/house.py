@@ -86,6 +86,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
                 "trading.funds.Fund",
                 "trading.statement_rows.Statement",
             ),
+            *("copilot.origins.ResultWalk", "copilot.origins.NumberOrigins"),
             *("trading.requests.RequestBox", "research.live.Live", "research.replays.AgentReplay"),
             *("research.room.TradingRoom", "net.HttpClient", "research.feeds.StrategyFeed", "settings.Settings"),
             "backtest.sweep.SweepResult",

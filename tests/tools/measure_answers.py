@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from time import process_time
 
-from orbiquant.copilot.numbers import plain_text
-from orbiquant.copilot.origins import Origins
+from orbiquant.copilot.numbers import bare_text
+from orbiquant.copilot.origins import NumberOrigins
 from orbiquant.copilot.sentences import check_answer
 from tests.tools.answer_texts import DEVELOPED, HELD_OUT
 from tests.tools.answers import World, honest, invented, make_world, tool_results
@@ -32,9 +32,9 @@ class Measured:
     by_kind: Counter[str] = field(default_factory=Counter)
 
 
-def origins_of(world: World) -> Origins:
+def origins_of(world: World) -> NumberOrigins:
     """Return what a world's tools and user said."""
-    return Origins(tool_results(world), world.said)
+    return NumberOrigins(tool_results(world), world.said)
 
 
 def measure(seed: int, count: int = 500, held_out: bool = False) -> Measured:
@@ -56,7 +56,7 @@ def measure(seed: int, count: int = 500, held_out: bool = False) -> Measured:
         found.lies += 1
         found.by_kind[kind] += 1
         found.replaced += any(change.kind == "replaced" for change in changes)
-        if re.search(rf"(?<![\d.,]){re.escape(shown)}(?!\d)", plain_text(said)):
+        if re.search(rf"(?<![\d.,]){re.escape(shown)}(?!\d)", bare_text(said)):
             found.through += 1
             found.faults.append(f"{kind}: {shown} in {lie!r}")
     return found
@@ -67,7 +67,9 @@ def table(found: dict[str, Measured]) -> str:
     lines = ["| set | honest | touched | inventions | through | ms an honest answer |", "|---|---|---|---|---|---|"]
     for name, each in found.items():
         share = f"{each.touched} ({each.touched / each.answers:.1%})"
-        lines.append(f"| {name} | {each.answers} | {share} | {each.lies} | {each.through} | {1000 * each.seconds / each.answers:.1f} |")
+        lines.append(
+            f"| {name} | {each.answers} | {share} | {each.lies} | {each.through} | {1000 * each.seconds / each.answers:.1f} |"
+        )
     return "\n".join(lines)
 
 
