@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TIMES', 'NAMED_THINGS', 'SCALES', 'Kind', 'FREE', 'COUNTED', 'CHARTED', 'NUMBER_ROLES', 'PRICED', 'USUAL_LENGTHS',
-           'AVERAGE_BEFORE', 'INDICATOR_BEFORE', 'PLACED_BEFORE', 'TICKET_BEFORE', 'COUNT_BEFORE', 'YEAR_BEFORE',
-           'QUOTED_HIGH', 'CURRENCY_BEFORE', 'BEYOND_BEFORE', 'TOUCHING', 'AT_LEAST', 'RATIO_WORDS', 'ASKED_OF',
-           'CONVENTIONS', 'SHARE_RULES', 'RISKED', 'RISK_BEFORE', 'any_of', 'find', 'units', 'role_words',
-           'is_convention']
+           'AVERAGE_BEFORE', 'INDICATOR_BEFORE', 'PLACED_BEFORE', 'MEANS_NEAR', 'VALUE_AFTER', 'TICKET_BEFORE',
+           'COUNT_BEFORE', 'YEAR_BEFORE', 'QUOTED_HIGH', 'CURRENCY_BEFORE', 'BEYOND_BEFORE', 'TOUCHING', 'AT_LEAST',
+           'RATIO_WORDS', 'ASKED_OF', 'CONVENTIONS', 'SHARE_RULES', 'RISKED', 'RISK_BEFORE', 'any_of', 'find', 'units',
+           'role_words', 'is_convention']
 
 # %% ../../nbs/85_copilot.number_words.ipynb #21df2e72
 import re
@@ -183,6 +183,9 @@ PLACED_BEFORE = find(
     )
     + r")\s?$"
 )
+_MEANT = any_of("averages? medias? SMA EMA MA")
+MEANS_NEAR = find(rf"\b(?:{_MEANT})\b")
+VALUE_AFTER = find(r"[\s-]*(?:one\s)?(?:\(|en|at|is|is at|está en|espera en|queda en|=|:)\s*[$€]?\d")
 TICKET_BEFORE = find(
     rf"\b(?:{any_of('ticket order orden alert alerta job report')})\s?(?:id|number|n[uú]mero|no\.?|nº)?\s?[#:]?\s?$"
 )

@@ -186,8 +186,8 @@ def kind_of_whole(
 ) -> Kind | None:
     "Return what a whole number is that is no quantity; None where it is one."
     value = figure.readings[0].value if figure.readings else 0.0
-    head = text[max(0, figure.start - 12) : figure.start]
-    if value <= 99 and re.search(r"(?:^|\n)\s*(?:[-*>#|]+\s*)?\(?$", head) and re.match(r"[.)]\s", right):
+    head = text[max(0, figure.start - 80) : figure.start]
+    if value <= 99 and re.search(r"(?:^|\n)\s*(?:[-*>#|]+\s*)?\(?$", head[-12:]) and re.match(r"[.)]\s", right):
         return "place"
     if words.AVERAGE_BEFORE.search(left):
         return "length" if value in words.USUAL_LENGTHS else None
@@ -197,6 +197,8 @@ def kind_of_whole(
         known = value in words.USUAL_LENGTHS and value <= 60 and value != 30
         usual = value == 14 or (known and (more or (closed and value <= 26)))
         return "length" if usual else None
+    if value in words.USUAL_LENGTHS and value >= 5 and words.VALUE_AFTER.match(right) and words.MEANS_NEAR.search(head):
+        return "length"  # "below the mean of 20 there is that of 50 at 1.08"
     priced = role_before(text, figure.start) in PRICED
     if len(figure.text) == 4 and 1970 <= value <= 2040 and words.YEAR_BEFORE.search(left) and not priced:
         return None if words.QUOTED_HIGH.search(left) else "time"

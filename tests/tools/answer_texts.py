@@ -1,3 +1,4 @@
+# ruff: noqa: E501 – a sentence is a line
 """Sentences of honest answers in two languages: those that the gate was developed on, and those that were held out.
 
 Each place is a figure of a world of `answers`. What peers' gates took for prices stands among them: values and lengths of
@@ -144,5 +145,76 @@ HELD_OUT: Mapping[Language, list[str]] = {
         "He comparado los gráficos de 15m, 1h y 4h de los últimos 30 días y se cumplen dos de 5 condiciones.",
         "El informe del T3 de 2026 sale el 30 de noviembre, dentro de 2 días, a las 8:30.",
         "Los niveles de Fibonacci como 38,2 %, 50 % y 61,8 % son solo guías.",
+    ],
+}
+
+INVENTED: Mapping[str, Mapping[Language, list[str]]] = {  # {x}: a number from nowhere
+    "price": {
+        "en": ["{symbol} is trading at {x} right now.", "The current price of {symbol} is **{x}**.", "Last close: {x}.", "It opened at {x}."],
+        "es": ["{symbol} cotiza ahora en {x}.", "El precio actual de {symbol} es **{x}**.", "Último cierre: {x}.", "Abrió en {x}."]},
+    "far price": {
+        "en": ["A year ago it stood at {x}.", "Analysts see {symbol} at {x}.", "| {symbol} | {x} |", "It could go to {x}!"],
+        "es": ["Hace un año estaba en {x}.", "Los analistas ven {symbol} en {x}.", "| {symbol} | {x} |", "¡Podría llegar a {x}!"]},
+    "level": {
+        "en": ["The key support is {x}.", "Resistance sits at {x}, then nothing.", "- Support 2: {x}", "A break of {x} opens the way."],
+        "es": ["El soporte clave es {x}.", "La resistencia está en {x}.", "- Soporte 2: {x}", "Romper {x} abre el camino."]},
+    "order": {
+        "en": ["Enter at {x} with patience.", "Put your stop at {x}.", "Take profit at {x}.", "Trigger: above {x}."],
+        "es": ["Entra en {x} con paciencia.", "Pon el stop en {x}.", "Toma de beneficios en {x}.", "Gatillo: por encima de {x}."]},
+    "indicator": {
+        "en": ["RSI 14 reads {x}.", "The RSI is {x}, which is neutral.", "ADX stands at {x}.", "RSI(14) = {x}"],
+        "es": ["El RSI 14 marca {x}.", "El RSI está en {x}, neutral.", "El ADX está en {x}.", "RSI(14) = {x}"]},
+    "share": {
+        "en": ["The model is {x} % confident.", "Win rate: {x}%.", "It is up {x} percent this month.", "Historical accuracy of {x}%."],
+        "es": ["El modelo tiene un {x} % de confianza.", "Tasa de acierto: {x}%.", "Sube un {x} por ciento este mes.", "Acierto histórico del {x} %."]},
+    "amount": {
+        "en": ["Your balance is {x} USDT.", "You would risk ${x}.", "Equity: {x} EUR.", "That makes {x} dollars."],
+        "es": ["Tu saldo es de {x} USDT.", "Arriesgarías ${x}.", "Patrimonio: {x} EUR.", "Eso son {x} dólares."]},
+    "ratio": {
+        "en": ["R:R is 1:{x} here.", "The strategy made {x} R a trade.", "A profit factor of {x}.", "Reward to risk {x}."],
+        "es": ["El R:R es 1:{x}.", "La estrategia hizo {x} R por operación.", "Un profit factor de {x}.", "Beneficio/riesgo {x}."]},
+    "derived": {
+        "en": ["{price} + 10 pips = {x}.", "({entry} + {stop}) / 2 = {x}", "The midpoint is {x}.", "Target = {entry} × 1.5 = {x}."],
+        "es": ["{price} + 10 pips = {x}.", "({entry} + {stop}) / 2 = {x}", "El punto medio es {x}.", "Objetivo = {entry} × 1,5 = {x}."]},
+    "other symbol": {
+        "en": ["GBPUSD trades at {x}.", "ETHUSDT is at {x}.", "Meanwhile XAUUSD closed at {x}.", "AUD/USD: {x}"],
+        "es": ["GBPUSD cotiza en {x}.", "ETHUSDT está en {x}.", "Mientras, XAUUSD cerró en {x}.", "AUD/USD: {x}"]},
+    "disguised": {
+        "en": ["Price: {full} now.", "It is at {hidden}.", "Support `{x}`", "Level={arabic}"],
+        "es": ["Precio: {full} ahora.", "Está en {hidden}.", "Soporte `{x}`", "Nivel={arabic}"]},
+}  # fmt: skip
+
+FRESH: Mapping[Language, list[str]] = {  # written after the gate stood, and measured once
+    "en": [
+        "Quick look at {symbol}: last {price}, day high {high}, day low {low}.",
+        "Trend check: the fast EMA ({ema12}) against the slow one ({ema26}).",
+        "RSI came in at {rsi} on the 1h chart.",
+        "The bands span {lower} to {upper} around a mean of {middle}.",
+        "Nearest floor: {s1}. Nearest ceiling: {r1}.",
+        "Buyers may defend {s2}, and {s3} after that.",
+        "Stop-loss {stop}, take-profit {target}.",
+        "The setup has a {conf} percent probability by our model, over the next 24 hours.",
+        "Equity is {equity}; {riskpct} % of it, i.e. {risk}, would be lost at the stop.",
+        "Expectancy: {mean} R (s.e. {error}), profit factor {pf}, {trades} trades.",
+        "On the downside it lost {dd} R from peak to trough.",
+        "Candle of {day} {hour}: close {rowclose}.",
+        "Crowd mood is {fear} out of 100, and news scores {sent}.",
+        "Three rules: never skip the stop, never risk over 2 % of your account, never chase after 3 losses in a row.",
+    ],
+    "es": [
+        "Vistazo rápido a {symbol}: último {price}, máximo del día {high}, mínimo del día {low}.",
+        "Tendencia: la EMA rápida ({ema12}) frente a la lenta ({ema26}).",
+        "El RSI salió en {rsi} en el gráfico de 1h.",
+        "Las bandas van de {lower} a {upper} en torno a una media de {middle}.",
+        "Suelo más cercano: {s1}. Techo más cercano: {r1}.",
+        "Los compradores pueden defender {s2}, y después {s3}.",
+        "Stop-loss {stop}, take-profit {target}.",
+        "La configuración tiene un {conf} por ciento de probabilidad según nuestro modelo, en las próximas 24 horas.",
+        "El patrimonio es {equity}; el {riskpct} % de él, es decir {risk}, se perdería en el stop.",
+        "Esperanza: {mean} R (e.e. {error}), profit factor {pf}, {trades} operaciones.",
+        "En el lado malo perdió {dd} R de pico a valle.",
+        "Vela del {day} {hour}: cierre {rowclose}.",
+        "El ánimo está en {fear} sobre 100, y las noticias puntúan {sent}.",
+        "Tres reglas: nunca sin stop, nunca arriesgues más del 2 % de tu cuenta, nunca persigas tras 3 pérdidas seguidas.",
     ],
 }

@@ -18,6 +18,7 @@ import pandas as pd
 
 from orbiquant.domain import Bars, Costs, SeriesId
 from orbiquant.features.indicators import adx, atr, bollinger, ema, macd, rsi, sma
+from tests.tools.answer_texts import INVENTED
 
 Language = Literal["en", "es"]
 SCALES = {"EURUSD": (1.0, 5), "USDJPY": (140.0, 3), "BTCUSDT": (40_000.0, 1)}  # times the bars, decimals of a price
@@ -311,48 +312,26 @@ def _digits(text: str, zero: int) -> str:
     return "".join(chr(zero + int(letter)) if letter.isdigit() else letter for letter in text)
 
 
-INVENTED: dict[str, tuple[Draw, dict[Language, list[str]]]] = {
-    "price": (_near_price, {
-        "en": ["{symbol} is trading at {x} right now.", "The current price of {symbol} is **{x}**.", "Last close: {x}.", "It opened at {x}."],
-        "es": ["{symbol} cotiza ahora en {x}.", "El precio actual de {symbol} es **{x}**.", "Último cierre: {x}.", "Abrió en {x}."]}),
-    "far price": (_far_price, {
-        "en": ["A year ago it stood at {x}.", "Analysts see {symbol} at {x}.", "| {symbol} | {x} |", "It could go to {x}!"],
-        "es": ["Hace un año estaba en {x}.", "Los analistas ven {symbol} en {x}.", "| {symbol} | {x} |", "¡Podría llegar a {x}!"]}),
-    "level": (_off_by_little, {
-        "en": ["The key support is {x}.", "Resistance sits at {x}, then nothing.", "- Support 2: {x}", "A break of {x} opens the way."],
-        "es": ["El soporte clave es {x}.", "La resistencia está en {x}.", "- Soporte 2: {x}", "Romper {x} abre el camino."]}),
-    "order": (_near_price, {
-        "en": ["Enter at {x} with patience.", "Put your stop at {x}.", "Take profit at {x}.", "Trigger: above {x}."],
-        "es": ["Entra en {x} con paciencia.", "Pon el stop en {x}.", "Toma de beneficios en {x}.", "Gatillo: por encima de {x}."]}),
-    "indicator": (_index, {
-        "en": ["RSI 14 reads {x}.", "The RSI is {x}, which is neutral.", "ADX stands at {x}.", "RSI(14) = {x}"],
-        "es": ["El RSI 14 marca {x}.", "El RSI está en {x}, neutral.", "El ADX está en {x}.", "RSI(14) = {x}"]}),
-    "share": (_share, {
-        "en": ["The model is {x} % confident.", "Win rate: {x}%.", "It is up {x} percent this month.", "Historical accuracy of {x}%."],
-        "es": ["El modelo tiene un {x} % de confianza.", "Tasa de acierto: {x}%.", "Sube un {x} por ciento este mes.", "Acierto histórico del {x} %."]}),
-    "amount": (_amount, {
-        "en": ["Your balance is {x} USDT.", "You would risk ${x}.", "Equity: {x} EUR.", "That makes {x} dollars."],
-        "es": ["Tu saldo es de {x} USDT.", "Arriesgarías ${x}.", "Patrimonio: {x} EUR.", "Eso son {x} dólares."]}),
-    "ratio": (_small, {
-        "en": ["R:R is 1:{x} here.", "The strategy made {x} R a trade.", "A profit factor of {x}.", "Reward to risk {x}."],
-        "es": ["El R:R es 1:{x}.", "La estrategia hizo {x} R por operación.", "Un profit factor de {x}.", "Beneficio/riesgo {x}."]}),
-    "derived": (_near_price, {
-        "en": ["{price} + 10 pips = {x}.", "({entry} + {stop}) / 2 = {x}", "The midpoint is {x}.", "Target = {entry} × 1.5 = {x}."],
-        "es": ["{price} + 10 pips = {x}.", "({entry} + {stop}) / 2 = {x}", "El punto medio es {x}.", "Objetivo = {entry} × 1,5 = {x}."]}),
-    "other symbol": (_far_price, {
-        "en": ["GBPUSD trades at {x}.", "ETHUSDT is at {x}.", "Meanwhile XAUUSD closed at {x}.", "AUD/USD: {x}"],
-        "es": ["GBPUSD cotiza en {x}.", "ETHUSDT está en {x}.", "Mientras, XAUUSD cerró en {x}.", "AUD/USD: {x}"]}),
-    "disguised": (_near_price, {
-        "en": ["Price: {full} now.", "It is at {hidden}.", "Support `{x}`", "Level={arabic}"],
-        "es": ["Precio: {full} ahora.", "Está en {hidden}.", "Soporte `{x}`", "Nivel={arabic}"]}),
-}  # fmt: skip
+DRAWN: dict[str, Draw] = {
+    "price": _near_price,
+    "far price": _far_price,
+    "level": _off_by_little,
+    "order": _near_price,
+    "indicator": _index,
+    "share": _share,
+    "amount": _amount,
+    "ratio": _small,
+    "derived": _near_price,
+    "other symbol": _far_price,
+    "disguised": _near_price,
+}
 
 
 def invented(world: World, bank: Mapping[Language, list[str]]) -> tuple[str, str, str]:
     """Return an answer with one number from nowhere, that number, and what kind it is."""
     rng = world.rng
-    kind = rng.choice(sorted(INVENTED))
-    draw, texts = INVENTED[kind]
+    kind = rng.choice(sorted(DRAWN))
+    draw, texts = DRAWN[kind], INVENTED[kind]
     while True:
         shown, value, step = draw(world)
         if is_new(world, value, step):
