@@ -88,6 +88,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
                 "trading.statement_rows.Statement",
             ),
             "llm.spoken.AnswerReader",
+            *("copilot.origins.ResultWalk", "copilot.origins.NumberOrigins"),
             *("trading.requests.RequestBox", "research.live.Live", "research.replays.AgentReplay"),
             *(
                 "research.room.TradingRoom",
