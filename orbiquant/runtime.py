@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from .core import OptionError, SystemClock
-from .ports import BarStore, Clock, MarketData, SentimentModel
+from .ports import BarStore, Clock, Embedder, MarketData, SentimentModel
 from .settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from orbiquant.backtest.trials import TrialsLedger
     from orbiquant.line import Detector, Line, LineSpec
     from orbiquant.llm.providers import Choice
+    from orbiquant.llm.router import Router
+    from orbiquant.llm.vocabulary import Vocabulary
     from orbiquant.market.fundamentals import AlphaVantage
     from orbiquant.market.mood import MoodSource
     from orbiquant.market.news import NewsApi
@@ -102,9 +104,33 @@ class Runtime:
     @cached_property
     def chat_model(self) -> "Model":
         "Return who speaks in the copilot, as `[llm]` has it."
-        from orbiquant.llm.providers import open_chat_model
+        from orbiquant.llm.providers import OPENERS, Openers, open_chat_model
+        from orbiquant.llm.router_model import router_model
 
-        return open_chat_model(self.settings.llm, self.chat_choice)
+        openers: Openers = {**OPENERS, "router": lambda _: router_model(self.router)}
+        return open_chat_model(self.settings.llm, self.chat_choice, openers)
+
+    @cached_property
+    def vocabulary(self) -> "Vocabulary":
+        "Return what is traded, and what people call it."
+        from orbiquant.llm.vocabulary import vocabulary_of
+        from orbiquant.market.instruments import known_instruments
+
+        return vocabulary_of(known_instruments(None).values())
+
+    @cached_property
+    def embedder(self) -> "Embedder":
+        "Return the encoders of sentences that are installed, side by side."
+        from orbiquant.llm.embed import open_encoders
+
+        return open_encoders()
+
+    @cached_property
+    def router(self) -> "Router":
+        "Return what finds the tools that a message asks for, without a language model."
+        from orbiquant.llm.router import Router
+
+        return Router(vocabulary=self.vocabulary)
 
     @property
     def chat_choice(self) -> "Choice":

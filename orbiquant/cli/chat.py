@@ -1,24 +1,135 @@
-"""`orbiquant chat`"""
+"""`orbiquant chat`: the copilot in a terminal."""
 
 import asyncio
-from typing import Annotated
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orbiquant.cli.console import AsJson, open_runtime, show
+from orbiquant.cli.console import AsJson, console, open_runtime, show
 from orbiquant.cli.kill import OWNER
+
+if TYPE_CHECKING:
+    from rich.panel import Panel
+
+    from orbiquant.copilot.loop import Copilot, TicketDecision
+    from orbiquant.domain import Caller
+
+
+MOST_SHOWN = 160  # letters of a tool's result
+LEVELS = ("entry_price", "stop_loss", "take_profit", "risk_reward", "risk_percent", "confidence", "amd_phase")
+
+
+def ticket_panel(
+    ticket: dict[str, Any],  # as faces draw it
+) -> "Panel":
+    "Return a proposed order for a person to look at."
+    from rich.panel import Panel
+    from rich.table import Table
+
+    grid, known = Table.grid(padding=(0, 2)), ticket["known"]
+    for name, value in known.items():
+        if value not in (None, "", [], {}):
+            grid.add_row(name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    if ticket["reason"]:
+        grid.add_row("reason", ticket["reason"])
+    return Panel(grid, title=f"Order ticket: {ticket['state']}", expand=False)
+
+
+async def draw(
+    events: AsyncIterator[dict[str, Any]],  # of a turn
+) -> list[dict[str, Any]]:
+    "Print a turn as it comes, and return the tickets that wait."
+    screen, waiting, names = console(), {}, {}
+    async for event in events:
+        match event:
+            case {"type": "text-delta", "delta": text}:
+                print(text, end="", flush=True)
+            case {"type": "text-end"}:
+                print(flush=True)
+            case {"type": "tool-input-available", "toolCallId": call, "toolName": name, "input": given}:
+                names[call] = name
+                told = ", ".join(f"{key} {value}" for key, value in (given or {}).items())
+                screen.print(f"  {name}({told})", style="dim", markup=False, highlight=False)
+            case {"type": "tool-output-available", "output": {"error": code, "message": said}}:
+                screen.print(f"  {code}: {said}"[:MOST_SHOWN], style="dim yellow", markup=False, highlight=False)
+            case {"type": "data-ticket", "data": ticket}:
+                waiting[ticket["id"]] = ticket
+            case {"type": "error", "errorText": text}:
+                console(stderr=True).print(text, style="bold red", markup=False)
+            case {"type": "abort"}:
+                screen.print("  stopped", style="dim")
+    for ticket in waiting.values():
+        screen.print(ticket_panel(ticket))
+    return [each for each in waiting.values() if each["state"] == "pending"]
+
+
+def ask_decision(
+    ticket: dict[str, Any],  # that waits
+) -> "TicketDecision":
+    "Ask a person whether an order is meant; one that no signal speaks for is meant twice."
+    from orbiquant.copilot.loop import TicketDecision
+
+    if not typer.confirm("Place this order on the paper account?", default=False):
+        return TicketDecision(approved=False, reason="the user said no")
+    if not ticket["known"].get("needs_override"):
+        return TicketDecision(approved=True)
+    typed = typer.prompt("No signal speaks for it. Type override to place it all the same", default="no")
+    return TicketDecision(approved=typed == "override", override=typed == "override", reason="the user did not override")
+
+
+async def turn(
+    copilot: "Copilot",  # that answers
+    me: "Caller",  # who speaks
+    conversation: str,  # which
+    message: str,  # what is said
+) -> None:
+    "Print what is said to a message, and let a person decide on the orders that come of it."
+    waiting = await draw(copilot.stream(me, conversation, message))
+    if not waiting:
+        return
+    if not sys.stdin.isatty():
+        console(stderr=True).print("Orders wait for a decision, which only a person at a terminal can give.")
+        return
+    await draw(copilot.decide(me, conversation, {each["id"]: ask_decision(each) for each in waiting}))
+
+
+def talk(
+    copilot: "Copilot",  # that answers
+    me: "Caller",  # who speaks
+    conversation: str,  # which
+) -> None:
+    "Answer what a person types until they leave; Ctrl-C stops an answer, and at the prompt ends the talk."
+    choice = copilot.runtime.chat_choice
+    console().print(f"{choice.provider}: {choice.why}. Conversation {conversation}; Ctrl-D leaves.", style="dim")
+    while True:
+        try:
+            message = input("> ").strip()
+        except EOFError:
+            print()
+            return
+        if message:
+            try:
+                asyncio.run(turn(copilot, me, conversation, message))
+            except KeyboardInterrupt:
+                console().print("\n  stopped", style="dim")
 
 
 def chat_command(
-    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="What to say.")],
+    message: Annotated[str | None, typer.Argument(metavar="MESSAGE", help="Left out: a talk begins.")] = None,
     conversation: Annotated[str, typer.Option(metavar="NAME", help="Which conversation goes on.")] = "console",
     as_json: AsJson = False,
 ) -> None:
-    "Say something to the copilot."
-    from orbiquant.copilot.loop import Copilot
+    "Ask the copilot: it answers with its tools, in Spanish or English; an order waits for your decision."
+    from orbiquant.copilot.assembly import copilot_of
     from orbiquant.core import SCOPES
     from orbiquant.domain import Caller
 
-    me = Caller(OWNER, OWNER, "premium", frozenset(SCOPES))
-    said = asyncio.run(Copilot(open_runtime()).answer(me, conversation, message))
-    show(said, as_json, lambda: said.text or said.error)
+    me, copilot = Caller(OWNER, OWNER, "premium", frozenset(SCOPES)), copilot_of(open_runtime())
+    if message is None:
+        talk(copilot, me, conversation)
+    elif as_json:
+        show(asyncio.run(copilot.answer(me, conversation, message)), as_json, str)
+    else:
+        asyncio.run(turn(copilot, me, conversation, message))

@@ -121,8 +121,3 @@ def check_model(name: ModelName = None, as_json: AsJson = False) -> None:
     )
     if any(finding.status == "problem" for finding in findings):
         raise typer.Exit(1)
-"""`orbiquant llm`"""
-
-import typer
-
-llm_commands = typer.Typer(help="Fetch a local language model, and see whether it runs here.", no_args_is_help=True)

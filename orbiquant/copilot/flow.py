@@ -103,7 +103,7 @@ class TurnFlow:
             usage_limits=limits, cancellation_token=self.cancel, capabilities=[*self.capabilities],
             instructions=self.instructions or None,
         )  # fmt: skip
-        async with running as events:
+        async with agent, running as events:
             async for event in events:
                 if isinstance(event, AgentRunResultEvent):
                     await self.store.save(event.result, scope=self.session.caller.user_id)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ..llm.slots import NAMES, read_slots
+from ..llm.vocabulary import NAMES, Vocabulary, find_symbols
 
 # %% ../../nbs/85_copilot.mandate.ipynb #f255b4d2
 MOST_WORDS = 120  # of a message that can be an order
@@ -170,7 +170,7 @@ def read_mandate(
         return Mandate()
     text = " ".join(sentences)
     before = (" ".join(own_sentences(each)) for each in reversed(earlier))
-    named = next((each for each in (text, *before) if read_slots(each).get("symbol")), "")
+    named = next((each for each in (text, *before) if find_symbols(each, Vocabulary())), "")
     worded = {_LOT_WORDS[word] for found in _WORDED.finditer(text) for word in found.groups() if word}
     without = _RISK.sub(" ", _LEVEL.sub(" ", text))
     return Mandate(
@@ -182,8 +182,8 @@ def read_mandate(
 def _names(text: str, symbol: str) -> bool:
     tokens = re.findall(r"[^\W_]+", text.upper())
     joined = {*tokens, *("".join(pair) for pair in pairwise(tokens))}
-    alias = {word for word, meant in NAMES.items() if meant[:3] == symbol[:3]}
-    return symbol in joined or any(token.lower() in alias for token in tokens)
+    called = {each.symbol[:3] for each in find_symbols(text, Vocabulary())}
+    return symbol in joined or symbol[:3] in called
 
 
 def _size_fits(mandate: Mandate, known: Mapping[str, Any]) -> bool:
