@@ -310,6 +310,5 @@ def ship_vectors(
     _encode(documents, vectors, embedder, float("inf"))
     digests = sorted({each.digest for each in documents})
     table = np.stack([np.frombuffer(vectors[digest], dtype=np.int8) for digest in digests])
-    path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, encoder=np.array(embedder.name), digests=np.array(digests), vectors=table)
     return count
