@@ -169,8 +169,9 @@ class KnowledgeIndex:
         "Return the rows that are nearest in meaning; none without an encoder."
         if self.embedder is None or not len(self._rows) or not question.strip():
             return []
+        readable = question[:MOST_CHARACTERS].encode("utf-8", "replace").decode().replace("\x00", " ")
         with self._lock:
-            vector = self.embedder.embed([question.replace("\x00", " ")[:MOST_CHARACTERS]])[0]
+            vector = self.embedder.embed([readable])[0]
         return [int(row) for row in self._rows[np.argsort(-(self._vectors @ vector), kind="stable")[:limit]]]
 
     def search(
