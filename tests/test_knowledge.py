@@ -122,7 +122,7 @@ def test_a_hostile_question_is_only_words(runtime: Runtime, question: str):
     assert process_time() - begin < 1.0
     assert rows == [] or len(rows) <= 50
     if "rsi" in question or "ｒｓｉ" in question:
-        assert "term:rsi" in {index.documents[row].subject for row in rows[:5]}
+        assert "term:rsi" in {index.documents[row].subject for row in rows[:10]}
     assert index.connection.execute("SELECT count(*) FROM documents").fetchone()[0] == len(index.documents)
 
 
@@ -304,7 +304,7 @@ def test_what_nobody_knows_is_asked_back(concept: str, near: str):
 
 
 def test_what_only_pages_know_is_quoted_with_its_place():
-    told = explain_concept("population stability index credit scoring", "advanced", "es")
+    told = explain_concept("safetensors header arrays", "advanced", "es")
     assert told.origin == "pages" and told.language == "en" and "quoted" in told.notice
     for source in told.sources:
         passages = [passage for passage in read_passages() if passage.url == source.url]

@@ -19,7 +19,14 @@ from ..llm.courses import Course, read_courses
 from ..llm.embed import installed_encoders, open_embedder
 from ..llm.glossary import ExplanationLevel, SpokenLanguage, Term, fold_text, read_glossary
 from ..llm.passages import Passage, read_passages
-from ..llm.retrieval import KnowledgeIndex, open_index, question_words, read_documents, read_vectors
+from orbiquant.llm.retrieval import (
+    KnowledgeIndex,
+    open_index,
+    question_words,
+    read_documents,
+    read_small_words,
+    read_vectors,
+)
 from ..runtime import Runtime, current
 
 # %% ../../nbs/79_desk.knowledge.ipynb #e2dfdfe9
@@ -113,6 +120,8 @@ def quote_pages(
     level: ExplanationLevel,  # as it was asked for
 ) -> Explanation | None:
     "Return the passages that have all words of a question, as they stand; None where there is none."
+    if set(question_words(concept)) <= read_small_words():
+        return None
     rows = [row for row in index.by_words(concept, every=True) if index.documents[row].key.startswith("page:")]
     if not rows:
         return None

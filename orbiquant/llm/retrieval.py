@@ -169,8 +169,9 @@ class KnowledgeIndex:
         "Return the rows that are nearest in meaning; none without an encoder."
         if self.embedder is None or not len(self._rows) or not question.strip():
             return []
+        readable = question[:MOST_CHARACTERS].encode("utf-8", "replace").decode().replace("\x00", " ")
         with self._lock:
-            vector = self.embedder.embed([question.replace("\x00", " ")[:MOST_CHARACTERS]])[0]
+            vector = self.embedder.embed([readable])[0]
         return [int(row) for row in self._rows[np.argsort(-(self._vectors @ vector), kind="stable")[:limit]]]
 
     def search(
@@ -310,6 +311,5 @@ def ship_vectors(
     _encode(documents, vectors, embedder, float("inf"))
     digests = sorted({each.digest for each in documents})
     table = np.stack([np.frombuffer(vectors[digest], dtype=np.int8) for digest in digests])
-    path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, encoder=np.array(embedder.name), digests=np.array(digests), vectors=table)
     return count
