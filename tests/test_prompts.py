@@ -1,3 +1,4 @@
+# ruff: noqa: E501 – a sentence is a line
 """Prompts: both languages alike, filled strictly, data that cannot speak, and which language a message is in."""
 
 import json
@@ -87,7 +88,9 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize(("language", "text"), [(lang, text.strip()) for lang in SAID for text in SAID[lang].split("|")])
+@pytest.mark.parametrize(
+    ("language", "text"), [(lang, text.strip()) for lang in SAID for text in SAID[lang].split("|")]
+)
 def test_a_short_message_is_in_its_language(language: str, text: str):
     other = "en" if language == "es" else "es"
     assert find_language(text, other) == language

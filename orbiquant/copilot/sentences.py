@@ -18,7 +18,7 @@ from ..llm.language import Language
 
 # %% ../../nbs/85_copilot.sentences.ipynb #f56da88b
 LONGEST = 1_200  # characters of a sentence before it is cut
-_ENDS = re.compile(r"\n+|[.!?…]+[\"'”»)*_`]*(?:[ \t\u00a0]+|(?=\n))")
+_ENDS = re.compile(r"\n++|(?<![.!?…])[.!?…]++[\"'”»)*_`]*(?:[ \t\u00a0]+|(?=\n))")
 _SHORTENED = any_of(
     r"""e\.g i\.e vs approx aprox p\._?ej etc no nº n fig inc ltd sr sra dr st ee\._?uu u\.s \d{1,2} p máx
     mín max min"""
@@ -80,13 +80,14 @@ class SentenceFilter:
         chunk: str,  # the next text of the model
     ) -> Iterator[str]:
         "Yield what may be said now."
-        self._held += chunk
-        while True:
-            one, self._held = take_sentence(self._held, self._looked - 16)
-            self._looked = 0 if one else len(self._held)
-            if not one:
-                return
-            yield from self._let(one)
+        for begin in range(0, len(chunk), LONGEST):  # so that little is held, however much comes at once
+            self._held += chunk[begin : begin + LONGEST]
+            while True:
+                one, self._held = take_sentence(self._held, self._looked - 16)
+                self._looked = 0 if one else len(self._held)
+                if not one:
+                    break
+                yield from self._let(one)
 
     def close(self) -> Iterator[str]:
         "Yield what was held back, and a plain word where nothing was left to say."
