@@ -133,3 +133,17 @@ def test_both_errors_stay_small(seed: int):
 def test_both_errors_on_a_few_other_answers(bank):
     found = measure(SEED + 9, 30, bank)
     assert found.through == 0 and found.touched <= 1, found.faults
+
+
+@pytest.mark.parametrize(
+    ("sentence", "promised"),
+    [
+        ("This strategy is guaranteed to make a profit.", True), ("You can't lose with this trade.", True),
+        ("Risk-free returns every month!", True), ("Ganancias garantizadas.", True), ("Es dinero seguro.", True),
+        ("No return is guaranteed.", False), ("Nunca hay ganancias garantizadas.", False),
+        ("The strategy lost money after costs.", False), ("La operación tiene un stop.", False),
+    ],
+)  # fmt: skip
+def test_no_return_is_promised(sentence: str, promised: bool):
+    said, changes = check_answer(f"Hello. {sentence} Bye.", NumberOrigins())
+    assert (sentence in said) != promised and bool(changes) == promised

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from .number_words import any_of, find
 from .origins import NumberOrigins
+from .promises import promises_return
 from .provenance import ShownLevels
 from .rewriting import Change, check_sentence
 from ..llm.language import Language
@@ -99,6 +100,9 @@ class SentenceFilter:
             yield _NOTHING[self.language]
 
     def _let(self, sentence: str) -> Iterator[str]:
+        if promises_return(sentence):
+            self.changes.append(Change("dropped", (), sentence, ""))
+            return
         verdict = check_sentence(sentence, self.origins, self.language, self._levels, self._told)
         self.changes += verdict.changes
         self.origins.take(verdict.derived)
@@ -106,7 +110,7 @@ class SentenceFilter:
             self._spoken = self._spoken or bool(verdict.text.strip())
             yield verdict.text
 
-
+# %% ../../nbs/85_copilot.sentences.ipynb #5e0a7c12
 def check_answer(
     answer: str,  # whole
     origins: NumberOrigins,  # what tools and the user said
