@@ -1,3 +1,4 @@
+# ruff: noqa: E501 – a sentence is a line
 """Prompts: both languages alike, filled strictly, data that cannot speak, and which language a message is in."""
 
 import json

@@ -9,6 +9,7 @@ __all__ = ['Term', 'Equation', 'read_equations', 'compute', 'comes_to', 'prove']
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import isfinite
 
 from .numbers import NumberReading, bare_text, read_token
@@ -40,6 +41,7 @@ _PIECE = re.compile(
 )
 _EQUALS = re.compile(r"=|≈|\bequals\b|\bes igual a\b|\bgives\b|\bda\b|→")
 _MOST = 160  # characters of an expression
+_MOST_EQUATIONS, _MOST_STARTS, _MOST_TOKENS = 12, 8, 40  # in a sentence, before a sign, of an expression
 _SAME = {"×": "*", "x": "*", "·": "*", "⋅": "*", "por": "*", "times": "*", "÷": "/", "−": "-"}
 
 
@@ -47,7 +49,7 @@ def _pieces(text: str, start: int) -> tuple[list[Term], list[str], int]:
     "Read an expression from its beginning; return its terms, its tokens and where it ends."
     terms: list[Term] = []
     tokens: list[str] = []
-    while match := _PIECE.match(text, start):
+    while len(tokens) < _MOST_TOKENS and (match := _PIECE.match(text, start)):
         if match.end() == start:
             break
         start = match.end()
@@ -67,14 +69,14 @@ def read_equations(
 ) -> list[Equation]:
     "Return the equations of a sentence."
     found = []
-    for sign in list(_EQUALS.finditer(text))[:40]:
+    for sign in list(islice(_EQUALS.finditer(text), _MOST_EQUATIONS)):
         begin = max(0, sign.start() - _MOST)
         window = text[begin : sign.start()]
         cut = max((window.rfind(mark) for mark in ("=", "≈", ";", ": ", "→", "\n")), default=-1)
         right, _, _ = _pieces(text[: sign.end() + 40], sign.end())
         if not right:
             continue
-        for match in re.finditer(r"[\d($€]", text[begin + cut + 1 : sign.start()]):
+        for match in islice(re.finditer(r"(?<![\d.,($€])[\d($€]", text[begin + cut + 1 : sign.start()]), _MOST_STARTS):
             start = begin + cut + 1 + match.start()
             terms, tokens, end = _pieces(text[: sign.start()], start)
             if not text[end : sign.start()].strip() and len(terms) >= 2 and _balanced(tokens):

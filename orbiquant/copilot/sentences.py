@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 
 from .number_words import any_of, find
 from .origins import NumberOrigins
+from .promises import promises_return
 from .provenance import ShownLevels
 from .rewriting import Change, check_sentence
 from ..llm.language import Language
 
 # %% ../../nbs/85_copilot.sentences.ipynb #f56da88b
 LONGEST = 1_200  # characters of a sentence before it is cut
-_ENDS = re.compile(r"\n+|[.!?…]+[\"'”»)*_`]*(?:[ \t\u00a0]+|(?=\n))")
+_ENDS = re.compile(r"\n++|(?<![.!?…])[.!?…]++[\"'”»)*_`]*(?:[ \t\u00a0]+|(?=\n))")
 _SHORTENED = any_of(
     r"""e\.g i\.e vs approx aprox p\._?ej etc no nº n fig inc ltd sr sra dr st ee\._?uu u\.s \d{1,2} p máx
     mín max min"""
@@ -80,13 +81,14 @@ class SentenceFilter:
         chunk: str,  # the next text of the model
     ) -> Iterator[str]:
         "Yield what may be said now."
-        self._held += chunk
-        while True:
-            one, self._held = take_sentence(self._held, self._looked - 16)
-            self._looked = 0 if one else len(self._held)
-            if not one:
-                return
-            yield from self._let(one)
+        for begin in range(0, len(chunk), LONGEST):  # so that little is held, however much comes at once
+            self._held += chunk[begin : begin + LONGEST]
+            while True:
+                one, self._held = take_sentence(self._held, self._looked - 16)
+                self._looked = 0 if one else len(self._held)
+                if not one:
+                    break
+                yield from self._let(one)
 
     def close(self) -> Iterator[str]:
         "Yield what was held back, and a plain word where nothing was left to say."
@@ -98,6 +100,9 @@ class SentenceFilter:
             yield _NOTHING[self.language]
 
     def _let(self, sentence: str) -> Iterator[str]:
+        if promises_return(sentence):
+            self.changes.append(Change("dropped", (), sentence, ""))
+            return
         verdict = check_sentence(sentence, self.origins, self.language, self._levels, self._told)
         self.changes += verdict.changes
         self.origins.take(verdict.derived)
@@ -105,7 +110,7 @@ class SentenceFilter:
             self._spoken = self._spoken or bool(verdict.text.strip())
             yield verdict.text
 
-
+# %% ../../nbs/85_copilot.sentences.ipynb #5e0a7c12
 def check_answer(
     answer: str,  # whole
     origins: NumberOrigins,  # what tools and the user said

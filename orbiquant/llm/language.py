@@ -24,7 +24,8 @@ _WORDS: Mapping[Language, frozenset[str]] = {
         """el la los las un una unos unas de del al y o u que qué quién cómo como cuál cual cuánto cuanto cuántos cuanta
         cuánta cuántas cuando cuándo dónde donde por para con sin sobre entre hasta desde según es son está esta este
         esto estoy están fue era hay ha he han tengo tiene tienes quiero quisiera puedo puedes podrías dame dime
-        muestra muéstrame enséñame explica explícame explicame calcula analiza compra comprar vende vender abre cierra ponme pon
+        muestra muéstrame enséñame explica explícame explicame calcula analiza
+        compra comprar vende vender abre cierra ponme pon
         avisa avísame hazme haz mi mis tu tus su sus te se lo le les nos más mas muy ahora hoy ayer mañana semana
         mes año precio precios oro plata cotiza vale cuesta noticias señal señales cartera posiciones posición saldo
         riesgo alerta alertas operación operaciones historial estrategia mercado velas vela tendencia soporte soportes

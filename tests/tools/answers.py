@@ -1,9 +1,9 @@
-"""Answers of a copilot, honest and invented, over real results of this product: what the gate of numbers is measured on.
+"""Answers of a copilot, honest and invented, over real results of this product, to measure the gate of numbers on.
 
-A world is a moment of the packaged EURUSD bars: its price, indicators, levels, signal, backtest and account are computed
-by the product's own functions. For other magnitudes the same bars are also read as USDJPY (× 140) and BTCUSDT (× 40,000).
-`honest` writes an answer whose every number comes from that world; `invented` puts one number into such an answer that
-does not. Everything follows from a seed.
+A world is a moment of the packaged EURUSD bars: its price, indicators, levels, signal, backtest and account are
+computed by the product's own functions. For other magnitudes the same bars are also read as USDJPY (× 140) and
+BTCUSDT (× 40,000). `honest` writes an answer whose every number comes from that world; `invented` puts one number
+into such an answer that does not. Everything follows from a seed.
 """
 
 import json
@@ -42,7 +42,8 @@ def backtest_figures(strategy: str, begin: int) -> dict[str, Any]:
     bars = sample_bars().iloc[begin : begin + 3_000]
     told = summarise(backtest_strategy(find_strategy(strategy), bars, Costs(spread_bps=1.0)))
     return {
-        "policy": strategy, "trades": int(told["trades"]), "net_r": told["total_r"], "expectancy_r": told["expectancy_r"],
+        "policy": strategy, "trades": int(told["trades"]), "net_r": told["total_r"],
+        "expectancy_r": told["expectancy_r"],
         "standard_error_r": told["standard_error_r"], "cost_r": told["cost_r"], "win_rate": told["win_rate"],
         "profit_factor": told["profit_factor"], "max_drawdown_r": told["max_drawdown_r"],
     }  # fmt: skip
@@ -116,7 +117,8 @@ def _ask_tools(world: World, bars: pd.DataFrame, decimals: int) -> None:
     phase = str(detect_phases(bars)["phase"].iloc[-1])
     world.results["analyze_market"] = {
         "symbol": symbol, "current_price": last, "amd_phase": phase, "ict_context": dict(ict_context(bars)),
-        "key_levels": {"support": [round(n, decimals) for n in below], "resistance": [round(n, decimals) for n in above]},
+        "key_levels": {"support": [round(n, decimals) for n in below],
+                       "resistance": [round(n, decimals) for n in above]},
         "trend": rng.choice(("bullish", "bearish", "neutral")), "volatility": "medium",
     }  # fmt: skip
     side, stop_at, reward = rng.choice((1, -1)), rng.choice((1.0, 1.5, 2.0)) * unit, rng.choice((2.0, 2.5, 3.0))
@@ -147,7 +149,8 @@ def _ask_tools(world: World, bars: pd.DataFrame, decimals: int) -> None:
         "trials": rng.randrange(3, 40),
     } | backtest_figures(rule, rng.choice((0, 3_000)))
     world.results["get_news"] = {
-        "news": [{"title": f"Euro slips as the Fed holds rates at {rng.choice((4.25, 4.5, 5.25)):.2f} %", "sentiment": -0.31}],
+        "news": [{"title": f"Euro slips as the Fed holds rates at {rng.choice((4.25, 4.5, 5.25)):.2f} %",
+                  "sentiment": -0.31}],
         "overall_sentiment": round(rng.uniform(-0.6, 0.6), 2), "fear_greed": rng.randrange(15, 85),
     }  # fmt: skip
     world.results["get_ohlcv"] = {

@@ -1,7 +1,7 @@
 """Measures the gate of numbers: how many inventions get through, how many honest answers are touched.
 
-`python -m tests.tools.measure_answers held-out "developed on" "second texts" "fresh texts"` prints the table on the seed
-that was never looked at while the gate was developed; without `held-out`, on the other one.
+`python -m tests.tools.measure_answers held-out "developed on" "second texts" "fresh texts"` prints the table on the
+seed that was never looked at while the gate was developed; without `held-out`, on the other one.
 """
 
 import re
