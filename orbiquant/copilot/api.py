@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 from fastapi.responses import StreamingResponse
-from .assembly import copilot_of, forget_chat
 from pydantic import BaseModel, Field
 
+from .assembly import copilot_of, forget_chat
 from .loop import TicketDecision, TurnAnswer
 from ..core import Plan, endpoint
 from ..desk.identity import UserId

@@ -29,9 +29,7 @@ from ..llm.vocabulary import find_symbols
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
-    from pydantic_ai import RunContext
     from pydantic_ai.conversation_store import ConversationStore
-    from pydantic_ai.messages import ModelMessage
 
 # %% ../../nbs/87_copilot.assembly.ipynb #74414673
 def _or_none(make: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
@@ -121,7 +119,9 @@ def window_of_turn(
     runtime: Runtime,  # its settings and database
 ) -> Any:
     "Return the capability that gives a model the last messages of a conversation, and notes of those before."
+    from pydantic_ai import RunContext
     from pydantic_ai.capabilities import ProcessHistory
+    from pydantic_ai.messages import ModelMessage
 
     from orbiquant.copilot.conversations import SqlConversationStore
     from orbiquant.copilot.window_notes import in_window
@@ -129,7 +129,7 @@ def window_of_turn(
     config = runtime.settings.llm
     room = max(1_000, config.context - min(config.max_tokens, config.context // 2) - PROMPT_ROOM)
 
-    async def cut(context: "RunContext[Session]", messages: "list[ModelMessage]") -> "list[ModelMessage]":
+    async def cut(context: RunContext[Session], messages: list[ModelMessage]) -> list[ModelMessage]:
         session = context.deps
         store = SqlConversationStore(runtime.engine, runtime.clock, session.caller.user_id)
         return await in_window(store, session.conversation_id, messages, config.max_history, room)
