@@ -15,8 +15,8 @@ from ..llm.prompts import read_prompt
 # %% ../../nbs/85_copilot.promises.ipynb #1cabe323
 _SURE = any_of(
     r"""guarantee\w* risk[\s-]?free can(?:not|'t|no)_(?:lose|fail) sure_(?:thing|win|profit)
-    certain(?:ly)?_(?:win|profit|gain)     never_loses? garanti\w+ sin_(?:ning[uú]n_)?riesgo no_puede[ns]?_(?:perder|fallar) segur[oa]s?
-    100_?%_(?:safe|sure|segur[oa])     asegurad[oa]s?"""
+    certain(?:ly)?_(?:win|profit|gain) never_loses? garanti\w+ sin_(?:ning[uú]n_)?riesgo no_puede[ns]?_(?:perder|fallar)
+    segur[oa]s?     100_?%_(?:safe|sure|segur[oa]) asegurad[oa]s?"""
 )
 _GAIN = any_of(
     r"""profits? returns? gains? money win(?:s|ning)? income trades? strategy beneficios? rentabilidad(?:es)? ganancias?
