@@ -1,37 +1,140 @@
-"""The copilot as other systems ask it: the documented clients' calls."""
+"""The copilot as other systems ask it: the documented clients' calls, streams, tickets, and what is refused."""
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
-from test_service_http import TOKEN, make_runtime, running
+from test_agents_http import Market, keyed
+from test_service_http import check_problem, running
 
 from orbiquant.core import configure_logging
-from orbiquant.desk.study import store_sample
-from orbiquant.runtime import Runtime, using
+
+ORDER = "buy 0.1 lots of EURUSD with stop {stop} and target {target}"
 
 
 @pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
     configure_logging("ERROR")
-    made = make_runtime(tmp_path_factory.mktemp("copilot"), requests_per_minute=1_000_000)
-    with using(made):
-        store_sample()
-    return made
+    return Market(tmp_path_factory.mktemp("copilot"))
 
 
 @pytest.fixture(scope="module")
-def client(runtime: Runtime) -> Iterator[httpx.Client]:
+def address(market: Market) -> Iterator[str]:
     from orbiquant.app import app
 
-    with (
-        running(app, runtime) as url,
-        httpx.Client(base_url=url, timeout=60, headers={"X-API-Key": TOKEN}) as opened,
-    ):
+    with running(app, market.runtime) as url:
+        yield url
+
+
+@pytest.fixture
+def client(market: Market, address: str) -> Iterator[httpx.Client]:
+    with keyed(market, address, "ana", "pro", "read", "write", "trade") as opened:
         yield opened
 
 
-@pytest.mark.parametrize("path", ["/api/v1/chat", "/api/chat"])
-def test_a_question_is_answered_by_a_tool(client: httpx.Client, path: str):
-    said = client.post(path, json={"message": "what is the price of EURUSD?"}).raise_for_status().json()
-    assert said["tools_used"] == ["get_price"] and "EURUSD" in said["response"]
+def order(market: Market) -> str:
+    """Return an order in words."""
+    return ORDER.format(stop=round(market.price * 0.98, 5), target=round(market.price * 1.06, 5))
+
+
+def ask(client: httpx.Client, message: str, conversation: str = "first", **more: Any) -> dict[str, Any]:
+    """Return what is said to a message."""
+    asked = {"message": message, "conversation_id": conversation} | more
+    return client.post("/api/v1/chat", json=asked, timeout=60).raise_for_status().json()
+
+
+def events_of(response: httpx.Response) -> list[dict[str, Any]]:
+    """Return the events of a stream."""
+    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+    assert lines[-1] == "[DONE]" and response.headers["x-vercel-ai-ui-message-stream"] == "v1"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def test_a_question_is_answered_and_remembered(client: httpx.Client, market: Market):
+    said = ask(client, "what is the price of EURUSD?", "talk")
+    assert said["tools_used"] == ["get_price"] and "EURUSD" in said["response"] and not said["error"]
+    assert ask(client, "¿y el RSI?", "talk")["tools_used"] == ["get_indicators"], "of the same symbol"
+    kept = client.get("/api/v1/chat/talk").json()["messages"]
+    said_by_user = [each["parts"][0]["text"] for each in kept if each["role"] == "user"]
+    assert said_by_user == ["what is the price of EURUSD?", "¿y el RSI?"] and kept[-1]["role"] == "assistant"
+    assert client.delete("/api/v1/context/ana/talk").json() == {"status": "cleared"}
+    assert client.get("/api/v1/chat/talk").json()["messages"] == []
+
+
+def test_a_stream_is_the_events_of_the_turn(client: httpx.Client):
+    asked = {"message": "price of EURUSD", "conversation_id": "stream", "stream": True}
+    events = events_of(client.post("/api/v1/chat", json=asked, timeout=60).raise_for_status())
+    kinds = [event["type"] for event in events]
+    assert kinds[0] == "start" and kinds[-1] == "finish" and "tool-output-available" in kinds
+    assert "EURUSD" in "".join(event.get("delta", "") for event in events)
+
+
+def test_the_simple_form_speaks_older_names(client: httpx.Client):
+    said = client.post(
+        "/api/chat", json={"message": "what is the price?", "session_id": "s", "symbol": "EURUSD"}
+    ).json()
+    assert said["tools_used"] == ["get_market_data"] and said["signal"] is None and "EURUSD" in said["response"]
+    gold = client.post("/api/chat", json={"message": "price?", "session_id": "s2"}).json()
+    assert gold["tools_used"] == ["get_market_data"] and "XAUUSD" in gold["response"], "asked, with no bars to answer"
+    assert client.post("/api/clear_history?session_id=s").json() == {"status": "cleared"}
+    health = client.get("/api/health").json()
+    assert health["status"] in ("healthy", "degraded") and health["llm_status"] == "router"
+
+
+def test_an_order_waits_for_a_decision_and_is_placed_once(client: httpx.Client, market: Market):
+    said = ask(client, order(market), "order")
+    (ticket,) = said["tickets"]
+    assert ticket["state"] == "pending"
+    assert ask(client, "yes, approved", "words")["tickets"] == []
+    decision = {"conversation_id": "order", "decisions": {ticket["id"]: {"approved": True}}}
+    refused = client.post("/api/v1/chat/decisions", json=decision)
+    check_problem(refused, 409, "CONFLICT")
+    decision["decisions"][ticket["id"]]["override"] = True
+    first, again = (client.post("/api/v1/chat/decisions", json=decision).raise_for_status().json() for _ in range(2))
+    assert first["tickets"][0]["state"] == again["tickets"][0]["state"] == "executed"
+    assert first["tickets"][0]["outcome"] == again["tickets"][0]["outcome"]
+
+
+def test_nobody_decides_for_somebody_else(client: httpx.Client, market: Market, address: str):
+    (ticket,) = ask(client, order(market), "mine")["tickets"]
+    decision = {"conversation_id": "mine", "decisions": {ticket["id"]: {"approved": True, "override": True}}}
+    with keyed(market, address, "eve", "pro", "read", "write", "trade") as other:
+        check_problem(other.post("/api/v1/chat/decisions", json=decision), 404, "NOT_FOUND")
+        check_problem(other.post("/api/v1/chat/decisions", json=decision | {"user_id": "ana"}), 403, "FORBIDDEN")
+        assert other.get("/api/v1/chat/mine").json()["messages"] == []
+        check_problem(other.delete("/api/v1/context/ana/mine"), 403, "FORBIDDEN")
+    with keyed(market, address, "ana", "pro", "read", "write") as reader:
+        check_problem(reader.post("/api/v1/chat/decisions", json=decision), 403, "FORBIDDEN")
+    denied = {"conversation_id": "mine", "decisions": {ticket["id"]: {"approved": False, "reason": "no"}}}
+    assert client.post("/api/v1/chat/decisions", json=denied).json()["tickets"][0]["state"] == "denied"
+
+
+def test_a_free_plan_is_told_what_it_lacks(client: httpx.Client):
+    said = ask(client, "signal for EURUSD", "free", user_plan="free")
+    assert said["tools_used"] == ["get_signal"] and "pro" in said["response"]
+    tools = client.get("/api/v1/tools?user_plan=free").json()["tools"]
+    assert {"get_price", "explain_concept"} <= {each["name"] for each in tools}
+    assert not {"get_signal", "execute_trade"} & {each["name"] for each in tools}
+    assert client.get("/api/v1/models").json()["provider"] == "router"
+
+
+def test_analysis_strategy_and_terms(client: httpx.Client, market: Market):
+    found = client.post("/api/v1/analyze", json={"symbol": "EUR/USD"}, timeout=60).raise_for_status().json()
+    assert found["symbol"] == "EURUSD" and found["disclaimer"] and found["technical"]
+    streamed = client.post("/api/v1/analyze", json={"symbol": "EURUSD", "language": "es", "stream": True}, timeout=60)
+    assert "EURUSD" in "".join(event.get("delta", "") for event in events_of(streamed))
+    told = client.post("/api/v1/explain", json={"concept": "fair value gap", "level": "advanced"}).json()
+    assert told["sources"]
+    check_problem(client.post("/api/v1/explain", json={"concept": "zzqx"}), 404, "NOT_FOUND")
+    check_problem(client.post("/api/v1/analyze", json={"symbol": "NOPE"}), 404, "NOT_FOUND")
+    free = client.post("/api/v1/strategy", json={"symbol": "EURUSD", "user_plan": "free"})
+    check_problem(free, 403, "PLAN_REQUIRED")
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"message": ""}, {"message": "x" * 8001}, {"message": "hi", "conversation_id": ""}, {"message": 7}]
+)
+def test_what_is_no_message_is_refused(client: httpx.Client, body: dict[str, Any]):
+    assert client.post("/api/v1/chat", json=body).status_code == 422

@@ -429,9 +429,23 @@ def test_what_is_told_to_the_model_and_what_it_says_pass_through_hooks(runtime: 
     def instruct(session: Session) -> str:
         return f"You talk with {session.caller.user_id}, who said {session.message!r}"
 
-    def check(passage: str, session: Session) -> str:
-        seen.append(session)
-        return passage.replace("9.99", str(session.results[0][1]["symbol"]) if session.results else "?")
+    class Check:
+        """Puts a number right that came in two pieces."""
+
+        def __init__(self, session: Session) -> None:
+            seen.append(session)
+            self.session, self.held = session, ""
+
+        def feed(self, chunk: str) -> list[str]:
+            self.held += chunk
+            return []
+
+        def close(self) -> list[str]:
+            said, self.held = self.held, ""
+            return [said.replace("9.99", str(self.session.results[0][1]["symbol"]) if self.session.results else "?")]
+
+        def ending(self) -> str:
+            return " (checked)"
 
     async def invents(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str | DeltaToolCalls]:
         assert info.instructions == "You talk with ana, who said 'price?'"
@@ -443,8 +457,8 @@ def test_what_is_told_to_the_model_and_what_it_says_pass_through_hooks(runtime: 
             yield {0: DeltaToolCall("get_price", '{"symbol": "EURUSD"}')}
 
     stores = Stores()
-    said = ask(copilot_of(runtime, invents, stores, instructions=instruct, check=check), "hooks", "price?")
-    assert said.text == "I look. It is at EURUSD. Be careful" and seen[0].message == "price?"
+    said = ask(copilot_of(runtime, invents, stores, instructions=instruct, check=Check), "hooks", "price?")
+    assert said.text == "I look. It is at EURUSD. Be careful (checked)" and seen[0].message == "price?"
     assert "9.99" not in str(stores.texts("ana", "hooks"))
 
 

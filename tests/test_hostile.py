@@ -175,6 +175,7 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("audit", "trials"): (STORED, ()),
     ("audit", "surrogates"): ((*STORED, "--last", "50"),),
     ("audit", "delays"): (FILES,),
+    ("chat",): (("what is the price of EURUSD?",),),
     ("llm", "pull"): (),  # it asks Hugging Face; what it refuses is tried in test_local_model
     ("llm", "list"): ((),),
     ("llm", "check"): ((),),

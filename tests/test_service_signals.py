@@ -117,7 +117,7 @@ def test_charts_read_bars(client: httpx.Client):
 
 def test_monitors_read_health_without_a_key(client: httpx.Client):
     simple = httpx.get(client.base_url.join("/api/health")).raise_for_status().json()
-    assert simple == {"status": "healthy", "llm_status": "not_configured"}
+    assert simple == {"status": "healthy", "llm_status": "router"}
     whole = httpx.get(client.base_url.join("/health")).raise_for_status().json()
     assert whole["status"] == "healthy" and whole["agents_running"] == 0
     assert set(whole["components"]) == {"store", "database", "models"} and whole["stale"] is True

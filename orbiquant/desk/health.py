@@ -139,10 +139,10 @@ class SimpleHealth(BaseModel):
     "The same for callers who ask no more."
 
     status: Literal["healthy", "degraded"]
-    llm_status: Literal["not_configured"] = Field(description="of the language model: there is none")
+    llm_status: str = Field(description="who speaks in the copilot: router, local, openai or anthropic")
 
 
 @endpoint("GET", "/api/health", scope="public", tags=("health",), kept=True)
 def health_simple() -> SimpleHealth:
     "Return the state of the service in one word."
-    return SimpleHealth(status=health().status, llm_status="not_configured")
+    return SimpleHealth(status=health().status, llm_status=current().chat_choice.provider)
