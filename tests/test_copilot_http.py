@@ -90,7 +90,7 @@ def test_an_order_waits_for_a_decision_and_is_placed_once(client: httpx.Client, 
     assert ask(client, "yes, approved", "words")["tickets"] == []
     decision = {"conversation_id": "order", "decisions": {ticket["id"]: {"approved": True}}}
     refused = client.post("/api/v1/chat/decisions", json=decision)
-    check_problem(refused, 409, "CONFLICT")
+    check_problem(refused, 409, "OVERRIDE_REQUIRED")
     decision["decisions"][ticket["id"]]["override"] = True
     first, again = (client.post("/api/v1/chat/decisions", json=decision).raise_for_status().json() for _ in range(2))
     assert first["tickets"][0]["state"] == again["tickets"][0]["state"] == "executed"

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
 
 MOST_SHOWN = 160  # letters of a tool's result
-LEVELS = ("entry_price", "stop_loss", "take_profit", "risk_reward", "risk_percent", "confidence", "amd_phase")
+SHOWN = (
+    "symbol",
+    "action",
+    "size",
+    "price",
+    "stop_loss",
+    "take_profit",
+    "reward_to_risk",
+    "risk_percent",
+    "risk_amount",
+)
+SHOWN += ("currency", "account_id", "confidence", "amd_phase", "override_reasons", "warnings")
 
 
 def ticket_panel(
@@ -29,9 +40,10 @@ def ticket_panel(
     from rich.table import Table
 
     grid, known = Table.grid(padding=(0, 2)), ticket["known"]
-    for name, value in known.items():
-        if value not in (None, "", [], {}):
-            grid.add_row(name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    for name in SHOWN:
+        if (value := known.get(name)) not in (None, "", [], {}):
+            told = "; ".join(map(str, value)) if isinstance(value, list) else value
+            grid.add_row(name.replace("_", " "), f"{told:.6g}" if isinstance(told, float) else str(told))
     if ticket["reason"]:
         grid.add_row("reason", ticket["reason"])
     return Panel(grid, title=f"Order ticket: {ticket['state']}", expand=False)
@@ -76,7 +88,9 @@ def ask_decision(
     if not ticket["known"].get("needs_override"):
         return TicketDecision(approved=True)
     typed = typer.prompt("No signal speaks for it. Type override to place it all the same", default="no")
-    return TicketDecision(approved=typed == "override", override=typed == "override", reason="the user did not override")
+    return TicketDecision(
+        approved=typed == "override", override=typed == "override", reason="the user did not override"
+    )
 
 
 async def turn(

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 CasesOption = Annotated[
     Path,
-    typer.Option("--cases", metavar="FILE", exists=True, dir_okay=False, help="JSON lines: id, lang, text, tool, args."),
+    typer.Option(
+        "--cases", metavar="FILE", exists=True, dir_okay=False, help="JSON lines: id, lang, text, tool, args."
+    ),
 ]
 ProviderOption = Annotated[
     Literal["auto", "router", "local", "openai", "anthropic"], typer.Option(help="Who is asked; else the settings'.")
@@ -35,7 +37,9 @@ def _model_of(provider: str) -> "Model":
     runtime = open_runtime()
     if provider in ("auto", runtime.settings.llm.provider):
         return runtime.chat_model
-    raise typer.BadParameter(f"set [llm] provider = {provider} (ORBIQUANT_LLM__PROVIDER), then ask with --provider auto")
+    raise typer.BadParameter(
+        f"set [llm] provider = {provider} (ORBIQUANT_LLM__PROVIDER), then ask with --provider auto"
+    )
 
 
 def _figures(name: str, group: "EvalGroup") -> tuple[str, ...]:
