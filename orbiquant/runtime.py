@@ -119,7 +119,7 @@ class Runtime:
         return vocabulary_of(known_instruments(None).values())
 
     @cached_property
-    def embedder(self) -> "Embedder":
+    def embedder(self) -> Embedder:
         "Return the encoders of sentences that are installed, side by side."
         from orbiquant.llm.embed import open_encoders
 

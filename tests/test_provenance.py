@@ -10,7 +10,7 @@ from orbiquant.copilot.numbers import bare_text, read_figures
 from orbiquant.copilot.origins import NumberOrigins
 from orbiquant.copilot.provenance import judge_sentence
 from orbiquant.copilot.rewriting import check_sentence
-from orbiquant.copilot.sentences import LONGEST, SentenceFilter, check_answer
+from orbiquant.copilot.sentences import LONGEST_SENTENCE, SentenceFilter, check_answer
 from tests.tools.answer_texts import FRESH, HELD_OUT
 from tests.tools.measure_answers import HELD_OUT_SEED, SEED, measure
 
@@ -94,7 +94,7 @@ def test_chunks_do_not_matter(size: int, origins: NumberOrigins):
 def test_only_the_current_sentence_is_held_back(origins: NumberOrigins):
     stream = SentenceFilter(origins)
     assert "".join(stream.feed("EURUSD trades at 1.0850. It may")) == "EURUSD trades at 1.0850. "
-    assert "".join(stream.feed("x" * 3 * LONGEST)), "what never ends is cut"
+    assert "".join(stream.feed("x" * 3 * LONGEST_SENTENCE)), "what never ends is cut"
 
 
 HOSTILE = {

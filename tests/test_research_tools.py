@@ -20,7 +20,7 @@ import orbiquant.reports.api
 from orbiquant.copilot.tools import find_tools, read_tool
 from orbiquant.core import DataError, FixedClock, NotFoundError, OptionError
 from orbiquant.desk.frames import describe_frame, plain_cell, plot_frame, points_kept, showing_frames
-from orbiquant.desk.long_work import MOST_OPEN, MOST_TOLD, count_waiting, cut_result, job_state, queue_work
+from orbiquant.desk.long_work import MOST_OPEN, MOST_TOLD, count_waiting, cut_job_result, job_state, queue_work
 from orbiquant.desk.predictions import get_signal
 from orbiquant.desk.research_tools import (
     MOST_COMBINATIONS,
@@ -294,10 +294,10 @@ def test_a_sweep_without_end_is_refused(trained: Runtime):
 
 def test_results_are_cut_to_what_a_conversation_holds():
     deep: Any = {"rows": [{"text": "x" * 3000, "n": n} for n in range(5000)]}
-    kept, cut = cut_result(deep)
+    kept, cut = cut_job_result(deep)
     assert cut and len(to_wire(kept)) <= MOST_TOLD
-    assert cut_result({"figure": 1.5, "rows": [1, 2]}) == ({"figure": 1.5, "rows": [1, 2]}, False)
-    assert cut_result({str(n): "y" * 1999 for n in range(100)})[1]
+    assert cut_job_result({"figure": 1.5, "rows": [1, 2]}) == ({"figure": 1.5, "rows": [1, 2]}, False)
+    assert cut_job_result({str(n): "y" * 1999 for n in range(100)})[1]
 
 
 def test_a_report_is_refused_before_it_runs(bare: Runtime):

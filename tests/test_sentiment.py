@@ -19,7 +19,7 @@ from contracts.sentiment import SentimentModelContract  # noqa: E402
 from orbiquant.core import ModelError, NotFoundError, configure_logging  # noqa: E402
 from orbiquant.desk.news import get_sentiment  # noqa: E402
 from orbiquant.llm.finance_words import MOST_READ, sentence_value, word_list  # noqa: E402
-from orbiquant.llm.sentiment import FinBert, WordSentiment, label_of, language_of, open_sentiment  # noqa: E402
+from orbiquant.llm.sentiment import FinBert, WordSentiment, headline_language, open_sentiment, sentiment_label  # noqa: E402
 from orbiquant.ports import SentimentModel  # noqa: E402
 from orbiquant.runtime import using  # noqa: E402
 from tests.tools.fake_providers import cut, reply  # noqa: E402
@@ -54,7 +54,7 @@ def right(reader: str, language: str) -> tuple[bool, ...]:
     asked = [each for each in headlines("test") if each.language == language]
     texts = [each.text for each in asked]
     if reader == "words":
-        found = [label_of(score) for score in WordSentiment().score(texts)]
+        found = [sentiment_label(score) for score in WordSentiment().score(texts)]
     else:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
@@ -79,7 +79,7 @@ def test_the_headlines_are_what_they_are_said_to_be():
     shares = {"positive": 38, "negative": 38, "neutral": 24}
     assert counts == {(language, label): count for language in ("en", "es") for label, count in shares.items()}
     assert "written for this test" in (FIXTURES / "README.md").read_text(encoding="utf-8")
-    assert all(language_of(each.text) == each.language for each in both)
+    assert all(headline_language(each.text) == each.language for each in both)
 
 
 @pytest.mark.parametrize(("language", "least"), [("en", 0.85), ("es", 0.78)])
@@ -271,7 +271,7 @@ def test_what_it_all_comes_to(tmp_path: Path, vendors: Any):
         {"name": "news", "score": pytest.approx(mean, abs=2e-3), "weight": 0.7},
         {"name": "fear_greed", "score": -0.46, "weight": 0.3},
     ]
-    assert said["score"] == pytest.approx(0.7 * mean - 0.3 * 0.46, abs=3e-3) and said["label"] == label_of(
+    assert said["score"] == pytest.approx(0.7 * mean - 0.3 * 0.46, abs=3e-3) and said["label"] == sentiment_label(
         said["score"]
     )
     assert (said["fear_greed"]["value"], said["fear_greed"]["label"]) == (27, "Fear")

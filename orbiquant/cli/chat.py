@@ -19,17 +19,9 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 160  # letters of a tool's result
 SHOWN = (
-    "symbol",
-    "action",
-    "size",
-    "price",
-    "stop_loss",
-    "take_profit",
-    "reward_to_risk",
-    "risk_percent",
-    "risk_amount",
+    *("symbol", "action", "size", "price", "stop_loss", "take_profit", "risk_reward", "risk_percent", "risk_amount"),
+    *("currency", "account_id", "confidence", "amd_phase", "override_reasons", "warnings"),
 )
-SHOWN += ("currency", "account_id", "confidence", "amd_phase", "override_reasons", "warnings")
 
 
 def ticket_panel(

@@ -138,7 +138,7 @@ def stores_of(
 
     return lambda user_id: Remembering(runtime.engine, runtime.clock, user_id)
 
-
+# %% ../../nbs/87_copilot.assembly.ipynb #c32320fe
 PROMPT_ROOM = 3_000  # tokens that rules and schemas of tools take
 
 

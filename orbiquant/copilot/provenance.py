@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .number_words import any_of, find
 from .numbers import Figure, NumberReading, bare_text, read_figures
 from .origins import Fact, Nature, NumberOrigins, content_words
-from .proofs import Term, prove
+from .proofs import ProofTerm, prove
 from ..core import OrbiError
 
 # %% ../../nbs/85_copilot.provenance.ipynb #15d63cdc
@@ -268,7 +268,7 @@ def _with_derivations(
 ) -> Judged:
     lacking = {figure.start for figure in open_}
 
-    def known(term: Term) -> bool:
+    def known(term: ProofTerm) -> bool:
         return not any(term.start <= start < term.end for start in lacking)
 
     proven = prove(text, known, pip)

@@ -18,11 +18,11 @@ from pydantic.alias_generators import to_camel
 
 from ..core import NotFoundError, OrbiError, tool
 from ..domain import Instrument
-from ..llm.sentiment import SentimentLabel, label_of
+from ..llm.sentiment import SentimentLabel, sentiment_label
 from ..market.instruments import instrument_of
 from ..market.mood import Mood, MoodSource
 from ..market.news import FoundNews
-from ..market.subjects import Language, side_of
+from ..market.subjects import NewsLanguage, side_of
 from ..runtime import Runtime, current
 
 # %% ../../nbs/79_desk.news.ipynb #3cf76382
@@ -54,7 +54,7 @@ class NewsDigest(BaseModel):
     overall_sentiment: float | None  # the mean; None without a headline
     overall_label: SentimentLabel | None
     searched_for: list[str]  # the words by which newspapers write of the symbol
-    language: Language
+    language: NewsLanguage
     read_by: str  # what scored them: "words" or "finbert"
     quoted: str = QUOTED
     asked_at: AwareDatetime
@@ -72,20 +72,20 @@ def digest_of(
     instrument: Instrument,  # that they are of
     found: FoundNews,  # by the vendor
     limit: int,  # headlines
-    language: Language,  # that was searched in
+    language: NewsLanguage,  # that was searched in
 ) -> NewsDigest:
     "Return the newest headlines with what they mean."
     newest = found.headlines[:limit]
     read = runtime.sentiment.score([f"{each.title}. {each.summary}" for each in newest])
     scores = _rounded([side_of(each.title, instrument) * score for each, score in zip(newest, read, strict=True)])
     news = [
-        NewsItem(sentiment=score, sentiment_label=label_of(score), **each.model_dump())
+        NewsItem(sentiment=score, sentiment_label=sentiment_label(score), **each.model_dump())
         for each, score in zip(newest, scores, strict=True)
     ]
     overall = round(fmean(scores), 3) if scores else None
     return NewsDigest(
         symbol=instrument.symbol, news=news, overall_sentiment=overall,
-        overall_label=None if overall is None else label_of(overall),
+        overall_label=None if overall is None else sentiment_label(overall),
         searched_for=[*found.subject.words, *found.subject.together], language=language,
         read_by=runtime.sentiment.name, asked_at=found.asked_at,
     )  # fmt: skip
@@ -95,7 +95,7 @@ def digest_of(
 def get_news(
     symbol: str,  # any spelling, e.g. AAPL, EURUSD, XAU/USD, BTCUSDT
     limit: Annotated[int, Field(ge=1, le=MOST_NEWS)] = 5,  # headlines
-    language: Language = "en",  # of the newspapers: en or es
+    language: NewsLanguage = "en",  # of the newspapers: en or es
 ) -> NewsDigest:
     "Return the newest headlines about a symbol, each with source, time, link and sentiment from -1 to 1, and the mean."
     runtime, instrument = current(), instrument_of(symbol).instrument
@@ -169,7 +169,7 @@ def sentiment_of(
     weighed = weigh_sources(scores)
     score = round(sum(each.score * each.weight for each in weighed), 3)
     return SymbolSentiment(
-        symbol=instrument.symbol, score=score, label=label_of(score), sources=weighed,
+        symbol=instrument.symbol, score=score, label=sentiment_label(score), sources=weighed,
         fear_greed=moods.get("fear_greed"), mentions=moods.get("mentions"),
         headlines=len(news.news) if news else 0, notes=notes,
     )  # fmt: skip

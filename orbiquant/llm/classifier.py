@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FLAGS', 'FLAG_WEIGHT', 'SPREAD', 'C', 'TEMPERATURE', 'Phrasing', 'read_phrasings', 'flags_of', 'text_fingerprint',
-           'known_vectors', 'masked_phrasings', 'ship_vectors', 'ToolWeights', 'fit_weights', 'ToolClassifier']
+           'known_vectors', 'masked_phrasings', 'ship_phrasing_vectors', 'ToolWeights', 'fit_weights', 'ToolClassifier']
 
 # %% ../../nbs/194_llm.classifier.ipynb #d35915d7
 import hashlib
@@ -88,7 +88,7 @@ def masked_phrasings() -> list[str]:
     return [mask(each.text, Vocabulary()) for each in read_phrasings()]
 
 
-def ship_vectors(
+def ship_phrasing_vectors(
     folder: Path,  # `assets/phrasings` of the sources
     names: Sequence[str],  # encoders, as `open_embedder` knows them
 ) -> list[Path]:

@@ -60,7 +60,7 @@ def server_model(
     spoken = watch_ceiling(OpenAIChatModel(config.model, provider=provider, settings=chat_settings(config)))
     return FallbackModel(spoken, text_tool_model(spoken), fallback_on=refuses_tools)
 
-
+# %% ../../nbs/199_llm.providers.ipynb #ca2627eb
 def anthropic_model(
     config: LlmConfig,  # name and key
 ) -> "Model":

@@ -17,7 +17,7 @@ from ..domain import Instrument, Value
 from .answers import AnswerCache, LimitReached, vendor_line
 from .config import ProviderConfig
 from .quoted import quoted_text, web_address
-from .subjects import Language, Subject, subject_of
+from .subjects import NewsLanguage, Subject, subject_of
 from .vendors import read_page
 from ..net import HttpClient
 from ..ports import Clock
@@ -102,13 +102,13 @@ class NewsApi:
     def find(
         self,
         instrument: Instrument,  # that the news are of
-        language: Language = "en",  # of the newspapers
+        language: NewsLanguage = "en",  # of the newspapers
     ) -> FoundNews:
         "Return the newest headlines of an instrument; raise `DataError` or `SettingsError` when there is no answer."
         subject = subject_of(instrument, language)
         return self._kept.get(f"{language} {subject.query}", lambda: self._ask(subject, language))
 
-    def _ask(self, subject: Subject, language: Language) -> FoundNews:
+    def _ask(self, subject: Subject, language: NewsLanguage) -> FoundNews:
         asked = {"q": subject.query, "searchIn": "title,description", "language": language}
         page = read_page(self._client, _Page, "/v2/everything", asked | {"sortBy": "publishedAt", "pageSize": _PAGE})
         if page.status != "ok":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orbiquant.llm.sentiment import label_of
+from orbiquant.llm.sentiment import sentiment_label
 from orbiquant.ports import SentimentModel
 
 ODD = ("", " ", "\x00", "🚀" * 5_000, "a" * 100_000, "no " * 20_000, "<script>", "%s {} \\", "\u202eabc", "١٢٣", "的")
@@ -26,7 +26,7 @@ class SentimentModelContract:
         texts = [*ODD, "Gold falls as the dollar rises", "El oro cae"]
         scores = model.score(texts)
         assert len(scores) == len(texts) and all(isinstance(each, float | int) and -1 <= each <= 1 for each in scores)
-        assert model.score(texts) == scores and {label_of(each) for each in scores} <= {
+        assert model.score(texts) == scores and {sentiment_label(each) for each in scores} <= {
             "positive",
             "neutral",
             "negative",
