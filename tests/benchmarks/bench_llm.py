@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from tests.benchmarks.bench_router import LIMIT_MS, bench_router
+from tests.tools.measure_answers import BANKS, HELD_OUT_SEED, measure
 from tests.tools.small_models import smollm2_folder
 
 OUTPUT = Path(__file__).parents[2] / "reports" / "benchmarks" / "llm.md"
@@ -171,7 +173,86 @@ def memory_line() -> Iterator[Line]:
     yield Line("Qwen3-8B with 8K of context, by arithmetic", *told, "< 14 GB", nf4.total < 14 * GB)
 
 
-ROWS: tuple[Callable[[], Iterator[Line]], ...] = (overhead_lines, prefix_line, memory_line)
+def router_line() -> Iterator[Line]:
+    """Yield what the router takes to find a question's tool."""
+    found = bench_router()
+    yield Line(
+        "router, a question: p50 of the clock",
+        f"{found['p50_ms']:.0f} ms",
+        f"{found['cpu_p50_ms']:.0f} ms of the processor, p95 {found['p95_ms']:.0f} ms",
+        f"≤ {LIMIT_MS:.0f} ms on an idle core",
+        found["p50_ms"] <= LIMIT_MS,
+    )
+
+
+def parallel_line() -> Iterator[Line]:
+    """Yield how long six tools of 0.3 s take that are called at once."""
+    from orbiquant.copilot.tools import call_tools, read_tool
+    from orbiquant.core import tool
+    from orbiquant.domain import Caller
+    from orbiquant.llm.config import LlmConfig
+
+    @tool()
+    def wait() -> float:
+        "Wait."
+        time.sleep(0.3)
+        return 0.3
+
+    calls, me = [("wait", {})] * 6, Caller("me", "me", "free", frozenset({"read"}))
+
+    def timed() -> float:
+        began = time.perf_counter()
+        asyncio.run(call_tools({"wait": read_tool(wait)}, calls, me, LlmConfig()))
+        return time.perf_counter() - began
+
+    took = statistics.median(timed() for _ in range(ROUNDS))
+    yield Line("six tools of 0.3 s at once", f"{took:.3f} s", "1.8 s one by one", "≤ 0.45 s", took <= 0.45)
+
+
+def answer_line() -> Iterator[Line]:
+    """Yield how long a whole answer of `/api/chat` with one tool takes over HTTP, with the router."""
+    import tempfile
+
+    import httpx
+
+    from orbiquant.app import app
+    from orbiquant.desk.study import store_sample
+    from orbiquant.runtime import using
+    from tests.test_service_http import TOKEN, make_runtime, running
+
+    with tempfile.TemporaryDirectory() as folder:
+        runtime = make_runtime(Path(folder), requests_per_minute=1_000_000)
+        with using(runtime):
+            store_sample()
+        with (
+            running(app, runtime) as url,
+            httpx.Client(base_url=url, timeout=60, headers={"X-API-Key": TOKEN}) as client,
+        ):
+            took = []
+            for number in range(41):
+                began = time.perf_counter()
+                asked = {"message": "what is the price of EURUSD?", "session_id": f"s{number}"}
+                assert client.post("/api/chat", json=asked).raise_for_status().json()["tools_used"]
+                took.append(time.perf_counter() - began)
+    first, *rest = took
+    p50, p95 = statistics.median(rest), sorted(rest)[int(0.95 * len(rest))]
+    beside = f"p50 {p50 * 1000:.0f} ms; the first {first:.1f} s"
+    yield Line("a whole answer of /api/chat, one tool, router: p95", f"{p95 * 1000:.0f} ms", beside, "< 5 s", p95 < 5)
+
+
+def origin_lines() -> Iterator[Line]:
+    """Yield how many inventions get through the check of numbers, and how many honest answers it touches."""
+    for name, bank in BANKS.items():
+        found = measure(HELD_OUT_SEED, bank=bank)
+        got = f"{found.through} of {found.lies} inventions got through"
+        held = found.through == 0 and found.touched <= 0.02 * found.answers
+        touched = f"{found.touched} of {found.answers} honest answers touched"
+        yield Line(f"numbers with an origin, {name}", got, touched, "0; ≤ 2 %", held)
+
+
+ROWS: tuple[Callable[[], Iterator[Line]], ...] = (
+    *(router_line, parallel_line, answer_line, origin_lines, overhead_lines, prefix_line, memory_line),
+)
 
 
 def as_markdown(lines: Sequence[Line], seconds: float) -> str:
