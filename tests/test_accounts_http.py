@@ -262,6 +262,8 @@ SHARED = {  # what is everybody's: the market, the agents as a whole, what a key
     *(f"GET /agents/{{name}}/{part}" for part in ("journal", "metrics", "positions", "status")),
     *("GET /api/analysis", "GET /api/market_data", "GET /api/signal", "GET /api/v1/signals/latest/{symbol}"),
     *("POST /api/v1/signals/batch", "GET /investment/products"),
+    *("GET /api/v1/models", "GET /api/v1/tools", "POST /api/v1/explain"),
+    *("POST /api/chat", "POST /api/clear_history"),  # which speak of nobody but the key's own user
 }
 ORDER = {"symbol": "BTCUSDT", "action": "BUY", "size": 0.01}
 ALERT = {"symbol": "BTCUSDT", "condition": "above", "price": 1e9}
@@ -271,6 +273,11 @@ BODIES: dict[str, dict[str, Any]] = {  # what is sent where something can be; a 
     **{f"POST /agents/{{name}}/{move}": {} for move in ("start", "pause", "resume", "stop")},
     "POST /api/alerts": ALERT,
     "POST /api/trade": ORDER,
+    "POST /api/v1/analyze": {"symbol": "BTCUSDT"},
+    "POST /api/v1/chat": {"message": "hola"},
+    "POST /api/v1/chat/decisions": {"conversation_id": "talk", "decisions": {"x": {"approved": True}}},
+    "POST /api/v1/chat/{conversation_id}/stop": {},
+    "POST /api/v1/strategy": {"symbol": "BTCUSDT"},
     "POST /investment/accounts": {"product_id": PRODUCT, "initial_deposit": 100},
     "POST /investment/accounts/{account_id}/deposits": {"amount": 100},
     "POST /investment/accounts/{account_id}/withdrawals": {"amount": 100},
@@ -306,13 +313,17 @@ def victim(house: House, address: str, backend: httpx.Client) -> dict[str, str]:
     ticket = backend.post("/api/trade", json=ORDER | levels | {"user_id": "victim"}).raise_for_status().json()["ticket"]
     assert ticket
     house.close()
-    return {"account_id": name, "flow_id": flow, "alert_id": alert, "ticket": ticket, "name": "atlas"}
+    said = {"message": "hola", "conversation_id": "victims-talk", "user_id": "victim"}
+    backend.post("/api/v1/chat", json=said, timeout=60).raise_for_status()
+    own = {"account_id": name, "flow_id": flow, "alert_id": alert, "ticket": ticket, "name": "atlas"}
+    return own | {"conversation_id": "victims-talk", "user_id": "victim"}
 
 
 def attack(client: httpx.Client, what: str, operation: dict[str, Any], ids: dict[str, str]) -> httpx.Response:
     """Ask for something of somebody else, wherever the route lets one say whose."""
     method, _, path = what.partition(" ")
-    query = {each["name"]: "victim" for each in operation.get("parameters", []) if each["name"] == "user_id"}
+    named = {each["in"] for each in operation.get("parameters", []) if each["name"] == "user_id"}
+    query = {"user_id": "victim"} if "query" in named else {}
     body = dict(BODIES[what]) if method == "POST" else None
     if body is not None and "user_id" in body_names(operation):
         body |= {"user_id": "victim"}

@@ -351,7 +351,7 @@ def test_hanging_calls_eat_no_pool(own_threads: ToolThreads):
 
     async def many() -> tuple[list[Any], list[Any]]:
         hung = [await call_tool(tools, "hangs", {}, PRO, config) for _ in range(10)]
-        return hung, await asyncio.gather(*(call_tool(tools, "answer", {}, PRO, config) for _ in range(50)))
+        return hung, await asyncio.gather(*(call_tool(tools, "answer", {}, PRO, LlmConfig()) for _ in range(50)))
 
     hung, answered = asyncio.run(many())
     assert [each["error"] for each in hung] == ["TOOL_TIMEOUT"] * 4 + ["TOOL_BUSY"] * 6 and answered == [7] * 50

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CasesOption = Annotated[
     Path,
     typer.Option(
-        "--cases", metavar="FILE", exists=True, dir_okay=False, help="JSON lines: id, lang, text, tool, args."
+        "--cases", metavar="FILE", help="JSON lines: id, lang, text, tool, args."
     ),
 ]
 ProviderOption = Annotated[

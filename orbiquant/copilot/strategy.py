@@ -24,7 +24,6 @@ from ..domain import Caller, Timeframe
 from ..llm.language import Language
 from ..llm.prompts import read_prompt, read_words
 from ..ports import StoredSeries
-from ..research.verdict import judge
 from ..runtime import Runtime
 from ..strategies.config import ML
 
@@ -154,6 +153,7 @@ def judge_best(
     "Return what is left of the best candidate after all trials, and what chance makes of its trades."
     from orbiquant.backtest.baselines import ALPHA, beside_chance
     from orbiquant.performance import Moments
+    from orbiquant.research.verdict import judge  # which brings Numba
 
     traded, rule = tried.traded[best.policy], best.kind == "rule"
     left = runtime.trials.overfitting(Moments.of(traded.result.trades["r"]), held.series, None).figures
