@@ -148,7 +148,18 @@ def told(found: list[Routing]) -> list[tuple[str | None, dict[str, Any]]]:
         ),
         ("últimas 30 velas de ethereum en diario", "get_ohlcv", {"symbol": "ETHUSDT", "timeframe": "1d", "limit": 30}),
         ("alert me when bitcoin breaks 70k", "set_alert", {"symbol": "BTCUSDT", "condition": "above", "price": 70_000}),
-        ("qué es un order block?", "explain_concept", {"concept": "order block"}),
+        ("whats the prcie of eurusd", "get_price", {"symbol": "EURUSD"}),
+        ("qué es un order block?", "explain_concept", {"concept": "order block", "language": "es"}),
+        (
+            "explain order block in Spanish, advanced level",
+            "explain_concept",
+            {"concept": "order block", "level": "advanced", "language": "es"},
+        ),
+        (
+            "position size EURUSD balance 10000 risk $100 entry 1.20 stop 1.195",
+            "calculate_position_size",
+            {"symbol": "EURUSD", "entry": 1.2, "stop": 1.195, "balance": 10_000, "risk_percent": 1.0},
+        ),
         ("muéstrame mis posiciones abiertas", "get_positions", {}),
     ],
 )
@@ -269,6 +280,37 @@ def test_parts_and_carrying_on_are_rules():
     assert split_wishes("a" * 3000, Vocabulary()) == ["a" * 3000] and not carries_on("", Vocabulary())
 
 
+def test_a_price_of_two_readings_is_asked_back_and_then_taken(router: Router):
+    text = "avísame si solana supera 145.500"
+    [asked] = router.route(text)
+    assert asked.tool == "set_alert" and not asked.ready and asked.unclear == ("145.500",)
+    [taken] = router.route("145,5", earlier=Earlier(unanswered=text, language="es"))
+    assert taken.ready and taken.arguments["price"] == 145.5
+    [order] = router.route("compra 1 lote de solana con stop 145.500")
+    assert order.tool == "execute_trade" and not order.ready and order.unclear
+
+
+def test_a_risk_in_money_without_a_balance_is_never_a_percentage(router: Router):
+    [found] = router.route("position size EURUSD risk $100 entry 1.20 stop 1.195")
+    assert found.tool == "calculate_position_size" and found.missing == ("balance",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("price of EURUSD on 2017-06-01", "maximum price of EURUSD on 15 March 2017", "precio del oro ayer"),
+        *("what was the price of gold in 2018", "RSI del oro hace 3 días"),
+    ],
+)
+def test_a_past_date_gets_no_figure_of_today(router: Router, text: str):
+    assert not any(each.ready for each in router.route(text))
+
+
+def test_a_long_message_is_refused_and_not_cut(router: Router):
+    order = "buy 0.1 lots of gold, stop 2300. " + "please " * 300 + "no, make it 5 lots"
+    assert [each.missing for each in router.route(order)] == [("length",)]
+
+
 # --- what it says ---
 
 
@@ -280,6 +322,16 @@ def price_of(symbol: str) -> dict[str, Any]:
 def signal_of(symbol: str) -> dict[str, Any]:
     """Return that the plan lacks signals."""
     return {"error": "PLAN_REQUIRED", "message": "signals need pro.", "upgradeUrl": "/pricing"}
+
+
+def alert_of(symbol: str, condition: str, price: float) -> str:
+    """Set an alert."""
+    raise AssertionError("two readings")
+
+
+def reading_of(symbol: str, indicators: list[str] | None = None) -> dict[str, Any]:
+    """Return indicators."""
+    return {"symbol": symbol, "RSI": {"value": 61.0, "interpretation": "neutral"}}
 
 
 def order_of(symbol: str, action: str, size: float, stop_loss: float, take_profit: float | None = None) -> str:
@@ -312,6 +364,28 @@ def test_it_answers_in_the_language_of_the_question(agent: Agent[None, Any]):
     assert "PLAN" not in (said := say(agent, "señal del oro")[0]) and "Tu plan" in said and "/pricing" in said
     assert "router, not a language model" in say(agent, "who are you?")[0]
     assert "no un modelo de lenguaje" in say(agent, "hola, quién eres?")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hola", "¡Hola!"), ("thanks!", "welcome"), ("ok", "All right"), ("x" * 2001, "2,000 characters"),
+        ("price of EURUSD on 2017-06-01", "another date"), ("avísame si solana supera 145.500", "145500 / 145,500"),
+    ],
+)  # fmt: skip
+def test_small_talk_and_refusals_are_short(agent: Agent[None, Any], text: str, said: str):
+    alone = Agent(agent.model, tools=[Tool(price_of, name="get_price"), Tool(alert_of, name="set_alert")])
+    answer, _ = say(alone, text)
+    assert said in answer and len(answer.split()) < 30
+
+
+def test_an_indicator_of_another_period_is_said_to_be_missing(agent: Agent[None, Any]):
+    answer, _ = say(Agent(agent.model, tools=[Tool(reading_of, name="get_indicators")]), "RSI 7 of gold")
+    assert "RSI 14: 61" in answer and "RSI 7: not available" in answer
+    assert (
+        "not available"
+        not in say(Agent(agent.model, tools=[Tool(reading_of, name="get_indicators")]), "RSI 14 of gold")[0]
+    )
 
 
 def test_it_goes_on_where_it_asked_back(agent: Agent[None, Any]):
@@ -372,6 +446,24 @@ RESULTS: list[tuple[str, Any, str, list[str]]] = [
     ("get_positions", [{"symbol": "X", "profit": 1.5}], "en", ["symbol X", "profit 1.5"]),
     ("get_positions", [], "es", ["No hay nada"]),
 ]
+
+
+@pytest.mark.parametrize(
+    "tool", ["get_price", "get_ohlcv", "get_indicators", "analyze_market", "get_signal", "execute_trade"]
+)
+def test_what_a_tool_notices_is_told(tool: str):
+    known = {"symbol": "X", "price": 1.0, "current_price": 1.0, "action": "LONG", "status": "waiting", "message": "m"}
+    noticed = known | {"ticket": "t", "stale": True, "age_s": 172_800, "notices": ["half the size: a limit"]}
+    assert "Aviso: half the size: a limit" in render_result(tool, noticed, "es")
+    assert "2.0 d" in render_result(tool, noticed | {"notices": []}, "en")
+
+
+def test_the_newest_candles_are_shown_and_how_many_there_are():
+    bars = [
+        {"time": f"2026-11-{day:02}", "open": 1, "high": 2, "low": 1, "close": day, "volume": 0} for day in range(1, 29)
+    ]
+    said = render_result("get_ohlcv", {"symbol": "X", "data": bars}, "es")
+    assert "2026-11-28" in said and "2026-11-18" not in said and "Se muestran 10 de 28" in said
 
 
 @pytest.mark.parametrize(("tool", "result", "language", "parts"), RESULTS, ids=[each[0] for each in RESULTS])

@@ -148,11 +148,19 @@ def test_an_alert_has_a_direction_and_a_price(text: str, condition: str, price: 
     [
         ("what is a liquidity sweep?", "liquidity sweep"), ("¿Qué es el drawdown?", "drawdown"),
         ("explícame el RSI para principiantes", "RSI"), ("i don't get fair value gaps", "fair value gaps"),
+        ("explica el order block en inglés, nivel avanzado", "order block"),
+        ("what is drawdown, advanced level", "drawdown"),
+        ("explain FVG for beginners in Spanish", "FVG"),
         ("para qué sirve el VWAP", "VWAP"), ("what does AMD mean in trading", "AMD"), ("explain it", ""),
     ],
 )  # fmt: skip
 def test_what_is_asked_about(text: str, concept: str):
     assert find_concept(text) == concept
+
+
+@pytest.mark.parametrize("gap", ["\x85", "\n", "\u2003", " - "])
+def test_any_gap_stands_before_a_unit(gap: str):
+    assert [each.timeframe for each in find_timeframes(f"a{gap}hour of gold")] == ["1h"]
 
 
 def test_a_topic_is_named_or_is_not():
@@ -185,6 +193,53 @@ def test_languages():
     assert [spoken_language(text) for text in ("dame el precio", "give me the price", "señal", "BTC")] == [
         *("es", "en", "es", "en")
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "price"),
+    [
+        ("avísame si bitcoin supera 58.500", 58_500), ("avísame si el oro cae por debajo de 2.600", 2600),
+        ("avísame si ETH llega a 12.750", 12_750), ("avísame si EURUSD cae bajo 1.195", 1.195),
+        ("avísame si el USDJPY supera 155.500", 155.5), ("alert me when EURUSD is above 1,195", 1.195),
+        ("alert me when bitcoin is above 61,500", 61_500), ("avísame si XAUUSD supera 2350.500", 2350.5),
+    ],
+)  # fmt: skip
+def test_three_digits_behind_a_dot_are_thousands_but_in_the_price_of_a_pair(text: str, price: float):
+    slots = read_slots(text, TRADED)
+    assert fit_arguments(slots, plain_schema("set_alert"))[0]["price"] == price and "unclear" not in slots
+
+
+def test_a_balance_is_thousands_whatever_the_symbol():
+    slots = read_slots("tamaño de posición EURUSD con saldo de 25.500, entrada 1.200 y stop 1.195", TRADED)
+    assert {name: slots[name] for name in ("balance", "entry", "stop_loss")} == {
+        **{"balance": 25_500, "entry": 1.2, "stop_loss": 1.195},
+    }
+
+
+def test_a_price_that_may_be_thousands_is_unclear():
+    slots = read_slots("avísame si solana supera 145.500", TRADED)
+    assert slots["unclear"] == ["145.500"] and "free" not in slots and "level_price" not in slots
+    assert "unclear" not in read_slots("alert me when solana is above 145.500", TRADED)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (
+            "position size EURUSD balance 10000 risk 1% entry 1.20 stop 1.195",
+            {"balance": 10_000, "risk_percent": 1, "entry": 1.2, "stop_loss": 1.195},
+        ),
+        ("EURUSD risk $100 balance 10000 stop 1.195", {"risk_amount": 100, "balance": 10_000, "stop_loss": 1.195}),
+        ("10000 account, 1.195 stop", {"balance": 10_000, "stop_loss": 1.195}),
+    ],
+)
+def test_the_word_before_a_number_wins(text: str, named: dict[str, float]):
+    assert {name: read_slots(text, TRADED).get(name) for name in named} == named
+
+
+@pytest.mark.parametrize("text", ["<script>alert(1)</script> EURUSD", "<b>alert me</b> EURUSD"])
+def test_markup_is_no_direction_and_a_call_no_price(text: str):
+    assert fit_arguments(read_slots(text, TRADED), plain_schema("set_alert"))[1] == ["condition", "price"]
 
 
 @settings(max_examples=150, deadline=None)

@@ -8,14 +8,16 @@ __all__ = ['SpokenTurn', 'read_turns', 'earlier_of', 'ask_back', 'tell_results',
 # %% ../../nbs/195_llm.router_model.ipynb #5e012a3c
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..core import OrbiError
-from .replies import phrase, render_result, words_for
+from .replies import other_periods, phrase, render_result, words_for
 from .router import Earlier, Router, Routing
 from .slots import spoken_language
+from .vocabulary import fold
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelRequest
@@ -73,6 +75,8 @@ def ask_back(
     language: str,  # es or en
 ) -> str:
     "Return what to say where no tool can be called."
+    if routing.missing == ("length",):
+        return phrase("long", language)
     if routing.choices:
         named = words_for("tools", routing.choices, language)
         return phrase("choose", language, choices="\n".join(f"{n}. {name}" for n, name in enumerate(named, 1)))
@@ -81,8 +85,28 @@ def ask_back(
     [tool] = words_for("tools", [routing.tool], language)
     if routing.missing == ("tool",):
         return phrase("absent", language, tool=tool)
+    if routing.missing == ("date",):
+        return phrase("past", language, tool=tool)
+    if routing.unclear:
+        number = routing.unclear[0]
+        two = f"{number.replace('.', '')} / {number.replace('.', ',' if language == 'es' else '.')}"
+        return phrase("unclear", language, number=number, choices=two)
     names = ", ".join(words_for("names", routing.missing, language))
     return phrase("order" if routing.tool == "execute_trade" else "missing", language, tool=tool, names=names)
+
+# %% ../../nbs/195_llm.router_model.ipynb #6e7bf8c6
+_SMALL = {
+    "hello": "hi|hello|hey|hola|buenas|buenos dias|buenas tardes|buenas noches|good morning|good evening",
+    "thanks": "thanks|thank you|thx|gracias|muchas gracias|thanks a lot|mil gracias",
+    "fine": "ok|okay|vale|no|nope|fine|perfecto|perfect|genial|great|de acuerdo",
+    "bye": "bye|goodbye|adios|hasta luego|chao",
+}
+
+
+def _small_talk(text: str, language: str) -> str:
+    said = fold(text).strip(" !.,¡")
+    name = next((name for name, words in _SMALL.items() if re.fullmatch(words, said)), "")
+    return phrase(name, language) if name else ""
 
 # %% ../../nbs/195_llm.router_model.ipynb #09a9a388
 def tell_results(
@@ -101,6 +125,12 @@ def tell_results(
             told.append(render_result("", {"error": "ARGUMENTS_INVALID", "message": part.model_response()}, language))
     return "\n\n".join(told)
 
+# %% ../../nbs/195_llm.router_model.ipynb #2c081d35
+def _told_with_periods(request: "ModelRequest", text: str, language: str) -> str:
+    told, names = tell_results(request, language), {getattr(part, "tool_name", "") for part in request.parts}
+    others = ", ".join(other_periods(text)) if "get_indicators" in names else ""
+    return f"{told}\n\n{phrase('periods', language, asked=others)}" if others else told
+
 
 def router_model(
     router: Router,  # finds the tools
@@ -114,7 +144,10 @@ def router_model(
         earlier = earlier_of(turns[:-1])
         language = spoken_language(text, earlier.language)
         if messages[-1].parts and all(part.part_kind in ("tool-return", "retry-prompt") for part in messages[-1].parts):
-            yield tell_results(messages[-1], language)  # type: ignore[arg-type]
+            yield _told_with_periods(messages[-1], text, language)  # type: ignore[arg-type]
+            return
+        if small := _small_talk(text, language):
+            yield small
             return
         schemas = {tool.name: tool.parameters_json_schema for tool in info.function_tools}
         try:

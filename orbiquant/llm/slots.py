@@ -7,11 +7,11 @@ __all__ = ['MASKS', 'spoken_language', 'read_slot_figures', 'read_slots', 'mask'
 
 # %% ../../nbs/193_llm.slots.ipynb #9eb4f432
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 from typing import Any
 
-from .figures import SpokenFigure, find_figures, find_since, find_timeframes
+from .figures import THREE_DIGITS, SpokenFigure, find_figures, find_since, find_timeframes
 from .lexicon import find_words, role_patterns, word_patterns
 from .vocabulary import Named, Vocabulary, find_symbols, fold
 
@@ -27,8 +27,27 @@ def spoken_language(
         spanish += 2
     return before if spanish == english else "es" if spanish > english else "en"
 
+# %% ../../nbs/193_llm.slots.ipynb #4d0f2740
+_PRICES = frozenset({"stop_loss", "take_profit", "entry", "level_price", ""})
+_FIAT = r"(?:EUR|USD|GBP|JPY|CHF|AUD|NZD|CAD|SEK|NOK|DKK|PLN|CZK|MXN|ZAR|TRY|SGD|HKD|CNH)"
+_LOW = re.compile(rf"{_FIAT}{_FIAT}|XAG\w+|USOIL|UKOIL|(?:XRP|ADA|DOGE|TRX|XLM|DOT)\w+")  # below 1000
+_HIGH = re.compile(r"XAU\w+|BTC\w+|ETH\w+|SPX|NDX|DAX|US30|DJI")  # thousands
+
+
+def _quoting(market: str) -> str:
+    return "low" if _LOW.fullmatch(market) else "high" if _HIGH.fullmatch(market) else ""
+
+
+def _three_digits(figure: SpokenFigure, folded: str) -> str:
+    found = THREE_DIGITS.match(folded, figure.start, figure.end)
+    scaled = found and re.match(r"\s?(?:k|m|mil|mill\w+|thousand|grand)\b", folded[found.end() :])
+    return found[0] if found and not scaled and not folded[found.end() : found.end() + 1].isdigit() else ""
+
 # %% ../../nbs/193_llm.slots.ipynb #ee93dba5
-def _role(figure: SpokenFigure, folded: str) -> str:
+_SAME_ROLE = {"risk": "risk_amount", "losing": "risk_amount", "having": "balance"}
+
+
+def _role(figure: SpokenFigure, folded: str, taken: Collection[str]) -> str:
     before, behind = folded[max(0, figure.start - 40) : figure.start], folded[figure.end : figure.end + 40]
     if figure.unit == "%":
         return "risk_percent"
@@ -37,27 +56,37 @@ def _role(figure: SpokenFigure, folded: str) -> str:
     if figure.unit == "pips":
         return "stop_pips"
     leading, following = role_patterns("before"), role_patterns("behind")
-    tried = [(role, leading[role], before) for role in ("stop_loss", "take_profit", "entry")]
+    tried = [(role, leading[role], before) for role in ("stop_loss", "take_profit", "entry", "balance", "risk")]
     tried += [(role, pattern, behind) for role, pattern in following.items()]
-    tried += [(role, leading[role], before) for role in ("balance", "limit", "risk", "size", "ticket", "level_price")]
-    named = next((role for role, pattern, where in tried if pattern.search(where)), figure.unit and "risk")
-    return "risk_amount" if named == "risk" else named
+    tried += [(role, leading[role], before) for role in ("having", "limit", "losing", "size", "ticket", "level_price")]
+    told = [_SAME_ROLE.get(role, role) for role, pattern, where in tried if pattern.search(where)]
+    told += ["risk_amount"] if figure.unit else []
+    return next((role for role in told if role not in taken), told[0] if told else "")
 
 
 def read_slot_figures(
     text: str,  # a message
     figures: Iterable[SpokenFigure],  # that it has
+    quoting: str = "",  # of the market that it names: low below 1000, high in thousands, or not known
+    spanish: bool = False,  # the message is
 ) -> dict[str, Any]:
-    "Return what the numbers of a message stand for, those that no word claims as `free`."
+    "Return what numbers stand for; what no word claims as `free`, prices that may be thousands as `unclear`."
     folded, roles = fold(text), dict[str, Any]()
-    free: list[float] = []
+    free, unclear = list[float](), list[str]()
     for figure in figures:
-        role = _role(figure, folded)
-        if role and role not in roles:
-            roles[role] = figure.value
+        role = _role(figure, folded, roles)
+        role = "" if role in roles else role
+        value, doubtful = figure.value, ""
+        if role in _PRICES and (written := _three_digits(figure, folded)):
+            value = float(written.replace(",", ".")) if quoting == "low" else value
+            doubtful = written if spanish and "." in written and not quoting else ""
+        if doubtful:
+            unclear.append(doubtful)
+        elif role:
+            roles[role] = value
         else:
-            free.append(figure.value)
-    return roles | ({"free": free} if free else {})
+            free.append(value)
+    return roles | {name: held for name, held in (("free", free), ("unclear", unclear)) if held}
 
 # %% ../../nbs/193_llm.slots.ipynb #77bd0318
 _JOB = re.compile(
@@ -120,10 +149,15 @@ def read_slots(
     if frames := find_timeframes(text):
         found["timeframe"] = frames[0].timeframe
     figures = [each for each in find_figures(text, spanish) if not _inside(each, symbols)]
-    found |= read_slot_figures(text, figures) | _words_of(text, fold(text))
+    figures = [each for each in figures if not _CALLED.search(text[: each.start])]
+    quoting = _quoting(symbols[0].symbol) if symbols else ""
+    found |= read_slot_figures(text, figures, quoting, spanish) | _words_of(text, fold(text))
     if today and (since := find_since(text, today)):
         found["since"] = since.isoformat()
     return found
+
+
+_CALLED = re.compile(r"\w\($")  # alert(1) is no price
 
 
 def _inside(figure: SpokenFigure, symbols: Sequence[Named]) -> bool:
