@@ -97,6 +97,14 @@ def test_an_order_waits_for_a_decision_and_is_placed_once(client: httpx.Client, 
     assert first["tickets"][0]["outcome"] == again["tickets"][0]["outcome"]
 
 
+@pytest.mark.parametrize("clear", ["DELETE /api/v1/context/ana/cleared", "POST /api/clear_history?session_id=cleared"])
+def test_an_order_of_a_conversation_that_was_cleared_is_refused(client: httpx.Client, market: Market, clear: str):
+    (ticket,) = ask(client, order(market), "cleared")["tickets"]
+    assert client.request(*clear.split()).json() == {"status": "cleared"}
+    decision = {"conversation_id": "cleared", "decisions": {ticket["id"]: {"approved": True, "override": True}}}
+    check_problem(client.post("/api/v1/chat/decisions", json=decision), 409, "CONFLICT")
+
+
 def test_nobody_decides_for_somebody_else(client: httpx.Client, market: Market, address: str):
     (ticket,) = ask(client, order(market), "mine")["tickets"]
     decision = {"conversation_id": "mine", "decisions": {ticket["id"]: {"approved": True, "override": True}}}

@@ -204,7 +204,7 @@ def approve_ticket(
     ticket: Ticket,  # theirs
     override: bool = False,  # it is meant although no signal speaks for it
 ) -> Ticket:
-    "Place a ticket's order once, and return the ticket with the outcome, now or of the time before."
+    "Place a ticket's order once, and return its outcome, now or of the time before; refuse one that is void."
     caller.require("trade")
     if caller.plan == "free":
         raise PlanRequired("trading needs the plan pro, this one is free", upgradeUrl="/pricing")
@@ -218,6 +218,8 @@ def approve_ticket(
         book.move(ticket, TicketState.PENDING, TicketState.APPROVED, decided_by=caller.id, reason=said,
                   override=bool(against))  # fmt: skip
         ticket = book.find(ticket.user_id, ticket.conversation_id, ticket.id)
+    if ticket.state is TicketState.VOID:
+        raise ConflictError(f"this ticket cannot be approved any more: {ticket.reason}")
     return carry_out(runtime, book, ticket) if ticket.state is TicketState.APPROVED else ticket
 
 
