@@ -327,7 +327,7 @@ def test_a_ticket_is_approved_after_a_restart_and_once(runtime: Runtime):
     [*_, shown] = asyncio.run(fresh.messages(ANA, "restart"))
     assert shown["parts"][-1]["state"] == "approval-requested"
     done, again = press(fresh, "restart", ticket["id"]), press(fresh, "restart", ticket["id"])
-    assert count_orders(runtime) == before + 1 and done.tickets[0]["state"] == "executed"
+    assert count_orders(runtime) == before + 1 and done.tickets[0]["state"] == "refused"
     assert '"outcome": ' in done.text and again.text == "" and again.tickets == done.tickets
     assert again.results[ticket["id"]] == done.results[ticket["id"]]
 
@@ -434,7 +434,7 @@ def test_a_history_that_missed_an_order_learns_of_it(runtime: Runtime):
     [ticket] = ask(copilot, "missed", ORDER).tickets
     done = approve_ticket(runtime, book, ANA, book.find("ana", "missed", ticket["id"]), override=True)
     said = ask(copilot_of(runtime, plain, stores), "missed", "what became of it?")
-    assert said.tickets[0]["state"] == "executed" and said.text == "I have read 3."
+    assert said.tickets[0]["state"] == "refused" and said.text == "I have read 3."
     loaded = asyncio.run(stores["ana"].load("missed", scope="ana"))
     returned = [part for message in loaded.messages for part in message.parts if isinstance(part, ToolReturnPart)]
     assert [part.content["ticket"] for part in returned] == [done.outcome["ticket"]]
@@ -451,7 +451,7 @@ def test_a_model_that_is_down_does_not_keep_an_order_from_being_told(runtime: Ru
 
     [ticket] = ask(copilot_of(runtime, greedy, stores), "down", ORDER).tickets
     done = press(copilot_of(runtime, down, stores), "down", ticket["id"])
-    assert done.tickets[0]["state"] == "executed" and done.error and "hunter2" not in str(done)
+    assert done.tickets[0]["state"] == "refused" and done.error and "hunter2" not in str(done)
     assert "'outcome': " in str(stores.texts("ana", "down")) and count_orders(runtime) == before + 1
     assert ask(copilot_of(runtime, plain, stores), "down", "so?").text.startswith("I have read ")
 
