@@ -532,3 +532,24 @@ def test_the_question_is_kept_before_the_model_has_it(runtime: Runtime):
 
 def test_the_runtime_is_left_without_a_turn(runtime: Runtime, tmp_path: Path):
     assert lease_names(runtime) == []
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", "/quit", "/EXIT"])
+def test_a_person_leaves_the_talk_by_a_word(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, word: str):
+    from orbiquant.cli.chat import talk
+
+    typed = iter(["", word])  # a third question would raise StopIteration
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    stores = Stores()
+    talk(copilot_of(runtime, plain, stores), ANA, "leaving")
+    assert not stores
+
+
+def test_a_panel_tells_the_reward_or_that_there_is_none():
+    from orbiquant.cli.chat import ticket_panel
+
+    known = {"symbol": "EURUSD", "risk_reward": 2.5}
+    for each, told in ((known, "2.5"), (known | {"risk_reward": None}, "no target")):
+        grid = ticket_panel({"known": each, "reason": "", "state": "pending"}).renderable
+        cells = [str(cell) for column in grid.columns for cell in column.cells]
+        assert "risk reward" in cells and any(told in cell for cell in cells)
