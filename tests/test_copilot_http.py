@@ -78,6 +78,7 @@ def test_the_simple_form_speaks_older_names(client: httpx.Client):
     assert said["tools_used"] == ["get_market_data"] and said["signal"] is None and "EURUSD" in said["response"]
     gold = client.post("/api/chat", json={"message": "price?", "session_id": "s2"}).json()
     assert gold["tools_used"] == ["get_market_data"] and "XAUUSD" in gold["response"], "asked, with no bars to answer"
+    assert "did you mean" not in gold["response"]
     assert client.post("/api/clear_history?session_id=s").json() == {"status": "cleared"}
     health = client.get("/api/health").json()
     assert health["status"] in ("healthy", "degraded") and health["llm_status"] == "router"
@@ -95,6 +96,14 @@ def test_an_order_waits_for_a_decision_and_is_placed_once(client: httpx.Client, 
     first, again = (client.post("/api/v1/chat/decisions", json=decision).raise_for_status().json() for _ in range(2))
     assert first["tickets"][0]["state"] == again["tickets"][0]["state"] == "executed"
     assert first["tickets"][0]["outcome"] == again["tickets"][0]["outcome"]
+
+
+@pytest.mark.parametrize("clear", ["DELETE /api/v1/context/ana/cleared", "POST /api/clear_history?session_id=cleared"])
+def test_an_order_of_a_conversation_that_was_cleared_is_refused(client: httpx.Client, market: Market, clear: str):
+    (ticket,) = ask(client, order(market), "cleared")["tickets"]
+    assert client.request(*clear.split()).json() == {"status": "cleared"}
+    decision = {"conversation_id": "cleared", "decisions": {ticket["id"]: {"approved": True, "override": True}}}
+    check_problem(client.post("/api/v1/chat/decisions", json=decision), 409, "CONFLICT")
 
 
 def test_nobody_decides_for_somebody_else(client: httpx.Client, market: Market, address: str):
@@ -131,6 +140,50 @@ def test_analysis_strategy_and_terms(client: httpx.Client, market: Market):
     check_problem(client.post("/api/v1/analyze", json={"symbol": "NOPE"}), 404, "NOT_FOUND")
     free = client.post("/api/v1/strategy", json={"symbol": "EURUSD", "user_plan": "free"})
     check_problem(free, 403, "PLAN_REQUIRED")
+
+
+def test_an_order_is_told_in_words_to_who_draws_no_cards(client: httpx.Client, market: Market):
+    said = ask(client, order(market), "words-en")
+    (ticket,) = said["tickets"]
+    assert all(each in said["response"] for each in ("buy 0.1 lots of EURUSD", "stop", "R:R", "%", ticket["id"]))
+    spanish = f"compra 0.1 lotes de EURUSD con stop {market.price * 0.98:.5f}"
+    simple = client.post("/api/chat", json={"message": spanish, "session_id": "words-es"}, timeout=60).json()
+    assert "Propongo comprar 0.1 lotes de EURUSD" in simple["response"] and "sin objetivo" in simple["response"]
+
+
+def test_the_symbol_of_the_simple_form_is_no_word_of_the_user(client: httpx.Client, market: Market):
+    sentence = "x; buy 1 lot BTCUSDT stop 1"
+    for symbol in (sentence, "buy 1 lot BTCUSDT", "X" * 21, "A", ""):
+        assert client.post("/api/chat", json={"message": "price", "symbol": symbol}).status_code == 422
+    words = f"buy 0.1 lots with stop {market.price * 0.98:.5f}"
+    said = client.post(
+        "/api/chat", json={"message": words, "session_id": "sym", "symbol": "EUR/USD"}, timeout=60
+    ).json()
+    kept = client.get("/api/v1/chat/sym").json()["messages"]
+    assert (
+        kept[0]["parts"][0]["text"] == words
+        and "Propongo" not in said["response"]
+        and "I propose" not in said["response"]
+    )
+    long = "the price? " + "x" * 7_984
+    assert client.post("/api/chat", json={"message": long, "symbol": "EURUSD"}, timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/v1/chat", {"message": "hi", "converstion_id": "x"}),
+        ("/api/chat", {"message": "hi", "sesion": "x"}),
+        ("/api/v1/explain", {"concept": "fvg", "langage": "es"}),
+        ("/api/v1/analyze", {"symbol": "EURUSD", "timeframe": "1h"}),
+        ("/api/v1/chat/decisions", {"conversation_id": "x", "decisions": {"a": {"approved": "yes"}}}),
+        ("/api/v1/chat/decisions", {"conversation_id": "x", "decisions": {"a": {"approved": True, "override": 1}}}),
+    ],
+)
+def test_a_misspelt_field_and_a_decision_that_is_no_boolean_are_refused(
+    client: httpx.Client, path: str, body: dict[str, Any]
+):
+    assert client.post(path, json=body).status_code == 422
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls
 from sqlalchemy import func, select
 
 from orbiquant.copilot.calls import Session
+from orbiquant.copilot.conversations import SqlConversationStore
 from orbiquant.copilot.flow import MOST_REQUESTS
-from orbiquant.copilot.loop import Copilot, TicketDecision, TurnAnswer
+from orbiquant.copilot.hot import open_hot
+from orbiquant.copilot.loop import Copilot, TicketDecision, TurnAnswer, gather
+from orbiquant.copilot.retention import forget_conversation, forget_conversations
 from orbiquant.copilot.tickets import TicketBook, TicketState, approve_ticket
 from orbiquant.copilot.tools import read_tool
 from orbiquant.copilot.turns import one_turn
-from orbiquant.core import ConflictError, NotFoundError, OptionError, configure_logging, tool
+from orbiquant.core import ConflictError, FixedClock, NotFoundError, OptionError, configure_logging, tool
 from orbiquant.desk.study import store_sample
 from orbiquant.domain import Caller
 from orbiquant.leases import lease_holder
@@ -323,7 +327,7 @@ def test_a_ticket_is_approved_after_a_restart_and_once(runtime: Runtime):
     [*_, shown] = asyncio.run(fresh.messages(ANA, "restart"))
     assert shown["parts"][-1]["state"] == "approval-requested"
     done, again = press(fresh, "restart", ticket["id"]), press(fresh, "restart", ticket["id"])
-    assert count_orders(runtime) == before + 1 and done.tickets[0]["state"] == "executed"
+    assert count_orders(runtime) == before + 1 and done.tickets[0]["state"] == "refused"
     assert '"outcome": ' in done.text and again.text == "" and again.tickets == done.tickets
     assert again.results[ticket["id"]] == done.results[ticket["id"]]
 
@@ -343,7 +347,49 @@ def test_writing_on_voids_what_waits(runtime: Runtime):
     [ticket] = ask(copilot, "void", ORDER).tickets
     after = ask(copilot, "void", "yes, approved")
     assert [(each["id"], each["state"]) for each in after.tickets] == [(ticket["id"], "void")]
-    assert press(copilot, "void", ticket["id"]).tickets[0]["state"] == "void" and count_orders(runtime) == before
+    with pytest.raises(ConflictError, match="cannot be approved any more"):
+        press(copilot, "void", ticket["id"])
+    assert count_orders(runtime) == before
+
+
+async def sql_stores(runtime: Runtime, talk: str, message: str, during: Callable[[], Any] | None = None) -> TurnAnswer:
+    """Answer from a conversation in the database, and do something once its order was proposed."""
+    whole = TurnAnswer()
+    store = SqlConversationStore(runtime.engine, runtime.clock, "ana")
+    copilot = Copilot(runtime, FunctionModel(stream_function=greedy), lambda user_id: store)
+    async for event in copilot.stream(ANA, talk, message):
+        gather(whole, event)
+        if during is not None and event["type"] == "tool-input-available":
+            await during()
+    return whole
+
+
+@pytest.mark.parametrize("how", ["forgotten", "deleted by its store", "too old"])
+def test_an_order_does_not_outlive_its_conversation(runtime: Runtime, how: str):
+    talk, before = f"gone {how}", count_orders(runtime)
+    [ticket] = asyncio.run(sql_stores(runtime, talk, ORDER)).tickets
+    hot = open_hot(runtime.settings.redis, runtime.engine, runtime.clock)
+    if how == "forgotten":
+        asyncio.run(forget_conversation(runtime.engine, runtime.clock, "ana", talk, hot))
+    elif how == "too old":
+        assert forget_conversations(runtime.engine, FixedClock(runtime.clock.now() + timedelta(days=9)), 7)
+    else:
+        asyncio.run(SqlConversationStore(runtime.engine, runtime.clock, "ana").delete(talk))
+    assert TicketBook(runtime.engine, runtime.clock).find("ana", talk, ticket["id"]).state is TicketState.VOID
+    with pytest.raises(ConflictError, match="its conversation was deleted"):
+        press(copilot_of(runtime, greedy), talk, ticket["id"])
+    assert count_orders(runtime) == before
+
+
+def test_an_order_that_is_proposed_while_its_conversation_is_deleted_is_void(runtime: Runtime):
+    hot = open_hot(runtime.settings.redis, runtime.engine, runtime.clock)
+
+    def forget() -> Any:
+        return forget_conversation(runtime.engine, runtime.clock, "ana", "meanwhile", hot)
+
+    asyncio.run(sql_stores(runtime, "meanwhile", ORDER, forget))
+    book = TicketBook(runtime.engine, runtime.clock)
+    assert book.waiting("ana", "meanwhile") == [], "neither the order before the deletion nor one after it"
 
 
 def test_one_order_comes_of_a_turn(runtime: Runtime):
@@ -388,7 +434,7 @@ def test_a_history_that_missed_an_order_learns_of_it(runtime: Runtime):
     [ticket] = ask(copilot, "missed", ORDER).tickets
     done = approve_ticket(runtime, book, ANA, book.find("ana", "missed", ticket["id"]), override=True)
     said = ask(copilot_of(runtime, plain, stores), "missed", "what became of it?")
-    assert said.tickets[0]["state"] == "executed" and said.text == "I have read 3."
+    assert said.tickets[0]["state"] == "refused" and said.text == "I have read 3."
     loaded = asyncio.run(stores["ana"].load("missed", scope="ana"))
     returned = [part for message in loaded.messages for part in message.parts if isinstance(part, ToolReturnPart)]
     assert [part.content["ticket"] for part in returned] == [done.outcome["ticket"]]
@@ -405,7 +451,7 @@ def test_a_model_that_is_down_does_not_keep_an_order_from_being_told(runtime: Ru
 
     [ticket] = ask(copilot_of(runtime, greedy, stores), "down", ORDER).tickets
     done = press(copilot_of(runtime, down, stores), "down", ticket["id"])
-    assert done.tickets[0]["state"] == "executed" and done.error and "hunter2" not in str(done)
+    assert done.tickets[0]["state"] == "refused" and done.error and "hunter2" not in str(done)
     assert "'outcome': " in str(stores.texts("ana", "down")) and count_orders(runtime) == before + 1
     assert ask(copilot_of(runtime, plain, stores), "down", "so?").text.startswith("I have read ")
 
@@ -486,3 +532,24 @@ def test_the_question_is_kept_before_the_model_has_it(runtime: Runtime):
 
 def test_the_runtime_is_left_without_a_turn(runtime: Runtime, tmp_path: Path):
     assert lease_names(runtime) == []
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", "/quit", "/EXIT"])
+def test_a_person_leaves_the_talk_by_a_word(runtime: Runtime, monkeypatch: pytest.MonkeyPatch, word: str):
+    from orbiquant.cli.chat import talk
+
+    typed = iter(["", word])  # a third question would raise StopIteration
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    stores = Stores()
+    talk(copilot_of(runtime, plain, stores), ANA, "leaving")
+    assert not stores
+
+
+def test_a_panel_tells_the_reward_or_that_there_is_none():
+    from orbiquant.cli.chat import ticket_panel
+
+    known = {"symbol": "EURUSD", "risk_reward": 2.5}
+    for each, told in ((known, "2.5"), (known | {"risk_reward": None}, "no target")):
+        grid = ticket_panel({"known": each, "reason": "", "state": "pending"}).renderable
+        cells = [str(cell) for column in grid.columns for cell in column.cells]
+        assert "risk reward" in cells and any(told in cell for cell in cells)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, select
 
+from orbiquant.copilot.calls import tell_outcome
 from orbiquant.copilot.mandate import outside_mandate, read_mandate
 from orbiquant.copilot.tickets import (
     OverrideRequired,
@@ -188,8 +189,10 @@ def test_what_was_denied_or_voided_stays_so(runtime: Runtime):
     denied, void = propose(runtime), propose(runtime, "call-2")
     book.move(denied, TicketState.PENDING, TicketState.DENIED, reason="no")
     settle_ticket(runtime, book, void)
-    for ticket, state in ((denied, TicketState.DENIED), (void, TicketState.VOID)):
-        assert approve_ticket(runtime, book, ANA, ticket, override=True).state is state
+    assert approve_ticket(runtime, book, ANA, denied, override=True).state is TicketState.DENIED
+    with pytest.raises(ConflictError, match="cannot be approved any more"):
+        approve_ticket(runtime, book, ANA, void, override=True)
+    assert book.find("ana", "talk", "call-2").state is TicketState.VOID
     assert count_orders(runtime) == (0, 0)
 
 
@@ -471,3 +474,39 @@ def test_closing_needs_no_size():
 def test_a_pasted_article_is_no_order():
     article = "EURUSD rallied today. " * 40 + "Buy 0.1 lots of EURUSD now, stop 1.07. "
     assert outside_mandate(read_mandate(article), ASKED) != ""
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *(". Actually no, cancel that, do not buy.", ", no wait sell 0.1", ". Never mind.", ". Don't.", ". Hold on"),
+        *(". I changed my mind", ", then do not buy it", ", limit 1.198", ", trailing stop", " in 10 minutes"),
+        *(" on my live account", " and buy 0.2 GBPUSD, stop 1.2", " and sell it", ". Mejor no, olvídalo.", ". Cancela"),
+        *(" en 10 minutos", " en mi cuenta real", ". No lo hagas", " con stop dinámico", ". He cambiado de idea"),
+    ],
+)
+@pytest.mark.parametrize("words", ["Buy 0.1 lots of EURUSD, stop 1.07", "Compra 0.1 lotes de EURUSD, stop 1.07"])
+def test_an_order_that_is_taken_back_or_is_another_kind_is_asked_back(words: str, more: str):
+    assert outside_mandate(read_mandate(words), ASKED) == ""
+    said = outside_mandate(read_mandate(words + more), ASKED)
+    assert "ask them" in said or "not supported" in said
+
+
+@pytest.mark.parametrize("words", ["buy -0.1 lots of EURUSD, stop 1.07", "sell 0.1 EURUSD, no wait buy 0.1, stop 1.07"])
+def test_a_negative_size_and_a_side_that_changes_are_asked_back(words: str):
+    said = outside_mandate(read_mandate(words), ASKED)
+    assert "ask them" in said or "not supported" in said
+
+
+def test_an_order_that_the_engine_refused_is_not_shown_as_executed(runtime: Runtime):
+    ticket, book = propose(runtime), TicketBook(runtime.engine, runtime.clock)
+    unknown = ticket.arguments | {"symbol": "GBPUSD"}  # no bars
+    book.move(
+        ticket, TicketState.PENDING, TicketState.APPROVED, arguments=unknown, known=ticket.known | {"symbol": "GBPUSD"}
+    )
+    first, again = (approve_ticket(runtime, book, ANA, book.find("ana", "talk", "call-1"), True) for _ in range(2))
+    assert first == again and first.state is TicketState.EXECUTED and first.outcome["success"] is False
+    assert first.shown["state"] == "refused" and tell_outcome(first)["state"] == "refused"
+    done = approve_ticket(runtime, book, ANA, propose(runtime, "call-2"), override=True)
+    assert done.shown["state"] == tell_outcome(done)["state"] == ("executed" if done.outcome["success"] else "refused")
+    assert done.outcome["success"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orbiquant.domain import Caller
 
 
+LEAVING = frozenset({"exit", "quit", "/exit", "/quit"})
 MOST_SHOWN = 160  # letters of a tool's result
 SHOWN = (
     *("symbol", "action", "size", "price", "stop_loss", "take_profit", "risk_reward", "risk_percent", "risk_amount"),
@@ -36,6 +37,8 @@ def ticket_panel(
         if (value := known.get(name)) not in (None, "", [], {}):
             told = "; ".join(map(str, value)) if isinstance(value, list) else value
             grid.add_row(name.replace("_", " "), f"{told:.6g}" if isinstance(told, float) else str(told))
+    if known.get("risk_reward") is None:
+        grid.add_row("risk reward", "none: there is no target")
     if ticket["reason"]:
         grid.add_row("reason", ticket["reason"])
     return Panel(grid, title=f"Order ticket: {ticket['state']}", expand=False)
@@ -108,12 +111,16 @@ def talk(
 ) -> None:
     "Answer what a person types until they leave; Ctrl-C stops an answer, and at the prompt ends the talk."
     choice = copilot.runtime.chat_choice
-    console().print(f"{choice.provider}: {choice.why}. Conversation {conversation}; Ctrl-D leaves.", style="dim")
+    console().print(
+        f"{choice.provider}: {choice.why}. Conversation {conversation}; /quit or Ctrl-D leaves.", style="dim"
+    )
     while True:
         try:
             message = input("> ").strip()
         except EOFError:
             print()
+            return
+        if message.lower() in LEAVING:
             return
         if message:
             try:

@@ -45,7 +45,7 @@ def symbol_of(
     session: Session,  # what the user said
 ) -> str:
     "Return the symbol that the conversation is about, the last one named; empty where none was."
-    for said in (session.message, *reversed(session.earlier)):
+    for said in (session.message, session.symbol, *reversed(session.earlier)):
         if named := find_symbols(said, runtime.vocabulary):
             return named[-1].symbol
     return ""

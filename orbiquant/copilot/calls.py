@@ -37,6 +37,7 @@ class Session:
     message: str = ""  # of this turn, as the user wrote it; empty: a decision
     earlier: tuple[str, ...] = ()  # what they wrote before, oldest first
     frames: Mapping[str, Any] = field(default_factory=dict)  # tables that they named
+    symbol: str = ""  # that a face says it is about; no word of the user
     history: "list[ModelMessage]" = field(default_factory=list)  # before this turn
     results: list[tuple[str, Any]] = field(default_factory=list)  # of this turn's tools, by name
     decided: dict[str, Ticket] = field(default_factory=dict)  # by the control, before the model speaks
@@ -124,4 +125,4 @@ def tell_outcome(
 ) -> dict[str, Any]:
     "Return what became of a ticket, as the result of the call that proposed it."
     order = {name: ticket.arguments[name] for name in ("symbol", "action", "size")}
-    return order | {"state": ticket.state.value, "reason": ticket.reason} | (ticket.outcome or {"success": False})
+    return order | {"state": ticket.standing, "reason": ticket.reason} | (ticket.outcome or {"success": False})

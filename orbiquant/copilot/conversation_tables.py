@@ -22,10 +22,13 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    column,
     delete,
     select,
     text,
+    update,
 )
+from sqlalchemy import table as lightweight
 
 from ..core import OptionError
 from ..persistence import UtcDateTime, metadata
@@ -128,17 +131,23 @@ def lock_user(
         connection.execute(asked, {"user_id": user_id})
 
 # %% ../../nbs/85_copilot.conversation_tables.ipynb #26549473
+_tickets = lightweight("tickets", *map(column, ("user_id", "conversation_id", "state", "reason")))
+
+
 def drop_conversations(
     connection: Connection,  # in a transaction that holds the user's lock
     user_id: str,  # whose
     ids: Sequence[str],  # of conversations
 ) -> None:
-    "Delete conversations with their notes, the calls of their tools and the entries that no other one reaches."
+    "Delete conversations with what belongs to them alone; an order that waited in one is void from then on."
     mine, forked = conversations.c.user_id == user_id, conversations.c.forked_from.is_not(None)
     shared = connection.scalar(select(conversations.c.id).where(mine, forked).limit(1)) is not None
     connection.execute(delete(conversations).where(mine, conversations.c.id.in_(ids)))
     for table in (conversation_notes, tool_calls):
         connection.execute(delete(table).where(table.c.user_id == user_id, table.c.conversation_id.in_(ids)))
+    waits = (_tickets.c.user_id == user_id) & _tickets.c.conversation_id.in_(ids) & (_tickets.c.state == "pending")
+    void = {"state": "void", "reason": "its conversation was deleted without a decision"}
+    connection.execute(update(_tickets).where(waits).values(void))
     entries = conversation_entries.c
     gone = (entries.user_id == user_id) & (
         entries.id.not_in(_reached(connection, user_id)) if shared else entries.conversation_id.in_(ids)

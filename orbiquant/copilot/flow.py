@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from .calls import Session
+from .tickets import TicketState
 from ..core import get_logger
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class TurnFlow:
                         await self._keep(heard)
         except Exception:
             get_logger("copilot").exception("a turn was not kept", conversation=self.session.conversation_id)
+            for each in self.session.proposed:  # nobody can look up what it was asked for in
+                self.session.book.move(each, TicketState.PENDING, TicketState.VOID, reason="its turn was not kept")
         finally:
             put(None)
 

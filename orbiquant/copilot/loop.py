@@ -10,16 +10,19 @@ __all__ = ['MOST_MESSAGE_TEXT', 'MOST_NAME', 'Instructions', 'clean_message', 'T
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from pydantic import StrictBool
 
 from .calls import Session, as_toolset, tell_outcome
 from .flow import TurnFlow
-from .tickets import Ticket, TicketBook, TicketState, approve_ticket, settle_ticket
+from .tickets import Ticket, TicketBook, TicketState, approve_ticket, settle_ticket, tell_ticket
 from .tools import find_tools
 from .turns import one_turn
 from ..core import OptionError
 from ..domain import Caller, Value
+from ..llm.language import find_language
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
@@ -48,8 +51,8 @@ def clean_message(
 class TicketDecision(Value):
     "What a user decided on a ticket."
 
-    approved: bool
-    override: bool = False  # it is meant although no signal speaks for it
+    approved: StrictBool
+    override: StrictBool = False  # it is meant although no signal speaks for it
     reason: str = ""  # of a denial
 
 # %% ../../nbs/86_copilot.loop.ipynb #88cb396e
@@ -166,6 +169,23 @@ async def _gathered(events: AsyncIterator[dict[str, Any]]) -> TurnAnswer:
         gather(whole, event)
     return whole
 
+# %% ../../nbs/86_copilot.loop.ipynb #d0e5c940
+def _about(symbol: str) -> list[Any]:
+    "Return the capability that tells a model what a message is about, and leaves the message as it was written."
+    from pydantic_ai.capabilities import ProcessHistory
+    from pydantic_ai.messages import ModelMessage, UserPromptPart
+
+    def told(messages: list[ModelMessage]) -> list[ModelMessage]:
+        for place in range(len(messages) - 1, -1, -1):
+            held: Any = messages[place]
+            parts = list(held.parts)
+            if parts and isinstance(last := parts[-1], UserPromptPart) and isinstance(last.content, str):
+                said: Any = replace(last, content=f"{last.content} ({symbol})")
+                return [*messages[:place], replace(held, parts=[*parts[:-1], said]), *messages[place + 1 :]]
+        return messages
+
+    return [ProcessHistory(told)] if symbol else []
+
 # %% ../../nbs/86_copilot.loop.ipynb #3ea1c7c3
 Instructions = Callable[[Session], str]
 
@@ -206,6 +226,7 @@ class Copilot:
         conversation_id: str,  # theirs
         message: str,  # what they say
         frames: Mapping[str, Any] | None = None,  # tables that they named
+        symbol: str = "",  # that a face says it is about; the model hears it, the mandate does not
     ) -> AsyncIterator[dict[str, Any]]:
         "Yield a turn's events; raise `OptionError` or `ConflictError` before the first, tell later errors in them."
         from pydantic_ai.messages import ModelRequest, UserPromptPart
@@ -216,7 +237,7 @@ class Copilot:
         async with one_turn(self.runtime, caller.user_id, name):
             store, conversation = await self._load(caller, name)
             parts, changed = await asyncio.to_thread(settle_waiting, self.runtime, caller, conversation)
-            session = Session(self.runtime, caller, name, said, user_texts(conversation), frames or {})
+            session = Session(self.runtime, caller, name, said, user_texts(conversation), frames or {}, symbol)
             session.history = list(conversation.messages)
             conversation.messages.append(ModelRequest(parts=[*parts, UserPromptPart(said)]))
             await store.save(conversation, scope=caller.user_id)
@@ -262,9 +283,14 @@ class Copilot:
         conversation_id: str,  # theirs
         message: str,  # what they say
         frames: Mapping[str, Any] | None = None,  # tables that they named
+        symbol: str = "",  # that a face says it is about
     ) -> TurnAnswer:
-        "Return a turn as a whole."
-        return await _gathered(self.stream(caller, conversation_id, message, frames))
+        "Return a turn as a whole; an order that waits is told where the model said nothing."
+        whole = await _gathered(self.stream(caller, conversation_id, message, frames, symbol))
+        waiting = [each for each in whole.tickets if each["state"] == TicketState.PENDING]
+        if not whole.text.strip() and not whole.error and waiting:
+            whole.text = "\n\n".join(tell_ticket(each, find_language(message)) for each in waiting)
+        return whole
 
     async def settle(
         self,
@@ -315,7 +341,8 @@ class Copilot:
         self._running[key] = cancel
         try:
             flow = TurnFlow(
-                session, store, conversation, cancel, approvals, first, self.capabilities, told, spanish
+                session, store, conversation, cancel, approvals, first,
+                [*self.capabilities, *_about(session.symbol)], told, spanish,
             )  # fmt: skip
             async for event in flow.events(self.agent()):
                 yield event

@@ -89,10 +89,15 @@ async def forget_conversation(
     conversation_id: str,  # that goes; there may be none of that id
     hot: HotContext,  # where its last lines may be at hand
 ) -> None:
-    "Delete a conversation and what is at hand of it."
-    from orbiquant.copilot.conversations import SqlConversationStore
+    "Delete a conversation, whether a turn has kept it or is about to, and what is at hand of it."
+    check_name("user_id", user_id), check_name("conversation_id", conversation_id)
 
-    await SqlConversationStore(engine, clock, user_id).delete(conversation_id)
+    def drop() -> None:
+        with writing(engine) as connection:
+            lock_user(connection, user_id)
+            drop_conversations(connection, user_id, [conversation_id])
+
+    await asyncio.to_thread(drop)
     await asyncio.to_thread(hot.drop, hot_key("history", user_id, conversation_id))
 
 # %% ../../nbs/85_copilot.retention.ipynb #35dc85a6

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['tickets', 'TicketState', 'Ticket', 'proposed_order', 'TicketBook', 'carry_out', 'OverrideRequired', 'approve_ticket',
-           'settle_ticket']
+           'tell_ticket', 'settle_ticket']
 
 # %% ../../nbs/85_copilot.tickets.ipynb #eb55a1fa
 from collections.abc import Mapping
@@ -81,9 +81,15 @@ class Ticket(Value):
         return f"copilot-{blake2b(name.encode(), digest_size=16).hexdigest()}"
 
     @property
+    def standing(self) -> str:
+        "Return the state as people are told it: an order that the engine said no to is refused, not executed."
+        no = self.outcome is not None and not self.outcome["success"]
+        return "refused" if no else self.state.value
+
+    @property
     def shown(self) -> dict[str, Any]:
         "Return what a face draws."
-        return self.model_dump(mode="json", exclude={"user_id", "conversation_id"})
+        return self.model_dump(mode="json", exclude={"user_id", "conversation_id"}) | {"state": self.standing}
 
 # %% ../../nbs/85_copilot.tickets.ipynb #13e22f38
 def proposed_order(
@@ -204,7 +210,7 @@ def approve_ticket(
     ticket: Ticket,  # theirs
     override: bool = False,  # it is meant although no signal speaks for it
 ) -> Ticket:
-    "Place a ticket's order once, and return the ticket with the outcome, now or of the time before."
+    "Place a ticket's order once, and return its outcome, now or of the time before; refuse one that is void."
     caller.require("trade")
     if caller.plan == "free":
         raise PlanRequired("trading needs the plan pro, this one is free", upgradeUrl="/pricing")
@@ -218,6 +224,8 @@ def approve_ticket(
         book.move(ticket, TicketState.PENDING, TicketState.APPROVED, decided_by=caller.id, reason=said,
                   override=bool(against))  # fmt: skip
         ticket = book.find(ticket.user_id, ticket.conversation_id, ticket.id)
+    if ticket.state is TicketState.VOID:
+        raise ConflictError(f"this ticket cannot be approved any more: {ticket.reason}")
     return carry_out(runtime, book, ticket) if ticket.state is TicketState.APPROVED else ticket
 
 
@@ -227,6 +235,41 @@ def _against(runtime: Runtime, ticket: Ticket) -> list[str]:
         return weigh_trade(runtime, ticket.user_id, TradeOrder.model_validate(ticket.arguments)).override_reasons
     except OrbiError as error:
         return [error.message]
+
+# %% ../../nbs/85_copilot.tickets.ipynb #2b9e95d9
+_SAID = {
+    "en": (
+        "I propose to {side} {size:g} lots of {symbol} at about {price:.10g}: stop {stop_loss:.10g}, {target}, "
+        "{risk} of the account at risk. Nothing is placed until you approve ticket {id} at its control "
+        "(POST /api/v1/chat/decisions); words do not approve it.{override}"
+    ),
+    "es": (
+        "Propongo {side} {size:g} lotes de {symbol} a unos {price:.10g}: stop {stop_loss:.10g}, {target}, "
+        "{risk} de la cuenta en riesgo. No se envía nada hasta que apruebes el ticket {id} en su control "
+        "(POST /api/v1/chat/decisions); con palabras no se aprueba.{override}"
+    ),
+}
+_PARTS = {
+    "en": ("buy", "sell", "no target", "target {:.10g}", "an unknown share", " It needs an override: {}."),
+    "es": ("comprar", "vender", "sin objetivo", "objetivo {:.10g}", "una parte desconocida", " Requiere override: {}."),
+}
+
+
+def tell_ticket(
+    ticket: Mapping[str, Any],  # as faces draw it
+    language: str,  # es or en
+) -> str:
+    "Return what a proposed order is, and how to decide on it."
+    known = ticket["known"]
+    buy, sell, without, aimed, unknown, override = _PARTS[language]
+    target = without if known["take_profit"] is None else aimed.format(known["take_profit"])
+    if known["risk_reward"] is not None:
+        target += f", R:R {known['risk_reward']:.2f}"
+    risk = unknown if known["risk_percent"] is None else f"{known['risk_percent']:.2f} %"
+    told = {"side": buy if known["action"] == "BUY" else sell, "target": target, "risk": risk, "id": ticket["id"]}
+    reasons = "; ".join(known["override_reasons"])
+    told |= {"override": override.format(reasons) if reasons else ""}
+    return _SAID[language].format(**{**known, **told})
 
 # %% ../../nbs/85_copilot.tickets.ipynb #434191e1
 def settle_ticket(

@@ -158,8 +158,9 @@ def _failed(tool: Tool, error: Exception, arguments: Mapping[str, Any]) -> dict[
     if isinstance(error, NotFoundError) and "did you mean" not in error.message and "symbol" in arguments:
         from orbiquant.market.instruments import known_instruments
 
-        near = suggest(str(arguments["symbol"]), known_instruments(None))
-        return refusal(error.code, error.message + near)
+        given, known = str(arguments["symbol"]), {*known_instruments(None)}
+        same = "".join(filter(str.isalnum, given)).upper() in known  # it is spelled right, and not here
+        return refusal(error.code, error.message + ("" if same else suggest(given, known)))
     if isinstance(error, OrbiError):
         return refusal(error.code, error.message)
     get_logger("copilot").error("tool failed", tool=tool.name, exc_info=error)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..analysis import FullAnalysis
 from ..analyze import AnalysisAsked, analyze, analyze_whole
@@ -96,6 +96,8 @@ async def strategy(
 # %% ../../../nbs/88_copilot.api.questions.ipynb #8b8112e8
 class ExplainRequest(BaseModel):
     "Which term, and for whom."
+
+    model_config = ConfigDict(extra="forbid")
 
     concept: Annotated[str, Field(min_length=1, max_length=200)]
     level: ExplanationLevel = "beginner"
