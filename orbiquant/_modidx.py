@@ -926,6 +926,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'orbiquant/copilot/calls.py'),
                                          'orbiquant.copilot.calls.propose_ticket': ( 'copilot.calls.html#propose_ticket',
                                                                                      'orbiquant/copilot/calls.py'),
+                                         'orbiquant.copilot.calls.repeat_call': ( 'copilot.calls.html#repeat_call',
+                                                                                  'orbiquant/copilot/calls.py'),
                                          'orbiquant.copilot.calls.tell_outcome': ( 'copilot.calls.html#tell_outcome',
                                                                                    'orbiquant/copilot/calls.py')},
             'orbiquant.copilot.checking': { 'orbiquant.copilot.checking.CheckedModel': ( 'copilot.checking.html#checkedmodel',
