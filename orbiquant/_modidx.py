@@ -942,6 +942,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'orbiquant/copilot/checking.py'),
                                             'orbiquant.copilot.checking.CheckedStream._get_event_iterator': ( 'copilot.checking.html#checkedstream._get_event_iterator',
                                                                                                               'orbiquant/copilot/checking.py'),
+                                            'orbiquant.copilot.checking.CheckedStream._read': ( 'copilot.checking.html#checkedstream._read',
+                                                                                                'orbiquant/copilot/checking.py'),
                                             'orbiquant.copilot.checking.CheckedStream._say': ( 'copilot.checking.html#checkedstream._say',
                                                                                                'orbiquant/copilot/checking.py'),
                                             'orbiquant.copilot.checking.CheckedStream.close_stream': ( 'copilot.checking.html#checkedstream.close_stream',

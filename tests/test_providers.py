@@ -41,6 +41,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[dict[str, Any]] = []
         self.tools, self.tokens, self.dies_after, self.status = True, 100, 0, 200
+        self.writes = False  # calls as text, although it takes tools
         self.answer, self.ended = "It stands at 1.2.", "stop"  # its words, and why they end
 
     @property
@@ -120,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
         if last["role"] == "tool" or "Result of" in str(last["content"]):
             yield {"role": "assistant", "content": self.server.answer[:10]}
             yield {"content": self.server.answer[10:]}
-        elif body.get("tools"):
+        elif body.get("tools") and not self.server.writes:
             called = {"name": "get_price", "arguments": ""}
             yield {
                 "role": "assistant",
@@ -252,6 +253,16 @@ async def test_a_cut_is_told_once_under_the_answer_and_passes_no_filter(
         runtime, server_model(config(server)), long("¿Qué precio tiene el EURUSD?", "y así más "), check
     )
     assert spanish.count("cortó esta conversación en 2.048 tokens") == 1 and "The server" not in spanish
+
+
+@pytest.mark.anyio
+async def test_a_call_that_a_server_with_tools_writes_as_text_is_run_and_not_shown(server: Server, runtime: Runtime):
+    server.writes, server.tokens, server.answer = True, 7_000, "Look at the chart."
+    said, _ = await hear(runtime, server_model(config(server)), "price of EURUSD?")
+    assert "<tool>" not in said and said.endswith("Look at the chart.") and "9.9" not in said
+    assert (
+        server.asked[-1]["messages"][-1]["role"] == "tool" and "EURUSD" in server.asked[-1]["messages"][-1]["content"]
+    )
 
 
 @pytest.mark.anyio
