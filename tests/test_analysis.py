@@ -52,6 +52,18 @@ def test_all_parts_are_told_and_the_text_passes_its_own_gate(results: dict[str, 
     assert changes == []
 
 
+@pytest.mark.parametrize(("language", "words"), [("en", "The bars are old"), ("es", "Las velas son antiguas")])
+def test_how_old_its_bars_are_is_told(results: dict[str, Any], language: str, words: str):
+    age = {"time": "2026-01-02T10:00:00Z", "age_s": 90_000, "stale": True}
+    tools = tools_of(results, analyze_market=results["analyze_market"] | age)
+    whole = asyncio.run(analyze_whole(AnalysisAsked(PRO, "EURUSD", tools, language=language)))
+    told = whole.model_dump(mode="json")
+    assert {name: told[name] for name in age} == age
+    assert words in whole.summary and words in analysis_markdown(whole)
+    fresh = tools_of(results, analyze_market=results["analyze_market"] | age | {"stale": False})
+    assert words not in asyncio.run(analyze_whole(AnalysisAsked(PRO, "EURUSD", fresh, language=language))).summary
+
+
 @pytest.mark.parametrize(
     ("change", "phase", "action", "reason"),
     [

@@ -16,9 +16,8 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ToolReturnPart, Use
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 from sqlalchemy import func, select
 
-from orbiquant.copilot.calls import Session
+from orbiquant.copilot.calls import MOST_REPEATS, Session
 from orbiquant.copilot.conversations import SqlConversationStore
-from orbiquant.copilot.flow import MOST_REQUESTS
 from orbiquant.copilot.hot import open_hot
 from orbiquant.copilot.loop import Copilot, TicketDecision, TurnAnswer, gather
 from orbiquant.copilot.retention import forget_conversation, forget_conversations
@@ -314,7 +313,9 @@ def test_a_model_that_goes_in_circles_is_ended(runtime: Runtime):
 
     stores = Stores()
     said = ask(copilot_of(runtime, circles, stores), "circles", "price of EURUSD?")
-    assert "more steps" in said.error and requests <= MOST_REQUESTS
+    assert "same thing again and again" in said.error and requests == MOST_REPEATS + 1
+    called = [call for call in said.results.values() if "note" in call]
+    assert len(called) == MOST_REPEATS - 1 and all("answer the user now" in call["note"] for call in called)
     assert ask(copilot_of(runtime, plain, stores), "circles", "and now?").text.startswith("I have read ")
 
 

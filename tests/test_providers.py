@@ -3,8 +3,10 @@
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from pydantic import SecretStr
@@ -13,12 +15,20 @@ from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError
 from pydantic_ai.models import Model
 from pydantic_ai.models.function import FunctionModel
 
+from orbiquant.copilot.assembly import AnswerFilter
+from orbiquant.copilot.loop import Copilot
 from orbiquant.core import ModelError, SettingsError
+from orbiquant.desk.study import store_sample
+from orbiquant.domain import Caller
+from orbiquant.llm.asides import hear_asides
 from orbiquant.llm.config import LlmConfig
 from orbiquant.llm.ensemble import ensemble_model
 from orbiquant.llm.providers import OPENERS, Choice, anthropic_model, open_chat_model, server_model
 from orbiquant.llm.text_tools import UNREADABLE, CallReader
+from orbiquant.runtime import Runtime, using
+from orbiquant.settings import load_settings
 
+ANA = Caller("key:ana", "ana", "pro", frozenset({"read"}))
 KEY = "sk-nobody-may-see-this"
 
 
@@ -31,6 +41,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[dict[str, Any]] = []
         self.tools, self.tokens, self.dies_after, self.status = True, 100, 0, 200
+        self.writes = False  # calls as text, although it takes tools
+        self.answer, self.ended = "It stands at 1.2.", "stop"  # its words, and why they end
 
     @property
     def address(self) -> str:
@@ -97,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             self.send({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-        self.send({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        self.send({"choices": [{"index": 0, "delta": {}, "finish_reason": self.server.ended}]})
         usage = {"prompt_tokens": self.server.tokens, "completion_tokens": 1, "total_tokens": self.server.tokens + 1}
         self.send({"choices": [], "usage": usage})
         self.write("data: [DONE]\n\n")
@@ -107,9 +119,9 @@ class Handler(BaseHTTPRequestHandler):
         """Yield the pieces of an answer."""
         last = body["messages"][-1]
         if last["role"] == "tool" or "Result of" in str(last["content"]):
-            yield {"role": "assistant", "content": "It stands "}
-            yield {"content": "at 1.2."}
-        elif body.get("tools"):
+            yield {"role": "assistant", "content": self.server.answer[:10]}
+            yield {"content": self.server.answer[10:]}
+        elif body.get("tools") and not self.server.writes:
             called = {"name": "get_price", "arguments": ""}
             yield {
                 "role": "assistant",
@@ -197,8 +209,80 @@ async def test_how_it_speaks_is_as_set(server: Server):
 async def test_a_question_that_the_server_cut_is_told(server: Server):
     server.tokens = 4095
     agent, _ = asking(server_model(config(server)))
-    assert "cut this conversation at 4,096 tokens" in await say(agent, "price of EURUSD? " + "word " * 12_000)
-    assert "cut" not in await say(agent)
+    with hear_asides() as told:
+        assert await say(agent, "price of EURUSD? " + "word " * 12_000) == "It stands at 1.2."
+        assert "cut this conversation at 4,096 tokens" in told["cut"].en
+        assert await say(agent) == "It stands at 1.2." and not told
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
+    places = {"store_uri": f"{tmp_path}/store", "models_dir": tmp_path / "models", "data_dir": tmp_path}
+    made = Runtime(load_settings(workspace=places | {"database_url": f"sqlite:///{tmp_path}/o.db"}))
+    with using(made):
+        store_sample()
+        yield made
+    made.engine.dispose()
+
+
+async def hear(runtime: Runtime, model: Model, message: str, check: Any = AnswerFilter) -> tuple[str, str]:
+    """Return a turn's answer, and what the model is told of it in the next turn."""
+    copilot = Copilot(runtime, model, check=check)
+    said = await copilot.answer(ANA, "talk", message)
+    assert not said.error
+    return said.text, json.dumps(await copilot.messages(ANA, "talk"))
+
+
+def long(words: str, filling: str = "and so on ") -> str:
+    """Return a question that a small server cuts."""
+    return f"{words} " + filling * 700
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("check", [AnswerFilter, None])
+@pytest.mark.parametrize("tools", [True, False])
+async def test_a_cut_is_told_once_under_the_answer_and_passes_no_filter(
+    server: Server, runtime: Runtime, check: Any, tools: bool
+):
+    server.tools, server.tokens, server.answer = tools, 2047, "Look at the chart first."
+    said, kept = await hear(runtime, server_model(config(server)), long("price of EURUSD?"), check)
+    assert said.count("cut this conversation at 2,048 tokens") == 1 and said.endswith("new conversation.]")
+    assert "Look at the chart first.\n\n[The server" in said and "no figure" not in said
+    assert "2,048" not in kept and "2,048" not in json.dumps(server.asked)
+    spanish, _ = await hear(
+        runtime, server_model(config(server)), long("¿Qué precio tiene el EURUSD?", "y así más "), check
+    )
+    assert spanish.count("cortó esta conversación en 2.048 tokens") == 1 and "The server" not in spanish
+
+
+@pytest.mark.anyio
+async def test_a_call_that_a_server_with_tools_writes_as_text_is_run_and_not_shown(server: Server, runtime: Runtime):
+    server.writes, server.tokens, server.answer = True, 7_000, "Look at the chart."
+    said, _ = await hear(runtime, server_model(config(server)), "price of EURUSD?")
+    assert "<tool>" not in said and said.endswith("Look at the chart.") and "9.9" not in said
+    assert (
+        server.asked[-1]["messages"][-1]["role"] == "tool" and "EURUSD" in server.asked[-1]["messages"][-1]["content"]
+    )
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_ended_at_its_length_says_so(server: Server, runtime: Runtime):
+    server.ended, server.answer, server.tokens = "length", "It looks as if the", 7_000
+    said, _ = await hear(runtime, server_model(config(server)), "price of EURUSD?")
+    assert said == "It looks as if the\n\n[The answer was cut at the most tokens that one may have ([llm] max_tokens).]"
+    assert "max_tokens" in (await hear(runtime, server_model(config(server)), "price of EURUSD?", None))[0]
+    server.ended = "stop"
+    assert "max_tokens" not in (await hear(runtime, server_model(config(server)), "price of EURUSD?"))[0]
+
+
+@pytest.mark.anyio
+async def test_who_answers_for_a_server_that_is_down_is_told(server: Server, runtime: Runtime):
+    openers, asked = OPENERS | {"router": words}, config(server, fallback="router")
+    server.status = 400
+    model = open_chat_model(asked, Choice("openai", "as told"), openers)
+    assert await hear(runtime, model, "hello") == ("a router\n\n[openai did not answer, so router did.]", ANY)
+    server.status, server.answer, server.tokens = 200, "Look at the chart.", 7_000
+    assert (await hear(runtime, model, "hello"))[0] == "Look at the chart."
 
 
 @pytest.mark.anyio

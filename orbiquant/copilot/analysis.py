@@ -9,6 +9,7 @@ __all__ = ['PartName', 'Reason', 'AnalysisGap', 'MarketLevel', 'TechnicalPart', 
 
 # %% ../../nbs/87_copilot.analysis.ipynb #e042c20b
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -112,6 +113,9 @@ class FullAnalysis(BaseModel):
 
     symbol: str
     timeframe: str
+    time: datetime | None = None  # open of the last closed bar; None: no tool told
+    age_s: int | None = None  # seconds since it closed
+    stale: bool = False  # older than two bars of an open market
     language: Language
     summary: str = ""
     technical: TechnicalPart = Field(default_factory=TechnicalPart)

@@ -157,7 +157,7 @@ def opportunity_text(
 def summarise_analysis(
     found: FullAnalysis,  # all but its summary
 ) -> str:
-    "Return the executive summary: two or three sentences."
+    "Return the executive summary: two or three sentences, and one more where the bars are old."
     language, part = found.language, found.technical
     first, second, third = (
         read_words(language)[name] for name in ("summary_trend", "summary_models", "summary_action")
@@ -165,6 +165,7 @@ def summarise_analysis(
     shown = f", {say_number(part.price, decimals_of(part.price), language)}" if part.price else ""
     trend = say(part.trend or "unknown", language)
     told = [first.format(symbol=found.symbol, trend=trend, frame=found.timeframe, price=shown)]
+    told += [read_words(language)["summary_stale"]] if found.stale else []
     if found.prediction and found.prediction.confidence is not None:
         direction = say(found.prediction.direction or "unknown", language)
         share = say_number(100 * found.prediction.confidence, 1, language)

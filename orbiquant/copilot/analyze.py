@@ -120,6 +120,7 @@ class _Gathering:
         technical = technical_part(market, answers.get("get_indicators"), bars)
         signal, facts = answers.get("get_signal"), answers.get("get_fundamentals")
         found = FullAnalysis(
+            time=value_of(market, "time"), age_s=value_of(market, "age_s"), stale=bool(value_of(market, "stale")),
             symbol=normalise_symbol(asked.symbol), timeframe=asked.timeframe.value, language=asked.language,
             technical=technical, fundamental=fundamental_part(facts) if facts else None,
             sentiment=sentiment_part(answers.get("get_news"), answers.get("get_sentiment")),

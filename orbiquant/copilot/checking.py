@@ -28,6 +28,8 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RequestUsage
 
+from ..llm.text_tools import CallReader
+
 # %% ../../nbs/86_copilot.checking.ipynb #20b745a9
 class TextFilter(Protocol):
     "Lets the text of one answer of a model through."
@@ -57,7 +59,7 @@ class CheckedStream(StreamedResponse):
         text: TextFilter,  # of its words
     ) -> None:
         super().__init__(model_request_parameters=inner.model_request_parameters)
-        self.inner, self.text = inner, text
+        self.inner, self.text, self.reader = inner, text, CallReader()
 
     async def _get_event_iterator(self) -> AsyncIterator[ModelResponseStreamEvent]:
         called = False
@@ -67,20 +69,27 @@ class CheckedStream(StreamedResponse):
                     PartStartEvent(part=TextPart(content=text))
                     | PartDeltaEvent(delta=TextPartDelta(content_delta=text))
                 ):
-                    for each in self._say(self.text.feed(text)):
+                    for each in self._read(self.reader.feed(text)):
                         yield each
                 case PartEndEvent(part=TextPart()):
-                    for each in self._say(self.text.close()):
+                    for each in (*self._read(self.reader.end()), *self._say(self.text.close())):
                         yield each
                 case PartEndEvent(part=part):
                     called = called or isinstance(part, ToolCallPart)
                     yield self._parts_manager.handle_part(vendor_part_id=None, part=part)
                 case PartStartEvent(part=part) if not isinstance(part, ToolCallPart | ThinkingPart):
                     yield self._parts_manager.handle_part(vendor_part_id=None, part=part)
-        for each in self._say(() if called else (self.text.ending(),)):
+        for each in self._say(() if called or self.reader.called else (self.text.ending(),)):
             yield each
         self.finish_reason, self.provider_details = self.inner.finish_reason, self.inner.provider_details
         self.provider_response_id = self.inner.provider_response_id
+
+    def _read(self, parts: Iterable[str | tuple[str, str]]) -> Iterator[ModelResponseStreamEvent]:
+        for part in parts:  # a call that was written out as text is a call
+            if isinstance(part, str):
+                yield from self._say(self.text.feed(part))
+            else:
+                yield self._parts_manager.handle_part(vendor_part_id=None, part=ToolCallPart(*part))
 
     def _say(self, texts: Iterable[str]) -> Iterator[ModelResponseStreamEvent]:
         for said in texts:

@@ -14,7 +14,13 @@ from pydantic_ai import AgentRunResultEvent
 from pydantic_ai.exceptions import AgentRunError, ModelAPIError, UnexpectedModelBehavior, UsageLimitExceeded
 from pydantic_ai.ui.vercel_ai import VercelAIEventStream
 from pydantic_ai.ui.vercel_ai.request_types import SubmitMessage
-from pydantic_ai.ui.vercel_ai.response_types import BaseChunk, DataChunk
+from pydantic_ai.ui.vercel_ai.response_types import (
+    BaseChunk,
+    DataChunk,
+    TextDeltaChunk,
+    TextEndChunk,
+    TextStartChunk,
+)
 
 from ..core import ModelError, OrbiError, get_logger
 
@@ -74,9 +80,10 @@ class TurnEvents(VercelAIEventStream[Any, Any]):
         self,
         tickets: Callable[[], list[dict[str, Any]]],  # that the turn proposed, as faces draw them
         spanish: bool = False,  # the user's language
+        asides: Callable[[], list[str]] = list,  # what is said under an answer, once
     ) -> None:
         super().__init__(SubmitMessage(id="-", messages=[]), sdk_version=6)
-        self.tickets, self.spanish = tickets, spanish
+        self.tickets, self.spanish, self.asides = tickets, spanish, asides
 
     async def on_error(self, error: Exception) -> AsyncIterator[BaseChunk]:
         "Tell that the turn has failed."
@@ -85,7 +92,12 @@ class TurnEvents(VercelAIEventStream[Any, Any]):
             yield chunk
 
     async def handle_run_result(self, event: AgentRunResultEvent) -> AsyncIterator[BaseChunk]:
-        "Tell of the order that waits, and what is known of it."
+        "Tell what is said aside, of the order that waits, and what is known of it."
+        if told := "".join(self.asides()):
+            name = self.new_message_id()
+            yield TextStartChunk(id=name)
+            yield TextDeltaChunk(delta=told, id=name)
+            yield TextEndChunk(id=name)
         for ticket in self.tickets():
             yield ticket_chunk(ticket)
         async for chunk in super().handle_run_result(event):

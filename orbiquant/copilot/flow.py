@@ -15,6 +15,9 @@ from uuid import uuid4
 from .calls import Session
 from .tickets import TicketState
 from ..core import get_logger
+from ..llm.asides import Aside, hear_asides, say_aside
+from ..llm.ceiling import ANSWER_CUT
+from ..llm.language import Language, find_language
 
 if TYPE_CHECKING:
     from pydantic_ai import Agent, CancellationToken
@@ -73,15 +76,23 @@ class TurnFlow:
                 self.cancel.cancel()
                 await asyncio.wait({work})
 
+    @property
+    def language(self) -> Language:
+        "Return the user's language."
+        return find_language(self.session.message or " ".join(self.session.earlier[-1:]))
+
     async def _work(self, agent: "Agent[Session, Any]", put: Callable[[Any], None]) -> None:
         from pydantic_ai import capture_run_messages
 
         from orbiquant.copilot.events import TurnEvents
 
-        stream = TurnEvents(lambda: [each.shown for each in self.session.proposed], self.spanish)
-        waiting = list(self.first)
+        waiting, language, asides = list(self.first), self.language, dict[str, Aside]()
+        stream = TurnEvents(
+            lambda: [each.shown for each in self.session.proposed], self.spanish,
+            lambda: [each.told(language == "es") for each in asides.values()],
+        )  # fmt: skip
         try:
-            with capture_run_messages() as heard:
+            with capture_run_messages() as heard, hear_asides() as asides:
                 try:
                     async for chunk in stream.transform_stream(self._native(agent)):
                         put(chunk)
@@ -111,6 +122,8 @@ class TurnFlow:
                 if isinstance(event, AgentRunResultEvent):
                     await self.store.save(event.result, scope=self.session.caller.user_id)
                     self.saved = True
+                    if event.result.response.finish_reason == "length":
+                        say_aside("length", ANSWER_CUT)
                 yield event
 
     async def _keep(self, heard: "list[ModelMessage]") -> None:

@@ -210,10 +210,12 @@ class Copilot:
 
     def agent(self) -> "Agent[Session, Any]":
         "Return the agent that a turn runs."
+        import pydantic_ai
         from pydantic_ai import Agent, DeferredToolRequests
 
         from orbiquant.copilot.checking import CheckedModel
 
+        pydantic_ai.BANNER_ENABLED = False  # a terminal shows the answer, and no one's advertisement before it
         model = self.model if self.check is None else CheckedModel(self.model, self.check)
         return Agent(
             model, deps_type=Session, output_type=[str, DeferredToolRequests], toolsets=[as_toolset(self.tools)],

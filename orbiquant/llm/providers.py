@@ -5,16 +5,18 @@ fallback, or several at once."""
 
 # %% auto #0
 __all__ = ['Openers', 'OPENERS', 'chat_settings', 'refuses_tools', 'server_model', 'anthropic_model', 'router_only',
-           'weights_here', 'has_card', 'has_weights', 'Choice', 'choose_provider', 'open_chat_model']
+           'weights_here', 'has_card', 'has_weights', 'Choice', 'choose_provider', 'stand_in', 'open_chat_model']
 
 # %% ../../nbs/199_llm.providers.ipynb #a397d1a5
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core import ModelError, OrbiError, SettingsError, get_logger, require_library
+from .asides import Aside, say_aside
 from .ceiling import watch_ceiling
 from .config import ChatProvider, LlmConfig
 from .ensemble import ensemble_model
@@ -145,6 +147,33 @@ def choose_provider(
         return Choice("router", f"the weights of {config.model} are not here: orbiquant llm pull {config.model}")
     return Choice("local", "a GPU and weights are here")
 
+# %% ../../nbs/199_llm.providers.ipynb #cf22440f
+def stand_in(
+    inner: "Model",  # who speaks
+    name: ChatProvider,  # its own
+    absent: ChatProvider,  # for whom it speaks
+) -> "Model":
+    "Return a model that says aside for whom it answers."
+    from pydantic_ai.models.wrapper import WrapperModel
+
+    told = Aside(f"{absent} did not answer, so {name} did.", f"{absent} no ha respondido; ha respondido {name}.")
+
+    class StandIn(WrapperModel):
+        "Says who speaks."
+
+        async def request(self, *asked: Any) -> Any:
+            answer = await self.wrapped.request(*asked)
+            say_aside("stand-in", told)
+            return answer
+
+        @asynccontextmanager
+        async def request_stream(self, *asked: Any, **more: Any) -> AsyncIterator[Any]:
+            async with self.wrapped.request_stream(*asked, **more) as stream:
+                say_aside("stand-in", told)
+                yield stream
+
+    return StandIn(inner)
+
 # %% ../../nbs/199_llm.providers.ipynb #ee4e6098
 def open_chat_model(
     config: LlmConfig,  # who is wanted
@@ -169,4 +198,6 @@ def open_chat_model(
     models = [each for each in tried if not isinstance(each, OrbiError)]
     if not models:
         raise next(each for each in tried if isinstance(each, OrbiError))
+    able = [name for name, each in zip(order, tried, strict=True) if not isinstance(each, OrbiError)]
+    models[1:] = [stand_in(each, name, able[0]) for each, name in zip(models[1:], able[1:], strict=True)]
     return FallbackModel(models[0], *models[1:], fallback_on=(ModelAPIError, ModelError)) if models[1:] else models[0]
