@@ -65,7 +65,8 @@ def market_like(
         raise DataError(f"`bars` must move to take a market's measure, all {len(bars)} closed at {close.iloc[0]:g}")
     daily = np.log(close).diff().std() / np.sqrt(trading_days(timeframe, calendar))
     price = float(close.median())
-    steps = 10.0 ** (np.floor(np.log10(price)) - np.arange(4, 10))  # the same in any unit of price
+    places = int(np.floor(np.log10(price))) - np.arange(4, 10)  # the same in any unit of price
+    steps = [float(f"1e{each}") for each in places]  # powers of NumPy differ in the last bit between processors
     step = next(
         (step for step in steps if np.allclose(close / step, (close / step).round(), rtol=0, atol=1e-3)), steps[-1]
     )
