@@ -113,6 +113,60 @@ class Run:
 # --- a grid by an oracle ---
 
 
+def oracle_entries(
+    time: Any,
+    bar: "pd.Series[float]",
+    grid: Any,
+    levels: list[Decimal],
+    waits: dict[int, datetime],
+    held: dict[int, Any],
+) -> set[int]:
+    """Fill the orders that a bar reaches, in place, and return those that it filled after its open."""
+    late = set()
+    for i in sorted(waits):
+        limit, stop = float(levels[i]), float(grid.stop)
+        if bar["open"] <= limit:
+            # beyond or all but at the stop: no trade
+            if bar["open"] <= stop or (limit - stop) * 0.1 > bar["open"] - stop:
+                del waits[i]
+                continue
+            held[i] = (time, bar["open"])
+        elif bar["low"] < limit:
+            held[i] = (time, limit)
+            late.add(i)
+    for i in held:
+        waits.pop(i, None)
+    return late
+
+
+def oracle_exits(
+    time: Any,
+    bar: "pd.Series[float]",
+    grid: Any,
+    levels: list[Decimal],
+    late: set[int],
+    held: dict[int, Any],
+    slip: float,
+) -> list[tuple[Any, ...]]:
+    """Close what a bar takes to its stop or target, in place, and return the trades."""
+    trades = []
+    for i in sorted(held):
+        entered, price = held[i]
+        opened = price if i in late else bar["open"]
+        stop, target = float(grid.stop), float(levels[i + 1])
+        leave = None
+        if i not in late and bar["open"] >= target:
+            leave = (bar["open"], "target")
+        elif bar["low"] <= stop:
+            leave = (min(opened, stop), "stop")
+        elif i not in late and bar["high"] >= target:
+            leave = (max(opened, target), "target")
+        if leave is not None:
+            trades.append((entered, time, price, leave[0] * (1 - slip), leave[1]))
+            del held[i]
+    return trades
+
+
 def grid_oracle(bars: Bars, rule: GridTrading, costs: Costs, tick: Decimal) -> list[tuple[Any, ...]]:
     """Return the trades of a grid: entry and exit time, entry and exit price, reason; written without the engine."""
     slip, frame, trades = costs.slippage, timedelta(hours=1), []
@@ -121,35 +175,10 @@ def grid_oracle(bars: Bars, rule: GridTrading, costs: Costs, tick: Decimal) -> l
     true_range = pd.concat([bars["high"], bars["close"].shift()], axis=1).max(axis=1)
     true_range -= pd.concat([bars["low"], bars["close"].shift()], axis=1).min(axis=1)
     for number, (time, bar) in enumerate(bars.iterrows()):
-        stopped = False
-        late = set()
-        for i in sorted(waits):
-            limit, stop = float(levels[i]), float(grid.stop)
-            if bar["open"] <= limit:
-                # beyond or all but at the stop: no trade
-                if bar["open"] <= stop or (limit - stop) * 0.1 > bar["open"] - stop:
-                    del waits[i]
-                    continue
-                held[i] = (time, bar["open"])
-            elif bar["low"] < limit:
-                held[i] = (time, limit)
-                late.add(i)
-        waits = {i: when for i, when in waits.items() if i not in held}
-        for i in sorted(held):
-            entered, price = held[i]
-            opened = price if i in late else bar["open"]
-            stop, target = float(grid.stop), float(levels[i + 1])
-            leave = None
-            if i not in late and bar["open"] >= target:
-                leave = (bar["open"], "target")
-            elif bar["low"] <= stop:
-                leave, stopped = (min(opened, stop), "stop"), True
-            elif i not in late and bar["high"] >= target:
-                leave = (max(opened, target), "target")
-            if leave is not None:
-                trades.append((entered, time, price, leave[0] * (1 - slip), leave[1]))
-                del held[i]
-        if stopped:
+        late = oracle_entries(time, bar, grid, levels, waits, held)
+        left = oracle_exits(time, bar, grid, levels, late, held, slip)
+        trades += left
+        if any(reason == "stop" for *_, reason in left):
             rested = time
         moment, close = time.to_pydatetime() + frame, bar["close"]
         if grid is not None and not (waits or held):

@@ -157,9 +157,21 @@ def language_lines() -> Iterator[str]:
     speaker = Speaker("8B", LoadedWeights(model, small_tokenizer("qwen3"), "cuda:0", True))
     speaker.ends = ()  # random weights may draw an end; the pace wants every token
     ids = torch.randint(300, 150_000, (PROMPT,)).tolist()
-    few = Sampling(TOKENS, temperature=0, repetition_penalty=1)
-    quiet: Callable[[int], None] = lambda _: None  # noqa: E731
-    generate(speaker, ids[:64], Sampling(8, temperature=0), quiet, Event())  # warms up
+    generate(speaker, ids[:64], Sampling(8, temperature=0), unheard, Event())  # warms up
+    yield pace_line(speaker, model, ids, weights)
+    yield from prompt_lines(speaker, ids)
+    yield stop_line(speaker, ids)
+
+
+def unheard(token: int) -> None:
+    """Hear a token and do nothing."""
+
+
+def pace_line(speaker: Any, model: Any, ids: list[int], weights: float) -> str:
+    """Return tokens a second beside plain transformers and what the memory's bandwidth allows; `weights` in GB."""
+    import torch
+
+    from orbiquant.llm.generation import Sampling, generate
 
     def decode(work: Callable[[int], float]) -> float:
         spans = [work(TOKENS) - work(TOKENS // 8) for _ in range(3)]
@@ -168,7 +180,7 @@ def language_lines() -> Iterator[str]:
     def ours(tokens: int) -> float:
         speaker.prefix.clear()
         asked = Sampling(tokens, temperature=0, repetition_penalty=1)
-        return settled(lambda: generate(speaker, ids[:512], asked, quiet, Event()))[0]
+        return settled(lambda: generate(speaker, ids[:512], asked, unheard, Event()))[0]
 
     def plain(tokens: int) -> float:
         rows = torch.tensor([ids[:512]], device="cuda")
@@ -181,23 +193,38 @@ def language_lines() -> Iterator[str]:
     read = weights - SHAPE["vocab_size"] * SHAPE["hidden_size"] * 2 / 1e9  # one row of the embedding, not all of it
     limit = (known or reached) / read
     source = "maker's sheet" if known else "measured"
-    yield (
+    return (
         f"pace | {local:.1f} tokens/s, plain transformers {bare:.1f} (× {bare / local:.3f}, goal ≤ {MOST_OVERHEAD}); "
         f"memory bandwidth {known or reached:.0f} GB/s ({source}; a copy reaches {reached:.0f}) allows {limit:.0f}"
     )
+
+
+def prompt_lines(speaker: Any, ids: list[int]) -> Iterator[str]:
+    """Yield the first token of a long prompt, new and known, and the memory of a full context."""
+    import torch
+
+    from orbiquant.llm.generation import Sampling, generate
+
+    few = Sampling(TOKENS, temperature=0, repetition_penalty=1)
     speaker.prefix.clear()
-    done = generate(speaker, ids, few, quiet, Event())
+    done = generate(speaker, ids, few, unheard, Event())
     held = "held" if done.first_token_s < MOST_FIRST_S else "MISSED"
     yield f"first token, {PROMPT:,} tokens of prompt | {done.first_token_s:.2f} s, goal < {MOST_FIRST_S:g} s: {held}"
-    again = generate(speaker, [*ids[:-12], *ids[:12]], Sampling(1, temperature=0), quiet, Event())
+    again = generate(speaker, [*ids[:-12], *ids[:12]], Sampling(1, temperature=0), unheard, Event())
     yield f"first token, all but 12 of them known | {again.first_token_s * 1000:.0f} ms, {again.reused_tokens:,} reused"
     speaker.prefix.clear()
     torch.cuda.empty_cache()
     full = torch.randint(300, 150_000, (CONTEXT - TOKENS,)).tolist()
-    done = generate(speaker, full, few, quiet, Event())
+    done = generate(speaker, full, few, unheard, Event())
     peak = max(done.peak_bytes, torch.cuda.max_memory_reserved()) / 1e9
     held = "held" if peak < MOST_GB else "MISSED"
     yield f"memory, a full context of {CONTEXT:,} | {peak:.1f} GB with what is reserved, goal < {MOST_GB:g}: {held}"
+
+
+def stop_line(speaker: Any, ids: list[int]) -> str:
+    """Return how long after it was asked to the computing ended."""
+    from orbiquant.llm.generation import Sampling, generate
+
     stop, heard = Event(), []
     ended: list[float] = []
 
@@ -207,8 +234,8 @@ def language_lines() -> Iterator[str]:
             ended.append(time.perf_counter())
             stop.set()
 
-    generate(speaker, ids[:512], few, hear, stop)
-    yield f"stop | the computing ended {1000 * (time.perf_counter() - ended[0]):.0f} ms after it was asked to"
+    generate(speaker, ids[:512], Sampling(TOKENS, temperature=0, repetition_penalty=1), hear, stop)
+    return f"stop | the computing ended {1000 * (time.perf_counter() - ended[0]):.0f} ms after it was asked to"
 
 
 def main() -> None:

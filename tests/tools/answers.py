@@ -83,12 +83,14 @@ def make_world(seed: int, language: Language) -> World:
     at = rng.randrange(400, len(bars) - 1)
     seen = (bars.iloc[at - 399 : at + 1][["open", "high", "low", "close"]] * times).round(decimals)
     seen["volume"] = bars["volume"].iloc[at - 399 : at + 1]
-    _ask_tools(world, seen, decimals)
+    _ask_market(world, seen, decimals)
+    _ask_account(world, seen, _ask_signal(world, seen, decimals))
+    _ask_news(world, seen)
     _write_down(world, decimals)
     return world
 
 
-def _ask_tools(world: World, bars: pd.DataFrame, decimals: int) -> None:
+def _ask_market(world: World, bars: pd.DataFrame, decimals: int) -> None:
     from orbiquant.features.ict import ict_context, key_levels
     from orbiquant.features.phases import detect_phases
 
@@ -121,14 +123,25 @@ def _ask_tools(world: World, bars: pd.DataFrame, decimals: int) -> None:
                        "resistance": [round(n, decimals) for n in above]},
         "trend": rng.choice(("bullish", "bearish", "neutral")), "volatility": "medium",
     }  # fmt: skip
+
+
+def _ask_signal(world: World, bars: pd.DataFrame, decimals: int) -> float:
+    """Return how far the signal's stop lies."""
+    rng, last, unit = world.rng, float(bars["close"].iloc[-1]), float(atr(bars).iloc[-1])
     side, stop_at, reward = rng.choice((1, -1)), rng.choice((1.0, 1.5, 2.0)) * unit, rng.choice((2.0, 2.5, 3.0))
     world.results["get_signal"] = {
-        "symbol": symbol, "action": "LONG" if side > 0 else "SHORT", "confidence": round(rng.uniform(0.6, 0.9), 4),
+        "symbol": world.symbol, "action": "LONG" if side > 0 else "SHORT",
+        "confidence": round(rng.uniform(0.6, 0.9), 4),
         "entry_price": last, "stop_loss": round(last - side * stop_at, decimals),
         "take_profit": round(last + side * reward * stop_at, decimals), "risk_reward": reward, "horizon": "24h",
         "historical_accuracy": round(rng.uniform(0.5, 0.7), 4), "model_version": "eurusd-1h-3",
         "features": [{"name": "displacement", "importance": round(rng.uniform(0.05, 0.3), 4)}],
     }  # fmt: skip
+    return stop_at
+
+
+def _ask_account(world: World, bars: pd.DataFrame, stop_at: float) -> None:
+    symbol, rng, close = world.symbol, world.rng, bars["close"]
     balance = round(rng.choice((2_500, 10_000, 25_000, 48_250)) * rng.uniform(0.9, 1.1), 2)
     profit = round(rng.uniform(-0.03, 0.03) * balance, 2)
     world.results["get_portfolio"] = {
@@ -142,6 +155,11 @@ def _ask_tools(world: World, bars: pd.DataFrame, decimals: int) -> None:
         "units": int(balance * share / 100 / stop_at), "risk_amount": round(balance * share / 100, 2),
         "risk_percent": share, "stop_distance": stop_at, "pips": round(stop_at / _pip(symbol), 1),
     }  # fmt: skip
+
+
+def _ask_news(world: World, bars: pd.DataFrame) -> None:
+    symbol, rng = world.symbol, world.rng
+    balance = world.results["get_portfolio"]["balance"]
     rule = rng.choice(("breakout", "mean_reversion", "trend_following"))
     world.results["run_backtest"] = {
         "symbol": symbol,
