@@ -34,6 +34,7 @@ _ROOMS = {
     "reports.run": ("run_report",),
     "charts.prices": ("price_chart",),
     "charts.equity": ("equity_chart",),
+    "copilot.widget": ("Chat",),
     "core": ("endpoint", "tool"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
