@@ -1590,6 +1590,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'orbiquant/copilot/tools.py'),
                                          'orbiquant.copilot.tools.refusal': ('copilot.tools.html#refusal', 'orbiquant/copilot/tools.py')},
             'orbiquant.copilot.turns': { 'orbiquant.copilot.turns._keep': ('copilot.turns.html#_keep', 'orbiquant/copilot/turns.py'),
+                                         'orbiquant.copilot.turns.free_at_end': ( 'copilot.turns.html#free_at_end',
+                                                                                  'orbiquant/copilot/turns.py'),
                                          'orbiquant.copilot.turns.one_turn': ('copilot.turns.html#one_turn', 'orbiquant/copilot/turns.py')},
             'orbiquant.copilot.widget': { 'orbiquant.copilot.widget.Chat': ('copilot.widget.html#chat', 'orbiquant/copilot/widget.py'),
                                           'orbiquant.copilot.widget.Chat.__init__': ( 'copilot.widget.html#chat.__init__',

@@ -9,7 +9,7 @@ __all__ = ['MOST_MESSAGE_TEXT', 'MOST_NAME', 'Instructions', 'clean_message', 'T
 # %% ../../nbs/86_copilot.loop.ipynb #21f61b49
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from .calls import Session, as_toolset, tell_outcome
 from .flow import TurnFlow
 from .tickets import Ticket, TicketBook, TicketState, approve_ticket, settle_ticket, tell_ticket
 from .tools import find_tools
-from .turns import one_turn
+from .turns import free_at_end, one_turn
 from ..core import OptionError
 from ..domain import Caller, Value
 from ..llm.language import find_language
@@ -222,6 +222,7 @@ class Copilot:
             retries={"tools": 2, "output": 2},
         )  # fmt: skip
 
+    @free_at_end
     async def stream(
         self,
         caller: Caller,  # who speaks
@@ -229,7 +230,7 @@ class Copilot:
         message: str,  # what they say
         frames: Mapping[str, Any] | None = None,  # tables that they named
         symbol: str = "",  # that a face says it is about; the model hears it, the mandate does not
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any]]:
         "Yield a turn's events; raise `OptionError` or `ConflictError` before the first, tell later errors in them."
         from pydantic_ai.messages import ModelRequest, UserPromptPart
 
@@ -247,12 +248,13 @@ class Copilot:
             async for event in self._run(session, store, conversation, first, looks_spanish(said)):
                 yield event
 
+    @free_at_end
     async def decide(
         self,
         caller: Caller,  # who presses the control
         conversation_id: str,  # theirs
         decisions: Mapping[str, TicketDecision],  # by the id of the ticket
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any]]:
         "Yield the events of a decision; raise `NotFoundError`, `ForbiddenError` or `ConflictError` before the first."
         from pydantic_ai.tools import DeferredToolResults, ToolDenied
 
