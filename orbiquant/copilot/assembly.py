@@ -79,7 +79,7 @@ def origins_of(
     "Return where the numbers of a turn may come from: results of tools, now and before, and the user's words."
     parts = [part for message in session.history for part in message.parts if part.part_kind == "tool-return"]
     before = [(part.tool_name, part.content) for part in parts]
-    said = (session.message, *session.earlier)
+    said = (session.message, session.attached, *session.earlier)
     return NumberOrigins([*before, *session.results], said)
 
 
@@ -159,7 +159,8 @@ def window_of_turn(
     async def cut(context: RunContext[Session], messages: list[ModelMessage]) -> list[ModelMessage]:
         session = context.deps
         store = SqlConversationStore(runtime.engine, runtime.clock, session.caller.user_id)
-        return await in_window(store, session.conversation_id, messages, config.max_history, room)
+        left = max(500, room - len(session.attached) // 3)
+        return await in_window(store, session.conversation_id, messages, config.max_history, left)
 
     return ProcessHistory(cut)
 

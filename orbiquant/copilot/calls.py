@@ -39,6 +39,7 @@ class Session:
     earlier: tuple[str, ...] = ()  # what they wrote before, oldest first
     frames: Mapping[str, Any] = field(default_factory=dict)  # tables that they named
     symbol: str = ""  # that a face says it is about; no word of the user
+    attached: str = ""  # that is read with the message; no word of the user
     history: "list[ModelMessage]" = field(default_factory=list)  # before this turn
     results: list[tuple[str, Any]] = field(default_factory=list)  # of this turn's tools, by name
     decided: dict[str, Ticket] = field(default_factory=dict)  # by the control, before the model speaks
