@@ -9,22 +9,21 @@ __all__ = ['MOST_WAITING', 'StrangerList', 'ChatListener', 'TelegramBot', 'teleg
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from time import monotonic
 from typing import Any
 
+from .loop import Copilot
+from .telegram_api import BotApi, TelegramRefusal
+from .telegram_book import CardBook, ChatSeat, SeatBook, TicketCard, UpdateBox
+from .telegram_control import TicketControl
+from .telegram_incoming import ButtonPress, HeardMessage, hear_message, read_press
 from .telegram_menu import ChatCommands
 from .telegram_poll import POLL_S, UpdatePoll
 from .telegram_turns import ChatAnswers
-from .telegram_writing import ChatPlace, Lanes, Speaker
-
-from .loop import Copilot
-from .telegram_api import BotApi, TelegramRefusal
-from .telegram_book import CardBook, ChatSeat, SeatBook, UpdateBox
-from .telegram_control import TicketControl
-from .telegram_incoming import ButtonPress, HeardMessage, read_message, read_press
-from .telegram_words import COMMANDS, say, tell_end
+from .telegram_words import COMMANDS, bot_says, ticket_end
+from .telegram_writing import ChatPlace, ChatVoice, Lanes
 from ..core import NotConfigured, get_logger
 from ..domain import Caller
 from ..llm.language import find_language
@@ -64,7 +63,7 @@ class ChatListener:
     def __init__(
         self,
         copilot: Copilot,  # that answers
-        speaker: Speaker,  # says it
+        speaker: ChatVoice,  # says it
         config: TelegramConfig,  # who may talk to it, and where
     ) -> None:
         runtime, bot = copilot.runtime, speaker.api.bot
@@ -72,7 +71,7 @@ class ChatListener:
         self.control = TicketControl(copilot, CardBook(runtime.engine, runtime.clock, bot), speaker)
         self.answers = ChatAnswers(copilot, speaker, self.control)
         self.commands = ChatCommands(copilot, self.seats, self.control, self.answers.stop)
-        self.strangers = StrangerList()
+        self.strangers, self._turns = StrangerList(), dict[tuple[int, int], asyncio.Lock]()
 
     def speaks(
         self,
@@ -93,19 +92,20 @@ class ChatListener:
             ours = heard.chat > 0 or heard.chat in self.config.groups
             if ours and self.strangers.is_due(heard.account):
                 language = find_language(heard.text, heard.hint)
-                await self.answers.say(place, say("stranger", language, account=heard.account))
+                await self.answers.say(place, bot_says("stranger", language, account=heard.account))
             return
         seat = await asyncio.to_thread(self._seat, heard, caller)
         if begun:
-            await self.answers.say(place, say("interrupted", seat.language))
+            await self.answers.say(place, bot_says("interrupted", seat.language))
             for ticket in await asyncio.to_thread(self.control.book.waiting, seat.user_id, seat.conversation_id):
                 await self.control.show(seat, place, ticket.shown)
         elif heard.command:
             await self.answers.say(place, await self.commands.obey(heard.command, seat, caller))
         elif heard.text:
-            await self.answers.give(self.copilot.stream(caller, seat.conversation_id, heard.text), seat, place)
+            async with self._turn(heard.chat, heard.account):
+                await self.answers.give(self.copilot.stream(caller, seat.conversation_id, heard.text), seat, place)
         else:
-            await self.answers.say(place, say("text only", seat.language))
+            await self.answers.say(place, bot_says("text only", seat.language))
 
     async def leave_out(
         self,
@@ -114,7 +114,7 @@ class ChatListener:
     ) -> None:
         "Tell somebody that a message is not answered, because others wait."
         if self.speaks(heard.chat, heard.account):
-            said = say("too many", find_language(heard.text, heard.hint), count=count)
+            said = bot_says("too many", find_language(heard.text, heard.hint), count=count)
             await self.answers.say(_place(heard), said)
 
     async def press(
@@ -125,25 +125,33 @@ class ChatListener:
         caller = self.speaks(press.chat, press.account)
         card = await self.control.read(press, caller)
         if isinstance(card, str) or caller is None:
-            await self.control.answer(press, say(str(card), press.hint))
+            await self.control.answer(press, bot_says(str(card), press.hint))
             return
+        turn = self._turn(press.chat, press.account)
+        async with nullcontext() if turn.locked() else turn:  # beside an answer there is nothing to wait for
+            await self._decide(press, card, caller)
+
+    async def _decide(self, press: ButtonPress, card: TicketCard, caller: Caller) -> None:
         if (begun := await self.control.decide(press, card, caller)) is None:
             return
         seat = ChatSeat(**{name: getattr(card, name) for name in ChatSeat.model_fields})
         place = ChatPlace(press.chat, press.thread, press.message if press.chat < 0 else None)
-        await self.answers.give(self._decided(begun, press, seat), seat, place)
+        await self.answers.give(self._decided(begun, press, card), seat, place)
 
-    async def _decided(self, begun: Any, press: ButtonPress, seat: ChatSeat) -> AsyncIterator[dict[str, Any]]:
+    async def _decided(self, begun: Any, press: ButtonPress, card: TicketCard) -> AsyncIterator[dict[str, Any]]:
         "Yield the events of a decision; the press is answered when the ticket is told of."
         first, events = begun
         for event in first:
             yield event
         async for event in events:
             if event["type"] == "data-ticket":
-                await self.control.show(seat, ChatPlace(seat.chat), event["data"])
-                await self.control.answer(press, tell_end(event["data"], seat.language))
+                await self.control.answer(press, ticket_end(event["data"], card.language))
+                await self.control.draw(card, event["data"], press.message)
             else:
                 yield event
+
+    def _turn(self, chat: int, account: int) -> asyncio.Lock:
+        return self._turns.setdefault((chat, account), asyncio.Lock())
 
     def _seat(self, heard: HeardMessage, caller: Caller) -> ChatSeat:
         held = self.seats.seat(heard.chat, heard.account, caller.user_id)
@@ -178,7 +186,7 @@ class TelegramBot:
         self.api, self.tell = api, tell or (lambda said: get_logger("telegram").warning(said))
         self.box = UpdateBox(copilot.runtime.engine, copilot.runtime.clock, api.bot)
         self.poll = UpdatePoll(api, self.box, self.tell, poll_s)
-        self.listener = ChatListener(copilot, Speaker(api, apart_s), config)
+        self.listener = ChatListener(copilot, ChatVoice(api, apart_s), config)
         self.me: dict[str, Any] = {}
         self._lanes = Lanes()
 
@@ -208,7 +216,7 @@ class TelegramBot:
         try:
             if (press := update.get("callback_query")) and (pressed := read_press(press)):
                 lane, work = ("press", pressed.chat, pressed.account), partial(self.listener.press, pressed)
-            elif (message := update.get("message")) and (heard := read_message(message, self.me)):
+            elif (message := update.get("message")) and (heard := hear_message(message, self.me)):
                 lane = ("stop" if heard.command == "stop" else "talk", heard.chat, heard.account)
                 work = partial(self.listener.hear, heard, begun)
                 if self._lanes.waiting(lane) >= MOST_WAITING:

@@ -10,14 +10,13 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-from .telegram_writing import Buttons, ChatPlace, Speaker
-
 from .loop import Copilot, TicketDecision
 from .telegram_api import TelegramRefusal
 from .telegram_book import CardBook, ChatSeat, TicketCard
 from .telegram_incoming import ButtonPress
 from .telegram_text import cut_piece
-from .telegram_words import order_piece, say, tell_end, told_reasons
+from .telegram_words import bot_says, order_piece, ticket_end, told_reasons
+from .telegram_writing import Buttons, ChatPlace, ChatVoice
 from .tickets import OverrideRequired, Ticket, TicketBook, TicketState
 from ..core import ConflictError, ForbiddenError, NotFoundError
 from ..domain import Caller
@@ -30,10 +29,10 @@ def ticket_buttons(
     card: TicketCard,  # of a ticket that waits
 ) -> Buttons:
     "Return the buttons of a ticket."
-    deny = (say("deny", card.language), f"deny:{card.name}")
+    deny = (bot_says("deny", card.language), f"deny:{card.name}")
     if card.reasons is None:
-        return [[(say("approve", card.language), f"approve:{card.name}"), deny]]
-    label = say("override", card.language, reasons="; ".join(told_reasons(card.reasons, card.language)))
+        return [[(bot_says("approve", card.language), f"approve:{card.name}"), deny]]
+    label = bot_says("override", card.language, reasons="; ".join(told_reasons(card.reasons, card.language)))
     cut = label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
     return [[(cut, f"override:{card.name}")], [deny]]
 
@@ -45,7 +44,7 @@ class TicketControl:
         self,
         copilot: Copilot,  # decides
         cards: CardBook,  # which button belongs to which order
-        speaker: Speaker,  # says it
+        speaker: ChatVoice,  # says it
     ) -> None:
         self.copilot, self.cards, self.speaker = copilot, cards, speaker
 
@@ -78,7 +77,7 @@ class TicketControl:
     ) -> None:
         "Draw a ticket anew where it stands."
         waits = ticket["state"] == TicketState.PENDING.value
-        ending = say("confirm", card.language) if waits and card.reasons else tell_end(ticket, card.language)
+        ending = bot_says("confirm", card.language) if waits and card.reasons else ticket_end(ticket, card.language)
         told = ticket | {"known": ticket["known"] | {"override_reasons": card.reasons or []}} if waits else ticket
         piece = cut_piece(order_piece(told, card.language, ending))[0]
         for message in {*messages, card.message} - {None}:
@@ -123,11 +122,11 @@ class TicketControl:
         try:
             return await self._decide(press, card, caller, press.data.partition(":")[0])
         except ForbiddenError:
-            await self.answer(press, say("forbidden", card.language))
+            await self.answer(press, bot_says("forbidden", card.language))
         except (ConflictError, NotFoundError):
             ticket = await self._ticket(card)
             if ticket is not None and ticket.state is TicketState.PENDING:
-                await self.answer(press, say("busy", card.language))
+                await self.answer(press, bot_says("busy", card.language))
             else:
                 await self._tell(press, card, ticket)
         return None
@@ -144,7 +143,7 @@ class TicketControl:
         await asyncio.to_thread(self.cards.change, card.name, reasons=against)
         if (ticket := await self._ticket(card)) is not None:
             await self.draw(card.model_copy(update={"reasons": against}), ticket.shown, press.message)
-        await self.answer(press, say("confirm", card.language))
+        await self.answer(press, bot_says("confirm", card.language))
         return None
 
     async def _begin(self, caller: Caller, card: TicketCard, asked: TicketDecision) -> Any:
@@ -160,7 +159,7 @@ class TicketControl:
     async def _tell(self, press: ButtonPress, card: TicketCard, ticket: Ticket | None) -> None:
         "Say what became of a ticket that there is nothing to decide on."
         if ticket is None:
-            await self.answer(press, say("gone", card.language))
+            await self.answer(press, bot_says("gone", card.language))
             return
-        await self.answer(press, tell_end(ticket.shown, card.language))
+        await self.answer(press, ticket_end(ticket.shown, card.language))
         await self.draw(card, ticket.shown, press.message)

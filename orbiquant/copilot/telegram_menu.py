@@ -9,12 +9,11 @@ __all__ = ['ChatCommands']
 import asyncio
 from collections.abc import Callable
 
-from .telegram_writing import ChatPlace
-
 from .loop import Copilot
 from .telegram_book import ChatSeat, SeatBook
 from .telegram_control import TicketControl
-from .telegram_words import say
+from .telegram_words import bot_says
+from .telegram_writing import ChatPlace
 from .tickets import settle_ticket
 from .tool_log import ToolCallLog
 from .tools import call_tool
@@ -43,17 +42,17 @@ class ChatCommands:
         "Do what a command says, and return what is answered."
         match command:
             case "start" | "help":
-                return say(command, seat.language)
+                return bot_says(command, seat.language)
             case "new":
                 await self._begin_anew(seat)
-                return say("new", seat.language)
+                return bot_says("new", seat.language)
             case "stop":
-                return say("stopped" if self.stop(seat) else "idle", seat.language)
+                return bot_says("stopped" if self.stop(seat) else "idle", seat.language)
             case "status":
                 return await asyncio.to_thread(self._status, seat, caller)
             case "positions":
                 return await self._positions(seat, caller)
-        return say("unknown", seat.language)
+        return bot_says("unknown", seat.language)
 
     async def _begin_anew(self, seat: ChatSeat) -> None:
         runtime, book = self.copilot.runtime, self.control.book
@@ -64,7 +63,7 @@ class ChatCommands:
 
     def _status(self, seat: ChatSeat, caller: Caller) -> str:
         waiting = self.control.book.waiting(seat.user_id, seat.conversation_id)
-        return say(
+        return bot_says(
             "status", seat.language, provider=self.copilot.runtime.chat_choice.provider, user=caller.user_id,
             plan=caller.plan, scopes=", ".join(sorted(caller.scopes)), waiting=len(waiting),
         )  # fmt: skip
@@ -75,4 +74,4 @@ class ChatCommands:
             self.copilot.tools, "get_positions", {}, caller, runtime.settings.llm,
             conversation_id=seat.conversation_id, keep=ToolCallLog(runtime.engine).keep,
         )  # fmt: skip
-        return render_result("get_positions", found, seat.language) if found else say("flat", seat.language)
+        return render_result("get_positions", found, seat.language) if found else bot_says("flat", seat.language)

@@ -64,7 +64,7 @@ class FakeTelegram:
         )
         with self.changed:
             self.message_number += 1
-            return self._put({"message": {"message_id": self.message_number} | message | more})
+            return self.put({"message": {"message_id": self.message_number} | message | more})
 
     def press(self, account: int, message: dict[str, Any], data: str, **more: Any) -> str:
         """Let a person press a button, or send what no button holds; return the query's id."""
@@ -72,14 +72,16 @@ class FakeTelegram:
             query = f"q{self.number}"
             self.open.add(query)
             who = {"id": account, "is_bot": False, "first_name": "<b>/approve</b>", "language_code": "en"}
-            self._put({"callback_query": {"id": query, "from": who, "message": message, "data": data} | more})
+            self.put({"callback_query": {"id": query, "from": who, "message": message, "data": data} | more})
         return query
 
-    def _put(self, update: dict[str, Any]) -> int:
-        self.number += 1
-        self.updates.append({"update_id": self.number} | update)
-        self.changed.notify_all()
-        return self.number
+    def put(self, update: dict[str, Any]) -> int:
+        """Let an update come, and return its number."""
+        with self.changed:
+            self.number += 1
+            self.updates.append({"update_id": self.number} | update)
+            self.changed.notify_all()
+            return self.number
 
     def fail(self, method: str, *faults: Any) -> None:
         """Let the next calls fail: a status, a `Refused`, "cut" (done, and no answer), "hang" or "page"."""
