@@ -32,6 +32,7 @@ from .llm.config import LlmConfig, RedisConfig
 from .market.config import CostConfig, FileConfig, MarketConfig, ProviderConfig
 from .models.config import Phase2Config
 from .notices.config import NoticeConfig
+from .notices.telegram_config import TelegramConfig
 from .policies import SignalConfig
 from .strategies.config import SHIPPED, STRATEGIES, StrategyConfig
 from .trading.config import AgentProfile, RiskConfig, UniverseConfig
@@ -226,6 +227,7 @@ class Settings(BaseSettings):
     files: FileConfig
     reports: ReportConfig
     notices: NoticeConfig
+    telegram: TelegramConfig
     llm: LlmConfig
     redis: RedisConfig
     cluster: ClusterConfig

@@ -176,6 +176,7 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("audit", "surrogates"): ((*STORED, "--last", "50"),),
     ("audit", "delays"): (FILES,),
     ("chat",): (("what is the price of EURUSD?",),),
+    ("telegram",): ((),),
     ("llm", "pull"): (),  # it asks Hugging Face; what it refuses is tried in test_local_model
     ("llm", "list"): ((),),
     ("llm", "check"): ((),),

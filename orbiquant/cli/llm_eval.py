@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 CasesOption = Annotated[
     Path,
-    typer.Option(
-        "--cases", metavar="FILE", help="JSON lines: id, lang, text, tool, args."
-    ),
+    typer.Option("--cases", metavar="FILE", help="JSON lines: id, lang, text, tool, args."),
 ]
 ProviderOption = Annotated[
     Literal["auto", "router", "local", "openai", "anthropic"], typer.Option(help="Who is asked; else the settings'.")

@@ -26,6 +26,7 @@ from . import (  # noqa: F401
     research,
     serving,
     sweep,
+    telegram,
     vacuum,
     warmup,
     workspace,
@@ -135,6 +136,7 @@ program.command("backtest")(research.backtest_command)
 program.command("sweep")(sweep.sweep_command)
 program.command("serve")(serving.serve_command)
 program.command("chat")(chat.chat_command)
+program.command("telegram")(telegram.telegram_command)
 program.command("warmup")(warmup.warmup)
 program.command("kill")(kill.kill_command)
 

@@ -109,6 +109,8 @@ ERASED: Mapping[str, str] = MappingProxyType(  # table → its column that names
         "tool_calls": "user_id",
         "user_preferences": "user_id",
         "tickets": "user_id",
+        "telegram_chats": "user_id",
+        "telegram_tickets": "user_id",
         "price_alerts": "user_id",
         "notices": "user_id",
     }

@@ -35,9 +35,7 @@ def upgrade() -> None:
         sa.Column("message", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("user_id", "id", name="pk_conversation_entries"),
     )
-    op.create_index(
-        "ix_conversation_entries_conversation_id", "conversation_entries", ["user_id", "conversation_id"]
-    )
+    op.create_index("ix_conversation_entries_conversation_id", "conversation_entries", ["user_id", "conversation_id"])
     op.create_table(
         "conversation_notes",
         sa.Column("user_id", sa.String(100), nullable=False),
