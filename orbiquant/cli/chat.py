@@ -35,9 +35,10 @@ def ticket_panel(
     from rich.text import Text
 
     grid, known = Table.grid(padding=(0, 2)), ticket["known"]
-    if ticket["source"] == "mcp":
+    if ticket.get("source") == "mcp":
         told = f'another program, over MCP, that calls itself "{known["program"]}": no words of yours asked for it'
         grid.add_row("proposed by", Text(told, style="bold"))
+        grid.add_row("proposed at", Text(f"{ticket['proposed_at'][:16].replace('T', ' ')} UTC"))
     for name in SHOWN:
         if (value := known.get(name)) not in (None, "", [], {}):
             told = "; ".join(map(str, value)) if isinstance(value, list) else value

@@ -134,9 +134,9 @@ def show_offered(
     as_json: bool,  # print it as JSON
 ) -> None:
     "Print the tools that would be listed."
-    from orbiquant.copilot.mcp import offered_tools
+    from orbiquant.copilot.mcp import callable_tools
 
-    found = offered_tools(offer, owner)
+    found = callable_tools(offer, owner)
     told = [
         {"name": each.name, "effect": each.info.effect, "plan": each.info.plan, "description": each.description}
         for each in found

@@ -1,7 +1,8 @@
 """The tools over MCP for other machines and other programs: streamable HTTP behind the same gate as the service."""
 
 # Identity, rate, body limit and the names that we answer to are the service's own. What is added is the protocol's rule
-# that a page of another origin may not even ask: a browser sends such a request without asking anybody first.
+# that a page of another origin may not even ask: a browser sends such a request without asking anybody first. A request
+# says all there is to know, so that there are no sessions and no streams that stay open.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,12 +11,15 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orbiquant.copilot.mcp import McpOffer, mcp_server
 from orbiquant.core import AuthError, ForbiddenError
 from orbiquant.domain import Caller
 from orbiquant.runtime import Runtime, current
+from orbiquant.service.errors import on_http_error
 from orbiquant.service.gate import MAX_BODY_BYTES, Gate, Gatekeeper
 from orbiquant.service.origins import Origins
 from orbiquant.service.serving import serve_app, url_of
@@ -33,8 +37,8 @@ def mcp_caller(
     return replace(caller, id="mcp") if caller.id == "console" else caller
 
 
-class OwnPages:
-    "Refuses what a page of another origin asks."
+class Posted:
+    "Lets requests pass that are posted by programs, or by pages of ours: there is no stream to be opened otherwise."
 
     def __init__(
         self,
@@ -45,8 +49,15 @@ class OwnPages:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         "Pass one request on, or refuse it."
-        if scope["type"] == "http" and not self.pages.may_open(headers := Headers(scope=scope)):
-            raise ForbiddenError(f"pages of {headers['origin'][:100]!r} may not ask; `[service] origins` may name them")
+        if scope["type"] == "http" and scope["path"] == MCP_PATH:
+            headers = Headers(scope=scope)
+            if not self.pages.may_open(headers):
+                page = headers["origin"][:100]
+                raise ForbiddenError(f"pages of {page!r} may not ask; `[service] origins` may name them")
+            if scope["method"] != "POST":
+                wrong = await on_http_error(Request(scope), HTTPException(405, headers={"Allow": "POST"}))
+                await wrong(scope, receive, send)
+                return
         await self.app(scope, receive, send)
 
 
@@ -73,7 +84,8 @@ def mcp_app(
             yield state
 
     app.router.lifespan_context = lifespan
-    app.add_middleware(OwnPages, pages=Origins(app, host, config.origins))
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_middleware(Posted, pages=Origins(app, host, config.origins))
     app.add_middleware(Gate)
     return app
 
