@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,19 @@ from mcp import Client, StdioServerParameters, types
 from mcp.client.streamable_http import streamable_http_client
 from sqlalchemy import func
 from sqlalchemy import select as select_rows
-from test_agents_http import Market
 from test_service_http import TOKEN, check_problem, running
 
+from orbiquant.cli import main
+from orbiquant.cli.kill import OWNER
 from orbiquant.copilot.assembly import copilot_of
 from orbiquant.copilot.loop import TicketDecision
 from orbiquant.copilot.mcp import MCP_CONVERSATION, McpOffer, as_mcp_tool
 from orbiquant.copilot.tickets import TicketBook
 from orbiquant.copilot.tools import find_tools
-from orbiquant.core import SCOPES, configure_logging
+from orbiquant.core import SCOPES, FixedClock, configure_logging
 from orbiquant.domain import Caller, SeriesId
 from orbiquant.market.synthetic import synthetic_market
+from orbiquant.notices.alerts import list_alerts
 from orbiquant.runtime import Runtime
 from orbiquant.service.keys import create_api_key
 from orbiquant.service.mcp_http import mcp_app
@@ -39,6 +42,7 @@ from orbiquant.settings import load_settings
 from orbiquant.trading import tables
 from tests.tools.programs import run_program
 
+EURUSD, BTCUSDT = SeriesId.parse("EURUSD", "1h"), SeriesId.parse("BTCUSDT", "1h")
 ORBIQUANT = str(Path(sys.executable).parent / "orbiquant")
 NOISY = "from orbiquant.copilot import tools; tools.TOOL_ROOMS = ('noisy_tools',); from orbiquant.cli import main; "
 NOISY_TOOLS = """
@@ -69,6 +73,7 @@ def talk(rows: int) -> list:
     "Return much."
     return ["x" * 100] * rows
 """
+HTTP = httpx.Client(timeout=60)
 Session = Callable[[Client], Awaitable[Any]]
 
 
@@ -101,7 +106,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     now = pd.Timestamp.now(tz="UTC").floor("h")
     bars.index = pd.date_range(end=now - pd.Timedelta("1h"), periods=len(bars), freq="h", name="time")
     runtime = runtime_at(place)
-    runtime.store.upsert(SeriesId.parse("BTCUSDT", "1h"), bars)
+    runtime.store.upsert(BTCUSDT, bars)
     runtime.engine.dispose()
     (place / "noisy_tools.py").write_text(NOISY_TOOLS)
     return place
@@ -132,21 +137,35 @@ def noisy(place: Path, **more: str) -> StdioServerParameters:
 
 
 @pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    """Return a trading room whose clock stands still, with bars of EURUSD."""
     configure_logging("ERROR")
-    return Market(tmp_path_factory.mktemp("mcp"))
+    folder, bars = tmp_path_factory.mktemp("desk"), synthetic_market(300, "1h", seed=3).bars
+    places = {"store_uri": f"{folder}/store", "models_dir": folder, "data_dir": folder}
+    settings = load_settings(
+        workspace=places | {"database_url": f"sqlite:///{folder}/o.db"}, service={"requests_per_minute": 100_000}
+    )
+    made = Runtime(settings, FixedClock((bars.index[-1] + timedelta(hours=1, seconds=3)).to_pydatetime()))
+    made.store.upsert(EURUSD, bars)
+    return made
 
 
 @pytest.fixture(scope="module")
-def address(market: Market) -> Iterator[str]:
-    app = mcp_app(market.runtime, McpOffer(write=True, trade=True), "127.0.0.1", TOKEN)
-    with running(app, market.runtime) as url:
+def address(desk: Runtime) -> Iterator[str]:
+    with running(mcp_app(desk, McpOffer(write=True, trade=True), "127.0.0.1", TOKEN), desk) as url:
         yield f"{url}/mcp"
 
 
-def key_of(market: Market, user: str, plan: str = "pro", scopes: tuple[str, ...] = ("read", "trade")) -> str:
+def key_of(desk: Runtime, user: str, plan: str = "pro", scopes: tuple[str, ...] = ("read", "trade")) -> str:
     """Return a new key."""
-    return create_api_key(market.runtime.engine, "test", user, plan, scopes, market.clock)
+    return create_api_key(desk.engine, "test", user, plan, scopes, desk.clock)
+
+
+def order_at(desk: Runtime, **changes: Any) -> dict[str, Any]:
+    """Return an order with a stop and a target."""
+    price = float(desk.store.read(EURUSD)["close"].iloc[-1])
+    levels = {"stop_loss": round(price * 0.99, 5), "take_profit": round(price * 1.03, 5)}
+    return {"symbol": "EUR/USD", "action": "BUY", "size": 0.05} | levels | changes
 
 
 def over_http(address: str, key: str, session: Session, mode: str = "auto") -> Any:
@@ -165,9 +184,9 @@ def over_http(address: str, key: str, session: Session, mode: str = "auto") -> A
 
 def post(address: str, body: Any, key: str = TOKEN, **headers: str) -> httpx.Response:
     """Return the answer to a request as it stands."""
-    told = {"Authorization": f"Bearer {key}", "Accept": "application/json, text/event-stream"} | headers
+    told = {"X-API-Key": key, "Accept": "application/json, text/event-stream"} | headers
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return httpx.post(address, content=sent, headers={"Content-Type": "application/json"} | told, timeout=60)
+    return HTTP.post(address, content=sent, headers={"Content-Type": "application/json"} | told)
 
 
 # --- what is offered ---
@@ -232,7 +251,7 @@ def test_a_plan_is_kept_and_calls_run_at_once(home: Path):
     assert "get_price" in names and not names & {"get_portfolio", "get_signal", "run_backtest"}
     assert paid.is_error and paid.structured_content["error"] == "PLAN_REQUIRED"
     assert paid.structured_content["upgradeUrl"] == "/pricing"
-    assert len({each.content[0].text for each in many}) == 1 and not any(each.is_error for each in many)
+    assert len({str(each.structured_content["RSI"]) for each in many}) == 1 and not any(each.is_error for each in many)
 
 
 def test_writing_is_switched_on_and_belongs_to_the_user(home: Path):
@@ -245,8 +264,9 @@ def test_writing_is_switched_on_and_belongs_to_the_user(home: Path):
     listed, made = talk(stdio(home, "--write", "--user", "ben"), session)
     assert not listed["set_alert"].read_only_hint and not listed["set_alert"].destructive_hint
     assert "execute_trade" not in listed and made.structured_content["status"] == "active"
-    seen = subprocess.run([ORBIQUANT, "alert", "list", "--json"], env=environment(home), capture_output=True, text=True)
-    assert json.loads(seen.stdout) == [], "it is ben's"
+    runtime = runtime_at(home)
+    assert [len(list_alerts(runtime.engine, user, None)) for user in ("ben", OWNER)] == [1, 0]
+    runtime.engine.dispose()
 
 
 # --- the wire ---
@@ -353,22 +373,22 @@ def test_a_call_ends_when_its_time_is_over_or_its_client_gives_up(home: Path):
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-def test_a_key_says_who_calls_and_what_they_may(market: Market, address: str, mode: str):
+def test_a_key_says_who_calls_and_what_they_may(desk: Runtime, address: str, mode: str):
     async def session(client: Client) -> Any:
         names = {tool.name for tool in (await client.list_tools()).tools}
         return names, await client.call_tool("set_alert", {"symbol": "EURUSD", "condition": "above", "price": 9})
 
-    names, refused = over_http(address, key_of(market, "ana", scopes=("read",)), session, mode)
+    names, refused = over_http(address, key_of(desk, "ana", scopes=("read",)), session, mode)
     assert "get_signal" in names and not names & {"set_alert", "execute_trade"}
     assert refused.is_error and refused.structured_content["error"] == "FORBIDDEN"
-    names, refused = over_http(address, key_of(market, "ana", "free", ("read", "write", "trade")), session, mode)
+    names, refused = over_http(address, key_of(desk, "ana", "free", ("read", "write", "trade")), session, mode)
     assert not names & {"set_alert", "execute_trade", "get_signal"}
     assert refused.structured_content["error"] == "PLAN_REQUIRED"
     names, made = over_http(address, TOKEN, session, mode)
     assert names > {"set_alert", "execute_trade"} and made.structured_content["status"] == "active"
 
 
-def test_strangers_and_pages_are_turned_away(market: Market, address: str):
+def test_strangers_and_pages_are_turned_away(desk: Runtime, address: str):
     listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
     check_problem(post(address, listing, key="oq_00000000_" + "x" * 43), 401, "UNAUTHORIZED")
     check_problem(post(f"{address}?token={TOKEN}", listing, key=""), 401, "UNAUTHORIZED")
@@ -397,57 +417,57 @@ def test_what_is_no_request_is_refused_and_never_a_fault_of_ours(address: str, m
 # --- orders ---
 
 
-def proposing(market: Market, **changes: Any) -> Session:
+def proposing(desk: Runtime, **changes: Any) -> Session:
     """Return a session that proposes an order."""
 
     async def session(client: Client) -> Any:
-        return (await client.call_tool("execute_trade", market.order() | changes)).structured_content
+        return (await client.call_tool("execute_trade", order_at(desk, **changes))).structured_content
 
     return session
 
 
-def waiting(market: Market, user: str) -> list[Any]:
+def waiting(desk: Runtime, user: str) -> list[Any]:
     """Return the tickets of a user that wait."""
-    return TicketBook(market.runtime.engine, market.clock).waiting(user, MCP_CONVERSATION)
+    return TicketBook(desk.engine, desk.clock).waiting(user, MCP_CONVERSATION)
 
 
-def decide(market: Market, user: str, ticket: str, key: str = "screen", **decision: Any) -> Any:
+def decide(desk: Runtime, user: str, ticket: str, key: str = "screen", **decision: Any) -> Any:
     """Return what came of pressing a control of ours."""
     me = Caller(key, user, "pro", frozenset(SCOPES))
     decided = {ticket: TicketDecision(**({"approved": True, "override": True} | decision))}
-    return asyncio.run(copilot_of(market.runtime).settle(me, MCP_CONVERSATION, decided))
+    return asyncio.run(copilot_of(desk).settle(me, MCP_CONVERSATION, decided))
 
 
-def test_an_order_waits_is_decided_on_by_its_user_and_placed_once(market: Market, address: str):
-    key = key_of(market, "cleo")
-    before = counted(market.runtime)
-    told = over_http(address, key, proposing(market))
-    again = over_http(address, key, proposing(market))
-    other = over_http(address, key, proposing(market, size=0.07))
+def test_an_order_waits_is_decided_on_by_its_user_and_placed_once(desk: Runtime, address: str):
+    key = key_of(desk, "cleo")
+    before = counted(desk)
+    told = over_http(address, key, proposing(desk))
+    again = over_http(address, key, proposing(desk))
+    other = over_http(address, key, proposing(desk, size=0.07))
     assert told["state"] == "pending" and again == told and other["error"] == "ONE_AT_A_TIME"
-    (ticket,) = waiting(market, "cleo")
+    (ticket,) = waiting(desk, "cleo")
     assert ticket.source == ticket.shown["source"] == "mcp" and ticket.known["program"] == "mcp"
-    assert counted(market.runtime) == before, "a proposal is no order"
+    assert counted(desk) == before, "a proposal is no order"
     with pytest.raises(Exception, match="cannot approve it"):
-        decide(market, "cleo", ticket.id, key=ticket.known["proposed_by"])
+        decide(desk, "cleo", ticket.id, key=ticket.known["proposed_by"])
     with pytest.raises(Exception, match="no ticket"):
-        decide(market, "eve", ticket.id)
-    assert counted(market.runtime) == before
-    first, second = (decide(market, "cleo", ticket.id) for _ in range(2))
+        decide(desk, "eve", ticket.id)
+    assert counted(desk) == before
+    first, second = (decide(desk, "cleo", ticket.id) for _ in range(2))
     assert first.tickets[0]["state"] == second.tickets[0]["state"] == "executed"
-    assert counted(market.runtime) == (before[0] + 1, before[1] + 1)
-    denied = over_http(address, key, proposing(market, size=0.07))
-    assert decide(market, "cleo", denied["ticket"], approved=False).tickets[0]["state"] == "denied"
-    assert counted(market.runtime) == (before[0] + 1, before[1] + 1)
+    assert counted(desk) == (before[0] + 1, before[1] + 1)
+    denied = over_http(address, key, proposing(desk, size=0.07))
+    assert decide(desk, "cleo", denied["ticket"], approved=False).tickets[0]["state"] == "denied"
+    assert counted(desk) == (before[0] + 1, before[1] + 1)
 
 
-def test_many_proposals_at_once_are_one_ticket(market: Market, address: str):
+def test_many_proposals_at_once_are_one_ticket(desk: Runtime, address: str):
     async def session(client: Client) -> Any:
-        orders = (market.order(size=0.01 * number) for number in range(1, 21))
+        orders = (order_at(desk, size=0.01 * number) for number in range(1, 21))
         return await asyncio.gather(*(client.call_tool("execute_trade", each) for each in orders))
 
-    told = [each.structured_content for each in over_http(address, key_of(market, "dora"), session)]
-    assert sum(each.get("state") == "pending" for each in told) == 1 == len(waiting(market, "dora"))
+    told = [each.structured_content for each in over_http(address, key_of(desk, "dora"), session)]
+    assert sum(each.get("state") == "pending" for each in told) == 1 == len(waiting(desk, "dora"))
     assert {each["error"] for each in told if "error" in each} <= {"ONE_AT_A_TIME", "CONFLICT"}
 
 
@@ -473,9 +493,9 @@ def forgeries(ticket: dict[str, Any], order: dict[str, Any]) -> Iterator[tuple[s
         yield "execute_trade", order | {"account": id_, "size": 0.01 * (number % 90 + 1)}, {}
 
 
-def test_two_hundred_forged_approvals_are_no_order(market: Market, address: str):
-    key, order = key_of(market, "finn"), market.order()
-    ticket, before = over_http(address, key, proposing(market)), counted(market.runtime)
+def test_two_hundred_forged_approvals_are_no_order(desk: Runtime, address: str):
+    key, order = key_of(desk, "finn"), order_at(desk)
+    ticket, before = over_http(address, key, proposing(desk)), counted(desk)
     sent = 0
     for name, arguments, more in forgeries(ticket, order):
         body = request(sent, name, arguments)
@@ -483,15 +503,15 @@ def test_two_hundred_forged_approvals_are_no_order(market: Market, address: str)
         answer = post(address, body, key)
         sent += 1
         assert answer.status_code in (200, 400), answer.text
-    assert sent == 200 and counted(market.runtime) == before
-    assert [each.id for each in waiting(market, "finn")] == [ticket["ticket"]], "and it still waits"
+    assert sent == 200 and counted(desk) == before
+    assert [each.id for each in waiting(desk, "finn")] == [ticket["ticket"]], "and it still waits"
     for path in ("/api/v1/chat/decisions", "/api/trade", "/mcp/approve"):
         assert post(address.replace("/mcp", path), {"decisions": {}}, key).status_code == 404
-    assert decide(market, "finn", ticket["ticket"]).tickets[0]["state"] == "executed"
-    assert counted(market.runtime) == (before[0] + 1, before[1] + 1)
+    assert decide(desk, "finn", ticket["ticket"]).tickets[0]["state"] == "executed"
+    assert counted(desk) == (before[0] + 1, before[1] + 1)
 
 
-def test_a_client_that_answers_everything_is_asked_nothing(market: Market, address: str):
+def test_a_client_that_answers_everything_is_asked_nothing(desk: Runtime, address: str):
     asked: list[Any] = []
 
     async def accept(_: Any, question: Any) -> types.ElicitResult:
@@ -499,21 +519,21 @@ def test_a_client_that_answers_everything_is_asked_nothing(market: Market, addre
         return types.ElicitResult(action="accept", content={"approved": True})
 
     async def session(client: Client) -> Any:
-        return (await client.call_tool("execute_trade", market.order())).structured_content
+        return (await client.call_tool("execute_trade", order_at(desk))).structured_content
 
-    server, before = _in_process(market), counted(market.runtime)
+    server, before = _in_process(desk), counted(desk)
     for mode in ("auto", "legacy"):
         told = talk(server, session, mode, elicitation_callback=accept)
         assert told["state"] == "pending" and not asked
-    assert counted(market.runtime) == before
+    assert counted(desk) == before
 
 
-def _in_process(market: Market) -> Any:
+def _in_process(desk: Runtime) -> Any:
     """Return a server of this process, on behalf of a user."""
     from orbiquant.copilot.mcp import mcp_server
 
     gus = Caller("mcp", "gus", "pro", frozenset(SCOPES))
-    return mcp_server(market.runtime, McpOffer(trade=True), lambda _: gus)
+    return mcp_server(desk, McpOffer(trade=True), lambda _: gus)
 
 
 def read_until(screen: int, word: bytes, timeout_s: float = 60) -> bytes:
@@ -528,8 +548,9 @@ def read_until(screen: int, word: bytes, timeout_s: float = 60) -> bytes:
 
 def test_a_program_proposes_and_a_person_at_a_terminal_decides(home: Path):
     runtime = runtime_at(home)
-    price = float(runtime.store.read(SeriesId.parse("BTCUSDT", "1h"))["close"].iloc[-1])
+    price = float(runtime.store.read(BTCUSDT)["close"].iloc[-1])
     order = {"symbol": "BTCUSDT", "action": "BUY", "size": 0.01, "stop_loss": round(price * 0.99, 5)}
+    order["take_profit"] = round(price * 1.03, 5)
 
     async def session(client: Client) -> Any:
         return (await client.call_tool("execute_trade", order)).structured_content
@@ -543,12 +564,14 @@ def test_a_program_proposes_and_a_person_at_a_terminal_decides(home: Path):
     with run_program(chat, env=environment(home, COLUMNS="160", TERM="dumb"), **ends) as process:
         os.close(own)
         shown = read_until(screen, b"[y/N]").decode()
-        assert "another program, over MCP" in shown and "Your bank link http x says yes" in " ".join(shown.split())
+        words = " ".join(shown.replace("│", " ").split())
+        assert "another program, over MCP" in words and '"2JYour bank link http x says yes"' in words
         assert "\x1b[2J" not in shown and counted(runtime) == (0, 0)
         os.write(screen, b"y\n")
         read_until(screen, b"[no]")
         os.write(screen, b"override\n")
-        assert b"executed" in read_until(screen, b"> ")
+        done = read_until(screen, b"> ").decode()
+        assert "Order ticket: executed" in done and "within all limits" in done, done
         os.write(screen, b"/quit\n")
         assert process.wait(30) == 0
     os.close(screen)
@@ -559,49 +582,60 @@ def test_a_program_proposes_and_a_person_at_a_terminal_decides(home: Path):
 # --- the command ---
 
 
-def command(place: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Return what a command said."""
-    told = environment(place)
-    return subprocess.run([ORBIQUANT, "mcp", *words], env=told, capture_output=True, text=True, timeout=60)
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return what runs the command here, and returns its code, its output and its complaints."""
+    monkeypatch.setenv("ORBIQUANT_HOME", str(home))
+
+    def run(*words: str) -> tuple[Any, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["mcp", *words])
+        return ended.value.code, *capsys.readouterr()
+
+    return run
 
 
-def test_what_would_be_offered_and_what_an_application_takes(home: Path):
-    listed = json.loads(command(home, "--list", "--trade", "--json").stdout)
+def test_what_would_be_offered_and_what_an_application_takes(home: Path, said: Callable[..., Any]):
+    listed = json.loads(said("--list", "--trade", "--json")[1])
     effects = {each["name"]: each["effect"] for each in listed}
     assert effects["execute_trade"] == "trade" and set(effects.values()) == {"read", "trade"}
-    taken = json.loads(command(home, "--config", "claude", "--plan", "free").stdout)["mcpServers"]["orbiquant"]
+    assert "set_alert" in said("--list", "--write")[1]
+    taken = json.loads(said("--config", "claude", "--plan", "free")[1])["mcpServers"]["orbiquant"]
     assert taken["args"] == ["mcp", "--plan", "free"] and taken["env"] == {"ORBIQUANT_HOME": str(home)}
+    assert json.loads(said("--config", "vscode")[1])["servers"]["orbiquant"]["type"] == "stdio"
     server = StdioServerParameters(command=taken["command"], args=taken["args"], env=environment(home) | taken["env"])
     names = talk(server, lambda client: client.list_tools())
     assert "get_signal" not in {tool.name for tool in names.tools} and len(names.tools) > 5
-    assert json.loads(command(home, "--config", "vscode").stdout)["servers"]["orbiquant"]["type"] == "stdio"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "told"),
     [
         (("--host", "0.0.0.0"), "go with --http"),
         (("--http", "--user", "ana"), "the key says who calls"),
         (("--http", "--list"), "stand alone"),
         (("--json",), "goes with --list"),
-        (("--user", ""), "printable characters"),
-        (("--http", "--host", "0.0.0.0"), "there is no API key yet"),
+        (("--user", "x" * 101), "printable characters"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_line(tmp_path: Path, words: tuple[str, ...], said: str):
-    told = command(tmp_path, *words)
-    assert told.returncode in (1, 2) and said in told.stderr and told.stdout == ""
-    assert "Traceback" not in told.stderr
+def test_what_cannot_be_is_refused_in_a_line(said: Callable[..., Any], words: tuple[str, ...], told: str):
+    code, out, complaint = said(*words)
+    assert code == 2 and told in complaint and out == ""
 
 
-@pytest.mark.parametrize("words", [["mcp"], ["mcp", "--http"]])
-def test_without_the_library_the_extra_is_named(tmp_path: Path, words: list[str]):
-    code = f"import sys; sys.modules['mcp'] = None; from orbiquant.cli import main; main({words!r})"
-    program = [sys.executable, "-c", code]
-    told = subprocess.run(
-        program, env=environment(tmp_path), capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
-    )
-    assert told.returncode == 1 and "pip install 'orbiquant[mcp]'" in told.stderr and told.stdout == ""
+def test_others_may_reach_it_only_with_keys(tmp_path: Path):
+    words = [ORBIQUANT, "mcp", "--http", "--host", "0.0.0.0"]
+    told = subprocess.run(words, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
+    assert told.returncode == 1 and "there is no API key yet" in told.stderr and told.stdout == ""
+
+
+def test_without_the_library_the_extra_is_named(tmp_path: Path):
+    code = "import sys; sys.modules['mcp'] = None; from orbiquant.cli import main\n"
+    code += "for words in (['mcp'], ['mcp', '--http']):\n"
+    code += "    try: main(words)\n    except SystemExit as ended: assert ended.code == 1"
+    program, nothing = [sys.executable, "-c", code], subprocess.DEVNULL
+    told = subprocess.run(program, env=environment(tmp_path), capture_output=True, text=True, timeout=60, stdin=nothing)
+    assert told.returncode == 0 and told.stderr.count("pip install 'orbiquant[mcp]'") == 2 and told.stdout == ""
 
 
 def test_the_schema_of_every_tool_can_be_listed():

@@ -47,6 +47,8 @@ def ticket_panel(
         grid.add_row("risk reward", "none: there is no target")
     if ticket["reason"]:
         grid.add_row("reason", Text(ticket["reason"]))
+    if outcome := ticket.get("outcome"):
+        grid.add_row("outcome", Text(outcome["message"]))
     return Panel(grid, title=f"Order ticket: {ticket['state']}", expand=False)
 
 
