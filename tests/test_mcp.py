@@ -25,13 +25,12 @@ from sqlalchemy import select as select_rows
 from test_service_http import TOKEN, check_problem, running
 
 from orbiquant.cli import main
-from orbiquant.cli.kill import OWNER
 from orbiquant.copilot.assembly import copilot_of
 from orbiquant.copilot.loop import TicketDecision
 from orbiquant.copilot.mcp import MCP_CONVERSATION, McpOffer, as_mcp_tool
 from orbiquant.copilot.tickets import TicketBook
 from orbiquant.copilot.tools import find_tools
-from orbiquant.core import SCOPES, FixedClock, configure_logging
+from orbiquant.core import LOCAL_USER, SCOPES, FixedClock, configure_logging
 from orbiquant.domain import Caller, SeriesId
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.notices.alerts import list_alerts
@@ -265,7 +264,7 @@ def test_writing_is_switched_on_and_belongs_to_the_user(home: Path):
     assert not listed["set_alert"].read_only_hint and not listed["set_alert"].destructive_hint
     assert "execute_trade" not in listed and made.structured_content["status"] == "active"
     runtime = runtime_at(home)
-    assert [len(list_alerts(runtime.engine, user, None)) for user in ("ben", OWNER)] == [1, 0]
+    assert [len(list_alerts(runtime.engine, user, None)) for user in ("ben", LOCAL_USER)] == [1, 0]
     runtime.engine.dispose()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 from signal import SIGINT, signal
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from orbiquant.cli.console import AsJson, console, open_runtime, show, table
-from orbiquant.cli.kill import OWNER
 from orbiquant.cli.serving import end_at_once
 
 if TYPE_CHECKING:
@@ -120,12 +120,12 @@ def speaker(
     user: str | None,  # as it was typed; None: whoever sits at this machine
 ) -> "Caller":
     "Return who is behind every call over stdio."
-    from orbiquant.core import SCOPES
-    from orbiquant.domain import Caller
+    from orbiquant.domain import local_caller
 
-    if user is not None and not (0 < len(user) <= LONGEST_USER and user.isprintable()):
+    if user is not None and not (len(user) <= LONGEST_USER and user.isprintable()):
         raise typer.BadParameter(f"must be 1 to {LONGEST_USER} printable characters", param_hint="--user")
-    return Caller("mcp", user or OWNER, "premium", frozenset(SCOPES))
+    me = local_caller("mcp")
+    return me if user is None else replace(me, user_id=user)
 
 
 def show_offered(
