@@ -159,6 +159,7 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("alert", "list"): ((),),
     ("alert", "remove"): (("none",),),
     ("kill",): (("--status",),),
+    ("mcp",): (("--list",),),
     ("ledger", "balances"): ((),),
     ("ledger", "entries"): ((),),
     ("ledger", "check"): ((),),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 LEAVING = frozenset({"exit", "quit", "/exit", "/quit"})
+UNDECIDED = "Orders wait for a decision, which only a person at a terminal can give."
 MOST_SHOWN = 160  # letters of a tool's result
 SHOWN = (
     *("symbol", "action", "size", "price", "stop_loss", "take_profit", "risk_reward", "risk_percent", "risk_amount"),
@@ -30,16 +31,23 @@ def ticket_panel(
     "Return a proposed order for a person to look at."
     from rich.panel import Panel
     from rich.table import Table
+    from rich.text import Text
 
     grid, known = Table.grid(padding=(0, 2)), ticket["known"]
+    if ticket.get("source") == "mcp":
+        told = f'another program, over MCP, that calls itself "{known["program"]}": no words of yours asked for it'
+        grid.add_row("proposed by", Text(told, style="bold"))
+        grid.add_row("proposed at", Text(f"{ticket['proposed_at'][:16].replace('T', ' ')} UTC"))
     for name in SHOWN:
         if (value := known.get(name)) not in (None, "", [], {}):
             told = "; ".join(map(str, value)) if isinstance(value, list) else value
-            grid.add_row(name.replace("_", " "), f"{told:.6g}" if isinstance(told, float) else str(told))
+            grid.add_row(name.replace("_", " "), Text(f"{told:.6g}" if isinstance(told, float) else str(told)))
     if known.get("risk_reward") is None:
         grid.add_row("risk reward", "none: there is no target")
     if ticket["reason"]:
-        grid.add_row("reason", ticket["reason"])
+        grid.add_row("reason", Text(ticket["reason"]))
+    if outcome := ticket.get("outcome"):
+        grid.add_row("outcome", Text(outcome["message"]))
     return Panel(grid, title=f"Order ticket: {ticket['state']}", expand=False)
 
 
@@ -98,9 +106,58 @@ async def turn(
     if not waiting:
         return
     if not sys.stdin.isatty():
-        console(stderr=True).print("Orders wait for a decision, which only a person at a terminal can give.")
+        console(stderr=True).print(UNDECIDED)
         return
     await draw(copilot.decide(me, conversation, {each["id"]: ask_decision(each) for each in waiting}))
+
+
+def waiting_tickets(
+    copilot: "Copilot",  # its tickets
+    me: "Caller",  # whose
+    conversation: str,  # theirs
+) -> list[dict[str, Any]]:
+    "Return the orders that wait in a conversation, as faces draw them."
+    from orbiquant.copilot.tickets import TicketBook
+
+    book = TicketBook(copilot.runtime.engine, copilot.runtime.clock)
+    return [each.shown for each in book.waiting(me.user_id, conversation)]
+
+
+def decide_waiting(
+    copilot: "Copilot",  # its tickets
+    me: "Caller",  # who decides
+    conversation: str,  # theirs
+) -> None:
+    "Show the orders that wait in a conversation, such as those of other programs, and let a person decide on each."
+    for ticket in waiting_tickets(copilot, me, conversation):
+        console().print(ticket_panel(ticket))
+        if not sys.stdin.isatty():
+            console(stderr=True).print(UNDECIDED)
+            return
+        asyncio.run(decide_one(copilot, me, conversation, ticket))
+
+
+async def decide_one(
+    copilot: "Copilot",  # its tickets
+    me: "Caller",  # who decides
+    conversation: str,  # theirs
+    ticket: dict[str, Any],  # that waits
+) -> None:
+    "Ask a person about an order, and print what became of it."
+    await draw(copilot.decide(me, conversation, {ticket["id"]: ask_decision(ticket)}))
+
+
+def tell_elsewhere(
+    copilot: "Copilot",  # its tickets
+    me: "Caller",  # whose
+    conversation: str,  # that is opened
+) -> None:
+    "Say where an order of another program waits."
+    from orbiquant.copilot.mcp import MCP_CONVERSATION
+
+    if conversation != MCP_CONVERSATION and waiting_tickets(copilot, me, MCP_CONVERSATION):
+        told = f"An order that another program proposed waits: orbiquant chat --conversation {MCP_CONVERSATION}"
+        console().print(told, style="bold", markup=False)
 
 
 def talk(
@@ -113,6 +170,8 @@ def talk(
     console().print(
         f"{choice.provider}: {choice.why}. Conversation {conversation}; /quit or Ctrl-D leaves.", style="dim"
     )
+    tell_elsewhere(copilot, me, conversation)
+    decide_waiting(copilot, me, conversation)
     while True:
         try:
             message = input("> ").strip()

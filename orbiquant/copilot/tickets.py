@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import JSON, Boolean, Column, Engine, PrimaryKeyConstraint, String, Table, Text, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ..core import ConflictError, NotFoundError, OptionError, OrbiError, get_logger
+from ..core import ConflictError, ForbiddenError, NotFoundError, OptionError, OrbiError, get_logger
 from ..desk.identity import PlanRequired
 from ..desk.trade import TradeAnswer, TradeOrder, ask_order
 from ..desk.trade_proposal import weigh_trade
@@ -87,9 +87,15 @@ class Ticket(Value):
         return "refused" if no else self.state.value
 
     @property
+    def source(self) -> str:
+        "Return who proposed it: the copilot, because its user asked for it in their own words, or a program over MCP."
+        return str(self.known.get("source", "copilot"))
+
+    @property
     def shown(self) -> dict[str, Any]:
         "Return what a face draws."
-        return self.model_dump(mode="json", exclude={"user_id", "conversation_id"}) | {"state": self.standing}
+        told = {"state": self.standing, "source": self.source}
+        return self.model_dump(mode="json", exclude={"user_id", "conversation_id"}) | told
 
 # %% ../../nbs/85_copilot.tickets.ipynb #13e22f38
 def proposed_order(
@@ -217,6 +223,8 @@ def approve_ticket(
     if ticket.user_id != caller.user_id:
         raise NotFoundError(f"this conversation has no ticket {ticket.id[:100]!r}")
     if ticket.state is TicketState.PENDING:
+        if caller.id == ticket.known.get("proposed_by"):
+            raise ForbiddenError("the key that proposed this order cannot approve it: its user does, with another one")
         against = _against(runtime, ticket)
         if against and not override:
             raise OverrideRequired(f"`override` must be true to approve this: {'; '.join(against)}", reasons=against)

@@ -13,10 +13,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from orbiquant.core import SettingsError, get_logger
 from orbiquant.runtime import current
@@ -111,7 +112,7 @@ def leave(
 
 
 def make_server(
-    app: FastAPI,  # what is served
+    app: Starlette,  # what is served
     config: ServiceConfig,  # `[service]`
     host: str,  # that is listened on
     patience_s: float = CLIENT_TIMEOUT_S,  # that a client is waited for
@@ -147,6 +148,28 @@ def make_server(
     return server
 
 
+def serve_app(
+    make: Callable[[str | None], Starlette],  # what is served, given the console's token
+    host: str,  # address to listen on
+    port: int,  # 0: any free one
+    announce: Callable[[int, str | None], None],  # told the port that is listened on, and the console's token
+    meanwhile: AbstractContextManager[object] | None = None,  # what is done beside it
+) -> None:
+    "Serve until interrupted; raise `SettingsError` when others could reach it and there is no API key."
+    runtime = current()
+    if not has_key(runtime.engine) and not is_loopback(host):
+        raise SettingsError(
+            f"`host` {host} can be reached by others, and there is no API key yet: "
+            "make one with `orbiquant service keys create`, or serve on 127.0.0.1"
+        )
+    token = secrets.token_urlsafe(32) if is_loopback(host) else None
+    server = make_server(make(token), runtime.settings.service, host, alone=True)
+    with listen(host, port) as listener, server.until_signalled():
+        announce(listener.getsockname()[1], token)
+        with meanwhile or nullcontext():
+            server.run(sockets=[listener])
+
+
 def serve(
     app: FastAPI,  # what is served
     host: str | None = None,  # address to listen on; None: the settings'
@@ -154,21 +177,28 @@ def serve(
     announce: Callable[[str], None] = print,  # told where the service is
     tell: Callable[[str], None] = lambda text: None,  # told what it does before anybody asks
 ) -> None:
-    "Serve until interrupted; raise `SettingsError` when others could reach it and there is no API key."
+    "Serve the generated routes until interrupted, and warm up beside it."
     runtime = current()
     config = runtime.settings.service
-    host, port = host or config.host, config.port if port is None else port
-    if not has_key(runtime.engine) and not is_loopback(host):
-        raise SettingsError(
-            f"`host` {host} can be reached by others, and there is no API key yet: "
-            "make one with `orbiquant service keys create`, or serve on 127.0.0.1"
-        )
-    app.state.console_token = secrets.token_urlsafe(32) if is_loopback(host) else None
-    server = make_server(app, config, host, alone=True)
-    with listen(host, port) as listener, server.until_signalled():
-        announce(address(host, listener.getsockname()[1], app.state.console_token))
-        with warming(runtime, tell):
-            server.run(sockets=[listener])
+    place = host or config.host
+
+    def make(token: str | None) -> FastAPI:
+        app.state.console_token = token
+        return app
+
+    def told(bound: int, token: str | None) -> None:
+        announce(address(place, bound, token))
+
+    serve_app(make, place, config.port if port is None else port, told, warming(runtime, tell))
+
+
+def url_of(
+    host: str,  # that is listened on
+    port: int,  # that is listened on
+    path: str,  # of a page
+) -> str:
+    "Return the address of a page."
+    return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
 
 
 def address(
@@ -177,5 +207,4 @@ def address(
     token: str | None,  # the console's token, if there is one
 ) -> str:
     "Return the address of the API page, ready to be opened."
-    place = f"[{host}]" if ":" in host else host
-    return f"http://{place}:{port}/docs" + (f"?token={token}" if token else "")
+    return url_of(host, port, "/docs") + (f"?token={token}" if token else "")
