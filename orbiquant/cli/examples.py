@@ -71,6 +71,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("portfolio", "rebalance"): "portfolio rebalance --now --dry-run",
     ("llm", "eval"): "llm eval --provider router --cases questions.jsonl",
     ("chat",): "chat 'what is the price of EURUSD?'",
+    ("telegram",): "telegram",
     ("mcp",): "mcp --list --trade",
     ("llm", "pull"): "llm pull Qwen/Qwen3-8B",
     ("llm", "list"): "llm list",

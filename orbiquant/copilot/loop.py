@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_MESSAGE_TEXT', 'MOST_ATTACHED', 'MOST_NAME', 'Instructions', 'clean_message', 'clean_attached', 'TicketDecision',
-           'TurnAnswer', 'gather', 'settle_waiting', 'decide_tickets', 'user_texts', 'recorded_events', 'Copilot']
+           'TurnAnswer', 'gather', 'settle_waiting', 'decide_tickets', 'user_texts', 'recorded_events', 'gathered',
+           'Copilot']
 
 # %% ../../nbs/86_copilot.loop.ipynb #21f61b49
 import asyncio
@@ -251,7 +252,7 @@ class Copilot:
         frames: Mapping[str, Any] | None = None,  # tables that they named
         symbol: str = "",  # that a face says it is about; the model hears it, the mandate does not
         attached: str = "",  # a traceback or code that goes with it; read by the model, no word of the user
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any]]:
         "Yield a turn's events; raise `OptionError` or `ConflictError` before the first, tell later errors in them."
         from pydantic_ai.messages import ModelRequest, UserPromptPart
 
