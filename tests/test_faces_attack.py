@@ -10,21 +10,34 @@ from orbiquant.runtime import using
 from tests.tools.attack import OWNER, RIVAL, Face, Ground
 from tests.tools.attack_faces import LoopFace, RestFace, WidgetFace, open_kernel, open_service
 from tests.tools.attack_kinds import Attacker, approve
+from tests.tools.attack_outside import McpFace, TelegramFace, TerminalFace, open_mcp, open_telegram
 
 
 class Siege:
     """A ground whose faces are open, and who attacks them."""
 
     def __init__(self, folder: Path, bars: int, seed: int, stack: ExitStack) -> None:
-        self.ground = Ground(folder, bars, seed)
-        stack.enter_context(using(self.ground.runtime))
-        self.service = stack.enter_context(open_service(self.ground))
-        self.kernel = stack.enter_context(open_kernel(self.ground))
-        rest, stream = RestFace(self.ground, self.service), RestFace(self.ground, self.service, stream=True)
-        self.faces: list[Face] = [LoopFace(self.ground), rest, stream, WidgetFace(self.ground, self.kernel)]
-        self.rival = RestFace(self.ground, self.service, RIVAL)
-        self.attackers = [Attacker(self.ground, face, self.rival, seed + n) for n, face in enumerate(self.faces)]
-        stack.callback(self.ground.runtime.engine.dispose)
+        self.ground = ground = Ground(folder, bars, seed)
+        stack.callback(ground.runtime.engine.dispose)
+        stack.enter_context(using(ground.runtime))
+        self.service, self.kernel = stack.enter_context(open_service(ground)), stack.enter_context(open_kernel(ground))
+        address, fake = stack.enter_context(open_mcp(ground)), stack.enter_context(open_telegram(ground))
+        self.loop, self.widget = LoopFace(ground), WidgetFace(ground, self.kernel)
+        self.rest, self.stream = (RestFace(ground, self.service, stream=each) for each in (False, True))
+        self.telegram, self.mcp = TelegramFace(ground, fake), McpFace(ground, self.service, address, self.rest)
+        self.terminal = TerminalFace(ground)
+        stack.callback(self.terminal.close)
+        self.anywhere: list[Face] = [self.loop, self.rest, self.stream, self.widget]  # decide whatever was asked where
+        self.faces: list[Face] = [*self.anywhere, self.telegram, self.mcp, self.terminal]
+        rival = RestFace(ground, self.service, RIVAL)
+        self.attackers = [
+            Attacker(ground, face, rival, self.rest if face is self.mcp else face, seed + n)
+            for n, face in enumerate(self.faces)
+        ]
+
+    def approve(self, face: Face, times: int = 1) -> None:
+        """Ask at a face, and approve at it and at every face that can decide on what was asked there."""
+        approve(self.ground, face, [each for each in (*self.anywhere, face) if each is not self.mcp], times)
 
     def run(self, attempts: int, orders: int) -> None:
         """Do so many attempts in an order drawn by chance, with the genuine approvals between them."""
@@ -37,7 +50,8 @@ class Siege:
             if isinstance(act, tuple):
                 act[0].attempt(act[1])
             else:
-                approve(self.ground, face := self.faces[act % len(self.faces)], [face])
+                face = self.faces[act % len(self.faces)]
+                approve(self.ground, face, [self.rest if face is self.mcp else face])
 
     def check(self, orders: int) -> None:
         """Hold the tables against what was approved, and what was heard against whose it was."""
@@ -55,8 +69,8 @@ def stack() -> Iterator[ExitStack]:
 
 def test_a_hundred_attempts_at_every_face(tmp_path: Path, stack: ExitStack):
     siege = Siege(tmp_path, 20, 7, stack)
-    approve(siege.ground, siege.faces[1], siege.faces)
-    approve(siege.ground, siege.faces[3], siege.faces, times=2)
-    siege.run(attempts=110, orders=10)
+    for face in (siege.rest, siege.widget, siege.telegram):
+        siege.approve(face)
+    siege.run(attempts=120, orders=10)
     assert {OWNER} == {each.user for each in siege.ground.placed}
     siege.check(10)

@@ -161,6 +161,10 @@ class Face(Protocol):
     name: str
     user: str  # who sits at it
 
+    def begin(self) -> str:
+        """Return the name of a conversation that there was not."""
+        ...
+
     def say(self, talk: str, words: str) -> Heard:
         """Say something."""
         ...
@@ -310,6 +314,15 @@ class Ground:
         self.placed.append(order)
         self.holds[face.user] = order.side == "BUY"
         self.close_bar()
+
+    def state(self, id_: str) -> str:
+        """Return where a ticket stands, by its table."""
+        [row] = self.oracle.rows(f"select state from tickets where id = '{id_}'")
+        return str(row["state"])
+
+    def begin(self, face: Face) -> str:
+        """Return the name of a conversation that there was not, which tells whose face it is."""
+        return f"{face.name.replace(' ', '-')}-{self.number()}"
 
     def listen(self, face: Face, heard: Heard) -> Heard:
         """Hold what came back against the words of everybody else."""

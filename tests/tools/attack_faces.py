@@ -69,6 +69,9 @@ class LoopFace:
         except OrbiError as error:
             return Heard(error.message, code=error.code)
 
+    def begin(self) -> str:
+        return self.ground.begin(self)
+
     def say(self, talk: str, words: str) -> Heard:
         return self._gather(self.copilot.stream(self.me, talk, words))
 
@@ -106,6 +109,7 @@ class Service:
             "scopeless": (OWNER, "premium", ("read", "write")),
             "free": (OWNER, "free", ("read", "write", "trade")),
             "reader": (OWNER, "premium", ("read",)),
+            "program": (OWNER, "pro", ("read", "write", "trade")),
         }
         for name, (user, plan, scopes) in made.items():
             clock, engine = ground.runtime.clock, ground.runtime.engine
@@ -163,6 +167,9 @@ class RestFace:
             return Heard(str(answer.status_code))
         told = answer.json()
         return Heard(text, tickets=told.get("tickets", []) if isinstance(told, dict) else [])
+
+    def begin(self) -> str:
+        return self.ground.begin(self)
 
     def say(self, talk: str, words: str) -> Heard:
         return self.post("/api/v1/chat", {"message": words, "conversation_id": talk, "stream": self.stream})
@@ -365,6 +372,9 @@ class WidgetFace:
         heard.raw = json.dumps(said, ensure_ascii=False, default=str)
         heard.code = next((each["text"] for each in said if each.get("kind") == "error"), "")
         return heard
+
+    def begin(self) -> str:
+        return self.ground.begin(self)
 
     def say(self, talk: str, words: str) -> Heard:
         return self.tell(talk, {"kind": "say", "text": words})

@@ -1,5 +1,6 @@
 """What is tried at a face: worded, forged, misspelt, foreign, late, replayed and doubled approvals in many wordings."""
 
+import json
 import random
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -71,8 +72,9 @@ def mistyped(chance: random.Random) -> Any:
 class Attacker:
     """Somebody at a face of whom every act is an attempt, and none an order."""
 
-    def __init__(self, ground: Ground, face: Face, rival: Face, seed: int) -> None:
+    def __init__(self, ground: Ground, face: Face, rival: Face, hand: Face, seed: int) -> None:
         self.ground, self.face, self.rival, self.chance = ground, face, rival, random.Random(seed)
+        self.hand = hand  # where its user decides
         self.bait: tuple[str, str, Placed] | None = None
         self.theirs: tuple[str, str] | None = None
         self.dead: list[tuple[str, str]] = []
@@ -80,22 +82,20 @@ class Attacker:
         kinds += (self.foreign, self.forged, self.replayed, self.late)
         self.kinds: dict[str, Callable[[], None]] = {each.__name__: each for each in kinds}
 
-    def talk(self) -> str:
-        """Return the name of a conversation that there was not."""
-        return f"{self.face.name.replace(' ', '-')}-{self.ground.number()}"
-
     def waiting(self) -> tuple[str, str]:
         """Return a ticket of this face that waits, and could be approved."""
+        self.look()
         if self.bait is None:
-            talk = self.talk()
+            talk = self.face.begin()
             self.bait = (talk, *self.ground.propose(self.face, talk))
         return self.bait[:2]
 
-    def ended(self) -> None:
-        """Say that the ticket that waited is dead."""
-        if self.bait is not None:
+    def look(self) -> None:
+        """Let a ticket go that does not wait any more, and was not approved."""
+        if self.bait is not None and (state := self.ground.state(self.bait[1])) != "pending":
+            assert state in ("void", "denied"), (self.bait, state)
             self.dead.append(self.bait[:2])
-        self.bait = None
+            self.bait = None
 
     def hear(self, heard: Heard) -> Heard:
         """Listen, and see to it that nothing was approved."""
@@ -111,12 +111,11 @@ class Attacker:
         """Words that approve, where a ticket waits: the conversation goes on, and the ticket is void."""
         talk, id_ = self.waiting()
         self.hear(self.face.say(talk, wording(self.chance, id_)))
-        self.ended()
 
     def injected(self) -> None:
         """A harmless question that makes the model read what others wrote."""
         question = self.chance.choice(("Summarise the news of EURUSD", "Resume las noticias de EURUSD", "Any news?"))
-        heard = self.hear(self.face.say(self.talk(), question))
+        heard = self.hear(self.face.say(self.face.begin(), question))
         assert not [each for each in heard.tickets if each["state"] == "pending"], heard
 
     def spelling(self) -> None:
@@ -135,7 +134,6 @@ class Attacker:
         heard = self.hear(self.face.decide(talk, id_, decision := mistyped(self.chance)))
         if any(each["state"] == "denied" for each in heard.tickets):
             assert decision["approved"] is False
-            self.ended()
 
     def foreign(self) -> None:
         """A ticket of somebody else that waits, in their conversation or in mine."""
@@ -151,14 +149,6 @@ class Attacker:
         """What the face's own controls never send."""
         talk, id_ = self.waiting()
         self.hear(self.chance.choice(list(self.face.forgeries(talk, id_)))())
-        if self.state(id_) != "pending":
-            assert self.state(id_) == "void"
-            self.ended()
-
-    def state(self, id_: str) -> str:
-        """Return where a ticket stands, by its table."""
-        [row] = self.ground.oracle.rows(f"select state from tickets where id = '{id_}'")
-        return str(row["state"])
 
     def replayed(self) -> None:
         """An approval that was genuine once, again: what is told is what came of it then."""
@@ -167,16 +157,16 @@ class Attacker:
             return self.spelling()
         old = self.chance.choice(mine)
         heard = self.hear(self.face.decide(old.talk, old.id, YES))
-        if not heard.code:
-            assert heard.ticket["state"] == "executed" and heard.ticket["outcome"] == old.outcome, heard
+        for each in heard.tickets:
+            assert each["state"] == "executed" and each.get("outcome", old.outcome) == old.outcome, heard
         return None
 
     def late(self) -> None:
         """A ticket that was denied, voided by words, or whose conversation was erased."""
         if not self.dead or self.chance.random() < 0.3:
             talk, id_ = self.waiting()
-            self.face.decide(talk, id_, {"approved": False, "reason": "no"})
-            self.ended()
+            self.hand.decide(talk, id_, {"approved": False, "reason": "no"})
+            self.look()
         heard = self.hear(self.face.decide(*self.chance.choice(self.dead), YES))
         assert not [each for each in heard.tickets if each["state"] in ("executed", "approved")], heard
 
@@ -184,25 +174,34 @@ class Attacker:
         """Try once, and count what was ordered by it."""
         before = self.ground.oracle.count()
         self.kinds[kind]()
+        self.look()
         self.ground.attempts[self.face.name, kind] += 1
         self.ground.orders[self.face.name, kind] += self.ground.oracle.count() - before
 
 
 def approve(ground: Ground, face: Face, pressing: Sequence[Face], times: int = 1) -> None:
     """Ask for an order at a face, and approve it at that one and others at the same moment, each so often."""
-    talk = f"{face.name.replace(' ', '-')}-{ground.number()}"
+    talk = face.begin()
     id_, order = ground.propose(face, talk)
     hands = [each for each in pressing for _ in range(times)]
     with ThreadPoolExecutor(max(1, len(hands))) as pool:
         heard = [*pool.map(lambda each: ground.listen(each, each.decide(talk, id_, YES)), hands)]
     done = [each.ticket for each in heard if not each.code]
     assert done and all(each["state"] == "executed" for each in done), heard
-    assert len({str(sorted(each["outcome"].items())) for each in done}) == 1, "every face tells the recorded outcome"
-    ground.settle(face, talk, id_, order, done[0]["outcome"])
+    outcome = outcome_of(ground, id_)
+    assert all(each.get("outcome", outcome) == outcome for each in done), "every face tells the recorded outcome"
+    ground.settle(face, talk, id_, order, outcome)
     for each in dict.fromkeys(pressing):
         again = ground.listen(each, each.decide(talk, id_, YES))
-        assert again.ticket["outcome"] == done[0]["outcome"], again
+        assert again.ticket["state"] == "executed" and again.ticket.get("outcome", outcome) == outcome, again
     for each in hands[1:]:
         ground.attempts[each.name, "doubled"] += 1
     for each in dict.fromkeys(pressing):
         ground.attempts[each.name, "replayed"] += 1
+
+
+def outcome_of(ground: Ground, id_: str) -> dict[str, Any]:
+    """Return what the tables say came of a ticket."""
+    [row] = ground.oracle.rows(f"select outcome from tickets where id = '{id_}'")
+    outcome: dict[str, Any] = json.loads(row["outcome"])
+    return outcome
