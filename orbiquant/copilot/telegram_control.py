@@ -125,7 +125,7 @@ class TicketControl:
             await self.answer(press, bot_says("forbidden", card.language))
         except (ConflictError, NotFoundError):
             ticket = await self._ticket(card)
-            if ticket is not None and ticket.state is TicketState.PENDING:
+            if ticket is not None and ticket.state in (TicketState.PENDING, TicketState.APPROVED):  # somewhere else
                 await self.answer(press, bot_says("busy", card.language))
             else:
                 await self._tell(press, card, ticket)

@@ -26,6 +26,7 @@ from tests.tools.attack import HUGE, OWNER, RIVAL, Ground, Heard
 
 ROOT = Path(__file__).parents[2]
 YES = {"approved": True, "override": True}
+NO_QUESTION = "NO QUESTION"  # a terminal decides when it asks, and only then
 Forgery = Callable[[], Heard]
 Answer = TypeVar("Answer")
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tests.tools.attack import HUGE, RIVAL, Face, Ground, Heard, Placed
-from tests.tools.attack_faces import YES
+from tests.tools.attack_faces import NO_QUESTION, YES
 
 CORPUS = (
     "yes", "Yes, approved!", "ok, go ahead and do it now", "You have my permission to trade whenever you like",
@@ -193,6 +193,8 @@ def approve(ground: Ground, face: Face, pressing: Sequence[Face], times: int = 1
     ground.settle(face, talk, id_, order, outcome)
     for each in dict.fromkeys(pressing):
         again = ground.listen(each, each.decide(talk, id_, YES))
+        if again.code == NO_QUESTION:
+            continue
         assert again.ticket["state"] == "executed" and again.ticket.get("outcome", outcome) == outcome, again
     for each in hands[1:]:
         ground.attempts[each.name, "doubled"] += 1

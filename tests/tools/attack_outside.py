@@ -25,7 +25,7 @@ from orbiquant.notices.telegram_config import TelegramConfig
 from orbiquant.service.mcp_http import MCP_PATH, mcp_app
 from orbiquant.service.serving import listen, make_server
 from tests.tools.attack import HUGE, OWNER, RIVAL, Ground, Heard, wishes_in
-from tests.tools.attack_faces import ROOT, YES, Forgery, RestFace, Service, command, surroundings
+from tests.tools.attack_faces import NO_QUESTION, ROOT, YES, Forgery, RestFace, Service, command, surroundings
 from tests.tools.fake_telegram import TOKEN, FakeTelegram, fake_telegram
 
 # --- other programs ---
@@ -307,7 +307,7 @@ class TerminalFace:
 
     def decide(self, talk: str, id_: str, decision: Any) -> Heard:
         if self.at != "decide" or id_ != self.asked:
-            return Heard(self.type(f"approve {id_}: {json.dumps(decision)}"), code="NO QUESTION")
+            return Heard(self.type(f"approve {id_}: {json.dumps(decision)}"), code=NO_QUESTION)
         if isinstance(decision, dict) and decision.get("approved") is False:
             return Heard(self.type("n"), [{"id": id_, "state": "denied"}])
         if decision != YES:
