@@ -9,7 +9,6 @@ __all__ = ['Chat']
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import replace
-from importlib.resources import files
 from typing import Any, get_args
 from weakref import WeakSet
 
@@ -17,6 +16,7 @@ from .assembly import copilot_of
 from .chat_session import ChatSession, conversation_here, named_frames, numbered
 from .chat_text import static_page, transcript
 from .conversation_tables import check_name
+from .face_source import face_source, face_style
 from .side_thread import side_thread
 from ..core import OptionError, OrbiError, Plan, choose, missing_library
 from ..domain import Timeframe, local_caller, normalise_symbol
@@ -43,15 +43,13 @@ def _show(data: Mapping[str, Any], display_id: str | None = None, update: bool =
     display(dict(data), raw=True, display_id=display_id, update=update)
 
 # %% ../../nbs/88_copilot.widget.ipynb #0a0983cb
-_FACES = files("orbiquant") / "assets" / "faces"
 _chats: "WeakSet[Chat]" = WeakSet()
 
 
 class Chat(anywidget.AnyWidget):
     "A conversation with the copilot, beside the cells of a notebook."
 
-    _esm = (_FACES / "chat.js").read_text(encoding="utf-8")
-    _css = ""
+    _esm = face_source()
     snapshot = traitlets.Dict().tag(sync=True)
 
     def __init__(
@@ -79,7 +77,7 @@ class Chat(anywidget.AnyWidget):
         self._last: Future[OrbiError | None] | None = None
         self._cell, self._html = _cell_now(), ""
         super().__init__()
-        self._css = f"{self._css}\n.{self._mark} {{ display: none; }}"
+        self._css = f"{face_style()}\n.{self._mark} {{ display: none; }}"
         self.on_msg(lambda _, told, __: self._session.hear(told))
         for each in [*_chats]:
             if self._cell[0] and each._cell[0] == self._cell[0] and each._cell[1] != self._cell[1]:
