@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..cards import Card
-from .answer_markup import html_of, plain_text, safe_markdown
+from .clean_text import plain_text
+from .inert_text import html_of, safe_markdown
 from .loop import TurnAnswer, gather
 from .tool_log import masked
 from ..llm.language import Language
@@ -179,6 +180,6 @@ class MagicAnswer:
         from IPython.core.getipython import get_ipython
         from IPython.display import display
 
-        shell = get_ipython()  # type: ignore[no-untyped-call]
+        shell = get_ipython()
         if shell is None or shell.execution_count != self.shown_in:
-            display(self._repr_mimebundle_(), raw=True)  # type: ignore[no-untyped-call]
+            display(self._repr_mimebundle_(), raw=True)

@@ -62,7 +62,9 @@ def symbols_of(
     stored: dict[str, list[Timeframe]] = {}
     for held in live_of(runtime).series():
         stored.setdefault(held.series.symbol, []).append(held.series.timeframe)
-    return {name: stored.get(name, []) for name in (*sorted(stored), *sorted(runtime.vocabulary.symbols - stored.keys()))}
+    return {
+        name: stored.get(name, []) for name in (*sorted(stored), *sorted(runtime.vocabulary.symbols - stored.keys()))
+    }
 
 
 def _fitting(token: str, words: Sequence[str]) -> list[str]:
@@ -77,7 +79,7 @@ def complete_typed(
 ) -> Iterator[str]:
     "Yield what may stand in the place of the word that is being typed."
     magic, before, token = typed
-    if before and before[-1] in ("--frames", "-f") or token.startswith(("--frames=", "-f=")):
+    if (before and before[-1] in ("--frames", "-f")) or token.startswith(("--frames=", "-f=")):
         begun = {*token.split("=")[-1].split(",")[:-1]}
         yield from (name for name in tables() if name not in begun and name.startswith(re.split("[=,]", token)[-1]))
     elif token.startswith("-"):
@@ -88,7 +90,11 @@ def complete_typed(
         if len(token) > 1 and token[:2].isupper():
             yield from _fitting(token, [*symbols()])
     else:
-        words = [each for place, each in enumerate(before) if not each.startswith("-") and before[place - 1 : place] != ("--bars",)]
+        words = [
+            each
+            for place, each in enumerate(before)
+            if not each.startswith("-") and before[place - 1 : place] != ("--bars",)
+        ]
         if not words:
             yield from _fitting(token, [*symbols()])
         elif len(words) == 1:

@@ -6,15 +6,15 @@
 __all__ = ['STOP_WAIT_S', 'Stopped', 'one_line', 'CellView', 'TextView', 'follow', 'run_turn']
 
 # %% ../../nbs/89_copilot.magic_turns.ipynb #20add5f1
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from threading import Event
 from time import monotonic
 from typing import Any
 
-from .answer_markup import plain_text
 from .chat_session import BATCH_S, FAILED, chat_hub
+from .clean_text import plain_text
 from .loop import Copilot
 from .magic_answers import MagicAnswer, ticket_line
 from .side_thread import side_thread
@@ -60,7 +60,7 @@ class CellView:
 
         bundle = answer._repr_mimebundle_()
         if self._handle is None:
-            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            self._handle = display(bundle, raw=True, display_id=True)
         else:
             self._handle.update(bundle, raw=True)
 
@@ -75,7 +75,7 @@ class CellView:
             import plotly.graph_objects as go
 
             for figure in answer.charts:
-                display(go.Figure(figure))  # type: ignore[no-untyped-call]
+                display(go.Figure(figure))
 
 
 class TextView:
@@ -106,6 +106,7 @@ class TextView:
         print(*([] if self._fresh else [""]), *waiting, *charts, *answer.endings(), sep="\n")
 
 # %% ../../nbs/89_copilot.magic_turns.ipynb #4f29178b
+_SEEN = ("text-delta", "tool-input-available", "tool-output", "data-ticket", "data-chart", "error", "abort")
 STOP_WAIT_S = 0.12  # for what a stopped model still says
 
 
@@ -129,7 +130,7 @@ def follow(
             if isinstance(event, OrbiError):
                 raise event
             answer.hear(event)
-            drawn = drawn and event.get("type") in (None, "start", "start-step", "tool-input-delta")
+            drawn = drawn and not str(event.get("type")).startswith(_SEEN)
             if not drawn and monotonic() >= due:
                 draw(answer)
                 drawn, due = True, monotonic() + BATCH_S
