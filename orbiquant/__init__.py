@@ -54,3 +54,13 @@ def __getattr__(name: str) -> "Any":
 def __dir__() -> list[str]:
     "Return the names of the front door."
     return sorted(__all__)
+
+
+def load_ipython_extension(ipython: "Any") -> None:
+    "Give an IPython shell `%copilot`, `%signal` and `%phases`: `%load_ext orbiquant`."
+    import_module("orbiquant.copilot.magics").load_magics(ipython)
+
+
+def unload_ipython_extension(ipython: "Any") -> None:
+    "Take them away again."
+    import_module("orbiquant.copilot.magics").unload_magics(ipython)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .answer_markup import TURNING
+from .clean_text import TURNING
 from ..llm.language import Language
 from ..llm.vocabulary import Vocabulary, find_symbols
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import orbiquant
-from .answer_markup import plain_text
+from .clean_text import plain_text
 from ..core import OrbiError, asset
 from ..llm.language import Language
 
@@ -52,7 +52,7 @@ class FailurePlace(NamedTuple):
 @cache
 def _foreign() -> tuple[Path, ...]:
     named = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-    return tuple(Path(each).resolve() for each in (*named, Path(orbiquant.__file__).parent))
+    return (*(Path(each).resolve() for each in named), Path(str(orbiquant.__file__)).resolve().parent)
 
 
 def _code_at(filename: str, number: int) -> str:
@@ -130,7 +130,7 @@ def read_failure(
 @cache
 def error_table() -> tuple[Mapping[str, str], ...]:
     "Return the written table: entries with kind, words of the message, and what it means in English and in Spanish."
-    read = tomllib.loads(asset("phrasings", "errors.toml").read_text(encoding="utf-8"))
+    read = tomllib.loads(asset("phrasings", "magics.toml").read_text(encoding="utf-8"))
     return tuple(each | {"of": part} for part in ("own", "common") for each in read[part])
 
 # %% ../../nbs/88_copilot.error_notes.ipynb #13a8a1df

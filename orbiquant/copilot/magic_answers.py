@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..cards import Card
-from .answer_markup import html_of, plain_text, safe_markdown
+from .clean_text import plain_text
+from .inert_text import html_of, safe_markdown
 from .loop import TurnAnswer, gather
 from .tool_log import masked
 from ..llm.language import Language
@@ -119,7 +120,7 @@ class MagicAnswer:
     notes: list[str] = field(default_factory=list)  # of the magic itself
     stopped: bool = False
     ended: bool = False
-    on_screen: bool = False  # it has been shown, and the cell that made it need not
+    shown_in: int = -1  # number of the run of a cell that has shown it already
 
     @property
     def text(self) -> str:
@@ -149,7 +150,8 @@ class MagicAnswer:
             case {"type": "abort"}:
                 self.stopped = True
 
-    def _endings(self) -> Iterator[str]:
+    def endings(self) -> Iterator[str]:
+        "Yield what stands under the words: an error, that it was stopped, notes."
         words = _NOTES[self.language]
         yield from filter(None, [plain_text(self.turn.error), words["stopped"] if self.stopped else "", *self.notes])
         if not (self.ended or self.turn.text or self.stopped):
@@ -159,13 +161,13 @@ class MagicAnswer:
         "Return the answer for a terminal."
         looked = [f"· {call.line}{f' – {call.said}' if call.said else ''}" for call in self.calls.values()]
         waiting = [ticket_line(each, self.language, self.chat) for each in self.turn.tickets]
-        parts = ["\n".join(looked), plain_text(self.text).strip(), *waiting, *self._endings()]
+        parts = ["\n".join(looked), plain_text(self.text).strip(), *waiting, *self.endings()]
         return "\n\n".join(filter(None, parts))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         said = self.text[:MOST_OF_TEXT]
         cards = [ticket_card(each, self.language, self.chat) for each in self.turn.tickets]
-        endings = [*self._endings()]
+        endings = [*self.endings()]
         waiting = [ticket_line(each, self.language, self.chat) for each in self.turn.tickets]
         page = [call_html(each) for each in self.calls.values()] + [html_of(said)]
         page += [card._repr_html_() for card in cards] + [f"<p><em>{html.escape(each)}</em></p>" for each in endings]
@@ -175,9 +177,9 @@ class MagicAnswer:
         return shown | {"text/markdown": "\n\n".join(filter(None, words))}
 
     def _ipython_display_(self) -> None:
+        from IPython.core.getipython import get_ipython
         from IPython.display import display
 
-        if self.on_screen:
-            self.on_screen = False
-        else:
-            display(self._repr_mimebundle_(), raw=True)  # type: ignore[no-untyped-call]
+        shell = get_ipython()
+        if shell is None or shell.execution_count != self.shown_in:
+            display(self._repr_mimebundle_(), raw=True)
