@@ -72,13 +72,17 @@ class UpdatePoll:
         method: str,  # without which nothing can begin
     ) -> Any:
         "Call a method until Telegram can be reached."
+        failures = 0
         while True:
             try:
-                return await self.api.call(method)
+                return await self.api.call(method, 1)
             except TelegramRefusal as error:
                 if not error.later:
                     raise
-                self.tell(f"Telegram cannot be reached ({error.said or error.status}): it is tried again")
+                failures += 1
+                if failures == 1:
+                    self.tell(f"Telegram cannot be reached ({error.said or error.status}): it is tried again")
+                await asyncio.sleep(error.pause_s or self.api.backoff.pause_s(min(failures, 10)))
 
     async def updates(self) -> AsyncIterator[dict[str, Any]]:
         "Yield what is new, for ever; raise `SettingsError` for a bot that has a webhook."
