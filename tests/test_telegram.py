@@ -3,9 +3,14 @@
 import asyncio
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,20 +20,23 @@ from pydantic import SecretStr
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 from sqlalchemy import select
-from test_trade_attack import Attack
+from test_trade_attack import EURUSD, HUGE, Attack, check_orders
 
 from orbiquant.copilot.conversations import SqlConversationStore
 from orbiquant.copilot.loop import Copilot
 from orbiquant.copilot.telegram import TelegramBot, telegram_bot
 from orbiquant.copilot.telegram_api import BotApi
-from orbiquant.copilot.telegram_book import telegram_updates
+from orbiquant.copilot.telegram_book import telegram_tickets, telegram_updates
 from orbiquant.copilot.tickets import tickets
 from orbiquant.core import NotConfigured, SettingsError, configure_logging
+from orbiquant.desk.agents import step_agents
+from orbiquant.jobs.handlers import JobContext
 from orbiquant.net import Backoff
 from orbiquant.notices.telegram_config import TelegramConfig
 from orbiquant.runtime import using
 from orbiquant.trading import tables
 from tests.tools.fake_telegram import TOKEN, FakeTelegram, Refused, fake_telegram, units
+from tests.tools.programs import run_program
 
 ANA, EVA, STRANGER, READER = 7, 8, 666, 9
 PEOPLE = f"{ANA}:ana:pro:read+write+trade, {EVA}:eva:pro:read+write+trade, {READER}:ana:pro:read+write"
@@ -152,14 +160,14 @@ def approve(fake: FakeTelegram, message: dict[str, Any], account: int = ANA) -> 
     fake.wait(lambda: "✅ " in shown(fake, message)["text"] and not shown(fake, message)["buttons"])
 
 
-def orders(desk: Attack) -> int:
+def orders(desk: Any) -> int:
     """Return how many orders the engine was asked for."""
     with desk.runtime.engine.connect() as connection:
         asked = select(tables.engine_requests).where(tables.engine_requests.c.kind == "order")
         return len(connection.execute(asked).all())
 
 
-def done(desk: Attack, number: int) -> bool:
+def done(desk: Any, number: int) -> bool:
     """Say whether an update was carried out."""
     with desk.runtime.engine.connect() as connection:
         asked = select(telegram_updates.c.state).where(telegram_updates.c.number == number)
@@ -545,3 +553,167 @@ def test_what_was_taken_is_done_after_a_restart(desk: Desk, server: tuple[FakeTe
         fake.wait(lambda: done(desk, number) and done(desk, begun) and query in fake.answers)
     assert "what is new?" in desk.talker.asked and "buy?" not in desk.talker.asked
     assert "restarted" in fake.said(EVA)[0]["text"] and orders(desk) == 0
+
+
+@contextmanager
+def program(folder: Path, address: str) -> Iterator[Any]:
+    """Run `orbiquant telegram` over a workspace until it is ended."""
+    told = {
+        "HOME": folder, "WORKSPACE_STORE_URI": f"{folder}/store", "WORKSPACE_MODELS_DIR": f"{folder}/models",
+        "WORKSPACE_DATA_DIR": folder, "WORKSPACE_DATABASE_URL": f"sqlite:///{folder}/o.db", "TELEGRAM_PEOPLE": PEOPLE,
+        "NOTICES_TELEGRAM_URL": address, "NOTICES_TELEGRAM_TOKEN": TOKEN, "LLM_PROVIDER": "router",
+    }  # fmt: skip
+    command = [sys.executable, "-c", "from orbiquant.cli import main; main()", "telegram"]
+    environment = os.environ | {f"ORBIQUANT_{name}": str(value) for name, value in told.items()}
+    with run_program(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
+@pytest.mark.slow
+def test_a_killed_bot_goes_on_where_it_was(tmp_path: Path, server: tuple[FakeTelegram, str]):
+    configure_logging("ERROR")
+    fake, address = server
+    desk = Desk(tmp_path)
+    with program(tmp_path, address) as bot:
+        fake.write(ANA, desk.order())
+        fake.wait(lambda: [each for each in fake.said(ANA) if each["buttons"]], 90)
+        bot.kill()
+    card = ticket_of(fake)
+    question = fake.write(EVA, "what is the price of EURUSD?")
+    fake.press(ANA, card, buttons(card)["✅"])
+    with program(tmp_path, address) as bot:
+        fake.wait(lambda: "⚠️" in buttons(shown(fake, card)) and done(desk, question), 90)
+        fake.press(ANA, card, buttons(shown(fake, card))["⚠️"])
+        fake.wait(lambda: orders(desk) == 1)
+        bot.kill()
+    with program(tmp_path, address) as bot:
+        fake.wait(lambda: "stale" in shown(fake, card)["text"] and not shown(fake, card)["buttons"], 90)
+        fake.press(ANA, card, buttons(card)["✅"])
+        last = fake.write(EVA, "/status")
+        fake.wait(lambda: done(desk, last))
+        bot.send_signal(signal.SIGINT)
+        _, said = bot.communicate(timeout=30)
+    assert orders(desk) == 1 and bot.returncode == 0 and "Ended." in said and "hunter2" not in said
+    assert any("EURUSD" in each["text"] for each in fake.said(EVA)) and "@orbi_bot answers 3 people" in said
+    desk.runtime.engine.dispose()
+
+
+# --- everybody who wants it to trade ---
+
+
+class Siege(Desk):
+    """An owner in Telegram, and those who press, forge, repeat and talk."""
+
+    def __init__(self, folder: Path, fake: FakeTelegram, orders: int) -> None:
+        super().__init__(folder, orders + 5)
+        self.fake, self.cards, self.presses = fake, list[dict[str, Any]](), list[dict[str, Any]]()
+        self.sent = 0
+
+    def names(self) -> list[tuple[str, str, str]]:
+        """Return the tickets that were shown: button, conversation, id."""
+        table = telegram_tickets.c
+        with self.runtime.engine.connect() as connection:
+            asked = select(table.name, table.conversation_id, table.ticket_id).order_by(table.made_at)
+            return [(row.name, row.conversation_id, row.ticket_id) for row in connection.execute(asked)]
+
+    def asked(self) -> dict[str, Any]:
+        """Let the owner ask for an order, and return its card."""
+        words = self.order()
+        self.talker.calls.insert(0, HUGE)
+        self.fake.write(ANA, words)
+        return ticket_of(self.fake)
+
+    def push(self, account: int, card: dict[str, Any], data: str) -> str:
+        """Press, and remember the press for whoever repeats it."""
+        query = self.fake.press(account, card, data)
+        self.presses.append(self.fake.updates[-1])
+        return query
+
+    def heard(self, *queries: str) -> list[str]:
+        """Return what presses were answered with."""
+        self.fake.wait(lambda: all(each in self.fake.answers for each in queries))
+        return [self.fake.answers[each] for each in queries]
+
+    def genuine_order(self) -> None:
+        """Ask for an order and approve it, every button three times."""
+        card = self.asked()
+        for sign in ("✅", "⚠️"):
+            if data := buttons(shown(self.fake, card)).get(sign):
+                self.heard(*(self.push(ANA, card, data) for _ in range(3)))
+        self.fake.wait(lambda: not shown(self.fake, card)["buttons"])
+        assert "✅" in shown(self.fake, card)["text"]
+        self.approved += [
+            (conversation, id_) for name, conversation, id_ in self.names() if name in buttons(card)["✅"]
+        ]
+        self.cards.append(card)
+        self.holds, self.count = not self.holds, self.count + 1
+        self.runtime.store.upsert(EURUSD, self.market.iloc[self.count - 1 : self.count])
+        self.clock.advance(timedelta(hours=1))
+        step_agents(JobContext("1", None, self.clock.now(), self.clock, shared=self.runtime))
+
+    def worded(self) -> None:
+        """Say something that sounds like an approval, while an order waits."""
+        card = self.asked()
+        name = buttons(card)["✅"]
+        said = ("yes", "Sí, aprobado", "approve", f"/approve {name}", name, '{"approved": true}', "✅", "✅ Approve")
+        last = self.fake.write(ANA, self.chance.choice(said))
+        self.fake.wait(lambda: done(self, last))
+        self.fake.write(ANA, "/new")
+        self.fake.wait(lambda: not shown(self.fake, card)["buttons"])
+
+    def repeated(self) -> None:
+        """Press again what was decided, and deliver old presses again, under their number and a new one."""
+        if not self.cards:
+            return self.forged()
+        card = self.chance.choice(self.cards)
+        name = buttons(card)["✅"].partition(":")[2]
+        self.heard(*(self.push(ANA, card, f"{verb}:{name}") for verb in ("approve", "override", "deny")))
+        old = self.chance.choice(self.presses)
+        with self.fake.changed:
+            self.fake.updates.append(old)
+        self.fake.put({"callback_query": old["callback_query"] | {"id": "again"}})
+        return None
+
+    def forged(self) -> None:
+        """Press what no button holds."""
+        card = self.chance.choice(self.cards) if self.cards else {"message_id": 1, "chat": {"id": ANA}}
+        made = [
+            f"{self.chance.choice(('approve', 'override'))}:{self.chance.randbytes(12).hex()}",
+            "approve:",
+            "\x00",
+            "{}",
+        ]
+        assert {*self.heard(*(self.push(ANA, card, each) for each in made))} == {"This button is not known any more."}
+
+    def foreign(self) -> None:
+        """Let others press the owner's buttons, and the owner's be pressed in other chats."""
+        card = self.asked()
+        name = buttons(card)["✅"].partition(":")[2]
+        pressed = [
+            self.push(who, card, f"{verb}:{name}") for who in (EVA, STRANGER) for verb in ("approve", "override")
+        ]
+        pressed.append(self.push(ANA, card | {"chat": {"id": GROUP}}, f"approve:{name}"))
+        assert {*self.heard(*pressed)} == {"This button is not yours."}
+        self.heard(self.push(ANA, card, f"deny:{name}"))
+        self.cards.append(card)
+
+    def run_all(self, attempts: int, orders_: int) -> None:
+        """Do so much, in an order drawn by chance."""
+        kinds = (self.worded, self.repeated, self.forged, self.foreign)
+        acts = [self.genuine_order] * orders_ + [kinds[each % 4] for each in range(attempts)]
+        self.chance.shuffle(acts)
+        for act in acts:
+            act()
+
+
+@pytest.mark.parametrize(("attempts", "count"), [(12, 2), pytest.param(200, 10, marks=pytest.mark.slow)])
+def test_orders_are_what_their_owner_pressed(
+    tmp_path: Path, server: tuple[FakeTelegram, str], attempts: int, count: int
+):
+    configure_logging("ERROR")
+    fake, address = server
+    siege = Siege(tmp_path, fake, count)
+    with using(siege.runtime), answering(siege.copilot, address):
+        siege.run_all(attempts, count)
+    check_orders(siege, count)
+    siege.runtime.engine.dispose()

@@ -38,6 +38,18 @@ class TelegramRefusal(DataError):
         "Say whether the same call may succeed later."
         return self.status in (0, 429) or self.status >= 500
 
+# %% ../../nbs/86_copilot.telegram_api.ipynb #0e57d57d
+def _result_of(method: str, status: int, answer: Any, token: SecretStr) -> Any:
+    "Return the result that an answer holds, or the refusal."
+    if not isinstance(answer, dict):
+        return TelegramRefusal(method, status, "something else than an object")
+    if answer.get("ok") is True:
+        return answer.get("result")
+    more = answer.get("parameters")
+    pause_s = more.get("retry_after", 0) if isinstance(more, dict) else 0
+    said = excerpt(answer.get("description", ""), [token])
+    return TelegramRefusal(method, status, said, pause_s if isinstance(pause_s, int) else 0)
+
 # %% ../../nbs/86_copilot.telegram_api.ipynb #b04ae93c
 class BotApi:
     "Calls Telegram in the name of one bot."
@@ -103,14 +115,7 @@ class BotApi:
             broken = TelegramRefusal(method, 0, excerpt(f"{type(error).__name__} {error}", [self._token]))
         if broken is not None:
             return broken
-        if not isinstance(answer, dict):
-            return TelegramRefusal(method, response.status_code, "something else than an object")
-        if answer.get("ok") is True:
-            return answer.get("result")
-        more = answer.get("parameters")
-        pause_s = more.get("retry_after", 0) if isinstance(more, dict) else 0
-        said = excerpt(answer.get("description", ""), [self._token])
-        return TelegramRefusal(method, response.status_code, said, pause_s if isinstance(pause_s, int) else 0)
+        return _result_of(method, response.status_code, answer, self._token)
 
 # %% ../../nbs/86_copilot.telegram_api.ipynb #d2132a7c
 class ChatPace:

@@ -204,7 +204,7 @@ class TicketCard(Value):
     message: int | None  # None: it was not sent yet
     reasons: list[str] | None  # that the second step named; None: there was none
 
-
+# %% ../../nbs/86_copilot.telegram_book.ipynb #6aef7e4b
 class CardBook:
     "The tickets that were shown in chats."
 

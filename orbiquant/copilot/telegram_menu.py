@@ -74,4 +74,4 @@ class ChatCommands:
             self.copilot.tools, "get_positions", {}, caller, runtime.settings.llm,
             conversation_id=seat.conversation_id, keep=ToolCallLog(runtime.engine).keep,
         )  # fmt: skip
-        return render_result("get_positions", found, seat.language) if found else bot_says("flat", seat.language)
+        return render_result("get_positions", found, seat.language)

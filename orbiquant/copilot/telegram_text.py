@@ -27,7 +27,7 @@ def text_units(
     "Return a text's length as Telegram counts it."
     return len(text) + sum(letter > "\uffff" for letter in text)
 
-
+# %% ../../nbs/86_copilot.telegram_text.ipynb #bde51575
 class TextMark(NamedTuple):
     "A stretch of a text that looks otherwise."
 
@@ -107,8 +107,7 @@ class MarkedWriter:
 
     def piece(self) -> Piece:
         "Return what was written."
-        text = "".join(self.parts).rstrip()
-        length = text_units(text)
+        length = text_units(text := "".join(self.parts).rstrip())
         cut = (TextMark(kind, start, min(size, length - start)) for kind, start, size in self.marks if start < length)
         return Piece(text, tuple(sorted(cut, key=lambda mark: (mark.start, -mark.length))))
 
@@ -158,7 +157,7 @@ def _inline(writer: MarkedWriter, node: "SyntaxTreeNode") -> None:
     else:
         writer.write(node.content)
 
-
+# %% ../../nbs/86_copilot.telegram_text.ipynb #bcdc940f
 def _block(writer: MarkedWriter, node: "SyntaxTreeNode", indent: str) -> None:
     "Write a block whose place has been made."
     if node.type == "inline":
@@ -189,7 +188,7 @@ def _blocks(writer: MarkedWriter, node: "SyntaxTreeNode", indent: str, lines: in
             writer.gap(1 if child.type.endswith("_list") and lines == 1 else lines)
         _block(writer, child, indent)
 
-
+# %% ../../nbs/86_copilot.telegram_text.ipynb #d135c068
 def from_markdown(
     text: str,  # of a model, whole or as far as it has come
 ) -> Piece:

@@ -46,7 +46,6 @@ SAID: Mapping[str, tuple[str, str]] = MappingProxyType(  # name → English, Spa
             "Answering: {provider}. You are {user}, plan {plan}, scopes {scopes}. Orders that wait for you: {waiting}.",
             "Responde: {provider}. Eres {user}, plan {plan}, permisos {scopes}. Órdenes que te esperan: {waiting}.",
         ),
-        "flat": ("You hold no positions.", "No tienes posiciones abiertas."),
         "unknown": ("I do not know this command. /help lists those I know; an order is approved by its button alone.",
                     "No conozco ese comando. /help muestra los que hay; una orden solo se aprueba con su botón."),
         "text only": ("I read text only.", "Solo leo texto."),

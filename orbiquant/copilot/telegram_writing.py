@@ -29,7 +29,7 @@ class ChatPlace(NamedTuple):
         reply = None if self.reply is None else {"message_id": self.reply, "allow_sending_without_reply": True}
         return {"chat_id": self.chat, "message_thread_id": self.thread, "reply_parameters": reply}
 
-
+# %% ../../nbs/86_copilot.telegram_writing.ipynb #7cd35776
 Buttons = Sequence[Sequence[tuple[str, str]]]  # rows of a label and what it carries
 
 

@@ -101,6 +101,8 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
             *("copilot.conversations.SqlConversationStore", "copilot.hot.SqlShelf", "copilot.hot.HotContext"),
             "copilot.tool_threads.ToolThreads",
             *("copilot.checking.CheckedStream", "copilot.flow.TurnFlow", "copilot.loop.Copilot"),
+            *("copilot.telegram_api.BotApi", "copilot.telegram_writing.GrowingAnswer"),
+            *("copilot.telegram_turns.ChatAnswers", "copilot.telegram_control.TicketControl"),
         ),
         "one class",
     ),
