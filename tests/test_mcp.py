@@ -30,13 +30,13 @@ from orbiquant.copilot.loop import TicketDecision
 from orbiquant.copilot.mcp import MCP_CONVERSATION, McpOffer, as_mcp_tool
 from orbiquant.copilot.tickets import TicketBook
 from orbiquant.copilot.tools import find_tools
-from orbiquant.core import LOCAL_USER, SCOPES, FixedClock, configure_logging
+from orbiquant.core import LOCAL_USER, SCOPES, FixedClock, SettingsError, configure_logging
 from orbiquant.domain import Caller, SeriesId
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.notices.alerts import list_alerts
-from orbiquant.runtime import Runtime
+from orbiquant.runtime import Runtime, using
 from orbiquant.service.keys import create_api_key
-from orbiquant.service.mcp_http import mcp_app
+from orbiquant.service.mcp_http import mcp_app, serve_mcp
 from orbiquant.settings import load_settings
 from orbiquant.trading import tables
 from tests.tools.programs import run_program
@@ -191,19 +191,29 @@ def post(address: str, body: Any, key: str = TOKEN, **headers: str) -> httpx.Res
 # --- what is offered ---
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
-def test_the_tools_are_the_copilots_own(home: Path, mode: str):
-    async def session(client: Client) -> Any:
-        return client.protocol_version, await client.list_tools(), await client.list_prompts()
-
-    version, listed, prompts = talk(stdio(home), session, mode)
-    ours = {name: tool for name, tool in find_tools().items() if tool.info.effect == "read"}
+def check_listed(tools: list[types.Tool], effects: set[str]) -> None:
+    """Assert that tools are the copilot's own, word for word, but for those that need a kernel."""
+    ours = {name: tool for name, tool in find_tools().items() if tool.info.effect in effects}
     del ours["describe_frame"], ours["plot_frame"]
-    assert version == ("2026-07-28" if mode == "auto" else "2025-11-25") and len(ours) >= 16
-    assert {tool.name: tool.input_schema for tool in listed.tools} == {n: tool.schema for n, tool in ours.items()}
-    assert {tool.name: tool.description for tool in listed.tools} == {n: t.description for n, t in ours.items()}
-    assert all(tool.annotations.read_only_hint and not tool.annotations.destructive_hint for tool in listed.tools)
+    assert {each.name: each.input_schema for each in tools} == {name: tool.schema for name, tool in ours.items()}
+    assert {each.name: each.description for each in tools} == {name: tool.description for name, tool in ours.items()}
+    for each in tools:
+        effect, hints = ours[each.name].info.effect, each.annotations
+        assert hints.read_only_hint == hints.idempotent_hint == (effect == "read"), each.name
+        assert hints.destructive_hint == (effect == "trade"), each.name
+
+
+def test_the_tools_are_the_copilots_own(home: Path, address: str):
+    async def session(client: Client) -> Any:
+        return client.protocol_version, (await client.list_tools()).tools, await client.list_prompts()
+
+    version, listed, prompts = talk(stdio(home), session, "legacy")
+    check_listed(listed, {"read"})
+    assert version == "2025-11-25" and len(listed) >= 16
     assert {each.name for each in prompts.prompts} == {"analyze", "strategy"}
+    version, listed, _ = over_http(address, TOKEN, session)
+    check_listed(listed, {"read", "write", "trade"})
+    assert version == "2026-07-28" and len(listed) >= 22
 
 
 def test_a_call_and_what_is_wrong_with_one(home: Path):
@@ -668,9 +678,10 @@ def test_what_cannot_be_is_refused_in_a_line(said: Callable[..., Any], words: tu
 
 
 def test_others_may_reach_it_only_with_keys(tmp_path: Path):
-    words = [ORBIQUANT, "mcp", "--http", "--host", "0.0.0.0"]
-    told = subprocess.run(words, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
-    assert told.returncode == 1 and "there is no API key yet" in told.stderr and told.stdout == ""
+    alone = runtime_at(tmp_path)
+    with using(alone), pytest.raises(SettingsError, match="there is no API key yet"):
+        serve_mcp(McpOffer(), "0.0.0.0", 0, lambda address, token: pytest.fail("it listens"))
+    alone.engine.dispose()
 
 
 def test_without_the_library_the_extra_is_named(tmp_path: Path):

@@ -30,16 +30,23 @@ def read_line(
     line: bytes,  # as it came
 ) -> tuple[dict[str, Any] | None, str]:
     "Return the message of a line, and the line as the SDK reads it; None, and what is answered, for one that is none."
-    code, said = PARSE_ERROR, f"a message may have {MOST_LINE:,} bytes" if len(line) == MOST_LINE else "Parse error"
     try:
         message = json.loads(line)
         whole = json.dumps(message, ensure_ascii=False).encode(errors="replace").decode()
-        if isinstance(message, dict) and message.get("jsonrpc") == "2.0":
-            return message, whole
-        code, said = INVALID_REQUEST, "a line must be one JSON-RPC 2.0 message"
     except (ValueError, RecursionError):
-        pass
-    return None, json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": said}})
+        said = f"a message may have {MOST_LINE:,} bytes" if len(line) == MOST_LINE else "Parse error"
+        return None, refused_line(PARSE_ERROR, said)
+    if isinstance(message, dict) and message.get("jsonrpc") == "2.0":
+        return message, whole
+    return None, refused_line(INVALID_REQUEST, "a line must be one JSON-RPC 2.0 message")
+
+
+def refused_line(
+    code: int,  # of JSON-RPC
+    said: str,  # what is wrong
+) -> str:
+    "Return the answer to a line whose id nobody knows."
+    return json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": said}})
 
 
 class Wire:
