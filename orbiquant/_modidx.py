@@ -3990,6 +3990,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'orbiquant.llm.replies._fill': ('llm.replies.html#_fill', 'orbiquant/llm/replies.py'),
                                        'orbiquant.llm.replies._has_rows': ('llm.replies.html#_has_rows', 'orbiquant/llm/replies.py'),
                                        'orbiquant.llm.replies._lines': ('llm.replies.html#_lines', 'orbiquant/llm/replies.py'),
+                                       'orbiquant.llm.replies._list_name': ('llm.replies.html#_list_name', 'orbiquant/llm/replies.py'),
+                                       'orbiquant.llm.replies._names': ('llm.replies.html#_names', 'orbiquant/llm/replies.py'),
                                        'orbiquant.llm.replies._plain': ('llm.replies.html#_plain', 'orbiquant/llm/replies.py'),
                                        'orbiquant.llm.replies._shown': ('llm.replies.html#_shown', 'orbiquant/llm/replies.py'),
                                        'orbiquant.llm.replies._templates': ('llm.replies.html#_templates', 'orbiquant/llm/replies.py'),

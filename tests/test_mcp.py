@@ -30,13 +30,13 @@ from orbiquant.copilot.loop import TicketDecision
 from orbiquant.copilot.mcp import MCP_CONVERSATION, McpOffer, as_mcp_tool
 from orbiquant.copilot.tickets import TicketBook
 from orbiquant.copilot.tools import find_tools
-from orbiquant.core import LOCAL_USER, SCOPES, FixedClock, configure_logging
+from orbiquant.core import LOCAL_USER, SCOPES, FixedClock, SettingsError, configure_logging
 from orbiquant.domain import Caller, SeriesId
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.notices.alerts import list_alerts
-from orbiquant.runtime import Runtime
+from orbiquant.runtime import Runtime, using
 from orbiquant.service.keys import create_api_key
-from orbiquant.service.mcp_http import mcp_app
+from orbiquant.service.mcp_http import mcp_app, serve_mcp
 from orbiquant.settings import load_settings
 from orbiquant.trading import tables
 from tests.tools.programs import run_program
@@ -72,7 +72,7 @@ def talk(rows: int) -> list:
     "Return much."
     return ["x" * 100] * rows
 """
-HTTP = httpx.Client(timeout=60)
+HTTP, ACCEPT = httpx.Client(timeout=60), "application/json, text/event-stream"
 Session = Callable[[Client], Awaitable[Any]]
 
 
@@ -183,7 +183,7 @@ def over_http(address: str, key: str, session: Session, mode: str = "auto") -> A
 
 def post(address: str, body: Any, key: str = TOKEN, **headers: str) -> httpx.Response:
     """Return the answer to a request as it stands."""
-    told = {"X-API-Key": key, "Accept": "application/json, text/event-stream"} | headers
+    told = {"X-API-Key": key, "Accept": ACCEPT} | headers
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     return HTTP.post(address, content=sent, headers={"Content-Type": "application/json"} | told)
 
@@ -191,19 +191,29 @@ def post(address: str, body: Any, key: str = TOKEN, **headers: str) -> httpx.Res
 # --- what is offered ---
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
-def test_the_tools_are_the_copilots_own(home: Path, mode: str):
-    async def session(client: Client) -> Any:
-        return client.protocol_version, await client.list_tools(), await client.list_prompts()
-
-    version, listed, prompts = talk(stdio(home), session, mode)
-    ours = {name: tool for name, tool in find_tools().items() if tool.info.effect == "read"}
+def check_listed(tools: list[types.Tool], effects: set[str]) -> None:
+    """Assert that tools are the copilot's own, word for word, but for those that need a kernel."""
+    ours = {name: tool for name, tool in find_tools().items() if tool.info.effect in effects}
     del ours["describe_frame"], ours["plot_frame"]
-    assert version == ("2026-07-28" if mode == "auto" else "2025-11-25") and len(ours) >= 16
-    assert {tool.name: tool.input_schema for tool in listed.tools} == {n: tool.schema for n, tool in ours.items()}
-    assert {tool.name: tool.description for tool in listed.tools} == {n: t.description for n, t in ours.items()}
-    assert all(tool.annotations.read_only_hint and not tool.annotations.destructive_hint for tool in listed.tools)
+    assert {each.name: each.input_schema for each in tools} == {name: tool.schema for name, tool in ours.items()}
+    assert {each.name: each.description for each in tools} == {name: tool.description for name, tool in ours.items()}
+    for each in tools:
+        effect, hints = ours[each.name].info.effect, each.annotations
+        assert hints.read_only_hint == hints.idempotent_hint == (effect == "read"), each.name
+        assert hints.destructive_hint == (effect == "trade"), each.name
+
+
+def test_the_tools_are_the_copilots_own(home: Path, address: str):
+    async def session(client: Client) -> Any:
+        return client.protocol_version, (await client.list_tools()).tools, await client.list_prompts()
+
+    version, listed, prompts = talk(stdio(home), session, "legacy")
+    check_listed(listed, {"read"})
+    assert version == "2025-11-25" and len(listed) >= 16
     assert {each.name for each in prompts.prompts} == {"analyze", "strategy"}
+    version, listed, _ = over_http(address, TOKEN, session)
+    check_listed(listed, {"read", "write", "trade"})
+    assert version == "2026-07-28" and len(listed) >= 22
 
 
 def test_a_call_and_what_is_wrong_with_one(home: Path):
@@ -328,16 +338,33 @@ def test_rubbish_on_the_wire_ends_nothing(home: Path):
             b"[1, 2]\n",
             b"\n",
             b"[" * 50_000 + b"\n",
-            b'"' + b"x" * 1_000_000 + b'"\n',
+            b'"' + b"x" * 9_000_000 + b'"\n',
         )
         send(process, *rubbish, {"jsonrpc": "2.0", "id": 7, "method": "tools/approve", "params": {}})
-        send(process, request(8, "get_price", ["BTCUSDT"]), request(9, "get_price", {"symbol": "BTCUSDT"}))
-        told = {each.get("id"): each for each in lines_of(process, 3)}
+        half = request(10, "explain_concept", {"concept": "FVG \ud83d"})
+        send(process, request(8, "get_price", ["BTCUSDT"]), request(9, "get_price", {"symbol": "BTCUSDT"}), half)
+        answers = lines_of(process, 9)
+        told = {each.get("id"): each for each in answers}
+        assert sorted(each["error"]["code"] for each in answers if each["id"] is None) == [-32700] * 4 + [-32600]
         assert told[7]["error"]["code"] == -32601 and told[8]["error"]["code"] == -32602
-        assert told[9]["result"]["structuredContent"]["symbol"] == "BTCUSDT"
+        assert told[9]["result"]["structuredContent"]["symbol"] == "BTCUSDT" and "result" in told[10]
         process.stdin.close()
         assert process.wait(15) == 0 and process.stdout.read() == b""
         assert b"Traceback" not in process.stderr.read()
+
+
+def test_what_is_piped_in_is_answered_to_the_last(home: Path):
+    lines = [
+        HELLO,
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        request(2, "get_price", {"symbol": "BTCUSDT"}),
+    ]
+    sent = "".join(f"{json.dumps(line)}\n" for line in lines)
+    told = subprocess.run(
+        [ORBIQUANT, "mcp"], input=sent, env=environment(home), capture_output=True, text=True, timeout=60
+    )
+    answers = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [each["id"] for each in answers] == [1, 2] and "result" in answers[1] and told.returncode == 0
 
 
 def test_a_client_that_dies_takes_the_server_along(home: Path):
@@ -411,6 +438,34 @@ def test_what_is_no_request_is_refused_and_never_a_fault_of_ours(address: str, m
     assert post(address, b" " * 1_100_000, **version).status_code == 413
     wrong = post(address, request(1, "get_price", ["x"]), **version)
     assert "error" in wrong.text and "Traceback" not in wrong.text and wrong.status_code < 500
+
+
+def test_a_deep_or_broken_text_over_http_is_the_callers_fault(address: str):
+    deep: Any = {}
+    for _ in range(900):
+        deep = {"a": deep}
+    for arguments in (deep, {"symbol": "\ud800"}, {"\ud800": 1}):
+        told = post(address, request(1, "get_price", arguments))
+        assert told.status_code < 500 and "INTERNAL" not in told.text and "Internal" not in told.text, told.text
+
+
+def test_a_call_over_http_stops_with_its_client(home: Path):
+    code = NOISY + "main(['mcp', '--http', '--port', '0'])"
+    told = {"stderr": subprocess.PIPE, "env": environment(home), "text": True}
+    with run_program([sys.executable, "-c", code], **told) as process:
+        place = process.stderr.readline().split()[3]
+        token = process.stderr.readline().split()[1].rstrip(";")
+        body = request(1, "wait", {"seconds": 30, "mark": str(home / "never")})
+        with pytest.raises(httpx.ReadTimeout):
+            HTTP.post(place, json=body, timeout=1, headers={"X-API-Key": token, "Accept": ACCEPT})
+        seen = ""
+        while "tool called" not in seen:
+            seen = process.stderr.readline()
+            assert seen, "the server ended"
+        assert "outcome=STOPPED" in seen
+        process.terminate()
+        assert process.wait(15) == 0
+        process.stderr.read()
 
 
 # --- orders ---
@@ -623,9 +678,10 @@ def test_what_cannot_be_is_refused_in_a_line(said: Callable[..., Any], words: tu
 
 
 def test_others_may_reach_it_only_with_keys(tmp_path: Path):
-    words = [ORBIQUANT, "mcp", "--http", "--host", "0.0.0.0"]
-    told = subprocess.run(words, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
-    assert told.returncode == 1 and "there is no API key yet" in told.stderr and told.stdout == ""
+    alone = runtime_at(tmp_path)
+    with using(alone), pytest.raises(SettingsError, match="there is no API key yet"):
+        serve_mcp(McpOffer(), "0.0.0.0", 0, lambda address, token: pytest.fail("it listens"))
+    alone.engine.dispose()
 
 
 def test_without_the_library_the_extra_is_named(tmp_path: Path):

@@ -1,10 +1,8 @@
 """`orbiquant mcp`: the copilot's tools for other programs, over the Model Context Protocol."""
 
 import asyncio
-import os
 import sys
 from dataclasses import replace
-from io import TextIOWrapper
 from pathlib import Path
 from signal import SIGINT, signal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from orbiquant.cli.console import AsJson, console, open_runtime, show, table
+from orbiquant.cli.mcp_wire import claim_wire
 from orbiquant.cli.serving import end_at_once
 
 if TYPE_CHECKING:
@@ -20,19 +19,7 @@ if TYPE_CHECKING:
 
 HTTP_PORT = 8004  # beside the service's
 LONGEST_USER = 100
-
-
-def claim_wire() -> tuple[TextIOWrapper, TextIOWrapper]:
-    "Return the streams of the protocol: from now on whatever else reads standard input has none, and prints to stderr."
-    sys.stdout.flush()
-    taken = [os.fdopen(os.dup(number), mode) for number, mode in ((0, "rb"), (1, "wb"))]
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    try:
-        os.dup2(2, 1)
-    except OSError:  # whoever started it gave no standard error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    come, go = taken
-    return TextIOWrapper(come, encoding="utf-8", errors="replace"), TextIOWrapper(go, encoding="utf-8")
+ALONE = "Programs speak here, not people: `orbiquant mcp --config claude` prints how an application starts this; Ctrl-C ends."
 
 
 def speak(
@@ -40,17 +27,16 @@ def speak(
     owner: "Caller",  # who is behind every call
 ) -> None:
     "Serve one program over standard input and output, until it closes them."
-    come, go = claim_wire()
+    wire: Any = claim_wire()
     from orbiquant.copilot.mcp import mcp_server
     from orbiquant.service.serving import leave
 
     server = mcp_server(open_runtime(), offer, lambda _: owner)
 
     async def serve() -> None:
-        import anyio
         from mcp.server.stdio import stdio_server
 
-        async with stdio_server(anyio.wrap_file(come), anyio.wrap_file(go)) as (incoming, outgoing):
+        async with stdio_server(wire, wire) as (incoming, outgoing):
             await server.run(incoming, outgoing, server.create_initialization_options())
 
     try:
@@ -112,6 +98,8 @@ def mcp_command(
     elif http:
         serve_over_http(offer, host or "127.0.0.1", HTTP_PORT if port is None else port)
     else:
+        if sys.stdin is not None and sys.stdin.isatty():
+            console(stderr=True).print(ALONE, markup=False)
         signal(SIGINT, end_at_once)  # a thread that waits for input cannot be interrupted
         speak(offer, owner)
 

@@ -186,10 +186,14 @@ class McpTools:
     ) -> Any:
         "Return what a tool says, or why it does not."
         me, tool, id_ = self.offer.caller(whole), find_tool(self.tools, name), f"mcp-{uuid4().hex}"
+        try:
+            sent = json.dumps(arguments)
+        except RecursionError:
+            return refusal("ARGUMENTS_INVALID", f"the arguments of {name[:100]} must not be nested so deeply")
         changes = tool is not None and tool.info.effect != "read"
         async with self.alone[me.user_id] if changes else nullcontext():
             answer = await call_tool(
-                self.tools, name, json.dumps(arguments), me, self.runtime.settings.llm, call_id=id_,
+                self.tools, name, sent, me, self.runtime.settings.llm, call_id=id_,
                 conversation_id=MCP_CONVERSATION, keep=ToolCallLog(self.runtime.engine).keep,
                 slots=self.slots[me.user_id],
             )  # fmt: skip
@@ -258,6 +262,8 @@ _INSTRUCTIONS = (
     "advice."
 )
 
+_FAILED = "this server failed; its log says why"
+
 
 def mcp_server(
     runtime: Runtime,  # what the tools look into
@@ -271,9 +277,21 @@ def mcp_server(
 
     tools = McpTools(runtime, offer, caller_of)
 
-    async def list_tools(context: Any, _: Any) -> types.ListToolsResult:
-        listed = callable_tools(offer, caller_of(context.request))
-        return types.ListToolsResult(tools=[as_mcp_tool(tool) for tool in listed])
+    def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
+        async def told(context: Any, asked: Any) -> Any:
+            try:
+                return handler(context, asked)
+            except OrbiError as error:
+                raise MCPError(types.INVALID_PARAMS, error.message) from None
+            except Exception as error:
+                get_logger("mcp").error("a question failed", exc_info=error)
+                raise MCPError(types.INTERNAL_ERROR, _FAILED) from None
+
+        return told
+
+    def listed(context: Any, _: Any) -> types.ListToolsResult:
+        found = callable_tools(offer, caller_of(context.request))
+        return types.ListToolsResult(tools=[as_mcp_tool(tool) for tool in found])
 
     async def call(context: Any, asked: types.CallToolRequestParams) -> types.CallToolResult:
         known = context.session.client_params
@@ -281,21 +299,20 @@ def mcp_server(
         try:
             whole = caller_of(context.request)
             return as_mcp_result(await tools.answer(whole, asked.name, asked.arguments or {}, program))
+        except OrbiError as error:
+            return as_mcp_result(refusal(error.code, error.message))
         except Exception as error:
             get_logger("mcp").error("a call failed", tool=asked.name[:100], exc_info=error)
-            return as_mcp_result(refusal("INTERNAL_ERROR", "this server failed; its log says why"))
-
-    async def list_prompts(*_: Any) -> types.ListPromptsResult:
-        return types.ListPromptsResult(prompts=list_mcp_prompts())
-
-    async def get_prompt(_: Any, asked: types.GetPromptRequestParams) -> types.GetPromptResult:
-        try:
-            return fill_mcp_prompt(asked.name, asked.arguments or {})
-        except OrbiError as error:
-            raise MCPError(types.INVALID_PARAMS, error.message) from None
+            return as_mcp_result(refusal("INTERNAL_ERROR", _FAILED))
 
     return Server(
-        "orbiquant", version=code_version(), title="OrbiQuant", instructions=_INSTRUCTIONS, on_list_tools=list_tools,
-        on_call_tool=call, on_list_prompts=list_prompts, on_get_prompt=get_prompt,
+        "orbiquant",
+        version=code_version(),
+        title="OrbiQuant",
+        instructions=_INSTRUCTIONS,
+        on_list_tools=guarded(listed),
+        on_call_tool=call,
+        on_list_prompts=guarded(lambda *_: types.ListPromptsResult(prompts=list_mcp_prompts())),
+        on_get_prompt=guarded(lambda _, asked: fill_mcp_prompt(asked.name, asked.arguments or {})),
         get_tool_input_schema=lambda name: tools.tools[name].schema if name in tools.tools else None,
-    )  # fmt: skip
+    )
