@@ -149,7 +149,7 @@ class TicketControl(TicketScreen):
             await self.answer(press, bot_says("forbidden", card.language))
         except (ConflictError, NotFoundError):
             ticket = await self.ticket(card)
-            if ticket is not None and ticket.state is TicketState.PENDING:
+            if ticket is not None and ticket.state in (TicketState.PENDING, TicketState.APPROVED):  # somewhere else
                 await self.answer(press, bot_says("busy", card.language))
             else:
                 await self.tell(press, card, ticket)
