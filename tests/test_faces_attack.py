@@ -9,7 +9,7 @@ import pytest
 from orbiquant.runtime import using
 from tests.tools.attack import OWNER, RIVAL, Face, Ground
 from tests.tools.attack_faces import LoopFace, RestFace, WidgetFace, open_kernel, open_service
-from tests.tools.attack_kinds import Attacker, approve
+from tests.tools.attack_kinds import Attacker, Typist, approve
 from tests.tools.attack_outside import McpFace, TelegramFace, TerminalFace, open_mcp, open_telegram
 
 
@@ -31,7 +31,9 @@ class Siege:
         self.faces: list[Face] = [*self.anywhere, self.telegram, self.mcp, self.terminal]
         rival = RestFace(ground, self.service, RIVAL)
         self.attackers = [
-            Attacker(ground, face, rival, self.rest if face is self.mcp else face, seed + n)
+            (Typist if face is self.terminal else Attacker)(
+                ground, face, rival, self.rest if face is self.mcp else face, seed + n
+            )
             for n, face in enumerate(self.faces)
         ]
 

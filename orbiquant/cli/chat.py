@@ -79,16 +79,33 @@ async def draw(
     return [each for each in waiting.values() if each["state"] == "pending"]
 
 
+def drop_typed_ahead() -> None:
+    "Forget what was typed or pasted before a question was shown: it cannot be its answer."
+    try:
+        from termios import TCIFLUSH, tcflush
+
+        tcflush(sys.stdin, TCIFLUSH)
+    except ImportError:  # Windows
+        import msvcrt
+
+        while msvcrt.kbhit():  # type: ignore[attr-defined]
+            msvcrt.getch()  # type: ignore[attr-defined]
+    except (OSError, ValueError):  # no terminal: what is piped in decides nothing
+        return
+
+
 def ask_decision(
     ticket: dict[str, Any],  # that waits
 ) -> "TicketDecision":
     "Ask a person whether an order is meant; one that no signal speaks for is meant twice."
     from orbiquant.copilot.loop import TicketDecision
 
+    drop_typed_ahead()
     if not typer.confirm("Place this order on the paper account?", default=False):
         return TicketDecision(approved=False, reason="the user said no")
     if not ticket["known"].get("needs_override"):
         return TicketDecision(approved=True)
+    drop_typed_ahead()
     typed = typer.prompt("No signal speaks for it. Type override to place it all the same", default="no")
     return TicketDecision(
         approved=typed == "override", override=typed == "override", reason="the user did not override"

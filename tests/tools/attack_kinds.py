@@ -179,6 +179,24 @@ class Attacker:
         self.ground.orders[self.face.name, kind] += self.ground.oracle.count() - before
 
 
+class Typist(Attacker):
+    """Somebody who makes a person paste what they never read into a terminal."""
+
+    def __init__(self, ground: Ground, face: Any, rival: Face, hand: Face, seed: int) -> None:
+        super().__init__(ground, face, rival, hand, seed)
+        self.kinds["pasted"] = self.pasted
+
+    def pasted(self) -> None:
+        """Many lines at once: an order, and the answers to the questions that would come."""
+        terminal: Any = self.face
+        self.face.begin()
+        words, _ = self.ground.order_words(self.face.user)
+        yes = self.chance.choice(
+            ("y\noverride", "y\noverride\ny\noverride", "yes\noverride\n/quit now", "y\n\noverride")
+        )
+        self.hear(terminal.paste(f"{words}\n{yes}"))
+
+
 def approve(ground: Ground, face: Face, pressing: Sequence[Face], times: int = 1) -> None:
     """Ask for an order at a face, and approve it at that one and others at the same moment, each so often."""
     talk = face.begin()
