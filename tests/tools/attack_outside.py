@@ -25,7 +25,7 @@ from orbiquant.notices.telegram_config import TelegramConfig
 from orbiquant.service.mcp_http import MCP_PATH, mcp_app
 from orbiquant.service.serving import listen, make_server
 from tests.tools.attack import HUGE, OWNER, RIVAL, Ground, Heard, wishes_in
-from tests.tools.attack_faces import NO_QUESTION, ROOT, YES, Forgery, RestFace, Service, command, surroundings
+from tests.tools.attack_faces import NO_QUESTION, ROOT, YES, Forgery, RestFace, Service, command, is_yes, surroundings
 from tests.tools.fake_telegram import TOKEN, FakeTelegram, fake_telegram
 
 # --- other programs ---
@@ -199,22 +199,22 @@ class TelegramFace:
         return Heard(self.fake.answers[query], code=self.fake.answers[query])
 
     def decide(self, talk: str, id_: str, decision: Any) -> Heard:
-        card, both = self.card(id_), isinstance(decision, dict)
-        if card is None or not both or (decision != YES and decision.get("approved") is not False):
-            return self.press(f"approve:{id_}" if card is None else f"override:{json.dumps(decision)}"[:64], card)
-        name = next(n["name"] for n in self.ground.oracle.rows("select name, ticket_id from telegram_tickets")
-                    if n["ticket_id"] == id_)  # fmt: skip
-        if decision["approved"] is False:
+        rows = self.ground.oracle.rows("select name, ticket_id, conversation_id from telegram_tickets")
+        name = next((n["name"] for n in rows if (n["ticket_id"], n["conversation_id"]) == (id_, talk)), "")
+        card, denied = self.card(id_), isinstance(decision, dict) and decision.get("approved") is False
+        if not name or not (is_yes(decision) or denied):
+            return self.press(f"override:{json.dumps(decision)}"[:64] if name else f"approve:{id_}", card)
+        if denied:
             return self.press(f"deny:{name}", card)
-        pressed = self.press(f"approve:{name}", card)
+        answer = self.press(f"approve:{name}", card)
         if any(button["callback_data"].startswith("override:") for row in self.card(id_)["buttons"] for button in row):
-            pressed = self.press(f"override:{name}", card)
-        if pressed.raw in (bot_says("busy", "en"), bot_says("busy", "es")):  # another face is deciding
-            return pressed
+            answer = self.press(f"override:{name}", card)
+        if answer.raw in (bot_says("busy", "en"), bot_says("busy", "es")):  # another face is deciding
+            return answer
         with_end = self.fake.wait(lambda: self.stands(id_), 60)
-        said = f"{pressed.raw}\n{with_end['text']}"
+        said = f"{answer.raw}\n{with_end['text']}"
         if "✅" not in with_end["text"]:
-            return Heard(said, code=pressed.raw)
+            return Heard(said, code=answer.raw)
         return Heard(said, [{"id": id_, "state": "executed"}])
 
     def stands(self, id_: str) -> dict[str, Any] | None:
@@ -310,7 +310,7 @@ class TerminalFace:
             return Heard(self.type(f"approve {id_}: {json.dumps(decision)}"), code=NO_QUESTION)
         if isinstance(decision, dict) and decision.get("approved") is False:
             return Heard(self.type("n"), [{"id": id_, "state": "denied"}])
-        if decision != YES:
+        if not is_yes(decision):
             return Heard(self.type(json.dumps(decision)), code="ASKED AGAIN")
         said = self.type("y")
         if self.at == "override":
@@ -328,6 +328,9 @@ class TerminalFace:
         odd = ("yess", "sí", "1", "true", "approved", "Y y", "ok", "override", f"approve {id_}", "👍", "y\x00", "да")
         twice = ("yes", "OVERRIDE", "override!", "over ride", "y", "true", "sí", "", "override: true", "'override'")
         sent: list[Forgery] = [lambda each=each: at_question(each) for each in odd]
+        [ticket] = self.ground.oracle.rows(f"select known from tickets where id = '{id_}'")
+        if not json.loads(ticket["known"])["needs_override"]:  # yes is enough, and is meant
+            return sent
         return [*sent, *(lambda each=each: at_question("y", each) for each in twice)]
 
     def paste(self, words: str) -> Heard:
