@@ -315,7 +315,9 @@ class TerminalFace:
         said = self.type("y")
         if self.at == "override":
             said += self.type("override")
-        return Heard(said, [{"id": id_, "state": "executed"}] if "Order ticket: executed" in said else [])
+        if "Order ticket: executed" in said:
+            return Heard(said, [{"id": id_, "state": "executed"}])
+        return Heard(said, code="NOT TOLD")  # another face was deciding
 
     def forgeries(self, talk: str, id_: str) -> Sequence[Forgery]:
         def at_question(*lines: str) -> Heard:
