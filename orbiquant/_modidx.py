@@ -1752,6 +1752,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'orbiquant.copilot.widget.KeptWidget.keep': ( 'copilot.widget.html#keptwidget.keep',
                                                                                         'orbiquant/copilot/widget.py'),
                                           'orbiquant.copilot.widget._about': ('copilot.widget.html#_about', 'orbiquant/copilot/widget.py'),
+                                          'orbiquant.copilot.widget._await_end': ( 'copilot.widget.html#_await_end',
+                                                                                   'orbiquant/copilot/widget.py'),
                                           'orbiquant.copilot.widget._cell_now': ( 'copilot.widget.html#_cell_now',
                                                                                   'orbiquant/copilot/widget.py'),
                                           'orbiquant.copilot.widget._close_earlier': ( 'copilot.widget.html#_close_earlier',

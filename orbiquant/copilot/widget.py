@@ -49,6 +49,9 @@ class KeptWidget(anywidget.AnyWidget):
         self._css = f"{face_style()}\n.{self._mark} {{ display: none; }}"
 
     def _ipython_display_(self) -> None:
+        if self.comm is None:
+            print(self)
+            return
         view, *_ = self._repr_mimebundle_() or ({},)
         _display(view | {"text/plain": f"{transcript(self.snapshot)}\n{self!r}".strip()})
         _display({"text/plain": "", "text/html": self._html}, self._mark)
@@ -95,6 +98,13 @@ def _open_view(conversation: str | None, plan: Plan | None, **options: Any) -> C
         known = conversation_numbers(copilot.stores(caller.user_id), name)
         number = max(side_thread().submit(known).result(), default=1)
     return ChatView(copilot, caller, name, number=number, **options)
+
+
+def _await_end(view: ChatView, said: "Future[OrbiError | None] | None", timeout_s: float | None) -> None:
+    refused = said.result(timeout_s) if said else None
+    side_thread().submit(view.ended()).result(timeout_s)
+    if refused:
+        raise refused
 
 
 def _close_earlier(chat: "Chat") -> None:
@@ -148,10 +158,7 @@ class Chat(KeptWidget):
         timeout_s: float | None = None,  # None: as long as it takes
     ) -> str:
         "Wait until nothing is on its way and return the last answer; raise what refused what was said last."
-        refused = self._said.result(timeout_s) if self._said else None
-        side_thread().submit(self._talk.ended()).result(timeout_s)
-        if refused:
-            raise refused
+        _await_end(self._talk, self._said, timeout_s)
         return next((each["content"] for each in reversed(self.history()) if each["role"] == "assistant"), "")
 
     def history(self) -> list[dict[str, str]]:
@@ -168,8 +175,5 @@ class Chat(KeptWidget):
         return f"Chat({self.conversation!r}){', closed' if self._talk.closed else ''}"
 
     def _ipython_display_(self) -> None:
-        if self._talk.closed:
-            print(self)
-            return
         side_thread().submit(self._talk.rest()).result()
         super()._ipython_display_()
