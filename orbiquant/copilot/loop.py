@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_MESSAGE_TEXT', 'MOST_NAME', 'Instructions', 'clean_message', 'TicketDecision', 'TurnAnswer', 'gather',
-           'settle_waiting', 'decide_tickets', 'user_texts', 'recorded_events', 'Copilot']
+           'settle_waiting', 'decide_tickets', 'user_texts', 'recorded_events', 'gathered', 'Copilot']
 
 # %% ../../nbs/86_copilot.loop.ipynb #21f61b49
 import asyncio
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import StrictBool
 
 from .calls import Session, as_toolset, tell_outcome
+from .drawn import draw_messages
 from .flow import TurnFlow
 from .tickets import Ticket, TicketBook, TicketState, approve_ticket, settle_ticket, tell_ticket
 from .tools import find_tools
@@ -162,11 +163,18 @@ def recorded_events(
     yield {"type": "finish"}
     yield {"type": "done"}
 
-
-async def _gathered(events: AsyncIterator[dict[str, Any]]) -> TurnAnswer:
+# %% ../../nbs/86_copilot.loop.ipynb #cbb5c7e3
+async def gathered(
+    events: AsyncIterator[Mapping[str, Any]],  # of a turn
+    message: str = "",  # that it answers: an order that waits is told where the model said nothing to it
+) -> TurnAnswer:
+    "Return a turn as a whole."
     whole = TurnAnswer()
     async for event in events:
         gather(whole, event)
+    waiting = [each for each in whole.tickets if each["state"] == TicketState.PENDING]
+    if message and waiting and not whole.text.strip() and not whole.error:
+        whole.text = "\n\n".join(tell_ticket(each, find_language(message)) for each in waiting)
     return whole
 
 # %% ../../nbs/86_copilot.loop.ipynb #d0e5c940
@@ -288,11 +296,7 @@ class Copilot:
         symbol: str = "",  # that a face says it is about
     ) -> TurnAnswer:
         "Return a turn as a whole; an order that waits is told where the model said nothing."
-        whole = await _gathered(self.stream(caller, conversation_id, message, frames, symbol))
-        waiting = [each for each in whole.tickets if each["state"] == TicketState.PENDING]
-        if not whole.text.strip() and not whole.error and waiting:
-            whole.text = "\n\n".join(tell_ticket(each, find_language(message)) for each in waiting)
-        return whole
+        return await gathered(self.stream(caller, conversation_id, message, frames, symbol), message)
 
     async def settle(
         self,
@@ -301,7 +305,7 @@ class Copilot:
         decisions: Mapping[str, TicketDecision],  # by the id of the ticket
     ) -> TurnAnswer:
         "Return what came of a decision as a whole."
-        return await _gathered(self.decide(caller, conversation_id, decisions))
+        return await gathered(self.decide(caller, conversation_id, decisions))
 
     def stop(
         self,
@@ -319,12 +323,23 @@ class Copilot:
         caller: Caller,  # whose
         conversation_id: str,  # theirs
     ) -> list[dict[str, Any]]:
-        "Return what was said, as a chat draws it."
-        from pydantic_ai.ui.vercel_ai import VercelAIAdapter
+        "Return what was said, as a chat draws it: with the charts, and the tickets as they stand now."
+        conversation = await self.read(caller, conversation_id)
+        tickets = await asyncio.to_thread(self.book.listed, caller.user_id, conversation_id)
+        return draw_messages(conversation.messages, tickets)
 
-        _, conversation = await self._load(caller, _check_name(conversation_id))
-        shown = VercelAIAdapter.dump_messages(conversation.messages, sdk_version=6)
-        return [each.model_dump(mode="json", by_alias=True, exclude_none=True) for each in shown]
+    async def read(
+        self,
+        caller: Caller,  # whose
+        conversation_id: str,  # theirs; there may be none of that name yet
+    ) -> "Conversation":
+        "Return a conversation as it is kept; raise `OptionError` for a name that can be none."
+        return (await self._load(caller, _check_name(conversation_id)))[1]
+
+    @property
+    def book(self) -> TicketBook:
+        "Return the tickets of the database."
+        return TicketBook(self.runtime.engine, self.runtime.clock)
 
     async def _load(self, caller: Caller, name: str) -> "tuple[ConversationStore, Conversation]":
         from pydantic_ai.conversation import Conversation
