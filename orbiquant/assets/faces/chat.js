@@ -279,9 +279,10 @@ class Chat {
   refused(told) {
     this.alive();
     const text = this.tellRefusal(told);
-    const deciding = [...this.conversation.tickets.values()].filter((each) => each.deciding);
-    this.wait("decide", 0);
-    if (deciding.length) {
+    const named = (told.tickets ?? []).map((id) => this.conversation.tickets.get(id)).filter(Boolean);
+    const deciding = named.length ? named : [...this.conversation.tickets.values()].filter((each) => each.deciding);
+    if (deciding.length && told.said === undefined) {
+      this.wait("decide", 0);
       deciding.forEach((each) => each.refuse(text, told.reasons));
       return;
     }
