@@ -1,7 +1,9 @@
 """A workspace in which a chat can be tried: markets that are open now, and whoever else is asked, on this machine."""
 
+import asyncio
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -10,12 +12,15 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+from pydantic_ai.conversation import Conversation
+from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart, UserPromptPart
 from sqlalchemy import select
 
+from orbiquant.copilot.conversations import SqlConversationStore
 from orbiquant.copilot.tickets import tickets
 from orbiquant.core import SystemClock
 from orbiquant.desk.study import store_sample
-from orbiquant.domain import Bars, SeriesId
+from orbiquant.domain import LOCAL_USER, Bars, SeriesId
 from orbiquant.runtime import Runtime, using
 from orbiquant.settings import load_settings
 from orbiquant.trading import tables
@@ -24,6 +29,7 @@ from tests.tools.fake_vendors import KEY, FakeNews
 from tests.tools.model_server import PlayedModel
 
 COINS = ("BTC", "ETH", "BNB", "SOL", "XRP", "ADA", "DOGE", "AVAX", "LINK", "LTC", "TRX", "DOT")
+TABLE = "\n\n| tide | height |\n|---|---|\n| ebb | **low** |\n\n`sea`"
 PRICE = 100.0  # of all of them: their market goes nowhere
 
 
@@ -45,6 +51,7 @@ class ChatHome:
         make_workspace(folder)
         told = {"HOME": folder, "LLM_PROVIDER": "openai", "LLM_BASE_URL": model.address, "LLM_MODEL": "played"}
         told |= {"LLM_FALLBACK": "", "PROVIDERS_NEWSAPI_URL": news.url, "PROVIDERS_NEWSAPI_API_KEY": KEY}
+        told |= {"PROVIDERS_FEAR_GREED_URL": "", "PROVIDERS_MENTIONS_URL": ""}
         told |= {"ORION_COOL_DOWN_BARS": 0, "ORION_MIN_REWARD_TO_RISK": 1}
         places = {"DATA_DIR": "data", "STORE_URI": "data/store", "MODELS_DIR": "data/models"}
         told |= {f"WORKSPACE_{name}": folder / place for name, place in places.items()}
@@ -63,6 +70,21 @@ class ChatHome:
         symbol = f"{next(self.coins)}USDT"
         stop, target = (98, 104) if side == "Buy" else (102, 96)
         return symbol, f"{side} 0.01 lots of {symbol}, stop {stop}, target {target}"
+
+    def remember(self, conversation: str, turns: int) -> None:
+        """Let a conversation have been going on for so many questions and answers."""
+        store = SqlConversationStore(self.runtime.engine, SystemClock(), LOCAL_USER)
+        said = [
+            message
+            for number in range(turns)
+            for message in (
+                ModelRequest([UserPromptPart(f"Question {number}: what of the tide?")]),
+                ModelResponse([TextPart(f"Answer {number}.{TABLE}")]),
+            )
+        ]
+        talk = Conversation(conversation_id=conversation, messages=said)
+        with ThreadPoolExecutor(1) as other:  # the browser's driver has an event loop in this one
+            other.submit(lambda: asyncio.run(store.save(talk, scope=LOCAL_USER))).result()
 
     def tickets(self, conversation: str) -> list[Any]:
         """Return the tickets of a conversation."""

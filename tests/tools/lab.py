@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import nbformat
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from tests.tools.programs import run_program
 
@@ -34,6 +34,13 @@ EXECUTE = """async (code) => {
   asked.onIOPub = ({ content }) => { said += content.text ?? (content.traceback ?? []).join("\\n"); };
   const answer = await asked.done;
   return { ok: answer.content.status === "ok", said };
+}"""
+ADD_CELL = """async (code) => {
+  const { commands, shell } = window.jupyterapp;
+  const { model } = shell.currentWidget.content;
+  model.sharedModel.addCell({ cell_type: "code", source: code });
+  shell.currentWidget.content.activeCellIndex = model.cells.length - 1;
+  commands.execute("notebook:run-cell");
 }"""
 CELLS = """() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells.map(
   (cell) => [cell.cell_type, [cell.source].flat().join("")])"""
@@ -96,6 +103,11 @@ class OpenNotebook:
         )
 
     @property
+    def status(self) -> str:
+        """Return what its kernel does: idle, busy …"""
+        return self.page.evaluate(f"() => {SESSION}.kernel.status")
+
+    @property
     def cells(self) -> list[list[str]]:
         """Return kind and source of its cells."""
         return self.page.evaluate(CELLS)
@@ -113,6 +125,27 @@ class OpenNotebook:
         done = self.page.evaluate(EXECUTE, code)
         assert done["ok"], done["said"]
         return done["said"]
+
+    def show(self, code: str) -> None:
+        """Write a cell below the others and begin to run it."""
+        self.page.evaluate(ADD_CELL, code)
+
+    def save(self) -> None:
+        """Write the notebook to its file."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
+
+    def theme(self, name: str) -> None:
+        """Change Lab's colours."""
+        self.page.evaluate("(theme) => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", name)
+        self.page.wait_for_function("(name) => document.body.dataset.jpThemeName === name", arg=name)
+
+    def tab_to(self, place: Locator, most: int = 60) -> None:
+        """Press the tabulator until something has the focus."""
+        for _ in range(most):
+            self.page.keyboard.press("Tab")
+            if place.evaluate("(element) => element === document.activeElement"):
+                return
+        raise AssertionError(f"{most} tabs do not lead to {place}")
 
     def chat(self, view: int = 0) -> "ChatView":
         """Return a chat that the cells show, once it is there."""
@@ -138,9 +171,19 @@ class ChatView:
         return self.root.locator(".oq-answer")
 
     @property
-    def ticket(self) -> Locator:
-        """Return the newest ticket."""
-        return self.root.locator(".oq-ticket").last
+    def tickets(self) -> Locator:
+        """Return the tickets, the newest last."""
+        return self.root.locator(".oq-ticket")
+
+    @property
+    def check(self) -> Locator:
+        """Return the newest ticket's box of an override."""
+        return self.tickets.last.get_by_role("checkbox")
+
+    @property
+    def press(self) -> Locator:
+        """Return the newest ticket's control that approves."""
+        return self.tickets.last.locator(".oq-approve")
 
     def button(self, name: str) -> Locator:
         """Return the newest control of a name."""
@@ -157,7 +200,32 @@ class ChatView:
 
     def stands(self, state: str, timeout_s: float = 30) -> None:
         """Wait until the newest ticket is in a state."""
-        self.ticket.filter(has_text=state).wait_for(timeout=timeout_s * 1000)
+        expect(self.tickets.last).to_have_attribute("data-state", state, timeout=timeout_s * 1000)
+
+    def is_pending(self) -> None:
+        """Wait until the newest ticket can be decided on."""
+        self.press.wait_for()
+
+    def ready_to_approve(self) -> None:
+        """Wait for a ticket, and say that it is meant where that is asked."""
+        self.is_pending()
+        if self.check.count():
+            self.check.check()
+
+    def approve(self) -> None:
+        """Approve the newest ticket."""
+        self.ready_to_approve()
+        self.press.click()
+
+    def is_idle(self) -> None:
+        """Wait until the turn is over."""
+        self.button("Stop").wait_for(state="hidden")
+
+    def is_dead(self) -> None:
+        """Wait until the chat says that nobody hears it, and look whether its controls are off."""
+        self.root.get_by_text("The kernel is gone").first.wait_for()
+        for place in (self.composer, self.press):
+            assert place.is_disabled()
 
 
 def free_port() -> int:
@@ -180,7 +248,7 @@ def running_lab(folder: Path, environment: Mapping[str, str]) -> Iterator[Lab]:
     own["JUPYTERLAB_SETTINGS_DIR"] = str(settings)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root"]
     command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=t", "--LabApp.expose_app_in_browser=True"]
-    command += ["--LabApp.extension_manager=readonly", f"--ServerApp.root_dir={notebooks}", "--log-level=ERROR"]
+    command += ["--LabApp.extension_manager=readonly", f"--ServerApp.root_dir={notebooks}", "--log-level=CRITICAL"]
     address = f"http://127.0.0.1:{port}"
     http = httpx.Client(base_url=address, headers={"Authorization": "token t"}, timeout=60)
     with http, run_program(command, env=os.environ | own | environment, cwd=notebooks) as program:
