@@ -7,13 +7,13 @@ __all__ = ['BATCH_S', 'Chat']
 
 # %% ../../nbs/88_copilot.widget.ipynb #908b6b25
 from collections.abc import AsyncIterator, Mapping
-from importlib.resources import files
 from typing import Any
 
 import anywidget
 import traitlets
 
 from .assembly import copilot_of
+from .face_source import face_source, face_style
 from .loop import TicketDecision
 from .runs import TurnRuns
 from .side_thread import side_thread
@@ -23,14 +23,13 @@ from ..domain import local_caller
 from ..runtime import current
 
 # %% ../../nbs/88_copilot.widget.ipynb #7cb4e1ef
-_FACES = files("orbiquant") / "assets" / "faces"
 BATCH_S = 1 / 15  # what comes sooner goes out together
 
 
 class Chat(anywidget.AnyWidget):
     "A conversation with the copilot."
 
-    _esm = (_FACES / "chat.js").read_text(encoding="utf-8")
+    _esm, _css = face_source(), face_style()
     snapshot = traitlets.Dict().tag(sync=True)
 
     def __init__(
