@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import StrictBool
 
 from .calls import Session, as_toolset, tell_outcome
+from .drawn import draw_messages
 from .flow import TurnFlow
 from .tickets import Ticket, TicketBook, TicketState, approve_ticket, settle_ticket, tell_ticket
 from .tools import find_tools
@@ -319,12 +320,23 @@ class Copilot:
         caller: Caller,  # whose
         conversation_id: str,  # theirs
     ) -> list[dict[str, Any]]:
-        "Return what was said, as a chat draws it."
-        from pydantic_ai.ui.vercel_ai import VercelAIAdapter
+        "Return what was said, as a chat draws it: with the charts, and the tickets as they stand now."
+        conversation = await self.read(caller, conversation_id)
+        tickets = await asyncio.to_thread(self.book.listed, caller.user_id, conversation_id)
+        return draw_messages(conversation.messages, tickets)
 
-        _, conversation = await self._load(caller, _check_name(conversation_id))
-        shown = VercelAIAdapter.dump_messages(conversation.messages, sdk_version=6)
-        return [each.model_dump(mode="json", by_alias=True, exclude_none=True) for each in shown]
+    async def read(
+        self,
+        caller: Caller,  # whose
+        conversation_id: str,  # theirs; there may be none of that name yet
+    ) -> "Conversation":
+        "Return a conversation as it is kept; raise `OptionError` for a name that can be none."
+        return (await self._load(caller, _check_name(conversation_id)))[1]
+
+    @property
+    def book(self) -> TicketBook:
+        "Return the tickets of the database."
+        return TicketBook(self.runtime.engine, self.runtime.clock)
 
     async def _load(self, caller: Caller, name: str) -> "tuple[ConversationStore, Conversation]":
         from pydantic_ai.conversation import Conversation

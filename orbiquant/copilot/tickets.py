@@ -154,6 +154,14 @@ class TicketBook:
         "Return the tickets of a conversation that wait for their user, the oldest first."
         return self._read(user_id, conversation_id, tickets.c.state == TicketState.PENDING.value)
 
+    def listed(
+        self,
+        user_id: str,  # whose
+        conversation_id: str,  # theirs
+    ) -> list[Ticket]:
+        "Return every ticket of a conversation, the oldest first."
+        return self._read(user_id, conversation_id)
+
     def move(
         self,
         ticket: Ticket,  # as it was read
@@ -169,9 +177,9 @@ class TicketBook:
         with writing(self.engine) as connection:
             return connection.execute(update(tickets).where(one).values(told)).rowcount == 1
 
-    def _read(self, user_id: str, conversation_id: str, condition: Any) -> list[Ticket]:
+    def _read(self, user_id: str, conversation_id: str, *conditions: Any) -> list[Ticket]:
         mine = (tickets.c.user_id == user_id) & (tickets.c.conversation_id == conversation_id)
-        asked = select(tickets).where(mine, condition).order_by(tickets.c.proposed_at, tickets.c.id)
+        asked = select(tickets).where(mine, *conditions).order_by(tickets.c.proposed_at, tickets.c.id)
         with querying(self.engine) as connection:
             return [Ticket.model_validate(dict(row._mapping)) for row in connection.execute(asked)]
 
