@@ -4,7 +4,7 @@
 
 from fastapi import Body, Depends, Header, Path, Query
 from orbiquant.copilot.analysis import FullAnalysis
-from orbiquant.copilot.api import catalogue as copilot_api_catalogue, chat as copilot_api_chat, questions as copilot_api_questions
+from orbiquant.copilot.api import catalogue as copilot_api_catalogue, chat as copilot_api_chat, questions as copilot_api_questions, resume as copilot_api_resume
 from orbiquant.copilot.api.catalogue import ModelChoice, Plan, ToolCatalogue
 from orbiquant.copilot.api.chat import ChatAnswer, ChatHistory, ChatRequest, ChatState, ConversationId, DecisionRequest, SimpleAnswer, SimpleChat
 from orbiquant.copilot.api.questions import AnalyzeRequest, ExplainRequest, StrategyRequest
@@ -26,7 +26,7 @@ from orbiquant.research.standings import AgentMetrics, AgentStatus
 from orbiquant.research.tickets import OrderTicket
 from orbiquant.service.factory import caller_of, create_app, needs
 from pydantic import Field
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from typing import Annotated
 
 app = create_app(public=["/api/health", "/api/v1/health", "/health"], kept=["/api/analysis", "/api/health", "/api/market_data", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/signal", "/api/v1/explain", "/api/v1/signals/account/{account_id}", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"])
@@ -291,6 +291,18 @@ async def stop_chat(
 ) -> ChatState:
     "Stop the turn that runs in a conversation; an order that was placed stays placed."
     return await copilot_api_chat.stop_chat(conversation_id=conversation_id, caller=caller, user_id=user_id)
+
+
+@app.get("/api/v1/chat/{conversation_id}/stream", tags=["copilot"], dependencies=[needs("read")])
+async def resume_chat(
+    conversation_id: Annotated[ConversationId, Path(description="which")],
+    caller: Annotated[Caller, Depends(caller_of)],
+    last_event_id: Annotated[str | None, Query(description="of the last event that was seen, RUN-NUMBER")] = None,
+    sent_event_id: Annotated[str | None, Header(alias="Last-Event-ID", description="the same, as a browser sends it; counts before the one in the address")] = None,
+    user_id: Annotated[UserId | None, Query(description="another's, for a key with act_for")] = None,
+) -> Response:
+    "Send the events of a turn after the last one seen, and those to come; 204 when there is nothing more."
+    return await copilot_api_resume.resume_chat(conversation_id=conversation_id, caller=caller, last_event_id=last_event_id, sent_event_id=sent_event_id, user_id=user_id)
 
 
 @app.delete("/api/v1/context/{user_id}/{conversation_id}", tags=["copilot"], dependencies=[needs("write")])

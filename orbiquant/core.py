@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['MOST_MESSAGE', 'SECRET_NAME', 'Plan', 'Scope', 'SCOPES', 'LOCAL_USER', 'Method', 'OrbiError', 'SettingsError',
            'NotConfigured', 'OptionError', 'ConflictError', 'MissingLibrary', 'DataError', 'NotFoundError',
-           'NotAvailable', 'ModelError', 'BrokerError', 'BrokerUnavailable', 'BrokerRejected', 'ExecutionUnknown',
-           'ToolError', 'AuthError', 'suggest', 'choose', 'rule_of', 'expect', 'expect_columns', 'split_list',
-           'missing_library', 'require_library', 'SystemClock', 'FixedClock', 'atomic_write', 'code_version', 'asset',
-           'mask_secrets', 'as_sentence', 'configure_logging', 'get_logger', 'log_context', 'ForbiddenError',
-           'EndpointInfo', 'ToolInfo', 'endpoint', 'tool', 'stage', 'stage_seconds']
+           'NotAvailable', 'GoneError', 'ModelError', 'BrokerError', 'BrokerUnavailable', 'BrokerRejected',
+           'ExecutionUnknown', 'ToolError', 'AuthError', 'suggest', 'choose', 'rule_of', 'expect', 'expect_columns',
+           'split_list', 'missing_library', 'require_library', 'SystemClock', 'FixedClock', 'atomic_write',
+           'code_version', 'asset', 'mask_secrets', 'as_sentence', 'configure_logging', 'get_logger', 'log_context',
+           'ForbiddenError', 'EndpointInfo', 'ToolInfo', 'endpoint', 'tool', 'stage', 'stage_seconds']
 
 # %% ../nbs/00_core.ipynb #cc04611f
 import difflib
@@ -100,6 +100,12 @@ class NotAvailable(NotFoundError):
     "Something that a thing of this kind never has, such as a balance sheet of a currency."
 
     code = "NOT_AVAILABLE"
+
+
+class GoneError(NotFoundError):
+    "Something that was there and is no longer kept."
+
+    code = "GONE"
 
 
 class ModelError(OrbiError):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_MESSAGE_TEXT', 'MOST_NAME', 'Instructions', 'clean_message', 'TicketDecision', 'TurnAnswer', 'gather',
-           'settle_waiting', 'decide_tickets', 'user_texts', 'recorded_events', 'Copilot']
+           'settle_waiting', 'decide_tickets', 'user_texts', 'recorded_events', 'gathered', 'Copilot']
 
 # %% ../../nbs/86_copilot.loop.ipynb #21f61b49
 import asyncio
@@ -163,11 +163,18 @@ def recorded_events(
     yield {"type": "finish"}
     yield {"type": "done"}
 
-
-async def _gathered(events: AsyncIterator[dict[str, Any]]) -> TurnAnswer:
+# %% ../../nbs/86_copilot.loop.ipynb #cbb5c7e3
+async def gathered(
+    events: AsyncIterator[Mapping[str, Any]],  # of a turn
+    message: str = "",  # that it answers: an order that waits is told where the model said nothing to it
+) -> TurnAnswer:
+    "Return a turn as a whole."
     whole = TurnAnswer()
     async for event in events:
         gather(whole, event)
+    waiting = [each for each in whole.tickets if each["state"] == TicketState.PENDING]
+    if message and waiting and not whole.text.strip() and not whole.error:
+        whole.text = "\n\n".join(tell_ticket(each, find_language(message)) for each in waiting)
     return whole
 
 # %% ../../nbs/86_copilot.loop.ipynb #d0e5c940
@@ -289,11 +296,7 @@ class Copilot:
         symbol: str = "",  # that a face says it is about
     ) -> TurnAnswer:
         "Return a turn as a whole; an order that waits is told where the model said nothing."
-        whole = await _gathered(self.stream(caller, conversation_id, message, frames, symbol))
-        waiting = [each for each in whole.tickets if each["state"] == TicketState.PENDING]
-        if not whole.text.strip() and not whole.error and waiting:
-            whole.text = "\n\n".join(tell_ticket(each, find_language(message)) for each in waiting)
-        return whole
+        return await gathered(self.stream(caller, conversation_id, message, frames, symbol), message)
 
     async def settle(
         self,
@@ -302,7 +305,7 @@ class Copilot:
         decisions: Mapping[str, TicketDecision],  # by the id of the ticket
     ) -> TurnAnswer:
         "Return what came of a decision as a whole."
-        return await _gathered(self.decide(caller, conversation_id, decisions))
+        return await gathered(self.decide(caller, conversation_id, decisions))
 
     def stop(
         self,

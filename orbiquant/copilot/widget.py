@@ -49,7 +49,7 @@ _chats: "WeakSet[Chat]" = WeakSet()
 class Chat(anywidget.AnyWidget):
     "A conversation with the copilot, beside the cells of a notebook."
 
-    _esm, _css = face_source(), face_style()
+    _esm = face_source()
     snapshot = traitlets.Dict().tag(sync=True)
 
     def __init__(
@@ -77,7 +77,7 @@ class Chat(anywidget.AnyWidget):
         self._last: Future[OrbiError | None] | None = None
         self._cell, self._html = _cell_now(), ""
         super().__init__()
-        self._css = f"{self._css}\n.{self._mark} {{ display: none; }}"
+        self._css = f"{face_style()}\n.{self._mark} {{ display: none; }}"
         self.on_msg(lambda _, told, __: self._session.hear(told))
         if hasattr(self.comm, "_reply_subshell_for"):  # ipykernel would hold the page back until the cell has ended
             self.comm._reply_subshell_for = lambda _, asked: asked

@@ -87,7 +87,7 @@ def check_signature(
 
 # %% ../../nbs/80_service.build.ipynb #e39e4cca
 _BODY_TYPES = (list, dict, set, tuple, frozenset)
-_HEADER_NAMES = {"idempotency_key"}  # parameters that come as a header: `Idempotency-Key`
+_HEADERS = {"idempotency_key": "", "sent_event_id": "Last-Event-ID"}  # parameters that come as a header, and its name
 
 
 def _caller_kind(marked: Marked, name: str, hint: Any) -> str:
@@ -114,7 +114,7 @@ def parameter_kind(
     bodiless = marked.info.method in ("GET", "DELETE")
     if name in path_parameters(marked.info.path):
         return "Path"
-    if name in _HEADER_NAMES:
+    if name in _HEADERS:
         return "Header"
     if model and bodiless:
         raise marked.refuse(f"`{name}` is a {outer.__name__}, and {marked.info.method} has no body")
@@ -238,7 +238,9 @@ def annotate(
     parameter: Parameter,  # to declare
 ) -> str:
     "Return the annotation that tells FastAPI where a value comes from and what it is."
-    where = f"{parameter.kind}(description={json.dumps(parameter.description, ensure_ascii=False)})"
+    alias = _HEADERS[parameter.name] if parameter.kind == "Header" else ""
+    named = f'alias="{alias}", ' if alias else ""
+    where = f"{parameter.kind}({named}description={json.dumps(parameter.description, ensure_ascii=False)})"
     if parameter.kind == "Caller":
         where = "Depends(caller_of)"
     inner = re.fullmatch(r"Annotated\[(.*)\]", parameter.annotation, flags=re.DOTALL)

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..analysis import FullAnalysis
 from ..analyze import AnalysisAsked, analyze, analyze_whole
-from .chat import Spoken, as_stream, speaker_of
+from .chat import Spoken, speaker_of
+from ..sse import as_stream
 from ..strategy import RiskTolerance, StrategyAskedFor, StrategyProposal, propose_strategy
 from ..tools import find_tools
 from ...core import NotFoundError, endpoint
