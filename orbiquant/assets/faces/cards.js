@@ -101,13 +101,13 @@ function barsFace(said, say) {
   const decimals = decimalsOf(...bars.flatMap((each) => [each.open, each.high, each.low, each.close]));
   const rows = bars.map((each) => [writeTime(each.time).replace(" UTC", ""), ...["open", "high", "low", "close"].map((name) => writePrice(each[name], say.language, decimals))]);
   const head = element("div", "oq-card-head", element("span", "oq-symbol", String(said.symbol)), element("span", "oq-muted", `${said.timeframe} · ${say("lastRows", { count: bars.length, all: said.data.length })}`));
-  return element("section", "oq-card", head, textTable([`${say("time")} (UTC)`, say("open"), say("highBar"), say("lowBar"), say("close")], rows, say("table")), noticeLine(said));
+  return element("section", "oq-card", head, textTable([`${say("when")} (UTC)`, say("open"), say("highBar"), say("lowBar"), say("close")], rows, say("table")), noticeLine(said));
 }
 
 function positionsFace(said, say) {
   if (!said.positions.length) return element("p", "oq-note", say("nothing"));
-  const rows = said.positions.slice(0, 30).map((each) => [String(each.symbol), String(each.type ?? ""), writeNumber(each.size ?? each.volume, say.language, 0, 2), writePrice(each.entry_price ?? each.open_price, say.language), writeNumber(each.pnl ?? each.profit, say.language, 2, 2)]);
-  return element("section", "oq-card", textTable([say("symbol"), say("side"), say("size"), say("entry"), say("profit")], rows, say("table")));
+  const rows = said.positions.slice(0, 30).map((each) => [String(each.symbol), String(each.type ?? ""), writeNumber(each.size, say.language, 0, 2), writePrice(each.open_price, say.language), writePrice(each.current_price, say.language), writeNumber(each.profit, say.language, 2, 2)]);
+  return element("section", "oq-card", textTable([say("symbol"), say("side"), `${say("size")} (${say("units")})`, say("entry"), say("price"), say("profit")], rows, say("table")));
 }
 
 function errorFace(said, say) {
@@ -166,7 +166,8 @@ export class ToolCard {
   said(output) {
     this.output = output;
     const error = output && typeof output === "object" && typeof output.error === "string" ? output.error : "";
-    this.mark(error ? (REFUSED.includes(error) ? "refused" : "toolFailed") : "done");
+    const refused = REFUSED.includes(error) || output?.success === false;
+    this.mark(refused ? "refused" : error ? "toolFailed" : "done");
     this.draw();
     this.show(resultFace(this.name, output, this.say));
   }

@@ -151,6 +151,9 @@ class Chat {
   lost() {
     this.wait("hello", 0);
     this.connection = "gone";
+    if (this.run !== null) this.conversation.end();
+    this.run = null;
+    this.state = { ...this.state, busy: false };
     const saved = this.link.saved?.();
     if (this.conversation.empty && Array.isArray(saved?.messages)) {
       this.state = { ...saved.state, busy: false };
@@ -195,8 +198,9 @@ class Chat {
   know(state) {
     if (!state || typeof state !== "object") return;
     const before = this.say.language;
-    this.state = state;
-    if (state.disconnected) return this.lost();
+    const { disconnected, ...known } = state;
+    this.state = { ...this.state, ...known };
+    if (disconnected) return this.lost();
     this.alive();
     if (state.language && state.language !== before) {
       this.speak(state.language);
@@ -255,6 +259,7 @@ class Chat {
     const events = Array.isArray(told.events) ? told.events : [];
     if (told.run !== this.run) return this.ended === told.run ? undefined : this.hello();
     if (told.first > this.next) return this.hello();
+    this.alive();
     for (const event of events.slice(this.next - told.first)) {
       this.next += 1;
       this.apply(event);

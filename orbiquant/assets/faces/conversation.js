@@ -234,14 +234,16 @@ export class Conversation {
     for (const message of messages) {
       const parts = Array.isArray(message?.parts) ? message.parts : [];
       if (message.role === "user") {
+        this.end();
         const text = parts.filter((each) => each.type === "text").map((each) => each.text).join("\n");
         if (text) this.question(text);
       } else if (message.role === "assistant") {
-        this.begin(false);
+        // One answer may be several messages: one for each time that the model spoke.
+        if (!this.turn) this.begin(false);
         parts.forEach((each) => this.part(each, known));
-        this.end();
       }
     }
+    this.end();
     const left = tickets.filter((each) => !this.tickets.has(each.id));
     if (left.length) {
       this.begin(false);

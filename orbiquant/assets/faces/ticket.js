@@ -157,7 +157,7 @@ export class TicketCard {
     const language = say.language;
     if (this.state === "denied" || this.state === "void") {
       const why = this.state === "void" && /^the conversation went on/.test(ticket.reason ?? "") ? say("voidWhy") : String(ticket.reason ?? "");
-      return element("p", "oq-outcome", why.slice(0, 1_000));
+      return element("p", "oq-outcome", why === "the user said no" ? "" : why.slice(0, 1_000));
     }
     const out = ticket.outcome && typeof ticket.outcome === "object" ? ticket.outcome : null;
     if (!out) return element("p", "oq-outcome", say(STATES[this.state]));
