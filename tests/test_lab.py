@@ -48,7 +48,7 @@ ACTS = {"recite": recite(1500, 0.02), "briefly": recite(5, 0.02), "headlines": o
 ACTS["price"] = look(
     "get_price", "| what | how |\n|---|---|\n| EURUSD | calm |\n\nThat was the price.\n", symbol="EURUSD"
 )
-FORGIVEN: tuple[str, ...] = ()  # what Lab itself says in the console
+FORGIVEN = ("net::ERR_ABORTED", "Connection lost, reconnecting", "Comm not found")  # as a page or a kernel goes away
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +187,7 @@ def test_an_answer_grows_while_it_comes_and_is_stopped(talk: Open, home: ChatHom
 def test_a_cell_runs_meanwhile(talk: Open):
     notebook = talk("chat = oq.Chat('meanwhile')\nchat", "import time\ntime.sleep(20)")
     chat = notebook.chat()
+    chat.is_live()
     chat.ask("briefly, please")
     chat.hears(tag(4))
     notebook.page.locator(".jp-InputPrompt", has_text="[*]").wait_for()
@@ -288,14 +289,14 @@ def test_pressing_twice_and_in_two_views_is_one_order(talk: Open, home: ChatHome
     assert [row.state for row in home.tickets("twice")] == ["executed"] and len(home.orders(symbol)) == 1
 
 
-def test_a_ticket_waits_for_the_kernel_to_be_restarted(talk: Open, lab: Lab, home: ChatHome, victim: str):
+def test_a_ticket_waits_for_the_kernel_to_be_restarted(talk: Open, home: ChatHome, victim: str):
     notebook = talk(name="restarted", on=victim)
     symbol, words = home.order()
     notebook.chat().ask(words)
     notebook.chat().is_pending()
-    lab.restart(victim)
-    notebook.wait().run_all()
-    notebook.page.wait_for_function("() => document.querySelectorAll('.oq-composer').length === 1")
+    notebook.restart()
+    notebook.run_all()
+    notebook.chat().is_live()
     chat = notebook.chat()
     chat.approve()
     chat.stands("executed")
@@ -330,14 +331,17 @@ def test_two_notebooks_of_one_user(talk: Open, context: BrowserContext, lab: Lab
     there.chat().ready_to_approve()
     for notebook in (here, there):
         notebook.page.evaluate("() => document.querySelector('.oq-approve').click()")
-    for notebook in (here, there):
-        notebook.chat().stands("executed")
+    here.chat().stands("executed")
+    if there.chat().press.count():  # two at once: one was told to wait, and is told the outcome when it presses again
+        there.chat().approve()
+    there.chat().stands("executed")
     assert [row.state for row in home.tickets("shared")] == ["executed"] and len(home.orders(symbol)) == 1
     here.chat().is_idle()
     here.chat().ask("recite, please")
     here.chat().hears(tag(2))
     there.chat().ask("briefly, please")
     there.chat().hears("answering already")
+    here.page.bring_to_front()
     here.chat().button("Stop").click()
     here.chat().is_idle()
     page.close()
@@ -445,8 +449,8 @@ def test_a_kernel_is_killed_in_mid_answer(talk: Open, victim: str):
     os.kill(int(notebook.execute("import os\nprint(os.getpid())")), signal.SIGKILL)
     notebook.page.get_by_role("button", name="Ok").click()
     notebook.wait().run_all()
-    notebook.page.wait_for_function("() => document.querySelectorAll('.oq-composer:enabled').length === 1")
     chat = notebook.chat()
+    chat.is_live()
     chat.hears("recite, please")
     chat.ask("briefly, please")
     chat.hears(tag(4))

@@ -70,10 +70,6 @@ class Lab:
         """Return the id of a new kernel."""
         return self.http.post("/api/kernels", json={"name": "python3"}).raise_for_status().json()["id"]
 
-    def restart(self, kernel: str) -> None:
-        """Restart a kernel: what its cells made is gone."""
-        self.http.post(f"/api/kernels/{kernel}/restart").raise_for_status()
-
     def end(self, kernel: str) -> None:
         """Shut a kernel down."""
         self.http.delete(f"/api/kernels/{kernel}").raise_for_status()
@@ -125,6 +121,11 @@ class OpenNotebook:
         done = self.page.evaluate(EXECUTE, code)
         assert done["ok"], done["said"]
         return done["said"]
+
+    def restart(self) -> None:
+        """Restart the kernel: what its cells made is gone."""
+        self.page.evaluate(f"() => {SESSION}.kernel.restart()")
+        self.wait()
 
     def show(self, code: str) -> None:
         """Write a cell below the others and begin to run it."""
@@ -216,6 +217,10 @@ class ChatView:
         """Approve the newest ticket."""
         self.ready_to_approve()
         self.press.click()
+
+    def is_live(self) -> None:
+        """Wait until the kernel has answered."""
+        self.root.locator(".oq-chat[data-connection=live]").wait_for()
 
     def is_idle(self) -> None:
         """Wait until the turn is over."""
