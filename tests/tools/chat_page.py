@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Locator
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
@@ -129,3 +129,52 @@ class Recorded:
         """Return all tickets as they stand at the end."""
         shown = [e["data"] for turn in self.turns.values() for e in turn if e["type"] == "data-ticket"]
         return [*{each["id"]: each for each in shown}.values()]
+
+
+class ChatPage:
+    """The chat in a bare page, spoken to as a kernel would."""
+
+    def __init__(self, browser: Browser, width: int = 1100, theme: str = "light", mount: bool = True) -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900})
+        self.page.set_default_timeout(10_000)
+        self.witness, self.runs = Witness(self.page), 0
+        paper = {"light": "#fff", "dark": "#0d1115"}[theme]
+        self.page.set_content(HTML.format(theme=theme, style=face_style(), paper=paper))
+        self.page.evaluate(LINK)
+        if mount:
+            self.mount()
+            self.reset()
+
+    def mount(self) -> None:
+        """Draw a chat."""
+        self.page.evaluate(MOUNT, face_source())
+
+    def tell(self, kind: str, **told: Any) -> None:
+        """Tell the page something."""
+        self.page.evaluate("told => window.tell(told)", {"kind": kind, **told})
+
+    def reset(self, messages: Any = (), tickets: Any = (), state: dict[str, Any] | None = None, **told: Any) -> None:
+        """Tell the page all there is."""
+        whole = {"run": None, "said": None, "events": [], "messages": [*messages], "tickets": [*tickets]} | told
+        self.tell("reset", state=STATE | (state or {}), **whole)
+
+    def turn(self, said: str | None, events: list[dict[str, Any]]) -> str:
+        """Tell the page of a turn, and return its id."""
+        self.runs += 1
+        run = f"run-{self.runs}"
+        self.tell("begin", run=run, said=said)
+        self.tell("events", run=run, first=1, events=events)
+        return run
+
+    def speak(self, text: str, said: str | None = "?") -> str:
+        """Tell the page of a turn that says something."""
+        told = [{"type": "text-start", "id": "t"}, {"type": "text-delta", "id": "t", "delta": text}]
+        return self.turn(said, [{"type": "start"}, *told, {"type": "text-end", "id": "t"}, {"type": "done"}])
+
+    def sent(self, kind: str) -> list[dict[str, Any]]:
+        """Return what the page has sent of a kind."""
+        return [each for each in self.page.evaluate("() => window.sent") if each["kind"] == kind]
+
+    def at(self, selector: str, **filters: Any) -> Locator:
+        """Return what a selector finds."""
+        return self.page.locator(selector, **filters)

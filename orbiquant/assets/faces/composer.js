@@ -16,7 +16,7 @@ export class Composer {
     this.acts = acts;
     this.busy = false;
     this.last = "";
-    this.escaped = 0;
+    this.escaped = -Infinity;
     this.area = element("textarea", "oq-composer");
     this.area.rows = 1;
     this.area.enterKeyHint = "send";

@@ -140,7 +140,7 @@ class HttpLink {
       try {
         const headers = seen.number ? { "Last-Event-ID": `${seen.run}-${seen.number}` } : {};
         const response = await this.ask(`${this.place}/stream`, { headers, signal: ending.signal });
-        if (response.status === 204 || response.status === 404) return this.hello();
+        if ([204, 404, 410].includes(response.status)) return this.hello(); // it is over: the history has it
         if (response.ok) {
           this.tell({ kind: "connection", lost: false });
           if (await this.follow(response, seen)) return;

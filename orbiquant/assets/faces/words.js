@@ -2,7 +2,7 @@
 const WORDS = {
   en: {
     title: "OrbiQuant copilot", log: "Conversation", ask: "Ask about a market…", message: "Message",
-    send: "Send", stop: "Stop", stopping: "Stopping…", fresh: "New conversation", latest: "Jump to latest ↓",
+    send: "Send", stop: "Stop", stopping: "Stopping…", fresh: "New chat", latest: "Jump to latest ↓",
     you: "You", answer: "Answer", copy: "Copy", copied: "Copied", copyAnswer: "Copy answer", copyCode: "Copy code",
     table: "Table, scrolls sideways", code: "Code", thinking: "Thinking", waiting: "Working…",
     empty: "Ask for a price, a signal, a chart of one of your tables, or for an order. Nothing is traded until you approve it.",
@@ -41,7 +41,7 @@ const WORDS = {
   },
   es: {
     title: "Copiloto OrbiQuant", log: "Conversación", ask: "Pregunta por un mercado…", message: "Mensaje",
-    send: "Enviar", stop: "Parar", stopping: "Parando…", fresh: "Conversación nueva", latest: "Ir a lo último ↓",
+    send: "Enviar", stop: "Parar", stopping: "Parando…", fresh: "Chat nuevo", latest: "Ir a lo último ↓",
     you: "Tú", answer: "Respuesta", copy: "Copiar", copied: "Copiado", copyAnswer: "Copiar respuesta", copyCode: "Copiar código",
     table: "Tabla, se desplaza de lado", code: "Código", thinking: "Razonamiento", waiting: "Trabajando…",
     empty: "Pide un precio, una señal, un gráfico de una de tus tablas o una orden. No se opera nada hasta que lo apruebes.",
