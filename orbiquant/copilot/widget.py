@@ -79,6 +79,8 @@ class Chat(anywidget.AnyWidget):
         super().__init__()
         self._css = f"{face_style()}\n.{self._mark} {{ display: none; }}"
         self.on_msg(lambda _, told, __: self._session.hear(told))
+        if hasattr(self.comm, "_reply_subshell_for"):  # ipykernel would hold the page back until the cell has ended
+            self.comm._reply_subshell_for = lambda _, asked: asked
         for each in [*_chats]:
             if self._cell[0] and each._cell[0] == self._cell[0] and each._cell[1] != self._cell[1]:
                 each.close()
