@@ -219,17 +219,17 @@ class Chat {
     const { scrollTop } = this.log;
     const held = this.inside.contains(document.activeElement);
     this.conversation.clear();
-    const messages = Array.isArray(told.messages) ? told.messages : [];
+    const messages = (Array.isArray(told.messages) ? told.messages : []).filter((each) => Array.isArray(each?.parts));
     this.conversation.history(messages, Array.isArray(told.tickets) ? told.tickets : []);
     this.run = null;
     const last = messages.at(-1);
-    const lastText = last?.role === "user" ? last.parts?.map((each) => each.text ?? "").join("\n") : null;
+    const lastText = last?.role === "user" ? last.parts.map((each) => each?.text ?? "").join("\n") : null;
     if (told.run) {
       if (told.said && told.said !== lastText) this.conversation.question(told.said);
       this.open(told.run);
       this.events({ run: told.run, first: 1, events: told.events ?? [] });
     }
-    const known = [...messages.filter((each) => each.role === "user").slice(-2).map((each) => each.parts?.[0]?.text), told.said];
+    const known = [...messages.filter((each) => each.role === "user").slice(-2).map((each) => each.parts[0]?.text), told.said];
     if (this.waiting && !known.includes(this.waiting.text)) this.inside.append(this.waiting.card);
     else this.waiting = null;
     this.composer.last ||= known.findLast((each) => typeof each === "string") ?? "";
@@ -286,7 +286,7 @@ class Chat {
   refused(told) {
     this.alive();
     const text = this.tellRefusal(told);
-    const named = (told.tickets ?? []).map((id) => this.conversation.tickets.get(id)).filter(Boolean);
+    const named = (Array.isArray(told.tickets) ? told.tickets : []).map((id) => this.conversation.tickets.get(id)).filter(Boolean);
     const deciding = named.length ? named : [...this.conversation.tickets.values()].filter((each) => each.deciding);
     if (deciding.length && told.said === undefined) {
       this.wait("decide", 0);
