@@ -25,6 +25,7 @@ class Chat {
     this.next = 1;
     this.waiting = null; // what was said and has not begun yet
     this.pinned = true;
+    this.top = 0; // where the log was scrolled to
     this.timers = new Map();
     this.undo = [];
     this.say = speaker(link.saved?.()?.state?.language ?? (navigator.language?.startsWith("es") ? "es" : "en"));
@@ -73,6 +74,7 @@ class Chat {
     });
     for (const name of KEPT_IN) this.on(this.root, name, (event) => event.stopPropagation(), { passive: true });
     this.on(this.log, "scroll", () => this.scrolled(), { passive: true });
+    this.on(this.inside, "toggle", (event) => event.target.open && this.stay(), true);
     const grown = new ResizeObserver(() => this.follow());
     grown.observe(this.inside);
     grown.observe(this.log);
@@ -335,8 +337,18 @@ class Chat {
 
   scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.log;
-    this.pinned = scrollHeight - scrollTop - clientHeight < NEAR;
+    // Only whoever scrolls up leaves the end: an answer that grows does not.
+    if (scrollHeight - scrollTop - clientHeight < NEAR) this.pinned = true;
+    else if (scrollTop < this.top - 4) this.pinned = false;
+    this.top = scrollTop;
     this.latest.hidden = this.pinned;
+  }
+
+  // Something was opened to be read.
+  stay() {
+    this.pinned = false;
+    this.latest.hidden = false;
+    this.scrolled();
   }
 
   follow() {
