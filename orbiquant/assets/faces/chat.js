@@ -11,6 +11,7 @@ import { speaker } from "./words.js";
 const HELLO_MS = 3_000; // without an answer the saved conversation is shown
 const SLOW_SAY_MS = 5_000;
 const SLOW_DECIDE_MS = 20_000;
+const UNKNOWN = [0, 401]; // of a refusal: nobody is there, or nobody knows us
 const NEAR = 48; // pixels from the end that still count as being there
 const KEPT_IN = ["keydown", "keypress", "keyup", "paste", "copy", "cut", "contextmenu", "beforeinput", "input", "dragover", "drop", "dblclick", "mousedown", "wheel"];
 
@@ -215,6 +216,8 @@ class Chat {
     this.wait("decide", 0);
     this.state = told.state ?? {};
     this.speak(this.state.language ?? this.say.language);
+    const { scrollTop } = this.log;
+    const held = this.inside.contains(document.activeElement);
     this.conversation.clear();
     const messages = Array.isArray(told.messages) ? told.messages : [];
     this.conversation.history(messages, Array.isArray(told.tickets) ? told.tickets : []);
@@ -226,10 +229,12 @@ class Chat {
       this.open(told.run);
       this.events({ run: told.run, first: 1, events: told.events ?? [] });
     }
-    const known = [told.said, ...messages.filter((each) => each.role === "user").slice(-2).map((each) => each.parts?.[0]?.text)];
+    const known = [...messages.filter((each) => each.role === "user").slice(-2).map((each) => each.parts?.[0]?.text), told.said];
     if (this.waiting && !known.includes(this.waiting.text)) this.inside.append(this.waiting.card);
     else this.waiting = null;
-    this.pinned = true;
+    this.composer.last ||= known.findLast((each) => typeof each === "string") ?? "";
+    if (!this.pinned) this.log.scrollTop = scrollTop;
+    if (held) this.log.focus({ preventScroll: true });
   }
 
   open(run) {
@@ -241,6 +246,7 @@ class Chat {
   begin(told) {
     this.alive();
     if (told.run === this.run) return;
+    this.warn("");
     if (this.run !== null) this.conversation.end();
     this.settleWaiting(told.said);
     if (told.said) this.conversation.question(told.said);
@@ -274,23 +280,24 @@ class Chat {
     this.ended = this.run;
     this.run = null;
     this.state = { ...this.state, busy: false };
+    if ([...this.conversation.tickets.values()].some((each) => each.deciding)) this.hello();
   }
 
   refused(told) {
     this.alive();
     const text = this.tellRefusal(told);
-    const deciding = [...this.conversation.tickets.values()].filter((each) => each.deciding);
-    this.wait("decide", 0);
-    if (deciding.length) {
+    const named = (told.tickets ?? []).map((id) => this.conversation.tickets.get(id)).filter(Boolean);
+    const deciding = named.length ? named : [...this.conversation.tickets.values()].filter((each) => each.deciding);
+    if (deciding.length && told.said === undefined) {
+      this.wait("decide", 0);
       deciding.forEach((each) => each.refuse(text, told.reasons));
       return;
     }
-    const said = told.said ?? this.waiting?.text;
-    this.settleWaiting();
-    if (said) {
-      this.composer.giveBack(said);
-      this.composer.tell(text, true);
-    } else this.warn(text);
+    if (UNKNOWN.includes(told.status)) this.connection = "gone";
+    if (told.said === undefined) return this.warn(text, this.connection === "gone");
+    this.settleWaiting(told.said);
+    this.composer.giveBack(told.said);
+    this.composer.tell(text, true);
   }
 
   tellRefusal(told) {

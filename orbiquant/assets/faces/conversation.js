@@ -62,7 +62,9 @@ export class Conversation {
 
   question(text) {
     this.asked = text;
-    const held = element("article", "oq-question", element("div", "oq-bubble", text));
+    const bubble = element("div", "oq-bubble", text);
+    bubble.dir = "auto";
+    const held = element("article", "oq-question", bubble);
     held.setAttribute("aria-label", this.say("you"));
     this.host.append(held);
     return held;

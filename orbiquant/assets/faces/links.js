@@ -97,28 +97,29 @@ class HttpLink {
     return fetch(this.base + path, { ...options, headers, credentials: "same-origin" });
   }
 
-  async refused(response, said) {
+  async refused(response, asked = {}) {
     const told = await response.json().catch(() => ({}));
     const text = [told.detail, told.message, told.title].find((each) => typeof each === "string") ?? "";
-    this.tell({ kind: "error", status: response.status, code: told.code, reasons: told.reasons, text, said });
+    const tickets = asked.decisions && Object.keys(asked.decisions);
+    this.tell({ kind: "error", status: response.status, code: told.code, reasons: told.reasons, text, said: asked.message, tickets });
   }
 
-  async hello() {
+  async hello(resumes = true) {
     this.following?.abort();
     const response = await this.ask(this.place);
     if (!response.ok) return this.refused(response);
     const told = await response.json();
     this.state = { ...this.state, ...told.state, busy: Boolean(told.run), conversation: this.conversation };
     this.tell({ kind: "reset", state: this.state, messages: told.messages ?? [], tickets: told.tickets ?? [], run: told.run ?? null, said: told.said ?? null, events: [] });
-    if (told.run) await this.resume({ run: told.run, number: 0 });
+    if (told.run && resumes) await this.resume({ run: told.run, number: 0 });
   }
 
   // A turn that begins with a request of ours.
-  async turn(path, body, said) {
+  async turn(path, body) {
     const ending = this.watch();
     const response = await this.ask(path, { method: "POST", body: JSON.stringify({ ...body, conversation_id: this.conversation, stream: true }), signal: ending.signal });
-    if (!response.ok) return this.refused(response, said);
-    const seen = { run: null, number: 0, said };
+    if (!response.ok) return this.refused(response, body);
+    const seen = { run: null, number: 0, said: body.message };
     if (!(await this.follow(response, seen))) await this.resume(seen);
   }
 
@@ -160,7 +161,7 @@ class HttpLink {
       try {
         const headers = seen.number ? { "Last-Event-ID": `${seen.run}-${seen.number}` } : {};
         const response = await this.ask(`${this.place}/stream`, { headers, signal: ending.signal });
-        if ([204, 404, 410].includes(response.status)) return this.hello(); // it is over: the history has it
+        if ([204, 404, 410].includes(response.status)) return this.hello(false); // it is over: the history has it
         if (response.ok) {
           this.tell({ kind: "connection", lost: false });
           if (await this.follow(response, seen)) return;
@@ -183,7 +184,7 @@ class HttpLink {
 
   async act(told) {
     if (told.kind === "hello") return this.hello();
-    if (told.kind === "say") return this.turn("/api/v1/chat", { message: told.text }, told.text);
+    if (told.kind === "say") return this.turn("/api/v1/chat", { message: told.text });
     if (told.kind === "decide") return this.turn("/api/v1/chat/decisions", { decisions: told.decisions });
     if (told.kind === "stop") {
       const response = await this.ask(`${this.place}/stop`, { method: "POST" });

@@ -148,6 +148,7 @@ export class MarkdownView {
     this.live.forEach((each) => each.remove());
     this.live = blocks.map(({ tokens }) => {
       const held = element("div", "oq-block");
+      held.dir = "auto";
       drawTokens(tokens, held, this.say);
       return held;
     });
