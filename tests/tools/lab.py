@@ -70,10 +70,6 @@ class Lab:
         """Return the id of a new kernel."""
         return self.http.post("/api/kernels", json={"name": "python3"}).raise_for_status().json()["id"]
 
-    def end(self, kernel: str) -> None:
-        """Shut a kernel down."""
-        self.http.delete(f"/api/kernels/{kernel}").raise_for_status()
-
     def open(self, page: Page, name: str) -> "OpenNotebook":
         """Open a notebook and wait until its kernel is there."""
         page.goto(f"{self.address}/lab/tree/{name}?token=t&reset")
@@ -126,6 +122,10 @@ class OpenNotebook:
         """Restart the kernel: what its cells made is gone."""
         self.page.evaluate(f"() => {SESSION}.kernel.restart()")
         self.wait()
+
+    def shut_down(self) -> None:
+        """Shut the kernel down."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
 
     def show(self, code: str) -> None:
         """Write a cell below the others and begin to run it."""
@@ -203,6 +203,11 @@ class ChatView:
         """Wait until the newest ticket is in a state."""
         expect(self.tickets.last).to_have_attribute("data-state", state, timeout=timeout_s * 1000)
 
+    def is_settled(self) -> bool:
+        """Wait while a decision is on its way, and say whether there is none to take any more."""
+        expect(self.tickets.last).not_to_have_attribute("data-state", "deciding", timeout=30_000)
+        return self.press.count() == 0
+
     def is_pending(self) -> None:
         """Wait until the newest ticket can be decided on."""
         self.press.wait_for()
@@ -227,9 +232,9 @@ class ChatView:
         self.button("Stop").wait_for(state="hidden")
 
     def is_dead(self) -> None:
-        """Wait until the chat says that nobody hears it, and look whether its controls are off."""
-        self.root.get_by_text("The kernel is gone").first.wait_for()
-        for place in (self.composer, self.press):
+        """Wait until the chat says that nobody hears it, and look whether an order can be decided on."""
+        self.root.locator(".oq-chat[data-connection=gone] .oq-notice", has_text="kernel").wait_for()
+        for place in (self.check, self.press, self.button("Deny")):
             assert place.is_disabled()
 
 

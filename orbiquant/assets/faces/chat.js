@@ -319,7 +319,9 @@ class Chat {
     this.show();
     this.toEnd();
     this.wait("say", SLOW_SAY_MS, () => this.waiting && (this.waiting.card.lastChild.textContent = this.say("slow")));
-    if (!this.tell({ kind: "say", text })) this.refused({ text: this.say("goneLong"), said: text });
+    if (this.tell({ kind: "say", text })) return;
+    this.settleWaiting();
+    this.composer.giveBack(text);
   }
 
   decide(id, decision) {

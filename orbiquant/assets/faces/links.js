@@ -2,19 +2,39 @@
 
 const SAVED = "snapshot";
 
+const LOOK_MS = 1_000;
+
+// JupyterLab tells a page of a restart, and not of a kernel that was shut down: whoever manages its widgets knows.
+function isGone(model) {
+  const { kernel } = model.widget_manager ?? {};
+  return kernel === null || Boolean(kernel?.isDisposed) || kernel?.status === "dead";
+}
+
 // A link to the kernel, by the model of a widget.
 export function kernelLink(model) {
   return {
     listen(callback) {
-      const lost = () => callback({ kind: "connection", changed: true });
+      let gone = false;
+      const changed = () => callback({ kind: "connection", changed: true });
+      const look = () => {
+        if (isGone(model) === gone) return;
+        gone = !gone;
+        if (gone) callback({ kind: "state", state: { disconnected: true } });
+        else changed();
+      };
+      const looking = setInterval(look, LOOK_MS);
       model.on("msg:custom", callback);
-      model.on("comm_live_update", lost);
+      model.on("comm_live_update", changed);
       return () => {
+        clearInterval(looking);
         model.off("msg:custom", callback);
-        model.off("comm_live_update", lost);
+        model.off("comm_live_update", changed);
       };
     },
-    send: (told) => model.send(told),
+    send(told) {
+      if (isGone(model)) throw new Error("the kernel is gone");
+      model.send(told);
+    },
     saved: () => model.get(SAVED),
   };
 }
