@@ -82,7 +82,6 @@ def test_nothing_said_tells_who_answers_and_how_to_ask(kernel: Kernel):
     told = kernel.run("%copilot").text
     assert "**router**" in told and "no GPU" in told and "%signal EURUSD 1h" in told and "Conversation" in told
     assert "--frames" in kernel.help("%copilot") and "%copilot explain the last error" in kernel.help("%copilot")
-    assert "--frames" in kernel.run("%copilot?").cells or True
 
 
 def test_tables_are_read_by_name_and_nothing_else_is(kernel: Kernel):
@@ -158,11 +157,8 @@ def test_what_is_attached_is_read_and_asks_for_nothing(scripted: Kernel):
 def test_a_hostile_answer_is_only_words(scripted: Kernel):
     [bundle] = scripted.run("%copilot be hostile").shown
     for kind in ("text/html", "text/markdown"):
-        assert (
-            "<script" not in bundle[kind]
-            and "<img" not in bundle[kind]
-            and "javascript:alert(1))" not in bundle[kind].replace(r"\(", "")
-        )
+        assert not any(each in bundle[kind] for each in ("<script", "<img", "href=")) and "a(1)" in bundle[kind]
+    assert "![" not in bundle["text/markdown"] and "](javascript" not in bundle["text/markdown"]
     assert "\x1b" not in str(bundle["text/plain"])
 
 
@@ -194,10 +190,10 @@ def test_phases_are_a_table_and_a_chart_that_say_how_old_they_are(kernel: Kernel
 def test_what_is_refused_is_one_line(kernel: Kernel):
     for line, said in (
         ("%signal EURUSDD", "did you mean 'EURUSD'"), ("%signal EURUSD", "no model of EURUSD 1h is trained yet"),
-        ("%signal", "required"), ("%signal EURUSD 1hh", "`timeframe` must be one of"), ("%phases XAUUSDD", "did you mean 'XAUUSD'"),
+        ("%signal", "required"), ("%signal EURUSD 1hh", "`timeframe` must be one of"), ("%phases EURUSDX", "did you mean 'EURUSD'"),
         ("%phases EURUSD 7h", "must be one of"), ("%phases --bars 1", "must be 2 to 5,000"), ("%phases --bars x", "invalid int"),
         ("%copilot --conversation " + "x" * 101 + " hi", "100"), ("%copilot --nothing hi", "unrecognized"),
-        ("%%copilot\n" + "word " * 20_000, "1 to 8,000 characters, had 99,999"), ("%signal ../../etc", "letters and digits"),
+        ("%%copilot\n" + "word " * 20_000, "1 to 8,000 characters, had 99,999"), ("%signal ../../é", "letters and digits"),
     ):  # fmt: skip
         ran = kernel.run(line)
         assert said in ran.printed and ran.printed.count("UsageError") == 1, (line, ran.printed)

@@ -52,5 +52,6 @@ class CopilotLines(TokenTransformBase):
         end = find_end_of_continued_line(lines, self.start_line)
         said = assemble_continued_line(lines, (self.start_line, self.start_col), end)
         name, _, message = said.partition("%copilot")
-        call = f"{name}get_ipython().run_line_magic('copilot', {message.strip()!r})\n"
+        quiet = "" if name else ";"  # what is answered has been shown
+        call = f"{name}get_ipython().run_line_magic('copilot', {message.strip()!r}){quiet}\n"
         return [*lines[: self.start_line], lines[self.start_line][: self.start_col] + call, *lines[end + 1 :]]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HELP', 'EXAMPLES', 'split_options', 'asks_error', 'join_attached', 'plain_word', 'own_answer', 'MagicRequest',
-           'read_request', 'CopilotMagics', 'in_notebook', 'conversation_of', 'last_failure', 'offer', 'attached_to',
+           'read_request', 'in_notebook', 'CopilotMagics', 'conversation_of', 'last_failure', 'offer', 'attached_to',
            'answer_request', 'state_answer', 'load_magics', 'unload_magics']
 
 # %% ../../nbs/89_copilot.magics.ipynb #fd1eee47
@@ -68,7 +68,7 @@ def split_options(
 
 # %% ../../nbs/89_copilot.magics.ipynb #459e3290
 _ASKS_ERROR = re.compile(
-    r"(?i)\b(?:last|latest|this|that|the|my)\s+(?:\w+\s+)?(?:error|exception|traceback|failure)\b"
+    r"(?i)\b(?:last|latest|this|that|the|my)\s+(?:(?!standard|mean|squared?|tracking|forecast|sampling)\w+\s+)?(?:error|exception|traceback|failure)\b"
     r"|\bwhat (?:went|is|'s) wrong\b|\b(?:[uú]ltimo|este|ese|el|mi)\s+(?:error|fallo|traceback)\b|\bqu[eé] ha fallado\b"
 )
 _ABOUT_ERROR = re.compile(r"(?i)expl|why|what|mean|fix|mend|solve|help|por qu[eé]|qu[eé]|signif|arregl|corrig|ayuda")
@@ -89,15 +89,15 @@ def join_attached(
     parts: Mapping[str, str],  # what it is → text
     most: int = MOST_ATTACHED,  # characters of all
 ) -> str:
-    "Return what goes with a message, each part under its name, the longest cut in its middle."
+    "Return what goes with a message, each part under its name; one that is longer than its share loses its middle."
     held = {name: hide_secrets(text) for name, text in parts.items() if text.strip()}
-    over = sum(len(name) + len(text) + 60 for name, text in held.items()) - most
-    if over > 0:
-        longest = max(held, key=lambda name: len(held[name]))
-        keep = max(0, len(held[longest]) - over)
-        begin, end = held[longest][: keep * 2 // 3], held[longest][len(held[longest]) - keep // 3 :]
-        held[longest] = f"{begin}\n[… left out …]\n{end}"
-    return "\n\n".join(f"{name}:\n{text}" for name, text in held.items())
+    left, cut = most, dict[str, str]()
+    for done, name in enumerate(sorted(held, key=lambda each: len(held[each]))):
+        room = max(0, left // (len(held) - done) - len(name) - 30)
+        text = held[name]
+        cut[name] = text if len(text) <= room else f"{text[: room * 2 // 3]}\n[… left out …]\n{text[-room // 3 :]}"
+        left -= len(cut[name]) + len(name) + 5
+    return "\n\n".join(f"{name}:\n{cut[name]}" for name in held)
 
 # %% ../../nbs/89_copilot.magics.ipynb #71ff63bc
 @cache
@@ -122,6 +122,18 @@ def own_answer(
 ) -> MagicAnswer:
     "Return an answer for which no model was asked."
     return MagicAnswer(language, turn=TurnAnswer(text=text), notes=[*notes], ended=True)
+
+
+def _view_of(shell: InteractiveShell) -> CellView | TextView:
+    return CellView() if in_notebook(shell) else TextView()
+
+
+def _shown_answer(shell: InteractiveShell, answer: MagicAnswer) -> MagicAnswer:
+    view = _view_of(shell)
+    answer.shown_in = shell.execution_count
+    view.draw(answer)
+    view.close(answer)
+    return answer
 
 # %% ../../nbs/89_copilot.magics.ipynb #194c42da
 @dataclass
@@ -165,6 +177,13 @@ def read_request(
     return MagicRequest(
         message, code, dict(named_frames(frames)), told.conversation or "", told.new, explain, told.code
     )
+
+# %% ../../nbs/89_copilot.magics.ipynb #b236a315
+def in_notebook(
+    shell: InteractiveShell,  # that a magic runs in
+) -> bool:
+    "Say whether somebody sees displays."
+    return getattr(shell, "kernel", None) is not None
 
 # %% ../../nbs/89_copilot.magics.ipynb #0f471e59
 HELP = """Ask the OrbiQuant copilot, in Spanish or English; it answers with its tools and what it says is kept.
@@ -217,7 +236,8 @@ class CopilotMagics(Magics):
         "Ask the copilot."
         with one_line():
             request = read_request(_parser_of(self.copilot).parse_args, self.shell.user_ns, line, cell)
-            return answer_request(self.shell, request, self.failed)
+            answer = answer_request(self.shell, request, self.failed)
+        return answer if line.strip() and cell is None else None
 
     @line_magic
     @magic_arguments()
@@ -247,13 +267,6 @@ class CopilotMagics(Magics):
         return view
 
 # %% ../../nbs/89_copilot.magics.ipynb #e2eac871
-def in_notebook(
-    shell: InteractiveShell,  # that a magic runs in
-) -> bool:
-    "Say whether somebody sees displays."
-    return getattr(shell, "kernel", None) is not None
-
-
 def conversation_of(
     runtime: Runtime,  # its database
     request: MagicRequest,  # what is asked
@@ -336,15 +349,15 @@ def answer_request(
     shell: InteractiveShell,  # that shows it
     request: MagicRequest,  # what is asked
     failed: BaseException | None,  # the last error that the magics have seen
-) -> MagicAnswer | None:
+) -> MagicAnswer:
     "Answer, and show the answer while it comes; raise `Stopped` when it is interrupted."
     runtime = current()
     if not (request.message or request.code or request.explain):
-        return state_answer(runtime, request)
+        return _shown_answer(shell, state_answer(runtime, request))
     failure = last_failure(shell, failed) if request.explain else None
     router, language = runtime.chat_choice.provider == "router", request.language
     if router and (own := _without_model(shell, request, failure, runtime)):
-        return own
+        return _shown_answer(shell, own)
     require_library("pydantic_ai", "copilot")
     if not request.message:
         request.message = {"en": "Explain this.", "es": "Explica esto."}[language]
@@ -352,10 +365,9 @@ def answer_request(
     answer = MagicAnswer(language, chat, shown_in=shell.execution_count)
     if router and request.code:
         answer.notes.append(plain_word("unread", language))
-    view = CellView() if in_notebook(shell) else TextView()
     attached = "" if router else attached_to(request, failure, runtime)
     ends = (lambda: _code_of(shell, answer)) if request.propose else None
-    run_turn(answer, copilot_of(runtime), local_caller(), name, request.message, view, ends,
+    run_turn(answer, copilot_of(runtime), local_caller(), name, request.message, _view_of(shell), ends,
              frames=request.frames, attached=attached)  # fmt: skip
     return answer
 

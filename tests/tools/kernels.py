@@ -62,8 +62,9 @@ class Kernel:
                 self.manager.interrupt_kernel()
         reply, now = self._reply(message), time.monotonic()
         ran.status, ran.seconds, ran.after_interrupt = reply["status"], now - begin, now - pressed if pressed else 0.0
-        ran.cells = [each["text"] for each in reply.get("payload", ()) if each["source"] == "set_next_input"]
-        assert all(each.get("replace") is False for each in reply.get("payload", ()))
+        below = [each for each in reply.get("payload", ()) if each["source"] == "set_next_input"]
+        assert not any(each["replace"] for each in below), "the user's own cell stays as it is"
+        ran.cells = [each["text"] for each in below]
         return ran
 
     def complete(self, line: str) -> list[str]:

@@ -4,13 +4,13 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 
 from pydantic_ai.messages import ModelMessage, ModelRequest, ToolReturnPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 
-from orbiquant.copilot import assembly
-from orbiquant.llm.providers import Choice
-from orbiquant.runtime import current
+from orbiquant.runtime import Runtime, using
+from orbiquant.settings import load_settings
 
 WISH = {"symbol": "EURUSD", "action": "BUY", "size": 0.1, "stop_loss": 1.0, "take_profit": 3.0}
 CODE = "Here:\n\n```python\nimport orbiquant as oq\n\nfast = [1.25, 17, 50]\nran = True\n```\n\nThat is all.\n"
@@ -37,22 +37,22 @@ async def speak(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[
     elif "a shell line" in said:
         yield SHELL
     elif "be hostile" in said:
-        yield "<script>alert(1)</script> <img src=x onerror=alert(1)> ![p](http://x/y.png) [l](javascript:alert(1)) \x1b[2J"
+        yield "<script>a(1)</script> <img src=x onerror=a(1)> ![p](http://x/y.png) [l](javascript:a(1)) \x1b[2J"
     else:
         yield "I have read it."
 
 
+_entered: list[AbstractContextManager[Runtime]] = []
+
+
 def use_scripted() -> None:
     """Let the copilot of this process speak as it is told."""
-    runtime = current()
-    runtime.__dict__["chat_choice"] = Choice("openai", "a test says so")
-    runtime.__dict__["chat_model"] = FunctionModel(stream_function=speak)
-    assembly._copilots.clear()
+    made = Runtime(load_settings(llm={"provider": "openai", "model": "scripted", "base_url": "http://127.0.0.1:9/v1"}))
+    made.__dict__["chat_model"] = FunctionModel(stream_function=speak)
+    _entered.append(using(made))
+    _entered[-1].__enter__()
 
 
 def use_router() -> None:
     """Let the copilot of this process be the router again."""
-    runtime = current()
-    for name in ("chat_choice", "chat_model"):
-        runtime.__dict__.pop(name, None)
-    assembly._copilots.clear()
+    _entered.pop().__exit__(None, None, None)
