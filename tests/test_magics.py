@@ -16,7 +16,7 @@ from orbiquant.copilot.code_proposals import RECIPES, find_recipe, split_cell
 from orbiquant.copilot.error_notes import explain_failure, hide_secrets, read_failure
 from orbiquant.copilot.inert_text import safe_markdown
 from orbiquant.copilot.loop import MOST_ATTACHED
-from orbiquant.copilot.magics import asks_error, join_attached, split_options
+from orbiquant.copilot.magic_requests import asks_error, join_attached, split_options
 from orbiquant.core import MissingLibrary, configure_logging
 from orbiquant.llm.vocabulary import Vocabulary
 from orbiquant.runtime import Runtime, using
