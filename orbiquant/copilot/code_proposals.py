@@ -120,7 +120,7 @@ class CodeProposal(NamedTuple):
         }
         return f"{first[language]}\n{self.code}"
 
-
+# %% ../../nbs/88_copilot.code_proposals.ipynb #11fed444
 def propose_code(
     answer: str,  # markdown of a model
     language: Language = "en",  # of the answer

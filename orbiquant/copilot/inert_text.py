@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from .chat_text import safe_markup
-from .clean_text import plain_text
+from .clean_text import without_controls
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -21,7 +21,7 @@ def html_of(
     text: str,  # markdown of a model
 ) -> str:
     "Return markdown as HTML that no typesetter of formulas touches."
-    return f'<div class="tex2jax_ignore mathjax_ignore">{safe_markup(plain_text(text))}</div>'
+    return f'<div class="tex2jax_ignore mathjax_ignore">{safe_markup(without_controls(text))}</div>'
 
 # %% ../../nbs/88_copilot.inert_text.ipynb #b8709669
 @cache
@@ -43,7 +43,7 @@ def safe_markdown(
     text: str,  # markdown of a model
 ) -> str:
     "Return markdown that holds nothing but words, tables and code."
-    said = plain_text(text)
+    said = without_controls(text)
     lines, parts, begin = said.split("\n"), list[str](), 0
     for token in _parser().parse(said):
         if token.type == "fence" and token.level == 0 and token.map:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..cards import Card
-from .clean_text import plain_text
+from .clean_text import without_controls
 from .inert_text import html_of, safe_markdown
 from .loop import TurnAnswer, gather
 from .tool_log import masked
@@ -37,14 +37,14 @@ class SeenCall:
     def line(self) -> str:
         "Return the call as one line."
         told = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
-        return plain_text(f"{self.name}({told})".replace("\n", " "))[:200]
+        return without_controls(f"{self.name}({told})".replace("\n", " "))[:200]
 
     @property
     def said(self) -> str:
         "Return the error of a call, empty of one that went well."
         if isinstance(self.output, Mapping) and "error" in self.output:
-            return plain_text(f"{self.output['error']}: {self.output.get('message', '')}")[:300]
-        return plain_text(self.error)[:300]
+            return without_controls(f"{self.output['error']}: {self.output.get('message', '')}")[:300]
+        return without_controls(self.error)[:300]
 
 
 def call_html(
@@ -52,7 +52,7 @@ def call_html(
 ) -> str:
     "Return a call as a line that folds open."
     shown = json.dumps(masked(call.output), ensure_ascii=False, indent=1, default=str)
-    result = html.escape(plain_text(shown[:MOST_OF_RESULT] + ("…" if len(shown) > MOST_OF_RESULT else "")))
+    result = html.escape(without_controls(shown[:MOST_OF_RESULT] + ("…" if len(shown) > MOST_OF_RESULT else "")))
     said = f" <b>{html.escape(call.said)}</b>" if call.said else ""
     body = f"<pre>{result}</pre>" if call.output is not None else ""
     return f"<details><summary><code>{html.escape(call.line)}</code>{said}</summary>{body}</details>"
@@ -153,7 +153,9 @@ class MagicAnswer:
     def endings(self) -> Iterator[str]:
         "Yield what stands under the words: an error, that it was stopped, notes."
         words = _NOTES[self.language]
-        yield from filter(None, [plain_text(self.turn.error), words["stopped"] if self.stopped else "", *self.notes])
+        yield from filter(
+            None, [without_controls(self.turn.error), words["stopped"] if self.stopped else "", *self.notes]
+        )
         if not (self.ended or self.turn.text or self.stopped):
             yield words["coming"]
 
@@ -161,7 +163,7 @@ class MagicAnswer:
         "Return the answer for a terminal."
         looked = [f"· {call.line}{f' – {call.said}' if call.said else ''}" for call in self.calls.values()]
         waiting = [ticket_line(each, self.language, self.chat) for each in self.turn.tickets]
-        parts = ["\n".join(looked), plain_text(self.text).strip(), *waiting, *self.endings()]
+        parts = ["\n".join(looked), without_controls(self.text).strip(), *waiting, *self.endings()]
         return "\n\n".join(filter(None, parts))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:

@@ -38,15 +38,7 @@ def read_typed(
     words = re.split(r"\s+", found[2])
     return Typed(found[1], tuple(words[:-1]), words[-1])
 
-# %% ../../nbs/89_copilot.magic_completion.ipynb #0f349819
-OPTIONS: Mapping[str, Sequence[str]] = {
-    "copilot": ("--frames", "--conversation", "--new", "--explain", "--code"),
-    "signal": (),
-    "phases": ("--bars",),
-}
-MOST_FOUND = 200
-
-
+# %% ../../nbs/89_copilot.magic_completion.ipynb #cca0634f
 def tables_in(
     names: Mapping[str, Any],  # the variables of a notebook
 ) -> list[str]:
@@ -65,6 +57,14 @@ def symbols_of(
     return {
         name: stored.get(name, []) for name in (*sorted(stored), *sorted(runtime.vocabulary.symbols - stored.keys()))
     }
+
+# %% ../../nbs/89_copilot.magic_completion.ipynb #18fd32f2
+OPTIONS: Mapping[str, Sequence[str]] = {
+    "copilot": ("--frames", "--conversation", "--new", "--explain", "--code"),
+    "signal": (),
+    "phases": ("--bars",),
+}
+MOST_FOUND = 200
 
 
 def _fitting(token: str, words: Sequence[str]) -> list[str]:

@@ -20,14 +20,14 @@ _NO_WORDS = (tokenize.INDENT, tokenize.DEDENT, tokenize.NL, tokenize.COMMENT)
 
 
 def _words_behind(tokens: list[TokenInfo]) -> TokenInfo | None:
-    "Return where a line's `%copilot` begins, None where there is none or no words follow it."
+    "Return the first token of a line that gives words to `%copilot`, None for another line."
     words = [each for each in tokens if each.type not in _NO_WORDS]
     place = 2 if len(words) > 2 and words[1].string == "=" else 0
     if [each.string for each in words[place : place + 2]] != ["%", "copilot"]:
         return None
     sign, name = words[place : place + 2]
-    rest = sign.line.split("\n")[0][name.end[1] :] if sign.start[0] == name.start[0] else ""
-    return sign if rest[:1].isspace() and rest.strip(" \t?") else None
+    rest = name.line.split("\n")[0][name.end[1] :] if sign.end == name.start else ""
+    return words[0] if rest[:1].isspace() and rest.strip(" \t?") else None
 
 
 class CopilotLines(TokenTransformBase):
@@ -41,8 +41,8 @@ class CopilotLines(TokenTransformBase):
         tokens_by_line: list[list[TokenInfo]],  # of a cell
     ) -> "CopilotLines | None":
         "Return what changes the first such line, None where there is none."
-        begins = (sign for tokens in tokens_by_line if (sign := _words_behind(tokens)) is not None)
-        return next((cls(sign.start) for sign in begins), None)
+        begins = (first for tokens in tokens_by_line if (first := _words_behind(tokens)) is not None)
+        return next((cls(first.start) for first in begins), None)
 
     def transform(
         self,
@@ -51,6 +51,7 @@ class CopilotLines(TokenTransformBase):
         "Return the lines with that one as a call."
         end = find_end_of_continued_line(lines, self.start_line)
         said = assemble_continued_line(lines, (self.start_line, self.start_col), end)
-        call = f"get_ipython().run_line_magic('copilot', {said[len('%copilot') :].strip()!r})\n"
-        before = lines[self.start_line][: self.start_col]
-        return [*lines[: self.start_line], before + call, *lines[end + 1 :]]
+        name, _, message = said.partition("%copilot")
+        quiet = "" if name else ";"  # what is answered has been shown
+        call = f"{name}get_ipython().run_line_magic('copilot', {message.strip()!r}){quiet}\n"
+        return [*lines[: self.start_line], lines[self.start_line][: self.start_col] + call, *lines[end + 1 :]]

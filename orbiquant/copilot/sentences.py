@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from .program_blocks import take_block, words_of_block
+
 from .number_words import any_of, find
 from .origins import NumberOrigins
 from .promises import promises_return
@@ -73,6 +75,7 @@ class SentenceFilter:
     _held: str = ""
     _looked: int = 0
     _spoken: bool = False
+    _fresh: bool = True  # a line begins with what is held
     _levels: ShownLevels = field(default_factory=ShownLevels)
     _told: set[str] = field(default_factory=set)
 
@@ -83,23 +86,49 @@ class SentenceFilter:
         "Yield what may be said now."
         for begin in range(0, len(chunk), LONGEST_SENTENCE):  # so that little is held, however much comes at once
             self._held += chunk[begin : begin + LONGEST_SENTENCE]
-            while True:
-                one, self._held = take_sentence(self._held, self._looked - 16)
-                self._looked = 0 if one else len(self._held)
-                if not one:
-                    break
-                yield from self._let(one)
+            while (found := self._next())[0]:
+                yield from self._let(*found)
 
     def close(self) -> Iterator[str]:
         "Yield what was held back, and a plain word where nothing was left to say."
-        if self._held:
-            last, self._held, self._looked = self._held, "", 0
-            yield from self._let(last)
+        held, self._held, self._looked = self._held, "", 0
+        block = take_block(f"{held}\n") if self._fresh else None
+        if block and block[0] and self._is_code(block[0]):
+            yield from self._let(held, True)
+            held = ""
+        while held:
+            one, rest = take_sentence(held)
+            yield from self._let(one or held)
+            held = rest if one else ""
         if self.changes and not self._spoken:
             self._spoken = True
             yield _NOTHING[self.language]
 
-    def _let(self, sentence: str) -> Iterator[str]:
+    def _next(self) -> tuple[str, bool]:
+        "Return what has ended, empty while nothing has, and whether it is code."
+        block = take_block(self._held) if self._fresh else None
+        if block is not None and not block[0]:
+            return "", False
+        if block is not None and self._is_code(block[0]):
+            self._held, self._looked = block[1], 0
+            return block[0], True
+        one, self._held = take_sentence(self._held, self._looked - 16)
+        self._looked = 0 if one else len(self._held)
+        self._fresh = one.endswith("\n") if one else self._fresh
+        return one, False
+
+    def _is_code(self, block: str) -> bool:
+        words = words_of_block(block)
+        if words is None:
+            return False
+        told = (check_sentence(each, self.origins, self.language, ShownLevels(), set()) for each in words)
+        return not any(map(promises_return, words)) and not any(each.changes for each in told)
+
+    def _let(self, sentence: str, code: bool = False) -> Iterator[str]:
+        if code:
+            self._spoken = True
+            yield sentence
+            return
         if promises_return(sentence):
             self.changes.append(Change("dropped", (), sentence, ""))
             return
