@@ -29,11 +29,13 @@ _ROOMS = {
     "research.spec": ("ResearchSpec",),
     "research.sweeps": ("run_sweep",),
     "desk.study": ("load_bars", "store_sample", "study"),
+    "desk.trade_practice": ("store_practice",),
     "desk.training": ("audit_prefixes", "backtest_model", "train_model"),
     "desk.signals": ("latest_signal",),
     "reports.run": ("run_report",),
     "charts.prices": ("price_chart",),
     "charts.equity": ("equity_chart",),
+    "copilot.widget": ("Chat",),
     "core": ("endpoint", "tool"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BAR_COLUMNS', 'Seed', 'MIN_CONFIDENCE', 'Probability', 'Price', 'MOST_BPS', 'BasisPoints', 'Timeframe', 'AssetClass',
            'CalendarName', 'normalise_symbol', 'Value', 'Instrument', 'SeriesId', 'Action', 'Phase', 'check_levels',
-           'FeatureWeight', 'Signal', 'Costs', 'Caller']
+           'FeatureWeight', 'Signal', 'Costs', 'Caller', 'local_caller']
 
 # %% ../nbs/01_domain.ipynb #37004ebc
 import re
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, get_args
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from .cards import CardedSignal
-from .core import DataError, ForbiddenError, Plan, Scope, choose
+from .core import LOCAL_USER, SCOPES, DataError, ForbiddenError, Plan, Scope, choose
 
 # %% ../nbs/01_domain.ipynb #f114a8a9
 BAR_COLUMNS = ("open", "high", "low", "close", "volume")
@@ -329,3 +329,10 @@ class Caller:
         "Return the lower of the key's plan and the one that a body names: a body lowers, and never raises."
         plans = get_args(Plan)
         return min(self.plan, plan or self.plan, key=plans.index)
+
+
+def local_caller(
+    id_: str = LOCAL_USER,  # by which the log tells where the request came from
+) -> Caller:
+    "Return whoever sits at this machine, who may do everything."
+    return Caller(id_, LOCAL_USER, "premium", frozenset(SCOPES))

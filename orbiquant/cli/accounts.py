@@ -7,7 +7,8 @@ import typer
 
 from orbiquant.cli.agents import open_trading, read_capital
 from orbiquant.cli.console import AsJson, fields, show, table
-from orbiquant.cli.kill import OWNER, user_name
+from orbiquant.cli.kill import user_name
+from orbiquant.core import LOCAL_USER
 
 if TYPE_CHECKING:
     from orbiquant.research.accounts import FlowAnswer, InvestmentAccount
@@ -88,7 +89,7 @@ def open_command(
     "Open an account of a product; its agent runs from the first deposit on."
     from orbiquant.research.accounts import open_account
 
-    whose = OWNER if user is None else user
+    whose = LOCAL_USER if user is None else user
     if not (0 < len(whose) <= 100 and whose.isprintable()):
         raise typer.BadParameter(f"must be 1 to 100 printable letters, was {whose[:60]!r}", param_hint="--user")
     _, room = open_room()

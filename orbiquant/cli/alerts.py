@@ -7,7 +7,7 @@ import typer
 
 from orbiquant.cli.agents import read_capital
 from orbiquant.cli.console import AsJson, Symbol, fields, open_runtime, show, table
-from orbiquant.cli.kill import OWNER
+from orbiquant.core import LOCAL_USER
 
 if TYPE_CHECKING:
     from orbiquant.notices.crossings import PriceAlert
@@ -42,7 +42,7 @@ def add_command(
         raise typer.BadParameter(f"must be of at most 500 letters, was of {len(message)}", param_hint="--message")
     runtime = open_alerts()
     asked = NewAlert(symbol=symbol, condition=Condition(condition), price=price, message=message or "")
-    made = set_alert_for(runtime, OWNER, asked, most_alerts(runtime.settings.notices, "premium"))
+    made = set_alert_for(runtime, LOCAL_USER, asked, most_alerts(runtime.settings.notices, "premium"))
     show(made, as_json, lambda: fields({"alert": made.alert_id, "status": made.status, "told": made.message}))
 
 
@@ -56,7 +56,7 @@ def alerts_command(
     from orbiquant.notices.alerts import list_alerts
     from orbiquant.notices.crossings import AlertStatus
 
-    found = list_alerts(open_alerts().engine, OWNER, AlertStatus(status) if status else None)
+    found = list_alerts(open_alerts().engine, LOCAL_USER, AlertStatus(status) if status else None)
     empty = "No alerts. Set one: orbiquant alert add BTCUSDT above 45000"
     show([AlertView.of(each) for each in found], as_json, lambda: table(map(row_of, found), *HEADS) if found else empty)
 
@@ -83,8 +83,8 @@ def remove_command(
     from orbiquant.notices.alerts import list_alerts, remove_alert
 
     database = open_alerts().engine
-    named = [each.id for each in list_alerts(database, OWNER) if alert and each.id.startswith(alert)]
+    named = [each.id for each in list_alerts(database, LOCAL_USER) if alert and each.id.startswith(alert)]
     if len(named) > 1:
         raise typer.BadParameter(f"{alert!r} is the beginning of {len(named)} alerts", param_hint="ALERT")
-    gone = remove_alert(database, OWNER, named[0] if named else alert)
+    gone = remove_alert(database, LOCAL_USER, named[0] if named else alert)
     show(AlertView.of(gone), as_json, lambda: f"{gone.symbol} {gone.condition} {gone.price:f} is removed.")

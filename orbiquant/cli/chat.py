@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orbiquant.cli.console import AsJson, console, open_runtime, show
-from orbiquant.cli.kill import OWNER
 
 if TYPE_CHECKING:
     from rich.panel import Panel
@@ -136,10 +135,9 @@ def chat_command(
 ) -> None:
     "Ask the copilot: it answers with its tools, in Spanish or English; an order waits for your decision."
     from orbiquant.copilot.assembly import copilot_of
-    from orbiquant.core import SCOPES
-    from orbiquant.domain import Caller
+    from orbiquant.domain import local_caller
 
-    me, copilot = Caller(OWNER, OWNER, "premium", frozenset(SCOPES)), copilot_of(open_runtime())
+    me, copilot = local_caller(), copilot_of(open_runtime())
     if message is None:
         talk(copilot, me, conversation)
     elif as_json:

@@ -72,9 +72,6 @@ def tell_kill(
     return told | {"flatten": kill.flatten, "places": list(kill.places)}
 
 
-OWNER = "local"  # whoever sits at this machine, as the service's console token is
-
-
 def user_name() -> str:
     "Return who types, as far as the machine knows."
     import getpass

@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orbiquant.core import SCOPES, AuthError, log_context
-from orbiquant.domain import Caller
+from orbiquant.core import AuthError, log_context
+from orbiquant.domain import Caller, local_caller
 from orbiquant.ports import Clock
 from orbiquant.service.auth import find_credential
 from orbiquant.service.errors import RateLimitError, UnavailableError, answer_error
@@ -94,7 +94,7 @@ class Gatekeeper:
         if key is None:
             return None
         if self.console_token and secrets.compare_digest(key.encode(), self.console_token.encode()):
-            return Caller("console", "local", "premium", frozenset(SCOPES))
+            return local_caller("console")
         return await self.known.find(key)
 
     async def count(

@@ -128,6 +128,7 @@ TEXT_EXCEPTIONS = {  # module.function that takes a symbol or a timeframe as tex
     "features.spec.spec_of": "an edge: it takes what people write about bars of their own",
 }
 CALLERS = {"desk", "cli", "service", "app"}  # rooms whose code asks for `current()`; an `api` of a room may, too
+FACES = {"copilot.widget", "copilot.magics"}  # what a person calls from a cell
 
 # What is not there yet: the count as it stands, which may only fall. An entry that is gone holds its limit.
 STILL: dict[str, float] = {
@@ -325,7 +326,7 @@ def asks_for_current(tree: ast.AST, name: str, package: bool = False) -> bool:
 
 def stray_runtimes(house: House) -> list[str]:
     """Return the modules that ask for the process's runtime without being an edge of the house."""
-    edges = lambda name: name.partition(".")[0] in CALLERS or "api" in name.split(".")  # noqa: E731
+    edges = lambda name: name.partition(".")[0] in CALLERS or name in FACES or "api" in name.split(".")  # noqa: E731
     return [
         name
         for name, tree in house.modules.items()
