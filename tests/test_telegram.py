@@ -98,6 +98,10 @@ class Talker:
             yield word
             await asyncio.sleep(self.pause_s)
 
+    async def speak_and_ask(self, messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str | DeltaToolCalls]:
+        yield "Let me see."
+        yield {0: DeltaToolCall("execute_trade", json.dumps(self.calls[0]))}
+
 
 class Desk(Attack):
     """A paper account whose owner talks in Telegram; its conversations are in the database."""
@@ -267,6 +271,8 @@ def test_a_long_answer_is_several_messages(desk: Desk, server: tuple[FakeTelegra
 
 
 HOSTILE = (
+    "*a " * 2000 + "b*" * 2000,
+    "\u200b\u2060 seen",
     "<b>bold</b> & <script>alert(1)</script> *a _b [x](tg://user?id=1) `c",
     "_*[]()~`>#+-=|{}.!\\ ||spoiler|| __u__",
     "```python\nprint('<x>')\n",
@@ -300,6 +306,18 @@ def test_where_a_mark_is_refused_the_plain_text_is_sent(desk: Desk, server: tupl
         last = fake.write(ANA, "tell me")
         fake.wait(lambda: done(desk, last))
     assert [(each["text"], each["entities"]) for each in fake.said(ANA)] == [("a b c", [])]
+
+
+def test_an_order_is_shown_where_its_words_could_not_be(desk: Desk, server: tuple[FakeTelegram, str]):
+    fake, address = server
+    desk.talker.words = ["\u200b"]
+    with answering(desk.copilot, address):
+        last = fake.write(ANA, "tell me")
+        fake.wait(lambda: done(desk, last))
+        desk.copilot.model = FunctionModel(stream_function=desk.talker.speak_and_ask)
+        fake.fail("sendMessage", 400)
+        fake.write(ANA, desk.order())
+        assert "EURUSD" in ticket_of(fake)["text"]
 
 
 def test_stop_ends_an_answer_at_once(desk: Desk, server: tuple[FakeTelegram, str]):
@@ -352,7 +370,8 @@ def test_a_ticket_is_told_in_full_and_approved_once(desk: Desk, server: tuple[Fa
         card = fake.wait(lambda: [each for each in fake.said(ANA) if each["buttons"]])[-1]
         query = fake.press(ANA, card, buttons(card)["✅"])
         fake.wait(lambda: "⚠️" in buttons(shown(fake, card)))
-        assert orders(desk) == 0 and fake.answers[query] and "no signal" in str(shown(fake, card)["buttons"])
+        fake.wait(lambda: query in fake.answers)
+        assert orders(desk) == 0 and "no signal" in str(shown(fake, card)["buttons"])
         second = buttons(shown(fake, card))["⚠️"]
         for _ in range(3):
             fake.press(ANA, card, second)
@@ -618,9 +637,10 @@ class Siege(Desk):
 
     def asked(self) -> dict[str, Any]:
         """Let the owner ask for an order, and return its card."""
-        words = self.order()
+        words, before = self.order(), self.fake.message_number
         self.talker.calls.insert(0, HUGE)
         self.fake.write(ANA, words)
+        self.fake.wait(lambda: [e for e in self.fake.said(ANA) if e["buttons"] and e["message_id"] > before])
         return ticket_of(self.fake)
 
     def push(self, account: int, card: dict[str, Any], data: str) -> str:

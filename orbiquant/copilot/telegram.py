@@ -21,7 +21,7 @@ from .telegram_book import CardBook, ChatSeat, SeatBook, TicketCard, UpdateBox
 from .telegram_control import TicketControl
 from .telegram_incoming import ButtonPress, HeardMessage, hear_message, read_press
 from .telegram_menu import ChatCommands
-from .telegram_poll import POLL_S, UpdatePoll
+from .telegram_poll import POLL_S, UpdatePoll, call_patiently
 from .telegram_turns import ChatAnswers
 from .telegram_words import COMMANDS, bot_says, ticket_end
 from .telegram_writing import ChatPlace, ChatVoice, Lanes
@@ -230,6 +230,19 @@ class UpdateRouter:
         lanes: Lanes,  # what is being done
     ) -> None:
         self.messages, self.presses, self.lanes = MessageListener(room), PressListener(room), lanes
+        self.door = room.door
+
+    def is_ours(
+        self,
+        update: Mapping[str, Any],  # as Telegram has it
+    ) -> bool:
+        "Say whether an update comes from somebody who may speak."
+        try:
+            told = update.get("callback_query") or update["message"]
+            chat = (told.get("message") or told)["chat"] if "data" in told else told["chat"]
+            return self.door.speaks(chat["id"], told["from"]["id"]) is not None
+        except (KeyError, TypeError, AttributeError):
+            return False
 
     def route(
         self,
@@ -278,16 +291,16 @@ class TelegramBot:
     ) -> None:
         self.api, self.tell = api, tell or (lambda said: get_logger("telegram").warning(said))
         self.box = UpdateBox(copilot.runtime.engine, copilot.runtime.clock, api.bot)
-        self.poll = UpdatePoll(api, self.box, self.tell, poll_s)
         self.room = ChatRoom(copilot, ChatVoice(api, apart_s), config)
         self.me: dict[str, Any] = {}
         self._lanes = Lanes()
         self._router = UpdateRouter(self.room, self._lanes)
+        self.poll = UpdatePoll(api, self.box, self.tell, poll_s, self._router.is_ours)
 
     async def run(self) -> None:
         "Answer until cancelled; raise `SettingsError` for a token that is none, and for a bot with a webhook."
         try:
-            self.me = await self.poll.patiently("getMe")
+            self.me = await call_patiently(self.api, "getMe", self.tell)
             for place, language in enumerate((None, "es")):
                 menu = [{"command": name, "description": words[place]} for name, words in COMMANDS.items()]
                 with suppress(TelegramRefusal):
@@ -306,7 +319,8 @@ class TelegramBot:
 
     def _dispatch(self, update: Mapping[str, Any], begun: bool = False) -> None:
         lane, work = self._router.route(update, self.me, begun)
-        self._lanes.put(lane, partial(self._carry_out, update["update_id"], work))
+        ours = self._router.is_ours(update)
+        self._lanes.put(lane, partial(self._carry_out, update["update_id"], work) if ours else work)
 
     async def _carry_out(self, number: int, work: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -7,7 +7,7 @@ __all__ = ['telegram_updates', 'telegram_chats', 'telegram_tickets', 'KEPT_UPDAT
            'TicketCard', 'CardBook']
 
 # %% ../../nbs/86_copilot.telegram_book.ipynb #22352a38
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from secrets import token_hex, token_urlsafe
 from typing import Any, Literal
@@ -90,8 +90,9 @@ class UpdateBox:
     def take(
         self,
         updates: Iterable[Mapping[str, Any]],  # as they came
+        ours: Callable[[Mapping[str, Any]], bool] = lambda update: True,  # whether more than its number is kept
     ) -> list[dict[str, Any]]:
-        "Write down what has come, and return what is new."
+        "Write down what has come, in one go, and return what is new."
         given = [dict(each) for each in updates]
         table = (
             postgresql.insert(telegram_updates)
@@ -102,7 +103,8 @@ class UpdateBox:
         with writing(self.engine) as connection:
             connection.execute(delete(telegram_updates).where(telegram_updates.c.taken_at < now - KEPT_UPDATES))
             for each in given:
-                row = {"bot": self.bot, "number": each["update_id"], "state": "new", "content": each, "taken_at": now}
+                row = {"bot": self.bot, "number": each["update_id"], "state": "done", "content": None, "taken_at": now}
+                row |= {"state": "new", "content": each} if ours(each) else {}
                 if connection.execute(table.values(row).on_conflict_do_nothing()).rowcount == 1:
                     new.append(each)
         return new

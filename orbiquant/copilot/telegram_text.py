@@ -8,7 +8,7 @@ __all__ = ['MOST_UNITS', 'text_units', 'TextMark', 'Piece', 'MarkedWriter', 'fro
 # %% ../../nbs/86_copilot.telegram_text.ipynb #cca3fdcb
 import re
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from .clean_text import without_halves
@@ -48,7 +48,7 @@ class Piece(NamedTuple):
         return [{"type": kind, "offset": start, "length": length} for kind, start, length in self.marks]
 
 # %% ../../nbs/86_copilot.telegram_text.ipynb #3f044f27
-_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f\x00-\x08\x0b-\x1f\x7f]")
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069\u200b\u200e\u200f\u2060\ufeff\x00-\x08\x0b-\x1f\x7f]")
 _STYLES = {"strong": "bold", "em": "italic", "s": "strikethrough", "heading": "bold", "blockquote": "blockquote"}
 
 
@@ -112,7 +112,7 @@ class MarkedWriter:
         return Piece(text, tuple(sorted(cut, key=lambda mark: (mark.start, -mark.length))))
 
 # %% ../../nbs/86_copilot.telegram_text.ipynb #dc770ec7
-_MOST_MARKDOWN = 100_000  # characters; what is longer is shown as it is
+_MOST_MARKDOWN = 20_000  # characters; what is longer is shown as it is
 
 
 @cache
@@ -189,6 +189,7 @@ def _blocks(writer: MarkedWriter, node: "SyntaxTreeNode", indent: str, lines: in
         _block(writer, child, indent)
 
 # %% ../../nbs/86_copilot.telegram_text.ipynb #d135c068
+@lru_cache(maxsize=64)  # an answer that grows is asked for several times a step
 def from_markdown(
     text: str,  # of a model, whole or as far as it has come
 ) -> Piece:
@@ -196,13 +197,14 @@ def from_markdown(
     from markdown_it.tree import SyntaxTreeNode
 
     clean = _TURNING.sub("", without_halves(text))
-    writer = MarkedWriter()
+    writer, plain = MarkedWriter(), Piece(clean.strip())
     if len(clean) > _MOST_MARKDOWN:
-        writer.write(clean)
-    else:
+        return plain
+    try:
         _blocks(writer, SyntaxTreeNode(_markdown().parse(clean)), "", 2)
-    made = writer.piece()
-    return made if made.text else Piece(clean.strip())  # what is nested without end is not read
+    except RecursionError:  # marks within marks without end
+        return plain
+    return writer.piece() if writer.piece().text else plain
 
 # %% ../../nbs/86_copilot.telegram_text.ipynb #7578c83e
 _JOINED = re.compile("[\u200d\ufe00-\ufe0f\u0300-\u036f\U0001f3fb-\U0001f3ff]")  # belongs to the letter before

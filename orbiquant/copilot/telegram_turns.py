@@ -17,7 +17,7 @@ from .telegram_control import TicketControl
 from .telegram_text import Piece, cut_piece
 from .telegram_words import bot_says
 from .telegram_writing import ChatPlace, ChatVoice, GrowingAnswer
-from ..core import OrbiError
+from ..core import OrbiError, get_logger
 from ..domain import Caller
 
 # %% ../../nbs/87_copilot.telegram_turns.ipynb #7ef15005
@@ -90,20 +90,20 @@ class ChatAnswers:
                         self._halt(seat)
                     turn.hear(event)
                     draft.write(turn.text)
-        except TelegramRefusal:
-            raise
+        except TelegramRefusal as error:  # the words are not there; an order that waits must be
+            get_logger("telegram").warning("an answer was not shown", status=error.status, reason=error.said)
         except OrbiError as error:
             await self.say(place, error.message)
         except Exception:
             await self.say(place, bot_says("failed", seat.language))
             raise
         else:
-            for ticket in turn.answer.tickets:
-                await self.control.show(seat, place, ticket)
             if not (turn.text.strip() or turn.answer.tickets):
                 await self.say(place, bot_says("no answer", seat.language))
         finally:
             del self._turns[key]
+        for ticket in turn.answer.tickets:
+            await self.control.show(seat, place, ticket)
 
     def stop(
         self,

@@ -58,7 +58,6 @@ class ChatVoice:
         tries: int | None = None,  # None: as the API has it
     ) -> int:
         "Send a message and return its number."
-        await self.pace(place.chat).turn()
         sent = await self._say("sendMessage", place.chat, piece, buttons, tries, **place.parameters)
         return int(sent["message_id"])
 
@@ -71,7 +70,6 @@ class ChatVoice:
         tries: int | None = None,  # None: as the API has it
     ) -> bool:
         "Change a message, and say whether it was there."
-        await self.pace(chat).turn()
         try:
             await self._say("editMessageText", chat, piece, buttons, tries, chat_id=chat, message_id=message)
         except TelegramRefusal as error:
@@ -82,28 +80,27 @@ class ChatVoice:
             raise
         return True
 
-    async def remove(
-        self,
-        chat: int,  # where
-        message: int,  # its number
-    ) -> None:
-        "Remove a message; one that is gone is gone."
-        with suppress(TelegramRefusal):
-            await self.api.call("deleteMessage", chat_id=chat, message_id=message)
-
     async def _say(
         self, method: str, chat: int, piece: Piece, buttons: Buttons, tries: int | None, **where: Any
     ) -> Any:
-        rows = [[{"text": label, "callback_data": data} for label, data in row] for row in buttons]
+        pace, most = self.pace(chat), tries or self.api.backoff.attempts
         given = where | {"text": piece.text, "link_preview_options": {"is_disabled": True}}
-        given |= {"reply_markup": {"inline_keyboard": rows}} if rows else {}
-        try:
-            return await self.api.call(method, tries, entities=piece.entities or None, **given)
-        except TelegramRefusal as error:
-            self.pace(chat).rest(error.pause_s)
-            if not (error.status == 400 and piece.marks and ("entit" in error.said or "parse" in error.said)):
-                raise
-        return await self.api.call(method, tries, **given)
+        given |= {"entities": piece.entities} if piece.marks else {}
+        if rows := [[{"text": label, "callback_data": data} for label, data in row] for row in buttons]:
+            given["reply_markup"] = {"inline_keyboard": rows}
+        failures = 0
+        while True:
+            await pace.turn()
+            try:
+                return await self.api.call(method, 1, **given)
+            except TelegramRefusal as error:
+                bad_marks = error.status == 400 and ("entit" in error.said or "parse" in error.said)
+                if bad_marks and given.pop("entities", None):
+                    continue
+                failures += 1
+                pace.rest(error.pause_s or (self.api.backoff.pause_s(failures) if error.later else 0))
+                if not error.later or failures >= most:
+                    raise
 
 # %% ../../nbs/86_copilot.telegram_writing.ipynb #4bf89faf
 TYPING_S = 4.5  # Telegram shows it for five
@@ -134,7 +131,8 @@ class GrowingAnswer:
         await asyncio.wait([typing, following])
         await self._flush(None)
         for message, _ in self.sent[len(cut_piece(from_markdown(self.text))) :]:
-            await self.speaker.remove(self.place.chat, message)
+            with suppress(TelegramRefusal):  # one that is gone is gone
+                await self.speaker.api.call("deleteMessage", chat_id=self.place.chat, message_id=message)
 
     def write(
         self,
@@ -192,7 +190,7 @@ class Lanes:
     def put(
         self,
         lane: Hashable,  # what it belongs to
-        work: Callable[[], Awaitable[None]],  # raises nothing
+        work: Callable[[], Awaitable[None]],  # what it raises goes into the log
     ) -> None:
         "Let something be done when it is its turn."
         if lane in self._waiting:
@@ -226,6 +224,13 @@ class Lanes:
     async def _run(self, lane: Hashable) -> None:
         try:
             while self._waiting[lane]:
-                await self._waiting[lane].pop(0)()
+                await self._do(self._waiting[lane].pop(0))
         finally:
             del self._waiting[lane]
+
+    @staticmethod
+    async def _do(work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as error:
+            get_logger("telegram").exception("something was not done", error=type(error).__name__)
