@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 from mcp import Client, StdioServerParameters, types
 from mcp.client.streamable_http import streamable_http_client
-from sqlalchemy import func
+from sqlalchemy import func, update
 from sqlalchemy import select as select_rows
 from test_service_http import TOKEN, check_problem, running
 
@@ -29,7 +29,7 @@ from orbiquant.cli import chat, main
 from orbiquant.copilot.assembly import copilot_of
 from orbiquant.copilot.loop import TicketDecision
 from orbiquant.copilot.mcp import MCP_CONVERSATION, McpOffer, as_mcp_tool
-from orbiquant.copilot.tickets import TicketBook
+from orbiquant.copilot.tickets import TicketBook, tickets
 from orbiquant.copilot.tools import find_tools
 from orbiquant.core import LOCAL_USER, SCOPES, FixedClock, SettingsError, configure_logging
 from orbiquant.domain import Caller, SeriesId
@@ -540,6 +540,30 @@ def test_a_chat_says_where_an_order_waits_and_a_script_decides_nothing(
     shown = capsys.readouterr()
     assert "another program" in shown.out and "only a person at a terminal" in shown.err
     assert [each.id for each in waiting(desk, "hugo")] == [told["ticket"]]
+
+
+def test_an_order_that_waited_while_the_price_went_away_says_so(
+    desk: Runtime, address: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    told, before = over_http(address, key_of(desk, "ines"), proposing(desk)), counted(desk)
+    with desk.engine.begin() as connection:  # as if it had been proposed lower, with a signal for it
+        known = waiting(desk, "ines")[0].known | {"price": told["price"] * 0.997, "needs_override": False}
+        connection.execute(update(tickets).where(tickets.c.id == told["ticket"]).values(known=known))
+    me, copilot, asked = Caller("screen", "ines", "pro", frozenset(SCOPES)), copilot_of(desk), []
+    monkeypatch.setattr("builtins.input", lambda prompt: "/quit")
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
+    monkeypatch.setattr("typer.prompt", lambda text, **_: asked.append(text) or "no")
+    chat.talk(copilot, me, MCP_CONVERSATION)
+    assert "when it was proposed, it is" in asked[0] and counted(desk) == before
+    assert "Order ticket: denied" in capsys.readouterr().out and waiting(desk, "ines") == []
+
+
+class Terminal(io.StringIO):
+    """Input that a person types."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def test_many_proposals_at_once_are_one_ticket(desk: Runtime, address: str):
