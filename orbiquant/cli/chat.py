@@ -104,7 +104,7 @@ def ask_override(
     )
 
 
-async def decide(
+async def press(
     copilot: "Copilot",  # its tickets
     me: "Caller",  # who decides
     conversation: str,  # theirs
@@ -135,7 +135,7 @@ async def turn(
     if not sys.stdin.isatty():
         console(stderr=True).print(UNDECIDED)
         return
-    await decide(copilot, me, conversation, waiting)
+    await press(copilot, me, conversation, waiting)
 
 
 def waiting_tickets(
@@ -161,7 +161,7 @@ def decide_waiting(
         if not sys.stdin.isatty():
             console(stderr=True).print(UNDECIDED)
             return
-        asyncio.run(decide(copilot, me, conversation, [ticket]))
+        asyncio.run(press(copilot, me, conversation, [ticket]))
 
 
 def tell_elsewhere(
