@@ -1,6 +1,7 @@
 """The tools over MCP, as the official client sees them over both transports, and as a hostile one does."""
 
 import asyncio
+import io
 import json
 import os
 import pty
@@ -20,15 +21,15 @@ import pandas as pd
 import pytest
 from mcp import Client, StdioServerParameters, types
 from mcp.client.streamable_http import streamable_http_client
-from sqlalchemy import func
+from sqlalchemy import func, update
 from sqlalchemy import select as select_rows
 from test_service_http import TOKEN, check_problem, running
 
-from orbiquant.cli import main
+from orbiquant.cli import chat, main
 from orbiquant.copilot.assembly import copilot_of
 from orbiquant.copilot.loop import TicketDecision
 from orbiquant.copilot.mcp import MCP_CONVERSATION, McpOffer, as_mcp_tool
-from orbiquant.copilot.tickets import TicketBook
+from orbiquant.copilot.tickets import TicketBook, tickets
 from orbiquant.copilot.tools import find_tools
 from orbiquant.core import LOCAL_USER, SCOPES, FixedClock, SettingsError, configure_logging
 from orbiquant.domain import Caller, SeriesId
@@ -153,6 +154,15 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
 def address(desk: Runtime) -> Iterator[str]:
     with running(mcp_app(desk, McpOffer(write=True, trade=True), "127.0.0.1", TOKEN), desk) as url:
         yield f"{url}/mcp"
+
+
+@pytest.fixture(scope="module")
+def service(desk: Runtime) -> Iterator[str]:
+    """Return the address of the service of the same trading room."""
+    from orbiquant.app import app
+
+    with running(app, desk) as url:
+        yield url
 
 
 def key_of(desk: Runtime, user: str, plan: str = "pro", scopes: tuple[str, ...] = ("read", "trade")) -> str:
@@ -492,27 +502,68 @@ def decide(desk: Runtime, user: str, ticket: str, key: str = "screen", **decisio
     return asyncio.run(copilot_of(desk).settle(me, MCP_CONVERSATION, decided))
 
 
-def test_an_order_waits_is_decided_on_by_its_user_and_placed_once(desk: Runtime, address: str):
-    key = key_of(desk, "cleo")
+def test_an_order_waits_is_decided_on_by_its_user_and_placed_once(desk: Runtime, address: str, service: str):
+    whole = ("read", "write", "trade")
+    key, own, foreign = (key_of(desk, user, scopes=whole) for user in ("cleo", "cleo", "eve"))
     before = counted(desk)
-    told = over_http(address, key, proposing(desk))
-    again = over_http(address, key, proposing(desk))
-    other = over_http(address, key, proposing(desk, size=0.07))
+    told, again, other = (over_http(address, key, proposing(desk, size=size)) for size in (0.05, 0.05, 0.07))
     assert told["state"] == "pending" and again == told and other["error"] == "ONE_AT_A_TIME"
     (ticket,) = waiting(desk, "cleo")
     assert ticket.source == ticket.shown["source"] == "mcp" and ticket.known["program"] == "mcp"
-    assert counted(desk) == before, "a proposal is no order"
-    with pytest.raises(Exception, match="cannot approve it"):
-        decide(desk, "cleo", ticket.id, key=ticket.known["proposed_by"])
-    with pytest.raises(Exception, match="no ticket"):
-        decide(desk, "eve", ticket.id)
-    assert counted(desk) == before
-    first, second = (decide(desk, "cleo", ticket.id) for _ in range(2))
-    assert first.tickets[0]["state"] == second.tickets[0]["state"] == "executed"
+
+    def press(whose: str) -> httpx.Response:
+        decision = {"approved": True, "override": True}
+        said = {"conversation_id": MCP_CONVERSATION, "decisions": {ticket.id: decision}}
+        return HTTP.post(f"{service}/api/v1/chat/decisions", json=said, headers={"X-API-Key": whose})
+
+    assert "cannot approve it" in check_problem(press(key), 403, "FORBIDDEN")["message"]
+    check_problem(press(foreign), 404, "NOT_FOUND")
+    assert counted(desk) == before and waiting(desk, "cleo") == [ticket], "a proposal is no order"
+    first, second = (press(own).json()["tickets"] for _ in range(2))
+    assert first[0]["state"] == second[0]["state"] == "executed" and first[0]["source"] == "mcp"
     assert counted(desk) == (before[0] + 1, before[1] + 1)
     denied = over_http(address, key, proposing(desk, size=0.07))
     assert decide(desk, "cleo", denied["ticket"], approved=False).tickets[0]["state"] == "denied"
     assert counted(desk) == (before[0] + 1, before[1] + 1)
+
+
+def test_a_chat_says_where_an_order_waits_and_a_script_decides_nothing(
+    desk: Runtime, address: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    told = over_http(address, key_of(desk, "hugo"), proposing(desk))
+    me, copilot = Caller("screen", "hugo", "pro", frozenset(SCOPES)), copilot_of(desk)
+    monkeypatch.setattr("builtins.input", lambda prompt: "/quit")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\noverride\n"))
+    chat.talk(copilot, me, "console")
+    assert "orbiquant chat --conversation mcp" in capsys.readouterr().out
+    chat.talk(copilot, me, MCP_CONVERSATION)
+    shown = capsys.readouterr()
+    assert "another program" in shown.out and "only a person at a terminal" in shown.err
+    assert [each.id for each in waiting(desk, "hugo")] == [told["ticket"]]
+
+
+def test_an_order_that_waited_while_the_price_went_away_says_so(
+    desk: Runtime, address: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    told, before = over_http(address, key_of(desk, "ines"), proposing(desk)), counted(desk)
+    with desk.engine.begin() as connection:  # as if it had been proposed lower, with a signal for it
+        known = waiting(desk, "ines")[0].known | {"price": told["price"] * 0.997, "needs_override": False}
+        connection.execute(update(tickets).where(tickets.c.id == told["ticket"]).values(known=known))
+    me, copilot, asked = Caller("screen", "ines", "pro", frozenset(SCOPES)), copilot_of(desk), []
+    monkeypatch.setattr("builtins.input", lambda prompt: "/quit")
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
+    monkeypatch.setattr("typer.prompt", lambda text, **_: asked.append(text) or "no")
+    chat.talk(copilot, me, MCP_CONVERSATION)
+    assert "when it was proposed, it is" in asked[0] and counted(desk) == before
+    assert "Order ticket: denied" in capsys.readouterr().out and waiting(desk, "ines") == []
+
+
+class Terminal(io.StringIO):
+    """Input that a person types."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def test_many_proposals_at_once_are_one_ticket(desk: Runtime, address: str):
@@ -613,9 +664,9 @@ def test_a_program_proposes_and_a_person_at_a_terminal_decides(home: Path):
     told = talk(stdio(home, "--trade"), session, client_info=program)
     assert told["state"] == "pending" and counted(runtime) == (0, 0)
     screen, own = pty.openpty()
-    chat = [ORBIQUANT, "chat", "--conversation", "mcp"]
+    talking = [ORBIQUANT, "chat", "--conversation", "mcp"]
     ends = {"stdin": own, "stdout": own, "stderr": own}
-    with run_program(chat, env=environment(home, COLUMNS="160", TERM="dumb"), **ends) as process:
+    with run_program(talking, env=environment(home, COLUMNS="160", TERM="dumb"), **ends) as process:
         os.close(own)
         shown = read_until(screen, b"[y/N]").decode()
         words = " ".join(shown.replace("│", " ").split())

@@ -105,11 +105,37 @@ def ask_decision(
         return TicketDecision(approved=False, reason="the user said no")
     if not ticket["known"].get("needs_override"):
         return TicketDecision(approved=True)
-    drop_typed_ahead()
-    typed = typer.prompt("No signal speaks for it. Type override to place it all the same", default="no")
+    return ask_override("No signal speaks for it")
+
+
+def ask_override(
+    against: str,  # why it takes one
+) -> "TicketDecision":
+    "Ask a person whether an order is meant although something speaks against it."
+    from orbiquant.copilot.loop import TicketDecision
+
+    typed = typer.prompt(f"{against}. Type override to place it all the same", default="no")
     return TicketDecision(
         approved=typed == "override", override=typed == "override", reason="the user did not override"
     )
+
+
+async def press(
+    copilot: "Copilot",  # its tickets
+    me: "Caller",  # who decides
+    conversation: str,  # theirs
+    tickets: list[dict[str, Any]],  # that wait
+) -> None:
+    "Ask a person about orders, once more where something has come to speak against one, and print what became of them."
+    from orbiquant.copilot.tickets import OverrideRequired
+
+    decisions = {each["id"]: ask_decision(each) for each in tickets}
+    try:
+        await draw(copilot.decide(me, conversation, decisions))
+    except OverrideRequired as error:
+        meant = ask_override("; ".join(error.details["reasons"]))
+        again = {id_: meant if decision.approved else decision for id_, decision in decisions.items()}
+        await draw(copilot.decide(me, conversation, again))
 
 
 async def turn(
@@ -125,7 +151,7 @@ async def turn(
     if not sys.stdin.isatty():
         console(stderr=True).print(UNDECIDED)
         return
-    await draw(copilot.decide(me, conversation, {each["id"]: ask_decision(each) for each in waiting}))
+    await press(copilot, me, conversation, waiting)
 
 
 def waiting_tickets(
@@ -151,17 +177,7 @@ def decide_waiting(
         if not sys.stdin.isatty():
             console(stderr=True).print(UNDECIDED)
             return
-        asyncio.run(decide_one(copilot, me, conversation, ticket))
-
-
-async def decide_one(
-    copilot: "Copilot",  # its tickets
-    me: "Caller",  # who decides
-    conversation: str,  # theirs
-    ticket: dict[str, Any],  # that waits
-) -> None:
-    "Ask a person about an order, and print what became of it."
-    await draw(copilot.decide(me, conversation, {ticket["id"]: ask_decision(ticket)}))
+        asyncio.run(press(copilot, me, conversation, [ticket]))
 
 
 def tell_elsewhere(

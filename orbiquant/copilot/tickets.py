@@ -211,6 +211,9 @@ def carry_out(
     return done
 
 # %% ../../nbs/85_copilot.tickets.ipynb #369c5518
+_MOVED = 0.25  # of the way to the stop: beyond it, an order that waited while nobody looked is another one
+
+
 class OverrideRequired(ConflictError):
     "An order that no signal speaks for, approved without saying that this is meant."
 
@@ -248,9 +251,15 @@ def approve_ticket(
 def _against(runtime: Runtime, ticket: Ticket) -> list[str]:
     "Return why the order needs an override now; one that cannot be weighed any more is for the engine to refuse."
     try:
-        return weigh_trade(runtime, ticket.user_id, TradeOrder.model_validate(ticket.arguments)).override_reasons
+        now = weigh_trade(runtime, ticket.user_id, TradeOrder.model_validate(ticket.arguments))
     except OrbiError as error:
         return [error.message]
+    if ticket.source == "copilot":  # whose turn is over when nobody decides
+        return now.override_reasons
+    before, stop = ticket.known["price"], ticket.known["stop_loss"]
+    if abs(now.price - before) <= _MOVED * abs(before - stop):
+        return now.override_reasons
+    return [*now.override_reasons, f"the price was {before:.10g} when it was proposed, it is {now.price:.10g}"]
 
 # %% ../../nbs/85_copilot.tickets.ipynb #2b9e95d9
 _SAID = {
