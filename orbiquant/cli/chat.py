@@ -2,12 +2,15 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orbiquant.cli.console import AsJson, console, open_runtime, show
+from orbiquant.core import OrbiError
 
 if TYPE_CHECKING:
     from rich.panel import Panel
@@ -82,16 +85,15 @@ async def draw(
 def drop_typed_ahead() -> None:
     "Forget what was typed or pasted before a question was shown: it cannot be its answer."
     try:
-        from termios import TCIFLUSH, tcflush
-
-        tcflush(sys.stdin, TCIFLUSH)
+        import termios
     except ImportError:  # Windows
         import msvcrt
 
         while msvcrt.kbhit():  # type: ignore[attr-defined]
             msvcrt.getch()  # type: ignore[attr-defined]
-    except (OSError, ValueError):  # no terminal: what is piped in decides nothing
         return
+    with suppress(termios.error, OSError, ValueError):  # no terminal: what is piped in decides nothing
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
 
 
 def ask_decision(
@@ -114,6 +116,7 @@ def ask_override(
     "Ask a person whether an order is meant although something speaks against it."
     from orbiquant.copilot.loop import TicketDecision
 
+    drop_typed_ahead()
     typed = typer.prompt(f"{against}. Type override to place it all the same", default="no")
     return TicketDecision(
         approved=typed == "override", override=typed == "override", reason="the user did not override"
@@ -193,6 +196,18 @@ def tell_elsewhere(
         console().print(told, style="bold", markup=False)
 
 
+def try_to(
+    act: Callable[[], None],  # of a talk
+) -> None:
+    "Do something that may be stopped or refused: the talk goes on."
+    try:
+        act()
+    except KeyboardInterrupt:
+        console().print("\n  stopped", style="dim")
+    except OrbiError as error:
+        console(stderr=True).print(error.message, style="bold red", markup=False)
+
+
 def talk(
     copilot: "Copilot",  # that answers
     me: "Caller",  # who speaks
@@ -204,7 +219,7 @@ def talk(
         f"{choice.provider}: {choice.why}. Conversation {conversation}; /quit or Ctrl-D leaves.", style="dim"
     )
     tell_elsewhere(copilot, me, conversation)
-    decide_waiting(copilot, me, conversation)
+    try_to(partial(decide_waiting, copilot, me, conversation))
     while True:
         try:
             message = input("> ").strip()
@@ -214,10 +229,7 @@ def talk(
         if message.lower() in LEAVING:
             return
         if message:
-            try:
-                asyncio.run(turn(copilot, me, conversation, message))
-            except KeyboardInterrupt:
-                console().print("\n  stopped", style="dim")
+            try_to(lambda said=message: asyncio.run(turn(copilot, me, conversation, said)))  # type: ignore[misc]
 
 
 def chat_command(
