@@ -327,7 +327,7 @@ class TerminalFace:
             self.leave_question()
             return Heard(said)
 
-        odd = ("yess", "sí", "1", "true", "approved", "Y y", "ok", "override", f"approve {id_}", "👍", "y\x00", "да")
+        odd = ("yess", "sí", "1", "true", "approved", "Y y", "ok", "override", f"approve {id_}", "👍", "да")
         twice = ("yes", "OVERRIDE", "override!", "over ride", "y", "true", "sí", "", "override: true", "'override'")
         sent: list[Forgery] = [lambda each=each: at_question(each) for each in odd]
         [ticket] = self.ground.oracle.rows(f"select known from tickets where id = '{id_}'")
