@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from unittest.mock import ANY
 
@@ -27,48 +26,36 @@ from orbiquant.llm.providers import OPENERS, Choice, anthropic_model, open_chat_
 from orbiquant.llm.text_tools import UNREADABLE, CallReader
 from orbiquant.runtime import Runtime, using
 from orbiquant.settings import load_settings
+from tests.tools.model_server import ModelHandler, ModelServer
 
 ANA = Caller("key:ana", "ana", "pro", frozenset({"read"}))
 KEY = "sk-nobody-may-see-this"
 
 
-class Server(ThreadingHTTPServer):
-    """Plays an OpenAI-compatible server: `script` says what each kind of question is answered with."""
-
-    daemon_threads = True
+class Server(ModelServer):
+    """Plays an OpenAI-compatible server: its fields say what each kind of question is answered with."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[dict[str, Any]] = []
-        self.tools, self.tokens, self.dies_after, self.status = True, 100, 0, 200
+        super().__init__(Handler)
+        self.tools, self.dies_after, self.status = True, 0, 200
         self.writes = False  # calls as text, although it takes tools
-        self.answer, self.ended = "It stands at 1.2.", "stop"  # its words, and why they end
-
-    @property
-    def address(self) -> str:
-        """Return what goes into `base_url`."""
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self.answer = "It stands at 1.2."
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers one question."""
+class Handler(ModelHandler):
+    """Answers one question: with a tool call first, with words when there is a result."""
 
     server: Server
-    protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-    def do_POST(self) -> None:
-        """Answer as the script says: a tool call first, words when there is a result."""
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
+    def answer(self, body: dict[str, Any]) -> None:
+        """Answer as the server's fields say."""
         if self.server.status != 200:
             self.refuse(self.server.status, "not now")
         elif body.get("tools") and not self.server.tools:
             self.refuse(400, "registry.ollama.ai/library/llama3:latest does not support tools")
         elif body.get("stream"):
-            self.stream(body)
+            with suppress(GoneAway):
+                self.stream(body)
         else:
             self.whole(body)
 
@@ -85,38 +72,19 @@ class Handler(BaseHTTPRequestHandler):
             called = {"name": "get_price", "arguments": '{"symbol": "EURUSD"}'}
             said["tool_calls"] = [{"id": "c1", "type": "function", "function": called}]
         choices = [{"index": 0, "message": said, "finish_reason": "stop"}]
-        usage = {"prompt_tokens": self.server.tokens, "completion_tokens": 1, "total_tokens": self.server.tokens + 1}
         known = {"id": "x", "object": "chat.completion", "created": 1, "model": "played"}
-        self.send_json(200, known | {"choices": choices, "usage": usage})
-
-    def send_json(self, status: int, content: dict[str, Any]) -> None:
-        """Send an answer with its length."""
-        told = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(told)))
-        self.end_headers()
-        self.wfile.write(told)
-
-    def stream(self, body: dict[str, Any]) -> None:
-        """Send the answer in pieces."""
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for number, delta in enumerate(self.deltas(body)):
-            if self.server.dies_after and number == self.server.dies_after:
-                self.close_connection = True
-                return
-            self.send({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-        self.send({"choices": [{"index": 0, "delta": {}, "finish_reason": self.server.ended}]})
-        usage = {"prompt_tokens": self.server.tokens, "completion_tokens": 1, "total_tokens": self.server.tokens + 1}
-        self.send({"choices": [], "usage": usage})
-        self.write("data: [DONE]\n\n")
-        self.wfile.write(b"0\r\n\r\n")
+        self.send_json(200, known | {"choices": choices, "usage": self.server.usage})
 
     def deltas(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield the pieces of an answer."""
+        """Yield the pieces of an answer, as many as the server lives for."""
+        for number, delta in enumerate(self.pieces(body)):
+            if self.server.dies_after and number == self.server.dies_after:
+                self.close_connection = True
+                raise GoneAway
+            yield delta
+
+    def pieces(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the pieces of a whole answer."""
         last = body["messages"][-1]
         if last["role"] == "tool" or "Result of" in str(last["content"]):
             yield {"role": "assistant", "content": self.server.answer[:10]}
@@ -133,26 +101,15 @@ class Handler(BaseHTTPRequestHandler):
             for piece in ("Let me look. <to", "ol>get_pri", 'ce({"symbol": "EURUSD"})</tool>', " I guess 9.9."):
                 yield {"content": piece}
 
-    def send(self, chunk: dict[str, Any]) -> None:
-        """Send one piece."""
-        told = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "played"} | chunk
-        self.write(f"data: {json.dumps(told)}\n\n")
 
-    def write(self, text: str) -> None:
-        """Send a chunk of HTTP."""
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text.encode()))
-        self.wfile.flush()
+class GoneAway(Exception):
+    """The server has gone in mid-answer."""
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    played = Server()
-    thread = Thread(target=played.serve_forever, args=(0.01,))
-    thread.start()
-    yield played
-    played.shutdown()
-    thread.join()
-    played.server_close()
+    with Server().running() as played:
+        yield played
 
 
 def config(server: Server, **changes: Any) -> LlmConfig:

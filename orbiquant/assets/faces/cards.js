@@ -1,5 +1,5 @@
 // What a tool was asked and what it said: one quiet line that opens, and a face for the results that people look at most.
-import { copyButton, decimalsOf, element, factList, textTable, writeAge, writeNumber, writePrice, writeTime } from "./dom.js";
+import { copyButton, decimalsOf, element, factList, textTable, writeAge, writeNumber, writePrice, writeSize, writeTime } from "./dom.js";
 
 const MOST_SHOWN = 6_000; // characters of JSON
 const MOST_ROWS = 12;
@@ -101,13 +101,13 @@ function barsFace(said, say) {
   const decimals = decimalsOf(...bars.flatMap((each) => [each.open, each.high, each.low, each.close]));
   const rows = bars.map((each) => [writeTime(each.time).replace(" UTC", ""), ...["open", "high", "low", "close"].map((name) => writePrice(each[name], say.language, decimals))]);
   const head = element("div", "oq-card-head", element("span", "oq-symbol", String(said.symbol)), element("span", "oq-muted", `${said.timeframe} · ${say("lastRows", { count: bars.length, all: said.data.length })}`));
-  return element("section", "oq-card", head, textTable([`${say("time")} (UTC)`, say("open"), say("highBar"), say("lowBar"), say("close")], rows, say("table")), noticeLine(said));
+  return element("section", "oq-card", head, textTable([`${say("when")} (UTC)`, say("open"), say("highBar"), say("lowBar"), say("close")], rows, say("table")), noticeLine(said));
 }
 
 function positionsFace(said, say) {
   if (!said.positions.length) return element("p", "oq-note", say("nothing"));
-  const rows = said.positions.slice(0, 30).map((each) => [String(each.symbol), String(each.type ?? ""), writeNumber(each.size ?? each.volume, say.language, 0, 2), writePrice(each.entry_price ?? each.open_price, say.language), writeNumber(each.pnl ?? each.profit, say.language, 2, 2)]);
-  return element("section", "oq-card", textTable([say("symbol"), say("side"), say("size"), say("entry"), say("profit")], rows, say("table")));
+  const rows = said.positions.slice(0, 30).map((each) => [String(each.symbol), String(each.type ?? ""), writeSize(each.size, say.language), writePrice(each.open_price, say.language), writePrice(each.current_price, say.language), writeNumber(each.profit, say.language, 2, 2)]);
+  return element("section", "oq-card", textTable([say("symbol"), say("side"), `${say("size")} (${say("units")})`, say("entry"), say("price"), say("profit")], rows, say("table")));
 }
 
 function errorFace(said, say) {
@@ -140,6 +140,7 @@ export class ToolCard {
     this.about = element("span", "oq-muted oq-about");
     this.inside = element("div", "oq-inside");
     this.details = element("details", "oq-tool", element("summary", "", element("span", "oq-tool-name", this.name), this.about, this.state), this.inside);
+    this.details.addEventListener("toggle", () => this.draw());
     this.card = element("div", "oq-call", this.details);
     this.mark("running");
   }
@@ -149,7 +150,9 @@ export class ToolCard {
     this.state.textContent = text;
   }
 
+  // Nobody may ever look: what is inside is made when it is opened.
   draw() {
+    if (!this.details.open) return;
     const parts = [];
     if (this.input !== undefined) parts.push(jsonBlock(this.say("arguments"), this.input, this.say));
     if (this.output !== undefined) parts.push(jsonBlock(this.say("result"), this.output, this.say));
@@ -166,7 +169,8 @@ export class ToolCard {
   said(output) {
     this.output = output;
     const error = output && typeof output === "object" && typeof output.error === "string" ? output.error : "";
-    this.mark(error ? (REFUSED.includes(error) ? "refused" : "toolFailed") : "done");
+    const refused = REFUSED.includes(error) || output?.success === false;
+    this.mark(refused ? "refused" : error ? "toolFailed" : "done");
     this.draw();
     this.show(resultFace(this.name, output, this.say));
   }

@@ -67,6 +67,25 @@ function seriesOf(trace, place, say, read) {
   return { ...shared, stroke: trace.colour, fill, width: 1.75, dash: trace.dashed ? [5, 4] : undefined, paths, points: { show: trace.markers, size: 5, fill: trace.colour } };
 }
 
+// Days or hours under an axis, in UTC; the day is told once.
+function writeTicks(splits, step, language) {
+  const day = 86_400;
+  const form = (options) => new Intl.DateTimeFormat(language, { timeZone: "UTC", hourCycle: "h23", ...options });
+  const [years, months, days, hours] = [{ year: "numeric" }, { month: "short", year: "numeric" }, { day: "numeric", month: "short" }, { hour: "2-digit", minute: "2-digit" }].map(form);
+  let before = "";
+  return splits.map((at) => {
+    const moment = at * 1000;
+    if (step >= 360 * day) return years.format(moment);
+    if (step >= 28 * day) return months.format(moment);
+    const dated = days.format(moment);
+    const told = step >= day ? dated : hours.format(moment);
+    const second = step >= day ? years.format(moment) : dated;
+    const changed = second !== before;
+    before = second;
+    return changed ? `${told}\n${second}` : told;
+  });
+}
+
 function axesOf(read, host, say) {
   const ink = colourOf(host, "--oq-soft");
   const rule = { stroke: colourOf(host, "--oq-line"), width: 1 };
@@ -84,7 +103,7 @@ function axesOf(read, host, say) {
       return read.names.map((_, place) => place).filter((place) => place % every === 0);
     };
     across.values = (_, splits) => splits.map((place) => (read.names[place] ?? "").slice(0, 12));
-  } else if (!read.dated) across.values = values;
+  } else across.values = read.dated ? (_, splits, __, ___, step) => writeTicks(splits, step, say.language) : values;
   const axes = [across, { ...shared, label: read.yTitle || undefined, values, size }];
   if (read.traces.some((each) => each.right)) axes.push({ ...shared, scale: "y2", side: 1, grid: { show: false }, values, size });
   return axes;
@@ -109,18 +128,23 @@ function plotOptions(read, host, say, width) {
       const low = Math.min(least ?? Infinity, ...held.map((each) => lowest(each.low)));
       const high = Math.max(most ?? -Infinity, ...held.map((each) => -lowest(each.high.map((value) => (value === null ? null : -value)))));
       const gap = (high - low || 1) * 0.05;
-      return [low - gap, high + gap];
+      return high >= low ? [low - gap, high + gap] : [0, 1];
     };
   }
   if (read.traces.some((each) => each.kind === "bar") && !read.logarithmic && !candles.length) {
     scales.y.range = (_, least, most) => [Math.min(0, least ?? 0) * 1.05, Math.max(0, most ?? 1) * 1.05 || 1];
   }
-  const series = [{ label: read.xTitle || (read.dated ? say("time") : "x"), value: (_, place) => writePlace(read, place, say.language) }];
+  const series = [{ label: read.xTitle || (read.dated ? say("when") : "x"), value: (_, place) => writePlace(read, place, say.language) }];
   return {
     width, height: HEIGHT, scales, series: [...series, ...read.traces.map((each, place) => seriesOf(each, place, say, read))], axes: axesOf(read, host, say),
-    tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"), hooks: { draw: candles },
+    tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"), hooks: { draw: candles, ready: [tellLast], setCursor: [tellLast] }, padding: [10, null, 0, null],
     cursor: { y: false, drag: { x: true, y: false }, points: { size: 7 } }, legend: { live: true },
   };
+}
+
+// Nobody points at anything: the last values are told.
+function tellLast(plot) {
+  if (plot.cursor.idx === null || plot.cursor.idx === undefined) plot.setLegend({ idx: plot.data[0].length - 1 }, false);
 }
 
 function lowest(values) {
@@ -156,7 +180,12 @@ export function chartCard(figure, say) {
   const draw = () => {
     if (!read.traces.length || !held.isConnected || held.clientWidth < 40) return;
     plot?.destroy();
-    plot = new uPlot(plotOptions(read, held, say, held.clientWidth), columnsOf(read), held);
+    try {
+      plot = new uPlot(plotOptions(read, held, say, held.clientWidth), columnsOf(read), held);
+    } catch {
+      held.replaceChildren(element("p", "oq-note", say("undrawn")));
+      seen.disconnect();
+    }
   };
   const seen = new IntersectionObserver((entries) => {
     if (entries.some((each) => each.isIntersecting) && !plot) draw();

@@ -11,6 +11,7 @@ import { speaker } from "./words.js";
 const HELLO_MS = 3_000; // without an answer the saved conversation is shown
 const SLOW_SAY_MS = 5_000;
 const SLOW_DECIDE_MS = 20_000;
+const UNKNOWN = [0, 401]; // of a refusal: nobody is there, or nobody knows us
 const NEAR = 48; // pixels from the end that still count as being there
 const KEPT_IN = ["keydown", "keypress", "keyup", "paste", "copy", "cut", "contextmenu", "beforeinput", "input", "dragover", "drop", "dblclick", "mousedown", "wheel"];
 
@@ -24,6 +25,7 @@ class Chat {
     this.next = 1;
     this.waiting = null; // what was said and has not begun yet
     this.pinned = true;
+    this.top = 0; // where the log was scrolled to
     this.timers = new Map();
     this.undo = [];
     this.say = speaker(link.saved?.()?.state?.language ?? (navigator.language?.startsWith("es") ? "es" : "en"));
@@ -72,6 +74,7 @@ class Chat {
     });
     for (const name of KEPT_IN) this.on(this.root, name, (event) => event.stopPropagation(), { passive: true });
     this.on(this.log, "scroll", () => this.scrolled(), { passive: true });
+    this.on(this.inside, "toggle", (event) => event.target.open && this.stay(), true);
     const grown = new ResizeObserver(() => this.follow());
     grown.observe(this.inside);
     grown.observe(this.log);
@@ -151,6 +154,9 @@ class Chat {
   lost() {
     this.wait("hello", 0);
     this.connection = "gone";
+    if (this.run !== null) this.conversation.end();
+    this.run = null;
+    this.state = { ...this.state, busy: false };
     const saved = this.link.saved?.();
     if (this.conversation.empty && Array.isArray(saved?.messages)) {
       this.state = { ...saved.state, busy: false };
@@ -195,8 +201,9 @@ class Chat {
   know(state) {
     if (!state || typeof state !== "object") return;
     const before = this.say.language;
-    this.state = state;
-    if (state.disconnected) return this.lost();
+    const { disconnected, ...known } = state;
+    this.state = { ...this.state, ...known };
+    if (disconnected) return this.lost();
     this.alive();
     if (state.language && state.language !== before) {
       this.speak(state.language);
@@ -211,21 +218,25 @@ class Chat {
     this.wait("decide", 0);
     this.state = told.state ?? {};
     this.speak(this.state.language ?? this.say.language);
+    const { scrollTop } = this.log;
+    const held = this.inside.contains(document.activeElement);
     this.conversation.clear();
-    const messages = Array.isArray(told.messages) ? told.messages : [];
+    const messages = (Array.isArray(told.messages) ? told.messages : []).filter((each) => Array.isArray(each?.parts));
     this.conversation.history(messages, Array.isArray(told.tickets) ? told.tickets : []);
     this.run = null;
     const last = messages.at(-1);
-    const lastText = last?.role === "user" ? last.parts?.map((each) => each.text ?? "").join("\n") : null;
+    const lastText = last?.role === "user" ? last.parts.map((each) => each?.text ?? "").join("\n") : null;
     if (told.run) {
       if (told.said && told.said !== lastText) this.conversation.question(told.said);
       this.open(told.run);
       this.events({ run: told.run, first: 1, events: told.events ?? [] });
     }
-    const known = [told.said, ...messages.filter((each) => each.role === "user").slice(-2).map((each) => each.parts?.[0]?.text)];
+    const known = [...messages.filter((each) => each.role === "user").slice(-2).map((each) => each.parts[0]?.text), told.said];
     if (this.waiting && !known.includes(this.waiting.text)) this.inside.append(this.waiting.card);
     else this.waiting = null;
-    this.pinned = true;
+    this.composer.last ||= known.findLast((each) => typeof each === "string") ?? "";
+    if (!this.pinned) this.log.scrollTop = scrollTop;
+    if (held) this.log.focus({ preventScroll: true });
   }
 
   open(run) {
@@ -237,6 +248,7 @@ class Chat {
   begin(told) {
     this.alive();
     if (told.run === this.run) return;
+    this.warn("");
     if (this.run !== null) this.conversation.end();
     this.settleWaiting(told.said);
     if (told.said) this.conversation.question(told.said);
@@ -255,6 +267,7 @@ class Chat {
     const events = Array.isArray(told.events) ? told.events : [];
     if (told.run !== this.run) return this.ended === told.run ? undefined : this.hello();
     if (told.first > this.next) return this.hello();
+    this.alive();
     for (const event of events.slice(this.next - told.first)) {
       this.next += 1;
       this.apply(event);
@@ -269,23 +282,24 @@ class Chat {
     this.ended = this.run;
     this.run = null;
     this.state = { ...this.state, busy: false };
+    if ([...this.conversation.tickets.values()].some((each) => each.deciding)) this.hello();
   }
 
   refused(told) {
     this.alive();
     const text = this.tellRefusal(told);
-    const deciding = [...this.conversation.tickets.values()].filter((each) => each.deciding);
-    this.wait("decide", 0);
-    if (deciding.length) {
+    const named = (Array.isArray(told.tickets) ? told.tickets : []).map((id) => this.conversation.tickets.get(id)).filter(Boolean);
+    const deciding = named.length ? named : [...this.conversation.tickets.values()].filter((each) => each.deciding);
+    if (deciding.length && told.said === undefined) {
+      this.wait("decide", 0);
       deciding.forEach((each) => each.refuse(text, told.reasons));
       return;
     }
-    const said = told.said ?? this.waiting?.text;
-    this.settleWaiting();
-    if (said) {
-      this.composer.giveBack(said);
-      this.composer.tell(text, true);
-    } else this.warn(text);
+    if (UNKNOWN.includes(told.status)) this.connection = "gone";
+    if (told.said === undefined) return this.warn(text, this.connection === "gone");
+    this.settleWaiting(told.said);
+    this.composer.giveBack(told.said);
+    this.composer.tell(text, true);
   }
 
   tellRefusal(told) {
@@ -305,7 +319,9 @@ class Chat {
     this.show();
     this.toEnd();
     this.wait("say", SLOW_SAY_MS, () => this.waiting && (this.waiting.card.lastChild.textContent = this.say("slow")));
-    if (!this.tell({ kind: "say", text })) this.refused({ text: this.say("goneLong"), said: text });
+    if (this.tell({ kind: "say", text })) return;
+    this.settleWaiting();
+    this.composer.giveBack(text);
   }
 
   decide(id, decision) {
@@ -323,8 +339,18 @@ class Chat {
 
   scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.log;
-    this.pinned = scrollHeight - scrollTop - clientHeight < NEAR;
+    // Only whoever scrolls up leaves the end: an answer that grows does not.
+    if (scrollHeight - scrollTop - clientHeight < NEAR) this.pinned = true;
+    else if (scrollTop < this.top - 4) this.pinned = false;
+    this.top = scrollTop;
     this.latest.hidden = this.pinned;
+  }
+
+  // Something was opened to be read.
+  stay() {
+    this.pinned = false;
+    this.latest.hidden = false;
+    this.scrolled();
   }
 
   follow() {

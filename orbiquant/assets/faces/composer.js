@@ -16,7 +16,7 @@ export class Composer {
     this.acts = acts;
     this.busy = false;
     this.last = "";
-    this.escaped = 0;
+    this.escaped = -Infinity;
     this.area = element("textarea", "oq-composer");
     this.area.rows = 1;
     this.area.enterKeyHint = "send";
@@ -59,7 +59,7 @@ export class Composer {
     const over = count > MOST_CHARACTERS;
     area.style.height = "auto";
     area.style.height = `${Math.min(area.scrollHeight + 2, 200)}px`;
-    area.toggleAttribute("aria-invalid", over);
+    area.setAttribute("aria-invalid", String(over));
     this.send.disabled = over || count === 0;
     const language = this.say.language;
     const near = count > MOST_CHARACTERS * 0.9;

@@ -49,13 +49,20 @@ export function writeNumber(value, language, least = 0, most = 2) {
 
 // How many decimals prices need so that all of them stand under one another.
 export function decimalsOf(...prices) {
-  const written = prices.filter((each) => typeof each === "number" && Number.isFinite(each));
-  const places = written.map((each) => (String(Number(each.toPrecision(10))).split(".")[1] ?? "").length);
-  return Math.min(8, Math.max(0, ...places));
+  const exact = (price) => {
+    for (let places = 0; places < 12; places += 1) if (Math.abs(Number(price.toFixed(places)) - price) <= Math.abs(price) * 1e-9) return places;
+    return 12;
+  };
+  return Math.max(0, ...prices.filter((each) => typeof each === "number" && Number.isFinite(each)).map(exact));
 }
 
 export function writePrice(value, language, decimals = decimalsOf(value)) {
   return writeNumber(value, language, decimals, decimals);
+}
+
+// A size that is traded: every digit of it.
+export function writeSize(value, language) {
+  return writeNumber(value, language, 0, 8);
 }
 
 export function writeTime(text) {
@@ -75,7 +82,8 @@ export function factList(facts, className = "oq-facts") {
   const list = element("dl", className);
   for (const [name, value, tone = ""] of facts) {
     if (value === null || value === undefined || value === "") continue;
-    list.append(element("div", "oq-fact", element("dt", "", name), element("dd", tone, value)));
+    const wide = className === "oq-facts" && String(value.textContent ?? value).length > 17;
+    list.append(element("div", wide ? "oq-fact oq-wide" : "oq-fact", element("dt", "", name), element("dd", tone, value)));
   }
   return list;
 }

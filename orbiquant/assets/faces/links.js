@@ -2,19 +2,39 @@
 
 const SAVED = "snapshot";
 
+const LOOK_MS = 1_000;
+
+// JupyterLab tells a page of a restart, and not of a kernel that was shut down: whoever manages its widgets knows.
+function isGone(model) {
+  const { kernel } = model.widget_manager ?? {};
+  return kernel === null || Boolean(kernel?.isDisposed) || kernel?.status === "dead";
+}
+
 // A link to the kernel, by the model of a widget.
 export function kernelLink(model) {
   return {
     listen(callback) {
-      const lost = () => callback({ kind: "connection", changed: true });
+      let gone = false;
+      const changed = () => callback({ kind: "connection", changed: true });
+      const look = () => {
+        if (isGone(model) === gone) return;
+        gone = !gone;
+        if (gone) callback({ kind: "state", state: { disconnected: true } });
+        else changed();
+      };
+      const looking = setInterval(look, LOOK_MS);
       model.on("msg:custom", callback);
-      model.on("comm_live_update", lost);
+      model.on("comm_live_update", changed);
       return () => {
+        clearInterval(looking);
         model.off("msg:custom", callback);
-        model.off("comm_live_update", lost);
+        model.off("comm_live_update", changed);
       };
     },
-    send: (told) => model.send(told),
+    send(told) {
+      if (isGone(model)) throw new Error("the kernel is gone");
+      model.send(told);
+    },
     saved: () => model.get(SAVED),
   };
 }
@@ -77,28 +97,29 @@ class HttpLink {
     return fetch(this.base + path, { ...options, headers, credentials: "same-origin" });
   }
 
-  async refused(response, said) {
+  async refused(response, asked = {}) {
     const told = await response.json().catch(() => ({}));
     const text = [told.detail, told.message, told.title].find((each) => typeof each === "string") ?? "";
-    this.tell({ kind: "error", status: response.status, code: told.code, reasons: told.reasons, text, said });
+    const tickets = asked.decisions && Object.keys(asked.decisions);
+    this.tell({ kind: "error", status: response.status, code: told.code, reasons: told.reasons, text, said: asked.message, tickets });
   }
 
-  async hello() {
+  async hello(resumes = true) {
     this.following?.abort();
     const response = await this.ask(this.place);
     if (!response.ok) return this.refused(response);
     const told = await response.json();
     this.state = { ...this.state, ...told.state, busy: Boolean(told.run), conversation: this.conversation };
     this.tell({ kind: "reset", state: this.state, messages: told.messages ?? [], tickets: told.tickets ?? [], run: told.run ?? null, said: told.said ?? null, events: [] });
-    if (told.run) await this.resume({ run: told.run, number: 0 });
+    if (told.run && resumes) await this.resume({ run: told.run, number: 0 });
   }
 
   // A turn that begins with a request of ours.
-  async turn(path, body, said) {
+  async turn(path, body) {
     const ending = this.watch();
     const response = await this.ask(path, { method: "POST", body: JSON.stringify({ ...body, conversation_id: this.conversation, stream: true }), signal: ending.signal });
-    if (!response.ok) return this.refused(response, said);
-    const seen = { run: null, number: 0, said };
+    if (!response.ok) return this.refused(response, body);
+    const seen = { run: null, number: 0, said: body.message };
     if (!(await this.follow(response, seen))) await this.resume(seen);
   }
 
@@ -140,7 +161,7 @@ class HttpLink {
       try {
         const headers = seen.number ? { "Last-Event-ID": `${seen.run}-${seen.number}` } : {};
         const response = await this.ask(`${this.place}/stream`, { headers, signal: ending.signal });
-        if (response.status === 204 || response.status === 404) return this.hello();
+        if ([204, 404, 410].includes(response.status)) return this.hello(false); // it is over: the history has it
         if (response.ok) {
           this.tell({ kind: "connection", lost: false });
           if (await this.follow(response, seen)) return;
@@ -163,7 +184,7 @@ class HttpLink {
 
   async act(told) {
     if (told.kind === "hello") return this.hello();
-    if (told.kind === "say") return this.turn("/api/v1/chat", { message: told.text }, told.text);
+    if (told.kind === "say") return this.turn("/api/v1/chat", { message: told.text });
     if (told.kind === "decide") return this.turn("/api/v1/chat/decisions", { decisions: told.decisions });
     if (told.kind === "stop") {
       const response = await this.ask(`${this.place}/stop`, { method: "POST" });

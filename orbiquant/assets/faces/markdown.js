@@ -4,8 +4,7 @@ import { copyButton, element, scrolling } from "./dom.js";
 const MOST_MARKDOWN = 30_000; // characters; what is longer is shown as it was written
 const MOST_TOKENS = 6_000;
 const MOST_DEPTH = 24;
-const SLOW_MS = 200; // a text that takes longer to read is shown as it was written
-const REDRAW_MS = 70; // at most 15 times a second
+const REDRAW_MS = 70; // at most 15 times a second, and never for more than a fraction of the time
 const ODD_RUN = /([[\]()<>*_~`!|&\\])\1{199}|(?:[[\]()<>*_~`!|&\\][ \n]?){600}/; // what nobody writes, and a parser chokes on
 
 const reader = markdownit({ html: false, linkify: false, maxNesting: MOST_DEPTH }).disable(["image"]);
@@ -85,14 +84,13 @@ function drawTokens(tokens, host, say) {
 // The blocks of a text that stand beside one another, each with the line where it begins; null where it should stay as it is.
 function readBlocks(text) {
   if (text.length > MOST_MARKDOWN || ODD_RUN.test(text)) return null;
-  const began = performance.now();
   const tokens = reader.parse(text, {});
   let count = 0;
   for (const token of tokens) {
     count += 1 + (token.children?.length ?? 0);
     if (token.level >= MOST_DEPTH - 2) return null;
   }
-  if (count > MOST_TOKENS || performance.now() - began > SLOW_MS) return null;
+  if (count > MOST_TOKENS) return null;
   const blocks = [];
   let depth = 0;
   let first = 0;
@@ -121,11 +119,12 @@ export class MarkdownView {
     this.live = []; // elements of what follows
     this.plain = null;
     this.timer = 0;
+    this.took = 0;
   }
 
   append(delta) {
     this.text += String(delta).replaceAll("\r", "");
-    this.timer ||= setTimeout(() => this.draw(), REDRAW_MS);
+    this.timer ||= setTimeout(() => this.draw(), Math.max(REDRAW_MS, 6 * this.took));
   }
 
   finish() {
@@ -142,11 +141,14 @@ export class MarkdownView {
     this.timer = 0;
     if (this.plain !== null) return this.drawPlain();
     const tail = this.text.slice(this.settled);
+    const began = performance.now();
     const blocks = this.text.length > MOST_MARKDOWN ? null : readBlocks(tail);
+    this.took = performance.now() - began;
     if (blocks === null) return this.drawPlain();
     this.live.forEach((each) => each.remove());
     this.live = blocks.map(({ tokens }) => {
       const held = element("div", "oq-block");
+      held.dir = "auto";
       drawTokens(tokens, held, this.say);
       return held;
     });

@@ -1,12 +1,12 @@
 // The control of an order: everything that is known of it, and the only two buttons that decide on it.
 import { TONE } from "./cards.js";
-import { decimalsOf, element, factList, pushButton, writeNumber, writePrice, writeTime } from "./dom.js";
+import { decimalsOf, element, factList, pushButton, writeNumber, writePrice, writeSize, writeTime } from "./dom.js";
 
 const STATES = { pending: "pending", approved: "approved", executed: "executed", refused: "refusedOrder", denied: "deniedOrder", void: "void" };
 const NEEDS_OVERRIDE = /^`override` must be true to approve this: (.*)$/s;
-let numbered = 0;
+const MOST_LABEL = 60; // characters of a reason on a button
 
-const lines = (told) => (Array.isArray(told) ? told.map(String).slice(0, 20) : []);
+const lines = (told) => (Array.isArray(told) ? told.slice(0, 20).map((each) => String(each).slice(0, 500)) : []);
 
 export class TicketCard {
   // decide({approved, override?}) tells the kernel.
@@ -17,11 +17,8 @@ export class TicketCard {
     this.error = "";
     this.deciding = false;
     this.dead = false; // there is nobody to tell
-    numbered += 1;
-    this.name = `oq-ticket-${numbered}`;
     this.card = element("section", "oq-ticket");
     this.card.tabIndex = -1;
-    this.card.setAttribute("aria-labelledby", this.name);
   }
 
   get state() {
@@ -31,7 +28,7 @@ export class TicketCard {
   get told() {
     const { action, size, symbol } = this.known;
     const { say } = this;
-    return `${say(String(action ?? ""))} ${writeNumber(size, say.language, 0, 2)} ${say("lots")} ${symbol ?? ""}`;
+    return `${say(String(action ?? ""))} ${writeSize(size, say.language)} ${say("lots")} ${symbol ?? ""}`.slice(0, 200);
   }
 
   get known() {
@@ -69,17 +66,19 @@ export class TicketCard {
   }
 
   draw(announced) {
-    const focused = this.card.contains(document.activeElement);
+    const held = this.card.contains(document.activeElement) ? document.activeElement : null;
     this.card.dataset.state = this.deciding ? "deciding" : this.state;
     this.card.replaceChildren(this.head(), ...this.body(), ...(this.state === "pending" ? this.controls() : [this.outcome()]));
-    if (focused && announced) this.card.focus({ preventScroll: true });
+    this.card.setAttribute("aria-label", `${this.say("order")}: ${this.told}`);
+    if (!held) return;
+    const same = announced || held === this.card ? null : this.card.querySelector(held.className ? `.${held.className.split(" ").join(".")}` : "input");
+    (same && !same.disabled ? same : this.card).focus({ preventScroll: true });
   }
 
   head() {
     const { action, symbol, size, timeframe } = this.known;
     const { say } = this;
-    const title = element("h3", "", element("strong", `oq-side ${TONE[action] ?? "oq-calm"}`, say(String(action ?? ""))), ` ${writeNumber(size, say.language, 0, 2)} ${say("lots")} `, element("span", "oq-symbol", String(symbol ?? "")));
-    title.id = this.name;
+    const title = element("h3", "", element("strong", `oq-side ${TONE[action] ?? "oq-calm"}`, say(String(action ?? ""))), ` ${writeSize(size, say.language)} ${say("lots")} `, element("span", "oq-symbol", String(symbol ?? "").slice(0, 100)));
     const state = element("span", "oq-badge oq-ticket-state", this.deciding ? say("deciding") : say(STATES[this.state]));
     state.setAttribute("role", "status");
     return element("div", "oq-card-head", title, element("span", "oq-muted", String(timeframe ?? "")), state);
@@ -134,11 +133,12 @@ export class TicketCard {
     const box = element("input");
     box.type = "checkbox";
     box.disabled = shut;
-    const place = pushButton("oq-approve oq-override-place", say("overridePlaceShort"), () => box.checked && this.send({ approved: true, override: true }));
+    const spoken = say.language === "en" && against.length === 1 && against[0].length <= MOST_LABEL; // reasons are in English
+    const label = spoken ? say("overridePlace", { reasons: against[0] }) : say("overridePlaceShort");
+    const place = pushButton("oq-approve oq-override-place", label, () => box.checked && this.send({ approved: true, override: true }));
     place.disabled = true;
     box.addEventListener("change", () => (place.disabled = shut || !box.checked));
     const reasons = element("ul", "", ...against.map((each) => element("li", "", each)));
-    place.setAttribute("aria-label", say("overridePlace", { reasons: against.join("; ") }));
     const asked = element("div", "oq-override", element("strong", "", say("overrideTitle")), reasons, element("label", "", box, ` ${say("overrideCheck")}`));
     parts.push(asked, element("div", "oq-decide", place, deny));
     return parts;
@@ -157,14 +157,14 @@ export class TicketCard {
     const language = say.language;
     if (this.state === "denied" || this.state === "void") {
       const why = this.state === "void" && /^the conversation went on/.test(ticket.reason ?? "") ? say("voidWhy") : String(ticket.reason ?? "");
-      return element("p", "oq-outcome", why.slice(0, 1_000));
+      return element("p", "oq-outcome", why === "the user said no" ? "" : why.slice(0, 1_000));
     }
     const out = ticket.outcome && typeof ticket.outcome === "object" ? ticket.outcome : null;
     if (!out) return element("p", "oq-outcome", say(STATES[this.state]));
     const facts = factList([
       [say("filled"), typeof out.executed_price === "number" ? writePrice(out.executed_price, language) : out.success ? say("atNextOpen") : null],
       [say("slippage"), typeof out.slippage === "number" ? writePrice(out.slippage, language) : null],
-      [say("size"), typeof out.quantity === "number" ? `${writeNumber(out.quantity, language, 0, 2)} ${say("units")}` : null],
+      [say("size"), typeof out.quantity === "number" ? `${writeSize(out.quantity, language)} ${say("units")}` : null],
       [say("ticketId"), out.ticket ? element("code", "", String(out.ticket)) : null],
       [say("override"), ticket.override ? String(ticket.reason ?? "").replace(/^override: /, "") : null],
     ]);
