@@ -39,7 +39,7 @@ def _display(data: Mapping[str, Any], display_id: str | None = None, update: boo
 class KeptWidget(anywidget.AnyWidget):
     "A chat's page, and what a saved notebook shows of it."
 
-    _esm = face_source()
+    _esm, _css = face_source(), face_style()
     snapshot = traitlets.Dict().tag(sync=True)
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class KeptWidget(anywidget.AnyWidget):
         super().__init__()
         self._forget_line()
         self._mark = f"oq-static-{self.model_id}"
-        self._css = f"{face_style()}\n.{self._mark} {{ display: none; }}"
+        self._css = f"{face_style()}\n.{self._mark} {{ display: none !important; }}"
 
     def _ipython_display_(self) -> None:
         if self.comm is None:
