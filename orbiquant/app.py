@@ -289,7 +289,7 @@ async def stop_chat(
     caller: Annotated[Caller, Depends(caller_of)],
     user_id: Annotated[UserId | None, Query(description="another's, for a key with act_for")] = None,
 ) -> ChatState:
-    "Stop the turn that runs in a conversation; an order that was placed stays placed."
+    "Stop the turn that runs in a conversation, in whatever process; an order that was placed stays placed."
     return await copilot_api_chat.stop_chat(conversation_id=conversation_id, caller=caller, user_id=user_id)
 
 
