@@ -520,6 +520,28 @@ def test_two_hundred_messages_stay_fluid_and_the_reader_stays_where_they_are(cha
     chat.page.wait_for_function(AT_END)  # JupyterLab takes a cell off the page and puts it back
 
 
+def test_an_answer_that_grows_keeps_its_reader_at_the_end(chat: ChatPage, recorded: Recorded):
+    chat.reset(recorded.messages, recorded.tickets)
+    run = chat.turn("?", SPEAKS)
+    chat.page.evaluate(
+        """async ([run, text]) => {
+          for (let number = 3; number < 43; number += 1) {
+            window.tell({ kind: "events", run, first: number, events: [{ type: "text-delta", id: "t", delta: text }] });
+            await new Promise((done) => setTimeout(done, 10));
+          }
+        }""",
+        [run, "word " * 60 + "\n\n"],
+    )
+    chat.page.wait_for_function(AT_END)
+    expect(chat.at(".oq-latest")).to_be_hidden()
+    chat.tell("events", run=run, first=43, events=[DONE])
+    details = chat.at("details.oq-tool").last
+    details.scroll_into_view_if_needed()
+    details.locator("summary").click()
+    chat.page.wait_for_timeout(100)
+    expect(details.locator("summary")).to_be_in_viewport()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_everything_can_be_read_on_a_phone_and_in_the_dark(
     opened: Callable[..., ChatPage], recorded: Recorded, theme: str
