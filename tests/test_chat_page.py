@@ -269,12 +269,12 @@ def test_no_text_freezes_the_page(chat: ChatPage):
     for name, whole in BOMBS.items():
         for text in (whole, whole[:29_000]):
             chat.reset()
-            began, third = time.monotonic(), len(text) // 3 + 1
+            began, half = time.monotonic(), len(text) // 2 + 1
             run = chat.turn("?", SPEAKS)
-            for place, at in enumerate(range(0, len(text), third)):
-                chat.tell("events", run=run, first=3 + place, events=deltas(text[at : at + third]))
-                chat.page.wait_for_timeout(80)
-            chat.tell("events", run=run, first=6, events=[DONE])
+            for place, at in enumerate(range(0, len(text), half)):
+                chat.tell("events", run=run, first=3 + place, events=deltas(text[at : at + half]))
+                chat.page.wait_for_timeout(75)  # it is drawn in between
+            chat.tell("events", run=run, first=5, events=[DONE])
             letters = chat.page.evaluate("() => document.querySelector('.oq-text').textContent.length")
             took_s = time.monotonic() - began
             assert took_s < 5 and letters > 0, (name, len(text), took_s)
@@ -445,6 +445,41 @@ def test_without_a_kernel_the_saved_conversation_is_there(opened: Callable[..., 
     chat.tell("state", state={"disconnected": True})
     expect(chat.at(".oq-connection")).to_have_text("Not connected")
     expect(chat.at(".oq-deny")).to_be_disabled()
+
+
+FORMS: dict[str, dict[str, Any]] = {  # as plotly writes them
+    "candles": {"type": "candlestick", "x": ["2024-01-01", "2024-01-02"], "open": [1, 2], "high": [3, 3], "low": [1, 1],
+                "close": [2, 1]},
+    "words": {"type": "bar", "x": ["a", "b", "a"], "y": [1, -2, None]},
+    "counts": {"type": "histogram", "x": [1, 2, 2, 3, 3, 3]},
+    "marks": {"type": "scatter", "mode": "markers", "x": [3, 1, 1], "y": [1, 2, 3]},
+    "packed": {"type": "scatter", "y": {"dtype": "f8", "bdata": "AAAAAAAA8D8AAAAAAAAAQA=="}},
+    "one point": {"type": "scatter", "x": ["2024-01-01"], "y": [0]},
+    "below zero": {"type": "scatter", "x": [1, 2, 3], "y": [0, -3, 10]},
+    "huge": {"type": "scatter", "x": [1, 2, 3], "y": [1e300, -1e300, 0]},
+}  # fmt: skip
+
+
+def test_charts_of_every_form_are_drawn_and_told(chat: ChatPage):
+    for name, trace in FORMS.items():
+        layout = {"title": {"text": f"<b>{name}</b><br>of &lt;it&gt;"}, "yaxis": {"type": "log"}}
+        chat.turn("?", [{"type": "data-chart", "data": {"data": [trace, {"type": "heatmap"}], "layout": layout}}, DONE])
+        chart = chat.at(".oq-chart").last
+        chart.scroll_into_view_if_needed()
+        expect(chart.locator("canvas")).to_have_count(1)
+        assert (chart.locator("figcaption").text_content() or "") == f"{name} of <it>"
+        assert "lowest" in (chart.locator("[role=img]").get_attribute("aria-label") or "")
+        expect(chart).to_contain_text("Not drawn here: heatmap (1).")
+    chat.turn("?", [{"type": "data-chart", "data": {"data": "nothing"}}, DONE])
+    expect(chat.at(".oq-chart").last).to_contain_text("There is nothing to draw.")
+
+
+def test_a_ticket_shows_every_digit(chat: ChatPage, recorded: Recorded):
+    levels = {"price": 1.234e-7, "stop_loss": 1.1e-7, "take_profit": 2e-7}
+    offer(chat, pending(recorded, size=0.12345, **levels))
+    expect(chat.at(".oq-ticket h3")).to_contain_text("0.12345 lots")
+    told = chat.at(".oq-levels dd").all_text_contents()
+    assert told[:3] == ["0.0000001234", "0.0000001100", "0.0000002000"]
 
 
 def test_what_is_refused_comes_back_to_the_composer(chat: ChatPage):

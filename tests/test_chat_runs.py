@@ -1,19 +1,26 @@
 """A turn lives apart from its request: clients vanish, come back, come twice, read slowly, come to another process."""
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 from test_service_http import check_problem, running
 
+from orbiquant.copilot.conversation_tables import turn_runs
 from orbiquant.core import configure_logging
 from orbiquant.desk.study import store_sample
 from orbiquant.runtime import Runtime, using
 from orbiquant.service.keys import create_api_key
+from tests.tools.programs import run_program
 from tests.tools.slow_chat import count, slow_runtime
 
 Event = tuple[str, Any]  # its id, and what came
@@ -176,3 +183,142 @@ def test_an_id_that_is_none_is_refused(ana: httpx.Client, last: str):
 def test_a_run_that_is_not_kept_is_gone(ana: httpx.Client):
     leave_at(ana, "gone", count(1, 1), 1)
     check_problem(ana.get("/api/v1/chat/gone/stream", headers={"Last-Event-ID": "0" * 32 + "-3"}), 410, "GONE")
+
+
+def test_several_read_one_turn_and_a_slow_one_holds_nobody_up(ana: httpx.Client, address: str):
+    with asked(ana, "many", count(80, 10)) as response, ThreadPoolExecutor(4) as pool:
+        run = response.headers["x-run-id"]
+        headers = dict(ana.headers)
+        others = [pool.submit(read_raw, address, headers, "many", f"{run}-{after}") for after in (0, 0, 5)]
+        slow = pool.submit(read_raw, address, headers, "many", f"{run}-0", 1.0)
+        seen = [*events(response)]
+        took_s = time.monotonic()
+        check_whole(seen, 80)
+        heard = [each.result() for each in others]
+        assert time.monotonic() - took_s < 5
+        assert [text_of(each) for each in heard[:2]] == [text_of(seen)] * 2 and heard[2] == seen[5:]
+        assert slow.result() < 100, "bytes, of which it took one a second"
+
+
+def read_raw(address: str, headers: dict[str, str], talk: str, last: str, pause_s: float = 0) -> Any:
+    """Return the events after one; or, a byte a time, how many bytes came until the others had long been done."""
+    asked_for = {"headers": headers | {"Last-Event-ID": last}, "timeout": 30}
+    with httpx.stream("GET", f"{address}/api/v1/chat/{talk}/stream", **asked_for) as response:
+        if not pause_s:
+            return [*events(response)]
+        taken = 0
+        for _ in zip(range(3), response.iter_raw(1), strict=False):
+            taken += 1
+            time.sleep(pause_s)
+        return taken
+
+
+def test_the_client_that_asked_for_no_stream_may_vanish_too(ana: httpx.Client):
+    body = {"message": count(20, 20), "conversation_id": "whole"}
+    with pytest.raises(httpx.ReadTimeout):
+        ana.post("/api/v1/chat", json=body, timeout=0.2)
+    seen = come_back(ana, "whole")
+    check_whole(seen, 20)
+    assert said(ana, "whole") == text_of(seen)
+
+
+def test_a_turn_is_stopped_while_its_client_is_away(ana: httpx.Client):
+    seen = leave_at(ana, "stopped", count(2000, 5), 10)
+    assert ana.post("/api/v1/chat/stopped/stop").json() == {"status": "stopped"}
+    rest = come_back(ana, "stopped", seen[-1][0])
+    assert "abort" in [event["type"] for _, event in rest[:-1]] and rest[-1][1] == "[DONE]"
+    assert said(ana, "stopped").startswith("w1 w2 ") and len(rest) < 1000
+    assert ana.post("/api/v1/chat/stopped/stop").json() == {"status": "idle"}
+
+
+def test_a_conversation_that_is_deleted_takes_its_runs_along(ana: httpx.Client, runtime: Runtime):
+    seen = leave_at(ana, "deleted", count(5, 1), 3)
+    until(lambda: ana.get("/api/v1/chat/deleted/stream").status_code == 204)
+    assert ana.delete("/api/v1/context/ana/deleted").json() == {"status": "cleared"}
+    told = ana.get("/api/v1/chat/deleted/stream", headers={"Last-Event-ID": seen[-1][0]})
+    check_problem(told, 404, "NOT_FOUND")
+    with runtime.engine.connect() as connection:
+        left = connection.scalar(select(func.count()).where(turn_runs.c.conversation_id == "deleted"))
+    assert left == 0
+
+
+# --- several processes ---
+
+
+@contextmanager
+def program(runtime: Runtime, database: str = "") -> Iterator["tuple[subprocess.Popen[str], str]"]:
+    """Yield a service in a process of its own over the same workspace, and where it is."""
+    folder = runtime.settings.workspace.data_dir
+    command = [sys.executable, "-m", "tests.tools.slow_chat", folder, database]
+    with run_program(command, stdout=subprocess.PIPE, text=True) as process:
+        place = process.stdout.readline().strip()
+        assert "/docs" in place, "the service did not start"
+        try:
+            yield process, place.partition("/docs")[0]
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def elsewhere(runtime: Runtime, address: str) -> Iterator[str]:
+    with program(runtime) as (_, place):
+        yield place
+
+
+def test_the_rest_is_read_in_another_process(runtime: Runtime, ana: httpx.Client, elsewhere: str):
+    seen = leave_at(ana, "across", count(100, 20), 20)
+    with keyed(runtime, elsewhere, "ana") as there:
+        check_problem(there.post("/api/v1/chat", json={"message": "hi", "conversation_id": "across"}), 409, "CONFLICT")
+        assert there.get("/api/v1/chat/across/stream").status_code == 200
+        rest = come_back(there, "across", seen[-1][0])
+        check_whole(seen + rest, 100)
+        assert come_back(there, "across", seen[0][0]) == [*seen[1:], *rest] == come_back(ana, "across", seen[0][0])
+        assert there.get("/api/v1/chat/across/stream", headers={"Last-Event-ID": rest[-1][0]}).status_code == 204
+        with keyed(runtime, elsewhere, "eve") as eve:
+            foreign = eve.get("/api/v1/chat/across/stream", headers={"Last-Event-ID": seen[-1][0]})
+            check_problem(foreign, 404, "NOT_FOUND")
+
+
+def test_a_turn_is_stopped_from_another_process(runtime: Runtime, ana: httpx.Client, elsewhere: str):
+    with keyed(runtime, elsewhere, "ana") as there, asked(ana, "far", count(2000, 5)) as response:
+        reading = events(response)
+        next(reading)
+        begin = time.monotonic()
+        assert there.post("/api/v1/chat/far/stop").json() == {"status": "stopped"}
+        kinds = [event["type"] for _, event in reading if isinstance(event, dict)]
+        assert "abort" in kinds and time.monotonic() - begin < 2
+        until(lambda: there.post("/api/v1/chat/far/stop").json() == {"status": "idle"})
+
+
+def test_a_process_that_is_killed_leaves_an_end(runtime: Runtime, ana: httpx.Client):
+    with program(runtime) as (process, place), keyed(runtime, place, "ana") as there:
+        with asked(there, "killed", count(2000, 10)) as response:
+            reading, seen = events(response), []
+            while len(seen) < 80:
+                seen.append(next(reading))
+            process.kill()
+            process.wait()
+        begin = time.monotonic()
+        rest = come_back(ana, "killed", seen[20][0])
+        assert time.monotonic() - begin < 3
+        assert rest[:20] == seen[21:41], "what was kept comes first"
+        assert [event["type"] for _, event in rest[-3:-1]] == ["error", "finish"] and "broke off" in str(rest[-3])
+        numbers = [int(id_.rpartition("-")[2]) for id_, _ in seen[:21] + rest]
+        assert numbers == [*range(1, len(numbers) + 1)]
+        after_all = come_back(ana, "killed", rest[-4][0])
+        assert after_all == rest[-3:], "and the end stays where it is"
+        assert ana.get("/api/v1/chat/killed/stream").status_code == 204
+        assert ana.post("/api/v1/chat", json={"message": "hi", "conversation_id": "killed"}).status_code == 200
+
+
+def test_a_service_that_ends_stops_its_turns_and_tells_their_readers(runtime: Runtime, ana: httpx.Client):
+    with program(runtime) as (process, place), keyed(runtime, place, "ana") as there:
+        with asked(there, "ends", count(2000, 5)) as response:
+            reading = events(response)
+            seen = [next(reading) for _ in range(20)]
+            process.send_signal(signal.SIGTERM)
+            seen += reading
+        assert process.wait(timeout=10) == 0
+    assert "abort" in [event["type"] for _, event in seen[:-1]] and seen[-1][1] == "[DONE]"
+    assert said(ana, "ends") == text_of(seen)
+    assert come_back(ana, "ends", seen[3][0]) == seen[4:]

@@ -1,15 +1,18 @@
 """The copilot as other systems ask it: the documented clients' calls, streams, tickets, and what is refused."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 from test_agents_http import Market, keyed
 from test_service_http import check_problem, running
 
 from orbiquant.core import configure_logging
+from orbiquant.trading import tables
 
 ORDER = "buy 0.1 lots of EURUSD with stop {stop} and target {target}"
 
@@ -47,7 +50,7 @@ def ask(client: httpx.Client, message: str, conversation: str = "first", **more:
 
 def events_of(response: httpx.Response) -> list[dict[str, Any]]:
     """Return the events of a stream."""
-    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
     assert lines[-1] == "[DONE]" and response.headers["x-vercel-ai-ui-message-stream"] == "v1"
     return [json.loads(line) for line in lines[:-1]]
 
@@ -96,6 +99,25 @@ def test_an_order_waits_for_a_decision_and_is_placed_once(client: httpx.Client, 
     first, again = (client.post("/api/v1/chat/decisions", json=decision).raise_for_status().json() for _ in range(2))
     assert first["tickets"][0]["state"] == again["tickets"][0]["state"] == "executed"
     assert first["tickets"][0]["outcome"] == again["tickets"][0]["outcome"]
+
+
+def test_an_approval_whose_client_vanishes_at_once_is_one_order(client: httpx.Client, market: Market):
+    (ticket,) = ask(client, order(market), "vanishes")["tickets"]
+    decision = {"conversation_id": "vanishes", "decisions": {ticket["id"]: {"approved": True, "override": True}}}
+    before = asked_orders(market)
+    with client.stream("POST", "/api/v1/chat/decisions", json=decision | {"stream": True}) as response:
+        assert response.status_code == 200, response.read()
+    answers = [client.post("/api/v1/chat/decisions", json=decision) for _ in range(5)]
+    assert {each.status_code for each in answers} <= {200, 409}
+    while (last := client.post("/api/v1/chat/decisions", json=decision)).status_code == 409:
+        time.sleep(0.05)
+    assert last.json()["tickets"][0]["state"] == "executed" and asked_orders(market) - before == 1
+
+
+def asked_orders(market: Market) -> int:
+    """Return how many orders the engine was asked for."""
+    with market.runtime.engine.connect() as connection:
+        return connection.scalar(select(func.count()).select_from(tables.engine_requests)) or 0
 
 
 @pytest.mark.parametrize("clear", ["DELETE /api/v1/context/ana/cleared", "POST /api/clear_history?session_id=cleared"])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['conversations', 'conversation_entries', 'conversation_notes', 'tool_calls', 'user_preferences', 'hot_values',
-           'LONGEST_NAME', 'check_name', 'lock_user', 'drop_conversations']
+           'turn_runs', 'turn_events', 'LONGEST_NAME', 'check_name', 'lock_user', 'drop_conversations']
 
 # %% ../../nbs/85_copilot.conversation_tables.ipynb #84ef352c
 from collections.abc import Sequence
@@ -107,6 +107,31 @@ hot_values = Table(
     Column("expires_at", UtcDateTime, nullable=False, index=True),
 )
 
+# %% ../../nbs/85_copilot.conversation_tables.ipynb #3b9d6c9d
+turn_runs = Table(
+    "turn_runs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("user_id", String(100), nullable=False),
+    Column("conversation_id", String(100), nullable=False),
+    Column("said", Text),  # by the user; none: a decision
+    Column("holder", String(100), nullable=False),  # the process that it runs in
+    Column("begun_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime, index=True),
+    Column("whole", Boolean, nullable=False),  # its last event is kept
+    Column("stop", Boolean, nullable=False),  # somebody has asked for its end
+    Index("ix_turn_runs_conversation_id", "user_id", "conversation_id", "begun_at"),
+)
+turn_events = Table(
+    "turn_events",
+    metadata,
+    Column("run_id", String(32), nullable=False),
+    Column("last", Integer, nullable=False),  # number of the last event in the row
+    Column("user_id", String(100), nullable=False),
+    Column("events", Text, nullable=False),  # a list, as JSON
+    PrimaryKeyConstraint("run_id", "last", name="pk_turn_events"),
+)
+
 # %% ../../nbs/85_copilot.conversation_tables.ipynb #8886a49a
 LONGEST_NAME = 100  # characters of the id of a user or a conversation
 
@@ -143,7 +168,9 @@ def drop_conversations(
     mine, forked = conversations.c.user_id == user_id, conversations.c.forked_from.is_not(None)
     shared = connection.scalar(select(conversations.c.id).where(mine, forked).limit(1)) is not None
     connection.execute(delete(conversations).where(mine, conversations.c.id.in_(ids)))
-    for table in (conversation_notes, tool_calls):
+    runs = select(turn_runs.c.id).where(turn_runs.c.user_id == user_id, turn_runs.c.conversation_id.in_(ids))
+    connection.execute(delete(turn_events).where(turn_events.c.run_id.in_(runs)))
+    for table in (conversation_notes, tool_calls, turn_runs):
         connection.execute(delete(table).where(table.c.user_id == user_id, table.c.conversation_id.in_(ids)))
     waits = (_tickets.c.user_id == user_id) & _tickets.c.conversation_id.in_(ids) & (_tickets.c.state == "pending")
     void = {"state": "void", "reason": "its conversation was deleted without a decision"}

@@ -107,6 +107,8 @@ ERASED: Mapping[str, str] = MappingProxyType(  # table → its column that names
         "conversation_entries": "user_id",
         "conversation_notes": "user_id",
         "tool_calls": "user_id",
+        "turn_runs": "user_id",  # before the events: what writes them looks for the run first
+        "turn_events": "user_id",
         "user_preferences": "user_id",
         "tickets": "user_id",
         "price_alerts": "user_id",

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from starlette.responses import StreamingResponse
 
+from .run_book import KeptRun
 from .runs import TurnRun
 from ..core import OptionError
 from ..wire import to_wire
@@ -86,7 +87,7 @@ STREAM_HEADERS = {"x-vercel-ai-ui-message-stream": "v1", "cache-control": "no-ca
 
 
 def run_response(
-    run: TurnRun,  # on its way, or ended lately
+    run: TurnRun | KeptRun,  # on its way, or ended lately
     after: int = 0,  # number of the last event that the client has
 ) -> StreamingResponse:
     "Return a response that sends the events of a run after one; who leaves it ends nothing."

@@ -45,6 +45,7 @@ class KeptWidget(anywidget.AnyWidget):
     def __init__(self) -> None:
         self._html = ""
         super().__init__()
+        self._forget_line()
         self._mark = f"oq-static-{self.model_id}"
         self._css = f"{face_style()}\n.{self._mark} {{ display: none; }}"
 
@@ -55,6 +56,15 @@ class KeptWidget(anywidget.AnyWidget):
         view, *_ = self._repr_mimebundle_() or ({},)
         _display(view | {"text/plain": f"{transcript(self.snapshot)}\n{self!r}".strip()})
         _display({"text/plain": "", "text/html": self._html}, self._mark)
+
+    def _send(self, msg: Any, buffers: Any = None) -> None:
+        super()._send(msg, buffers)
+        self._forget_line()
+
+    def _forget_line(self) -> None:
+        "Let what the page sends arrive on the line that it was sent on."
+        if hasattr(self.comm, "_reply_subshell_id"):
+            del self.comm._reply_subshell_id
 
     def keep(
         self,

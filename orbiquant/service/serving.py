@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 import uvicorn
 from fastapi import FastAPI
 
+from orbiquant.copilot.runs import end_runs
 from orbiquant.core import SettingsError, get_logger
 from orbiquant.runtime import current
 from orbiquant.service.auth import is_loopback
@@ -35,6 +36,7 @@ from orbiquant.service.warming import warming
 from orbiquant.settings import ServiceConfig
 
 ANSWER_AFTER_S, END_AFTER_S = 2.5, 3  # from the signal on
+TURNS_END_S = 2.0  # for turns of the copilot to be stopped and kept
 
 
 def listen(
@@ -82,9 +84,11 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        "End: idle connections at once, others when answered, all of them in time."
+        "End: idle connections at once, others when answered, all of them in time; turns are stopped, and kept."
         late = asyncio.get_running_loop().call_later(ANSWER_AFTER_S, self.answer_late)
+        turns = asyncio.create_task(end_runs(TURNS_END_S))
         await super().shutdown(sockets)
+        await turns
         late.cancel()
         if self.alone and (self.unfinished or self.server_state.tasks):
             self.answer_late()

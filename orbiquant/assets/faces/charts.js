@@ -128,7 +128,7 @@ function plotOptions(read, host, say, width) {
       const low = Math.min(least ?? Infinity, ...held.map((each) => lowest(each.low)));
       const high = Math.max(most ?? -Infinity, ...held.map((each) => -lowest(each.high.map((value) => (value === null ? null : -value)))));
       const gap = (high - low || 1) * 0.05;
-      return [low - gap, high + gap];
+      return high >= low ? [low - gap, high + gap] : [0, 1];
     };
   }
   if (read.traces.some((each) => each.kind === "bar") && !read.logarithmic && !candles.length) {
@@ -180,7 +180,12 @@ export function chartCard(figure, say) {
   const draw = () => {
     if (!read.traces.length || !held.isConnected || held.clientWidth < 40) return;
     plot?.destroy();
-    plot = new uPlot(plotOptions(read, held, say, held.clientWidth), columnsOf(read), held);
+    try {
+      plot = new uPlot(plotOptions(read, held, say, held.clientWidth), columnsOf(read), held);
+    } catch {
+      held.replaceChildren(element("p", "oq-note", say("undrawn")));
+      seen.disconnect();
+    }
   };
   const seen = new IntersectionObserver((entries) => {
     if (entries.some((each) => each.isIntersecting) && !plot) draw();

@@ -25,6 +25,7 @@ class Chat {
     this.next = 1;
     this.waiting = null; // what was said and has not begun yet
     this.pinned = true;
+    this.top = 0; // where the log was scrolled to
     this.timers = new Map();
     this.undo = [];
     this.say = speaker(link.saved?.()?.state?.language ?? (navigator.language?.startsWith("es") ? "es" : "en"));
@@ -73,6 +74,7 @@ class Chat {
     });
     for (const name of KEPT_IN) this.on(this.root, name, (event) => event.stopPropagation(), { passive: true });
     this.on(this.log, "scroll", () => this.scrolled(), { passive: true });
+    this.on(this.inside, "toggle", (event) => event.target.open && this.stay(), true);
     const grown = new ResizeObserver(() => this.follow());
     grown.observe(this.inside);
     grown.observe(this.log);
@@ -219,17 +221,17 @@ class Chat {
     const { scrollTop } = this.log;
     const held = this.inside.contains(document.activeElement);
     this.conversation.clear();
-    const messages = Array.isArray(told.messages) ? told.messages : [];
+    const messages = (Array.isArray(told.messages) ? told.messages : []).filter((each) => Array.isArray(each?.parts));
     this.conversation.history(messages, Array.isArray(told.tickets) ? told.tickets : []);
     this.run = null;
     const last = messages.at(-1);
-    const lastText = last?.role === "user" ? last.parts?.map((each) => each.text ?? "").join("\n") : null;
+    const lastText = last?.role === "user" ? last.parts.map((each) => each?.text ?? "").join("\n") : null;
     if (told.run) {
       if (told.said && told.said !== lastText) this.conversation.question(told.said);
       this.open(told.run);
       this.events({ run: told.run, first: 1, events: told.events ?? [] });
     }
-    const known = [...messages.filter((each) => each.role === "user").slice(-2).map((each) => each.parts?.[0]?.text), told.said];
+    const known = [...messages.filter((each) => each.role === "user").slice(-2).map((each) => each.parts[0]?.text), told.said];
     if (this.waiting && !known.includes(this.waiting.text)) this.inside.append(this.waiting.card);
     else this.waiting = null;
     this.composer.last ||= known.findLast((each) => typeof each === "string") ?? "";
@@ -286,7 +288,7 @@ class Chat {
   refused(told) {
     this.alive();
     const text = this.tellRefusal(told);
-    const named = (told.tickets ?? []).map((id) => this.conversation.tickets.get(id)).filter(Boolean);
+    const named = (Array.isArray(told.tickets) ? told.tickets : []).map((id) => this.conversation.tickets.get(id)).filter(Boolean);
     const deciding = named.length ? named : [...this.conversation.tickets.values()].filter((each) => each.deciding);
     if (deciding.length && told.said === undefined) {
       this.wait("decide", 0);
@@ -337,8 +339,18 @@ class Chat {
 
   scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.log;
-    this.pinned = scrollHeight - scrollTop - clientHeight < NEAR;
+    // Only whoever scrolls up leaves the end: an answer that grows does not.
+    if (scrollHeight - scrollTop - clientHeight < NEAR) this.pinned = true;
+    else if (scrollTop < this.top - 4) this.pinned = false;
+    this.top = scrollTop;
     this.latest.hidden = this.pinned;
+  }
+
+  // Something was opened to be read.
+  stay() {
+    this.pinned = false;
+    this.latest.hidden = false;
+    this.scrolled();
   }
 
   follow() {

@@ -166,8 +166,21 @@ export class Conversation {
     held.words.appendData(delta);
   }
 
+  // What cannot be drawn is told in its place, and takes nothing else along.
+  guarded(draw) {
+    try {
+      draw();
+    } catch {
+      this.put(element("p", "oq-note", this.say("undrawn")));
+    }
+  }
+
   apply(event) {
     if (!this.turn) this.begin();
+    this.guarded(() => this.draw(event));
+  }
+
+  draw(event) {
     switch (event.type) {
       case "text-start": this.textView(event.id); break;
       case "text-delta":
@@ -232,24 +245,24 @@ export class Conversation {
 
   // A history, and then the tickets that no message of it holds.
   history(messages, tickets) {
-    const known = new Map(tickets.map((each) => [each.id, each]));
+    const known = new Map(tickets.filter((each) => typeof each?.id === "string").map((each) => [each.id, each]));
     for (const message of messages) {
-      const parts = Array.isArray(message?.parts) ? message.parts : [];
-      if (message.role === "user") {
+      const parts = Array.isArray(message?.parts) ? message.parts.filter((each) => each && typeof each === "object") : [];
+      if (message?.role === "user") {
         this.end();
         const text = parts.filter((each) => each.type === "text").map((each) => each.text).join("\n");
         if (text) this.question(text);
-      } else if (message.role === "assistant") {
+      } else if (message?.role === "assistant") {
         // One answer may be several messages: one for each time that the model spoke.
         if (!this.turn) this.begin(false);
-        parts.forEach((each) => this.part(each, known));
+        parts.forEach((each) => this.guarded(() => this.part(each, known)));
       }
     }
     this.end();
-    const left = tickets.filter((each) => !this.tickets.has(each.id));
+    const left = [...known.values()].filter((each) => !this.tickets.has(each.id));
     if (left.length) {
       this.begin(false);
-      left.forEach((each) => this.ticket(each));
+      left.forEach((each) => this.guarded(() => this.ticket(each)));
       this.end();
     }
   }

@@ -82,7 +82,7 @@ export function factList(facts, className = "oq-facts") {
   const list = element("dl", className);
   for (const [name, value, tone = ""] of facts) {
     if (value === null || value === undefined || value === "") continue;
-    const wide = String(value.textContent ?? value).length > 17;
+    const wide = className === "oq-facts" && String(value.textContent ?? value).length > 17;
     list.append(element("div", wide ? "oq-fact oq-wide" : "oq-fact", element("dt", "", name), element("dd", tone, value)));
   }
   return list;

@@ -95,6 +95,17 @@ function inOrder(trace) {
   return trace;
 }
 
+// A logarithmic axis shows what is above zero, and no bars, which begin at it.
+function onLogarithm(layout, traces) {
+  const left = traces.filter((each) => !each.right);
+  const fits = layout.yaxis?.type === "log" && left.every((each) => each.kind !== "bar") && left.some((each) => each.y.some((value) => value > 0));
+  if (!fits) return false;
+  for (const trace of left) {
+    for (const column of ["y", "open", "high", "low"]) trace[column] = trace[column]?.map((value) => (value > 0 ? value : null));
+  }
+  return true;
+}
+
 export function readFigure(figure) {
   const given = Array.isArray(figure?.data) ? figure.data.filter((each) => each && typeof each === "object") : [];
   const layout = figure?.layout && typeof figure.layout === "object" ? figure.layout : {};
@@ -106,7 +117,7 @@ export function readFigure(figure) {
   const traces = fitting.map(readTrace);
   const { dated, names } = readPlaces(traces);
   return {
-    title: plainText(layout.title), xTitle: plainText(layout.xaxis?.title), yTitle: plainText(layout.yaxis?.title), logarithmic: layout.yaxis?.type === "log",
+    title: plainText(layout.title), xTitle: plainText(layout.xaxis?.title), yTitle: plainText(layout.yaxis?.title), logarithmic: onLogarithm(layout, traces),
     dated, names, long, left: counted, limit: MOST_CHART_POINTS, traces: traces.map(inOrder).filter((each) => each.x.length > 0),
   };
 }

@@ -9,8 +9,10 @@ __all__ = ['ConversationId', 'MessageText', 'TicketId', 'SIMPLE_NAMES', 'SimpleS
            'simple_chat', 'clear_history']
 
 # %% ../../../nbs/88_copilot.api.chat.ipynb #48ad3748
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
@@ -19,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..assembly import copilot_of, forget_chat
 from ..loop import TicketDecision, TurnAnswer, gathered
+from ..run_book import ask_stop
 from ..runs import TurnRun, runs_of
 from ..sse import run_response
 from ...core import Plan, endpoint
@@ -85,8 +88,12 @@ async def begin_turn(
 ) -> TurnRun:
     "Return the run of a turn that has begun; raise what refuses it."
     runtime = current()
-    events = copilot_of(runtime).stream(speaker, conversation_id, message, symbol=symbol)
-    return await runs_of(runtime).start(speaker.user_id, conversation_id, events, message)
+    copilot = copilot_of(runtime)
+    events, stop = (
+        copilot.stream(speaker, conversation_id, message, symbol=symbol),
+        partial(copilot.stop, speaker, conversation_id),
+    )
+    return await runs_of(runtime).start(speaker.user_id, conversation_id, events, message, stop)
 
 # %% ../../../nbs/88_copilot.api.chat.ipynb #3b6d49fd
 @endpoint("POST", "/api/v1/chat", scope="write", tags=("copilot",))
@@ -120,11 +127,12 @@ async def chat_decisions(
 ) -> ChatAnswer | StreamingResponse:
     "Approve or deny proposed orders: each is carried out once, however often it is approved."
     runtime, speaker = current(), speaker_of(caller, asked)
-    events = copilot_of(runtime).decide(speaker, asked.conversation_id, asked.decisions)
-    run = await runs_of(runtime).start(speaker.user_id, asked.conversation_id, events)
+    copilot, conversation = copilot_of(runtime), asked.conversation_id
+    events, stop = copilot.decide(speaker, conversation, asked.decisions), partial(copilot.stop, speaker, conversation)
+    run = await runs_of(runtime).start(speaker.user_id, conversation, events, stop=stop)
     if asked.stream:
         return run_response(run)
-    return ChatAnswer.of(asked.conversation_id, await gathered(run.heard()))
+    return ChatAnswer.of(conversation, await gathered(run.heard()))
 
 # %% ../../../nbs/88_copilot.api.chat.ipynb #e78541f2
 class ChatHistory(BaseModel):
@@ -158,8 +166,11 @@ async def stop_chat(
     caller: Caller,  # whose
     user_id: UserId | None = None,  # another's, for a key with act_for
 ) -> ChatState:
-    "Stop the turn that runs in a conversation; an order that was placed stays placed."
-    stopped = copilot_of(current()).stop(speaker_of(caller, Spoken(user_id=user_id)), conversation_id)
+    "Stop the turn that runs in a conversation, in whatever process; an order that was placed stays placed."
+    runtime, speaker = current(), speaker_of(caller, Spoken(user_id=user_id))
+    stopped = copilot_of(runtime).stop(speaker, conversation_id) or await asyncio.to_thread(
+        ask_stop, runtime.engine, runtime.clock, speaker.user_id, conversation_id
+    )
     return ChatState(status="stopped" if stopped else "idle")
 
 # %% ../../../nbs/88_copilot.api.chat.ipynb #08481405

@@ -29,8 +29,8 @@ async def resume_chat(
     "Send the events of a turn after the last one seen, and those to come; 204 when there is nothing more."
     runtime, speaker = current(), speaker_of(caller, Spoken(user_id=user_id))
     seen = read_event_id(sent_event_id or last_event_id)
-    run = runs_of(runtime).find(speaker.user_id, conversation_id, seen[0] if seen else None)
-    if run is not None and not (run.ended and (seen is None or seen[1] >= len(run.events))):
+    run = await runs_of(runtime).look_up(speaker.user_id, conversation_id, seen[0] if seen else None)
+    if run is not None and (run.running if seen is None else not run.closed or seen[1] < run.count):
         return run_response(run, seen[1] if seen else 0)
     if run is None:
         kept = await copilot_of(runtime).stores(speaker.user_id).read_record(conversation_id)
