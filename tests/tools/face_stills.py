@@ -81,21 +81,19 @@ def answers(studio: Studio) -> None:
         chat.button("Stop").click()
         chat.is_idle()
         studio.take("stopped", chat.root)
-        chat.ask("Give me a reading of EURUSD")
-        chat.is_idle()
+        chat.turn("Give me a reading of EURUSD")
         studio.take("answered", chat.root)
         chat.root.locator("details.oq-tool summary").last.click()
+        chat.root.locator("details.oq-tool").last.scroll_into_view_if_needed()
         studio.take("tool-open", chat.root)
 
 
 def tools(studio: Studio) -> None:
     """Take a signal, a chart and an error."""
     with studio.talk("tools") as (_, chat):
-        chat.ask("What is the signal of EURUSD?")
-        chat.is_idle()
+        chat.turn("What is the signal of EURUSD?")
         studio.take("signal", chat.root)
-        chat.ask("Draw a chart of prices, please")
-        chat.is_idle()
+        chat.turn("Draw a chart of prices, please")
         studio.take("chart", chat.root)
         studio.home.model.status = 400
         chat.ask("Are you there?")
@@ -108,24 +106,20 @@ def orders(studio: Studio) -> None:
     """Take a ticket in each of its states."""
     with studio.talk("orders") as (_, chat):
         symbol, words = studio.home.order()
-        chat.ask(words)
-        chat.is_pending()
-        chat.is_idle()
+        chat.turn(words)
         studio.take("ticket-override", chat.root)
         chat.approve()
         chat.stands("executed")
         chat.is_idle()
         studio.take("executed", chat.root)
         studio.home.next_bar(symbol)
-        chat.ask(f"Sell 0.01 lots of {symbol}, stop 102, target 96")
-        chat.is_pending()
-        chat.is_idle()
+        chat.turn(f"Sell 0.01 lots of {symbol}, stop 102, target 96")
         studio.take("ticket-pending", chat.root)
         chat.button("Deny").click()
         chat.stands("denied")
         chat.is_idle()
         studio.take("denied", chat.root)
-        chat.ask(f"Buy 10 lots of {studio.home.order()[0]}, stop 20, target 900")
+        chat.ask(f"Buy 0.01 lots of {studio.home.order()[0]}, stop 90, target 101")
         chat.approve()
         chat.stands("refused")
         chat.is_idle()
@@ -142,11 +136,8 @@ def orders(studio: Studio) -> None:
 def surroundings(studio: Studio) -> None:
     """Take it in the dark, in Spanish, on a telephone, and without a kernel."""
     with studio.talk("dark", studio.lab.start_kernel()) as (notebook, chat):
-        chat.ask("Give me a reading of EURUSD")
-        chat.is_idle()
-        chat.ask(studio.home.order()[1])
-        chat.is_pending()
-        chat.is_idle()
+        chat.turn("Give me a reading of EURUSD")
+        chat.turn(studio.home.order()[1])
         notebook.theme("JupyterLab Dark")
         studio.take("dark", chat.root)
         studio.take("dark-lab", notebook.page.locator("body"))
@@ -160,11 +151,8 @@ def surroundings(studio: Studio) -> None:
         notebook.page.locator(".oq-static").wait_for()
         studio.take("reopened", notebook.page.locator("body"))
     with studio.talk("spanish") as (notebook, chat):
-        chat.ask("¿Cuál es el precio del euro?")
-        chat.is_idle()
-        chat.ask(studio.home.order()[1].replace("Buy", "Compra").replace("lots of", "lotes de"))
-        chat.is_pending()
-        chat.is_idle()
+        chat.turn("¿Cuál es el precio del euro?")
+        chat.turn(studio.home.order()[1].replace("Buy", "Compra").replace("lots of", "lotes de"))
         studio.take("spanish", chat.root)
         notebook.page.set_viewport_size({"width": 390, "height": 844})
         studio.take("phone", notebook.page.locator("body"))
