@@ -408,6 +408,15 @@ def test_events_are_drawn_once_and_in_order(chat: ChatPage):
     assert len(chat.sent("hello")) == hellos + 2 and chat.at(".oq-answer").count() == 1
 
 
+def test_a_page_that_comes_in_the_middle_of_a_turn_sees_it_in_order(chat: ChatPage, recorded: Recorded):
+    events = [each for each in recorded.turns["buy"] if each["type"] not in ("finish-step", "finish", "done")]
+    chat.reset(recorded.messages[:2], [recorded.ticket("buy")], run="r", said="buy some", events=events)
+    last = chat.at(".oq-messages > article").all()[-2:]
+    assert [each.get_attribute("class") for each in last] == ["oq-question", "oq-answer oq-live"]
+    expect(last[1].locator(".oq-ticket .oq-deny")).to_be_enabled()
+    assert chat.at(".oq-ticket").count() == 1
+
+
 def test_a_page_that_leaves_takes_all_along(chat: ChatPage, recorded: Recorded):
     play(chat, recorded)
     assert chat.page.evaluate("() => window.listeners()") == 1
