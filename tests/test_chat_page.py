@@ -27,6 +27,8 @@ ATTACKS = (
     '[t](https://ok.example/ "\\"onmouseover=window.hurt=1") [r]\n\n[r]: javascript:window.hurt=1\n',
     "`<img src=x onerror=window.hurt=1>`\n\n```html onload=window.hurt=1\n<script>window.hurt=1</script>\n```\n",
     "|<b>a</b>|\n|---|\n|<iframe src=javascript:window.hurt=1>|\n\n<style>*{color:red}</style><base href=//spy.ex>",
+    "constructor",
+    "__proto__",
     "\u202egnp.exe\u2066 \x00 \ud83d {{constructor.constructor('window.hurt=1')()}} ${window.hurt=1}",
 )
 HARM = """() => {
@@ -171,6 +173,9 @@ def test_what_the_copilot_sends_is_drawn(chat: ChatPage, recorded: Recorded):
     assert told.startswith("prices: close.") and "400 points" in told and f"last {recorded.price:.5g}"[:9] in told
     states = [each.get_attribute("data-state") for each in chat.at(".oq-ticket").all()]
     assert states == ["executed", "denied", "void", "refused"] and chat.at(".oq-approve").count() == 0
+    rich.locator(".oq-code button").click()
+    chat.at(".oq-composer").press("Control+v")
+    assert chat.at(".oq-composer").input_value() == 'prices["close"].rolling(20).mean()'
     details = chat.at("details.oq-tool", has_text="get_price").first
     details.locator("summary").click()
     expect(details).to_contain_text('"symbol": "EURUSD"')
