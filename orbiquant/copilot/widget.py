@@ -142,6 +142,8 @@ class Chat(KeptWidget):
         super().__init__()
         self._said: Future[OrbiError | None] | None = None
         self.on_msg(lambda _, told, __: hear_page(self._talk, told))
+        if hasattr(self.comm, "_reply_subshell_for"):  # ipykernel would hold the page back until the cell has ended
+            self.comm._reply_subshell_for = lambda _, asked: asked
         self._cell = _cell_now()
         _close_earlier(self)
 
