@@ -39,7 +39,7 @@ def _display(data: Mapping[str, Any], display_id: str | None = None, update: boo
 class KeptWidget(anywidget.AnyWidget):
     "A chat's page, and what a saved notebook shows of it."
 
-    _esm = face_source()
+    _esm, _css = face_source(), face_style()
     snapshot = traitlets.Dict().tag(sync=True)
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class KeptWidget(anywidget.AnyWidget):
         super().__init__()
         self._forget_line()
         self._mark = f"oq-static-{self.model_id}"
-        self._css = f"{face_style()}\n.{self._mark} {{ display: none; }}"
+        self._css = f"{face_style()}\n.{self._mark} {{ display: none !important; }}"
 
     def _ipython_display_(self) -> None:
         if self.comm is None:
@@ -142,6 +142,8 @@ class Chat(KeptWidget):
         super().__init__()
         self._said: Future[OrbiError | None] | None = None
         self.on_msg(lambda _, told, __: hear_page(self._talk, told))
+        if hasattr(self.comm, "_reply_subshell_for"):  # ipykernel would hold the page back until the cell has ended
+            self.comm._reply_subshell_for = lambda _, asked: asked
         self._cell = _cell_now()
         _close_earlier(self)
 
