@@ -24,10 +24,12 @@ from orbiquant.settings import load_settings
 from tests.tools.kernels import Kernel, running_kernel
 
 ORDER = "Buy 0.1 lots of EURUSD, stop 1.0, target 3.0"
-TICKETS = (
-    "from sqlalchemy import text\nfrom orbiquant.runtime import current\n"
-    "with current().engine.connect() as c: print(sorted(c.execute(text('select state, count(*) from tickets group by state')).all()))"
-)
+TICKETS = """
+from sqlalchemy import text
+from orbiquant.runtime import current
+with current().engine.connect() as connection:
+    print(connection.execute(text("select distinct state from tickets")).all())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -190,10 +192,13 @@ def test_phases_are_a_table_and_a_chart_that_say_how_old_they_are(kernel: Kernel
 def test_what_is_refused_is_one_line(kernel: Kernel):
     for line, said in (
         ("%signal EURUSDD", "did you mean 'EURUSD'"), ("%signal EURUSD", "no model of EURUSD 1h is trained yet"),
-        ("%signal", "required"), ("%signal EURUSD 1hh", "`timeframe` must be one of"), ("%phases EURUSDX", "did you mean 'EURUSD'"),
-        ("%phases EURUSD 7h", "must be one of"), ("%phases --bars 1", "must be 2 to 5,000"), ("%phases --bars x", "invalid int"),
+        ("%signal", "required"), ("%signal EURUSD 1hh", "`timeframe` must be one of"),
+        ("%phases EURUSDX", "did you mean 'EURUSD'"),
+        ("%phases EURUSD 7h", "must be one of"), ("%phases --bars 1", "must be 2 to 5,000"),
+        ("%phases --bars x", "invalid int"),
         ("%copilot --conversation " + "x" * 101 + " hi", "100"), ("%copilot --nothing hi", "unrecognized"),
-        ("%%copilot\n" + "word " * 20_000, "1 to 8,000 characters, had 99,999"), ("%signal ../../é", "letters and digits"),
+        ("%%copilot\n" + "word " * 20_000, "1 to 8,000 characters, had 99,999"),
+        ("%signal ../../é", "letters and digits"),
     ):  # fmt: skip
         ran = kernel.run(line)
         assert said in ran.printed and ran.printed.count("UsageError") == 1, (line, ran.printed)
@@ -233,7 +238,10 @@ def test_loading_twice_and_unloading_leave_nothing_behind(kernel: Kernel):
     assert (
         kernel.run("oq.load_ipython_extension(get_ipython())\noq.load_ipython_extension(get_ipython())").status == "ok"
     )
-    counts = "s = get_ipython(); print(len(s.Completer.custom_matchers), len(s.input_transformer_manager.token_transformers))"
+    counts = (
+        "s = get_ipython()\n"
+        "print(len(s.Completer.custom_matchers), len(s.input_transformer_manager.token_transformers))"
+    )
     before = kernel.run(counts).printed
     gone = kernel.run(f"%unload_ext orbiquant\n{counts}").printed
     assert gone != before and "not found" in kernel.run("%phases").printed
@@ -322,15 +330,19 @@ def test_words_stay_words(words: str):
     assert split_cell(words) == (words, "")
 
 
-@pytest.mark.parametrize("code", [f"s = '''\n{ORDER}\n'''", f"#{ORDER}\nx()", f"x = 1\n\n{ORDER}\n\ny = 2", f"```\n{ORDER}\n```",
-                                  f"Traceback (most recent call last):\n  File \"a\"\n{ORDER}\nValueError: x", f">>> 1\n{ORDER}\n>>> 2"])  # fmt: skip
+@pytest.mark.parametrize("code", [f"s = '''\n{ORDER}\n'''", f"#{ORDER}\nx()", f"x = 1\n\n{ORDER}\n\ny = 2",
+                                  f"```\n{ORDER}\n```",
+                                  f"Traceback (most recent call last):\n  File \"a\"\n{ORDER}\nValueError: x",
+                                  f">>> 1\n{ORDER}\n>>> 2"])  # fmt: skip
 def test_an_order_in_pasted_code_is_no_word(code: str):
     assert split_cell(f"Why?\n\n{code}").words == "Why?"
 
 
 def test_secrets_are_hidden_wherever_they_stand():
-    for text in ("password='s3cret'", '{"api_key": "s3cret"}', "token: s3cret", "https://u:s3cret@h/x", "MY_SECRET=s3cret",
-                 "Authorization: Bearer s3cret99", "headers['Authorization'] = 's3cret'", "passwd = s3cret", 'f(client_secret="s3cret"'):  # fmt: skip
+    for text in ("password='s3cret'", '{"api_key": "s3cret"}', "token: s3cret", "https://u:s3cret@h/x",
+                 "MY_SECRET=s3cret",
+                 "Authorization: Bearer s3cret99", "headers['Authorization'] = 's3cret'", "passwd = s3cret",
+                 'f(client_secret="s3cret"'):  # fmt: skip
         assert "s3cret" not in hide_secrets(text), text
     assert hide_secrets("tokens = 5\nprice = 1.25").endswith("price = 1.25")
 
@@ -350,7 +362,8 @@ def test_an_error_that_cannot_be_told_is_told_all_the_same():
 
 
 def test_markdown_is_defused_whatever_its_fences_say():
-    for hostile in ("- ```\n  x\n<img src=x onerror=a()>", "`` ` <script>a()</script>", "> ```\n<b>\n> ```", "~~~\nx\n<i>\n",
+    for hostile in ("- ```\n  x\n<img src=x onerror=a()>", "`` ` <script>a()</script>", "> ```\n<b>\n> ```",
+                    "~~~\nx\n<i>\n",
                     "[a]: javascript:b\n[a]", "<!-- ``` -->\n<script>", "$$\\href{javascript:a}{b}$$"):  # fmt: skip
         made = safe_markdown(hostile)
         outside = re.sub(r"^```\w*\n.*?^```$", "", made, flags=re.S | re.M)

@@ -13,7 +13,8 @@ from threading import Event
 from time import monotonic
 from typing import Any
 
-from .chat_session import BATCH_S, FAILED, chat_hub
+from .chat_session import BATCH_S, chat_hub
+from .chat_view import FAILED
 from .clean_text import without_controls
 from .loop import Copilot
 from .magic_answers import MagicAnswer, ticket_line

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from functools import cache
 
 from IPython.core.interactiveshell import InteractiveShell
-from .magic_requests import MagicRequest, attached_to
 
 from .assembly import copilot_of
-from .chat_session import conversation_here, numbered, with_number
+from .chat_session import conversation_here, conversation_numbers, with_number
 from .code_proposals import RECIPES, CodeProposal, find_recipe, propose_code
 from .error_notes import NotedFailure, explain_failure, read_failure
 from .loop import TurnAnswer
 from .magic_answers import MagicAnswer
+from .magic_requests import MagicRequest, attached_to
 from .magic_turns import CellView, TextView, run_turn
 from .side_thread import side_thread
 from ..core import asset, require_library
@@ -80,7 +80,7 @@ def conversation_of(
     if request.conversation:
         return request.conversation, f"oq.Chat({request.conversation!r})"
     store, name = copilot_of(runtime).stores(local_caller().user_id), conversation_here()
-    last = max(side_thread().submit(numbered(store, name)).result(20), default=0)
+    last = max(side_thread().submit(conversation_numbers(store, name)).result(20), default=0)
     return with_number(name, max(1, last + request.new)), "oq.Chat()"
 
 # %% ../../nbs/89_copilot.magic_voice.ipynb #f3d2629a
@@ -133,7 +133,7 @@ def state_answer(
 
 
 def _without_model(
-    shell: InteractiveShell, request: MagicRequest, failure: Any, runtime: Runtime
+    shell: InteractiveShell, request: MagicRequest, failure: NotedFailure | None, runtime: Runtime
 ) -> MagicAnswer | None:
     "Return what is answered from what is written, None where the router is to be asked."
     language = request.language

@@ -15,13 +15,13 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, kwds, magic_arguments
-from .magic_requests import read_request
-from .magic_voice import answer_request, in_notebook
 
 from .magic_answers import MagicAnswer
 from .magic_completion import OPTIONS, complete_typed, read_typed, symbols_of, tables_in
 from .magic_lines import CopilotLines
+from .magic_requests import read_request
 from .magic_turns import Stopped, told_in_line
+from .magic_voice import answer_request, in_notebook
 from .phase_view import PhaseView, view_phases
 from ..core import OrbiError
 from ..desk.signals import LatestSignal, latest_signal
@@ -80,9 +80,7 @@ class CopilotMagics(Magics):
     @line_magic
     @magic_arguments()
     @argument("symbol", help="Any spelling, e.g. EURUSD or EUR/USD.")
-    @argument(
-        "timeframe", nargs="?", type=Timeframe.parse, help="Length of a bar; left out: 1h, or one that has a model."
-    )
+    @argument("timeframe", nargs="?", type=Timeframe.parse, help="Length of a bar; left out: 1h or one with a model.")
     def signal(self, line: str) -> LatestSignal:
         "Show the signal of the last closed bar: %signal EURUSD 1h"
         with told_in_line():
