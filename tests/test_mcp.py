@@ -305,7 +305,7 @@ def test_nothing_but_the_protocol_goes_out_and_no_foreign_error_does(home: Path)
         assert "left_out" in long.structured_content
 
 
-def lines_of(process: "subprocess.Popen[bytes]", count: int, timeout_s: float = 30) -> list[Any]:
+def lines_of(process: "subprocess.Popen[bytes]", count: int, timeout_s: float = 60) -> list[Any]:
     """Return so many messages of a server."""
     found, held, until = [], b"", time.monotonic() + timeout_s
     while len(found) < count and time.monotonic() < until:
@@ -359,7 +359,7 @@ def test_rubbish_on_the_wire_ends_nothing(home: Path):
         assert told[7]["error"]["code"] == -32601 and told[8]["error"]["code"] == -32602
         assert told[9]["result"]["structuredContent"]["symbol"] == "BTCUSDT" and "result" in told[10]
         process.stdin.close()
-        assert process.wait(15) == 0 and process.stdout.read() == b""
+        assert process.wait(60) == 0 and process.stdout.read() == b""
         assert b"Traceback" not in process.stderr.read()
 
 
@@ -387,7 +387,7 @@ def test_a_client_that_dies_takes_the_server_along(home: Path):
         lines_of(process, 1)  # the second: the first goes on
         process.stdout.close()
         process.stdin.close()
-        assert process.wait(15) == 0 and not mark.exists()
+        assert process.wait(60) == 0 and not mark.exists()
         assert b"Traceback" not in process.stderr.read()
 
 
@@ -395,13 +395,13 @@ def test_a_call_ends_when_its_time_is_over_or_its_client_gives_up(home: Path):
     marks = [home / f"mark-{number}" for number in range(2)]
 
     async def session(client: Client) -> Any:
-        late = await client.call_tool("wait", {"seconds": 2.0, "mark": str(marks[0])})
+        late = await client.call_tool("wait", {"seconds": 20, "mark": str(marks[0])})
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
-                await client.call_tool("wait", {"seconds": 0.6, "mark": str(marks[1])})
+                await client.call_tool("wait", {"seconds": 20, "mark": str(marks[1])})
         return late, await client.call_tool("talk", {"rows": 1})
 
-    late, after = talk(noisy(home, ORBIQUANT_LLM_TOOL_TIMEOUT_S="0.5"), session)
+    late, after = talk(noisy(home, ORBIQUANT_LLM_TOOL_TIMEOUT_S="2"), session)
     assert late.structured_content["error"] == "TOOL_TIMEOUT" and after.structured_content == {"result": ["x" * 100]}
 
 
@@ -474,7 +474,7 @@ def test_a_call_over_http_stops_with_its_client(home: Path):
             assert seen, "the server ended"
         assert "outcome=STOPPED" in seen
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
         process.stderr.read()
 
 
