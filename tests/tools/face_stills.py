@@ -105,16 +105,15 @@ def tools(studio: Studio) -> None:
 def orders(studio: Studio) -> None:
     """Take a ticket in each of its states."""
     with studio.talk("orders") as (_, chat):
-        symbol, words = studio.home.order()
-        chat.turn(words)
+        chat.turn(studio.home.order()[1])
         studio.take("ticket-override", chat.root)
         chat.approve()
         chat.stands("executed")
         chat.is_idle()
         studio.take("executed", chat.root)
-        studio.home.next_bar(symbol)
-        chat.turn(f"Sell 0.01 lots of {symbol}, stop 102, target 96")
-        studio.take("ticket-pending", chat.root)
+        chat.turn(studio.home.order()[1])
+        chat.ready_to_approve()
+        studio.take("ticket-ready", chat.root)
         chat.button("Deny").click()
         chat.stands("denied")
         chat.is_idle()
