@@ -306,7 +306,7 @@ class TerminalFace:
         return Heard(said, [row | {"known": json.loads(row["known"])} for row in rows])
 
     def decide(self, talk: str, id_: str, decision: Any) -> Heard:
-        if self.at != "decide" or id_ != self.asked:
+        if self.at != "decide" or (talk, id_) != (self.conversation, self.asked):
             return Heard(self.type(f"approve {id_}: {json.dumps(decision)}"), code=NO_QUESTION)
         if isinstance(decision, dict) and decision.get("approved") is False:
             return Heard(self.type("n"), [{"id": id_, "state": "denied"}])
