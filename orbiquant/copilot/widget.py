@@ -45,7 +45,8 @@ class KeptWidget(anywidget.AnyWidget):
     def __init__(self) -> None:
         self._html = ""
         super().__init__()
-        self._forget_line()
+        if hasattr(self.comm, "_reply_subshell_for"):
+            self.comm._reply_subshell_for = lambda _, asked: asked
         self._mark = f"oq-static-{self.model_id}"
         self._css = f"{face_style()}\n.{self._mark} {{ display: none !important; }}"
 
@@ -56,15 +57,6 @@ class KeptWidget(anywidget.AnyWidget):
         view, *_ = self._repr_mimebundle_() or ({},)
         _display(view | {"text/plain": f"{transcript(self.snapshot)}\n{self!r}".strip()})
         _display({"text/plain": "", "text/html": self._html}, self._mark)
-
-    def _send(self, msg: Any, buffers: Any = None) -> None:
-        super()._send(msg, buffers)
-        self._forget_line()
-
-    def _forget_line(self) -> None:
-        "Let what the page sends arrive on the line that it was sent on."
-        if hasattr(self.comm, "_reply_subshell_id"):
-            del self.comm._reply_subshell_id
 
     def keep(
         self,
@@ -142,8 +134,6 @@ class Chat(KeptWidget):
         super().__init__()
         self._said: Future[OrbiError | None] | None = None
         self.on_msg(lambda _, told, __: hear_page(self._talk, told))
-        if hasattr(self.comm, "_reply_subshell_for"):  # ipykernel would hold the page back until the cell has ended
-            self.comm._reply_subshell_for = lambda _, asked: asked
         self._cell = _cell_now()
         _close_earlier(self)
 
