@@ -1615,6 +1615,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'orbiquant/copilot/side_thread.py'),
                                                'orbiquant.copilot.side_thread.SideThread.submit': ( 'copilot.side_thread.html#sidethread.submit',
                                                                                                     'orbiquant/copilot/side_thread.py'),
+                                               'orbiquant.copilot.side_thread._thread_of': ( 'copilot.side_thread.html#_thread_of',
+                                                                                             'orbiquant/copilot/side_thread.py'),
                                                'orbiquant.copilot.side_thread.side_thread': ( 'copilot.side_thread.html#side_thread',
                                                                                               'orbiquant/copilot/side_thread.py')},
             'orbiquant.copilot.sse': { 'orbiquant.copilot.sse._next': ('copilot.sse.html#_next', 'orbiquant/copilot/sse.py'),
