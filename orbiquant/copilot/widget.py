@@ -43,7 +43,7 @@ class KeptWidget(anywidget.AnyWidget):
     snapshot = traitlets.Dict().tag(sync=True)
 
     def __init__(self) -> None:
-        self._html = ""
+        self._html, self._drawn = "", False
         super().__init__()
         if hasattr(self.comm, "_reply_subshell_for"):
             self.comm._reply_subshell_for = lambda _, asked: asked
@@ -54,6 +54,7 @@ class KeptWidget(anywidget.AnyWidget):
         if self.comm is None:
             print(self)
             return
+        self._drawn = True
         view, *_ = self._repr_mimebundle_() or ({},)
         _display(view | {"text/plain": f"{transcript(self.snapshot)}\n{self!r}".strip()})
         _display({"text/plain": "", "text/html": self._html}, self._mark)
@@ -66,7 +67,8 @@ class KeptWidget(anywidget.AnyWidget):
         self.snapshot, page = shown, static_page(shown, f"oq-static {self._mark}")
         if page != self._html:
             self._html = page
-            _display({"text/plain": "", "text/html": page}, self._mark, update=True)
+            if self._drawn:
+                _display({"text/plain": "", "text/html": page}, self._mark, update=True)
 
 # %% ../../nbs/88_copilot.widget.ipynb #8542879d
 _chats: "WeakSet[Chat]" = WeakSet()
