@@ -1024,6 +1024,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'orbiquant/copilot/chat_view.py'),
                                              'orbiquant.copilot.chat_view.ChatView.tell': ( 'copilot.chat_view.html#chatview.tell',
                                                                                             'orbiquant/copilot/chat_view.py'),
+                                             'orbiquant.copilot.chat_view._as_they_stand': ( 'copilot.chat_view.html#_as_they_stand',
+                                                                                             'orbiquant/copilot/chat_view.py'),
                                              'orbiquant.copilot.chat_view._do': ( 'copilot.chat_view.html#_do',
                                                                                   'orbiquant/copilot/chat_view.py'),
                                              'orbiquant.copilot.chat_view._reset': ( 'copilot.chat_view.html#_reset',

@@ -1,5 +1,6 @@
 """A turn lives apart from its request: clients vanish, come back, come twice, read slowly, come to another process."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -10,17 +11,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import unquote
+from uuid import uuid4
 
 import httpx
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select
 from test_service_http import check_problem, running
 
-from orbiquant.copilot.conversation_tables import conversation_entries, conversations, turn_events, turn_runs
-from orbiquant.core import configure_logging
+from orbiquant.copilot.conversation_tables import (
+    conversation_entries,
+    conversations,
+    drop_conversations,
+    turn_events,
+    turn_runs,
+)
+from orbiquant.copilot.run_book import Batch, KeptRun, begin_run, find_kept_run, keep_runs
+from orbiquant.core import SystemClock, configure_logging
 from orbiquant.desk.study import store_sample
+from orbiquant.persistence import engine, migrate, writing
 from orbiquant.runtime import Runtime, using
 from orbiquant.service.keys import create_api_key
+from tests.tools.postgres import migrated_postgres
 from tests.tools.programs import run_program
 from tests.tools.slow_chat import count, slow_runtime
 
@@ -100,10 +111,15 @@ def text_of(seen: list[Event]) -> str:
     return "".join(event.get("delta", "") for _, event in seen if isinstance(event, dict))
 
 
-def check_whole(seen: list[Event], words: int) -> None:
-    """Assert that events are one run from its first to its last, none missing and none twice."""
+def check_numbers(seen: list[Event]) -> None:
+    """Assert that events are of one run from its first on, none missing and none twice."""
     runs, numbers = zip(*(id_.rsplit("-", 1) for id_, _ in seen), strict=True)
     assert len(set(runs)) == 1 and [int(each) for each in numbers] == [*range(1, len(seen) + 1)]
+
+
+def check_whole(seen: list[Event], words: int) -> None:
+    """Assert that events are one run from its first to its last, none missing and none twice."""
+    check_numbers(seen)
     assert text_of(seen) == "".join(f"w{number} " for number in range(1, words + 1))
     assert seen[-1][1] == "[DONE]"
 
@@ -339,17 +355,21 @@ def elsewhere(programs: list[Program]) -> str:
 
 
 def test_the_rest_is_read_in_another_process(runtime: Runtime, ana: httpx.Client, elsewhere: str):
-    seen = leave_at(ana, "across", count(100, 20), 20)
-    with keyed(runtime, elsewhere, "ana") as there:
+    seen = leave_at(ana, "across", count(100_000, 10), 20)
+    with keyed(runtime, elsewhere, "ana") as there, keyed(runtime, elsewhere, "eve") as eve:
         check_problem(there.post("/api/v1/chat", json={"message": "hi", "conversation_id": "across"}), 409, "CONFLICT")
-        assert there.get("/api/v1/chat/across/stream").status_code == 200
+        headers = {"Last-Event-ID": seen[-1][0]}
+        check_problem(eve.get("/api/v1/chat/across/stream", headers=headers), 404, "NOT_FOUND")
+        assert eve.post("/api/v1/chat/across/stop").json() == {"status": "idle"}, "nobody stops somebody else's"
+        with there.stream("GET", "/api/v1/chat/across/stream", headers=headers) as response:
+            seen += [event for _, event in zip(range(30), events(response), strict=False)]
+        assert there.post("/api/v1/chat/across/stop").json() == {"status": "stopped"}
         rest = come_back(there, "across", seen[-1][0])
-        check_whole(seen + rest, 100)
+        check_numbers(seen + rest)
+        assert "abort" in [event["type"] for _, event in rest[:-1]] and rest[-1][1] == "[DONE]"
+        assert said(there, "across").startswith(text_of(seen + rest)), "what was shown is kept"
         assert come_back(there, "across", seen[0][0]) == [*seen[1:], *rest] == come_back(ana, "across", seen[0][0])
         assert there.get("/api/v1/chat/across/stream", headers={"Last-Event-ID": rest[-1][0]}).status_code == 204
-        with keyed(runtime, elsewhere, "eve") as eve:
-            foreign = eve.get("/api/v1/chat/across/stream", headers={"Last-Event-ID": seen[-1][0]})
-            check_problem(foreign, 404, "NOT_FOUND")
 
 
 def test_a_turn_is_stopped_from_another_process(runtime: Runtime, ana: httpx.Client, elsewhere: str):
@@ -395,7 +415,84 @@ def test_a_service_that_ends_stops_its_turns_and_tells_their_readers(
             seen = [next(reading) for _ in range(20)]
             process.send_signal(signal.SIGTERM)
             seen += reading
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=30) == 0
     assert "abort" in [event["type"] for _, event in seen[:-1]] and seen[-1][1] == "[DONE]"
-    assert said(ana, "ends") == text_of(seen)
+    assert said(ana, "ends").startswith(text_of(seen)) and text_of(seen)
     assert come_back(ana, "ends", seen[3][0]) == seen[4:]
+
+
+# --- the book of runs, on both databases ---
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    if request.param == "postgresql":
+        with migrated_postgres() as made:
+            yield made
+        return
+    made = engine(f"sqlite:///{tmp_path_factory.mktemp('book')}/o.db")
+    migrate(made)
+    yield made
+    made.dispose()
+
+
+CLOCK = SystemClock()
+WORDS = [{"type": "text-delta", "id": "1", "delta": f"w{number} "} for number in range(1, 1001)]
+
+
+def hear(kept: KeptRun, after: int = 0) -> list[tuple[int, Any]]:
+    """Return the events of a kept run, to its end."""
+
+    async def listen() -> list[tuple[int, Any]]:
+        return [each async for each in kept.read(after)]
+
+    return asyncio.run(listen())
+
+
+def test_a_kept_run_is_read_from_anywhere_and_ends_once(database: Engine):
+    id_ = uuid4().hex
+    begin_run(database, CLOCK, id_, "bea", "talk", "¿el oro?")
+    for first in range(0, 1000, 100):
+        keep_runs(database, CLOCK, [Batch(id_, "bea", first + 100, WORDS[first : first + 100], False)], [id_])
+    kept = find_kept_run(database, CLOCK, "bea", "talk")
+    assert kept is not None and kept.count == 1000 and not kept.closed and not kept.running, "nobody holds it"
+    with ThreadPoolExecutor(4) as pool:
+        heard = [*pool.map(lambda after: hear(kept, after), (0, 0, 555, 1000))]
+    assert heard[0] == heard[1] and [number for number, _ in heard[0]] == [*range(1, 1004)]
+    assert heard[2] == heard[0][555:] and heard[3] == heard[0][1000:], "four found it dead, one wrote its end"
+    assert heard[0][1000][1]["errorText"].startswith("La respuesta se")
+    late = keep_runs(database, CLOCK, [Batch(id_, "bea", 1100, WORDS[:100], True)], [])
+    assert late == (set(), {id_}), "a process that comes back to life adds nothing behind the end"
+    assert find_kept_run(database, CLOCK, "ben", "talk", id_) is None
+
+
+def test_a_reader_that_saw_more_than_was_kept_gets_the_end(database: Engine):
+    id_ = uuid4().hex
+    begin_run(database, CLOCK, id_, "bea", "more")
+    keep_runs(database, CLOCK, [Batch(id_, "bea", 10, WORDS[:10], False)], [id_])
+    kept = find_kept_run(database, CLOCK, "bea", "more")
+    assert kept is not None and [number for number, _ in hear(kept, after=17)] == [18, 19, 20]
+    again = find_kept_run(database, CLOCK, "bea", "more", id_)
+    assert again is not None and again.closed and again.count == 20
+
+
+def test_nothing_is_kept_behind_a_deletion(database: Engine):
+    id_ = uuid4().hex
+    begin_run(database, CLOCK, id_, "bea", "dropped", "x")
+    keep_runs(database, CLOCK, [Batch(id_, "bea", 1, WORDS[:1], False)], [id_])
+    with writing(database) as connection:
+        drop_conversations(connection, "bea", ["dropped"])
+    assert keep_runs(database, CLOCK, [Batch(id_, "bea", 2, WORDS[1:2], False)], [id_]) == (set(), {id_})
+    with database.connect() as connection:
+        assert connection.scalar(select(func.count()).where(turn_events.c.run_id == id_)) == 0
+
+
+def test_what_it_costs_to_keep_an_event(database: Engine):
+    id_ = uuid4().hex
+    begin_run(database, CLOCK, id_, "bea", "cost")
+    begin = time.perf_counter()
+    for last in range(20, 1001, 20):
+        keep_runs(database, CLOCK, [Batch(id_, "bea", last, WORDS[last - 20 : last], False)], [id_])
+    each_us = (time.perf_counter() - begin) * 1e6 / 1000
+    print(f"{database.dialect.name}: {each_us:.0f} µs an event")
+    assert each_us < 20_000

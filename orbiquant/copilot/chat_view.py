@@ -134,6 +134,13 @@ async def _turn(view: ChatView, events: AsyncIterator[dict[str, Any]], said: str
     await turn.done.wait()
 
 
+def _as_they_stand(messages: list[dict[str, Any]], tickets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    "Return earlier messages with the tickets of now."
+    now = {each["id"]: each for each in tickets}
+    fresh = lambda part: {**part, "data": now[part["id"]]} if part.get("id") in now else part  # noqa: E731
+    return [{**message, "parts": [*map(fresh, message["parts"])]} for message in messages]
+
+
 async def _reset(view: ChatView) -> None:
     while True:
         turn: WatchedTurn | None = chat_hub().turns.get(view.key)
@@ -144,7 +151,7 @@ async def _reset(view: ChatView) -> None:
     if turn is None:
         view.keep(cut_shown(shown))
     else:
-        shown["messages"] = turn.before
+        shown["messages"] = _as_they_stand(turn.before, shown["tickets"])
         told = {"run": turn.run.id, "said": turn.said, "events": [*turn.run.events]}
     view.tell({"kind": "reset"} | cut_shown(shown, MOST_RESET) | told)
 
