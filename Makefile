@@ -12,7 +12,7 @@ ASSETS  := orbiquant/assets
 WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie elsewhere
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm bench-faces gpu study-meta reference stills chaos lint generate knowledge hooks lock wheel clean
+.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm bench-faces gpu study-meta reference stills faces chaos lint generate knowledge hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ reference: $(READY)  ## the reference figures, run anew on the shared bars (abou
 	$(BIN)/nbdev-clean --fname nbs/90_reference.ipynb
 	$(BIN)/jupyter nbconvert --log-level=WARN --to markdown nbs/90_reference.ipynb --no-input --stdout \
 		--NbConvertBase.display_data_priority='["text/plain", "text/markdown"]' | cat -s > reports/reference.md
+
+faces: $(READY)  ## the chat in every state that a person may meet it in, as images in build/faces
+	$(BIN)/python -m tests.tools.face_stills
 
 stills: $(READY)  ## an image beside each interactive chart of the notebooks, for code hosts
 	$(BIN)/python -m tests.tools.stills nbs/*.ipynb

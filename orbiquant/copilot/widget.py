@@ -47,7 +47,7 @@ class KeptWidget(anywidget.AnyWidget):
         super().__init__()
         self._forget_line()
         self._mark = f"oq-static-{self.model_id}"
-        self._css = f"{face_style()}\n.{self._mark} {{ display: none; }}"
+        self._css = f"{face_style()}\n.{self._mark} {{ display: none !important; }}"
 
     def _ipython_display_(self) -> None:
         if self.comm is None:

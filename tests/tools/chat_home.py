@@ -20,10 +20,8 @@ from sqlalchemy import select
 from orbiquant.copilot.conversations import SqlConversationStore
 from orbiquant.copilot.tickets import tickets
 from orbiquant.core import SystemClock
-from orbiquant.desk.agents import step_agents
 from orbiquant.desk.study import store_sample
 from orbiquant.domain import LOCAL_USER, Bars, SeriesId
-from orbiquant.jobs.handlers import JobContext
 from orbiquant.runtime import Runtime, using
 from orbiquant.settings import load_settings
 from orbiquant.trading import tables
@@ -40,7 +38,7 @@ PRICE = 100.0  # of all of them: their market goes nowhere
 def calm_bars(count: int, last: pd.Timestamp) -> Bars:
     """Return hourly bars that go nowhere: no stop is reached, so that an order is what a person asked for."""
     index = pd.date_range(end=last, periods=count, freq="h", name="time")
-    close = PRICE + 0.05 * np.sin(np.arange(count))
+    close = (PRICE + 0.05 * np.sin(np.arange(count))).round(2)
     open_ = np.r_[PRICE, close[:-1]]
     high, low = np.maximum(open_, close) + 0.01, np.minimum(open_, close) - 0.01
     return pd.DataFrame({"open": open_, "high": high, "low": low, "close": close, "volume": 100.0}, index)
@@ -54,7 +52,12 @@ class ChatHome:
         self.coins = iter(COINS)
         make_workspace(folder)
         told = {"HOME": folder, "LLM_PROVIDER": "openai", "LLM_BASE_URL": model.address, "LLM_MODEL": "played"}
-        told |= {"LLM_FALLBACK": "", "PROVIDERS_NEWSAPI_URL": news.url, "PROVIDERS_NEWSAPI_API_KEY": KEY}
+        told |= {
+            "LLM_FALLBACK": "",
+            "LLM_TOOL_TIMEOUT_S": 120,
+            "PROVIDERS_NEWSAPI_URL": news.url,
+            "PROVIDERS_NEWSAPI_API_KEY": KEY,
+        }
         told |= {"PROVIDERS_FEAR_GREED_URL": "", "PROVIDERS_MENTIONS_URL": ""}
         told |= {"ORION_MAX_POSITIONS": 100, "ORION_COOL_DOWN_BARS": 0, "ORION_MIN_REWARD_TO_RISK": 1}
         places = {"DATA_DIR": "data", "STORE_URI": "data/store", "MODELS_DIR": "data/models"}
@@ -66,22 +69,14 @@ class ChatHome:
         last = pd.Timestamp(SystemClock().now()).floor("h") - timedelta(hours=1)
         with using(self.runtime):
             store_sample()
-        self.bars = calm_bars(60, last)
         for coin in COINS:
-            self.runtime.store.upsert(SeriesId.parse(f"{coin}USDT", "1h"), self.bars.iloc[:-1])
+            self.runtime.store.upsert(SeriesId.parse(f"{coin}USDT", "1h"), calm_bars(60, last))
 
     def order(self, side: str = "Buy") -> tuple[str, str]:
         """Return the symbol and the words of an order that nobody has asked for yet."""
         symbol = f"{next(self.coins)}USDT"
         stop, target = (98, 104) if side == "Buy" else (102, 96)
         return symbol, f"{side} 0.01 lots of {symbol}, stop {stop}, target {target}"
-
-    def next_bar(self, symbol: str) -> None:
-        """Let the newest bar of a coin arrive, and the engine's job look at it: what was asked for is filled."""
-        self.runtime.store.upsert(SeriesId.parse(symbol, "1h"), self.bars)
-        clock = SystemClock()
-        with using(self.runtime):
-            step_agents(JobContext("1", None, clock.now(), clock, shared=self.runtime))
 
     def keep_models(self) -> None:
         """Bring a trained model of EURUSD along."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Locator
+from playwright.sync_api import Browser, Locator, Page
 
 from tests.tools.browser import running_browser
 from tests.tools.chat_home import TABLE, ChatHome, chat_home
@@ -64,9 +64,8 @@ class Studio:
         yield notebook, chat
         page.close()
 
-    def take(self, name: str, what: Locator) -> None:
-        """Write a picture."""
-        what.page.mouse.move(0, 0)
+    def take(self, name: str, what: Locator | Page) -> None:
+        """Write a picture of a place or of a whole page."""
         what.screenshot(path=self.place / f"{name}.png", animations="disabled")
         print(self.place / f"{name}.png")
 
@@ -105,16 +104,15 @@ def tools(studio: Studio) -> None:
 def orders(studio: Studio) -> None:
     """Take a ticket in each of its states."""
     with studio.talk("orders") as (_, chat):
-        symbol, words = studio.home.order()
-        chat.turn(words)
+        chat.turn(studio.home.order()[1])
         studio.take("ticket-override", chat.root)
         chat.approve()
         chat.stands("executed")
         chat.is_idle()
         studio.take("executed", chat.root)
-        studio.home.next_bar(symbol)
-        chat.turn(f"Sell 0.01 lots of {symbol}, stop 102, target 96")
-        studio.take("ticket-pending", chat.root)
+        chat.turn(studio.home.order()[1])
+        chat.ready_to_approve()
+        studio.take("ticket-ready", chat.root)
         chat.button("Deny").click()
         chat.stands("denied")
         chat.is_idle()
@@ -140,7 +138,7 @@ def surroundings(studio: Studio) -> None:
         chat.turn(studio.home.order()[1])
         notebook.theme("JupyterLab Dark")
         studio.take("dark", chat.root)
-        studio.take("dark-lab", notebook.page.locator("body"))
+        studio.take("dark-lab", notebook.page)
         notebook.theme("JupyterLab Light")
         notebook.save()
         notebook.shut_down()
@@ -149,13 +147,13 @@ def surroundings(studio: Studio) -> None:
         notebook.page.reload()
         notebook.wait()
         notebook.page.locator(".oq-static").wait_for()
-        studio.take("reopened", notebook.page.locator("body"))
+        studio.take("reopened", notebook.page)
     with studio.talk("spanish") as (notebook, chat):
         chat.turn("¿Cuál es el precio del euro?")
         chat.turn(studio.home.order()[1].replace("Buy", "Compra").replace("lots of", "lotes de"))
         studio.take("spanish", chat.root)
         notebook.page.set_viewport_size({"width": 390, "height": 844})
-        studio.take("phone", notebook.page.locator("body"))
+        studio.take("phone", notebook.page)
 
 
 PARTS: tuple[Callable[[Studio], None], ...] = (answers, tools, orders, surroundings)
