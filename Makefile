@@ -12,7 +12,7 @@ ASSETS  := orbiquant/assets
 WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie elsewhere
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm gpu study-meta reference stills chaos lint generate knowledge hooks lock wheel clean
+.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm bench-faces gpu study-meta reference stills chaos lint generate knowledge hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ bench-trading: $(READY)  ## the trading wing, to reports/benchmarks/trading.md; 
 
 bench-llm: $(READY)  ## the copilot's engine beside what it stands on, to reports/benchmarks/llm.md
 	$(BIN)/python -m tests.benchmarks.bench_llm
+
+bench-faces: $(READY)  ## the chat in a real kernel: first word, Stop, the cells' loop while it streams, bytes of JavaScript
+	$(BIN)/python -m tests.benchmarks.bench_faces
 
 gpu: $(READY)  ## what only a card can show, in ten minutes; without one it says so
 	$(BIN)/python -m tests.gpu.run

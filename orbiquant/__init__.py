@@ -29,6 +29,7 @@ _ROOMS = {
     "research.spec": ("ResearchSpec",),
     "research.sweeps": ("run_sweep",),
     "desk.study": ("load_bars", "store_sample", "study"),
+    "desk.trade_practice": ("store_practice",),
     "desk.training": ("audit_prefixes", "backtest_model", "train_model"),
     "desk.signals": ("latest_signal",),
     "reports.run": ("run_report",),

@@ -4,10 +4,13 @@
 
 from fastapi import Body, Depends, Header, Path, Query
 from orbiquant.copilot.analysis import FullAnalysis
-from orbiquant.copilot.api import catalogue as copilot_api_catalogue, chat as copilot_api_chat, questions as copilot_api_questions, resume as copilot_api_resume
+from orbiquant.copilot.api import catalogue as copilot_api_catalogue, chat as copilot_api_chat, conversations as copilot_api_conversations, personal as copilot_api_personal, questions as copilot_api_questions, resume as copilot_api_resume
 from orbiquant.copilot.api.catalogue import ModelChoice, Plan, ToolCatalogue
-from orbiquant.copilot.api.chat import ChatAnswer, ChatHistory, ChatRequest, ChatState, ConversationId, DecisionRequest, SimpleAnswer, SimpleChat
+from orbiquant.copilot.api.chat import ChatAnswer, ChatRequest, ChatState, ConversationId, DecisionRequest, SimpleAnswer, SimpleChat
+from orbiquant.copilot.api.conversations import ChatHistory, ConversationList
+from orbiquant.copilot.api.personal import Erasure, ErasureRequest, PreferenceChanges
 from orbiquant.copilot.api.questions import AnalyzeRequest, ExplainRequest, StrategyRequest
+from orbiquant.copilot.preferences import Preferences
 from orbiquant.copilot.strategy import StrategyProposal
 from orbiquant.desk import accounts as desk_accounts, agents as desk_agents, alerts as desk_alerts, health as desk_health, identity as desk_identity, kills as desk_kills, market as desk_market, signals as desk_signals, trade as desk_trade
 from orbiquant.desk.accounts import AccountList, AccountView, Deposit, FlowView, OpenAccount, PerformanceView, ProductList, TransactionPage, Withdrawal
@@ -255,6 +258,16 @@ async def analyze_symbol(
     return await copilot_api_questions.analyze_symbol(caller=caller, asked=asked)
 
 
+@app.get("/api/v1/chat", tags=["copilot"], dependencies=[needs("read")])
+async def chat_conversations(
+    caller: Annotated[Caller, Depends(caller_of)],
+    user_id: Annotated[UserId | None, Query(description="another's, for a key with act_for")] = None,
+    limit: Annotated[int, Field(ge=1, le=200), Query(description="at most so many")] = 50,
+) -> ConversationList:
+    "Return the conversations of a user by their first words, the one that was spoken in last first."
+    return await copilot_api_conversations.chat_conversations(caller=caller, user_id=user_id, limit=limit)
+
+
 @app.post("/api/v1/chat", tags=["copilot"], dependencies=[needs("write")], response_model=ChatAnswer)
 async def chat(
     caller: Annotated[Caller, Depends(caller_of)],
@@ -279,8 +292,8 @@ async def chat_history(
     caller: Annotated[Caller, Depends(caller_of)],
     user_id: Annotated[UserId | None, Query(description="another's, for a key with act_for")] = None,
 ) -> ChatHistory:
-    "Return what was said in a conversation; one that there is not is empty."
-    return await copilot_api_chat.chat_history(conversation_id=conversation_id, caller=caller, user_id=user_id)
+    "Return what was said in a conversation, and the turn that is on its way; one that there is not is empty."
+    return await copilot_api_conversations.chat_history(conversation_id=conversation_id, caller=caller, user_id=user_id)
 
 
 @app.post("/api/v1/chat/{conversation_id}/stop", tags=["copilot"], dependencies=[needs("write")])
@@ -289,7 +302,7 @@ async def stop_chat(
     caller: Annotated[Caller, Depends(caller_of)],
     user_id: Annotated[UserId | None, Query(description="another's, for a key with act_for")] = None,
 ) -> ChatState:
-    "Stop the turn that runs in a conversation; an order that was placed stays placed."
+    "Stop the turn that runs in a conversation, in whatever process; an order that was placed stays placed."
     return await copilot_api_chat.stop_chat(conversation_id=conversation_id, caller=caller, user_id=user_id)
 
 
@@ -343,6 +356,24 @@ def chat_models() -> ModelChoice:
     return copilot_api_catalogue.chat_models()
 
 
+@app.get("/api/v1/preferences", tags=["copilot"], dependencies=[needs("read")])
+async def get_preferences(
+    caller: Annotated[Caller, Depends(caller_of)],
+    user_id: Annotated[UserId | None, Query(description="another's, for a key with act_for")] = None,
+) -> Preferences:
+    "Return what a person prefers; what they never said is the default."
+    return await copilot_api_personal.get_preferences(caller=caller, user_id=user_id)
+
+
+@app.put("/api/v1/preferences", tags=["copilot"], dependencies=[needs("write")])
+async def put_preferences(
+    caller: Annotated[Caller, Depends(caller_of)],
+    asked: Annotated[PreferenceChanges, Body(description="what changes")],
+) -> Preferences:
+    "Change what a person prefers, and return the whole; nothing changes where one thing is not accepted."
+    return await copilot_api_personal.put_preferences(caller=caller, asked=asked)
+
+
 @app.get("/api/v1/signals/account/{account_id}", tags=["signals"], dependencies=[needs("read")])
 def account_signals(
     account_id: Annotated[str, Field(max_length=100), Path(description="whose agent")],
@@ -386,6 +417,16 @@ def tools(
 ) -> ToolCatalogue:
     "Return the tools of a plan, with their parameters."
     return copilot_api_catalogue.tools(caller=caller, user_plan=user_plan)
+
+
+@app.post("/api/v1/users/{user_id}/erase", tags=["copilot"], dependencies=[needs("write")])
+async def erase_copilot_data(
+    user_id: Annotated[UserId, Path(description="whose; another's needs a key with act_for")],
+    caller: Annotated[Caller, Depends(caller_of)],
+    asked: Annotated[ErasureRequest, Body(description="names them once more")],
+) -> Erasure:
+    "Delete everything the copilot knows of a user: conversations, tickets, alerts, notices, preferences."
+    return await copilot_api_personal.erase_copilot_data(user_id=user_id, caller=caller, asked=asked)
 
 
 @app.get("/health", tags=["health"])

@@ -278,6 +278,8 @@ BODIES: dict[str, dict[str, Any]] = {  # what is sent where something can be; a 
     "POST /api/v1/chat/decisions": {"conversation_id": "talk", "decisions": {"x": {"approved": True}}},
     "POST /api/v1/chat/{conversation_id}/stop": {},
     "POST /api/v1/strategy": {"symbol": "BTCUSDT"},
+    "POST /api/v1/users/{user_id}/erase": {"confirm": "victim"},
+    "PUT /api/v1/preferences": {"changes": {"level": "beginner"}},
     "POST /investment/accounts": {"product_id": PRODUCT, "initial_deposit": 100},
     "POST /investment/accounts/{account_id}/deposits": {"amount": 100},
     "POST /investment/accounts/{account_id}/withdrawals": {"amount": 100},
@@ -324,7 +326,7 @@ def attack(client: httpx.Client, what: str, operation: dict[str, Any], ids: dict
     method, _, path = what.partition(" ")
     named = {each["in"] for each in operation.get("parameters", []) if each["name"] == "user_id"}
     query = {"user_id": "victim"} if "query" in named else {}
-    body = dict(BODIES[what]) if method == "POST" else None
+    body = dict(BODIES[what]) if what in BODIES else None
     if body is not None and "user_id" in body_names(operation):
         body |= {"user_id": "victim"}
     aimed = "{" in path or query or "user_id" in (body or {}) or "operate" in str(operation["security"])
@@ -337,7 +339,9 @@ PRIVATE = sorted(set(described()) - SHARED)
 
 def test_every_route_is_shared_or_attacked():
     assert set(described()) >= SHARED and set(BODIES) <= set(described())
-    assert {each for each in PRIVATE if each.startswith("POST")} == set(BODIES), "a new route needs a body here"
+    assert {each for each in PRIVATE if each.startswith(("POST", "PUT"))} == set(BODIES), (
+        "a new route needs a body here"
+    )
 
 
 @pytest.mark.parametrize("what", PRIVATE)
@@ -346,6 +350,7 @@ def test_nobody_reaches_what_is_somebody_elses(
 ):
     def state() -> list[Any]:
         own = [f"/investment/accounts/{victim['account_id']}", "/api/alerts?user_id=victim"]
+        own += ["/api/v1/chat?user_id=victim", "/api/v1/preferences?user_id=victim"]
         return [backend.get(each).json() for each in [*own, "/investment/accounts?user_id=victim", "/agents/kill"]]
 
     before, operation = state(), described()[what]

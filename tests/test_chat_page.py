@@ -27,6 +27,8 @@ ATTACKS = (
     '[t](https://ok.example/ "\\"onmouseover=window.hurt=1") [r]\n\n[r]: javascript:window.hurt=1\n',
     "`<img src=x onerror=window.hurt=1>`\n\n```html onload=window.hurt=1\n<script>window.hurt=1</script>\n```\n",
     "|<b>a</b>|\n|---|\n|<iframe src=javascript:window.hurt=1>|\n\n<style>*{color:red}</style><base href=//spy.ex>",
+    "constructor",
+    "__proto__",
     "\u202egnp.exe\u2066 \x00 \ud83d {{constructor.constructor('window.hurt=1')()}} ${window.hurt=1}",
 )
 HARM = """() => {
@@ -171,6 +173,9 @@ def test_what_the_copilot_sends_is_drawn(chat: ChatPage, recorded: Recorded):
     assert told.startswith("prices: close.") and "400 points" in told and f"last {recorded.price:.5g}"[:9] in told
     states = [each.get_attribute("data-state") for each in chat.at(".oq-ticket").all()]
     assert states == ["executed", "denied", "void", "refused"] and chat.at(".oq-approve").count() == 0
+    rich.locator(".oq-code button").click()
+    chat.at(".oq-composer").press("Control+v")
+    assert chat.at(".oq-composer").input_value() == 'prices["close"].rolling(20).mean()'
     details = chat.at("details.oq-tool", has_text="get_price").first
     details.locator("summary").click()
     expect(details).to_contain_text('"symbol": "EURUSD"')
@@ -408,6 +413,15 @@ def test_events_are_drawn_once_and_in_order(chat: ChatPage):
     assert len(chat.sent("hello")) == hellos + 2 and chat.at(".oq-answer").count() == 1
 
 
+def test_a_page_that_comes_in_the_middle_of_a_turn_sees_it_in_order(chat: ChatPage, recorded: Recorded):
+    events = [each for each in recorded.turns["buy"] if each["type"] not in ("finish-step", "finish", "done")]
+    chat.reset(recorded.messages[:2], [recorded.ticket("buy")], run="r", said="buy some", events=events)
+    last = chat.at(".oq-messages > article").all()[-2:]
+    assert [each.get_attribute("class") for each in last] == ["oq-question", "oq-answer oq-live"]
+    expect(last[1].locator(".oq-ticket .oq-deny")).to_be_enabled()
+    assert chat.at(".oq-ticket").count() == 1
+
+
 def test_a_page_that_leaves_takes_all_along(chat: ChatPage, recorded: Recorded):
     play(chat, recorded)
     assert chat.page.evaluate("() => window.listeners()") == 1
@@ -518,6 +532,28 @@ def test_two_hundred_messages_stay_fluid_and_the_reader_stays_where_they_are(cha
         "() => { const root = document.getElementById('chat'); root.remove(); document.body.append(root); }"
     )
     chat.page.wait_for_function(AT_END)  # JupyterLab takes a cell off the page and puts it back
+
+
+def test_an_answer_that_grows_keeps_its_reader_at_the_end(chat: ChatPage, recorded: Recorded):
+    chat.reset(recorded.messages, recorded.tickets)
+    run = chat.turn("?", SPEAKS)
+    chat.page.evaluate(
+        """async ([run, text]) => {
+          for (let number = 3; number < 43; number += 1) {
+            window.tell({ kind: "events", run, first: number, events: [{ type: "text-delta", id: "t", delta: text }] });
+            await new Promise((done) => setTimeout(done, 10));
+          }
+        }""",
+        [run, "word " * 60 + "\n\n"],
+    )
+    chat.page.wait_for_function(AT_END)
+    expect(chat.at(".oq-latest")).to_be_hidden()
+    chat.tell("events", run=run, first=43, events=[DONE])
+    details = chat.at("details.oq-tool").last
+    details.scroll_into_view_if_needed()
+    details.locator("summary").click()
+    chat.page.wait_for_timeout(100)
+    expect(details.locator("summary")).to_be_in_viewport()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

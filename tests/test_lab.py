@@ -445,6 +445,7 @@ def test_it_can_be_read_in_the_dark(talk: Open, home: ChatHome):
     chat.is_idle()
     chat.ask(home.order()[1])
     chat.is_pending()
+    assert chat.root.locator(".oq-hidden").bounding_box()["width"] <= 2, "the style sheet is there"
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
         notebook.theme(theme)
         for place in (chat.composer, chat.answers.first, chat.tickets.last, chat.press, chat.button("Deny")):

@@ -12,7 +12,7 @@ from orbiquant.workspace import is_workspace, make_workspace, workspace
 from tests.tools.house import ROOT
 
 BIN = Path(sys.executable).parent
-FILES = {"settings.ini", "pyproject.toml", ".gitignore", "tutorial.ipynb", "nbs/00_ideas.ipynb"}
+FILES = {"settings.ini", "pyproject.toml", ".gitignore", "tutorial.ipynb", "copilot.ipynb", "nbs/00_ideas.ipynb"}
 
 
 def run(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

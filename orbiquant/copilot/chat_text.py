@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from html import escape
+from itertools import groupby
 from typing import Any
 
 from ..core import require_library
@@ -79,9 +80,9 @@ def _card(part: Mapping[str, Any]) -> str:
 
 
 def _blocks(shown: Mapping[str, Any]) -> Iterator[str]:
-    for message in shown["messages"]:
-        inner = "".join(map(_card, message["parts"]))
-        if message["role"] == "user":
+    for role, several in groupby(shown["messages"], lambda message: message["role"]):
+        inner = "".join(_card(part) for message in several for part in message["parts"])
+        if role == "user":
             yield f"<p><strong>You</strong></p><blockquote>{inner}</blockquote>"
         elif inner:
             yield f"<p><strong>Copilot</strong></p>{inner}"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEEP_EVERY_S', 'AGAIN_S', 'KEPT_RUNS', 'KEPT_EVENTS', 'TurnRun', 'keep_news', 'sweep_later', 'RunKeeper', 'too_old',
-           'give_turn', 'TurnRuns', 'runs_of', 'end_runs']
+           'give_turn', 'stop_turns', 'TurnRuns', 'runs_of', 'end_runs']
 
 # %% ../../nbs/87_copilot.runs.ipynb #28f1b846
 import asyncio
@@ -219,6 +219,18 @@ async def give_turn(
             begun.set_result(None)
         run.end()
 
+# %% ../../nbs/87_copilot.runs.ipynb #b37c22bd
+async def stop_turns(
+    running: Mapping["asyncio.Task[None]", TurnRun],  # each with the task that gives it
+    wait_s: float,  # at most, for them to be kept
+) -> int:
+    "Stop turns, and return how many."
+    for task, run in running.items():
+        run.stop() if run.stop else task.cancel()
+    if running:
+        await asyncio.wait(running, timeout=wait_s)
+    return len(running)
+
 # %% ../../nbs/87_copilot.runs.ipynb #22723da1
 class TurnRuns:
     "The turns that run in an event loop, those that ended lately, and those that the database knows of."
@@ -269,9 +281,18 @@ class TurnRuns:
         run, runtime = self.find(user_id, conversation_id, run_id), self.runtime
         if runtime is None or (run is not None and not (run.closed and run.written)):
             return run
-        where = (runtime.engine, runtime.clock, user_id, conversation_id, run_id)
-        kept = await asyncio.to_thread(find_kept_run, *where)
+        engine, clock = runtime.engine, runtime.clock
+        kept = await asyncio.to_thread(find_kept_run, engine, clock, user_id, conversation_id, run_id)
         return run if run is not None and kept is not None and kept.id == run.id else kept
+
+    async def end_of(
+        self,
+        user_id: str,  # who is to be forgotten
+        wait_s: float = 5.0,  # at most
+    ) -> None:
+        "Stop a user's turns, and forget those that have ended."
+        await stop_turns({task: run for task, run in self.tasks.items() if run.user_id == user_id}, wait_s)
+        self.runs = {id_: run for id_, run in self.runs.items() if run.user_id != user_id}
 
     async def _begin(self, run: TurnRun) -> None:
         self.runs[run.id] = run
@@ -306,11 +327,7 @@ async def end_runs(
     "Stop the turns that run in this event loop, and return how many when they are kept, or time is up."
     loop, count = asyncio.get_running_loop(), 0
     for runs in [runs for _, where, runs in _loops if where is loop]:
-        count += len(running := dict(runs.tasks))
-        for task, run in running.items():
-            run.stop() if run.stop else task.cancel()
-        if running:
-            await asyncio.wait(running, timeout=wait_s)
+        count += await stop_turns(dict(runs.tasks), wait_s)
         if runs.keeper is not None:
             await runs.keeper.finish(wait_s)
     return count

@@ -39,15 +39,16 @@ def _display(data: Mapping[str, Any], display_id: str | None = None, update: boo
 class KeptWidget(anywidget.AnyWidget):
     "A chat's page, and what a saved notebook shows of it."
 
-    _esm = face_source()
+    _esm, _css = face_source(), face_style()
     snapshot = traitlets.Dict().tag(sync=True)
 
     def __init__(self) -> None:
         self._html = ""
         super().__init__()
-        self._forget_line()
+        if hasattr(self.comm, "_reply_subshell_for"):
+            self.comm._reply_subshell_for = lambda _, asked: asked
         self._mark = f"oq-static-{self.model_id}"
-        self._css = f"{face_style()}\n.{self._mark} {{ display: none; }}"
+        self._css = f"{face_style()}\n.{self._mark} {{ display: none !important; }}"
 
     def _ipython_display_(self) -> None:
         if self.comm is None:
@@ -56,15 +57,6 @@ class KeptWidget(anywidget.AnyWidget):
         view, *_ = self._repr_mimebundle_() or ({},)
         _display(view | {"text/plain": f"{transcript(self.snapshot)}\n{self!r}".strip()})
         _display({"text/plain": "", "text/html": self._html}, self._mark)
-
-    def _send(self, msg: Any, buffers: Any = None) -> None:
-        super()._send(msg, buffers)
-        self._forget_line()
-
-    def _forget_line(self) -> None:
-        "Let what the page sends arrive on the line that it was sent on."
-        if hasattr(self.comm, "_reply_subshell_id"):
-            del self.comm._reply_subshell_id
 
     def keep(
         self,

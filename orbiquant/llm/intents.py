@@ -31,7 +31,7 @@ TOOL_PARAMETERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # na
     "get_positions": ((), ("symbol",)),
     "get_trade_history": ((), ("symbol", "limit")),
     "set_alert": (("symbol", "condition", "price"), ("message",)),
-    "run_backtest": (("symbol",), ("timeframe", "policy")),
+    "run_backtest": (("symbol",), ("timeframe", "policy", "strategy")),
     "execute_trade": (("symbol", "action", "size", "stop_loss"), ("take_profit",)),
     "run_sweep": ((), _SERIES),
     "run_audit": ((), _SERIES),

@@ -110,7 +110,7 @@ def cut_notebook(
         raise DataError(f"`path` must be a notebook, {path.name!r} could not be read: {error}") from error
 
 # %% ../../nbs/198_llm.passages.ipynb #771f552e
-PAGES = ("nbs/*.ipynb", "reports/*.ipynb", "orbiquant/assets/workspace/tutorial.ipynb", "data/README.md")
+PAGES = ("nbs/*.ipynb", "reports/*.ipynb", "orbiquant/assets/workspace/*.ipynb", "data/README.md")
 
 
 def cut_repository(

@@ -91,16 +91,25 @@ def _fill(line: str, fields: Mapping[str, Any], language: str) -> str | None:
 def _lines(template: Sequence[str], fields: Mapping[str, Any], language: str) -> Iterator[str]:
     for line in template:
         if line.startswith("@"):
-            name, _, each_line = line[1:].partition(" ")
+            name, each_line = _list_name(line), line.partition(" ")[2]
             items = fields.get(name)
             rows = items if isinstance(items, list) else []
             for item in _shown(rows):
-                if each := _fill(each_line, flatten(item), language) or _plain(item, language):
+                told = (_fill(way, flatten(item), language) for way in each_line.split(" || "))
+                if each := next(filter(None, told), None) or _plain(item, language):
                     yield each
             if len(rows) > MOST_LINES_OF_LIST:
                 yield phrase("part", language, shown=str(MOST_LINES_OF_LIST), all=str(len(rows)))
         elif filled := _fill(line, fields, language):
             yield filled
+
+
+def _list_name(line: str) -> str:
+    return line[1:].partition(" ")[0]
+
+
+def _names(line: str) -> list[str]:
+    return [name for name, *_ in _FIELD.findall(line)]
 
 
 def _shown(rows: Sequence[Any]) -> Sequence[Any]:
@@ -141,7 +150,8 @@ def render_result(
         return render_error(fields, language)
     goes_on = "job_id" in fields and tool not in ("get_job", "run_backtest")
     template = _templates().get("job" if goes_on else tool, {}).get(language, ())
-    known = any(name in fields for line in template for name, *_ in _FIELD.findall(line))
+    named = [each for line in template for each in ([_list_name(line)] if line.startswith("@") else _names(line))]
+    known = any(each in fields for each in named)
     lines = list(_lines(template, fields, language))
     told = lines if known and lines else _unknown(fields, language) or lines
     if told is lines and fields.get("stale") is True and not fields.get("notices"):

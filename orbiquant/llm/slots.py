@@ -115,7 +115,13 @@ def _frame_name(text: str) -> str | None:
     return None
 
 # %% ../../nbs/193_llm.slots.ipynb #edefd41c
-_TABLES = (("action", "sides"), ("condition", "directions"), ("level", "levels"), ("policy", "policies"))
+_TABLES = (
+    ("action", "sides"),
+    ("condition", "directions"),
+    ("level", "levels"),
+    ("policy", "policies"),
+    ("strategy", "strategies"),
+)
 
 
 def _words_of(text: str, folded: str) -> dict[str, Any]:

@@ -54,6 +54,6 @@ def holds_caller(
             ahead += part
         elif isinstance(part, type) and issubclass(part, BaseModel):
             ahead += [field.annotation for field in part.model_fields.values()]
-        elif is_dataclass(part) or is_typeddict(part):
+        elif isinstance(part, type) and (is_dataclass(part) or is_typeddict(part)):  # and no note that is one
             ahead += get_type_hints(part).values()
     return any(isinstance(part, type) and issubclass(part, Caller) for part in seen)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,8 +20,10 @@ from sqlalchemy import select
 from orbiquant.copilot.conversations import SqlConversationStore
 from orbiquant.copilot.tickets import tickets
 from orbiquant.core import SystemClock
+from orbiquant.desk.agents import step_agents
 from orbiquant.desk.study import store_sample
 from orbiquant.domain import LOCAL_USER, Bars, SeriesId
+from orbiquant.jobs.handlers import JobContext
 from orbiquant.runtime import Runtime, using
 from orbiquant.settings import load_settings
 from orbiquant.trading import tables
@@ -28,6 +31,7 @@ from orbiquant.workspace import make_workspace
 from tests.tools.fake_vendors import KEY, FakeNews
 from tests.tools.model_server import PlayedModel
 
+MODELS = Path(__file__).parents[1] / "fixtures" / "models"
 COINS = ("BTC", "ETH", "BNB", "SOL", "XRP", "ADA", "DOGE", "AVAX", "LINK", "LTC", "TRX", "DOT")
 TABLE = "\n\n| tide | height |\n|---|---|\n| ebb | **low** |\n\n`sea`"
 PRICE = 100.0  # of all of them: their market goes nowhere
@@ -52,7 +56,7 @@ class ChatHome:
         told = {"HOME": folder, "LLM_PROVIDER": "openai", "LLM_BASE_URL": model.address, "LLM_MODEL": "played"}
         told |= {"LLM_FALLBACK": "", "PROVIDERS_NEWSAPI_URL": news.url, "PROVIDERS_NEWSAPI_API_KEY": KEY}
         told |= {"PROVIDERS_FEAR_GREED_URL": "", "PROVIDERS_MENTIONS_URL": ""}
-        told |= {"ORION_COOL_DOWN_BARS": 0, "ORION_MIN_REWARD_TO_RISK": 1}
+        told |= {"ORION_MAX_POSITIONS": 100, "ORION_COOL_DOWN_BARS": 0, "ORION_MIN_REWARD_TO_RISK": 1}
         places = {"DATA_DIR": "data", "STORE_URI": "data/store", "MODELS_DIR": "data/models"}
         told |= {f"WORKSPACE_{name}": folder / place for name, place in places.items()}
         told |= {"WORKSPACE_DATABASE_URL": f"sqlite:///{folder / 'data' / 'orbiquant.db'}"}
@@ -62,14 +66,26 @@ class ChatHome:
         last = pd.Timestamp(SystemClock().now()).floor("h") - timedelta(hours=1)
         with using(self.runtime):
             store_sample()
+        self.bars = calm_bars(60, last)
         for coin in COINS:
-            self.runtime.store.upsert(SeriesId.parse(f"{coin}USDT", "1h"), calm_bars(60, last))
+            self.runtime.store.upsert(SeriesId.parse(f"{coin}USDT", "1h"), self.bars.iloc[:-1])
 
     def order(self, side: str = "Buy") -> tuple[str, str]:
         """Return the symbol and the words of an order that nobody has asked for yet."""
         symbol = f"{next(self.coins)}USDT"
         stop, target = (98, 104) if side == "Buy" else (102, 96)
         return symbol, f"{side} 0.01 lots of {symbol}, stop {stop}, target {target}"
+
+    def next_bar(self, symbol: str) -> None:
+        """Let the newest bar of a coin arrive, and the engine's job look at it: what was asked for is filled."""
+        self.runtime.store.upsert(SeriesId.parse(symbol, "1h"), self.bars)
+        clock = SystemClock()
+        with using(self.runtime):
+            step_agents(JobContext("1", None, clock.now(), clock, shared=self.runtime))
+
+    def keep_models(self) -> None:
+        """Bring a trained model of EURUSD along."""
+        shutil.copytree(MODELS, self.folder / "data" / "models", dirs_exist_ok=True)
 
     def remember(self, conversation: str, turns: int) -> None:
         """Let a conversation have been going on for so many questions and answers."""

@@ -195,6 +195,14 @@ class ChatView:
         self.composer.fill(text)
         self.composer.press("Enter")
 
+    def turn(self, text: str, timeout_s: float = 90) -> None:
+        """Say something and wait until it has been answered."""
+        said = self.root.locator(".oq-question:not(.oq-waiting)")
+        before = said.count()
+        self.ask(text)
+        expect(said).to_have_count(before + 1, timeout=timeout_s * 1000)
+        self.is_idle(timeout_s)
+
     def hears(self, text: str, timeout_s: float = 30) -> None:
         """Wait until something stands in the chat."""
         self.root.get_by_text(text).last.wait_for(timeout=timeout_s * 1000)
@@ -227,9 +235,9 @@ class ChatView:
         """Wait until the kernel has answered."""
         self.root.locator(".oq-chat[data-connection=live]").wait_for()
 
-    def is_idle(self) -> None:
+    def is_idle(self, timeout_s: float = 30) -> None:
         """Wait until the turn is over."""
-        self.button("Stop").wait_for(state="hidden")
+        self.root.locator(".oq-stop").wait_for(state="hidden", timeout=timeout_s * 1000)
 
     def is_dead(self) -> None:
         """Wait until the chat says that nobody hears it, and look whether an order can be decided on."""

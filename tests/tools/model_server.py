@@ -150,7 +150,9 @@ class PlayedHandler(ModelHandler):
     server: "PlayedModel"
 
     def answer(self, body: dict[str, Any]) -> None:
-        """Send an answer, unless whoever asked hangs up."""
+        """Send an answer, unless whoever asked hangs up, or the server does not want to."""
+        if self.server.status != 200:
+            return self.send_json(self.server.status, {"error": {"message": "not now", "type": "api_error"}})
         try:
             self.stream(body)
         except ConnectionError:
@@ -194,4 +196,5 @@ class PlayedModel(ModelServer):
         super().__init__(PlayedHandler)
         self.acts: dict[str, Act] = {"buy": propose, "sell": propose} | acts
         self.sent: list[tuple[float, str]] = []  # when each piece went out
+        self.status = 200
         self.left: list[float] = []  # when somebody hung up in mid-answer

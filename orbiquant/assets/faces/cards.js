@@ -34,14 +34,20 @@ function level(symbol, entry, value, decimals, say) {
   return element("span", "", writePrice(value, say.language, decimals), element("small", "", distance(symbol, entry, value, say)));
 }
 
-export const TONE = { LONG: "oq-good", BUY: "oq-good", SHORT: "oq-bad", SELL: "oq-bad" };
+const SIDES = { LONG: "oq-good", BUY: "oq-good", SHORT: "oq-bad", SELL: "oq-bad", HOLD: "oq-calm" };
+
+// What an action is called, and its tone; one that is none of ours stands as it was written.
+export function sideMark(action, say) {
+  const known = Object.hasOwn(SIDES, action);
+  return element("strong", `oq-side ${known ? SIDES[action] : "oq-calm"}`, known ? say(action) : String(action ?? "").slice(0, 60));
+}
 
 function signalFace(said, say) {
   const symbol = String(said.symbol ?? "");
   const decimals = decimalsOf(said.entry_price, said.stop_loss, said.take_profit);
   const percent = (share) => (typeof share === "number" ? `${writeNumber(100 * share, say.language, 0, 0)} %` : null);
   const action = String(said.action ?? "");
-  const head = element("div", "oq-card-head", element("strong", `oq-side ${TONE[action] ?? "oq-calm"}`, say(action)), element("span", "oq-symbol", symbol), element("span", "oq-muted", String(said.timeframe ?? "")));
+  const head = element("div", "oq-card-head", sideMark(action, say), element("span", "oq-symbol", symbol), element("span", "oq-muted", String(said.timeframe ?? "")));
   if (said.stale) head.append(element("span", "oq-badge oq-warn", say("stale")));
   const share = typeof said.confidence === "number" ? Math.max(0, Math.min(1, said.confidence)) : 0;
   const bar = element("span", "oq-bar", element("span", ""));
@@ -63,7 +69,7 @@ function signalFace(said, say) {
   const card = element("section", "oq-card oq-signal", head, levels, facts);
   const why = Array.isArray(said.reasoning) ? said.reasoning.slice(0, 8) : [];
   if (why.length) card.append(element("div", "oq-why", element("h4", "", say("reasons")), element("ul", "", ...why.map((each) => element("li", "", String(each))))));
-  card.setAttribute("aria-label", `${say("signal")} ${symbol}: ${say(action)}`);
+  card.setAttribute("aria-label", `${say("signal")} ${symbol}: ${head.firstChild.textContent}`);
   return card;
 }
 

@@ -29,6 +29,7 @@ function colourOf(host, name) {
   return getComputedStyle(host).getPropertyValue(name).trim() || "#777";
 }
 
+const colourless = "#7F7F7F"; // what a candle means is told by its own two colours
 const faint = (colour, share) => (/^#[0-9a-f]{6}$/i.test(colour) ? colour + share : colour);
 
 // Candles are painted over the empty line of their closes.
@@ -60,7 +61,13 @@ function paintCandles(trace, series, up, down) {
 function seriesOf(trace, place, say, read) {
   const name = trace.name || (read.traces.length > 1 ? String(place + 1) : read.yTitle || say("value"));
   const shared = { label: name, scale: trace.right ? "y2" : "y", value: (_, value) => significant(value, say.language), spanGaps: read.traces.length > 1 };
-  if (trace.open) return { ...shared, stroke: trace.colour, paths: () => null, points: { show: false } };
+  if (trace.open) {
+    const alone = read.traces.length === 1;
+    const all = (place) => [trace.open, trace.high, trace.low, trace.y].map((each) => significant(each[place], say.language)).join(" / ");
+    const label = alone ? ["open", "highBar", "lowBar", "close"].map((each) => say(each)).join(" / ") : `${name} (${say("close")})`;
+    const value = alone ? (_, __, ___, place) => (typeof place === "number" ? all(place) : "–") : shared.value;
+    return { ...shared, label, value, stroke: colourless, paths: () => null, points: { show: false } };
+  }
   if (trace.kind === "bar") return { ...shared, stroke: trace.colour, fill: faint(trace.colour, "b8"), width: 0, paths: uPlot.paths.bars({ size: [0.8, 60] }), points: { show: false } };
   const fill = trace.filled ? faint(trace.colour, "2e") : undefined;
   const paths = !trace.lines ? () => null : trace.steps ? uPlot.paths.stepped({ align: 1 }) : uPlot.paths.linear();

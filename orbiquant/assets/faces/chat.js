@@ -222,7 +222,7 @@ class Chat {
     const held = this.inside.contains(document.activeElement);
     this.conversation.clear();
     const messages = (Array.isArray(told.messages) ? told.messages : []).filter((each) => Array.isArray(each?.parts));
-    this.conversation.history(messages, Array.isArray(told.tickets) ? told.tickets : []);
+    this.conversation.history(messages, Array.isArray(told.tickets) ? told.tickets : [], told.run && Array.isArray(told.events) ? told.events : []);
     this.run = null;
     const last = messages.at(-1);
     const lastText = last?.role === "user" ? last.parts.map((each) => each?.text ?? "").join("\n") : null;

@@ -243,8 +243,8 @@ export class Conversation {
     else if (part.state === "approval-requested") card.mark("needsApproval");
   }
 
-  // A history, and then the tickets that no message of it holds.
-  history(messages, tickets) {
+  // A history, and then the tickets that no message of it holds, but for those that events are about to tell.
+  history(messages, tickets, events = []) {
     const known = new Map(tickets.filter((each) => typeof each?.id === "string").map((each) => [each.id, each]));
     for (const message of messages) {
       const parts = Array.isArray(message?.parts) ? message.parts.filter((each) => each && typeof each === "object") : [];
@@ -259,7 +259,8 @@ export class Conversation {
       }
     }
     this.end();
-    const left = [...known.values()].filter((each) => !this.tickets.has(each.id));
+    const coming = new Set(events.map((each) => each?.toolCallId ?? each?.id));
+    const left = [...known.values()].filter((each) => !this.tickets.has(each.id) && !coming.has(each.id));
     if (left.length) {
       this.begin(false);
       left.forEach((each) => this.guarded(() => this.ticket(each)));

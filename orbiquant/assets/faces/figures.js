@@ -8,7 +8,7 @@ const TYPED = { f8: Float64Array, f4: Float32Array, i4: Int32Array, i2: Int16Arr
 // A column of plotly's JSON: a list, or numbers in base 64.
 function readColumn(column) {
   if (Array.isArray(column)) return column.slice(0, MOST_CHART_POINTS);
-  const Kind = TYPED[column?.dtype];
+  const Kind = Object.hasOwn(TYPED, column?.dtype ?? "") ? TYPED[column.dtype] : null;
   if (!Kind || typeof column.bdata !== "string") return [];
   try {
     const bytes = Uint8Array.from(atob(column.bdata), (each) => each.charCodeAt(0));

@@ -116,17 +116,18 @@ class HttpLink {
 
   // A turn that begins with a request of ours.
   async turn(path, body) {
-    const ending = this.watch();
+    const ending = new AbortController();
     const response = await this.ask(path, { method: "POST", body: JSON.stringify({ ...body, conversation_id: this.conversation, stream: true }), signal: ending.signal });
-    if (!response.ok) return this.refused(response, body);
+    if (!response.ok) return this.refused(response, body); // and a turn that is read is read on
+    this.watch(ending);
     const seen = { run: null, number: 0, said: body.message };
     if (!(await this.follow(response, seen))) await this.resume(seen);
   }
 
-  watch() {
+  watch(ending = new AbortController()) {
     this.following?.abort();
-    this.following = new AbortController();
-    return this.following;
+    this.following = ending;
+    return ending;
   }
 
   // Read a stream to its end; false where it was cut before.

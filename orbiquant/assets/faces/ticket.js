@@ -1,5 +1,5 @@
 // The control of an order: everything that is known of it, and the only two buttons that decide on it.
-import { TONE } from "./cards.js";
+import { sideMark } from "./cards.js";
 import { decimalsOf, element, factList, pushButton, writeNumber, writePrice, writeSize, writeTime } from "./dom.js";
 
 const STATES = { pending: "pending", approved: "approved", executed: "executed", refused: "refusedOrder", denied: "deniedOrder", void: "void" };
@@ -22,13 +22,13 @@ export class TicketCard {
   }
 
   get state() {
-    return this.ticket?.state in STATES ? this.ticket.state : "void";
+    return Object.hasOwn(STATES, this.ticket?.state ?? "") ? this.ticket.state : "void";
   }
 
   get told() {
     const { action, size, symbol } = this.known;
     const { say } = this;
-    return `${say(String(action ?? ""))} ${writeSize(size, say.language)} ${say("lots")} ${symbol ?? ""}`.slice(0, 200);
+    return `${sideMark(action, say).textContent} ${writeSize(size, say.language)} ${say("lots")} ${symbol ?? ""}`.slice(0, 200);
   }
 
   get known() {
@@ -78,7 +78,7 @@ export class TicketCard {
   head() {
     const { action, symbol, size, timeframe } = this.known;
     const { say } = this;
-    const title = element("h3", "", element("strong", `oq-side ${TONE[action] ?? "oq-calm"}`, say(String(action ?? ""))), ` ${writeSize(size, say.language)} ${say("lots")} `, element("span", "oq-symbol", String(symbol ?? "").slice(0, 100)));
+    const title = element("h3", "", sideMark(action, say), ` ${writeSize(size, say.language)} ${say("lots")} `, element("span", "oq-symbol", String(symbol ?? "").slice(0, 100)));
     const state = element("span", "oq-badge oq-ticket-state", this.deciding ? say("deciding") : say(STATES[this.state]));
     state.setAttribute("role", "status");
     return element("div", "oq-card-head", title, element("span", "oq-muted", String(timeframe ?? "")), state);
@@ -102,7 +102,7 @@ export class TicketCard {
       [say("ofAccount"), share, typeof known.risk_percent === "number" && known.risk_percent > 2 ? "oq-bad" : ""],
       [say("confidence"), typeof known.confidence === "number" ? `${writeNumber(100 * known.confidence, language, 0, 0)} %` : "–"],
       [say("phase"), known.amd_phase ?? "–"],
-      [say("latestSignal"), known.signal ? say(String(known.signal)) : say("none")],
+      [say("latestSignal"), known.signal ? sideMark(known.signal, say).textContent : say("none")],
       [say("account"), known.account_id],
     ]);
     const warned = lines(known.warnings);

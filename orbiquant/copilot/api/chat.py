@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ConversationId', 'MessageText', 'TicketId', 'SIMPLE_NAMES', 'SimpleSymbol', 'Spoken', 'speaker_of', 'ChatRequest',
-           'ChatAnswer', 'begin_turn', 'chat', 'DecisionRequest', 'chat_decisions', 'ChatHistory', 'chat_history',
-           'ChatState', 'stop_chat', 'clear_context', 'simple_names', 'simple_signal', 'SimpleChat', 'SimpleAnswer',
-           'simple_chat', 'clear_history']
+           'ChatAnswer', 'begin_turn', 'chat', 'DecisionRequest', 'chat_decisions', 'ChatState', 'stop_chat',
+           'clear_context', 'simple_names', 'simple_signal', 'SimpleChat', 'SimpleAnswer', 'simple_chat',
+           'clear_history']
 
 # %% ../../../nbs/88_copilot.api.chat.ipynb #48ad3748
 import asyncio
@@ -133,25 +133,6 @@ async def chat_decisions(
     if asked.stream:
         return run_response(run)
     return ChatAnswer.of(conversation, await gathered(run.heard()))
-
-# %% ../../../nbs/88_copilot.api.chat.ipynb #e78541f2
-class ChatHistory(BaseModel):
-    "A conversation as a chat draws it."
-
-    conversation_id: str
-    messages: list[dict[str, Any]]
-
-
-@endpoint("GET", "/api/v1/chat/{conversation_id}", tags=("copilot",))
-async def chat_history(
-    conversation_id: ConversationId,  # which
-    caller: Caller,  # whose
-    user_id: UserId | None = None,  # another's, for a key with act_for
-) -> ChatHistory:
-    "Return what was said in a conversation; one that there is not is empty."
-    speaker = speaker_of(caller, Spoken(user_id=user_id))
-    said = await copilot_of(current()).messages(speaker, conversation_id)
-    return ChatHistory(conversation_id=conversation_id, messages=said)
 
 # %% ../../../nbs/88_copilot.api.chat.ipynb #e068200b
 class ChatState(BaseModel):

@@ -1,0 +1,181 @@
+"""Photograph the chat in every state that a person may meet it in: `python -m tests.tools.face_stills`."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Locator
+
+from tests.tools.browser import running_browser
+from tests.tools.chat_home import TABLE, ChatHome, chat_home
+from tests.tools.lab import ChatView, Lab, OpenNotebook, running_lab
+from tests.tools.model_server import Act, Step, look, recite
+
+PLACE = Path("build/faces")  # which git ignores
+READING = f"""## EURUSD in three lines
+
+The **trend** is calm, the *range* is narrow. See [the glossary](https://example.com/glossary).{TABLE}
+
+1. Wait for the close.
+2. Then look again.
+
+```python
+prices["close"].rolling(20).mean()
+```
+
+> A plan is worth more than an opinion.
+"""
+
+
+def speak(said: str, results: list[str]) -> Iterator[Step]:
+    """Look at the price, and say much of it."""
+    yield READING if results else {"get_price": {"symbol": "EURUSD"}}
+
+
+ACTS: dict[str, Act] = {
+    "recite": recite(1500, 0.05),
+    "reading": speak,
+    "signal": look("get_signal", "That is what the model says.\n", symbol="EURUSD"),
+    "chart": look("plot_frame", "Here it is.\n", name="prices", column="close"),
+    "precio": look("get_price", "El **euro** está tranquilo.\n", symbol="EURUSD"),
+}
+CELL = "prices = oq.load_bars('EURUSD').tail(300)\nchat = oq.Chat({name!r}, frames={{'prices': prices}})\nchat"
+
+
+class Studio:
+    """JupyterLab, a browser and who takes the pictures."""
+
+    def __init__(self, lab: Lab, browser: Browser, home: ChatHome, place: Path) -> None:
+        self.lab, self.home, self.place, self.kernel = lab, home, place, lab.start_kernel()
+        self.context = browser.new_context(viewport={"width": 1100, "height": 1000}, device_scale_factor=1.5)
+
+    @contextmanager
+    def talk(self, name: str, kernel: str = "", **cell: str) -> Iterator[tuple[OpenNotebook, ChatView]]:
+        """Yield a notebook with a chat in it."""
+        self.lab.write(f"{name}.ipynb", "import orbiquant as oq", CELL.format(name=name))
+        self.lab.share(f"{name}.ipynb", kernel or self.kernel)
+        page = self.context.new_page()
+        notebook = self.lab.open(page, f"{name}.ipynb")
+        notebook.run_all()
+        chat = notebook.chat()
+        chat.is_live()
+        yield notebook, chat
+        page.close()
+
+    def take(self, name: str, what: Locator) -> None:
+        """Write a picture."""
+        what.page.mouse.move(0, 0)
+        what.screenshot(path=self.place / f"{name}.png", animations="disabled")
+        print(self.place / f"{name}.png")
+
+
+def answers(studio: Studio) -> None:
+    """Take a chat before anything was said, while something is, and afterwards."""
+    with studio.talk("answers") as (_, chat):
+        studio.take("empty", chat.root)
+        chat.ask("recite, please")
+        chat.hears("bakafa", 60)
+        studio.take("streaming", chat.root)
+        chat.button("Stop").click()
+        chat.is_idle()
+        studio.take("stopped", chat.root)
+        chat.turn("Give me a reading of EURUSD")
+        studio.take("answered", chat.root)
+        chat.root.locator("details.oq-tool summary").last.click()
+        chat.root.locator("details.oq-tool").last.scroll_into_view_if_needed()
+        studio.take("tool-open", chat.root)
+
+
+def tools(studio: Studio) -> None:
+    """Take a signal, a chart and an error."""
+    with studio.talk("tools") as (_, chat):
+        chat.turn("What is the signal of EURUSD?")
+        studio.take("signal", chat.root)
+        chat.turn("Draw a chart of prices, please")
+        studio.take("chart", chat.root)
+        studio.home.model.status = 400
+        chat.ask("Are you there?")
+        chat.root.locator(".oq-error").wait_for()
+        studio.home.model.status = 200
+        studio.take("error", chat.root)
+
+
+def orders(studio: Studio) -> None:
+    """Take a ticket in each of its states."""
+    with studio.talk("orders") as (_, chat):
+        symbol, words = studio.home.order()
+        chat.turn(words)
+        studio.take("ticket-override", chat.root)
+        chat.approve()
+        chat.stands("executed")
+        chat.is_idle()
+        studio.take("executed", chat.root)
+        studio.home.next_bar(symbol)
+        chat.turn(f"Sell 0.01 lots of {symbol}, stop 102, target 96")
+        studio.take("ticket-pending", chat.root)
+        chat.button("Deny").click()
+        chat.stands("denied")
+        chat.is_idle()
+        studio.take("denied", chat.root)
+        chat.ask(f"Buy 0.01 lots of {studio.home.order()[0]}, stop 90, target 101")
+        chat.approve()
+        chat.stands("refused")
+        chat.is_idle()
+        studio.take("refused", chat.root)
+        chat.ask(studio.home.order()[1])
+        chat.is_pending()
+        chat.ask("recite, please")
+        chat.stands("void")
+        chat.button("Stop").click()
+        chat.is_idle()
+        studio.take("void", chat.root)
+
+
+def surroundings(studio: Studio) -> None:
+    """Take it in the dark, in Spanish, on a telephone, and without a kernel."""
+    with studio.talk("dark", studio.lab.start_kernel()) as (notebook, chat):
+        chat.turn("Give me a reading of EURUSD")
+        chat.turn(studio.home.order()[1])
+        notebook.theme("JupyterLab Dark")
+        studio.take("dark", chat.root)
+        studio.take("dark-lab", notebook.page.locator("body"))
+        notebook.theme("JupyterLab Light")
+        notebook.save()
+        notebook.shut_down()
+        chat.is_dead()
+        studio.take("disconnected", chat.root)
+        notebook.page.reload()
+        notebook.wait()
+        notebook.page.locator(".oq-static").wait_for()
+        studio.take("reopened", notebook.page.locator("body"))
+    with studio.talk("spanish") as (notebook, chat):
+        chat.turn("¿Cuál es el precio del euro?")
+        chat.turn(studio.home.order()[1].replace("Buy", "Compra").replace("lots of", "lotes de"))
+        studio.take("spanish", chat.root)
+        notebook.page.set_viewport_size({"width": 390, "height": 844})
+        studio.take("phone", notebook.page.locator("body"))
+
+
+PARTS: tuple[Callable[[Studio], None], ...] = (answers, tools, orders, surroundings)
+
+
+def main(wanted: list[str]) -> None:
+    """Take the pictures, or those of some parts."""
+    PLACE.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_browser() as browser,
+        chat_home(Path(folder) / "home", **ACTS) as home,
+        running_lab(Path(folder) / "lab", home.environment) as lab,
+    ):
+        home.keep_models()
+        studio = Studio(lab, browser, home, PLACE)
+        for part in PARTS:
+            if not wanted or part.__name__ in wanted:
+                part(studio)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
