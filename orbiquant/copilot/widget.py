@@ -46,8 +46,6 @@ class KeptWidget(anywidget.AnyWidget):
         self._html = ""
         super().__init__()
         self._forget_line()
-        if hasattr(self.comm, "_reply_subshell_for"):  # ipykernel would hold the page back until the cell has ended
-            self.comm._reply_subshell_for = lambda _, asked: asked
         self._mark = f"oq-static-{self.model_id}"
         self._css = f"{face_style()}\n.{self._mark} {{ display: none !important; }}"
 
