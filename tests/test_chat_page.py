@@ -70,6 +70,12 @@ AT_END = """() => {
   const log = document.querySelector(".oq-log");
   return log.scrollHeight - log.scrollTop - log.clientHeight < 60;
 }"""
+AWAY = """async () => {
+  const root = document.getElementById("chat");
+  root.remove();
+  await new Promise((done) => setTimeout(done, 100));
+  document.body.append(root);
+}"""
 WIDE = """() => [document.documentElement, document.querySelector(".oq-log")]
   .map((each) => each.scrollWidth - each.clientWidth)"""
 
@@ -528,9 +534,7 @@ def test_two_hundred_messages_stay_fluid_and_the_reader_stays_where_they_are(cha
     chat.at(".oq-latest").click()
     chat.page.wait_for_function(AT_END)
     expect(chat.at(".oq-latest")).to_be_hidden()
-    chat.page.evaluate(
-        "() => { const root = document.getElementById('chat'); root.remove(); document.body.append(root); }"
-    )
+    chat.page.evaluate(AWAY)
     chat.page.wait_for_function(AT_END)  # JupyterLab takes a cell off the page and puts it back
 
 

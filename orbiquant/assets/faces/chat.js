@@ -12,8 +12,24 @@ const HELLO_MS = 3_000; // without an answer the saved conversation is shown
 const SLOW_SAY_MS = 5_000;
 const SLOW_DECIDE_MS = 20_000;
 const UNKNOWN = [0, 401]; // of a refusal: nobody is there, or nobody knows us
+const JUMP = 200; // pixels that nobody scrolls in one step
 const NEAR = 48; // pixels from the end that still count as being there
-const KEPT_IN = ["keydown", "keypress", "keyup", "paste", "copy", "cut", "contextmenu", "beforeinput", "input", "dragover", "drop", "dblclick", "mousedown", "wheel"];
+const KEPT_IN = [
+  "keydown",
+  "keypress",
+  "keyup",
+  "paste",
+  "copy",
+  "cut",
+  "contextmenu",
+  "beforeinput",
+  "input",
+  "dragover",
+  "drop",
+  "dblclick",
+  "mousedown",
+  "wheel",
+];
 
 class Chat {
   constructor(root, link) {
@@ -26,6 +42,7 @@ class Chat {
     this.waiting = null; // what was said and has not begun yet
     this.pinned = true;
     this.top = 0; // where the log was scrolled to
+    this.touched = -Infinity; // when somebody last scrolled by hand
     this.timers = new Map();
     this.undo = [];
     this.say = speaker(link.saved?.()?.state?.language ?? (navigator.language?.startsWith("es") ? "es" : "en"));
@@ -56,7 +73,13 @@ class Chat {
       decide: (id, decision) => this.decide(id, decision),
       retry: (text) => this.composer.put(text),
     });
-    this.root.append(this.header.box, this.notice, element("div", "oq-stage", this.log, this.latest), this.composer.box, this.region);
+    this.root.append(
+      this.header.box,
+      this.notice,
+      element("div", "oq-stage", this.log, this.latest),
+      this.composer.box,
+      this.region,
+    );
     // JupyterLab gives its keys and its menu to a place that says so.
     this.root.dataset.lmSuppressShortcuts = "true";
     this.root.dataset.jpSuppressContextMenu = "true";
@@ -75,15 +98,27 @@ class Chat {
     for (const name of KEPT_IN) this.on(this.root, name, (event) => event.stopPropagation(), { passive: true });
     this.on(this.log, "scroll", () => this.scrolled(), { passive: true });
     this.on(this.inside, "toggle", (event) => event.target.open && this.stay(), true);
-    const grown = new ResizeObserver(() => this.follow());
+    for (const name of ["wheel", "touchmove", "pointerdown", "keydown"]) {
+      this.on(this.log, name, () => (this.touched = performance.now()), { passive: true });
+    }
+    const grown = new ResizeObserver(() =>
+      this.log.scrollTop === 0 && this.top > JUMP ? this.putBack() : this.follow(),
+    );
     grown.observe(this.inside);
     grown.observe(this.log);
     const redraw = () => this.conversation.charts.forEach((each) => each.redraw());
     const dark = matchMedia("(prefers-color-scheme: dark)");
     this.on(dark, "change", redraw);
     const themed = new MutationObserver(redraw);
-    for (const each of [document.body, document.documentElement]) themed.observe(each, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class", "data-theme"] });
-    this.undo.push(() => grown.disconnect(), () => themed.disconnect());
+    for (const each of [document.body, document.documentElement])
+      themed.observe(each, {
+        attributes: true,
+        attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class", "data-theme"],
+      });
+    this.undo.push(
+      () => grown.disconnect(),
+      () => themed.disconnect(),
+    );
   }
 
   speak(language) {
@@ -171,13 +206,26 @@ class Chat {
 
   hear(told) {
     switch (told?.kind) {
-      case "reset": this.reset(told); break;
-      case "begin": this.begin(told); break;
-      case "events": this.events(told); break;
-      case "state": this.know(told.state); break;
-      case "error": this.refused(told); break;
-      case "connection": this.connected(told); break;
-      default: break;
+      case "reset":
+        this.reset(told);
+        break;
+      case "begin":
+        this.begin(told);
+        break;
+      case "events":
+        this.events(told);
+        break;
+      case "state":
+        this.know(told.state);
+        break;
+      case "error":
+        this.refused(told);
+        break;
+      case "connection":
+        this.connected(told);
+        break;
+      default:
+        break;
     }
     this.show();
     this.follow();
@@ -222,7 +270,11 @@ class Chat {
     const held = this.inside.contains(document.activeElement);
     this.conversation.clear();
     const messages = (Array.isArray(told.messages) ? told.messages : []).filter((each) => Array.isArray(each?.parts));
-    this.conversation.history(messages, Array.isArray(told.tickets) ? told.tickets : [], told.run && Array.isArray(told.events) ? told.events : []);
+    this.conversation.history(
+      messages,
+      Array.isArray(told.tickets) ? told.tickets : [],
+      told.run && Array.isArray(told.events) ? told.events : [],
+    );
     this.run = null;
     const last = messages.at(-1);
     const lastText = last?.role === "user" ? last.parts.map((each) => each?.text ?? "").join("\n") : null;
@@ -231,7 +283,13 @@ class Chat {
       this.open(told.run);
       this.events({ run: told.run, first: 1, events: told.events ?? [] });
     }
-    const known = [...messages.filter((each) => each.role === "user").slice(-2).map((each) => each.parts[0]?.text), told.said];
+    const known = [
+      ...messages
+        .filter((each) => each.role === "user")
+        .slice(-2)
+        .map((each) => each.parts[0]?.text),
+      told.said,
+    ];
     if (this.waiting && !known.includes(this.waiting.text)) this.inside.append(this.waiting.card);
     else this.waiting = null;
     this.composer.last ||= known.findLast((each) => typeof each === "string") ?? "";
@@ -288,7 +346,9 @@ class Chat {
   refused(told) {
     this.alive();
     const text = this.tellRefusal(told);
-    const named = (Array.isArray(told.tickets) ? told.tickets : []).map((id) => this.conversation.tickets.get(id)).filter(Boolean);
+    const named = (Array.isArray(told.tickets) ? told.tickets : [])
+      .map((id) => this.conversation.tickets.get(id))
+      .filter(Boolean);
     const deciding = named.length ? named : [...this.conversation.tickets.values()].filter((each) => each.deciding);
     if (deciding.length && told.said === undefined) {
       this.wait("decide", 0);
@@ -311,7 +371,12 @@ class Chat {
   }
 
   speakUp(text) {
-    const card = element("article", "oq-question oq-waiting", element("div", "oq-bubble", text), element("p", "oq-note", this.say("sending")));
+    const card = element(
+      "article",
+      "oq-question oq-waiting",
+      element("div", "oq-bubble", text),
+      element("p", "oq-note", this.say("sending")),
+    );
     this.waiting?.card.remove();
     this.waiting = { text, card };
     this.inside.append(card);
@@ -341,9 +406,16 @@ class Chat {
     const { scrollHeight, scrollTop, clientHeight } = this.log;
     // Only whoever scrolls up leaves the end: an answer that grows does not.
     if (scrollHeight - scrollTop - clientHeight < NEAR) this.pinned = true;
+    else if (scrollTop === 0 && this.top > JUMP && performance.now() - this.touched > 500) return this.putBack();
     else if (scrollTop < this.top - 4) this.pinned = false;
     this.top = scrollTop;
     this.latest.hidden = this.pinned;
+  }
+
+  // A notebook took the cell off the page for a while, and with it the place that was read.
+  putBack() {
+    if (this.pinned) this.follow();
+    else this.log.scrollTop = this.top;
   }
 
   // Something was opened to be read.

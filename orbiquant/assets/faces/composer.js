@@ -25,7 +25,12 @@ export class Composer {
     this.told = element("span", "oq-composer-told");
     this.told.setAttribute("role", "status");
     this.hint = element("span", "oq-hint");
-    this.box = element("form", "oq-compose", element("div", "oq-row", this.area, this.send, this.stop), element("div", "oq-foot", this.told, this.hint));
+    this.box = element(
+      "form",
+      "oq-compose",
+      element("div", "oq-row", this.area, this.send, this.stop),
+      element("div", "oq-foot", this.told, this.hint),
+    );
     this.box.addEventListener("submit", (event) => event.preventDefault());
     this.area.addEventListener("keydown", (event) => this.keyed(event));
     this.area.addEventListener("input", () => this.typed());
@@ -63,7 +68,11 @@ export class Composer {
     this.send.disabled = over || count === 0;
     const language = this.say.language;
     const near = count > MOST_CHARACTERS * 0.9;
-    if (over) this.tell(this.say("tooLong", { count: writeNumber(count, language), most: writeNumber(MOST_CHARACTERS, language) }), true);
+    if (over)
+      this.tell(
+        this.say("tooLong", { count: writeNumber(count, language), most: writeNumber(MOST_CHARACTERS, language) }),
+        true,
+      );
     else if (near) this.tell(`${writeNumber(count, language)} / ${writeNumber(MOST_CHARACTERS, language)}`);
     else if (!quiet) this.tell("");
   }
@@ -78,7 +87,10 @@ export class Composer {
     if (text.length + this.area.value.length <= MOST_PASTED) return;
     event.preventDefault();
     const language = this.say.language;
-    this.tell(this.say("pasted", { count: writeNumber(text.length, language), most: writeNumber(MOST_CHARACTERS, language) }), true);
+    this.tell(
+      this.say("pasted", { count: writeNumber(text.length, language), most: writeNumber(MOST_CHARACTERS, language) }),
+      true,
+    );
   }
 
   keyed(event) {

@@ -29,7 +29,14 @@ class Aloud {
   }
 
   say(text) {
-    const line = element("p", "", text.replace(/[*_`#|>]+/g, " ").trim().slice(0, MOST_ALOUD));
+    const line = element(
+      "p",
+      "",
+      text
+        .replace(/[*_`#|>]+/g, " ")
+        .trim()
+        .slice(0, MOST_ALOUD),
+    );
     this.region.append(line);
     while (this.region.childElementCount > 4) this.region.firstChild.remove();
   }
@@ -95,8 +102,13 @@ export class Conversation {
     turn.busy.remove();
     turn.card.classList.remove("oq-live");
     turn.card.querySelectorAll(".oq-growing").forEach((each) => each.classList.remove("oq-growing"));
-    for (const each of this.tools.values()) if (each.turn === turn && each.card.dataset.state === "running") each.mark("stopped");
-    const text = () => turn.said.map((each) => each.text.trim()).filter(Boolean).join("\n\n");
+    for (const each of this.tools.values())
+      if (each.turn === turn && each.card.dataset.state === "running") each.mark("stopped");
+    const text = () =>
+      turn.said
+        .map((each) => each.text.trim())
+        .filter(Boolean)
+        .join("\n\n");
     if (text()) turn.card.append(element("div", "oq-acts", copyButton(this.say, this.say("copyAnswer"), text)));
     if (!turn.card.childElementCount) turn.card.remove();
     if (turn.live) this.aloud.flush();
@@ -145,7 +157,12 @@ export class Conversation {
   error(text) {
     const { turn } = this;
     const asked = turn?.asked || this.asked;
-    const line = element("div", "oq-error", element("strong", "", this.say("failed")), element("p", "", String(text).slice(0, 2_000)));
+    const line = element(
+      "div",
+      "oq-error",
+      element("strong", "", this.say("failed")),
+      element("p", "", String(text).slice(0, 2_000)),
+    );
     line.setAttribute("role", "alert");
     if (asked) line.append(pushButton("oq-quiet", this.say("retry"), () => this.acts.retry(asked)));
     this.put(line);
@@ -159,7 +176,14 @@ export class Conversation {
     let held = this.turn?.texts.get(`reasoning ${id}`);
     if (!held) {
       const words = document.createTextNode("");
-      this.put(element("details", "oq-tool oq-reasoning", element("summary", "", this.say("thinking")), element("div", "oq-plain", words)));
+      this.put(
+        element(
+          "details",
+          "oq-tool oq-reasoning",
+          element("summary", "", this.say("thinking")),
+          element("div", "oq-plain", words),
+        ),
+      );
       held = { words, finish() {}, text: "" };
       this.turn.texts.set(`reasoning ${id}`, held);
     }
@@ -182,7 +206,9 @@ export class Conversation {
 
   draw(event) {
     switch (event.type) {
-      case "text-start": this.textView(event.id); break;
+      case "text-start":
+        this.textView(event.id);
+        break;
       case "text-delta":
         this.textView(event.id).append(event.delta);
         this.aloud.hear(String(event.delta));
@@ -193,29 +219,53 @@ export class Conversation {
         view.host.classList.remove("oq-growing");
         break;
       }
-      case "reasoning-delta": this.reasoning(event.id, String(event.delta)); break;
-      case "data-ticket": this.ticket(event.data); break;
-      case "data-chart": this.chart(event.data); break;
-      case "error": this.error(event.errorText); break;
-      case "abort": this.mark(this.say("stopped")); break;
-      case "done": this.end(); break;
-      default: if (typeof event.toolCallId === "string") this.toolEvent(event);
+      case "reasoning-delta":
+        this.reasoning(event.id, String(event.delta));
+        break;
+      case "data-ticket":
+        this.ticket(event.data);
+        break;
+      case "data-chart":
+        this.chart(event.data);
+        break;
+      case "error":
+        this.error(event.errorText);
+        break;
+      case "abort":
+        this.mark(this.say("stopped"));
+        break;
+      case "done":
+        this.end();
+        break;
+      default:
+        if (typeof event.toolCallId === "string") this.toolEvent(event);
     }
   }
 
   toolEvent(event) {
     const card = this.tool(event.toolCallId, event.toolName);
     switch (event.type) {
-      case "tool-input-available": card.asked(event.input); break;
+      case "tool-input-available":
+        card.asked(event.input);
+        break;
       case "tool-input-error":
         card.asked(event.input);
         card.failed(event.errorText);
         break;
-      case "tool-output-available": card.said(event.output); break;
-      case "tool-output-error": card.failed(event.errorText); break;
-      case "tool-approval-request": card.mark("needsApproval"); break;
-      case "tool-output-denied": card.mark("denied"); break;
-      default: break;
+      case "tool-output-available":
+        card.said(event.output);
+        break;
+      case "tool-output-error":
+        card.failed(event.errorText);
+        break;
+      case "tool-approval-request":
+        card.mark("needsApproval");
+        break;
+      case "tool-output-denied":
+        card.mark("denied");
+        break;
+      default:
+        break;
     }
   }
 
@@ -247,10 +297,15 @@ export class Conversation {
   history(messages, tickets, events = []) {
     const known = new Map(tickets.filter((each) => typeof each?.id === "string").map((each) => [each.id, each]));
     for (const message of messages) {
-      const parts = Array.isArray(message?.parts) ? message.parts.filter((each) => each && typeof each === "object") : [];
+      const parts = Array.isArray(message?.parts)
+        ? message.parts.filter((each) => each && typeof each === "object")
+        : [];
       if (message?.role === "user") {
         this.end();
-        const text = parts.filter((each) => each.type === "text").map((each) => each.text).join("\n");
+        const text = parts
+          .filter((each) => each.type === "text")
+          .map((each) => each.text)
+          .join("\n");
         if (text) this.question(text);
       } else if (message?.role === "assistant") {
         // One answer may be several messages: one for each time that the model spoke.

@@ -50,7 +50,8 @@ export function writeNumber(value, language, least = 0, most = 2) {
 // How many decimals prices need so that all of them stand under one another.
 export function decimalsOf(...prices) {
   const exact = (price) => {
-    for (let places = 0; places < 12; places += 1) if (Math.abs(Number(price.toFixed(places)) - price) <= Math.abs(price) * 1e-9) return places;
+    for (let places = 0; places < 12; places += 1)
+      if (Math.abs(Number(price.toFixed(places)) - price) <= Math.abs(price) * 1e-9) return places;
     return 12;
   };
   return Math.max(0, ...prices.filter((each) => typeof each === "number" && Number.isFinite(each)).map(exact));
@@ -83,7 +84,9 @@ export function factList(facts, className = "oq-facts") {
   for (const [name, value, tone = ""] of facts) {
     if (value === null || value === undefined || value === "") continue;
     const wide = className === "oq-facts" && String(value.textContent ?? value).length > 17;
-    list.append(element("div", wide ? "oq-fact oq-wide" : "oq-fact", element("dt", "", name), element("dd", tone, value)));
+    list.append(
+      element("div", wide ? "oq-fact oq-wide" : "oq-fact", element("dt", "", name), element("dd", tone, value)),
+    );
   }
   return list;
 }
@@ -92,13 +95,18 @@ export function factList(facts, className = "oq-facts") {
 export function textTable(heads, rows, label) {
   const body = element("tbody");
   const head = element("tr");
-  const isNumber = heads.map((_, place) => rows.length > 0 && rows.every((row) => /^[+\-−]?[\d.,]+( ?%)?$|^–$/.test(row[place] ?? "–")));
+  const isNumber = heads.map(
+    (_, place) => rows.length > 0 && rows.every((row) => /^[+\-−]?[\d.,]+( ?%)?$|^–$/.test(row[place] ?? "–")),
+  );
   heads.forEach((each, place) => {
     const cell = element("th", isNumber[place] ? "oq-number" : "", each);
     cell.scope = "col";
     head.append(cell);
   });
-  for (const row of rows) body.append(element("tr", "", ...row.map((each, place) => element("td", isNumber[place] ? "oq-number" : "", each ?? "–"))));
+  for (const row of rows)
+    body.append(
+      element("tr", "", ...row.map((each, place) => element("td", isNumber[place] ? "oq-number" : "", each ?? "–"))),
+    );
   return scrolling(element("table", "", element("thead", "", head), body), label);
 }
 

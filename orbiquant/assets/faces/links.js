@@ -59,7 +59,11 @@ async function* readStream(body) {
       held = whole.pop();
       for (const each of whole) {
         const lines = each.split("\n");
-        const of = (name) => lines.filter((line) => line.startsWith(`${name}:`)).map((line) => line.slice(name.length + 1).replace(/^ /, "")).join("\n");
+        const of = (name) =>
+          lines
+            .filter((line) => line.startsWith(`${name}:`))
+            .map((line) => line.slice(name.length + 1).replace(/^ /, ""))
+            .join("\n");
         if (of("data")) yield { id: of("id"), data: of("data") };
       }
     }
@@ -101,7 +105,15 @@ class HttpLink {
     const told = await response.json().catch(() => ({}));
     const text = [told.detail, told.message, told.title].find((each) => typeof each === "string") ?? "";
     const tickets = asked.decisions && Object.keys(asked.decisions);
-    this.tell({ kind: "error", status: response.status, code: told.code, reasons: told.reasons, text, said: asked.message, tickets });
+    this.tell({
+      kind: "error",
+      status: response.status,
+      code: told.code,
+      reasons: told.reasons,
+      text,
+      said: asked.message,
+      tickets,
+    });
   }
 
   async hello(resumes = true) {
@@ -110,14 +122,26 @@ class HttpLink {
     if (!response.ok) return this.refused(response);
     const told = await response.json();
     this.state = { ...this.state, ...told.state, busy: Boolean(told.run), conversation: this.conversation };
-    this.tell({ kind: "reset", state: this.state, messages: told.messages ?? [], tickets: told.tickets ?? [], run: told.run ?? null, said: told.said ?? null, events: [] });
+    this.tell({
+      kind: "reset",
+      state: this.state,
+      messages: told.messages ?? [],
+      tickets: told.tickets ?? [],
+      run: told.run ?? null,
+      said: told.said ?? null,
+      events: [],
+    });
     if (told.run && resumes) await this.resume({ run: told.run, number: 0 });
   }
 
   // A turn that begins with a request of ours.
   async turn(path, body) {
     const ending = new AbortController();
-    const response = await this.ask(path, { method: "POST", body: JSON.stringify({ ...body, conversation_id: this.conversation, stream: true }), signal: ending.signal });
+    const response = await this.ask(path, {
+      method: "POST",
+      body: JSON.stringify({ ...body, conversation_id: this.conversation, stream: true }),
+      signal: ending.signal,
+    });
     if (!response.ok) return this.refused(response, body); // and a turn that is read is read on
     this.watch(ending);
     const seen = { run: null, number: 0, said: body.message };
@@ -134,7 +158,11 @@ class HttpLink {
   async follow(response, seen) {
     try {
       for await (const { id, data } of readStream(response.body)) {
-        const [, run, number] = /^(.+)-(\d+)$/.exec(id) ?? [null, seen.run ?? `here-${freshName()}`, String(seen.number + 1)];
+        const [, run, number] = /^(.+)-(\d+)$/.exec(id) ?? [
+          null,
+          seen.run ?? `here-${freshName()}`,
+          String(seen.number + 1),
+        ];
         if (run !== seen.run) {
           Object.assign(seen, { run, number: Number(number) - 1 });
           this.tell({ kind: "begin", run, said: seen.said ?? null });

@@ -19,12 +19,28 @@ export function safeAddress(address) {
   }
 }
 
-const TAGS = { strong: "strong", em: "em", s: "s", paragraph: "p", blockquote: "blockquote", bullet_list: "ul", list_item: "li", thead: "thead", tbody: "tbody", tr: "tr" };
+const TAGS = {
+  strong: "strong",
+  em: "em",
+  s: "s",
+  paragraph: "p",
+  blockquote: "blockquote",
+  bullet_list: "ul",
+  list_item: "li",
+  thead: "thead",
+  tbody: "tbody",
+  tr: "tr",
+};
 
 function codeBlock(token, say) {
   const language = token.info?.trim().split(/\s+/)[0].slice(0, 30) || say("code");
   const text = token.content.replace(/\n$/, "");
-  const head = element("div", "oq-code-head", element("span", "", language), copyButton(say, say("copyCode"), () => text));
+  const head = element(
+    "div",
+    "oq-code-head",
+    element("span", "", language),
+    copyButton(say, say("copyCode"), () => text),
+  );
   const held = element("pre", "", element("code", "", text));
   held.tabIndex = 0;
   return element("div", "oq-code", head, held);

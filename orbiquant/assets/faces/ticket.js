@@ -2,7 +2,14 @@
 import { sideMark } from "./cards.js";
 import { decimalsOf, element, factList, pushButton, writeNumber, writePrice, writeSize, writeTime } from "./dom.js";
 
-const STATES = { pending: "pending", approved: "approved", executed: "executed", refused: "refusedOrder", denied: "deniedOrder", void: "void" };
+const STATES = {
+  pending: "pending",
+  approved: "approved",
+  executed: "executed",
+  refused: "refusedOrder",
+  denied: "deniedOrder",
+  void: "void",
+};
 const NEEDS_OVERRIDE = /^`override` must be true to approve this: (.*)$/s;
 const MOST_LABEL = 60; // characters of a reason on a button
 
@@ -28,7 +35,10 @@ export class TicketCard {
   get told() {
     const { action, size, symbol } = this.known;
     const { say } = this;
-    return `${sideMark(action, say).textContent} ${writeSize(size, say.language)} ${say("lots")} ${symbol ?? ""}`.slice(0, 200);
+    return `${sideMark(action, say).textContent} ${writeSize(size, say.language)} ${say("lots")} ${symbol ?? ""}`.slice(
+      0,
+      200,
+    );
   }
 
   get known() {
@@ -68,18 +78,35 @@ export class TicketCard {
   draw(announced) {
     const held = this.card.contains(document.activeElement) ? document.activeElement : null;
     this.card.dataset.state = this.deciding ? "deciding" : this.state;
-    this.card.replaceChildren(this.head(), ...this.body(), ...(this.state === "pending" ? this.controls() : [this.outcome()]));
+    this.card.replaceChildren(
+      this.head(),
+      ...this.body(),
+      ...(this.state === "pending" ? this.controls() : [this.outcome()]),
+    );
     this.card.setAttribute("aria-label", `${this.say("order")}: ${this.told}`);
     if (!held) return;
-    const same = announced || held === this.card ? null : this.card.querySelector(held.className ? `.${held.className.split(" ").join(".")}` : "input");
+    const same =
+      announced || held === this.card
+        ? null
+        : this.card.querySelector(held.className ? `.${held.className.split(" ").join(".")}` : "input");
     (same && !same.disabled ? same : this.card).focus({ preventScroll: true });
   }
 
   head() {
     const { action, symbol, size, timeframe } = this.known;
     const { say } = this;
-    const title = element("h3", "", sideMark(action, say), ` ${writeSize(size, say.language)} ${say("lots")} `, element("span", "oq-symbol", String(symbol ?? "").slice(0, 100)));
-    const state = element("span", "oq-badge oq-ticket-state", this.deciding ? say("deciding") : say(STATES[this.state]));
+    const title = element(
+      "h3",
+      "",
+      sideMark(action, say),
+      ` ${writeSize(size, say.language)} ${say("lots")} `,
+      element("span", "oq-symbol", String(symbol ?? "").slice(0, 100)),
+    );
+    const state = element(
+      "span",
+      "oq-badge oq-ticket-state",
+      this.deciding ? say("deciding") : say(STATES[this.state]),
+    );
     state.setAttribute("role", "status");
     return element("div", "oq-card-head", title, element("span", "oq-muted", String(timeframe ?? "")), state);
   }
@@ -91,16 +118,22 @@ export class TicketCard {
     const price = (value) => writePrice(value, language, decimals);
     const share = typeof known.risk_percent === "number" ? `${writeNumber(known.risk_percent, language, 2, 2)} %` : "–";
     const currency = String(known.currency ?? "");
-    const levels = factList([
-      [say("entry"), typeof known.price === "number" ? price(known.price) : null],
-      [say("stopLoss"), typeof known.stop_loss === "number" ? price(known.stop_loss) : say("none")],
-      [say("target"), typeof known.take_profit === "number" ? price(known.take_profit) : say("noTarget")],
-      [say("rr"), typeof known.risk_reward === "number" ? writeNumber(known.risk_reward, language, 2, 2) : "–"],
-    ], "oq-facts oq-levels");
+    const levels = factList(
+      [
+        [say("entry"), typeof known.price === "number" ? price(known.price) : null],
+        [say("stopLoss"), typeof known.stop_loss === "number" ? price(known.stop_loss) : say("none")],
+        [say("target"), typeof known.take_profit === "number" ? price(known.take_profit) : say("noTarget")],
+        [say("rr"), typeof known.risk_reward === "number" ? writeNumber(known.risk_reward, language, 2, 2) : "–"],
+      ],
+      "oq-facts oq-levels",
+    );
     const facts = factList([
       [say("risk"), `${writeNumber(known.risk_amount, language, 2, 2)} ${currency}`],
       [say("ofAccount"), share, typeof known.risk_percent === "number" && known.risk_percent > 2 ? "oq-bad" : ""],
-      [say("confidence"), typeof known.confidence === "number" ? `${writeNumber(100 * known.confidence, language, 0, 0)} %` : "–"],
+      [
+        say("confidence"),
+        typeof known.confidence === "number" ? `${writeNumber(100 * known.confidence, language, 0, 0)} %` : "–",
+      ],
       [say("phase"), known.amd_phase ?? "–"],
       [say("latestSignal"), known.signal ? sideMark(known.signal, say).textContent : say("none")],
       [say("account"), known.account_id],
@@ -109,7 +142,15 @@ export class TicketCard {
     if (known.closes) warned.unshift(say("closes"));
     const parts = [levels, facts];
     if (known.price_time) parts.push(element("p", "oq-note", say("asOf", { time: writeTime(known.price_time) })));
-    if (warned.length) parts.push(element("div", "oq-warnings", element("strong", "", say("warnings")), element("ul", "", ...warned.map((each) => element("li", "", each)))));
+    if (warned.length)
+      parts.push(
+        element(
+          "div",
+          "oq-warnings",
+          element("strong", "", say("warnings")),
+          element("ul", "", ...warned.map((each) => element("li", "", each))),
+        ),
+      );
     return parts;
   }
 
@@ -135,11 +176,21 @@ export class TicketCard {
     box.disabled = shut;
     const spoken = say.language === "en" && against.length === 1 && against[0].length <= MOST_LABEL; // reasons are in English
     const label = spoken ? say("overridePlace", { reasons: against[0] }) : say("overridePlaceShort");
-    const place = pushButton("oq-approve oq-override-place", label, () => box.checked && this.send({ approved: true, override: true }));
+    const place = pushButton(
+      "oq-approve oq-override-place",
+      label,
+      () => box.checked && this.send({ approved: true, override: true }),
+    );
     place.disabled = true;
     box.addEventListener("change", () => (place.disabled = shut || !box.checked));
     const reasons = element("ul", "", ...against.map((each) => element("li", "", each)));
-    const asked = element("div", "oq-override", element("strong", "", say("overrideTitle")), reasons, element("label", "", box, ` ${say("overrideCheck")}`));
+    const asked = element(
+      "div",
+      "oq-override",
+      element("strong", "", say("overrideTitle")),
+      reasons,
+      element("label", "", box, ` ${say("overrideCheck")}`),
+    );
     parts.push(asked, element("div", "oq-decide", place, deny));
     return parts;
   }
@@ -156,13 +207,23 @@ export class TicketCard {
     const { say, ticket } = this;
     const language = say.language;
     if (this.state === "denied" || this.state === "void") {
-      const why = this.state === "void" && /^the conversation went on/.test(ticket.reason ?? "") ? say("voidWhy") : String(ticket.reason ?? "");
+      const why =
+        this.state === "void" && /^the conversation went on/.test(ticket.reason ?? "")
+          ? say("voidWhy")
+          : String(ticket.reason ?? "");
       return element("p", "oq-outcome", why === "the user said no" ? "" : why.slice(0, 1_000));
     }
     const out = ticket.outcome && typeof ticket.outcome === "object" ? ticket.outcome : null;
     if (!out) return element("p", "oq-outcome", say(STATES[this.state]));
     const facts = factList([
-      [say("filled"), typeof out.executed_price === "number" ? writePrice(out.executed_price, language) : out.success ? say("atNextOpen") : null],
+      [
+        say("filled"),
+        typeof out.executed_price === "number"
+          ? writePrice(out.executed_price, language)
+          : out.success
+            ? say("atNextOpen")
+            : null,
+      ],
       [say("slippage"), typeof out.slippage === "number" ? writePrice(out.slippage, language) : null],
       [say("size"), typeof out.quantity === "number" ? `${writeSize(out.quantity, language)} ${say("units")}` : null],
       [say("ticketId"), out.ticket ? element("code", "", String(out.ticket)) : null],
