@@ -153,7 +153,9 @@ def surroundings(studio: Studio) -> None:
         chat.turn(studio.home.order()[1].replace("Buy", "Compra").replace("lots of", "lotes de"))
         studio.take("spanish", chat.root)
         notebook.page.set_viewport_size({"width": 390, "height": 844})
-        studio.take("phone", notebook.page)
+        notebook.do("application:toggle-left-area")
+        notebook.page.locator(".jp-FileBrowser").first.wait_for(state="hidden")
+        studio.take("phone", chat.root)
 
 
 PARTS: tuple[Callable[[Studio], None], ...] = (answers, tools, orders, surroundings)

@@ -105,7 +105,10 @@ class ModelHandler(BaseHTTPRequestHandler):
 
 Step = str | float | Mapping[str, Any]  # words, seconds to wait, or tools to call with what
 Act = Callable[[str, list[str]], Iterable[Step]]  # of what the user said and what tools have answered since
-ORDER = re.compile(r"(?i)(buy|sell) ([\d.]+) lots? of (\w+),? stop ([\d.]+)(?:,? target ([\d.]+))?")
+SIDES = {"buy": "BUY", "sell": "SELL", "compra": "BUY", "vende": "SELL"}
+ORDER = re.compile(
+    r"(?i)(buy|sell|compra|vende) ([\d.]+) (?:lots? of|lotes de) (\w+),? stop ([\d.]+)(?:,? target ([\d.]+))?"
+)
 
 
 def tag(number: int) -> str:
@@ -131,7 +134,7 @@ def propose(said: str, results: list[str]) -> Iterator[Step]:
         yield "That is how it went.\n"
         return
     side, size, symbol, stop, target = ORDER.search(said).groups()  # type: ignore[union-attr]
-    wish = {"symbol": symbol, "action": side.upper(), "size": size, "stop_loss": stop, "take_profit": target}
+    wish = {"symbol": symbol, "action": SIDES[side.lower()], "size": size, "stop_loss": stop, "take_profit": target}
     yield {"execute_trade": {name: value for name, value in wish.items() if value is not None}}
 
 
@@ -194,7 +197,7 @@ class PlayedModel(ModelServer):
 
     def __init__(self, **acts: Act) -> None:
         super().__init__(PlayedHandler)
-        self.acts: dict[str, Act] = {"buy": propose, "sell": propose} | acts
+        self.acts: dict[str, Act] = dict.fromkeys(SIDES, propose) | acts
         self.sent: list[tuple[float, str]] = []  # when each piece went out
         self.status = 200
         self.left: list[float] = []  # when somebody hung up in mid-answer
