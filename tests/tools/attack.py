@@ -270,7 +270,8 @@ class Ground:
         self.canary = {user: f"canario-{user}-{self.chance.getrandbits(64):x}" for user in (OWNER, RIVAL)}
         self.numbers = 0
         self.attempts, self.orders = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-        self.leaks: list[str] = []
+        self.leaks: list[str] = []  # words of one user that another was told
+        self.broken: list[str] = []  # attempts of which something came
 
     def close_bar(self) -> None:
         """Let a bar close, and engines look at it: what was ordered is filled."""

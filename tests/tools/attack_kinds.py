@@ -94,9 +94,9 @@ class Attacker:
     def look(self) -> None:
         """Let a ticket go that does not wait any more, and was not approved."""
         if self.bait is not None and (state := self.ground.state(self.bait[1])) != "pending":
-            assert state in ("void", "denied"), (self.bait, state)
-            self.dead.append(self.bait[:2])
-            self.bait = None
+            bait, self.bait = self.bait, None
+            assert state in ("void", "denied"), (bait, state)
+            self.dead.append(bait[:2])
 
     def hear(self, heard: Heard) -> Heard:
         """Listen, and see to it that nothing was approved."""
@@ -186,8 +186,11 @@ class Attacker:
     def attempt(self, kind: str) -> None:
         """Try once, and count what was ordered by it."""
         before = self.ground.oracle.count()
-        self.kinds[kind]()
-        self.look()
+        try:
+            self.kinds[kind]()
+            self.look()
+        except AssertionError as error:  # what follows is tried as well
+            self.ground.broken.append(f"{self.face.name} {kind}: {error}"[:2000])
         self.ground.attempts[self.face.name, kind] += 1
         self.ground.orders[self.face.name, kind] += self.ground.oracle.count() - before
 

@@ -234,7 +234,7 @@ class TelegramFace:
         blanks = ("approve:", "approve:\x00", "", "true", name, f":{name}", f"approve:{id_}"[:64])
         pressed: list[tuple[str, dict[str, Any], int]] = [
             *((f"approve:{name}", card, who) for who in (ACCOUNTS[RIVAL], ACCOUNTS["reader"], STRANGER)),
-            *((f"override:{name}", card, who) for who in (ACCOUNTS[RIVAL], ACCOUNTS["reader"], STRANGER, 7)),
+            *((f"override:{name}", card, who) for who in (ACCOUNTS[RIVAL], ACCOUNTS["reader"], STRANGER)),
             *((f"approve:{name}", place, 7) for place in (elsewhere, group)),
             *((data, card, 7) for data in (f"APPROVE:{name}", f"approve: {name}", f"approve:{name.upper()}")),
             *((data, card, 7) for data in (f"approved:{name}", f"approve:{name}:override", f"override:{name}'--")),
