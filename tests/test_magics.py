@@ -88,8 +88,9 @@ def test_nothing_said_tells_who_answers_and_how_to_ask(kernel: Kernel):
 
 def test_tables_are_read_by_name_and_nothing_else_is(kernel: Kernel):
     kernel.run("df = pd.DataFrame({'close': [1.5, 2.5]})\nnumber = 7")
-    assert "rows: 2" in kernel.run("%copilot --frames df how many rows does df have?").text
-    assert "rows: 2" in kernel.run("%copilot how many rows does df have? -f df").text
+    for line in ("--frames df how many rows does df have?", "how many rows does df have? -f df"):
+        kernel.run(f"answer = %copilot {line}")
+        assert kernel.run("print(answer.results['describe_frame']['rows'])").printed.strip() == "2"
     for line, said in (("--frames dff hi", "did you mean 'df'"), ("-f number hi", "must hold tables of pandas"),
                        ("--frames __import__('os') hi", "must name tables")):  # fmt: skip
         refused = kernel.run(f"%copilot {line}")
