@@ -21,7 +21,7 @@ from .telegram_book import CardBook, ChatSeat, SeatBook, TicketCard, UpdateBox
 from .telegram_control import TicketControl
 from .telegram_incoming import ButtonPress, HeardMessage, hear_message, read_press
 from .telegram_menu import ChatCommands
-from .telegram_poll import POLL_S, UpdatePoll, call_patiently
+from .telegram_poll import LONG_POLL_S, UpdatePoll, call_patiently
 from .telegram_turns import ChatAnswers
 from .telegram_words import COMMANDS, bot_says, ticket_end
 from .telegram_writing import ChatPlace, ChatVoice, Lanes
@@ -286,7 +286,7 @@ class TelegramBot:
         api: BotApi,  # of the bot
         config: TelegramConfig,  # who may talk to it, and where
         tell: Callable[[str], None] | None = None,  # takes what an operator should know; None: the log
-        poll_s: int = POLL_S,  # that Telegram is asked to wait for an update
+        poll_s: int = LONG_POLL_S,  # that Telegram is asked to wait for an update
         apart_s: float = 1.0,  # between two messages or edits of a chat
     ) -> None:
         self.api, self.tell = api, tell or (lambda said: get_logger("telegram").warning(said))
