@@ -7,6 +7,7 @@ __all__ = ['SideThread', 'side_thread']
 
 # %% ../../nbs/87_copilot.side_thread.ipynb #fd63d207
 import asyncio
+import os
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from functools import cache
@@ -33,6 +34,10 @@ class SideThread:
 
 
 @cache
-def side_thread() -> SideThread:
-    "Return the thread of this process."
+def _thread_of(process: int) -> SideThread:
     return SideThread()
+
+
+def side_thread() -> SideThread:
+    "Return the thread of this process; a process that was forked off begins its own."
+    return _thread_of(os.getpid())

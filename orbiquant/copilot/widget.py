@@ -43,9 +43,10 @@ class KeptWidget(anywidget.AnyWidget):
     snapshot = traitlets.Dict().tag(sync=True)
 
     def __init__(self) -> None:
-        self._html = ""
+        self._html, self._drawn = "", False
         super().__init__()
-        self._forget_line()
+        if hasattr(self.comm, "_reply_subshell_for"):
+            self.comm._reply_subshell_for = lambda _, asked: asked
         self._mark = f"oq-static-{self.model_id}"
         self._css = f"{face_style()}\n.{self._mark} {{ display: none !important; }}"
 
@@ -53,18 +54,10 @@ class KeptWidget(anywidget.AnyWidget):
         if self.comm is None:
             print(self)
             return
+        self._drawn = True
         view, *_ = self._repr_mimebundle_() or ({},)
         _display(view | {"text/plain": f"{transcript(self.snapshot)}\n{self!r}".strip()})
         _display({"text/plain": "", "text/html": self._html}, self._mark)
-
-    def _send(self, msg: Any, buffers: Any = None) -> None:
-        super()._send(msg, buffers)
-        self._forget_line()
-
-    def _forget_line(self) -> None:
-        "Let what the page sends arrive on the line that it was sent on."
-        if hasattr(self.comm, "_reply_subshell_id"):
-            del self.comm._reply_subshell_id
 
     def keep(
         self,
@@ -74,7 +67,8 @@ class KeptWidget(anywidget.AnyWidget):
         self.snapshot, page = shown, static_page(shown, f"oq-static {self._mark}")
         if page != self._html:
             self._html = page
-            _display({"text/plain": "", "text/html": page}, self._mark, update=True)
+            if self._drawn:
+                _display({"text/plain": "", "text/html": page}, self._mark, update=True)
 
 # %% ../../nbs/88_copilot.widget.ipynb #8542879d
 _chats: "WeakSet[Chat]" = WeakSet()
@@ -142,8 +136,6 @@ class Chat(KeptWidget):
         super().__init__()
         self._said: Future[OrbiError | None] | None = None
         self.on_msg(lambda _, told, __: hear_page(self._talk, told))
-        if hasattr(self.comm, "_reply_subshell_for"):  # ipykernel would hold the page back until the cell has ended
-            self.comm._reply_subshell_for = lambda _, asked: asked
         self._cell = _cell_now()
         _close_earlier(self)
 
