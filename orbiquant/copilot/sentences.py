@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .program_blocks import take_block, words_of_block
-
 from .number_words import any_of, find
 from .origins import NumberOrigins
+from .program_blocks import take_block, words_of_block
 from .promises import promises_return
 from .provenance import ShownLevels
 from .rewriting import Change, check_sentence
