@@ -649,7 +649,9 @@ def slowness() -> float:
 
 def import_seconds(module: str) -> float:
     """Return the processor time that importing a module would take on a quiet machine; the best of five."""
-    return min(_processor_seconds(module) for _ in range(5)) / slowness()
+    turns = [(_processor_seconds(module), _processor_seconds(YARDSTICK)) for _ in range(5)]  # under the same load
+    taken, slow = (min(each) for each in zip(*turns, strict=True))
+    return taken * YARDSTICK_S / slow
 
 
 # --- the table ---
