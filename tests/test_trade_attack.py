@@ -10,8 +10,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-import pandas as pd
 import pytest
 from pydantic import BaseModel, ValidationError
 from pydantic_ai.conversation_store import InMemoryConversationStore
@@ -24,11 +22,12 @@ from orbiquant.copilot.tickets import TicketState, tickets
 from orbiquant.copilot.tools import read_tool
 from orbiquant.core import FixedClock, OrbiError, configure_logging, tool
 from orbiquant.desk.agents import step_agents
-from orbiquant.domain import Bars, Caller, SeriesId
+from orbiquant.domain import Caller, SeriesId
 from orbiquant.jobs.handlers import JobContext
 from orbiquant.runtime import Runtime, using
 from orbiquant.settings import load_settings
 from orbiquant.trading import tables
+from tests.tools.attack import calm_market
 
 EURUSD = SeriesId.parse("EURUSD", "1h")
 ANA = Caller("key:ana", "ana", "pro", frozenset({"read", "write", "trade"}))
@@ -68,15 +67,6 @@ class Greedy:
         else:
             for place, wish in enumerate(self.wishes):
                 yield {place: DeltaToolCall("execute_trade", json.dumps(wish))}
-
-
-def calm_market(count: int) -> Bars:
-    """Return bars that go nowhere: no stop is reached, so that an order is what a person asked for."""
-    index = pd.date_range("2026-01-05", periods=count, freq="h", tz="UTC", name="time")
-    close = 1.1 + 0.0005 * np.sin(np.arange(count))
-    open_ = np.r_[1.1, close[:-1]]
-    high, low = np.maximum(open_, close) + 1e-4, np.minimum(open_, close) - 1e-4
-    return pd.DataFrame({"open": open_, "high": high, "low": low, "close": close, "volume": 100.0}, index)
 
 
 class Attack:
