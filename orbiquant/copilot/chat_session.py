@@ -9,7 +9,7 @@ __all__ = ['MOST_FRAMES', 'MOST_FRAME_NAME', 'BATCH_S', 'name_conversation', 'co
 # %% ../../nbs/88_copilot.chat_session.ipynb #300575aa
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
@@ -19,6 +19,7 @@ from weakref import WeakSet
 
 import pandas as pd
 
+from .run_book import KeptRun
 from .runs import TurnRun, TurnRuns
 from ..core import OptionError
 
@@ -135,9 +136,9 @@ class ChatHub:
     "The turns of a process, and who watches them; lives on the side thread."
 
     def __init__(self) -> None:
-        self.runs, self.turns = TurnRuns(), dict[tuple[str, str], WatchedTurn]()
+        self.turns: dict[tuple[str, str], WatchedTurn] = {}
         self.watching: dict[tuple[str, str], WeakSet[Watcher]] = {}
-        self._tasks = set[asyncio.Task[None]]()
+        self._tasks = set[asyncio.Future[Any]]()
 
     def leave(
         self,
@@ -159,17 +160,37 @@ class ChatHub:
 
     async def begin(
         self,
+        runs: TurnRuns,  # of the runtime, in this event loop
         key: tuple[str, str],  # user and conversation
         events: AsyncIterator[Mapping[str, Any]],  # of the turn
         said: str | None,  # by the user; None: a decision
         before: list[dict[str, Any]],  # messages of the conversation
+        stop: Callable[[], object] | None = None,  # ends it early
     ) -> WatchedTurn:
         "Return a turn that has begun and is told to whoever watches; raise what refused it."
-        turn = self.turns[key] = WatchedTurn(await self.runs.start(*key, events, said), said, before)
-        task = asyncio.create_task(self._follow(key, turn))
+        return self._watch(key, WatchedTurn(await runs.start(*key, events, said, stop), said, before))
+
+    def join(
+        self,
+        kept: KeptRun,  # that another process gives
+        before: list[dict[str, Any]],  # messages of its conversation
+    ) -> None:
+        "Tell whoever watches of a turn that runs elsewhere, unless one runs here."
+        key = (kept.user_id, kept.conversation_id)
+        if key not in self.turns:
+            run = TurnRun(*key, kept.said)
+            run.id = kept.id
+            self._watch(key, WatchedTurn(run, kept.said, before))
+            self._keep(asyncio.ensure_future(_copy(kept, run)))
+
+    def _watch(self, key: tuple[str, str], turn: WatchedTurn) -> WatchedTurn:
+        self.turns[key] = turn
+        self._keep(asyncio.ensure_future(self._follow(key, turn)))
+        return turn
+
+    def _keep(self, task: "asyncio.Future[Any]") -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return turn
 
     async def _follow(self, key: tuple[str, str], turn: WatchedTurn) -> None:
         try:
@@ -186,6 +207,14 @@ class ChatHub:
     def _tell(self, key: tuple[str, str], told: dict[str, Any]) -> None:
         for each in [*self.watching.get(key, ())]:
             each.tell(told)
+
+
+async def _copy(kept: KeptRun, run: TurnRun) -> None:
+    try:
+        async for _, event in kept.read():
+            run.put(event)
+    finally:
+        run.end()
 
 
 @cache
