@@ -29,9 +29,9 @@ from orbiquant.cli import chat, main
 from orbiquant.copilot.assembly import copilot_of
 from orbiquant.copilot.loop import TicketDecision
 from orbiquant.copilot.mcp import MCP_CONVERSATION, McpOffer, as_mcp_tool
-from orbiquant.copilot.tickets import TicketBook, tickets
+from orbiquant.copilot.tickets import TICKET_LIFE, TicketBook, tickets
 from orbiquant.copilot.tools import find_tools
-from orbiquant.core import LOCAL_USER, SCOPES, FixedClock, SettingsError, configure_logging
+from orbiquant.core import LOCAL_USER, SCOPES, ConflictError, FixedClock, SettingsError, configure_logging
 from orbiquant.domain import Caller, SeriesId
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.notices.alerts import list_alerts
@@ -557,6 +557,18 @@ def test_an_order_that_waited_while_the_price_went_away_says_so(
     chat.talk(copilot, me, MCP_CONVERSATION)
     assert "when it was proposed, it is" in asked[0] and counted(desk) == before
     assert "Order ticket: denied" in capsys.readouterr().out and waiting(desk, "ines") == []
+
+
+def test_an_order_that_nobody_decided_on_for_a_day_is_void_and_blocks_no_other(desk: Runtime, address: str):
+    key, before = key_of(desk, "juan"), counted(desk)
+    late = over_http(address, key, proposing(desk))["ticket"]
+    with desk.engine.begin() as connection:
+        old = {"proposed_at": desk.clock.now() - TICKET_LIFE}
+        connection.execute(update(tickets).where(tickets.c.id == late).values(old))
+    with pytest.raises(ConflictError, match="expired: nobody decided within 24 hours"):
+        decide(desk, "juan", late)
+    other = over_http(address, key, proposing(desk, size=0.07))
+    assert [each.id for each in waiting(desk, "juan")] == [other["ticket"]] and counted(desk) == before
 
 
 class Terminal(io.StringIO):
