@@ -118,12 +118,11 @@ def test_the_magic_shows_the_signal_that_the_service_tells(client: httpx.Client,
     finally:
         unload_magics(shell)
         InteractiveShell.clear_instance()
+    names = ("action", "entry_price", "stop_loss", "take_profit", "confidence", "model_version")
+    wanted = [SIDES[Action(told["action"])], *(told[name] for name in names[1:])]
     for each in shown:
-        assert {name: told[name] for name in ("action", "entry_price", "stop_loss", "model_version")} == {
-            name: each.signal.model_dump(mode="json")[name]
-            for name in ("action", "entry_price", "stop_loss", "model_version")
-        }
-        assert each.stale and told["action"] in repr(each)
+        signal = each.signal.model_dump(mode="json")
+        assert [signal[name] for name in names] == wanted
     assert ran.success and ran.result == told["action"]
 
 
