@@ -154,7 +154,7 @@ async def _turn(view: ChatView, events: AsyncIterator[dict[str, Any]], said: str
         view.copilot.stop(view.caller, view.conversation)
     await turn.done.wait()
 
-
+# %% ../../nbs/88_copilot.chat_view.ipynb #29d4e2da
 def _as_they_stand(messages: list[dict[str, Any]], tickets: list[dict[str, Any]]) -> list[dict[str, Any]]:
     "Return earlier messages with the tickets of now."
     now = {each["id"]: each for each in tickets}
@@ -220,7 +220,7 @@ async def last_answer(
     language = find_language(lines[-1]["content"] if lines else "")
     return "\n\n".join(tell_ticket(each.shown, language) for each in waiting)
 
-
+# %% ../../nbs/88_copilot.chat_view.ipynb #7febd65d
 def hear_page(
     view: ChatView,  # whose page it is
     told: Any,  # by it, or by a program: {"kind": …}
