@@ -1,8 +1,10 @@
 """The chat in a real kernel: comm messages as a page sends them, cells beside it, forgeries, kills, what is kept."""
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,14 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from sqlalchemy import create_engine, text
 
+from orbiquant.copilot.assembly import copilot_of
+from orbiquant.copilot.run_book import ask_stop, find_kept_run
+from orbiquant.copilot.runs import end_runs, runs_of
+from orbiquant.domain import local_caller
+from orbiquant.runtime import Runtime
 from tests.tools.chat_words import DRAW
 from tests.tools.kernel import START, Kernel, running_kernel, told_to
-from tests.tools.slow_chat import ORDER, count
+from tests.tools.slow_chat import ORDER, count, slow_runtime
 
 YES = {"approved": True, "override": True}
 
@@ -101,7 +108,7 @@ def test_a_chat_answers_and_stops_while_a_cell_runs(kernel: Kernel):
     kernel.tell(chat, {"kind": "stop"})
     kernel.answer(chat, lambda told: "abort" in [each["type"] for each in told.get("events", ())])
     assert time.monotonic() - pressed < 2
-    assert "ended" in json.dumps([each["content"] for each in kernel.end(cell)])
+    assert "ended" in kernel.end(cell).printed
     said = hello(kernel, chat)["messages"]
     assert said[0]["parts"][0]["text"] == count(1_000, 20) and "w1 " in said[1]["parts"][0]["text"]
 
@@ -145,12 +152,84 @@ def test_whatever_a_page_forges_trades_nothing_and_is_told(kernel: Kernel, home:
     assert [each["state"] for each in tickets(hello(kernel, mine))] == ["void"] and count_orders(home) == orders
 
 
+def test_wait_returns_what_the_last_turn_said_and_nothing_of_an_earlier_one(kernel: Kernel):
+    make(kernel, "last")
+    assert kernel.run("chat.say('hello'); print(chat.wait(30))").startswith("I have read")
+    told = kernel.run(f"chat.say({ORDER!r}); print(chat.wait(30))")
+    assert told.startswith("I propose to buy 0.1 lots of EURUSD") and "at its control; words" in told
+    denied = "chat._talk.copilot.book.waiting(chat._talk.caller.user_id, 'last')[0].id: {'approved': False}"
+    kernel.run("from orbiquant.copilot.chat_view import hear_page")
+    kernel.run(f"hear_page(chat._talk, {{'kind': 'decide', 'decisions': {{{denied}}}}}).result(30)")
+    assert kernel.run("print(chat.wait(30))") == "It is settled."
+
+
+# --- a turn of another process on the same database ---
+
+
+@pytest.fixture
+def elsewhere(kernel: Kernel, home: Path) -> Iterator[Runtime]:
+    [database] = home.rglob("*.db")
+    made = slow_runtime(database.parent, f"sqlite:///{database}")
+    yield made
+    made.engine.dispose()
+
+
+def test_a_turn_of_a_notebook_is_followed_and_stopped_from_elsewhere(kernel: Kernel, elsewhere: Runtime):
+    chat, me = make(kernel, "shared"), local_caller().user_id
+    kernel.tell(chat, {"kind": "say", "text": count(1_000, 20)})
+    kernel.answer(chat, lambda told: told["kind"] == "events" and "w3 " in json.dumps(told))
+    kept = find_kept_run(elsewhere.engine, elsewhere.clock, me, "shared")
+    assert kept is not None and kept.running and kept.said == count(1_000, 20)
+    begin = time.monotonic()
+    assert ask_stop(elsewhere.engine, elsewhere.clock, me, "shared")
+    kernel.answer(chat, lambda told: "abort" in [each["type"] for each in told.get("events", ())])
+    assert time.monotonic() - begin < 3
+    kernel.run("chat.wait(30)")
+
+    async def read() -> list[Any]:
+        return [event async for _, event in kept.read()]
+
+    told = [each for each in (told_to(chat, message) for message in kernel.heard) if each.get("run") == kept.id]
+    assert asyncio.run(read()) == [event for each in told for event in each.get("events", ())]
+
+
+def test_a_page_follows_and_stops_a_turn_that_runs_elsewhere(kernel: Kernel, elsewhere: Runtime):
+    chat, idle, me = make(kernel, "their own"), make(kernel, "their own", "idle"), local_caller()
+
+    def follow() -> dict[str, Any]:
+        kernel.tell(chat, {"kind": "say", "text": "and silver?"})
+        refused = kernel.answer(chat, lambda told: told["kind"] == "error")
+        assert refused["said"] == "and silver?" and "another process" in refused["text"]
+        kernel.answer(idle, lambda told: told["kind"] == "events" and "w9 " in json.dumps(told))
+        shown = hello(kernel, chat)
+        kernel.tell(idle, {"kind": "stop"})
+        kernel.answer(chat, lambda told: told["kind"] == "state" and not told["state"]["busy"])
+        return shown
+
+    async def speak() -> tuple[str, dict[str, Any], list[Any]]:
+        copilot, runs = copilot_of(elsewhere), runs_of(elsewhere)
+        stop = partial(copilot.stop, me, "their own")
+        events = copilot.stream(me, "their own", count(2_000, 10))
+        run = await runs.start(me.user_id, "their own", events, count(2_000, 10), stop)
+        shown = await asyncio.to_thread(follow)
+        said = [event async for event in run.heard()]
+        await end_runs(5)
+        return run.id, shown, said
+
+    id_, shown, said = asyncio.run(speak())
+    assert (shown["run"], shown["said"], shown["messages"]) == (id_, count(2_000, 10), []) and shown["state"]["busy"]
+    told = [each for each in (told_to(chat, message) for message in kernel.heard) if each.get("run") == id_]
+    assert [event for each in told if each["kind"] == "events" for event in each["events"]] == said
+    assert "abort" in [event["type"] for event in said] and len(said) < 2_000
+    assert say(kernel, chat, "and silver?")[-1]["type"] == "done", "and it is free again"
+
+
 def test_an_interrupted_cell_stops_neither_the_turn_nor_the_thread(kernel: Kernel):
     chat = make(kernel, "interrupted")
     cell = kernel.begin(f"chat.say({count(60, 20)!r})\nchat.wait()")
     kernel.answer(chat, lambda told: told["kind"] == "events" and "w3 " in json.dumps(told))
     kernel.manager.interrupt_kernel()
-    assert "KeyboardInterrupt" in json.dumps([each["content"] for each in kernel.end(cell)])
+    assert "KeyboardInterrupt" in kernel.end(cell).printed
     assert kernel.run("print(chat.wait(30).split()[-1])") == "w60"
 
 

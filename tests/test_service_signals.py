@@ -8,8 +8,10 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from test_service_http import TOKEN, make_runtime, running
 
+from orbiquant.copilot.magics import load_magics, unload_magics
 from orbiquant.core import configure_logging
 from orbiquant.desk import series as desk_series
 from orbiquant.desk.signals import SIDES
@@ -17,7 +19,7 @@ from orbiquant.domain import Action, SeriesId, Signal
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.research.spec import ResearchSpec
 from orbiquant.research.train import prepare, train
-from orbiquant.runtime import Runtime
+from orbiquant.runtime import Runtime, using
 from orbiquant.service.kept import FRESH_S
 
 EURUSD_1H = SeriesId.parse("EURUSD", "1h")
@@ -103,6 +105,25 @@ def test_the_copilot_reads_its_signal_and_analysis(client: httpx.Client):
     seen = client.get("/api/analysis", params={"symbol": "EURUSD", "timeframe": "1h"}).raise_for_status().json()
     assert seen["volatility"] in ("low", "medium", "high") and seen["trend"] in ("bullish", "bearish", "neutral")
     assert seen["recent_signals"][0]["action"] == told["action"] and seen["stale"] and seen["age_s"] > 0
+
+
+def test_the_magic_shows_the_signal_that_the_service_tells(client: httpx.Client, runtime: Runtime):
+    told = of_the_moment(client.get("/api/signal", params={"symbol": "EURUSD", "timeframe": "1h"}).json())
+    shell = InteractiveShell.instance()
+    load_magics(shell)
+    try:
+        with using(runtime):
+            shown = [shell.run_line_magic("signal", line) for line in ("EURUSD 1h", "eur/usd")]
+            ran = shell.run_cell("view = %signal EURUSD 1h\nview.signal.action.value")
+    finally:
+        unload_magics(shell)
+        InteractiveShell.clear_instance()
+    names = ("action", "entry_price", "stop_loss", "take_profit", "confidence", "model_version")
+    wanted = [SIDES[Action(told["action"])], *(told[name] for name in names[1:])]
+    for each in shown:
+        signal = each.signal.model_dump(mode="json")
+        assert [signal[name] for name in names] == wanted
+    assert ran.success and ran.result == told["action"]
 
 
 def test_charts_read_bars(client: httpx.Client):

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, func, select
 from orbiquant.copilot.calls import tell_outcome
 from orbiquant.copilot.mandate import outside_mandate, read_mandate
 from orbiquant.copilot.tickets import (
+    TICKET_LIFE,
     OverrideRequired,
     Ticket,
     TicketBook,
@@ -194,6 +195,20 @@ def test_what_was_denied_or_voided_stays_so(runtime: Runtime):
         approve_ticket(runtime, book, ANA, void, override=True)
     assert book.find("ana", "talk", "call-2").state is TicketState.VOID
     assert count_orders(runtime) == (0, 0)
+
+
+def test_a_ticket_that_nobody_decided_on_for_a_day_is_void_for_everybody(runtime: Runtime):
+    ticket, seen, denied = (propose(runtime, id_) for id_ in ("call-1", "call-2", "call-3"))
+    book, now = TicketBook(runtime.engine, runtime.clock), runtime.clock.now()
+    book.move(denied, TicketState.PENDING, TicketState.DENIED, reason="no")
+    almost, later = (TicketBook(runtime.engine, FixedClock(now + age)) for age in (TICKET_LIFE * 0.999, TICKET_LIFE))
+    assert [each.id for each in almost.waiting("ana", "talk")] == ["call-1", "call-2"]
+    with pytest.raises(ConflictError, match="expired: nobody decided within 24 hours"):
+        approve_ticket(runtime, later, ANA, ticket, override=True)  # as it was read when it still waited
+    assert later.waiting("ana", "talk") == [] and count_orders(runtime) == (0, 0)
+    states = {each.id: (each.state.value, each.reason) for each in later.listed("ana", "talk")}
+    assert states["call-1"] == states["call-2"] == ("void", "expired: nobody decided within 24 hours")
+    assert states["call-3"] == ("denied", "no") and book.find("ana", "talk", seen.id).state is TicketState.VOID
 
 
 def test_what_the_gate_refuses_is_told_and_is_no_order(runtime: Runtime):

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['MOST_FRAMES', 'MOST_FRAME_NAME', 'BATCH_S', 'name_conversation', 'conversation_here', 'conversation_numbers',
-           'with_number', 'named_frames', 'in_batches', 'Watcher', 'WatchedTurn', 'ChatHub', 'chat_hub']
+           'with_number', 'named_frames', 'in_batches', 'Watcher', 'WatchedTurn', 'keep_going', 'copied', 'ChatHub',
+           'chat_hub']
 
 # %% ../../nbs/88_copilot.chat_session.ipynb #300575aa
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
@@ -19,6 +20,7 @@ from weakref import WeakSet
 
 import pandas as pd
 
+from .run_book import KeptRun
 from .runs import TurnRun, TurnRuns
 from ..core import OptionError
 
@@ -130,14 +132,43 @@ class WatchedTurn:
     before: list[dict[str, Any]]  # messages, as they were when it began
     done: asyncio.Event = field(default_factory=asyncio.Event)  # it is kept, and told to whoever watches
 
+# %% ../../nbs/88_copilot.chat_session.ipynb #9fad447e
+_tasks = set[asyncio.Future[None]]()
+
+
+def keep_going(
+    work: Coroutine[Any, Any, None],  # that nobody waits for
+) -> None:
+    "Begin work of this event loop that is held on to until it has ended."
+    task = asyncio.ensure_future(work)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
+def copied(
+    kept: KeptRun,  # that another process gives
+) -> TurnRun:
+    "Return a run of this process that says what the other one says."
+    run = TurnRun(kept.user_id, kept.conversation_id, kept.said)
+    run.id = kept.id
+
+    async def copy() -> None:
+        try:
+            async for _, event in kept.read():
+                run.put(event)
+        finally:
+            run.end()
+
+    keep_going(copy())
+    return run
+
 # %% ../../nbs/88_copilot.chat_session.ipynb #e4531583
 class ChatHub:
     "The turns of a process, and who watches them; lives on the side thread."
 
     def __init__(self) -> None:
-        self.runs, self.turns = TurnRuns(), dict[tuple[str, str], WatchedTurn]()
+        self.turns: dict[tuple[str, str], WatchedTurn] = {}
         self.watching: dict[tuple[str, str], WeakSet[Watcher]] = {}
-        self._tasks = set[asyncio.Task[None]]()
 
     def leave(
         self,
@@ -159,16 +190,29 @@ class ChatHub:
 
     async def begin(
         self,
+        runs: TurnRuns,  # of the runtime, in this event loop
         key: tuple[str, str],  # user and conversation
         events: AsyncIterator[Mapping[str, Any]],  # of the turn
         said: str | None,  # by the user; None: a decision
         before: list[dict[str, Any]],  # messages of the conversation
+        stop: Callable[[], object] | None = None,  # ends it early
     ) -> WatchedTurn:
         "Return a turn that has begun and is told to whoever watches; raise what refused it."
-        turn = self.turns[key] = WatchedTurn(await self.runs.start(*key, events, said), said, before)
-        task = asyncio.create_task(self._follow(key, turn))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        return self._watch(key, WatchedTurn(await runs.start(*key, events, said, stop), said, before))
+
+    def join(
+        self,
+        kept: KeptRun,  # that another process gives
+        before: list[dict[str, Any]],  # messages of its conversation
+    ) -> None:
+        "Tell whoever watches of a turn that runs elsewhere, unless one runs here."
+        key = (kept.user_id, kept.conversation_id)
+        if key not in self.turns:
+            self._watch(key, WatchedTurn(copied(kept), kept.said, before))
+
+    def _watch(self, key: tuple[str, str], turn: WatchedTurn) -> WatchedTurn:
+        self.turns[key] = turn
+        keep_going(self._follow(key, turn))
         return turn
 
     async def _follow(self, key: tuple[str, str], turn: WatchedTurn) -> None:
@@ -187,7 +231,7 @@ class ChatHub:
         for each in [*self.watching.get(key, ())]:
             each.tell(told)
 
-
+# %% ../../nbs/88_copilot.chat_session.ipynb #72538505
 @cache
 def chat_hub() -> ChatHub:
     "Return the hub of this process."

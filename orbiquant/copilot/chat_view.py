@@ -4,20 +4,26 @@
 
 # %% auto #0
 __all__ = ['MOST_DECIDED', 'FAILED', 'MOST_RETURNED', 'MOST_RESET', 'read_decisions', 'tell_refusal', 'ChatView', 'said_in',
-           'hear_page']
+           'last_answer', 'hear_page']
 
 # %% ../../nbs/88_copilot.chat_view.ipynb #447dbea5
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from .chat_session import WatchedTurn, chat_hub, conversation_numbers, named_frames, with_number
 from .loop import Copilot, TicketDecision
-from .shown import cut_shown, show_conversation
+from .run_book import KeptRun, ask_stop
+from .runs import runs_of
+from .shown import before_turn, cut_shown, show_conversation
 from .side_thread import side_thread
+from .tickets import tell_ticket
 from .window import plain_lines
-from ..core import OptionError, OrbiError, get_logger
+from ..core import ConflictError, OptionError, OrbiError, get_logger
 from ..domain import Caller
+from ..llm.language import find_language
 
 # %% ../../nbs/88_copilot.chat_view.ipynb #9ec98c0b
 MOST_DECIDED = 20  # tickets at once
@@ -126,14 +132,29 @@ class ChatView:
 MOST_RESET = 3_000_000  # characters of a conversation that a page is given at once
 
 
+async def _join(view: ChatView) -> None:
+    "Follow the turn of the conversation that another process gives."
+    if view.key in chat_hub().turns:
+        return
+    kept = await runs_of(view.copilot.runtime).look_up(*view.key)
+    if isinstance(kept, KeptRun) and kept.running:
+        messages = await view.copilot.messages(view.caller, view.conversation)
+        chat_hub().join(kept, messages if kept.said is None else before_turn(messages))
+
+
 async def _turn(view: ChatView, events: AsyncIterator[dict[str, Any]], said: str | None) -> None:
     before, stops = await view.copilot.messages(view.caller, view.conversation), view.stops
-    turn = await chat_hub().begin(view.key, events, said, before)
+    runs, stop = runs_of(view.copilot.runtime), partial(view.copilot.stop, view.caller, view.conversation)
+    try:
+        turn = await chat_hub().begin(runs, view.key, events, said, before, stop)
+    except ConflictError:
+        await _join(view)
+        raise
     if view.stops != stops:  # somebody pressed before there was anything to stop
         view.copilot.stop(view.caller, view.conversation)
     await turn.done.wait()
 
-
+# %% ../../nbs/88_copilot.chat_view.ipynb #29d4e2da
 def _as_they_stand(messages: list[dict[str, Any]], tickets: list[dict[str, Any]]) -> list[dict[str, Any]]:
     "Return earlier messages with the tickets of now."
     now = {each["id"]: each for each in tickets}
@@ -142,6 +163,7 @@ def _as_they_stand(messages: list[dict[str, Any]], tickets: list[dict[str, Any]]
 
 
 async def _reset(view: ChatView) -> None:
+    await _join(view)
     while True:
         turn: WatchedTurn | None = chat_hub().turns.get(view.key)
         shown = await view.shown()
@@ -167,7 +189,9 @@ async def _do(view: ChatView, told: Any) -> None:
             await _turn(view, view.copilot.decide(view.caller, view.conversation, read_decisions(decisions)), None)
         case {"kind": "stop"}:
             view.stops += 1
-            view.copilot.stop(view.caller, view.conversation)
+            if not view.copilot.stop(view.caller, view.conversation):
+                runtime = view.copilot.runtime
+                await asyncio.to_thread(ask_stop, runtime.engine, runtime.clock, *view.key)
         case {"kind": "new"}:
             known = await conversation_numbers(view.copilot.stores(view.caller.user_id), view.base)
             view.conversation = with_number(view.base, max(known, default=0) + 1)
@@ -185,6 +209,18 @@ async def said_in(
     return plain_lines(conversation.messages, len(conversation.messages))
 
 
+async def last_answer(
+    view: ChatView,  # on a conversation
+) -> str:
+    "Return what the last turn said; the order that waits where it said nothing but that."
+    lines, (user, conversation) = await said_in(view), view.key
+    if lines and lines[-1]["role"] == "assistant":
+        return lines[-1]["content"]
+    waiting = await asyncio.to_thread(view.copilot.book.waiting, user, conversation)
+    language = find_language(lines[-1]["content"] if lines else "")
+    return "\n\n".join(tell_ticket(each.shown, language) for each in waiting)
+
+# %% ../../nbs/88_copilot.chat_view.ipynb #7febd65d
 def hear_page(
     view: ChatView,  # whose page it is
     told: Any,  # by it, or by a program: {"kind": …}

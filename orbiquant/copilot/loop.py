@@ -179,6 +179,7 @@ def recorded_events(
 async def gathered(
     events: AsyncIterator[Mapping[str, Any]],  # of a turn
     message: str = "",  # that it answers: an order that waits is told where the model said nothing to it
+    control: str = "",  # where the face has that of an order, such as a route
 ) -> TurnAnswer:
     "Return a turn as a whole."
     whole = TurnAnswer()
@@ -186,7 +187,7 @@ async def gathered(
         gather(whole, event)
     waiting = [each for each in whole.tickets if each["state"] == TicketState.PENDING]
     if message and waiting and not whole.text.strip() and not whole.error:
-        whole.text = "\n\n".join(tell_ticket(each, find_language(message)) for each in waiting)
+        whole.text = "\n\n".join(tell_ticket(each, find_language(message), control) for each in waiting)
     return whole
 
 # %% ../../nbs/86_copilot.loop.ipynb #d0e5c940

@@ -8,6 +8,7 @@ __all__ = ['STOP_WAIT_S', 'Stopped', 'told_in_line', 'CellView', 'TextView', 'fo
 # %% ../../nbs/89_copilot.magic_turns.ipynb #20add5f1
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event
 from time import monotonic
@@ -18,6 +19,7 @@ from .chat_view import FAILED
 from .clean_text import without_controls
 from .loop import Copilot
 from .magic_answers import MagicAnswer, ticket_line
+from .runs import runs_of
 from .side_thread import side_thread
 from ..core import ModelError, OrbiError, get_logger
 from ..domain import Caller
@@ -182,7 +184,8 @@ def run_turn(
         try:
             before = await copilot.messages(caller, conversation)
             events = copilot.stream(caller, conversation, message, **beside)
-            turn = await chat_hub().begin((caller.user_id, conversation), events, message, before)
+            runs, halt = runs_of(copilot.runtime), partial(copilot.stop, caller, conversation)
+            turn = await chat_hub().begin(runs, (caller.user_id, conversation), events, message, before, halt)
             async for _, event in turn.run.read():
                 if stopping.is_set():
                     copilot.stop(caller, conversation)

@@ -45,6 +45,7 @@ def list_conversations(
     engine: Engine,  # a migrated database
     user_id: str,  # whose
     limit: int = 50,  # at most so many
+    since: datetime | None = None,  # tickets proposed before wait for nobody; None: all of them do
 ) -> list[ConversationLine]:
     "Return a user's conversations, the one that was spoken in last first."
     talks, entries, mine = conversations.c, conversation_entries.c, conversations.c.user_id == user_id
@@ -58,7 +59,8 @@ def list_conversations(
             entries.user_id == user_id, entries.parent_id.is_(None), entries.conversation_id.in_({*roots.values()})
         )
         first = {row.conversation_id: title_of(row.message) for row in connection.execute(begun)}
-        pending = Counter(connection.scalars(waits.where(tickets.c.state == TicketState.PENDING.value)))
+        fresh = () if since is None else (tickets.c.proposed_at > since,)
+        pending = Counter(connection.scalars(waits.where(tickets.c.state == TicketState.PENDING.value, *fresh)))
     return [
         ConversationLine(id=id_, title=first.get(roots[id_], ""), updated=updated, pending=pending[id_])
         for id_, updated in lines

@@ -15,7 +15,7 @@ from weakref import WeakSet
 from .assembly import copilot_of
 from .chat_session import conversation_here, conversation_numbers, named_frames
 from .chat_text import static_page, transcript
-from .chat_view import ChatView, hear_page, said_in
+from .chat_view import ChatView, hear_page, last_answer, said_in
 from .conversation_tables import check_name
 from .face_source import face_source, face_style
 from .side_thread import side_thread
@@ -161,9 +161,9 @@ class Chat(KeptWidget):
         self,
         timeout_s: float | None = None,  # None: as long as it takes
     ) -> str:
-        "Wait until nothing is on its way and return the last answer; raise what refused what was said last."
+        "Wait until nothing is on its way and return what the last turn said; raise what refused what was said last."
         _await_end(self._talk, self._said, timeout_s)
-        return next((each["content"] for each in reversed(self.history()) if each["role"] == "assistant"), "")
+        return side_thread().submit(last_answer(self._talk)).result()
 
     def history(self) -> list[dict[str, str]]:
         "Return what was said in the conversation, as role and content."
