@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import count as numbers
 from uuid import uuid4
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from test_service_http import running
@@ -14,7 +15,7 @@ from orbiquant.core import configure_logging
 from orbiquant.desk.study import store_sample
 from orbiquant.runtime import Runtime, using
 from orbiquant.service.keys import create_api_key
-from tests.tools.browser import running_browser
+from tests.tools.browser import Witness, running_browser
 from tests.tools.slow_chat import ORDER, count, slow_runtime
 
 pytestmark = pytest.mark.browser
@@ -41,6 +42,11 @@ CUT = """() => {
     });
     return new Response(response.body.pipeThrough(cut), response);
   };
+}"""
+INJECTED = """() => {
+  const script = document.createElement("script");
+  script.textContent = "window.hurt = 1";
+  document.body.append(script);
 }"""
 TOO_MANY = {"error": "RATE_LIMITED", "message": "60 a minute", "details": {"retry_after_s": 3}}
 names = numbers()
@@ -203,3 +209,38 @@ def test_refusals_are_told_in_words(page: Page, runtime: Runtime):
     ask(page, "hello")
     expect(page.locator(".oq-composer-told")).to_contain_text("Too many requests: try again in a moment. 60 a minute")
     assert page.locator(".oq-composer").input_value() == "hello"
+
+
+def test_the_service_has_the_chat_as_a_page(browser: Browser, runtime: Runtime, address: str):
+    key, page = key_of(runtime, "read", "write"), browser.new_page()
+    seen = Witness(page)
+    page.goto(f"{address}/chat#token={key}&conversation=own-page")
+    expect(page.locator(".oq-connection")).to_have_text("Connected")
+    assert page.url == f"{address}/chat" and page.evaluate("() => Object.keys(localStorage)") == []
+    ask(page, count(5, 1))
+    expect(page.locator(".oq-text")).to_have_text("w1 w2 w3 w4 w5")
+    page.reload()
+    expect(page.locator(".oq-text")).to_have_text("w1 w2 w3 w4 w5")
+    box = page.locator(".oq-chat").bounding_box()
+    assert box and box["y"] + box["height"] <= page.viewport_size["height"]
+    assert not [each for each in seen.errors if "ERR_ABORTED" not in each]  # what was read as the page was loaded again
+    assert not [url for url in seen.asked if key in url or not url.startswith((address, "data:"))]
+    page.evaluate(INJECTED)
+    assert page.evaluate("() => window.hurt ?? null") is None and "Content Security Policy" in seen.errors[-1]
+    page.evaluate("() => sessionStorage.clear()")
+    page.reload()
+    expect(page.locator(".oq-notice")).to_contain_text("not signed in")
+    page.close()
+
+
+def test_the_page_is_no_part_of_the_interface_and_lets_nobody_frame_it(address: str):
+    told = httpx.get(f"{address}/chat")
+    policy = told.headers["content-security-policy"].split("; ")
+    assert told.status_code == 200 and {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= {
+        *policy
+    }
+    assert "unsafe" not in told.headers["content-security-policy"] and "<script>" not in told.text
+    assert httpx.get(f"{address}/chat/other.js").status_code in (401, 404)
+    from orbiquant.app import app
+
+    assert not [path for path in app.openapi()["paths"] if path.startswith("/chat")]

@@ -179,21 +179,9 @@ class TicketBook:
         mine = (tickets.c.user_id == ticket.user_id) & (tickets.c.conversation_id == ticket.conversation_id)
         one = mine & (tickets.c.id == ticket.id) & (tickets.c.state == before.value)
         stamp = "done_at" if after is TicketState.EXECUTED else "decided_at"
-        told = {"state": after.value, stamp: self.clock.now()} | changes
+        told = {"state": after.value} | ({} if after is before else {stamp: self.clock.now()}) | changes
         with writing(self.engine) as connection:
             return connection.execute(update(tickets).where(one).values(told)).rowcount == 1
-
-    def amend(
-        self,
-        ticket: Ticket,  # that the engine has answered
-        **told: Any,  # of its outcome, known only later
-    ) -> Ticket:
-        "Return a ticket whose outcome says more than it did."
-        mine = (tickets.c.user_id == ticket.user_id) & (tickets.c.conversation_id == ticket.conversation_id)
-        with writing(self.engine) as connection:
-            one = update(tickets).where(mine, tickets.c.id == ticket.id)
-            connection.execute(one.values(outcome={**(ticket.outcome or {}), **told}))
-        return self.find(ticket.user_id, ticket.conversation_id, ticket.id)
 
     def _read(self, user_id: str, conversation_id: str, *conditions: Any) -> list[Ticket]:
         mine = (tickets.c.user_id == user_id) & (tickets.c.conversation_id == conversation_id)
@@ -348,10 +336,15 @@ def tell_fill(
     except NotFoundError:  # of an account that was begun afresh
         return ticket
     if now.status in ("denied", "rejected", "withdrawn"):
-        return book.amend(ticket, success=False, status=now.status, message=f"{now.message}.")
+        return _amend(book, ticket, success=False, status=now.status, message=f"{now.message}.")
     closes = told["outcome"] == "closed" or (told["outcome"] == "waiting" and ticket.known.get("closes", False))
     price, slippage = (now.exit_price, None) if closes else (now.executed_price, now.slippage)
     if price is None:
         return ticket
     message = told["message"].removesuffix(FILLED_NEXT)
-    return book.amend(ticket, executed_price=price, slippage=slippage, message=message)
+    return _amend(book, ticket, executed_price=price, slippage=slippage, message=message)
+
+
+def _amend(book: TicketBook, ticket: Ticket, **told: Any) -> Ticket:
+    book.move(ticket, TicketState.EXECUTED, TicketState.EXECUTED, outcome={**(ticket.outcome or {}), **told})
+    return book.find(ticket.user_id, ticket.conversation_id, ticket.id)
