@@ -390,6 +390,27 @@ def test_an_override_is_a_control_of_its_own(chat: ChatPage, recorded: Recorded)
     expect(chat.at(".oq-ticket")).to_contain_text("at the open of the next bar")
 
 
+@pytest.mark.parametrize(
+    ("language", "claim", "unnamed"),
+    [
+        ("en", "Proposed by another program, which calls itself “the copilot”.", "which gives no name"),
+        ("es", "Propuesta por otro programa, que se llama a sí mismo «the copilot».", "que no dice su nombre"),
+    ],
+)
+def test_an_order_of_another_program_says_so(
+    chat: ChatPage, recorded: Recorded, language: str, claim: str, unnamed: str
+):
+    foreign = pending(recorded, program="the copilot") | {"source": "mcp", "proposed_at": "2026-01-05T09:30:12Z"}
+    own = pending(recorded) | {"id": "own"}
+    nameless = pending(recorded, program="") | {"id": "nameless", "source": "mcp"}
+    chat.reset(state={"language": language}, tickets=[foreign, own, nameless])
+    tickets = chat.at(".oq-ticket")
+    expect(tickets.nth(0).locator(".oq-claim")).to_contain_text(claim)
+    expect(tickets.nth(0)).to_contain_text("2026-01-05 09:30 UTC")
+    assert tickets.nth(1).locator(".oq-claim").count() == 0
+    expect(tickets.nth(2).locator(".oq-claim")).to_contain_text(unnamed)
+
+
 def test_events_are_drawn_once_and_in_order(chat: ChatPage):
     told = [
         {"type": "start"},
@@ -571,6 +592,21 @@ def test_everything_can_be_read_on_a_phone_and_in_the_dark(
     chat.page.evaluate("() => document.querySelectorAll('details').forEach(each => (each.open = true))")
     assert chat.page.evaluate(WIDE) == [0, 0], "nothing scrolls sideways"
     assert chat.page.evaluate(CONTRAST) == []
+
+
+def test_a_narrow_cell_of_a_wide_window_is_drawn_for_its_own_width(chat: ChatPage, recorded: Recorded):
+    look = "each => [getComputedStyle(each).display, document.querySelector('.oq-log').clientWidth < 400]"
+    assert chat.at(".oq-hint").evaluate(look) == ["block", False]
+    chat.page.evaluate("() => { document.getElementById('chat').style.width = '320px'; }")
+    play(chat, recorded)
+    offer(chat, pending(recorded, program="x" * 60) | {"id": "again", "source": "mcp"})
+    assert chat.at(".oq-hint").evaluate(look) == ["none", True]
+    assert chat.page.evaluate(WIDE)[1] == 0, "nothing scrolls sideways"
+    inside = """each => {
+      const { right } = each.getBoundingClientRect();
+      return [...each.children].every((part) => part.getBoundingClientRect().right <= right);
+    }"""
+    assert all(each.evaluate(inside) for each in chat.at(".oq-chat, .oq-head, .oq-row, .oq-ticket, .oq-decide").all())
 
 
 def test_a_listener_hears_whole_sentences(chat: ChatPage):

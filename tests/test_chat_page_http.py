@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator
 from itertools import count as numbers
+from uuid import uuid4
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from test_service_http import running
 
 from orbiquant.copilot.face_source import face_source, face_style
+from orbiquant.copilot.tickets import TicketBook, TicketState
 from orbiquant.core import configure_logging
 from orbiquant.desk.study import store_sample
 from orbiquant.runtime import Runtime, using
 from orbiquant.service.keys import create_api_key
-from tests.tools.browser import running_browser
+from tests.tools.browser import Witness, running_browser
 from tests.tools.slow_chat import ORDER, count, slow_runtime
 
 pytestmark = pytest.mark.browser
@@ -40,6 +43,12 @@ CUT = """() => {
     return new Response(response.body.pipeThrough(cut), response);
   };
 }"""
+INJECTED = """() => {
+  const script = document.createElement("script");
+  script.textContent = "window.hurt = 1";
+  document.body.append(script);
+}"""
+TOO_MANY = {"error": "RATE_LIMITED", "message": "60 a minute", "details": {"retry_after_s": 3}}
 names = numbers()
 
 
@@ -144,6 +153,47 @@ def test_an_order_is_overridden_placed_and_still_there_after_a_reload(page: Page
     assert page.locator(".oq-approve").count() == 0
 
 
+def test_an_order_that_takes_an_override_by_now_gets_its_control(page: Page, runtime: Runtime, address: str):
+    key = key_of(runtime, "read", "write", "trade")
+    name = mount(page, key)
+    ask(page, ORDER)
+    expect(page.locator(".oq-ticket .oq-override")).to_be_visible()
+    expect(page.locator(".oq-stop")).to_be_hidden()
+    book = TicketBook(runtime.engine, runtime.clock)
+    ticket = book.waiting("ana", name)[0]
+    spoken = ticket.known | {"needs_override": False, "override_reasons": []}  # a signal that has gone since
+    assert book.move(ticket, TicketState.PENDING, TicketState.PENDING, known=spoken)
+    page.goto(f"{address}/the-chat")
+    mount(page, key, name)
+    card = page.locator(".oq-ticket")
+    expect(card.locator(".oq-override")).to_have_count(0)
+    card.locator(".oq-approve").click()
+    expect(card.locator(".oq-override li")).to_have_text(ticket.known["override_reasons"])
+    expect(card.locator(".oq-error-line")).to_have_count(0)
+    card.locator("input").check()
+    card.locator(".oq-override-place").click()
+    expect(card.locator(".oq-outcome")).to_contain_text("stale")  # the sample is of another year: the engine says no
+    assert book.find("ana", name, ticket.id).reason.startswith("override: ")
+
+
+@pytest.mark.parametrize("words", [20, 200])  # it has ended, or is on its way
+def test_a_run_that_the_service_does_not_know_is_asked_for_anew(page: Page, runtime: Runtime, words: int):
+    name = mount(page, key_of(runtime, "read", "write"))
+    page.evaluate(CUT)
+    page.route(
+        f"**/{name}/stream",
+        lambda route: route.continue_(headers=route.request.headers | {"last-event-id": f"{uuid4().hex}-4"}),
+        times=1,
+    )
+    ask(page, count(words, 5))
+    expect(page.locator(".oq-text")).to_contain_text(f"w{words}")
+    expect(page.locator(".oq-stop")).to_be_hidden()
+    resumed = [each[1] for each in page.evaluate("() => window.asked") if each[0].endswith("/stream")]
+    assert resumed[0] == 410 and set(resumed[1:]) <= {200}
+    assert page.locator(".oq-text").inner_text().split() == [f"w{n}" for n in range(1, words + 1)]
+    expect(page.locator(".oq-notice")).to_be_empty()
+
+
 def test_refusals_are_told_in_words(page: Page, runtime: Runtime):
     mount(page, "no-key-of-anybody")
     expect(page.locator(".oq-notice")).to_contain_text("not signed in")
@@ -155,7 +205,42 @@ def test_refusals_are_told_in_words(page: Page, runtime: Runtime):
     page.locator(".oq-ticket .oq-approve").click()
     expect(page.locator(".oq-ticket .oq-error-line")).to_contain_text("may not do that")
     expect(page.locator(".oq-deny")).to_be_enabled()
-    page.route("**/api/v1/chat", lambda route: route.fulfill(status=429, json={"detail": "60 a minute", "code": "X"}))
+    page.route("**/api/v1/chat", lambda route: route.fulfill(status=429, json=TOO_MANY))
     ask(page, "hello")
-    expect(page.locator(".oq-composer-told")).to_contain_text("Too many requests")
+    expect(page.locator(".oq-composer-told")).to_contain_text("Too many requests: try again in a moment. 60 a minute")
     assert page.locator(".oq-composer").input_value() == "hello"
+
+
+def test_the_service_has_the_chat_as_a_page(browser: Browser, runtime: Runtime, address: str):
+    key, page = key_of(runtime, "read", "write"), browser.new_page()
+    seen = Witness(page)
+    page.goto(f"{address}/chat#token={key}&conversation=own-page")
+    expect(page.locator(".oq-connection")).to_have_text("Connected")
+    assert page.url == f"{address}/chat" and page.evaluate("() => Object.keys(localStorage)") == []
+    ask(page, count(5, 1))
+    expect(page.locator(".oq-text")).to_have_text("w1 w2 w3 w4 w5")
+    page.reload()
+    expect(page.locator(".oq-text")).to_have_text("w1 w2 w3 w4 w5")
+    box = page.locator(".oq-chat").bounding_box()
+    assert box and box["y"] + box["height"] <= page.viewport_size["height"]
+    assert not [each for each in seen.errors if "ERR_ABORTED" not in each]  # what was read as the page was loaded again
+    assert not [url for url in seen.asked if key in url or not url.startswith((address, "data:"))]
+    page.evaluate(INJECTED)
+    assert page.evaluate("() => window.hurt ?? null") is None and "Content Security Policy" in seen.errors[-1]
+    page.evaluate("() => sessionStorage.clear()")
+    page.reload()
+    expect(page.locator(".oq-notice")).to_contain_text("not signed in")
+    page.close()
+
+
+def test_the_page_is_no_part_of_the_interface_and_lets_nobody_frame_it(address: str):
+    told = httpx.get(f"{address}/chat")
+    policy = told.headers["content-security-policy"].split("; ")
+    assert told.status_code == 200 and {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= {
+        *policy
+    }
+    assert "unsafe" not in told.headers["content-security-policy"] and "<script>" not in told.text
+    assert httpx.get(f"{address}/chat/other.js").status_code in (401, 404)
+    from orbiquant.app import app
+
+    assert not [path for path in app.openapi()["paths"] if path.startswith("/chat")]

@@ -53,6 +53,7 @@ FORGIVEN = (  # what Lab says as a page or a kernel goes away
     "Connection lost, reconnecting",
     "Comm not found",
     "Could not restore the debugger state",
+    "widget model not found",
 )
 
 
@@ -489,4 +490,7 @@ def test_a_kernel_that_is_gone_is_told(talk: Open, home: ChatHome, victim: str):
     saved = notebook.page.locator(".oq-static")
     saved.get_by_text(tag(4)).first.wait_for()
     assert "0.01 lots" in saved.inner_text() and saved.get_by_role("button").count() == 0
+    lost = notebook.page.get_by_text("model not found")
+    lost.wait_for(state="attached")
+    assert lost.is_hidden(), "the saved page stands in its place"
     assert [row.state for row in home.tickets("gone")] == ["pending"]

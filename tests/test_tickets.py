@@ -1,5 +1,6 @@
 """An order that the copilot proposed is one order at most: claimed once, executed as shown, over crashes."""
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -8,12 +9,15 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from sqlalchemy import Engine, func, select
 
+from orbiquant.copilot.assembly import copilot_of
 from orbiquant.copilot.calls import tell_outcome
 from orbiquant.copilot.mandate import outside_mandate, read_mandate
+from orbiquant.copilot.shown import show_conversation
 from orbiquant.copilot.tickets import (
     TICKET_LIFE,
     OverrideRequired,
@@ -25,9 +29,11 @@ from orbiquant.copilot.tickets import (
     settle_ticket,
 )
 from orbiquant.core import ConflictError, FixedClock, NotFoundError, OrbiError, SystemClock
+from orbiquant.desk.agents import step_agents
 from orbiquant.desk.trade import TradeOrder
 from orbiquant.desk.trade_proposal import weigh_trade
 from orbiquant.domain import Caller, SeriesId
+from orbiquant.jobs.handlers import JobContext
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.persistence import engine, migrate
 from orbiquant.runtime import Runtime, using
@@ -130,6 +136,43 @@ def test_a_ticket_is_its_users_and_its_conversations(database: Engine):
     with pytest.raises(ConflictError, match="proposed before"):
         book.propose("ana", "one", "same", KNOWN)
     assert book.find("ana", "one", "same") == made[0]
+
+
+def close_bar(runtime: Runtime, number: int) -> float:
+    """Let a bar close, let the account's engine look at it, and return what it opened at."""
+    bars = synthetic_market(300, "1h", seed=3).bars.iloc[number : number + 1]
+    runtime.store.upsert(EURUSD, bars)
+    assert isinstance(runtime.clock, FixedClock)
+    runtime.clock.advance(timedelta(hours=1))
+    step_agents(JobContext("1", None, runtime.clock.now(), runtime.clock, shared=runtime))
+    return float(bars["open"].iloc[0])
+
+
+def shown_outcomes(runtime: Runtime) -> list[dict[str, Any]]:
+    """Return what became of the orders of a conversation, as somebody who reads it again is told."""
+    return [each["outcome"] for each in asyncio.run(show_conversation(copilot_of(runtime), ANA, "talk"))["tickets"]]
+
+
+def test_whoever_reads_a_conversation_again_is_told_the_price(runtime: Runtime):
+    book = TicketBook(runtime.engine, runtime.clock)
+    approve_ticket(runtime, book, ANA, propose(runtime), override=True)
+    (waits,) = shown_outcomes(runtime)
+    assert waits["executed_price"] is None and waits["message"].endswith("at the open of the next bar.")
+    opened = close_bar(runtime, 200)
+    (bought,) = shown_outcomes(runtime)
+    assert bought["executed_price"] == pytest.approx(opened, rel=1e-3) and bought["slippage"] is not None
+    assert bought["message"].rstrip() and "next bar" not in bought["message"]
+    ended = propose(runtime, "call-2", action="SELL", stop_loss="1.3", take_profit=None)
+    assert ended.known["closes"]
+    done = approve_ticket(runtime, book, ANA, ended, override=True)
+    assert done.outcome and done.outcome["outcome"] == "closed" and shown_outcomes(runtime) == [bought, done.outcome]
+    opened = close_bar(runtime, 201)
+    again, sold = shown_outcomes(runtime)
+    assert again == bought and sold["executed_price"] == pytest.approx(opened, rel=1e-3) != bought["executed_price"]
+    rows = [book.find("ana", "talk", each) for each in ("call-1", "call-2")]
+    assert [each.outcome for each in rows] == [bought, sold] and rows[1].done_at == done.done_at
+    with patch("orbiquant.research.tickets.find_ticket", side_effect=AssertionError):  # is not asked any more
+        assert shown_outcomes(runtime) == [bought, sold]
 
 
 def test_two_who_approve_at_once_place_one_order(runtime: Runtime):

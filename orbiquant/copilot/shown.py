@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .assembly import history_room
 from .drawn import draw_messages
 from .loop import Copilot, user_texts
-from .tickets import Ticket, TicketState, settle_ticket
+from .tickets import Ticket, TicketState, settle_ticket, tell_fill
 from .tool_results import cut_result
 from .turns import one_turn
 from ..core import ConflictError
@@ -73,7 +73,9 @@ async def show_conversation(
 ) -> dict[str, Any]:
     "Return `state`, `messages` and `tickets` of a conversation as they are kept."
     conversation = await copilot.read(caller, conversation_id)
-    tickets = await settle_claimed(copilot, caller, conversation_id)
+    runtime, book = copilot.runtime, copilot.book
+    settled = await settle_claimed(copilot, caller, conversation_id)
+    tickets = await asyncio.to_thread(lambda: [tell_fill(runtime, book, each) for each in settled])
     return {
         "state": tell_state(copilot, caller, conversation, frames),
         "messages": draw_messages(conversation.messages, tickets),

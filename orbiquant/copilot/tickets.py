@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['tickets', 'TICKET_LIFE', 'TicketState', 'Ticket', 'proposed_order', 'read_tickets', 'TicketBook', 'carry_out',
-           'OverrideRequired', 'approve_ticket', 'tell_ticket', 'settle_ticket']
+           'OverrideRequired', 'approve_ticket', 'tell_ticket', 'settle_ticket', 'tell_fill']
 
 # %% ../../nbs/85_copilot.tickets.ipynb #eb55a1fa
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ..core import ConflictError, ForbiddenError, NotFoundError, OptionError, OrbiError, get_logger
 from ..desk.identity import PlanRequired
-from ..desk.trade import TradeAnswer, TradeOrder, ask_order
+from ..desk.trade import FILLED_NEXT, TradeAnswer, TradeOrder, ask_order
 from ..desk.trade_proposal import weigh_trade
 from ..domain import Caller, SeriesId, Value
 from ..persistence import UtcDateTime, metadata, querying, writing
@@ -203,7 +203,7 @@ class TicketBook:
         mine = (tickets.c.user_id == ticket.user_id) & (tickets.c.conversation_id == ticket.conversation_id)
         one = mine & (tickets.c.id == ticket.id) & (tickets.c.state == before.value)
         stamp = "done_at" if after is TicketState.EXECUTED else "decided_at"
-        told = {"state": after.value, stamp: self.clock.now()} | changes
+        told = {"state": after.value} | ({} if after is before else {stamp: self.clock.now()}) | changes
         with writing(self.engine) as connection:
             return connection.execute(update(tickets).where(one).values(told)).rowcount == 1
 
@@ -346,4 +346,34 @@ def settle_ticket(
             book.move(ticket, TicketState.APPROVED, TicketState.VOID, reason=said)
         else:
             return carry_out(runtime, book, ticket)
+    return book.find(ticket.user_id, ticket.conversation_id, ticket.id)
+
+# %% ../../nbs/85_copilot.tickets.ipynb #75a88eb7
+def tell_fill(
+    runtime: Runtime,  # the trading room
+    book: TicketBook,  # of the same database
+    ticket: Ticket,  # in any state
+) -> Ticket:
+    "Return a ticket with the price that its order was filled at since, or with what kept it from being filled."
+    from orbiquant.research.tickets import find_ticket
+
+    told = ticket.outcome
+    if told is None or not told["success"] or told["ticket"] is None or told["executed_price"] is not None:
+        return ticket
+    try:
+        now = find_ticket(runtime, ticket.user_id, told["ticket"])
+    except NotFoundError:  # of an account that was begun afresh
+        return ticket
+    if now.status in ("denied", "rejected", "withdrawn"):
+        return _amend(book, ticket, success=False, status=now.status, message=f"{now.message}.")
+    closes = told["outcome"] == "closed" or (told["outcome"] == "waiting" and ticket.known.get("closes", False))
+    price, slippage = (now.exit_price, None) if closes else (now.executed_price, now.slippage)
+    if price is None:
+        return ticket
+    message = told["message"].removesuffix(FILLED_NEXT)
+    return _amend(book, ticket, executed_price=price, slippage=slippage, message=message)
+
+
+def _amend(book: TicketBook, ticket: Ticket, **told: Any) -> Ticket:
+    book.move(ticket, TicketState.EXECUTED, TicketState.EXECUTED, outcome={**(ticket.outcome or {}), **told})
     return book.find(ticket.user_id, ticket.conversation_id, ticket.id)

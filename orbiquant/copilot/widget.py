@@ -36,6 +36,12 @@ def _display(data: Mapping[str, Any], display_id: str | None = None, update: boo
     display(dict(data), raw=True, display_id=display_id, update=update)
 
 
+_NO_MODEL = (
+    "<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child .{mark}) > .jupyter-widgets:not(:has(*))"
+    " {{ display: none; }}</style>"
+)
+
+
 class KeptWidget(anywidget.AnyWidget):
     "A chat's page, and what a saved notebook shows of it."
 
@@ -64,7 +70,8 @@ class KeptWidget(anywidget.AnyWidget):
         shown: dict[str, Any],  # `state`, `messages`, `tickets` of a conversation
     ) -> None:
         "Keep what the notebook shows without a kernel."
-        self.snapshot, page = shown, static_page(shown, f"oq-static {self._mark}")
+        page = _NO_MODEL.format(mark=self._mark) + static_page(shown, f"oq-static {self._mark}")
+        self.snapshot = shown
         if page != self._html:
             self._html = page
             if self._drawn:

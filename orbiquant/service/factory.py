@@ -23,6 +23,7 @@ from orbiquant._version import __version__
 from orbiquant.core import AuthError, OrbiError, Scope
 from orbiquant.domain import Caller
 from orbiquant.runtime import current
+from orbiquant.service.chat_page import CHAT_PATHS, add_chat_page
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
 from orbiquant.service.gate import Gate, Gatekeeper
 from orbiquant.service.routes import NamedRoute
@@ -102,11 +103,12 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.router.route_class = NamedRoute
-    app.add_middleware(Gate, public=[*public, "/favicon.ico"], kept=kept, computing=computing)
+    app.add_middleware(Gate, public=[*public, "/favicon.ico", *CHAT_PATHS], kept=kept, computing=computing)
     app.add_exception_handler(OrbiError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)
     add_api_page(app)
+    add_chat_page(app)
     return app
 
 

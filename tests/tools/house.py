@@ -35,7 +35,14 @@ SIBLINGS = ({"market", "llm"}, {"backtest", "trading"})  # neither knows the oth
 # Rooms, or modules as `room.module`, that are written by hand: there is nothing in them to show.
 PLAIN = {
     *("cli", "reports.worker", "service.gate", "service.factory", "service.serving"),
-    *("service.connections", "service.kept", "service.known", "service.mcp_http", "service.origins"),
+    *(
+        "service.chat_page",
+        "service.connections",
+        "service.kept",
+        "service.known",
+        "service.mcp_http",
+        "service.origins",
+    ),
     *("service.request_log", "service.routes", "service.warming", "trading.tables"),
 }
 HAND_WRITTEN = {"", "_modidx", "_version", "_caches", "app"}  # and what another tool writes

@@ -103,35 +103,36 @@ class HttpLink {
 
   async refused(response, asked = {}) {
     const told = await response.json().catch(() => ({}));
-    const text = [told.detail, told.message, told.title].find((each) => typeof each === "string") ?? "";
     const tickets = asked.decisions && Object.keys(asked.decisions);
     this.tell({
       kind: "error",
       status: response.status,
-      code: told.code,
-      reasons: told.reasons,
-      text,
+      code: told.error,
+      reasons: told.details?.reasons,
+      text: typeof told.message === "string" ? told.message : "",
       said: asked.message,
       tickets,
     });
   }
 
-  async hello(resumes = true) {
+  // over: a run of which nothing is to be had, not even from its beginning.
+  async hello(over = null) {
     this.following?.abort();
     const response = await this.ask(this.place);
     if (!response.ok) return this.refused(response);
     const told = await response.json();
-    this.state = { ...this.state, ...told.state, busy: Boolean(told.run), conversation: this.conversation };
+    const run = told.run && told.run !== over ? told.run : null;
+    this.state = { ...this.state, ...told.state, busy: Boolean(run), conversation: this.conversation };
     this.tell({
       kind: "reset",
       state: this.state,
       messages: told.messages ?? [],
       tickets: told.tickets ?? [],
-      run: told.run ?? null,
-      said: told.said ?? null,
+      run,
+      said: run && (told.said ?? null),
       events: [],
     });
-    if (told.run && resumes) await this.resume({ run: told.run, number: 0 });
+    if (run) await this.resume({ run, number: 0 });
   }
 
   // A turn that begins with a request of ours.
@@ -190,7 +191,8 @@ class HttpLink {
       try {
         const headers = seen.number ? { "Last-Event-ID": `${seen.run}-${seen.number}` } : {};
         const response = await this.ask(`${this.place}/stream`, { headers, signal: ending.signal });
-        if ([204, 404, 410].includes(response.status)) return this.hello(false); // it is over: the history has it
+        // What came after an event is not known, or there is nothing more: the history has it.
+        if ([204, 404, 410].includes(response.status)) return this.hello(seen.number ? null : seen.run);
         if (response.ok) {
           this.tell({ kind: "connection", lost: false });
           if (await this.follow(response, seen)) return;

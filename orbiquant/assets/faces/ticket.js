@@ -45,6 +45,15 @@ export class TicketCard {
     return this.ticket?.known && typeof this.ticket.known === "object" ? this.ticket.known : {};
   }
 
+  // Whose idea it was, where no words in this chat asked for it; its name is only what it calls itself.
+  get claimed() {
+    const { source } = this.ticket;
+    if (!source || source === "copilot") return [];
+    const program = String(this.known.program ?? "").slice(0, MOST_LABEL);
+    const who = program ? this.say("byProgram", { program }) : this.say("byUnnamed");
+    return [element("p", "oq-claim", element("strong", "", who), ` ${this.say("notAsked")}`)];
+  }
+
   // Why an approval takes an override, null where it takes none.
   get against() {
     if (this.reasons) return this.reasons;
@@ -140,8 +149,12 @@ export class TicketCard {
     ]);
     const warned = lines(known.warnings);
     if (known.closes) warned.unshift(say("closes"));
-    const parts = [levels, facts];
-    if (known.price_time) parts.push(element("p", "oq-note", say("asOf", { time: writeTime(known.price_time) })));
+    const parts = this.claimed.concat(levels, facts);
+    const dated = [
+      this.ticket.proposed_at && say("proposedAt", { time: writeTime(this.ticket.proposed_at) }),
+      known.price_time && say("asOf", { time: writeTime(known.price_time) }),
+    ].filter(Boolean);
+    if (dated.length) parts.push(element("p", "oq-note", dated.join(" · ")));
     if (warned.length)
       parts.push(
         element(
