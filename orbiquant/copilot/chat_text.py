@@ -38,7 +38,9 @@ def tell_levels(
     told = ", ".join(f"{name} {level:.10g}" for name, level in levels.items() if level is not None)
     order = f"{known['action']} {known['size']:g} {known['symbol']}"
     reason = f" ({ticket['reason']})" if ticket["reason"] else ""
-    return f"Order ticket {ticket['state']}: {order}{', ' if told else ''}{told}{reason}"
+    claim = f', proposed by another program, which calls itself "{known.get("program", "")}"'
+    by = "" if ticket.get("source", "copilot") == "copilot" else claim
+    return f"Order ticket {ticket['state']}: {order}{', ' if told else ''}{told}{reason}{by}"
 
 
 def _title(figure: Mapping[str, Any]) -> str:
