@@ -196,7 +196,7 @@ def test_what_is_answered_stands_in_the_description(owner: httpx.Client):
         for method, operation in methods.items():
             answers = operation["responses"]
             assert {"400", "401", "403", "404", "422", "429", "503"} <= set(answers), path
-            assert ("413" in answers) == (method == "post"), path
+            assert ("413" in answers) == (method in ("post", "put")), path
             for status in set(answers) - {"200", "201"}:
                 schema = answers[status]["content"]["application/json"]["schema"]
                 assert schema == {"$ref": "#/components/schemas/Problem"}, (path, status)
