@@ -121,6 +121,16 @@ def test_the_tutorial_goes_from_bars_to_a_signal_with_a_picture_at_every_step(ma
     assert models and (made / "reports" / "runs").exists() and not (made / "nbs" / "data").exists()
 
 
+def test_the_guide_to_the_copilot_asks_backtests_and_proposes(made: Path):
+    ran = execute(made / "copilot.ipynb")
+    said = "\n".join(
+        "".join(output.get("data", {}).get("text/plain", output.get("text", ""))) for output in outputs(ran)
+    )
+    assert "1.20075" in said and "run_backtest(symbol=EURUSD, timeframe=1h, strategy=breakout)" in said
+    assert "BUY 0.01 lots ORBUSDT" in said, "what nobody decided on is told to be void"
+    assert "Chat('my tables')" in said and not [each for each in outputs(ran) if each["output_type"] == "error"]
+
+
 def test_a_notebook_of_ones_own_ends_in_a_backtest_chart_and_exports_a_package(made: Path):
     ran = execute(made / "nbs" / "00_ideas.ipynb")
     assert any("application/vnd.plotly.v1+json" in output.get("data", {}) for output in outputs(ran))

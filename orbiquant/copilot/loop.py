@@ -146,8 +146,8 @@ def _in_memory() -> "Callable[[str], ConversationStore]":
 
 
 def _check_name(conversation_id: str) -> str:
-    if not 0 < len(conversation_id) <= MOST_NAME or not conversation_id.isprintable():
-        raise OptionError(f"`conversation_id` must have 1 to {MOST_NAME} printable characters")
+    if not 0 < len(conversation_id) <= MOST_NAME or not conversation_id.isprintable() or "/" in conversation_id:
+        raise OptionError(f"`conversation_id` must have 1 to {MOST_NAME} printable characters, none of them /")
     return conversation_id
 
 

@@ -12,12 +12,15 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, Field
 
 from ..core import NotFoundError, OptionError, OrbiError, tool
+from .bars import line_age
+from .freshness import tell_age
 from .identity import PlanRequired
 from .series import choose_series
 from .signals import ServedSignal, SymbolText, latest_of
 from .trade import TradeOrder, own_portfolio
 from ..domain import MIN_CONFIDENCE, Action, Caller, Phase, Timeframe, check_levels
 from ..market.instruments import instrument_of
+from ..ports import StoredSeries
 from ..research.agents import own_account
 from ..research.live import recent_bars
 from ..research.standings import find_record
@@ -41,6 +44,21 @@ def why_not_now(
     if signal.stale:
         said.append("the latest signal is old")
     return said
+
+
+def _warn(risk_percent: float | None, risk_reward: float | None) -> list[str]:
+    said = [] if risk_reward is not None else ["there is no take profit"]
+    if risk_percent is None or risk_percent > MOST_RISK:
+        shown = "more than it has" if risk_percent is None else f"{risk_percent:.1f} %"
+        said.append(f"it risks {shown} of the account, more than {MOST_RISK:g} %")
+    if risk_reward is not None and risk_reward < LEAST_REWARD:
+        said.append(f"the reward is {risk_reward:.2f} times the risk, below {LEAST_REWARD:g}")
+    return said
+
+
+def _old(runtime: Runtime, held: StoredSeries) -> list[str]:
+    age = line_age(runtime, held)
+    return [f"the price is {tell_age(age.age_s)} old: an order on it is refused as stale"] if age.stale else []
 
 # %% ../../nbs/79_desk.trade_proposal.ipynb #5a0f9a88
 class TradeProposal(BaseModel):
@@ -86,16 +104,6 @@ def _latest(runtime: Runtime, symbol: str, timeframe: Timeframe) -> ServedSignal
         return None
 
 
-def _warn(risk_percent: float | None, risk_reward: float | None) -> list[str]:
-    said = [] if risk_reward is not None else ["there is no take profit"]
-    if risk_percent is None or risk_percent > MOST_RISK:
-        shown = "more than it has" if risk_percent is None else f"{risk_percent:.1f} %"
-        said.append(f"it risks {shown} of the account, more than {MOST_RISK:g} %")
-    if risk_reward is not None and risk_reward < LEAST_REWARD:
-        said.append(f"the reward is {risk_reward:.2f} times the risk, below {LEAST_REWARD:g}")
-    return said
-
-
 def weigh_trade(
     runtime: Runtime,  # store, models, the user's account
     user_id: str,  # whose order it would be
@@ -131,7 +139,7 @@ def weigh_trade(
         risk_reward=risk_reward, signal=signal.action if signal else None,
         confidence=signal.confidence if signal else None, amd_phase=signal.amd_phase if signal else None,
         closes=closes, needs_override=bool(reasons), override_reasons=reasons,
-        warnings=[] if closes else _warn(risk_percent, risk_reward),
+        warnings=[*_old(runtime, held), *([] if closes else _warn(risk_percent, risk_reward))],
     )  # fmt: skip
 
 # %% ../../nbs/79_desk.trade_proposal.ipynb #c50281c8

@@ -78,13 +78,20 @@ def write_value(
     return str(_templates()["values"].get(value, value)) if language == "es" and isinstance(value, str) else str(value)
 
 # %% ../../nbs/195_llm.replies.ipynb #fea199cd
+_AS_IT_IS = frozenset({"name", "column", "values", "least", "most", "last"})  # of somebody's table: no words of ours
+
+
 def _fill(line: str, fields: Mapping[str, Any], language: str) -> str | None:
     for name, optional, _ in _FIELD.findall(line):
         value = fields.get(name)
         if not optional and (value is None or value == [] or _has_rows(value)):
             return None
     found = {name: "" if value is None else value for name, value in fields.items()}
-    write = lambda hit: write_value(found.get(hit[1], ""), language, int(hit[3]) if hit[3] else None)  # noqa: E731
+
+    def write(hit: re.Match[str]) -> str:
+        spoken = "en" if hit[1] in _AS_IT_IS else language
+        return write_value(found.get(hit[1], ""), spoken, int(hit[3]) if hit[3] else None)
+
     return _FIELD.sub(write, line).rstrip()
 
 
@@ -100,7 +107,7 @@ def _lines(template: Sequence[str], fields: Mapping[str, Any], language: str) ->
                     yield each
             if len(rows) > MOST_LINES_OF_LIST:
                 yield phrase("part", language, shown=str(MOST_LINES_OF_LIST), all=str(len(rows)))
-        elif filled := _fill(line, fields, language):
+        elif filled := next(filter(None, (_fill(way, fields, language) for way in line.split(" || "))), None):
             yield filled
 
 

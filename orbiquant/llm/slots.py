@@ -99,11 +99,22 @@ _FRAME = re.compile(
 _OBJECT = re.compile(r"\b(df\w*|my_\w+|[A-Za-z]+_[a-z_\w]+|X)\b")
 _OF = re.compile(r"\b(?:of|in|from|de|en|graph|plot|plotea|grafica|dibuja|draw)\s+([A-Za-z_]\w*)\s*\??$")
 _COLUMN = re.compile(r"\bcolumna?s?\s+(?:called |llamada )?([A-Za-z_]\w*)")
+_DRAWN = re.compile(
+    r"(?i)\b(?:draw|plot|graph|chart|dibuja(?:me)?|grafica|pinta(?:me)?)\s+(?:the\s+|el\s+|la\s+|its\s+|su\s+)?"
+    r"`?([A-Za-z_]\w*)`?\s+(?:of|from|in|de|en)\s+`?([A-Za-z_]\w*)`?"
+)
 _NO_FRAME = re.compile(
     r"the|my|mi|mis|in|of|and|with|for|is|called|named|that|to|del?|en|el|la|los|las|que|con|y|por|tiene|it|i|them|please|"
     r"memor(?:y|ia)|kernel|columna?|figur[ea]|grafic[oa]|dataframe|frame|tabla|table|drawn|dibujado|mine|mio|data|datos|"
     r"gold|oro|alerts?|numbers|numeros|time|tiempo"
 )
+
+
+def _column_name(text: str) -> str | None:
+    column, drawn = _COLUMN.search(text), _DRAWN.search(text)
+    if column is None and drawn and not _NO_FRAME.fullmatch(fold(drawn[1])):
+        return drawn[1]
+    return column[1] if column else None
 
 
 def _frame_name(text: str) -> str | None:
@@ -133,10 +144,10 @@ def _words_of(text: str, folded: str) -> dict[str, Any]:
         found["indicators"] = indicators
     if job := _JOB.search(folded):
         found["job_id"] = job[1]
-    if frame := _frame_name(text):
+    if frame := _frame_name(text.replace("`", "")):
         found["name"] = frame
-    if column := _COLUMN.search(text):
-        found["column"] = column[1]
+    if column := _column_name(text):
+        found["column"] = column
     return found
 
 

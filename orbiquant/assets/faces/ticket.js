@@ -23,6 +23,7 @@ export class TicketCard {
     this.reasons = null; // of an override that was asked for after the proposal
     this.error = "";
     this.deciding = false;
+    this.meant = false; // the box beside an override
     this.dead = false; // there is nobody to tell
     this.card = element("section", "oq-ticket");
     this.card.tabIndex = -1;
@@ -186,6 +187,7 @@ export class TicketCard {
     }
     const box = element("input");
     box.type = "checkbox";
+    box.checked = this.meant; // a card that is drawn anew forgets nothing
     box.disabled = shut;
     const spoken = say.language === "en" && against.length === 1 && against[0].length <= MOST_LABEL; // reasons are in English
     const label = spoken ? say("overridePlace", { reasons: against[0] }) : say("overridePlaceShort");
@@ -194,8 +196,11 @@ export class TicketCard {
       label,
       () => box.checked && this.send({ approved: true, override: true }),
     );
-    place.disabled = true;
-    box.addEventListener("change", () => (place.disabled = shut || !box.checked));
+    place.disabled = shut || !box.checked;
+    box.addEventListener("change", () => {
+      this.meant = box.checked;
+      place.disabled = shut || !box.checked;
+    });
     const reasons = element("ul", "", ...against.map((each) => element("li", "", each)));
     const asked = element(
       "div",
