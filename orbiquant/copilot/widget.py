@@ -179,7 +179,8 @@ class Chat(KeptWidget):
     def close(self) -> None:
         "Take the chat off the page; the conversation stays, and a turn that runs goes on."
         _chats.discard(self)
-        self._talk.close()
+        if hasattr(self, "_talk"):  # a chat that was refused has none, and is closed by its end all the same
+            self._talk.close()
         super().close()
 
     def __repr__(self) -> str:
