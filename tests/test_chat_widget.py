@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -21,7 +22,7 @@ from orbiquant.copilot.runs import end_runs, runs_of
 from orbiquant.domain import local_caller
 from orbiquant.runtime import Runtime
 from tests.tools.chat_words import DRAW
-from tests.tools.kernel import START, Kernel, running_kernel, told_to
+from tests.tools.kernel import ROOT, START, Kernel, running_kernel, told_to
 from tests.tools.slow_chat import ORDER, count, slow_runtime
 
 YES = {"approved": True, "override": True}
@@ -259,7 +260,9 @@ def test_frames_are_checked_seen_as_they_are_and_never_kept(kernel: Kernel):
 def test_an_executed_notebook_shows_the_chat_without_a_kernel(home: Path):
     cells = [START, "chat = oq.Chat('shown')\nchat", f"chat.say({count(3, 1)!r})\nassert chat.wait(30)", "chat.close()"]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in cells])
-    NotebookClient(book, timeout=60, resources={"metadata": {"path": str(home)}}).execute()
+    NotebookClient(book, timeout=60, resources={"metadata": {"path": str(home)}}).execute(
+        env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     page, _ = HTMLExporter().from_notebook_node(book)
     assert "w1 w2 w3" in page and "oq-static" in page
     nbformat.validate(book)

@@ -326,7 +326,8 @@ def test_a_ticket_is_approved_after_a_restart_and_once(runtime: Runtime):
     assert ticket["state"] == "pending" and ticket["known"]["risk_reward"] and ticket["known"]["risk_percent"]
     fresh = copilot_of(runtime, greedy, stores)
     [*_, shown] = asyncio.run(fresh.messages(ANA, "restart"))
-    assert shown["parts"][-1]["state"] == "approval-requested"
+    [*_, called, drawn] = shown["parts"]
+    assert called["state"] == "approval-requested" and drawn["data"]["state"] == "pending"
     done, again = press(fresh, "restart", ticket["id"]), press(fresh, "restart", ticket["id"])
     assert count_orders(runtime) == before + 1 and done.tickets[0]["state"] == "refused"
     assert '"outcome": ' in done.text and again.text == "" and again.tickets == done.tickets

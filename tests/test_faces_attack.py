@@ -20,7 +20,7 @@ from tests.tools.attack_faces import (
     open_kernel,
     open_service,
 )
-from tests.tools.attack_kinds import Attacker, Typist, approve, outcome_of
+from tests.tools.attack_kinds import Attacker, Typist, approve, outcome_of, same_order
 from tests.tools.attack_outside import McpFace, TelegramFace, TerminalFace, open_mcp, open_telegram
 
 
@@ -177,7 +177,7 @@ def test_a_program_killed_in_mid_approval_leaves_one_order(siege: Siege):
     for path, body in siege.rest.sent:  # captured before the kill
         siege.ground.listen(siege.rest, siege.rest.post(path, body))
     old = siege.ground.approved[-1]
-    assert siege.widget.decide(old.talk, old.id, YES).ticket["outcome"] == old.outcome
+    assert same_order(siege.widget.decide(old.talk, old.id, YES).ticket["outcome"], old.outcome)
     assert not siege.rest.say(old.talk, "what is the price of EURUSD?").code
     siege.check(len(siege.ground.approved))
 
@@ -193,7 +193,7 @@ def test_a_page_that_is_loaded_again_or_whose_comm_closes_finds_its_ticket(siege
     done = widget.decide(talk, id_, YES).ticket
     ground.settle(widget, talk, id_, order, done["outcome"])
     again = widget.hello(talk).ticket
-    assert (again["state"], again["outcome"]) == ("executed", done["outcome"])
+    assert again["state"] == "executed" and same_order(again["outcome"], done["outcome"])
     siege.check(len(ground.approved))
 
 
