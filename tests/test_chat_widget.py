@@ -62,9 +62,11 @@ def say(kernel: Kernel, chat: str, said: str) -> list[dict[str, Any]]:
 
 def insist(kernel: Kernel, chat: str, told: dict[str, Any]) -> None:
     """Tell the kernel something until the turn before it has ended and it is begun."""
+    begun = {"kind": "begin", "said": told.get("text")}  # other pages of the conversation begin turns, too
+    mine = lambda each: each["kind"] == "error" or begun.items() <= each.items()  # noqa: E731
     while True:
         kernel.tell(chat, told)
-        if kernel.answer(chat, lambda each: each["kind"] in ("begin", "error"))["kind"] == "begin":
+        if kernel.answer(chat, mine)["kind"] == "begin":
             return
         time.sleep(0.2)
 
