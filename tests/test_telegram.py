@@ -417,29 +417,26 @@ def test_a_button_is_its_owners(desk: Desk, server: tuple[FakeTelegram, str]):
     assert orders(desk) == 1
 
 
-def test_who_may_not_trade_any_more_is_told_so(desk: Desk, server: tuple[FakeTelegram, str]):
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ((f"{ANA}:ana:pro:read+write", f"{ANA}:ana:free:read+write+trade"), "may not trade"),
+        ((f"{EVA}:eva:pro:trade", f"{ANA}:eva:pro:trade"), "This button is not yours."),
+    ],
+    ids=["who may not trade any more", "an account taken off the list"],
+)
+def test_a_list_that_changed_decides_who_presses(
+    desk: Desk, server: tuple[FakeTelegram, str], changed: tuple[str, ...], told: str
+):
     fake, address = server
     with answering(desk.copilot, address):
         fake.write(ANA, desk.order())
         card = ticket_of(fake)
-    for people in (f"{ANA}:ana:pro:read+write", f"{ANA}:ana:free:read+write+trade"):
+    for people in changed:
         with answering(desk.copilot, address, people):
             query = fake.press(ANA, card, buttons(card)["✅"])
             fake.wait(lambda query=query: query in fake.answers)
-        assert "may not trade" in fake.answers[query] and orders(desk) == 0
-
-
-def test_an_account_that_was_taken_off_the_list_decides_nothing(desk: Desk, server: tuple[FakeTelegram, str]):
-    fake, address = server
-    with answering(desk.copilot, address):
-        fake.write(ANA, desk.order())
-        card = ticket_of(fake)
-    for people in (f"{EVA}:eva:pro:trade", f"{ANA}:eva:pro:trade"):
-        with answering(desk.copilot, address, people):
-            query = fake.press(ANA, card, buttons(card)["✅"])
-            fake.wait(lambda query=query: query in fake.answers)
-        assert fake.answers[query] == "This button is not yours."
-    assert orders(desk) == 0
+        assert told in fake.answers[query] and orders(desk) == 0
 
 
 def test_a_new_conversation_leaves_no_order_behind(desk: Desk, server: tuple[FakeTelegram, str]):

@@ -5,6 +5,7 @@ import re
 import select
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,7 +46,7 @@ class ModelServer(ThreadingHTTPServer):
             self.server_close()
 
 
-class ModelHandler(BaseHTTPRequestHandler):
+class ModelHandler(BaseHTTPRequestHandler, ABC):
     """Answers one question."""
 
     server: Any
@@ -86,9 +87,9 @@ class ModelHandler(BaseHTTPRequestHandler):
         self.write("data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
 
+    @abstractmethod
     def deltas(self, body: dict[str, Any]) -> Iterable[dict[str, Any]]:
         """Yield the pieces of an answer."""
-        raise NotImplementedError
 
     def send(self, chunk: dict[str, Any]) -> None:
         """Send one piece."""
