@@ -663,7 +663,7 @@ def test_a_killed_process_is_seen_and_its_run_treated_as_it_may(
     file = tmp_path / "marks"
     asked = start_job(database, find_handler(handler), {"path": str(file)}, SystemClock())
     victim = start_program(WORKS, url)
-    until(file.exists)
+    until(lambda: file.exists() and file.read_text())  # written, not only opened
     victim.kill()
     victim.communicate()
     assert get_job(database, asked).status == "running"

@@ -197,7 +197,7 @@ def test_an_answer_grows_while_it_comes_and_is_stopped(talk: Open, home: ChatHom
 
 
 def test_a_cell_runs_meanwhile(talk: Open):
-    notebook = talk("chat = oq.Chat('meanwhile')\nchat", "import time\ntime.sleep(300)")
+    notebook = talk("chat = oq.Chat('meanwhile')\nchat", "import time\ntime.sleep(120)")
     chat = notebook.chat()
     chat.is_live()
     chat.ask("briefly, please")

@@ -233,7 +233,7 @@ class ChatView:
 
     def is_live(self) -> None:
         """Wait until the kernel has answered."""
-        self.root.locator(".oq-chat[data-connection=live]").wait_for()
+        self.root.locator(".oq-chat[data-connection=live]").wait_for(timeout=60_000)
 
     def is_idle(self, timeout_s: float = 30) -> None:
         """Wait until the turn is over."""

@@ -4,17 +4,30 @@ const SAVED = "snapshot";
 
 const LOOK_MS = 1_000;
 
+const AGAIN_MS = 500; // and twice as long each time
+
 // JupyterLab tells a page of a restart, and not of a kernel that was shut down: whoever manages its widgets knows.
 function isGone(model) {
   const { kernel } = model.widget_manager ?? {};
   return kernel === null || Boolean(kernel?.isDisposed) || kernel?.status === "dead";
 }
 
-// A link to the kernel, by the model of a widget.
+// A link to the kernel, by the model of a widget. What is said before the kernel has a subshell waits for its cells to
+// end: a hello is said again until something is heard.
 export function kernelLink(model) {
+  let asking = 0;
+  const greet = (milliseconds) => {
+    if (isGone(model)) return;
+    model.send({ kind: "hello" });
+    asking = setTimeout(greet, milliseconds, 2 * milliseconds);
+  };
   return {
     listen(callback) {
       let gone = false;
+      const heard = (told) => {
+        clearTimeout(asking);
+        callback(told);
+      };
       const changed = () => callback({ kind: "connection", changed: true });
       const look = () => {
         if (isGone(model) === gone) return;
@@ -23,17 +36,20 @@ export function kernelLink(model) {
         else changed();
       };
       const looking = setInterval(look, LOOK_MS);
-      model.on("msg:custom", callback);
+      model.on("msg:custom", heard);
       model.on("comm_live_update", changed);
       return () => {
         clearInterval(looking);
-        model.off("msg:custom", callback);
+        clearTimeout(asking);
+        model.off("msg:custom", heard);
         model.off("comm_live_update", changed);
       };
     },
     send(told) {
       if (isGone(model)) throw new Error("the kernel is gone");
-      model.send(told);
+      if (told.kind !== "hello") return model.send(told);
+      clearTimeout(asking);
+      return greet(AGAIN_MS);
     },
     saved: () => model.get(SAVED),
   };
