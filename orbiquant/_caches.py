@@ -1,4 +1,4 @@
-"""Where compiled loops are kept when the package's own folder cannot be written to."""
+"""Where compiled loops are kept when the package's own folder cannot be written to, and what else is built once."""
 
 import os
 import stat
@@ -32,19 +32,28 @@ def are_writable() -> bool:
     return all(os.access(Path(file).parent, os.W_OK) for file in files if file)
 
 
-def folders() -> Iterator[Path]:
-    "Yield where compiled loops could be kept instead, the preferred folder first."
+def folders(
+    name: str = "numba",  # of what is kept there
+) -> Iterator[Path]:
+    "Yield where something that is built once could be kept, the preferred folder first."
     home = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("HOME") and f"{os.environ['HOME']}/.cache")
     if home:
-        yield Path(home) / "orbiquant" / "numba"
+        yield Path(home) / "orbiquant" / name
     if workspace := os.environ.get("ORBIQUANT_HOME"):
-        yield Path(workspace).expanduser() / "data" / "numba"
-    yield Path(tempfile.gettempdir()) / f"orbiquant-{os.getuid()}" / "numba"
+        yield Path(workspace).expanduser() / "data" / name
+    yield Path(tempfile.gettempdir()) / f"orbiquant-{os.getuid()}" / name
+
+
+def own_folder(
+    name: str,  # of what is kept there
+) -> Path | None:
+    "Return the first folder that is this user's alone and can be written to; None where there is none."
+    return next(filter(is_open, folders(name)), None)
 
 
 def choose_cache() -> None:
     "Tell numba a folder it can write to where it would find none; one that is set stays."
     if VARIABLE in os.environ or are_writable():
         return
-    if found := next(filter(is_open, folders()), None):
+    if found := own_folder("numba"):
         os.environ[VARIABLE] = str(found)

@@ -409,7 +409,7 @@ def test_compiled_loops_are_never_kept_where_others_can_write(tmp_path: Path, mo
     shared.chmod(0o777)
     monkeypatch.delenv(_caches.VARIABLE, raising=False)
     monkeypatch.setattr(_caches, "are_writable", lambda: False)
-    monkeypatch.setattr(_caches, "folders", lambda: iter([shared, own]))
+    monkeypatch.setattr(_caches, "folders", lambda name: iter([shared, own]))
     _caches.choose_cache()
     assert os.environ[_caches.VARIABLE] == str(own) and own.stat().st_mode & 0o777 == 0o700
     monkeypatch.setattr(_caches, "folders", lambda: iter([]))

@@ -36,6 +36,7 @@ TOOL_PARAMETERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # na
     "run_sweep": ((), _SERIES),
     "run_audit": ((), _SERIES),
     "run_report": ((), _SERIES),
+    "train_model": ((), _SERIES),
     "get_job": (("job_id",), ()),
     "describe_frame": (("name",), ()),
     "plot_frame": (("name",), ("column",)),

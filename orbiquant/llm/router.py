@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .classifier import ToolClassifier
+from .classifier_kept import ToolClassifier
 from .embed import JoinedEmbedder, open_encoders
 from .figures import find_figures, find_timeframes, names_past
 from orbiquant.llm.intents import (
@@ -112,6 +112,16 @@ _DATES = frozenset({"date", "day", "since", "start", "end", "until"})
 _PRICED = frozenset({"execute_trade", "set_alert", "calculate_position_size"})
 
 
+def _carried(
+    text: str, slots: Mapping[str, Any], missing: Sequence[str], schema: Schema, before: Earlier
+) -> dict[str, Any]:
+    "Return what a question leaves to the conversation: the symbol where it names none, and then the timeframe, too."
+    last, fields = dict(before.calls[-1][1]) if before.calls else {}, schema.get("properties", {})
+    left = not slots.get("symbols") and ("symbol" in missing or word_patterns("follow")["back"].search(fold(text)))
+    names = [name for name in ("symbol", "timeframe") if left and name in fields and name in last]
+    return {name: last[name] for name in names if not slots.get(name)}
+
+
 def _risk_of(slots: Mapping[str, Any]) -> dict[str, float]:
     amount, balance = slots.get("risk_amount"), slots.get("balance")
     return {"risk_percent": round(100 * amount / balance, 6)} if amount and balance else {}
@@ -139,9 +149,8 @@ def complete(
         missing.append("balance")
     if "message" in missing:
         arguments["message"] = text
-    last = dict(before.calls[-1][1]) if before.calls else {}
-    if "symbol" in missing and "symbol" in last and tool != "execute_trade":
-        arguments["symbol"] = last["symbol"]
+    if tool != "execute_trade":
+        arguments |= _carried(text, slots, missing, schema, before)
     if tool == "execute_trade":
         missing += ["symbol", "action", "size", "stop_loss"]
     lacking = tuple(dict.fromkeys(each for each in missing if each not in arguments))
@@ -149,7 +158,7 @@ def complete(
 
 # %% ../../nbs/194_llm.router.ipynb #42f16891
 SURE_TO_READ, SURE_TO_ACT, SURE_APART = 0.45, 0.65, 0.85  # least confidence: to read, to do, to cut a message
-ACTS = frozenset({"execute_trade", "set_alert", "run_backtest", "run_sweep", "run_audit", "run_report"})
+ACTS = frozenset({"execute_trade", "set_alert", "run_backtest", "run_sweep", "run_audit", "run_report", "train_model"})
 EACH_SYMBOL = frozenset(
     {"get_price", "get_ohlcv", "get_indicators", "get_news", "get_sentiment", "get_fundamentals", "analyze_market"}
     | {"get_signal"}

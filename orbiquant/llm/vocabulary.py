@@ -169,7 +169,8 @@ _NO_TICKER = re.compile(
     r"RSI|MACD|ATR|SMA|EMA|VWAP|OBV|ADX|BB|BOS|CHOCH|FVG|OTE|ICT|SMC|AMD|BUY|SELL|LONG|SHORT|"
     r"OHLC|OHLCV|PER|EPS|PBO|BPA|HTML|PDF|USD|EUR|GBP|JPY|CHF|CAD|AUD|NZD|API|GDP|CPI|FED|"
     r"HOLD|STOP|LIMIT|ROI|DSR|FOMO|JSON|CSV|NAN|TODAY|ETF|COMPRA|VENDE|VENTA|PLS|POR|THE|AND|FOR|QUE|"
-    r"UNA|LOS|LAS|CON"
+    r"UNA|LOS|LAS|CON|HODL|FYI|ASAP|IMO|IMHO|LOL|WTF|OMG|PNL|IDK|EOD|EOM|ATH|ATL|TP|SL|RR|YOLO|FUD|DCA|"
+    r"AI|ML|LDN|NY|UTC|EST|GMT|OOS|HTF|LTF|CEO|SEC|IPO|AUM|NAV|VAR|SLA|FAQ|PDT|USA|UK|LLM|GPT|BTW|ETA|OK|NO|SI"
 )
 
 
@@ -184,6 +185,6 @@ def find_symbols(
         for named in reading(text, folded, vocabulary):
             if all(named.end <= other.start or named.start >= other.end for other in taken):
                 taken.append(named)
-    if not taken and not (text.isupper() and len(text.split()) > 2):
+    if not taken and not (text.isupper() and len(text.split()) > 1):  # who shouts says words, too
         taken = [Named(*each.span(), each[0]) for each in _TICKER.finditer(text) if not _NO_TICKER.fullmatch(each[0])]
     return sorted(taken)
