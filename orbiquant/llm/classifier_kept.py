@@ -47,7 +47,11 @@ def pack_weights(
     directions: Sequence[Directions],  # of the vectors, one an encoder
 ) -> bytes:
     "Return a classifier as an archive of arrays."
-    held: dict[str, Any] = {"tools": weights.tools, "slopes": weights.slopes, "offsets": weights.offsets}
+    held: dict[str, Any] = {
+        "tools": weights.tools,
+        "slopes": weights.slopes.astype(np.float16),
+        "offsets": weights.offsets,
+    }
     for place, counts in enumerate(weights.counts):
         held |= {f"words{place}": counts.get_feature_names_out().astype(str), f"idf{place}": counts.idf_}
     for place, each in enumerate(directions):
@@ -67,7 +71,7 @@ def unpack_weights(
         for place, each in enumerate(counts):
             each.vocabulary_ = {word: column for column, word in enumerate(held[f"words{place}"].tolist())}
             each.idf_ = held[f"idf{place}"]
-        weights = ToolWeights(tuple(held["tools"].tolist()), counts, held["slopes"], held["offsets"])
+        weights = ToolWeights(tuple(held["tools"].tolist()), counts, held["slopes"].astype(np.float32), held["offsets"])
         return weights, [Directions(held[f"mean{n}"], held[f"axes{n}"]) for n in range(encoders)]
 
 # %% ../../nbs/194_llm.classifier_kept.ipynb #2df94f15

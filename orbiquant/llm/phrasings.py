@@ -44,9 +44,10 @@ def read_phrasings() -> tuple[Phrasing, ...]:
     )
 
 # %% ../../nbs/1940_llm.phrasings.ipynb #bb9826d4
-def masked_phrasings() -> list[str]:
+@cache
+def masked_phrasings() -> tuple[str, ...]:
     "Return the training phrasings as they are encoded."
-    return [mask(each.text, Vocabulary()) for each in read_phrasings()]
+    return tuple(mask(each.text, Vocabulary()) for each in read_phrasings())
 
 
 def text_fingerprint(
