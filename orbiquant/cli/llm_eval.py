@@ -41,7 +41,7 @@ _CHECKS = {
 
 
 def _share(share: "EvalShare | None") -> str:
-    return DASH if share is None else f"{100 * share.share:.1f} ≥ {100 * share.low:.1f}"
+    return DASH if share is None else f"{100 * share.share:.1f} (≥ {100 * share.low:.1f})"
 
 
 def _choices(report: "EvalReport") -> "RenderableType":
@@ -57,13 +57,14 @@ def _choices(report: "EvalReport") -> "RenderableType":
 def _checks(report: "EvalReport") -> "RenderableType":
     groups = {"all": report.overall, **report.languages}
     rows: list[tuple[str, ...]] = [
-        (words, *(_share(getattr(group, name)) for group in groups.values()))
+        (words, str(whole.of), *(_share(getattr(group, name)) for group in groups.values()))
         for name, words in _CHECKS.items()
-        if getattr(report.overall, name)
+        if (whole := getattr(report.overall, name))
     ]
     blank = [""] * len(report.languages)
-    rows += [(f"refused: {rule}", _share(group.refusal), *blank) for rule, group in report.rules.items()]
-    return table(rows, "%", *(f">{name}" for name in groups))
+    for rule, group in report.rules.items():
+        rows.append((f"refused: {rule}", str(group.questions), _share(group.refusal), *blank))
+    return table(rows, "%", ">questions", *(f">{name}" for name in groups))
 
 
 def _faults(report: "EvalReport") -> "Iterator[RenderableType]":
@@ -89,7 +90,7 @@ def _told(report: "EvalReport", failures: int) -> "RenderableType":
     times = report.times
     rate = "not known" if times.tokens_per_second is None else f"{times.tokens_per_second:.1f}"
     lines = [
-        f"{report.provider}, questions {report.cases}. A share ≥ the lower end of its 90 % interval (Wilson).",
+        f"{report.provider}, questions {report.cases}. Beside each share the lower end of its 90 % interval (Wilson).",
         f"First word or call: {_seconds(times.first_median_s)}, 95 of 100 below {_seconds(times.first_slow_s)}; whole "
         f"answer {_seconds(times.median_s)}; tokens a second: {rate}.",
     ]

@@ -68,7 +68,7 @@ def normalise_arguments(
             found[_SAME.get(name, name)] = _as_value(_SAME.get(name, name), value)
     return found
 
-# %% ../../nbs/87_copilot.eval_judging.ipynb #f96a2f99
+# %% ../../nbs/87_copilot.eval_judging.ipynb #5c5bc850
 class ArgumentCheck(BaseModel):
     "One argument of a call beside what was wanted."
 
@@ -87,11 +87,14 @@ def check_arguments(
 ) -> list[ArgumentCheck]:
     "Return how each argument of a call came out."
     right, called = normalise_arguments(wanted, schema), normalise_arguments(given, schema)
+    named = [{_SAME.get(name, name): value for name, value in each.items()} for each in (wanted, given)]
     checks = []
     for name in (*right, *(name for name in called if name not in right)):
         alike = "right" if right.get(name) == called.get(name) else "wrong"
         found: Any = "missing" if name not in called else "invented" if name not in right else alike
-        checks.append(ArgumentCheck(tool=tool, name=name, found=found, wanted=right.get(name), given=called.get(name)))
+        checks.append(
+            ArgumentCheck(tool=tool, name=name, found=found, wanted=named[0].get(name), given=named[1].get(name))
+        )
     return checks
 
 # %% ../../nbs/87_copilot.eval_judging.ipynb #840e327d

@@ -7,7 +7,7 @@ __all__ = ['EvalShare', 'share_of', 'EvalResult', 'EvalGroup', 'group_results', 
            'ArgumentFigures', 'count_arguments', 'EvalTimes', 'time_results', 'CoveragePoint', 'coverage_curve',
            'EvalFailure', 'EvalReport', 'summarise_results', 'read_eval_report']
 
-# %% ../../nbs/87_copilot.eval_report.ipynb #c831bd97
+# %% ../../nbs/87_copilot.eval_report.ipynb #ab4400a4
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ..backtest.robustness import wilson_interval
 from .eval_asking import Call, EvalAnswer
 from .eval_cases import EvalCase, fingerprint
-from .eval_judging import Judgement
+from .eval_judging import ArgumentCheck, Judgement
 from ..core import DataError, rule_of
 
 # %% ../../nbs/87_copilot.eval_report.ipynb #acf9bd1f
@@ -262,7 +262,14 @@ class EvalReport(BaseModel):
     curve: list[CoveragePoint]
     failures: list[EvalFailure]
 
-# %% ../../nbs/87_copilot.eval_report.ipynb #05d0759e
+# %% ../../nbs/87_copilot.eval_report.ipynb #abcc1146
+def _fault(check: ArgumentCheck) -> str:
+    if check.found == "missing":
+        return f"{check.name}: {check.wanted} is missing"
+    beside = "nobody asked for it" if check.found == "invented" else f"not {check.wanted}"
+    return f"{check.name}: {check.given}, {beside}"
+
+
 def _detail(result: EvalResult) -> str:
     answer, judgement = result.answer, result.judgement
     if judgement.reason == "error":
@@ -270,9 +277,10 @@ def _detail(result: EvalResult) -> str:
     if judgement.reason == "invented":
         return ", ".join(judgement.invented)
     if judgement.reason == "arguments":
-        faults = [each for each in judgement.arguments if each.found != "right"]
-        return "; ".join(f"{each.name} {each.found}: {each.given} for {each.wanted}" for each in faults)
-    return (answer.told or answer.text)[:200]
+        return "; ".join(map(_fault, (each for each in judgement.arguments if each.found != "right")))
+    if called := [*answer.calls, *answer.later_calls]:
+        return "; ".join(f"{name}({', '.join(map(str, given.values()))})" for name, given in called)[:200]
+    return answer.text[:200]
 
 
 def summarise_results(
