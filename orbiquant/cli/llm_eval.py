@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -136,7 +135,7 @@ def evaluate_command(
     asked, broken = _chosen(cases, kind, language, most, skip_broken)
     runtime = open_runtime()
     with progress_bar(as_json, compiles=False) as progress:
-        tell = partial(progress, text="asking") if progress else lambda done, of: None
+        tell = (lambda done, of: progress(done, of, "asking")) if progress else (lambda done, of: None)
         report = asyncio.run(evaluate_with(runtime, provider, asked, find_tools(), tell, broken))
     show(report, as_json, lambda: _told(report, failures))
     if report.unconfirmed_trades:
