@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -53,9 +54,11 @@ def test_a_broken_file_is_refused_with_its_line(tmp_path: Path, lines: list[str 
     assert told in refused.value.message
 
 
-def test_a_folder_is_no_file(tmp_path: Path):
-    with pytest.raises(DataError):
-        read_cases(tmp_path, KNOWN)
+def test_a_folder_is_no_file_and_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(DataError):
+            read_cases(place, KNOWN)
 
 
 def test_aliases_and_none_are_tools(tmp_path: Path):

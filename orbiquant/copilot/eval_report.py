@@ -7,7 +7,7 @@ __all__ = ['EvalShare', 'share_of', 'EvalResult', 'EvalGroup', 'group_results', 
            'ArgumentFigures', 'count_arguments', 'EvalTimes', 'time_results', 'CoveragePoint', 'coverage_curve',
            'EvalFailure', 'EvalReport', 'summarise_results', 'read_eval_report']
 
-# %% ../../nbs/87_copilot.eval_report.ipynb #6108d937
+# %% ../../nbs/87_copilot.eval_report.ipynb #39052d55
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ..backtest.robustness import wilson_interval
 from .eval_asking import Call, EvalAnswer
-from .eval_cases import EvalCase, cases_digest
+from .eval_cases import EvalCase, cases_digest, read_whole
 from .eval_judging import ArgumentCheck, Judgement
 from ..core import DataError, rule_of
 
@@ -315,15 +315,13 @@ def summarise_results(
         times=time_results([each.answer for each in results]), curve=coverage_curve(results), failures=failures,
     )  # fmt: skip
 
-# %% ../../nbs/87_copilot.eval_report.ipynb #3db48e3b
+# %% ../../nbs/87_copilot.eval_report.ipynb #1e9809fc
 def read_eval_report(
     path: Path,  # JSON
 ) -> EvalReport:
     "Return an evaluation that was kept; raise `DataError` naming the file for anything else."
     try:
-        return EvalReport.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path.name}: {error.strerror}") from error
+        return EvalReport.model_validate_json(read_whole(path))
     except ValidationError as error:
         [first, *_] = error.errors()
         where = ".".join(map(str, first["loc"])) or "file"
