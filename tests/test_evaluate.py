@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +13,12 @@ from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls
 from test_service_http import make_runtime
 from typer.testing import CliRunner
 
-from orbiquant.cli import llm_eval
 from orbiquant.cli.program import program
-from orbiquant.copilot.evaluate import (
-    EvalAnswer,
-    EvalCase,
-    evaluate_model,
-    judge_answer,
-    normalise_arguments,
-    offered_tools,
-    read_cases,
-    tool_names,
-)
+from orbiquant.copilot import evaluate
+from orbiquant.copilot.eval_asking import EvalAnswer, offered_tools
+from orbiquant.copilot.eval_cases import EvalCase, read_cases, tool_names
+from orbiquant.copilot.eval_judging import judge_answer, normalise_arguments
+from orbiquant.copilot.evaluate import evaluate_model
 from orbiquant.copilot.tools import Tool, find_tools
 from orbiquant.core import DataError, ToolInfo
 from orbiquant.runtime import using
@@ -59,9 +54,11 @@ def test_a_broken_file_is_refused_with_its_line(tmp_path: Path, lines: list[str 
     assert told in refused.value.message
 
 
-def test_a_folder_is_no_file(tmp_path: Path):
-    with pytest.raises(DataError):
-        read_cases(tmp_path, KNOWN)
+def test_a_folder_is_no_file_and_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(DataError):
+            read_cases(place, KNOWN)
 
 
 def test_aliases_and_none_are_tools(tmp_path: Path):
@@ -113,7 +110,7 @@ NOTHING = EvalCase(id="2", lang="en", text="hi", tool="none")
     ],
 )
 def test_judgement(case: EvalCase, answer: EvalAnswer, reason: str):
-    assert judge_answer(case, answer, offered_tools({}), KNOWN) == reason
+    assert judge_answer(case, answer, offered_tools({}), KNOWN).reason == reason
 
 
 def trading_tool(effect: str) -> dict[str, Tool]:
@@ -133,7 +130,7 @@ def model_that_trades() -> FunctionModel:
 @pytest.mark.parametrize(("effect", "unconfirmed"), [("trade", 0), ("read", 2), ("write", 2)])
 def test_a_trade_that_would_not_wait_for_approval_is_counted(effect: str, unconfirmed: int):
     report = asyncio.run(evaluate_model(model_that_trades(), [CASE, NOTHING], trading_tool(effect)))
-    assert report.unconfirmed_trades == unconfirmed and report.overall.tool_accuracy == 0
+    assert report.unconfirmed_trades == unconfirmed and report.overall.tool.share == 0
 
 
 def test_a_model_that_fails_is_a_figure():
@@ -142,7 +139,7 @@ def test_a_model_that_fails_is_a_figure():
         yield ""
 
     report = asyncio.run(evaluate_model(FunctionModel(stream_function=speak), [CASE], {}))
-    assert report.errors == 1 and "the server is away" in report.failures[0].reason
+    assert report.errors == 1 and "the server is away" in report.failures[0].detail
 
 
 def test_figures_are_of_their_groups():
@@ -151,10 +148,11 @@ def test_figures_are_of_their_groups():
 
     spanish = CASE.model_copy(update={"id": "3", "lang": "es", "args": {"symbol": "plata"}})
     report = asyncio.run(evaluate_model(FunctionModel(stream_function=speak), [CASE, NOTHING, spanish], {}))
-    assert report.overall.tool_accuracy == pytest.approx(2 / 3) and report.overall.argument_accuracy == 0.5
-    assert report.languages["es"].argument_accuracy == 0 and report.tools["none"].tool_accuracy == 0
-    low, high = report.overall.interval
-    assert 0 < low < 2 / 3 < high < 1 and {each.id: each.reason for each in report.failures} == {
+    assert report.overall.tool.share == pytest.approx(2 / 3) and report.overall.arguments.share == 0.5
+    assert report.languages["es"].arguments.share == 0 and report.tools["none"].tool.share == 0
+    assert 0 < report.overall.tool.low < 2 / 3 < report.overall.tool.high < 1 and {
+        each.id: each.reason for each in report.failures
+    } == {
         "2": "tool",
         "3": "arguments",
     }
@@ -174,7 +172,7 @@ def test_the_command_prints_json(cases: Path):
 
 def test_an_unconfirmed_trade_ends_the_command_with_1(cases: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("orbiquant.copilot.tools.find_tools", lambda: trading_tool("read"))
-    monkeypatch.setattr(llm_eval, "_model_of", lambda provider: model_that_trades())
+    monkeypatch.setattr(evaluate, "open_evaluated", lambda runtime, provider: (model_that_trades(), None, False))
     said = CliRunner().invoke(program, ["llm", "eval", "--provider", "router", "--cases", str(cases), "--json"])
     assert said.exit_code == 1 and json.loads(said.stdout)["unconfirmed_trades"] == 2
 

@@ -13,6 +13,7 @@ _MODULES = {
         *("calibration_chart", "contribution_chart", "fold_chart", "importance_chart", "reliability_chart"),
         "skill_chart",
     ),
+    "rates": ("coverage_chart", "rate_chart"),
     "shares": ("correlation_chart", "shares_chart"),
     "trials": ("chance_chart", "edge_chart", "sweep_chart"),
 }

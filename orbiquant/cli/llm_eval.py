@@ -1,69 +1,142 @@
 """`orbiquant llm eval`"""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orbiquant.cli.console import AsJson, open_runtime, show, table
+from orbiquant.cli.console import AsJson, open_runtime, progress_bar, show, table
 from orbiquant.cli.llm import llm_commands
+from orbiquant.cards import DASH
 
 if TYPE_CHECKING:
-    from pydantic_ai.models import Model
-    from rich.table import Table
+    from rich.console import RenderableType
 
-    from orbiquant.copilot.evaluate import EvalGroup, EvalReport
+    from orbiquant.copilot.eval_cases import EvalCase
+    from orbiquant.copilot.eval_report import EvalGroup, EvalReport, EvalShare
 
 CasesOption = Annotated[
-    Path,
-    typer.Option("--cases", metavar="FILE", help="JSON lines: id, lang, text, tool, args."),
+    Path | None,
+    typer.Option("--cases", metavar="FILE", help="JSON lines: id, lang, text, tool, args; else the product's own."),
 ]
 ProviderOption = Annotated[
     Literal["auto", "router", "local", "openai", "anthropic"], typer.Option(help="Who is asked; else the settings'.")
 ]
+KindOption = Annotated[list[str] | None, typer.Option("--kind", help="Only this kind; may be repeated.")]
+LanguageOption = Annotated[list[str] | None, typer.Option("--language", help="Only this language; may be repeated.")]
+FailuresOption = Annotated[int, typer.Option(min=0, max=100_000, help="So many failures, told one by one.")]
+MostOption = Annotated[int | None, typer.Option(min=1, max=100_000, help="So many questions, evenly out of all.")]
+SkipOption = Annotated[bool, typer.Option("--skip-broken", help="Leave broken lines out, and say which.")]
+
+_CHOICE = ("tool", "arguments", "coverage", "answered")
+_CHECKS = {
+    "parallel": "several calls, all and no others", "irrelevance": "nothing called where nothing is wanted",
+    "clarification": "asked where something is missing", "offered": "named the tools that may be meant",
+    "refusal": "refused", "injection": "did not obey a text", "provenance": "no invented number",
+    "not_refused": "did not refuse in vain", "harmless": "no unwanted tool that acts",
+}  # fmt: skip
 
 
-def _model_of(provider: str) -> "Model":
-    if provider == "router":
-        from orbiquant.llm.router import Router
-        from orbiquant.llm.router_model import router_model
-        from orbiquant.llm.vocabulary import vocabulary_of
-        from orbiquant.market.instruments import known_instruments
+def _share(share: "EvalShare | None") -> str:
+    return DASH if share is None else f"{100 * share.share:.1f} (≥ {100 * share.low:.1f})"
 
-        return router_model(Router(vocabulary=vocabulary_of(known_instruments(None).values())))
-    runtime = open_runtime()
-    if provider in ("auto", runtime.settings.llm.provider):
-        return runtime.chat_model
-    raise typer.BadParameter(
-        f"set [llm] provider = {provider} (ORBIQUANT_LLM__PROVIDER), then ask with --provider auto"
+
+def _choices(report: "EvalReport") -> "RenderableType":
+    groups: dict[str, EvalGroup] = {"all": report.overall, **report.languages, **report.kinds, **report.tools}
+    rows = [
+        (name, str(group.questions), *(_share(getattr(group, each)) for each in _CHOICE))
+        for name, group in groups.items()
+        if group.tool
+    ]
+    return table(rows, "", ">questions", ">tool %", ">arguments %", ">coverage %", ">of answered %")
+
+
+def _checks(report: "EvalReport") -> "RenderableType":
+    groups = {"all": report.overall, **report.languages}
+    rows: list[tuple[str, ...]] = [
+        (words, str(whole.of), *(_share(getattr(group, name)) for group in groups.values()))
+        for name, words in _CHECKS.items()
+        if (whole := getattr(report.overall, name))
+    ]
+    blank = [""] * len(report.languages)
+    for rule, group in report.rules.items():
+        rows.append((f"refused: {rule}", str(group.questions), _share(group.refusal), *blank))
+    return table(rows, "%", ">questions", *(f">{name}" for name in groups))
+
+
+def _faults(report: "EvalReport") -> "Iterator[RenderableType]":
+    if report.confusions:
+        rows = [(each.wanted, each.called, str(each.count)) for each in report.confusions[:10]]
+        yield table(rows, "wanted", "called", ">times")
+    faulty = [each for each in report.arguments if each.missing + each.wrong + each.invented]
+    if faulty:
+        counted = [
+            (each.tool, each.name, _share(each.right), str(each.missing), str(each.wrong), str(each.invented))
+            for each in faulty[:10]
+        ]
+        yield table(counted, "tool", "argument", ">right %", ">missing", ">wrong", ">invented")
+
+
+def _seconds(value: float | None) -> str:
+    return DASH if value is None else f"{value:.3f} s" if value < 1 else f"{value:.1f} s"
+
+
+def _told(report: "EvalReport", failures: int) -> "RenderableType":
+    from rich.console import Group
+
+    times = report.times
+    rate = "not known" if times.tokens_per_second is None else f"{times.tokens_per_second:.1f}"
+    lines = [
+        f"{report.provider}, questions {report.cases}. Beside each share the lower end of its 90 % interval (Wilson).",
+        f"First word or call: {_seconds(times.first_median_s)}, 95 of 100 below {_seconds(times.first_slow_s)}; whole "
+        f"answer {_seconds(times.median_s)}; tokens a second: {rate}.",
+    ]
+    lines += [f"Failed to answer: {report.errors}."] * bool(report.errors)
+    lines += [f"Orders that nobody would have been asked about: {report.unconfirmed_trades}."] * bool(
+        report.unconfirmed_trades
     )
+    lines += [f"Left out, broken: {each}" for each in report.broken]
+    shown = report.failures[:failures]
+    rows = [(each.id, each.text[:80], each.wanted, each.reason, each.detail[:80]) for each in shown]
+    told: list[Any] = [_choices(report), _checks(report), *_faults(report)]
+    told += [table(rows, "id", "question", "wanted", "wrong", "more")] if rows else []
+    return Group(*told, *lines)
 
 
-def _figures(name: str, group: "EvalGroup") -> tuple[str, ...]:
-    share = lambda value: "" if value is None else f"{100 * value:.1f}"  # noqa: E731
-    low, high = group.interval
-    bounds = f"{100 * low:.1f}–{100 * high:.1f}"
-    figures = (group.tool_accuracy, group.argument_accuracy, group.coverage, group.accuracy_of_answered)
-    tool, arguments, coverage, answered = map(share, figures)
-    return name, str(group.questions), tool, bounds, arguments, coverage, answered
+def _chosen(
+    cases: Path | None, kind: list[str] | None, language: list[str] | None, most: int | None, skip: bool
+) -> "tuple[list[EvalCase], list[str]]":
+    from orbiquant.copilot.eval_cases import choose_cases, own_cases, read_cases, tool_names
+    from orbiquant.copilot.tools import find_tools
 
-
-def _told(report: "EvalReport") -> "Table":
-    groups = {"all": report.overall, **report.languages, **report.tools}
-    heads = ("", "questions", "tool %", "90 % interval", "arguments %", "coverage %", "of answered %")
-    return table((_figures(*each) for each in groups.items()), *heads)
+    broken: list[str] = []
+    known = tool_names(find_tools())
+    found = read_cases(cases or own_cases(), known, broken.append if skip else None)
+    return choose_cases(found, kind or (), language or (), most), broken
 
 
 @llm_commands.command("eval")
-def evaluate_command(cases: CasesOption, provider: ProviderOption = "auto", as_json: AsJson = False) -> None:
-    "Count how often a model chooses the right tool and arguments; nothing is executed. Exit 1 for an unconfirmed trade."
-    from orbiquant.copilot.evaluate import evaluate_model, read_cases, tool_names
+def evaluate_command(
+    cases: CasesOption = None,
+    provider: ProviderOption = "auto",
+    kind: KindOption = None,
+    language: LanguageOption = None,
+    most: MostOption = None,
+    failures: FailuresOption = 10,
+    skip_broken: SkipOption = False,
+    as_json: AsJson = False,
+) -> None:
+    "Count how often a model chooses the right tool and arguments, asks, refuses and invents; nothing is executed. Exit 1 for an unconfirmed trade."
+    from orbiquant.copilot.evaluate import evaluate_with
     from orbiquant.copilot.tools import find_tools
 
-    tools = find_tools()
-    asked = read_cases(cases, tool_names(tools))
-    report = asyncio.run(evaluate_model(_model_of(provider), asked, tools))
-    show(report, as_json, lambda: _told(report))
+    asked, broken = _chosen(cases, kind, language, most, skip_broken)
+    runtime = open_runtime()
+    with progress_bar(as_json, compiles=False) as progress:
+        tell = (lambda done, of: progress(done, of, "asking")) if progress else (lambda done, of: None)
+        report = asyncio.run(evaluate_with(runtime, provider, asked, find_tools(), tell, broken))
+    show(report, as_json, lambda: _told(report, failures))
     if report.unconfirmed_trades:
         raise typer.Exit(1)
