@@ -157,7 +157,7 @@ def complete(
     return Routing(tool, arguments, confidence, lacking, unclear=unclear)
 
 # %% ../../nbs/194_llm.router.ipynb #42f16891
-SURE_TO_READ, SURE_TO_ACT, SURE_APART = 0.45, 0.65, 0.85  # least confidence: to read, to do, to cut a message
+SURE_TO_READ, SURE_TO_ACT, SURE_APART = 0.4, 0.6, 0.85  # least confidence: to read, to do, to cut a message
 ACTS = frozenset({"execute_trade", "set_alert", "run_backtest", "run_sweep", "run_audit", "run_report", "train_model"})
 EACH_SYMBOL = frozenset(
     {"get_price", "get_ohlcv", "get_indicators", "get_news", "get_sentiment", "get_fundamentals", "analyze_market"}
