@@ -7,7 +7,7 @@ __all__ = ['UNREAD', 'NOT_OFFERED', 'NOT_LEARNED', 'Encoded', 'TOO_LONG', 'Tunin
            'phrasing_form', 'split_phrasings', 'offered_with', 'written_answer', 'turn_end', 'example_prompt',
            'encode_example', 'TuningSet', 'encode_examples']
 
-# %% ../../nbs/198_llm.tuning_data.ipynb #b4d89ee7
+# %% ../../nbs/198_llm.tuning_data.ipynb #fc421d5b
 import hashlib
 import json
 from collections import Counter
@@ -20,7 +20,7 @@ from ..core import OptionError
 from .chat_format import ChatFormat, format_of
 from .chat_messages import ChatTurn, chat_turns, render_prompt, tool_schemas
 from .classifier import Phrasing
-from .router import EACH_SYMBOL, MOST_CALLS, Earlier, Routing, complete
+from .router import EACH_SYMBOL, MOST_CALLS, Earlier, complete
 from .router_model import ask_back
 from .slots import mask, read_slots
 from .vocabulary import Vocabulary
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pydantic_ai.tools import ToolDefinition
     from transformers import PreTrainedTokenizerBase
 
-# %% ../../nbs/198_llm.tuning_data.ipynb #eb140e4c
+# %% ../../nbs/198_llm.tuning_data.ipynb #79a2eabd
 @dataclass(frozen=True)
 class TuningExample:
     "A question, and what is said to it: calls, or words."
@@ -40,6 +40,10 @@ class TuningExample:
 
 
 UNREAD, NOT_OFFERED = "a number that no argument takes", "no such tool on offer"
+_NO_TOOL = {
+    "en": "That needs none of my tools. Ask me about a price, a market, news, your account or a term.",
+    "es": "Para eso no tengo herramienta. Pregúntame por un precio, un mercado, noticias, tu cuenta o un término.",
+}
 
 
 def _unread(slots: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
@@ -55,7 +59,7 @@ def right_answer(
 ) -> TuningExample | str:
     "Return what is to be said to a question, or why nobody can tell."
     if phrasing.tool == "none":
-        return TuningExample(phrasing, reply=ask_back(Routing(None, {}, 1.0), phrasing.language))
+        return TuningExample(phrasing, reply=_NO_TOOL[phrasing.language])
     if phrasing.tool not in tools:
         return NOT_OFFERED
     slots = read_slots(phrasing.text, vocabulary or Vocabulary(), phrasing.language)

@@ -215,7 +215,7 @@ def load_weights(
     progress: Progress | None = None,  # told tensors done and tensors in all
     adapter: Path | None = None,  # folder of an adapter that is laid over them
 ) -> LoadedWeights:
-    "Return a model on its device; raise `ModelError` when it cannot be, `OptionError` for an adapter that does not fit."
+    "Return a model on its device; raise `ModelError` when it cannot be, `OptionError` for an adapter of another."
     folder, device = find_weights(name), choose_device(device)
     if adapter:
         check_adapter(adapter, folder, name)
@@ -236,5 +236,6 @@ def load_weights(
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"the weights of {name} cannot be loaded: {error}", model=name) from error
     if adapter:
-        lay_adapter(model, adapter)
+        with _telling(None):
+            lay_adapter(model, adapter)
     return LoadedWeights(model.eval(), tokenizer, device, nf4)
