@@ -1260,6 +1260,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                             'orbiquant.copilot.held_out.held_out_cases': ( 'copilot.held_out.html#held_out_cases',
                                                                                            'orbiquant/copilot/held_out.py'),
                                             'orbiquant.copilot.held_out.judge_adapter': ( 'copilot.held_out.html#judge_adapter',
+                                                                                          'orbiquant/copilot/held_out.py'),
+                                            'orbiquant.copilot.held_out.product_split': ( 'copilot.held_out.html#product_split',
                                                                                           'orbiquant/copilot/held_out.py')},
             'orbiquant.copilot.hot': { 'orbiquant.copilot.hot.HotContext': ('copilot.hot.html#hotcontext', 'orbiquant/copilot/hot.py'),
                                        'orbiquant.copilot.hot.HotContext.__init__': ( 'copilot.hot.html#hotcontext.__init__',

@@ -100,28 +100,29 @@ def tune_command(
 ) -> None:  # fmt: skip
     "Tune the local model to call this product's tools, and ask it what it has not seen; Ctrl-C loses nothing."
     from orbiquant.copilot.evaluate import offered_tools
-    from orbiquant.copilot.held_out import judge_adapter
+    from orbiquant.copilot.held_out import judge_adapter, product_split
     from orbiquant.copilot.tools import find_tools
     from orbiquant.llm.adapters import adapter_folder
-    from orbiquant.llm.classifier import read_phrasings
     from orbiquant.llm.tuning import TuningConfig, make_adapter
-    from orbiquant.llm.tuning_data import split_phrasings
+    from orbiquant.llm.weights import find_weights
     from orbiquant.settings import load_settings
 
     settings = load_settings()
     given = {"steps": steps, "batch": batch, "offered": tools, "seed": seed}
     config = TuningConfig.model_validate({name: value for name, value in given.items() if value is not None})
     llm = settings.llm.model_copy(update={"device": device or settings.llm.device})
+    chosen, folder = base or llm.model, adapter_folder(name, _models_dir(settings))
+    find_weights(chosen)
     product = find_tools()
-    offered, folder = offered_tools(product), adapter_folder(name, _models_dir(settings))
-    split = split_phrasings(read_phrasings(), offered, config.held_out, config.seed)
+    offered = offered_tools(product)
+    split = product_split(product, config)
     if dry_run:
-        seen = _look_at(base or llm.model, split, offered, config)
+        seen = _look_at(chosen, split, offered, config)
         show(seen, as_json, lambda: fields(seen))
         return
     with progress_bar(as_json, compiles=False) as progress:
         manifest = make_adapter(
-            name, base or llm.model, split, offered, config, _models_dir(settings), device=llm.device,
+            name, chosen, split, offered, config, _models_dir(settings), device=llm.device,
             memory_fraction=llm.memory_fraction, fresh=fresh, progress=progress,
         )  # fmt: skip
         if questions and (manifest.after is None or manifest.after.questions != min(questions, len(split.held_out))):
