@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from orbiquant.llm.tuning_data import TuningSplit
     from orbiquant.settings import Settings
 
-MOST_STEPS = 100_000
 BaseOption = Annotated[str | None, typer.Option("--base", help="Model that is tuned; else [llm] model.")]
 NameOption = Annotated[str, typer.Option("--name", help="Of the adapter, for [llm] adapter.")]
-StepsOption = Annotated[int | None, typer.Option(min=1, max=MOST_STEPS, help="Of the optimiser; else 300.")]
+StepsOption = Annotated[int | None, typer.Option(min=1, max=100_000, help="Of the optimiser; else 300.")]
 BatchOption = Annotated[int | None, typer.Option(min=1, max=256, help="Examples on the device at once; else 2.")]
 ToolsOption = Annotated[int | None, typer.Option("--tools", min=1, max=1000, help="That an example shows; else 8.")]
 QuestionsOption = Annotated[

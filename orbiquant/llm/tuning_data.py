@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNREAD', 'NOT_OFFERED', 'REFUSED', 'Takes', 'NOT_LEARNED', 'Encoded', 'TOO_LONG', 'TuningExample', 'right_answer',
-           'TuningSplit', 'phrasing_form', 'split_phrasings', 'offered_with', 'written_answer', 'turn_end',
+           'phrasing_form', 'TuningSplit', 'split_phrasings', 'offered_with', 'written_answer', 'turn_end',
            'example_prompt', 'encode_example', 'TuningSet', 'encode_examples']
 
 # %% ../../nbs/198_llm.tuning_data.ipynb #0f07f17e
@@ -81,20 +81,20 @@ def right_answer(
         return REFUSED
     return TuningExample(phrasing, tuple((phrasing.tool, each.arguments) for each in found))
 
-# %% ../../nbs/198_llm.tuning_data.ipynb #835ce25a
+# %% ../../nbs/198_llm.tuning_data.ipynb #e8248837
+def phrasing_form(
+    text: str,  # a phrasing
+) -> str:
+    "Return what a phrasing has in common with those that differ in a market, a timeframe, a number or a mark only."
+    return " ".join("".join(c if c.isalnum() else " " for c in mask(text, Vocabulary())).split())
+
+# %% ../../nbs/198_llm.tuning_data.ipynb #3f3da582
 class TuningSplit(NamedTuple):
     "Examples to learn from, examples to be judged by, and why other phrasings are in neither."
 
     learned: tuple[TuningExample, ...]
     held_out: tuple[TuningExample, ...]
     dropped: Mapping[str, int]
-
-
-def phrasing_form(
-    text: str,  # a phrasing
-) -> str:
-    "Return what a phrasing has in common with those that differ in a market, a timeframe, a number or a mark only."
-    return " ".join("".join(c if c.isalnum() else " " for c in mask(text, Vocabulary())).split())
 
 
 def split_phrasings(

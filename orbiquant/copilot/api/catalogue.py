@@ -61,7 +61,7 @@ class ModelChoice(BaseModel):
     "Who speaks."
 
     provider: str
-    model: str = Field(description="the weights, an adapter beside them, or the server's name of it; router for none")
+    model: str = Field(description="the weights or the server's name of it; router for none")
     why: str
     fallback: list[str] = Field(description="asked in this order when it fails")
     ensemble: list[str] = Field(description="asked at once, of which the majority decides; empty: one alone")
