@@ -3751,6 +3751,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'orbiquant/llm/adapters.py'),
                                         'orbiquant.llm.adapters.list_adapters': ( 'llm.adapters.html#list_adapters',
                                                                                   'orbiquant/llm/adapters.py'),
+                                        'orbiquant.llm.adapters.open_peft': ('llm.adapters.html#open_peft', 'orbiquant/llm/adapters.py'),
                                         'orbiquant.llm.adapters.read_adapter': ( 'llm.adapters.html#read_adapter',
                                                                                  'orbiquant/llm/adapters.py'),
                                         'orbiquant.llm.adapters.write_manifest': ( 'llm.adapters.html#write_manifest',

@@ -92,13 +92,12 @@ def _see_format(name: str) -> str:
 
 
 def _see_adapter(config: "LlmConfig", name: str) -> str:
-    from orbiquant.core import require_library
-    from orbiquant.llm.adapters import adapter_folder, check_adapter
+    from orbiquant.llm.adapters import adapter_folder, check_adapter, open_peft
     from orbiquant.llm.weights import find_weights
     from orbiquant.settings import load_settings
 
     settings = load_settings()
-    require_library("peft", "tuning")
+    open_peft()
     folder = settings.path(adapter_folder(config.adapter, settings.path(settings.workspace.models_dir)))
     manifest = check_adapter(folder, find_weights(name), name)
     return f"{manifest.name}, tuned for {manifest.steps} steps"

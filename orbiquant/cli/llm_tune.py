@@ -81,7 +81,7 @@ def _told(manifest: "AdapterManifest", folder: Path) -> "RenderableType":
         "adapter": manifest.name, "base": manifest.base, "folder": str(folder),
         "examples": f"{manifest.examples} learned from, {manifest.held_out} held out",
         "left out": ", ".join(f"{count} for {why}" for why, count in manifest.dropped.items()),
-        "loss": f"{manifest.first_loss:.3f} → {manifest.last_loss:.3f} in {manifest.steps} steps, "
+        "loss of a token": f"{manifest.first_loss:.3f} → {manifest.last_loss:.3f} in {manifest.steps} steps, "
         f"{manifest.seconds:.0f} s on {manifest.device}{' in four bits' if manifest.nf4 else ''}",
         "held out, before": _judged(manifest.before), "held out, after": _judged(manifest.after),
         "next": f"[llm] adapter = {manifest.name}, with [llm] provider = local",

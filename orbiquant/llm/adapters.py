@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['WEIGHT_SAMPLES', 'SAMPLE_BYTES', 'ADAPTER_MANIFEST', 'base_fingerprint', 'HeldOutFigures', 'AdapterManifest',
            'adapter_folder', 'file_hash', 'read_adapter', 'check_adapter', 'write_manifest', 'list_adapters',
-           'lay_adapter']
+           'open_peft', 'lay_adapter']
 
 # %% ../../nbs/196_llm.adapters.ipynb #56aa4c1a
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -167,12 +168,18 @@ def list_adapters(
     return found
 
 # %% ../../nbs/196_llm.adapters.ipynb #7a7a3794
+def open_peft() -> Any:
+    "Return peft; raise `MissingLibrary` with the extra that has it."
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of a kernel that lacks, and does without
+    return require_library("peft", "tuning")
+
+
 def lay_adapter(
     model: "PreTrainedModel",  # its base, loaded
     folder: Path,  # of an adapter that fits it
 ) -> None:
     "Lay an adapter over its base; raise `OptionError` where a matrix lacks."
-    require_library("peft", "tuning")
+    open_peft()
     try:
         lacking = model.load_adapter(str(folder), adapter_kwargs={"local_files_only": True}).missing_keys
     except (OSError, ValueError, RuntimeError, KeyError) as error:

@@ -18,7 +18,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..core import ModelError, require_library
-from .adapters import check_adapter
+from .adapters import check_adapter, open_peft
 from .chat_messages import ChatTurn, chat_turns, render_prompt, tool_schemas
 from .config import LlmConfig
 from .generation import Generated, Sampling, Speaker, find_speaker, generate
@@ -304,7 +304,7 @@ def local_model(
         require_library(library, "llm")
     folder = find_weights(config.model)
     if config.adapter:
-        require_library("peft", "tuning")
+        open_peft()
         check_adapter(Path(config.adapter), folder, config.model)
     model: Model = _local_class()(config, progress)
     return model

@@ -32,6 +32,7 @@ from orbiquant.llm.adapters import (
     adapter_folder,
     base_fingerprint,
     file_hash,
+    open_peft,
     read_adapter,
     write_manifest,
 )
@@ -147,7 +148,7 @@ def tune_weights(
     progress: Progress | None = None,  # told steps done and steps in all
 ) -> Path:
     "Take the steps that lack and return the last checkpoint; raise `ModelError` when memory or loss gives way."
-    peft: Any = require_library("peft", "tuning")
+    peft = open_peft()
     transformers: Any = require_library("transformers", "llm")
     import torch
 
@@ -285,7 +286,7 @@ def _check_order(name: str, device: str) -> None:
         raise OptionError(f"`device` must be auto, cpu or cuda, was {device!r}: CUDA_VISIBLE_DEVICES chooses a card")
     if "/" in name or name.startswith("~"):
         raise OptionError(f"`name` must be a name and no path, was {name!r}")
-    require_library("peft", "tuning")
+    open_peft()
 
 
 def make_adapter(
@@ -316,7 +317,8 @@ def make_adapter(
         begin_tuning(work, terms, fresh)
         weights = load_weights(base, device, config.most_tokens, memory_fraction, nf4, progress)
         facts = terms | {
-            "base": base, "examples": len(made.rows), "held_out": len(split.held_out),
+            "base": str(weights_at.resolve()) if Path(base).is_dir() else base,
+            "examples": len(made.rows), "held_out": len(split.held_out),
             "dropped": {**split.dropped, **({TOO_LONG: made.too_long} if made.too_long else {})},
             "device": memory_at_hand(weights.device).name, "nf4": weights.nf4,
         }  # fmt: skip
