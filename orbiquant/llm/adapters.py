@@ -71,7 +71,7 @@ class AdapterManifest(Value):
     held_out: int  # phrasings kept back
     dropped: Mapping[str, int]  # why phrasings are in neither, and how many
     steps: int
-    first_loss: float
+    first_loss: float  # of ten steps, or half of all
     last_loss: float
     seconds: float  # of tuning, all its parts together
     device: str

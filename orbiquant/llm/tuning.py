@@ -240,7 +240,7 @@ def publish_adapter(
 ) -> AdapterManifest:
     "Put what a tuning made in its place, all or nothing, and return what is written of it."
     losses = tuning_losses(checkpoint)
-    few = min(10, len(losses))
+    few = max(1, min(10, len(losses) // 2))
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
     try:
         for name in _FILES:
