@@ -12,7 +12,7 @@ ASSETS  := orbiquant/assets
 WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie elsewhere
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm bench-faces gpu study-meta reference stills faces chaos lint generate knowledge hooks lock wheel clean
+.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm bench-faces gpu tune study-meta reference stills faces chaos lint generate knowledge hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ bench-faces: $(READY)  ## the chat in a real kernel: first word, Stop, the cells
 
 gpu: $(READY)  ## what only a card can show, in ten minutes; without one it says so
 	$(BIN)/python -m tests.gpu.run
+
+tune: $(READY)  ## tune BASE (Qwen/Qwen3-8B) to call the tools, as the adapter NAME; again goes on from where it ended
+	$(BIN)/orbiquant llm tune --base '$(or $(BASE),Qwen/Qwen3-8B)' --name '$(or $(NAME),tools)' $(if $(STEPS),--steps $(STEPS))
 
 study-meta: $(READY)  ## the meta model on real bars, to reports/benchmarks/meta.md (six minutes)
 	$(BIN)/python -m tests.benchmarks.study_meta

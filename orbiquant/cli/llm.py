@@ -91,6 +91,18 @@ def _see_format(name: str) -> str:
     return f"writes tool calls {told}"
 
 
+def _see_adapter(config: "LlmConfig", name: str) -> str:
+    from orbiquant.llm.adapters import adapter_folder, check_adapter, open_peft
+    from orbiquant.llm.weights import find_weights
+    from orbiquant.settings import load_settings
+
+    settings = load_settings()
+    open_peft()
+    folder = settings.path(adapter_folder(config.adapter, settings.path(settings.workspace.models_dir)))
+    manifest = check_adapter(folder, find_weights(name), name)
+    return f"{manifest.name}, tuned for {manifest.steps} steps"
+
+
 def _examine(config: "LlmConfig", name: str) -> "Iterator[Finding]":
     from orbiquant.cli.doctor import Finding, look, missing_libraries
 
@@ -107,6 +119,8 @@ def _examine(config: "LlmConfig", name: str) -> "Iterator[Finding]":
     if weights.status == "ok":
         yield look("memory", lambda: _see_fit(config, name))
         yield look("tools", lambda: _see_format(name))
+        if config.adapter:
+            yield look("adapter", lambda: _see_adapter(config, name))
 
 
 @llm_commands.command("check")

@@ -20,6 +20,7 @@ from . import (  # noqa: F401
     ledger,
     llm,
     llm_eval,
+    llm_tune,
     mcp,
     models,
     portfolio,

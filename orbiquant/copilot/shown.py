@@ -39,7 +39,7 @@ def tell_state(
     room, said = history_room(config), user_texts(conversation)
     return {
         "conversation": str(conversation.conversation_id), "busy": busy, "provider": choice.provider, "why": choice.why,
-        "model": "" if choice.provider == "router" else config.model, "plan": caller.plan,
+        "model": config.spoken_by(choice.provider), "plan": caller.plan,
         "context": {"used": window_of(conversation.messages, config.max_history, room).tokens, "room": room},
         "language": find_language(" ".join(said[-1:])), "frames": [*frames],
     }  # fmt: skip

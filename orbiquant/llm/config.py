@@ -6,6 +6,7 @@
 __all__ = ['ChatProvider', 'LlmConfig', 'RedisConfig']
 
 # %% ../../nbs/190_llm.config.ipynb #94a64192
+from pathlib import PurePath
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, SecretStr, field_validator
@@ -24,6 +25,7 @@ class LlmConfig(Value):
     fallback: tuple[ChatProvider, ...] = ("router",)  # asked in this order when the provider fails
     ensemble: tuple[ChatProvider, ...] = ()  # asked at once, the majority's tool calls win; plan premium
     model: str = "Qwen/Qwen3-8B"
+    adapter: str = ""  # of the local model: a name below `[workspace] models_dir`, or the path of its folder
     base_url: str = ""  # of an OpenAI-compatible server
     api_key: SecretStr = SecretStr("")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
@@ -44,6 +46,15 @@ class LlmConfig(Value):
     sentiment_model: str = ""  # folder of FinBERT's weights; empty: headlines are read by our own words
 
     _split = field_validator("fallback", "ensemble", "stop_sequences", mode="before")(split_list)
+
+    def spoken_by(
+        self,
+        provider: ChatProvider,  # who speaks
+    ) -> str:
+        "Return the name of the model that speaks, its adapter beside it; empty for the router, which has none."
+        if provider == "router":
+            return ""
+        return f"{self.model}+{PurePath(self.adapter).name}" if provider == "local" and self.adapter else self.model
 
 
 class RedisConfig(Value):

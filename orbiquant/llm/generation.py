@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from threading import Event, RLock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -221,7 +222,7 @@ def generate(
     return done
 
 # %% ../../nbs/197_llm.generation.ipynb #1fb6a54d
-_SPEAKERS: dict[tuple[str, str], Speaker] = {}
+_SPEAKERS: dict[tuple[str, str, str], Speaker] = {}
 _LOADING = RLock()
 
 
@@ -231,13 +232,15 @@ def find_speaker(
     context: int,  # tokens that must fit
     memory_fraction: float,  # of the device's memory
     progress: Progress | None = None,  # told while it loads
+    adapter: str = "",  # folder of an adapter
 ) -> Speaker:
     "Return a model of this process, loaded by now; raise `ModelError` when it cannot be."
     with _LOADING:
-        if (name, device) not in _SPEAKERS:
-            weights = load_weights(name, device, context, memory_fraction, progress=progress)
-            _SPEAKERS[name, device] = Speaker(name, weights)
-        return _SPEAKERS[name, device]
+        if (name, device, adapter) not in _SPEAKERS:
+            laid = Path(adapter) if adapter else None
+            weights = load_weights(name, device, context, memory_fraction, progress=progress, adapter=laid)
+            _SPEAKERS[name, device, adapter] = Speaker(f"{name}+{laid.name}" if laid else name, weights)
+        return _SPEAKERS[name, device, adapter]
 
 
 def forget_speakers() -> None:

@@ -13,10 +13,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..core import ModelError, require_library
+from .adapters import check_adapter, open_peft
 from .chat_messages import ChatTurn, chat_turns, render_prompt, tool_schemas
 from .config import LlmConfig
 from .generation import Generated, Sampling, Speaker, find_speaker, generate
@@ -247,14 +249,20 @@ def _local_class() -> Any:
             }  # fmt: skip
             super().__init__(profile=flags)  # type: ignore[arg-type]
 
-        model_name = property(lambda self: self.config.model)
+        model_name = property(lambda self: self.config.spoken_by("local"))
         system = property(lambda self: "local")
         provider = property(lambda self: None)
 
         async def speaker(self) -> Speaker:
             chosen = self.config
             return await asyncio.to_thread(
-                find_speaker, chosen.model, chosen.device, chosen.context, chosen.memory_fraction, self.progress
+                find_speaker,
+                chosen.model,
+                chosen.device,
+                chosen.context,
+                chosen.memory_fraction,
+                self.progress,
+                chosen.adapter,
             )
 
         async def request(self, messages: Any, model_settings: Any, model_request_parameters: Any) -> Any:
@@ -288,12 +296,15 @@ def _local_class() -> Any:
 
 # %% ../../nbs/197_llm.local.ipynb #2c01b325
 def local_model(
-    config: LlmConfig,  # whose model speaks, and within which limits
+    config: LlmConfig,  # whose model speaks, and within which limits; its adapter is a folder
     progress: Progress | None = None,  # told while the weights are loaded
 ) -> "Model":
-    "Return the local model; raise `ModelError` when its weights are not here, `MissingLibrary` without its libraries."
+    "Return the local model; raise `ModelError` without its weights, `OptionError` for an adapter that does not fit."
     for library in ("torch", "transformers", "accelerate", "llguidance"):
         require_library(library, "llm")
-    find_weights(config.model)
+    folder = find_weights(config.model)
+    if config.adapter:
+        open_peft()
+        check_adapter(Path(config.adapter), folder, config.model)
     model: Model = _local_class()(config, progress)
     return model

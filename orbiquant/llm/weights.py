@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core import ModelError, OptionError, require_library, suggest
+from .adapters import check_adapter, lay_adapter
 from .memory import check_fits, memory_at_hand, memory_need
 from ..ports import Progress
 
@@ -212,9 +213,12 @@ def load_weights(
     memory_fraction: float = 0.85,  # of the device's memory
     nf4: bool | None = None,  # linear layers in four bits; None: on a card, and where 32 bits do not fit
     progress: Progress | None = None,  # told tensors done and tensors in all
+    adapter: Path | None = None,  # folder of an adapter that is laid over them
 ) -> LoadedWeights:
-    "Return a model on its device; raise `ModelError` when weights lack or memory is short."
+    "Return a model on its device; raise `ModelError` when it cannot be, `OptionError` for an adapter of another."
     folder, device = find_weights(name), choose_device(device)
+    if adapter:
+        check_adapter(adapter, folder, name)
     transformers = require_library("transformers", "llm")
     import torch
 
@@ -231,4 +235,7 @@ def load_weights(
             model = transformers.AutoModelForCausalLM.from_pretrained(folder, device_map={"": device}, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"the weights of {name} cannot be loaded: {error}", model=name) from error
+    if adapter:
+        with _telling(None):
+            lay_adapter(model, adapter)
     return LoadedWeights(model.eval(), tokenizer, device, nf4)

@@ -243,10 +243,12 @@ def main() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        print("unmeasured: torch sees no card here; XGBoost on it and the 8B-class local path in NF4 need one")
+        print("unmeasured: torch sees no card here; XGBoost on it, the 8B-class local path in NF4 and QLoRA need one")
         return
+    from tests.gpu.tuning import tuning_lines
+
     began, lines = time.perf_counter(), []
-    for row in (card_lines, xgboost_lines, train_lines, language_lines):
+    for row in (card_lines, xgboost_lines, train_lines, language_lines, tuning_lines):
         try:
             for line in row():
                 print(line, flush=True)

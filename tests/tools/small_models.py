@@ -97,13 +97,17 @@ def small_config(family: str, layers: int = 4, hidden: int = 64) -> Any:
     return Qwen3_5TextConfig(**size, **heads) if family == "qwen3.5" else made[family](**size)
 
 
-def save_small_model(family: str, folder: Path, seed: int = 0, layers: int = 4, hidden: int = 64) -> Path:
-    """Write a model with random weights, its tokenizer among it, and return its folder."""
+def save_small_model(
+    family: str, folder: Path, seed: int = 0, layers: int = 4, hidden: int = 64, spread: float = 0.02
+) -> Path:
+    """Write a model with random weights, its tokenizer among it, and return its folder; `spread` is that of weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    AutoModelForCausalLM.from_config(small_config(family, layers, hidden)).save_pretrained(folder)
+    config = small_config(family, layers, hidden)
+    config.initializer_range = spread
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     small_tokenizer(family).save_pretrained(folder)
     return folder
 

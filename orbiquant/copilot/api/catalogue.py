@@ -72,7 +72,7 @@ def model_choice(
 ) -> ModelChoice:
     "Return who speaks and who follows; nothing is loaded."
     config, choice = runtime.settings.llm, runtime.chat_choice
-    name = config.model if choice.provider != "router" else "router"
+    name = config.spoken_by(choice.provider) or "router"
     return ModelChoice(provider=choice.provider, model=name, why=choice.why, fallback=[*config.fallback],
                        ensemble=[*config.ensemble])  # fmt: skip
 
