@@ -17,7 +17,7 @@ from .evaluate import EvalCase, EvalReport, evaluate_model, offered_tools
 from .tools import Tool
 from ..core import OptionError
 from ..llm.adapters import AdapterManifest, HeldOutFigures, read_adapter, write_manifest
-from ..llm.classifier import read_phrasings
+from ..llm.phrasings import read_phrasings
 from ..llm.config import LlmConfig
 from ..llm.generation import forget_speakers
 from ..llm.local import local_model

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from ..core import OptionError
 from .chat_format import ChatFormat, format_of
 from .chat_messages import ChatTurn, chat_turns, render_prompt, tool_schemas
-from .classifier import Phrasing
+from .phrasings import Phrasing
 from .router import EACH_SYMBOL, MOST_CALLS, Earlier, complete
 from .router_model import ask_back
 from .slots import mask, read_slots
