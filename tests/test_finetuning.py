@@ -32,12 +32,12 @@ from orbiquant.core import ConflictError, ModelError, OptionError
 from orbiquant.llm.adapters import AdapterManifest, adapter_folder, read_adapter
 from orbiquant.llm.chat_format import format_of
 from orbiquant.llm.chat_messages import tool_schemas
-from orbiquant.llm.phrasings import Phrasing, read_phrasings
 from orbiquant.llm.config import LlmConfig
 from orbiquant.llm.generation import find_speaker, forget_speakers
 from orbiquant.llm.grammar import answer_grammar
 from orbiquant.llm.intents import plain_schema
 from orbiquant.llm.local import local_model
+from orbiquant.llm.phrasings import Phrasing, read_phrasings
 from orbiquant.llm.spoken import AnswerReader, CallSaid
 from orbiquant.llm.tuning import (
     TuningConfig,

@@ -17,7 +17,7 @@ from pydantic_ai import Agent, DeferredToolRequests, Tool
 from pydantic_ai.messages import ModelMessage
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from orbiquant.copilot.eval_cases import read_cases, tool_names
+from orbiquant.copilot.eval_cases import own_cases, read_cases, tool_names
 from orbiquant.copilot.evaluate import evaluate_model
 from orbiquant.core import asset
 from orbiquant.llm import classifier_kept, embed
@@ -32,8 +32,6 @@ from orbiquant.llm.slots import mask
 from orbiquant.llm.vocabulary import Vocabulary, fold, vocabulary_of
 from orbiquant.market.instruments import known_instruments
 
-FROZEN = Path(__file__).parent / "fixtures" / "router_questions.jsonl"
-OWN_QUESTIONS = asset("evaluation", "questions.jsonl")
 LEAST = 100  # phrasings a tool and language
 NEAR, ALIKE = 0.9, 0.97  # likeness of two phrasings, by letters and by vectors, that is refused
 
@@ -125,17 +123,16 @@ def test_filled_templates_would_be_found():
     assert structure("price of gold") == structure("price of cable")
 
 
-@pytest.mark.parametrize("file", [FROZEN, OWN_QUESTIONS], ids=["first", "frozen"])
-def test_no_frozen_question_is_among_the_phrasings(file: Path):
+def test_no_frozen_question_is_among_the_phrasings():
     known = {structure(each.text) for each in read_phrasings()}
-    asked = [json.loads(line) for line in file.read_text().splitlines()]
+    asked = [json.loads(line) for line in own_cases().read_text().splitlines()]
     plain = [each["text"] for each in asked if each.get("kind", "choice") == "choice"]
     assert [text for text in plain if structure(text) in known] == []
 
 
 def test_the_frozen_questions_are_enough():
     counts = Counter(
-        (each.lang, each.tool) for each in read_cases(OWN_QUESTIONS, tool_names({})) if each.kind == "choice"
+        (each.lang, each.tool) for each in read_cases(own_cases(), tool_names({})) if each.kind == "choice"
     )
     assert {*counts} == {(language, tool) for language in ("en", "es") for tool in (*TOOL_PARAMETERS, "none")}
     assert min(counts.values()) >= 20, counts.most_common()[-3:]
@@ -528,7 +525,7 @@ def test_a_result_is_told_with_its_own_numbers(tool: str, result: Any, language:
 
 @pytest.mark.slow
 def test_the_frozen_questions_are_reported(router: Router, capsys: pytest.CaptureFixture[str]):
-    cases = read_cases(FROZEN, tool_names({}))
+    cases = read_cases(own_cases(), tool_names({}))
     report = asyncio.run(evaluate_model(router_model(router), cases, {}))
     with capsys.disabled():
         for name, group in {"all": report.overall, **report.languages}.items():

@@ -2,21 +2,20 @@
 
 import json
 import os
-from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
 
 import numpy as np
 
+from orbiquant.copilot.eval_cases import own_cases
 from orbiquant.llm.router import Router
 
-QUESTIONS = Path(__file__).parents[1] / "fixtures" / "router_questions.jsonl"
 LIMIT_MS = 60.0
 
 
 def bench_router(rounds: int = 1) -> dict[str, float]:
     """Return milliseconds a question, wall clock and processor, and seconds to the first answer."""
-    texts = [json.loads(line)["text"] for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
+    texts = [json.loads(line)["text"] for line in own_cases().read_text(encoding="utf-8").splitlines()]
     began, router = perf_counter(), Router()
     router.route(texts[0])
     first = perf_counter() - began
