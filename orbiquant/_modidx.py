@@ -4455,6 +4455,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'orbiquant/llm/tuning_data.py'),
                                            'orbiquant.llm.tuning_data.example_prompt': ( 'llm.tuning_data.html#example_prompt',
                                                                                          'orbiquant/llm/tuning_data.py'),
+                                           'orbiquant.llm.tuning_data.held_out_writers': ( 'llm.tuning_data.html#held_out_writers',
+                                                                                           'orbiquant/llm/tuning_data.py'),
                                            'orbiquant.llm.tuning_data.offered_with': ( 'llm.tuning_data.html#offered_with',
                                                                                        'orbiquant/llm/tuning_data.py'),
                                            'orbiquant.llm.tuning_data.phrasing_form': ( 'llm.tuning_data.html#phrasing_form',

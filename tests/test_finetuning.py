@@ -48,6 +48,7 @@ from orbiquant.llm.tuning import (
     tuning_losses,
 )
 from orbiquant.llm.tuning_data import (
+    LEARNED_TOO,
     NOT_LEARNED,
     encode_example,
     encode_examples,
@@ -64,7 +65,7 @@ TOOLS = {
     name: ToolDefinition(name=name, description=name.replace("_", " "), parameters_json_schema=plain_schema(name))
     for name in NAMES
 }
-ASKED = [each for each in read_phrasings() if each.tool in (*NAMES, "none")]
+ASKED = [each for each in read_phrasings() if each.tool in (*NAMES, "none")][::8]  # of every writer
 SPLIT = split_phrasings(ASKED, TOOLS)
 SHORT = TuningConfig(
     steps=8, batch=2, accumulation=1, learning_rate=0.01, warmup_steps=1, offered=2, save_steps=3, dropout=0.1,
@@ -108,12 +109,14 @@ def matrices(home: Path, name: str = "tools") -> dict[str, Any]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_phrasing_is_on_both_sides(seed: int):
-    again = [*ASKED, *(Phrasing(each.language, each.tool, f"  {each.text.upper()}?") for each in ASKED[:50])]
+    copied = [each._replace(text=f"  {each.text.upper()}?", writer=(each.writer + 5) % 16) for each in ASKED[::9]]
+    again = [*ASKED, *copied]
     split = split_phrasings(again, TOOLS, 0.2, seed)
     learned, held = ({phrasing_form(each.phrasing.text) for each in side} for side in split[:2])
-    assert not learned & held and held
+    assert not learned & held and held and split.dropped[LEARNED_TOO] > 0
+    assert not {each.phrasing.writer for each in split.learned} & {each.phrasing.writer for each in split.held_out}
     assert len(split.learned) + len(split.held_out) + sum(split.dropped.values()) == len(again)
-    assert 0.1 < len(split.held_out) / len(again) < 0.3
+    assert 0.1 < len(split.held_out) / len(again) < 0.3, len(split.held_out) / len(again)
     assert split == split_phrasings(again, TOOLS, 0.2, seed)
 
 
@@ -123,9 +126,10 @@ def test_a_phrasing_that_is_added_moves_no_other():
     assert asked == [each.phrasing for each in SPLIT.held_out if each.phrasing in ASKED[::2]]
 
 
-def test_every_call_that_is_learned_is_one_that_the_product_takes():
-    product = find_tools()
-    split = product_split(product, TuningConfig())
+@pytest.mark.parametrize("one_in", [10, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_call_that_is_learned_is_one_that_the_product_takes(one_in: int):
+    product, asked = find_tools(), read_phrasings()[::one_in]
+    split = product_split(product, TuningConfig(), asked)
     kinds: Counter[str] = Counter()
     for example in (*split.learned, *split.held_out):
         assert bool(example.calls) != bool(example.reply), example
@@ -133,7 +137,7 @@ def test_every_call_that_is_learned_is_one_that_the_product_takes():
             read_tool_arguments(product[tool].arguments, dict(arguments), tool)
             kinds[tool] += 1
     assert set(kinds) >= {each.tool for each in read_phrasings()} - {"none"} and min(kinds.values()) >= 5
-    assert 0 < sum(split.dropped.values()) < 0.05 * len(read_phrasings()), split.dropped
+    assert 0 < sum(split.dropped.values()) < 0.06 * len(asked), split.dropped
 
 
 SAID = (
@@ -155,7 +159,7 @@ def test_what_is_learned_is_what_the_local_path_writes_and_reads(family: str, tm
     style, tools = format_of(tokenizer.chat_template), [*TOOLS.values()]
     grammar = answer_grammar(style, {name: plain_schema(name) for name in NAMES}, whole)
     for tool, text in SAID:
-        example = right_answer(Phrasing("en", tool, text), TOOLS)
+        example = right_answer(Phrasing("en", tool, text, 0), TOOLS)
         assert not isinstance(example, str), example
         encoded = encode_example(tokenizer, example, tools)
         said = [token for token in encoded["labels"] if token != NOT_LEARNED]
@@ -193,7 +197,7 @@ def test_examples_that_are_too_long_are_counted(bases: list[Path]):
 def test_the_loss_falls_and_the_manifest_says_what_was_done(bases: list[Path], tuned: Path):
     manifest = read_adapter(adapter_folder("tools", tuned))
     assert manifest.last_loss < 0.9 * manifest.first_loss
-    assert manifest.steps == SHORT.steps and manifest.examples == len(SPLIT.learned)
+    assert manifest.steps == SHORT.steps and manifest.examples == SHORT.steps * SHORT.batch
     assert manifest.held_out == len(SPLIT.held_out) and manifest.config == SHORT.model_dump(mode="json")
     assert manifest.libraries["peft"] and not manifest.nf4 and manifest.seconds > 0
     assert not [*tuned.glob("adapters/.tuning-*"), *tuned.glob("adapters/.saving-*")]
@@ -369,12 +373,12 @@ def test_the_gpu_script_tunes_the_8b_shape():
 
 def test_what_was_held_out_is_asked_before_and_after(bases: list[Path], tuned: Path):
     folder, speaking = adapter_folder("tools", tuned), LlmConfig(device="cpu", context=4096)
-    cases, told = held_out_cases(SPLIT.held_out, 2), list[str]()
+    cases, told = held_out_cases(SPLIT.held_out, 1), list[str]()
     judged = asyncio.run(
-        judge_adapter(folder, SPLIT, {}, speaking, 2, lambda done, of, text: told.append(f"{done}/{of}"))
+        judge_adapter(folder, SPLIT, {}, speaking, 1, lambda done, of, text: told.append(f"{done}/{of}"))
     )
-    assert judged.before and judged.after and judged.before.questions == judged.after.questions == len(cases) == 2
-    assert judged.before.errors == judged.after.errors == 0 and told == ["1/4", "2/4", "3/4", "4/4"]
+    assert judged.before and judged.after and judged.before.questions == judged.after.questions == len(cases) == 1
+    assert judged.before.errors == judged.after.errors == 0 and told == ["1/2", "2/2"]
     assert read_adapter(folder) == judged
 
 
@@ -394,8 +398,9 @@ def test_the_commands_show_examples_list_adapters_and_name_the_one_that_speaks(
     [listed] = ask("adapters")
     assert listed["name"] == "tools" and listed["base"] == str(bases[0])
     assert {"name": "adapter", "status": "ok", "detail": "tools, tuned for 8 steps"} in ask("check")
-    seen = ask("tune", "--name", "new", "--tools", "1", "--dry-run")
-    assert seen["learned"].startswith("<tool_call>\n{") and seen["examples"] > 2000 and "number" in seen["dropped"]
+    seen = ask("tune", "--name", "new", "--tools", "1", "--steps", "50", "--dry-run")
+    assert "<tool_call>" in seen["read"] + seen["learned"] and seen["learned"].endswith("<|im_end|>")
+    assert seen["examples"] == 800 and seen["rounds"] == 1 and "number" in seen["dropped"]
     assert not (tmp_path / "data" / "models" / "adapters" / "new").exists()
     from orbiquant.runtime import Runtime
     from orbiquant.settings import load_settings

@@ -98,7 +98,7 @@ def tune_command(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     "Tune the local model to call this product's tools, and ask it what it has not seen; Ctrl-C loses nothing."
-    from orbiquant.copilot.evaluate import offered_tools
+    from orbiquant.copilot.eval_asking import offered_tools
     from orbiquant.copilot.held_out import judge_adapter, product_split
     from orbiquant.copilot.tools import find_tools
     from orbiquant.llm.adapters import adapter_folder

@@ -7,20 +7,23 @@ __all__ = ['MOST_ANSWER', 'product_split', 'held_out_cases', 'as_figures', 'judg
 
 # %% ../../nbs/87_copilot.held_out.ipynb #4cd8bea2
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from .evaluate import EvalCase, EvalReport, evaluate_model, offered_tools
+from .eval_asking import offered_tools
+from .eval_cases import EvalCase
+from .eval_report import EvalReport
+from .evaluate import evaluate_model
 from .tools import Tool
 from ..core import OptionError
 from ..llm.adapters import AdapterManifest, HeldOutFigures, read_adapter, write_manifest
-from ..llm.phrasings import read_phrasings
 from ..llm.config import LlmConfig
 from ..llm.generation import forget_speakers
 from ..llm.local import local_model
+from ..llm.phrasings import Phrasing, read_phrasings
 from ..llm.tuning import TuningConfig
 from ..llm.tuning_data import TuningExample, TuningSplit, split_phrasings
 from ..ports import Progress
@@ -29,8 +32,9 @@ from ..ports import Progress
 def product_split(
     tools: Mapping[str, Tool],  # the product's, by name
     config: TuningConfig,  # which share is held out, and which seed
+    phrasings: Iterable[Phrasing] | None = None,  # None: all of the package
 ) -> TuningSplit:
-    "Return the phrasings of the package in two parts, as calls that the product takes."
+    "Return phrasings in two parts, as calls that the product takes."
 
     def takes(tool: str, arguments: Mapping[str, Any]) -> bool:
         try:
@@ -38,7 +42,8 @@ def product_split(
         except ValidationError:
             return False
 
-    return split_phrasings(read_phrasings(), offered_tools(tools), config.held_out, config.seed, takes=takes)
+    asked = read_phrasings() if phrasings is None else phrasings
+    return split_phrasings(asked, offered_tools(tools), config.held_out, config.seed, takes=takes)
 
 # %% ../../nbs/87_copilot.held_out.ipynb #12564357
 def held_out_cases(
@@ -50,10 +55,11 @@ def held_out_cases(
         raise OptionError(f"`questions` must be at least 0, was {most}")
     cases = []
     for each in examples:
-        tool, arguments = each.calls[0] if each.calls else ("none", {})
+        tool, arguments = each.calls[0] if each.calls else (each.phrasing.tool, each.named)
         told = hashlib.sha256(f"{each.phrasing.language} {each.phrasing.text}".encode()).hexdigest()[:12]
-        asked = {"lang": each.phrasing.language, "text": each.phrasing.text}
-        cases.append(EvalCase(id=f"{each.phrasing.tool}-{told}", tool=tool, args=dict(arguments), **asked))
+        asked: dict[str, Any] = {"lang": each.phrasing.language, "text": each.phrasing.text, "tool": tool}
+        asked |= {"args": dict(arguments), "incomplete": not each.calls and tool != "none"}
+        cases.append(EvalCase(id=f"{each.phrasing.tool}-{told}", **asked))
     drawn = sorted(cases, key=lambda case: case.id.rpartition("-")[2])
     return drawn[: most or len(drawn)]
 
@@ -61,11 +67,13 @@ def held_out_cases(
 def as_figures(
     report: EvalReport,  # of an evaluation
 ) -> HeldOutFigures:
-    "Return what of an evaluation is written beside an adapter."
-    whole = report.overall
+    "Return what of an evaluation is written beside an adapter; raise `OptionError` where nothing was asked."
+    tool, arguments = report.overall.tool, report.overall.arguments
+    if tool is None:
+        raise OptionError("`split` must hold out questions, held out none")
     return HeldOutFigures(
-        questions=whole.questions, tool_accuracy=whole.tool_accuracy, interval=whole.interval,
-        argument_accuracy=whole.argument_accuracy, errors=report.errors, median_s=report.median_s,
+        questions=tool.of, tool_accuracy=tool.share, interval=(tool.low, tool.high),
+        argument_accuracy=arguments.share if arguments else None, errors=report.errors, median_s=report.times.median_s,
     )  # fmt: skip
 
 # %% ../../nbs/87_copilot.held_out.ipynb #10a1617e

@@ -56,7 +56,7 @@ class HeldOutFigures(Value):
     interval: tuple[float, float]  # of the tool accuracy, 90 %, Wilson
     argument_accuracy: float | None  # of the questions whose tool was right
     errors: int
-    median_s: float  # of one choice
+    median_s: float | None  # of one choice; None: all failed
 
 
 class AdapterManifest(Value):
@@ -68,7 +68,7 @@ class AdapterManifest(Value):
     dataset_fingerprint: str
     config: Mapping[str, Any]  # of the tuning, its seed among it
     examples: Annotated[int, Field(ge=1)]  # learned from
-    held_out: int  # phrasings kept back
+    held_out: int  # phrasings kept back, of writers that nobody learned from
     dropped: Mapping[str, int]  # why phrasings are in neither, and how many
     steps: int
     first_loss: float  # of ten steps, or half of all

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +62,7 @@ class TuningConfig(Value):
     checkpointing: bool = True  # of activations: a third slower, and a fraction of the memory
     most_tokens: Annotated[int, Field(ge=64, le=131_072)] = 4096  # of an example; longer ones are left out
     offered: Annotated[int, Field(ge=1, le=1000)] = 8  # tools that an example shows
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the phrasings that nobody learns from
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1  # share of the writers that nobody learns from
     save_steps: Annotated[int, Field(ge=1, le=10_000)] = 25  # between two checkpoints
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # of everything random
 
@@ -266,10 +267,13 @@ def encode_split(
     tools: "Mapping[str, ToolDefinition]",  # on offer, by name
     config: TuningConfig,  # how long, how many tools
 ) -> TuningSet:
-    "Return the examples to learn from as a base reads and writes them."
+    "Return the examples to learn from as a base reads and writes them: of many, as many as the steps take."
     transformers: Any = require_library("transformers", "llm")
     tokenizer = transformers.AutoTokenizer.from_pretrained(find_weights(base))
-    return encode_examples(tokenizer, split.learned, tools, config.offered, config.most_tokens, config.seed)
+    taken = min(len(split.learned), config.steps * config.batch * config.accumulation)
+    drawn = sorted(Random(config.seed).sample(range(len(split.learned)), taken))
+    examples = [split.learned[place] for place in drawn]
+    return encode_examples(tokenizer, examples, tools, config.offered, config.most_tokens, config.seed)
 
 
 def _made_before(folder: Path, terms: Mapping[str, Any]) -> AdapterManifest | None:
