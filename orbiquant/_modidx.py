@@ -4404,6 +4404,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'orbiquant/llm/vocabulary.py'),
                                           'orbiquant.llm.vocabulary._find_names': ( 'llm.vocabulary.html#_find_names',
                                                                                     'orbiquant/llm/vocabulary.py'),
+                                          'orbiquant.llm.vocabulary._is_amount': ( 'llm.vocabulary.html#_is_amount',
+                                                                                   'orbiquant/llm/vocabulary.py'),
                                           'orbiquant.llm.vocabulary._misspelt': ( 'llm.vocabulary.html#_misspelt',
                                                                                   'orbiquant/llm/vocabulary.py'),
                                           'orbiquant.llm.vocabulary._nearest': ( 'llm.vocabulary.html#_nearest',

@@ -64,7 +64,7 @@ class Vocabulary:
         "Return the names of one word that a slip of the pen leaves readable, by their first letter."
         found: dict[str, list[str]] = {}
         for name in self.names:
-            if len(name) > 5 and name.isalpha():
+            if len(name) > 5 and name.isalpha() and name not in _LISTED["exact"]["names"]:
                 found.setdefault(name[0], []).append(name)
         return {letter: tuple(names) for letter, names in found.items()}
 
@@ -96,7 +96,7 @@ _BASES = frozenset({*_LISTED["coins"], *_ORDER, "XAU", "XAG", "XPT", "XPD"})
 _PAIR = re.compile(rf"\b([a-z]{{2,6}})(\s?[/\-_]?\s?)(usdt|usdc|{'|'.join(_ORDER).lower()})\b")
 _JOINED = re.compile(r"\b[a-z0-9]{2,10}(?:usdt|usdc)\b")
 _JOINING = (
-    "y|and|against|contra|frente al?|ante|vs|versus|con|to|al|per|por|in|en|is how many|is an?|the|el|la|"
+    "y|and|against|contra|frente al?|ante|vs|versus|con|to|into|al?|per|por|in|en|is how many|is an?|the|el|la|"
     "(?:and|to|against|versus|vs|the) the|(?:y|contra|ante|frente a|vs|versus) (?:el|la)"
 )
 _BETWEEN = re.compile(rf"\s*[/\-]\s*|\s+(?:(?:{_JOINING})\s+)?")
@@ -111,6 +111,13 @@ def _find_names(folded: str, names: Mapping[str, str]) -> Iterator[tuple[int, in
         if named := names.get(folded[begin : words[last][1]]):
             yield begin, words[last][1], named
         first = last + 1
+
+
+_AMOUNT = re.compile(r"(?:\d\s?(?:k|mil)?|[$€£]|\b(?:mil|cien|hundred|thousand))\s*$")
+
+
+def _is_amount(folded: str, begin: int, end: int) -> bool:
+    return folded[end - 1] == "s" and _AMOUNT.search(folded, 0, begin) is not None
 
 
 def _pair(first: str, second: str) -> str | None:
@@ -133,6 +140,7 @@ def _spelled(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
         if found[0] in vocabulary.symbols:
             yield Named(*found.span(), found[0])
     monies = list(_find_names(folded, _CURRENCIES))
+    monies = [each for each in monies if len(monies) < 3 or not _is_amount(folded, *each[:2])]
     for (begin, end, first), (again, closes, second) in zip(monies, monies[1:], strict=False):
         if _BETWEEN.fullmatch(folded, end, again) and (symbol := _pair(first, second)):
             yield Named(begin, closes, symbol)
@@ -148,7 +156,6 @@ _HELD = re.compile(rf"(?<!\w){_CONTEXT['never_before']}\s+$")
 _FOLLOWS = re.compile(rf"\s+{_CONTEXT['behind']}(?!\w)")
 _GOES_ON = re.compile(rf"\s+{_CONTEXT['never_behind']}(?!\w)")
 _OF_A_FIRM = re.compile(rf"(?<!\w){_CONTEXT['firm']}(?!\w)")
-_AMOUNT = re.compile(r"(?:\d\s?(?:k|mil)?|[$€£]|\b(?:mil|cien|hundred|thousand))\s*$")
 _NO_TICKERS = frozenset(_LISTED["no_tickers"]["words"])
 _TICKERS: Mapping[str, str] = {
     **{symbol: symbol for section in ("funds", "stocks", "indices", "metals") for symbol in _LISTED[section]},
@@ -162,11 +169,13 @@ def _shouts(text: str) -> bool:
     return text.isupper() and len(text.split()) > 1
 
 
-def _surrounded(folded: str, begin: int, end: int) -> bool:
-    before, alone = folded[max(0, begin - 30) : begin], folded[:begin] + folded[end:]
+def _surrounded(text: str, folded: str, begin: int, end: int) -> bool:
+    before = folded[max(0, begin - 30) : begin]
     leads = _LEADS.search(before) and not _GOES_ON.match(folded, end)
     follows = _FOLLOWS.match(folded, end) and not _HELD.search(before)
-    return bool(leads or follows or not re.search(r"\w", alone))
+    opens = not re.search(r"\w", folded[:begin]) and re.match(r"\s*[,:]|\W*$", folded[end:])
+    proper = text[begin:end].istitle() and re.search(r"[a-z,'] $", before) and not _HELD.search(before)
+    return bool(leads or follows or opens or proper)
 
 
 def _called(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
@@ -179,14 +188,13 @@ def _called(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
         if each[0] in _TICKERS and each[0] not in _NO_TICKERS:
             yield Named(*each.span(), _TICKERS[each[0]])
     for begin, end, symbol in _find_names(folded, _WORDS):
-        if _surrounded(folded, begin, end):
+        if _surrounded(text, folded, begin, end):
             yield Named(begin, end, symbol)
     for begin, end, symbol in _find_names(folded, _FIRMS):
         if _OF_A_FIRM.search(folded):
             yield Named(begin, end, symbol)
     for begin, end, code in _find_names(folded, _CURRENCIES):
-        amount = folded[end - 1] == "s" and _AMOUNT.search(folded, 0, begin)
-        if not amount and (alone := _pair(code, "USD")):
+        if not _is_amount(folded, begin, end) and (alone := _pair(code, "USD")):
             yield Named(begin, end, alone)
 
 
@@ -211,7 +219,7 @@ def find_symbols(
 ) -> list[Named]:
     "Return what a message names, in its order; no stretch of it twice."
     folded = fold(text).replace("’", "'")
-    for each in _SAYINGS.finditer(folded):
+    for each in (*_SAYINGS.finditer(folded), *_SAYINGS.finditer(text)):
         blank = " " * len(each[0])
         text, folded = (said[: each.start()] + blank + said[each.end() :] for said in (text, folded))
     taken: list[Named] = []
