@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from ..core import asset
@@ -40,9 +41,18 @@ def _by_name(*sections: str) -> dict[str, str]:
     return {name: symbol for each in sections for symbol, names in _LISTED[each].items() for name in names}
 
 
+def _first_words(names: Iterable[str]) -> dict[str, int]:
+    longest: dict[str, int] = {}
+    for words in (re.findall(r"[\w&]+", name) for name in names):
+        longest[words[0]] = max(len(words), longest.get(words[0], 0))
+    return longest
+
+
 _CURRENCIES: Mapping[str, str] = _by_name("currencies")
 _ORDER = tuple(_LISTED["currencies"])  # which of two is the base
 _WORDS, _FIRMS = _by_name("words"), _by_name("firms")
+_SENSES = _WORDS | _FIRMS  # names that are something else, too
+_MONEY_OPENS, _WORD_OPENS = _first_words(_CURRENCIES), _first_words(_SENSES)
 NAMES: Mapping[str, str] = {
     **_by_name("stocks", "funds", "commodities", "indices", "metals", "pairs"),
     **{name: f"{coin}USDT" for name, coin in _by_name("coins").items()},
@@ -58,6 +68,11 @@ class Vocabulary:
 
     symbols: frozenset[str] = frozenset()  # normalised
     names: Mapping[str, str] = field(default_factory=lambda: dict(NAMES))  # folded name → symbol
+
+    @cached_property
+    def first_words(self) -> Mapping[str, int]:
+        "Return the words that names begin with, and how many words the longest has."
+        return _first_words(self.names)
 
     @cached_property
     def long_words(self) -> Mapping[str, tuple[str, ...]]:
@@ -91,7 +106,6 @@ class Named(NamedTuple):
     symbol: str
 
 # %% ../../nbs/192_llm.vocabulary.ipynb #210f8826
-_NAMED_WORDS = 5  # of the longest name
 _BASES = frozenset({*_LISTED["coins"], *_ORDER, "XAU", "XAG", "XPT", "XPD"})
 _PAIR = re.compile(rf"\b([a-z]{{2,6}})(\s?[/\-_]?\s?)(usdt|usdc|{'|'.join(_ORDER).lower()})\b")
 _JOINED = re.compile(r"\b[a-z0-9]{2,10}(?:usdt|usdc)\b")
@@ -102,15 +116,15 @@ _JOINING = (
 _BETWEEN = re.compile(rf"\s*[/\-]\s*|\s+(?:(?:{_JOINING})\s+)?")
 
 
-def _find_names(folded: str, names: Mapping[str, str]) -> Iterator[tuple[int, int, str]]:
-    words, first = [found.span() for found in re.finditer(r"[\w&]+", folded)], 0
-    while first < len(words):
-        begin, last = words[first][0], min(first + _NAMED_WORDS, len(words)) - 1
-        while last > first and folded[begin : words[last][1]] not in names:
-            last -= 1
-        if named := names.get(folded[begin : words[last][1]]):
-            yield begin, words[last][1], named
-        first = last + 1
+def _find_names(folded: str, names: Mapping[str, str], opens: Mapping[str, int]) -> Iterator[tuple[int, int, str]]:
+    words, free = [found.span() for found in re.finditer(r"[\w&]+", folded)], 0
+    for first, (begin, end) in enumerate(words):
+        longest = opens.get(folded[begin:end], 0) if begin >= free else 0
+        for _, closes in reversed(words[first : first + longest]):
+            if named := names.get(folded[begin:closes]):
+                yield begin, closes, named
+                free = closes
+                break
 
 
 _AMOUNT = re.compile(r"(?:\d\s?(?:k|mil)?|[$€£]|\b(?:mil|cien|hundred|thousand))\s*$")
@@ -139,9 +153,9 @@ def _spelled(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
     for found in re.finditer(r"\b[A-Z][A-Z0-9]{1,9}\b", text):
         if found[0] in vocabulary.symbols:
             yield Named(*found.span(), found[0])
-    monies = list(_find_names(folded, _CURRENCIES))
+    monies = list(_find_names(folded, _CURRENCIES, _MONEY_OPENS))
     monies = [each for each in monies if len(monies) < 3 or not _is_amount(folded, *each[:2])]
-    for (begin, end, first), (again, closes, second) in zip(monies, monies[1:], strict=False):
+    for (begin, end, first), (again, closes, second) in pairwise(monies):
         if _BETWEEN.fullmatch(folded, end, again) and (symbol := _pair(first, second)):
             yield Named(begin, closes, symbol)
 
@@ -171,10 +185,11 @@ def _shouts(text: str) -> bool:
 
 def _surrounded(text: str, folded: str, begin: int, end: int) -> bool:
     before = folded[max(0, begin - 30) : begin]
+    held = _HELD.search(before)
     leads = _LEADS.search(before) and not _GOES_ON.match(folded, end)
-    follows = _FOLLOWS.match(folded, end) and not _HELD.search(before)
+    follows = not held and _FOLLOWS.match(folded, end)
     opens = not re.search(r"\w", folded[:begin]) and re.match(r"\s*[,:]|\W*$", folded[end:])
-    proper = text[begin:end].istitle() and re.search(r"[a-z,'] $", before) and not _HELD.search(before)
+    proper = not held and text[begin:end].istitle() and re.search(r"(?:[a-z,'] |[a-z,] ?[¿\"])$", before)
     return bool(leads or follows or opens or proper)
 
 
@@ -182,18 +197,16 @@ def _called(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
     for each in _CASHTAG.finditer(text):
         if symbol := _TICKERS.get(each[1].upper()):
             yield Named(*each.span(), symbol)
-    for begin, end, symbol in _find_names(folded, vocabulary.names):
+    for begin, end, symbol in _find_names(folded, vocabulary.names, vocabulary.first_words):
         yield Named(begin, end, symbol)
     for each in _CAPITALS.finditer("" if _shouts(text) else text):
         if each[0] in _TICKERS and each[0] not in _NO_TICKERS:
             yield Named(*each.span(), _TICKERS[each[0]])
-    for begin, end, symbol in _find_names(folded, _WORDS):
-        if _surrounded(text, folded, begin, end):
+    for begin, end, symbol in _find_names(folded, _SENSES, _WORD_OPENS):
+        firm = folded[begin:end] in _FIRMS and _OF_A_FIRM.search(folded)
+        if firm or (folded[begin:end] in _WORDS and _surrounded(text, folded, begin, end)):
             yield Named(begin, end, symbol)
-    for begin, end, symbol in _find_names(folded, _FIRMS):
-        if _OF_A_FIRM.search(folded):
-            yield Named(begin, end, symbol)
-    for begin, end, code in _find_names(folded, _CURRENCIES):
+    for begin, end, code in _find_names(folded, _CURRENCIES, _MONEY_OPENS):
         if not _is_amount(folded, begin, end) and (alone := _pair(code, "USD")):
             yield Named(begin, end, alone)
 
