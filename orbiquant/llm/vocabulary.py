@@ -105,17 +105,7 @@ class Named(NamedTuple):
     end: int
     symbol: str
 
-# %% ../../nbs/192_llm.vocabulary.ipynb #210f8826
-_BASES = frozenset({*_LISTED["coins"], *_ORDER, "XAU", "XAG", "XPT", "XPD"})
-_PAIR = re.compile(rf"\b([a-z]{{2,6}})(\s?[/\-_]?\s?)(usdt|usdc|{'|'.join(_ORDER).lower()})\b")
-_JOINED = re.compile(r"\b[a-z0-9]{2,10}(?:usdt|usdc)\b")
-_JOINING = (
-    "y|and|against|contra|frente al?|ante|vs|versus|con|to|into|al?|per|por|in|en|is how many|is an?|the|el|la|"
-    "(?:and|to|against|versus|vs|the) the|(?:y|contra|ante|frente a|vs|versus) (?:el|la)"
-)
-_BETWEEN = re.compile(rf"\s*[/\-]\s*|\s+(?:(?:{_JOINING})\s+)?")
-
-
+# %% ../../nbs/192_llm.vocabulary.ipynb #5fe1a0b3
 def _find_names(folded: str, names: Mapping[str, str], opens: Mapping[str, int]) -> Iterator[tuple[int, int, str]]:
     words, free = [found.span() for found in re.finditer(r"[\w&]+", folded)], 0
     for first, (begin, end) in enumerate(words):
@@ -125,6 +115,20 @@ def _find_names(folded: str, names: Mapping[str, str], opens: Mapping[str, int])
                 yield begin, closes, named
                 free = closes
                 break
+
+
+assert [*_find_names("the pound sterling", _CURRENCIES, _MONEY_OPENS)] == [(4, 18, "GBP")], "the longest name"
+_MONEY_OPENS["pound"]
+
+# %% ../../nbs/192_llm.vocabulary.ipynb #210f8826
+_BASES = frozenset({*_LISTED["coins"], *_ORDER, "XAU", "XAG", "XPT", "XPD"})
+_PAIR = re.compile(rf"\b([a-z]{{2,6}})(\s?[/\-_]?\s?)(usdt|usdc|{'|'.join(_ORDER).lower()})\b")
+_JOINED = re.compile(r"\b[a-z0-9]{2,10}(?:usdt|usdc)\b")
+_JOINING = (
+    "y|and|against|contra|frente al?|ante|vs|versus|con|to|into|al?|per|por|in|en|is how many|is an?|the|el|la|"
+    "(?:and|to|against|versus|vs|the) the|(?:y|contra|ante|frente a|vs|versus) (?:el|la)"
+)
+_BETWEEN = re.compile(rf"\s*[/\-]\s*|\s+(?:(?:{_JOINING})\s+)?")
 
 
 _AMOUNT = re.compile(r"(?:\d\s?(?:k|mil)?|[$€£]|\b(?:mil|cien|hundred|thousand))\s*$")
@@ -163,13 +167,29 @@ def _spelled(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
 assert [each.symbol for each in _spelled("BTC-USDT", "btc-usdt", Vocabulary())] == ["BTCUSDT"]
 _pair("JPY", "EUR")
 
-# %% ../../nbs/192_llm.vocabulary.ipynb #872bea01
+# %% ../../nbs/192_llm.vocabulary.ipynb #5fe1a0b6
 _CONTEXT = {name: rf"(?:{'|'.join(words)})" for name, words in _LISTED["context"].items()}
 _LEADS = re.compile(rf"(?<!\w){_CONTEXT['before']}\s+$")
 _HELD = re.compile(rf"(?<!\w){_CONTEXT['never_before']}\s+$")
 _FOLLOWS = re.compile(rf"\s+{_CONTEXT['behind']}(?!\w)")
 _GOES_ON = re.compile(rf"\s+{_CONTEXT['never_behind']}(?!\w)")
 _OF_A_FIRM = re.compile(rf"(?<!\w){_CONTEXT['firm']}(?!\w)")
+
+
+def _surrounded(text: str, folded: str, begin: int, end: int) -> bool:
+    before = folded[max(0, begin - 30) : begin]
+    held = _HELD.search(before)
+    leads = _LEADS.search(before) and not _GOES_ON.match(folded, end)
+    follows = not held and _FOLLOWS.match(folded, end)
+    opens = not re.search(r"\w", folded[:begin]) and re.match(r"\s*[,:]|\W*$", folded[end:])
+    proper = not held and text[begin:end].istitle() and re.search(r"(?:[a-z,'] |[a-z,] ?[¿\"])$", before)
+    return bool(leads or follows or opens or proper)
+
+
+assert _surrounded("rsi of sol", "rsi of sol", 7, 10) and not _surrounded("in the sol", "in the sol", 7, 10)
+_LEADS.search("compra ")
+
+# %% ../../nbs/192_llm.vocabulary.ipynb #872bea01
 _NO_TICKERS = frozenset(_LISTED["no_tickers"]["words"])
 _TICKERS: Mapping[str, str] = {
     **{symbol: symbol for section in ("funds", "stocks", "indices", "metals") for symbol in _LISTED[section]},
@@ -181,16 +201,6 @@ _CASHTAG = re.compile(r"\$([A-Za-z]{1,6})\b")
 
 def _shouts(text: str) -> bool:
     return text.isupper() and len(text.split()) > 1
-
-
-def _surrounded(text: str, folded: str, begin: int, end: int) -> bool:
-    before = folded[max(0, begin - 30) : begin]
-    held = _HELD.search(before)
-    leads = _LEADS.search(before) and not _GOES_ON.match(folded, end)
-    follows = not held and _FOLLOWS.match(folded, end)
-    opens = not re.search(r"\w", folded[:begin]) and re.match(r"\s*[,:]|\W*$", folded[end:])
-    proper = not held and text[begin:end].istitle() and re.search(r"(?:[a-z,'] |[a-z,] ?[¿\"])$", before)
-    return bool(leads or follows or opens or proper)
 
 
 def _called(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
