@@ -50,9 +50,41 @@ def test_a_pair_in_any_spelling(spelling: str):
         ("AUDNZD", ["AUDNZD"]),
         ("PEPEUSDT now", ["PEPEUSDT"]),
         ("RSI MACD ATR", []),
+        ("dividendo de Telefónica", ["TEF"]), ("pltr vs nvda", ["PLTR", "NVDA"]), ("mercado libre", ["MELI"]),
+        ("johnson & johnson", ["JNJ"]), ("how is the Dow", ["US30"]), ("índice alemán", ["DAX"]),
+        ("euro stoxx 50", ["EU50"]),
+        ("brent y gas natural", ["UKOIL", "NATGAS"]), ("paladio", ["XPDUSD"]), ("spy qqq iwm", ["SPY", "QQQ", "IWM"]),
+        ("pepe, sui y aave", ["PEPEUSDT", "SUIUSDT", "AAVEUSDT"]), ("$SHOP and $tsla", ["SHOP", "TSLA"]),
+        ("russel", ["US2000"]), ("coinbse", ["COIN"]), ("peso mexicano", ["USDMXN"]), ("dólar en Colombia", ["USDCOP"]),
+        ("usdtry", ["USDTRY"]), ("USD/CLP", ["USDCLP"]), ("eur usd try again", ["EURUSD"]),
+        ("pesos chilenos", ["USDCLP"]),
+        ("peso mexicano ante el dólar", ["USDMXN"]), ("1000 euros en yenes", ["EURJPY"]), ("dolaryen", ["USDJPY"]),
+        ("arriesgo 80 euros en dólar yen", ["USDJPY"]), ("risk 75 pounds", []), ("santander a 5 euros", ["SAN"]),
     ],
-)
+)  # fmt: skip
 def test_what_it_is_called(text: str, symbols: list[str]):
+    assert symbols_of(text) == symbols
+
+
+@pytest.mark.parametrize(
+    ("text", "symbols"),
+    [
+        ("what does AMD mean in ICT", []), ("ict AMD, not the stock", []), ("AMD earnings", ["AMD"]),
+        ("noticias de AMD", ["AMD"]), ("is the low near?", []), ("buy near 1.08", []), ("stop near the high", []),
+        ("precio de near", ["NEARUSDT"]), ("near 5m backtest", ["NEARUSDT"]), ("sol?", ["SOLUSDT"]), ("hace sol", []),
+        ("a ton of copper", ["COPPER"]), ("price of ton", ["TONUSDT"]), ("abre la op de compra", []),
+        ("long op", ["OPUSDT"]),
+        ("mi meta es 200", []), ("Meta una orden", []), ("dividendos de meta", ["META"]),
+        ("does Meta pay a dividend", ["META"]),
+        ("meta labeling of gold", ["XAUUSD"]), ("cuánta plata me queda", []), ("precio de la plata", ["XAGUSD"]),
+        ("es una regla de oro", []), ("cuánto vale eso", []), ("a coffee, please", []), ("coffee 4h", ["COFFEE"]),
+        ("nueva versión de la acción", []), ("me interesa la alianza", []), ("ayer cobré el bono", []),
+        ("el cobre", ["COPPER"]),
+        ("WHY NOW? SEND ME THE LINK TO ALL", []), ("VENDE TODO EL ORO YA", ["XAUUSD"]), ("ROE, EBITDA and OPEC", []),
+        ("price in real time, tiempo real", []), ("open the gap, target 1.10, spot price", []), ("entry and pen", []),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_a_word_needs_a_market_around_it(text: str, symbols: list[str]):
     assert symbols_of(text) == symbols
 
 

@@ -47,7 +47,8 @@ def read_phrasings() -> tuple[Phrasing, ...]:
 @cache
 def masked_phrasings() -> tuple[str, ...]:
     "Return the training phrasings as they are encoded."
-    return tuple(mask(each.text, Vocabulary()) for each in read_phrasings())
+    everyday = Vocabulary()
+    return tuple(mask(each.text, everyday) for each in read_phrasings())
 
 
 def text_fingerprint(

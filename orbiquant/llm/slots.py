@@ -30,8 +30,10 @@ def spoken_language(
 # %% ../../nbs/193_llm.slots.ipynb #4d0f2740
 _PRICES = frozenset({"stop_loss", "take_profit", "entry", "level_price", ""})
 _FIAT = r"(?:EUR|USD|GBP|JPY|CHF|AUD|NZD|CAD|SEK|NOK|DKK|PLN|CZK|MXN|ZAR|TRY|SGD|HKD|CNH)"
-_LOW = re.compile(rf"{_FIAT}{_FIAT}|XAG\w+|USOIL|UKOIL|(?:XRP|ADA|DOGE|TRX|XLM|DOT)\w+")  # below 1000
-_HIGH = re.compile(r"XAU\w+|BTC\w+|ETH\w+|SPX|NDX|DAX|US30|DJI")  # thousands
+_LOW = re.compile(rf"{_FIAT}{_FIAT}|XAG\w+|USOIL|UKOIL|NATGAS|COPPER|(?:XRP|ADA|DOGE|TRX|XLM|DOT)\w+")  # below 1000
+_HIGH = re.compile(
+    r"XAU\w+|BTC\w+|ETH\w+|SPX|NDX|DAX|US30|US2000|UK100|IBEX35|CAC40|EU50|JP225|HK50|NIFTY50|BANKNIFTY|IBOV"
+)  # thousands
 
 
 def _quoting(market: str) -> str:

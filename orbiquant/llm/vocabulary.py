@@ -8,12 +8,15 @@ __all__ = ['NAMES', 'fold', 'Vocabulary', 'vocabulary_of', 'Named', 'find_symbol
 # %% ../../nbs/192_llm.vocabulary.ipynb #b0c1bb85
 import difflib
 import re
+import tomllib
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
+from ..core import asset
 from ..domain import AssetClass, Instrument
 
 # %% ../../nbs/192_llm.vocabulary.ipynb #bf1e0175
@@ -29,40 +32,30 @@ def fold(
     return "".join(folded)
 
 # %% ../../nbs/192_llm.vocabulary.ipynb #e2ee00c2
-_CURRENCIES: Mapping[str, str] = {
-    **dict.fromkeys(("euro", "euros", "eur", "fiber", "fibra"), "EUR"),
-    **dict.fromkeys(("dollar", "dollars", "dolar", "dolares", "usd", "greenback"), "USD"),
-    **dict.fromkeys(("pound", "sterling", "libra", "libras", "gbp", "libra esterlina", "pound sterling"), "GBP"),
-    **dict.fromkeys(("yen", "yenes", "jpy"), "JPY"),
-    **dict.fromkeys(("franc", "swiss franc", "franco", "franco suizo", "chf", "swissy"), "CHF"),
-    **dict.fromkeys(("aussie", "aussie dollar", "australian dollar", "dolar australiano", "aud"), "AUD"),
-    **dict.fromkeys(("kiwi", "new zealand dollar", "dolar neozelandes", "nzd"), "NZD"),
-    **dict.fromkeys(("loonie", "canadian dollar", "dolar canadiense", "cad"), "CAD"),
-}
-_ALONE: Mapping[str, str] = {  # what a currency means when it stands alone
-    **{"EUR": "EURUSD", "GBP": "GBPUSD", "JPY": "USDJPY", "CHF": "USDCHF", "AUD": "AUDUSD", "NZD": "NZDUSD"},
-    **{"CAD": "USDCAD"},
-}
-_ORDER = ("EUR", "GBP", "AUD", "NZD", "USD", "CAD", "CHF", "JPY")  # which of two is the base
-_COINS: Mapping[str, tuple[str, ...]] = {
-    "BTC": ("btc", "bitcoin", "bitcoins", "xbt"), "ETH": ("eth", "ethereum", "ether", "ethers"),
-    "BNB": ("bnb", "binance coin"), "SOL": ("solana",), "XRP": ("xrp", "ripple"), "ADA": ("cardano",),
-    "DOGE": ("doge", "dogecoin"), "AVAX": ("avax", "avalanche"), "LINK": ("chainlink",), "LTC": ("ltc", "litecoin"),
-    "TRX": ("trx", "tron"), "DOT": ("polkadot",),
-}  # fmt: skip
-_COMPANIES: Mapping[str, tuple[str, ...]] = {
-    "AAPL": ("apple", "aapl"), "MSFT": ("microsoft", "msft"), "TSLA": ("tesla", "tsla"), "NVDA": ("nvidia", "nvda"),
-    "AMZN": ("amazon", "amzn"), "GOOGL": ("google", "alphabet", "googl"), "META": ("meta", "facebook"),
-    "NFLX": ("netflix", "nflx"), "INTC": ("intel", "intc"), "KO": ("coca-cola", "coca cola"),
-}  # fmt: skip
-_OTHERS: Mapping[str, tuple[str, ...]] = {
-    "XAUUSD": ("gold", "oro", "xau"), "XAGUSD": ("silver", "plata", "xag"), "GBPUSD": ("cable",),
-    "SPX": ("s&p 500", "s&p500", "s&p", "sp500", "sp 500", "spx"), "NDX": ("nasdaq", "ndx", "nasdaq 100"),
-    "DAX": ("dax",), "USOIL": ("oil", "crude", "petroleo", "crudo", "wti"),
-}  # fmt: skip
+_LISTED: Mapping[str, Mapping[str, Sequence[str]]] = tomllib.loads(
+    asset("phrasings", "names.toml").read_text(encoding="utf-8")
+)
+
+
+def _by_name(*sections: str) -> dict[str, str]:
+    return {name: symbol for each in sections for symbol, names in _LISTED[each].items() for name in names}
+
+
+def _first_words(names: Iterable[str]) -> dict[str, int]:
+    longest: dict[str, int] = {}
+    for words in (re.findall(r"[\w&]+", name) for name in names):
+        longest[words[0]] = max(len(words), longest.get(words[0], 0))
+    return longest
+
+
+_CURRENCIES: Mapping[str, str] = _by_name("currencies")
+_ORDER = tuple(_LISTED["currencies"])  # which of two is the base
+_WORDS, _FIRMS = _by_name("words"), _by_name("firms")
+_SENSES = _WORDS | _FIRMS  # names that are something else, too
+_MONEY_OPENS, _WORD_OPENS = _first_words(_CURRENCIES), _first_words(_SENSES)
 NAMES: Mapping[str, str] = {
-    **{name: symbol for symbol, names in {**_COMPANIES, **_OTHERS}.items() for name in names},
-    **{name: f"{coin}USDT" for coin, names in _COINS.items() for name in names},
+    **_by_name("stocks", "funds", "commodities", "indices", "metals", "pairs"),
+    **{name: f"{coin}USDT" for name, coin in _by_name("coins").items()},
 }
 
 # %% ../../nbs/192_llm.vocabulary.ipynb #c931dfdc
@@ -77,10 +70,18 @@ class Vocabulary:
     names: Mapping[str, str] = field(default_factory=lambda: dict(NAMES))  # folded name → symbol
 
     @cached_property
-    def pattern(self) -> re.Pattern[str]:
-        "Return what finds any name in folded text, the longest first."
-        names = sorted(map(re.escape, self.names), key=len, reverse=True)
-        return re.compile(rf"(?<![\w&])(?:{'|'.join(names)})(?![\w&])")
+    def first_words(self) -> Mapping[str, int]:
+        "Return the words that names begin with, and how many words the longest has."
+        return _first_words(self.names)
+
+    @cached_property
+    def long_words(self) -> Mapping[str, tuple[str, ...]]:
+        "Return the names of one word that a slip of the pen leaves readable, by their first letter."
+        found: dict[str, list[str]] = {}
+        for name in self.names:
+            if len(name) > 5 and name.isalpha() and name not in _LISTED["exact"]["names"]:
+                found.setdefault(name[0], []).append(name)
+        return {letter: tuple(names) for letter, names in found.items()}
 
 
 def vocabulary_of(
@@ -104,19 +105,37 @@ class Named(NamedTuple):
     end: int
     symbol: str
 
+# %% ../../nbs/192_llm.vocabulary.ipynb #5fe1a0b3
+def _find_names(folded: str, names: Mapping[str, str], opens: Mapping[str, int]) -> Iterator[tuple[int, int, str]]:
+    words, free = [found.span() for found in re.finditer(r"[\w&]+", folded)], 0
+    for first, (begin, end) in enumerate(words):
+        longest = opens.get(folded[begin:end], 0) if begin >= free else 0
+        for _, closes in reversed(words[first : first + longest]):
+            if named := names.get(folded[begin:closes]):
+                yield begin, closes, named
+                free = closes
+                break
+
+
+assert [*_find_names("the pound sterling", _CURRENCIES, _MONEY_OPENS)] == [(4, 18, "GBP")], "the longest name"
+_MONEY_OPENS["pound"]
+
 # %% ../../nbs/192_llm.vocabulary.ipynb #210f8826
-_PAIR = re.compile(r"\b([a-z]{2,6})\s?[/\-_]?\s?(usdt|usdc|usd|eur|gbp|jpy|chf|cad|aud|nzd)\b")
+_BASES = frozenset({*_LISTED["coins"], *_ORDER, "XAU", "XAG", "XPT", "XPD"})
+_PAIR = re.compile(rf"\b([a-z]{{2,6}})(\s?[/\-_]?\s?)(usdt|usdc|{'|'.join(_ORDER).lower()})\b")
 _JOINED = re.compile(r"\b[a-z0-9]{2,10}(?:usdt|usdc)\b")
-_JOINING = "y|and|against|contra|frente a|vs|versus|con|the|el|la|to|al|per|por|and the|y el|y la|is how many|is an?"
-_BETWEEN = rf"(?:\s*[/\-]\s*|\s+(?:{_JOINING})\s+|\s+)"
-_MONEY = "|".join(sorted(map(re.escape, _CURRENCIES), key=len, reverse=True))
-_TWO = re.compile(rf"\b({_MONEY}){_BETWEEN}(?:the\s+|el\s+|la\s+)?({_MONEY})\b")
-_ONE = re.compile(rf"\b({_MONEY})\b")
-_BASES = frozenset({*_COINS, *_ORDER, "XAU", "XAG"})
-_WORDS = frozenset({"SOL", "ADA", "LINK", "DOT"})  # tickers that are words, too
-_CAPITALS = re.compile(rf"\b(?:{'|'.join(sorted(_WORDS))})\b")
-_BEFORE = "of|on|in|for|de|del|en|para|a|buy|sell|long|short|compra|vende"
-_AFTER = re.compile(rf"\b(?:{_BEFORE})\s+(sol|ada|link|dot)\b(?! to\b| al\b)")
+_JOINING = (
+    "y|and|against|contra|frente al?|ante|vs|versus|con|to|into|al?|per|por|in|en|is how many|is an?|the|el|la|"
+    "(?:and|to|against|versus|vs|the) the|(?:y|contra|ante|frente a|vs|versus) (?:el|la)"
+)
+_BETWEEN = re.compile(rf"\s*[/\-]\s*|\s+(?:(?:{_JOINING})\s+)?")
+
+
+_AMOUNT = re.compile(r"(?:\d\s?(?:k|mil)?|[$€£]|\b(?:mil|cien|hundred|thousand))\s*$")
+
+
+def _is_amount(folded: str, begin: int, end: int) -> bool:
+    return folded[end - 1] == "s" and _AMOUNT.search(folded, 0, begin) is not None
 
 
 def _pair(first: str, second: str) -> str | None:
@@ -128,50 +147,93 @@ def _pair(first: str, second: str) -> str | None:
 
 def _spelled(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
     for found in _PAIR.finditer(folded):
-        base, quote = found[1].upper(), found[2].upper()
-        if base + quote in vocabulary.symbols or base in _BASES:
+        base, between, quote = found[1].upper(), found[2], found[3].upper()
+        apart = between.isspace() and not quote.startswith("USD") and quote.lower() not in _CURRENCIES
+        word = between.isspace() and found[1] in _WORDS and quote in _ORDER
+        if base + quote in vocabulary.symbols or (base in _BASES and base != quote and not apart and not word):
             yield Named(*found.span(), base + quote)
     for found in _JOINED.finditer(folded):
         yield Named(*found.span(), found[0].upper())
-    for found in re.finditer(r"\b[A-Z]{2,6}\b", text):
+    for found in re.finditer(r"\b[A-Z][A-Z0-9]{1,9}\b", text):
         if found[0] in vocabulary.symbols:
             yield Named(*found.span(), found[0])
-    for found in _TWO.finditer(folded):
-        if symbol := _pair(_CURRENCIES[found[1]], _CURRENCIES[found[2]]):
-            yield Named(*found.span(), symbol)
+    monies = list(_find_names(folded, _CURRENCIES, _MONEY_OPENS))
+    monies = [each for each in monies if len(monies) < 3 or not _is_amount(folded, *each[:2])]
+    for (begin, end, first), (again, closes, second) in pairwise(monies):
+        if _BETWEEN.fullmatch(folded, end, again) and (symbol := _pair(first, second)):
+            yield Named(begin, closes, symbol)
 
 
 assert [each.symbol for each in _spelled("BTC-USDT", "btc-usdt", Vocabulary())] == ["BTCUSDT"]
 _pair("JPY", "EUR")
 
+# %% ../../nbs/192_llm.vocabulary.ipynb #5fe1a0b6
+_CONTEXT = {name: rf"(?:{'|'.join(words)})" for name, words in _LISTED["context"].items()}
+_LEADS = re.compile(rf"(?<!\w){_CONTEXT['before']}\s+$")
+_HELD = re.compile(rf"(?<!\w){_CONTEXT['never_before']}\s+$")
+_FOLLOWS = re.compile(rf"\s+{_CONTEXT['behind']}(?!\w)")
+_GOES_ON = re.compile(rf"\s+{_CONTEXT['never_behind']}(?!\w)")
+_OF_A_FIRM = re.compile(rf"(?<!\w){_CONTEXT['firm']}(?!\w)")
+
+
+def _surrounded(text: str, folded: str, begin: int, end: int) -> bool:
+    before = folded[max(0, begin - 30) : begin]
+    held = _HELD.search(before)
+    leads = _LEADS.search(before) and not _GOES_ON.match(folded, end)
+    follows = not held and _FOLLOWS.match(folded, end)
+    opens = not re.search(r"\w", folded[:begin]) and re.match(r"\s*[,:]|\W*$", folded[end:])
+    proper = not held and text[begin:end].istitle() and re.search(r"(?:[a-z,'] |[a-z,] ?[¿\"])$", before)
+    return bool(leads or follows or opens or proper)
+
+
+assert _surrounded("rsi of sol", "rsi of sol", 7, 10) and not _surrounded("in the sol", "in the sol", 7, 10)
+_LEADS.search("compra ")
+
 # %% ../../nbs/192_llm.vocabulary.ipynb #872bea01
+_NO_TICKERS = frozenset(_LISTED["no_tickers"]["words"])
+_TICKERS: Mapping[str, str] = {
+    **{symbol: symbol for section in ("funds", "stocks", "indices", "metals") for symbol in _LISTED[section]},
+    **{coin: f"{coin}USDT" for coin in _LISTED["coins"]},
+}  # in capitals
+_CAPITALS = re.compile(r"(?<![\w.])[A-Z][A-Z0-9]{1,9}\b(?!\.\w)")
+_CASHTAG = re.compile(r"\$([A-Za-z]{1,6})\b")
+
+
+def _shouts(text: str) -> bool:
+    return text.isupper() and len(text.split()) > 1
+
+
 def _called(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
-    for found in vocabulary.pattern.finditer(folded):
-        yield Named(*found.span(), vocabulary.names[found[0]])
-    for found in _CAPITALS.finditer(text):
-        yield Named(*found.span(), f"{found[0]}USDT")
-    for found in _AFTER.finditer(folded):
-        yield Named(*found.span(1), f"{found[1].upper()}USDT")
-    for found in _ONE.finditer(folded):
-        if alone := _ALONE.get(_CURRENCIES[found[1]]):
-            yield Named(*found.span(), alone)
+    for each in _CASHTAG.finditer(text):
+        if symbol := _TICKERS.get(each[1].upper()):
+            yield Named(*each.span(), symbol)
+    for begin, end, symbol in _find_names(folded, vocabulary.names, vocabulary.first_words):
+        yield Named(begin, end, symbol)
+    for each in _CAPITALS.finditer("" if _shouts(text) else text):
+        if each[0] in _TICKERS and each[0] not in _NO_TICKERS:
+            yield Named(*each.span(), _TICKERS[each[0]])
+    for begin, end, symbol in _find_names(folded, _SENSES, _WORD_OPENS):
+        firm = folded[begin:end] in _FIRMS and _OF_A_FIRM.search(folded)
+        if firm or (folded[begin:end] in _WORDS and _surrounded(text, folded, begin, end)):
+            yield Named(begin, end, symbol)
+    for begin, end, code in _find_names(folded, _CURRENCIES, _MONEY_OPENS):
+        if not _is_amount(folded, begin, end) and (alone := _pair(code, "USD")):
+            yield Named(begin, end, alone)
+
+
+@lru_cache(maxsize=8192)
+def _nearest(word: str, names: tuple[str, ...]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, names, 1, 0.84)), None)
 
 
 def _misspelt(text: str, folded: str, vocabulary: Vocabulary) -> Iterator[Named]:
     for found in re.finditer(r"\b[a-zñ]{6,20}\b", folded):
-        like = [name for name in vocabulary.names if len(name) > 5 and name[0] == found[0][0]]
-        if near := difflib.get_close_matches(found[0], like, 1, 0.84):
-            yield Named(*found.span(), vocabulary.names[near[0]])
+        if near := _nearest(found[0], vocabulary.long_words.get(found[0][0], ())):
+            yield Named(*found.span(), vocabulary.names[near])
 
 # %% ../../nbs/192_llm.vocabulary.ipynb #8188a82e
+_SAYINGS = re.compile(rf"(?<!\w)(?:{'|'.join(_LISTED['exceptions']['phrases'])})(?!\w)")
 _TICKER = re.compile(r"\b[A-Z][A-Z0-9]{2,9}\b")
-_NO_TICKER = re.compile(
-    r"RSI|MACD|ATR|SMA|EMA|VWAP|OBV|ADX|BB|BOS|CHOCH|FVG|OTE|ICT|SMC|AMD|BUY|SELL|LONG|SHORT|"
-    r"OHLC|OHLCV|PER|EPS|PBO|BPA|HTML|PDF|USD|EUR|GBP|JPY|CHF|CAD|AUD|NZD|API|GDP|CPI|FED|"
-    r"HOLD|STOP|LIMIT|ROI|DSR|FOMO|JSON|CSV|NAN|TODAY|ETF|COMPRA|VENDE|VENTA|PLS|POR|THE|AND|FOR|QUE|"
-    r"UNA|LOS|LAS|CON|HODL|FYI|ASAP|IMO|IMHO|LOL|WTF|OMG|PNL|IDK|EOD|EOM|ATH|ATL|TP|SL|RR|YOLO|FUD|DCA|"
-    r"AI|ML|LDN|NY|UTC|EST|GMT|OOS|HTF|LTF|CEO|SEC|IPO|AUM|NAV|VAR|SLA|FAQ|PDT|USA|UK|LLM|GPT|BTW|ETA|OK|NO|SI"
-)
 
 
 def find_symbols(
@@ -179,12 +241,15 @@ def find_symbols(
     vocabulary: Vocabulary,  # what is traded, and what it is called
 ) -> list[Named]:
     "Return what a message names, in its order; no stretch of it twice."
-    folded = fold(text)
+    folded = fold(text).replace("’", "'")
+    for each in (*_SAYINGS.finditer(folded), *_SAYINGS.finditer(text)):
+        blank = " " * len(each[0])
+        text, folded = (said[: each.start()] + blank + said[each.end() :] for said in (text, folded))
     taken: list[Named] = []
     for reading in (_spelled, _called, _misspelt):
         for named in reading(text, folded, vocabulary):
             if all(named.end <= other.start or named.start >= other.end for other in taken):
                 taken.append(named)
-    if not taken and not (text.isupper() and len(text.split()) > 1):  # who shouts says words, too
-        taken = [Named(*each.span(), each[0]) for each in _TICKER.finditer(text) if not _NO_TICKER.fullmatch(each[0])]
+    if not taken and not _shouts(text):  # who shouts says words, too
+        taken = [Named(*each.span(), each[0]) for each in _TICKER.finditer(text) if each[0] not in _NO_TICKERS]
     return sorted(taken)
