@@ -136,7 +136,7 @@ class Runtime:
         "Return what finds the tools that a message asks for, without a language model."
         from orbiquant.llm.router import Router
 
-        return Router(vocabulary=self.vocabulary)
+        return Router(vocabulary=self.vocabulary, today=lambda: self.clock.now().date())
 
     @property
     def chat_choice(self) -> "Choice":

@@ -411,7 +411,7 @@ def test_money_of_another_kind_is_said_or_refused(priced: Runtime):
     "wrong",
     [
         {"risk_percent": 2.01}, {"risk_percent": 0}, {"balance": -5}, {"balance": "nan"}, {"stop_loss": 0},
-        {"entry": "inf"}, {"currency": "DOLLARS AND MORE"}, {"stop_loss": None},
+        {"entry": "inf"}, {"currency": "DOLLARS AND MORE"},
     ],
 )  # fmt: skip
 def test_a_size_of_nonsense_is_refused(priced: Runtime, wrong: dict[str, Any]):
@@ -427,8 +427,30 @@ def test_a_size_needs_a_stop_a_balance_and_a_market(priced: Runtime):
         ask(position_size_for, symbol="EURUSD", entry=1.1, stop_loss=1.09)
     with pytest.raises(NotFoundError, match="did you mean"):
         ask(position_size_for, symbol="EURUSS", entry=1.1, stop_loss=1.09, balance=1000)
+    for wrong in ({}, {"stop_loss": 1.09, "stop_pips": 100}):
+        with pytest.raises(OptionError, match="give one of `stop_loss` and `stop_pips`"):
+            ask(position_size_for, symbol="EURUSD", entry=1.1, balance=1000, **wrong)
+    two = {"risk_percent": 1, "risk_amount": 10}
+    for wrong, told in (
+        (two, "at most one of `risk_percent`"),
+        ({"risk_amount": 20.1}, "at most 2 % of the balance, 20"),
+    ):
+        with pytest.raises(OptionError, match=told):
+            ask(position_size_for, symbol="EURUSD", entry=1.1, stop_loss=1.09, balance=1000, **wrong)
+    with pytest.raises(OptionError, match="whose pip is known"):
+        ask(position_size_for, symbol="ZZTOP", entry=1.1, stop_pips=10, balance=1000)
     far = ask(position_size_for, symbol="EURUSD", entry=1.5, stop_loss=1.4, balance=1000)
     assert any("36.4 % away from the last price" in each for each in far["warnings"])
+
+
+def test_a_stop_in_pips_and_a_risk_in_money_are_the_same_size(priced: Runtime):
+    asked = {"symbol": "USDJPY", "entry": 150.0, "balance": 10_000}
+    plain = ask(position_size_for, **asked, stop_loss=149.75, risk_percent=1)
+    told = ask(position_size_for, **asked, stop_pips=25, risk_amount=100)
+    assert told["units"] == plain["units"] > 0 and told["stop_loss"] == 149.75
+    assert any("25 pips below the entry, at 149.75" in each for each in told["warnings"])
+    far = ask(position_size_for, **asked, stop_loss=25)
+    assert any("83 % away from the entry" in each for each in far["warnings"])
 
 
 def test_of_the_last_price_the_entry_is_left_out(priced: Runtime):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from orbiquant.llm.figures import find_figures, find_since, find_timeframes, read_number
 from orbiquant.llm.intents import find_concept, find_topic, fit_arguments, plain_schema
+from orbiquant.llm.router import Earlier, Routing, complete
 from orbiquant.llm.slots import mask, read_slots, spoken_language
 from orbiquant.llm.vocabulary import NAMES, Vocabulary, find_symbols, fold, vocabulary_of
 from orbiquant.market.instruments import known_instruments
@@ -152,8 +153,61 @@ def test_an_order_is_read_whole(text: str, wanted: dict[str, Any]):
 
 
 @pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("ochenta y dos mil quinientos", 82_500), ("two thousand four hundred and five", 2405),
+        ("mil doscientos", 1200),
+        ("one point zero eight five", 1.085), ("uno coma diez", 1.1), ("2 mil 400", 2400), ("3 mil doscientos", 3200),
+        ("dos lotes y medio", 2.5), ("one and a half lots", 1.5), ("un cuarto de lote", 0.25),
+        ("una décima de lote", 0.1),
+        ("half of one percent", 0.5), ("la mitad del uno por ciento", 0.5), ("fifteen cents", 0.15),
+        ("mil pesos", 1000),
+        ("a fifth of a percent", 0.2),
+        *((text, None) for text in ("seis con cinco", "twelve fifty", "1/2 lot", "mil gracias", "dos o tres")),
+        *((text, None) for text in ("tell me once", "a seventh of a lot")),
+    ],
+)  # fmt: skip
+def test_number_words_are_one_number_or_none(text: str, found: float | None):
+    assert [each.value for each in find_figures(text, spanish="once" not in text)] == ([] if found is None else [found])
+
+
+SIDES: list[tuple[str, str]] = [
+    *((text, "BUY") for text in ("get me long", "oro comprado", "cómpreme oro", "un larguito", "al alza")),
+    *((text, "SELL") for text in ("take the short", "una venta", "véndala", "ponme corto", "a la baja", "sold")),
+    *((text, "") for text in ("how long", "largo plazo", "long-term", "compra o vende", "corto en 2300")),
+    ("stop de venta", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "side"), SIDES)
+def test_a_side_is_one_or_is_asked_for(text: str, side: str):
+    assert read_slots(text, TRADED).get("action", "") == side
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "buy 0.1 gold, out at 2290", "compra 0.1 de oro cortando en 2290", "long 0.1 gold, protective stop 2290",
+        "compra 0.1 de oro con salida en 2290", "0.1 gold long, invalidation 2290",
+        "compra oro 0.1 y el stop déjelo en 2290",
+        "buy gold 0.1, 2290 should it hurt", "long gold with 0.1 and use 2,290 as my stop",
+        "compra 0.1 de oro protegido en 2290",
+    ],
+)  # fmt: skip
+def test_a_stop_has_many_words(text: str):
+    arguments, missing = fit_arguments(read_slots(text, TRADED), plain_schema("execute_trade"))
+    assert (arguments["stop_loss"], arguments["size"], missing) == (2290, 0.1, [])
+
+
+@pytest.mark.parametrize(
     ("text", "missing"),
     [
+        *((f"buy {size}, stop 0.48", ["size"]) for size in ("500 XRP", "3 XRP shares", "XRP 2 contracts", "XRP 0.5")),
+        ("buy 0.1 XRP 0.2, stop 5", ["size"]), ("compra XRP un mini lote, stop 5", ["size"]),
+        ("buy 0.1 lots of gold stop 2290 stop 2280", ["stop_loss"]),
+        ("vende y compra 0.1 lotes de oro stop 2300", ["action"]),
+        ("short gold 0.1 lots with a stop of 20 pips", ["stop_loss"]), ("buy 0.1 lots of gold, stop 2%", ["stop_loss"]),
+        ("corto 0,1 lotes de oro", ["stop_loss"]), ("sin stop compra 0.1 lotes de oro", ["stop_loss"]),
         ("buy gold at 2300 with stop 2290", ["size"]), ("sell 0.1 lots of gold", ["stop_loss"]),
         ("buy 0.1 lots, stop 2300", ["symbol"]), ("0.1 lots of gold stop 2300", ["action"]),
     ],
@@ -173,6 +227,85 @@ def test_what_an_order_lacks_is_told_and_never_invented(text: str, missing: list
 def test_an_alert_has_a_direction_and_a_price(text: str, condition: str, price: float):
     arguments, _ = fit_arguments(read_slots(text, TRADED), plain_schema("set_alert"))
     assert (arguments["condition"], arguments["price"]) == (condition, price)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("alert me on gold at 2400", {"price": 2400}),
+        ("si el oro vuelve a 2400", {"price": 2400}),
+        ("gold over two thousand four hundred dollars", {"price": 2400, "condition": "above"}),
+        ("si el oro pierde 2.400", {"price": 2400, "condition": "below"}),
+        ("cuando el oro recupere los 2400", {"price": 2400, "condition": "above"}),
+        ("if gold falls through 2400", {"price": 2400, "condition": "below"}),
+        ("gold above 2400 or below 2300", {}),
+    ],
+)
+def test_an_alert_without_a_direction_or_with_two_has_none(text: str, wanted: dict[str, Any]):
+    arguments, _ = fit_arguments(read_slots(text, TRADED), plain_schema("set_alert"))
+    assert arguments == {"symbol": "XAUUSD"} | wanted
+
+
+FRIDAY = date(2026, 11, 27)
+
+
+def called(tool: str, text: str, schema: dict[str, Any] | None = None) -> Routing:
+    return complete(tool, text, read_slots(text, TRADED, "", FRIDAY), 1.0, schema or plain_schema(tool), Earlier())
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("gold, stop 30 pips, risk 50 dollars", {"stop_pips": 30, "risk_amount": 50}),
+        ("oro con stop en 2290, riesgo 0.5", {"stop": 2290, "risk_percent": 0.5}),
+        ("nasdaq stop a 40 puntos, medio por ciento", {"stop_pips": 40, "risk_percent": 0.5}),
+        ("gold 2300 stop 2290, account of six thousand", {"entry": 2300, "stop": 2290, "balance": 6000}),
+    ],
+)
+def test_a_size_needs_neither_price_nor_balance(text: str, wanted: dict[str, float]):
+    found = called("calculate_position_size", text)
+    assert found.ready and {name: value for name, value in found.arguments.items() if name != "symbol"} == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("size for gold, risk 1%", "stop"), ("gold stop 2290 risk 5", "risk_percent"),
+        ("oro stop 2290, 1% de 5000 usd", "balance"),
+        ("euro stop 40 points", "stop"), ("gold entry 2300, stop 3", "stop"), ("gold stop 2290, 12k", "balance"),
+        ("gold stop 2290, a 30th of a percent", "risk_percent"),
+    ],
+)  # fmt: skip
+def test_a_size_of_two_readings_is_asked_back(text: str, missing: str):
+    assert missing in called("calculate_position_size", text).missing
+
+
+def test_an_order_against_itself_is_asked_back():
+    assert called("execute_trade", "buy 0.1 lots of gold at 2300, stop 2310").missing == ("stop_loss",)
+    assert called("execute_trade", "sell 0.1 lots of gold, stop 2290, target 2300").missing == ("stop_loss",)
+    assert called("execute_trade", "sell 0.1 lots of gold, stop 2310, target 2200 target 2100").missing == (
+        "take_profit",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("gold candles since Monday", 120), ("velas del oro de ayer en 4h", 12),
+        ("velas diarias del oro, última semana", 7),
+        ("gold candles 1h of last month", None), ("gold bars of 2017-06-01", None),
+    ],
+)  # fmt: skip
+def test_bars_of_a_past_day_are_counted_or_asked_for(text: str, limit: int | None):
+    found = called("get_ohlcv", text)
+    assert found.arguments.get("limit") == limit and found.missing == (() if limit else ("date",))
+
+
+def test_what_a_price_did_since_yesterday_is_told_and_a_past_close_is_not():
+    assert called("get_price", "is gold up since yesterday?").ready and called("get_price", "oro desde anoche").ready
+    assert (
+        called("get_price", "gold close of last Friday").missing == ("date",) == called("get_price", "oro ayer").missing
+    )
 
 
 @pytest.mark.parametrize(
@@ -271,7 +404,7 @@ def test_the_word_before_a_number_wins(text: str, named: dict[str, float]):
 
 @pytest.mark.parametrize("text", ["<script>alert(1)</script> EURUSD", "<b>alert me</b> EURUSD"])
 def test_markup_is_no_direction_and_a_call_no_price(text: str):
-    assert fit_arguments(read_slots(text, TRADED), plain_schema("set_alert"))[1] == ["condition", "price"]
+    assert fit_arguments(read_slots(text, TRADED), plain_schema("set_alert")) == ({"symbol": "EURUSD"}, ["price"])
 
 
 @settings(max_examples=150, deadline=None)

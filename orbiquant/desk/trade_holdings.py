@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['get_portfolio', 'PositionList', 'get_positions', 'PastTrade', 'HistoryMetrics', 'TradeHistory', 'own_history',
-           'get_trade_history', 'set_price_alert']
+           'get_trade_history', 'direction_of', 'set_price_alert']
 
 # %% ../../nbs/79_desk.trade_holdings.ipynb #b37e0aa0
 from decimal import Decimal
@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from ..core import tool
+from ..core import NotFoundError, OptionError, tool
 from .alerts import AlertAnswer, NewAlert, most_alerts, set_alert_for
+from .prices import price_of
 from .signals import SymbolText
 from .trade import CurrencyCode, Portfolio, own_currencies, own_currency, own_portfolio
 from ..domain import Caller, normalise_symbol
@@ -130,17 +131,35 @@ def get_trade_history(
     kept_in = (currency or own_currency(runtime, caller.user_id)).upper()
     return own_history(runtime, caller.user_id, kept_in, symbol, limit)
 
+# %% ../../nbs/79_desk.trade_holdings.ipynb #8cd7e8e7
+def direction_of(
+    runtime: Runtime,  # its store
+    symbol: str,  # any spelling
+    price: float,  # to be crossed
+) -> tuple[Condition, str]:
+    "Return on which side of the last known price a price lies, and what that is told by; raise `OptionError` if none."
+    try:
+        last = price_of(runtime, symbol).price
+    except NotFoundError as error:
+        raise OptionError(f"`condition` must be given, above or below, was None: {error.message}") from None
+    if price == last:
+        raise OptionError(f"`condition` must be given, above or below, was None: the last price is {last:g}, too")
+    side = Condition.ABOVE if price > last else Condition.BELOW
+    return side, f"; no direction was said, {price:g} lies {side} the last known price {last:g}"
+
 # %% ../../nbs/79_desk.trade_holdings.ipynb #b60bc484
 @tool(plan="pro", effect="write", name="set_alert")
 def set_price_alert(
     caller: Caller,  # who wants to be told
     symbol: SymbolText,  # any spelling, e.g. EURUSD
-    condition: Condition,  # "above" or "below" the price
     price: Annotated[float, Field(gt=0, lt=1e12)],  # that is to be crossed
+    condition: Condition | None = None,  # "above" or "below" the price; left out: the side that it has to come from
     message: Annotated[str, Field(max_length=500)] = "",  # to be told with it
 ) -> AlertAnswer:
     "Set a price alert that tells the user once when a symbol's price crosses above or below a level."
     caller.require("write")
     runtime = current()
-    asked = NewAlert(symbol=symbol, condition=condition, price=Decimal(repr(price)), message=message)
-    return set_alert_for(runtime, caller.user_id, asked, most_alerts(runtime.settings.notices, caller.plan))
+    side, told = (condition, "") if condition else direction_of(runtime, symbol, price)
+    asked = NewAlert(symbol=symbol, condition=side, price=Decimal(repr(price)), message=message)
+    made = set_alert_for(runtime, caller.user_id, asked, most_alerts(runtime.settings.notices, caller.plan))
+    return made.model_copy(update={"message": made.message + told})

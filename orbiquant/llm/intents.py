@@ -7,7 +7,7 @@ __all__ = ['TOOL_PARAMETERS', 'Schema', 'plain_schema', 'find_concept', 'find_to
 
 # %% ../../nbs/194_llm.intents.ipynb #bb7479e6
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from .lexicon import word_patterns
@@ -25,12 +25,12 @@ TOOL_PARAMETERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # na
     "analyze_market": (("symbol",), ("timeframe",)),
     "explain_concept": (("concept",), ("level", "language")),
     "get_course_info": ((), ("topic", "level")),
-    "calculate_position_size": (("symbol", "entry", "stop"), ("risk_percent", "balance")),
+    "calculate_position_size": (("symbol",), ("entry", "stop", "stop_pips", "risk_percent", "risk_amount", "balance")),
     "get_signal": (("symbol",), ("timeframe",)),
     "get_portfolio": ((), ()),
     "get_positions": ((), ("symbol",)),
     "get_trade_history": ((), ("symbol", "limit")),
-    "set_alert": (("symbol", "condition", "price"), ("message",)),
+    "set_alert": (("symbol", "price"), ("condition", "message")),
     "run_backtest": (("symbol",), ("timeframe", "policy", "strategy")),
     "execute_trade": (("symbol", "action", "size", "stop_loss"), ("take_profit",)),
     "run_sweep": ((), _SERIES),
@@ -44,8 +44,8 @@ TOOL_PARAMETERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # na
 _TYPES: Mapping[str, dict[str, Any]] = {
     "limit": {"type": "integer"},
     "indicators": {"type": "array", "items": {"type": "string"}},
-    **{name: {"type": "number"} for name in ("entry", "stop", "risk_percent", "balance", "price")},
-    **{name: {"type": "number"} for name in ("size", "stop_loss", "take_profit")},
+    **{name: {"type": "number"} for name in ("entry", "stop", "stop_pips", "risk_percent", "risk_amount")},
+    **{name: {"type": "number"} for name in ("balance", "price", "size", "stop_loss", "take_profit")},
 }
 Schema: TypeAlias = Mapping[str, Any]
 
@@ -107,21 +107,38 @@ def asked_language(
     return next((each for each, pattern in _ASKED_LANGUAGE.items() if pattern.search(fold(text))), "")
 
 # %% ../../nbs/194_llm.intents.ipynb #1a41a449
-def _free(slots: Mapping[str, Any], place: int = 0) -> float | None:
-    numbers = slots.get("free", [])
-    return numbers[place] if len(numbers) > place else None
+_MOST_LOTS, _NEAR, _FAR = 10, 0.25, 0.5  # a bare number above is no size; one so near a level is a price
+
+
+def _only(values: Sequence[float]) -> float | None:
+    return values[0] if len({*values}) == 1 else None
+
+
+def _away(value: float, slots: Mapping[str, Any]) -> float:
+    "Return how far a number is from the nearest level that a message names, as a share of that."
+    levels = [slots[name] for name in ("stop_loss", "take_profit", "entry", "level_price") if slots.get(name)]
+    return min((abs(value / each - 1) for each in levels), default=1.0)
 
 
 def _size(slots: Mapping[str, Any]) -> float | None:
-    return slots.get("size") or next((each for each in slots.get("free", []) if 0 < each <= 10), None)
+    if "size" in slots or "counted" in slots or "size" in slots.get("twice", ()):
+        return slots.get("size")
+    small = _only([each for each in slots.get("free", ()) if 0 < each <= _MOST_LOTS])
+    return small if small and _away(small, slots) > _NEAR else None
 
 
 def _price(slots: Mapping[str, Any]) -> float | None:
-    return next((slots[name] for name in ("level_price", "entry", "take_profit") if name in slots), _free(slots))
+    named = [slots[name] for name in ("level_price", "entry", "take_profit", "stop_loss") if name in slots]
+    return _only(
+        [*named, *slots.get("free", ())] or [slots[name] for name in ("risk_amount", "limit") if name in slots]
+    )
 
 
 def _entry(slots: Mapping[str, Any]) -> float | None:
-    return next((slots[name] for name in ("entry", "level_price") if name in slots), _free(slots))
+    if named := [slots[name] for name in ("entry", "level_price") if name in slots]:
+        return named[0]
+    bare = _only(slots.get("free", ()))
+    return bare if bare and (not slots.get("stop_loss") or _away(bare, slots) < _FAR) else None
 
 
 _Reading: TypeAlias = Callable[[Mapping[str, Any]], Any]

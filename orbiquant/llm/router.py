@@ -9,17 +9,18 @@ __all__ = ['MOST_PARTS', 'OF_NOW', 'SURE_TO_READ', 'SURE_TO_ACT', 'SURE_APART', 
 
 # %% ../../nbs/194_llm.router.ipynb #c966191c
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ..domain import Timeframe
 from .classifier_kept import ToolClassifier
 from .embed import JoinedEmbedder, open_encoders
-from .figures import find_figures, find_timeframes, names_past
+from .figures import asks_change, find_figures, find_timeframes, names_past
 from orbiquant.llm.intents import (
     TOOL_PARAMETERS,
     Schema,
@@ -122,9 +123,45 @@ def _carried(
     return {name: last[name] for name in names if not slots.get(name)}
 
 
-def _risk_of(slots: Mapping[str, Any]) -> dict[str, float]:
-    amount, balance = slots.get("risk_amount"), slots.get("balance")
-    return {"risk_percent": round(100 * amount / balance, 6)} if amount and balance else {}
+_STOPS = frozenset({"stop", "stop_loss", "stop_price"})
+_MOST_BARS = 500
+
+
+def _doubts_of_order(slots: Mapping[str, Any]) -> list[str]:
+    "Return the levels that contradict the side: of a buy the stop lies below entry and target."
+    sign = {"BUY": 1, "SELL": -1}.get(slots.get("action", ""), 0)
+    if not sign or "stop_loss" not in slots:
+        return []
+    others = [slots[name] for name in ("entry", "level_price", "take_profit") if name in slots]
+    return ["stop_loss"] if any(sign * (other - slots["stop_loss"]) <= 0 for other in others) else []
+
+
+_SHARE = re.compile(r"%|\bper ?cent|\bpct\b|por ?ciento|porcentual|\bpercentage")
+_STOP_FAR = 0.5  # of the entry: then it is no price, but a distance or money
+
+
+def _doubts_of_size(text: str, slots: Mapping[str, Any], arguments: Mapping[str, Any], schema: Schema) -> list[str]:
+    "Return what must be asked before a position is sized: its stop, and what a number that nobody claims stands for."
+    fields = schema.get("properties", {})
+    entry, stop = arguments.get("entry"), slots.get("stop_loss")
+    far = bool(entry and stop and abs(stop / entry - 1) > _STOP_FAR)
+    unsaid = far or not {*_STOPS, "stop_pips"} & set(arguments)
+    amounts = "risk_amount" in slots and not {"risk_amount", "risk_percent"} & set(arguments)
+    amounts = amounts or ("risk_percent" not in arguments and _SHARE.search(fold(text)) is not None)
+    lost = set(slots.get("free", ())) - {arguments.get("entry")}
+    asked = [next((each for each in fields if each in _STOPS), "stop_loss")] * unsaid
+    two = {"risk_amount", "risk_percent"} <= set(arguments)  # 1 % of 5000 dollars: the money is a balance
+    balance = "balance" in arguments
+    return (
+        asked + ["risk_percent"] * (amounts or (two and balance)) + ["balance"] * (not balance and (two or bool(lost)))
+    )
+
+
+def _bars_of(slots: Mapping[str, Any], arguments: Mapping[str, Any]) -> int | None:
+    "Return how many bars there are from the day that a message names until now; None where nobody knows, or too many."
+    frame = Timeframe(arguments.get("timeframe") or Timeframe.H1)
+    bars = -(-timedelta(days=slots.get("days", 0)) // frame.delta)
+    return bars if 0 < bars <= _MOST_BARS else None
 
 
 def complete(
@@ -136,17 +173,28 @@ def complete(
     before: Earlier,  # the conversation
 ) -> Routing:
     "Return the call of a tool with what a message names and, but for an order, the symbol spoken of before."
-    if tool in OF_NOW and names_past(text) and not _DATES & set(schema.get("properties", {})):
+    past = tool in OF_NOW and names_past(text) and not _DATES & set(schema.get("properties", {}))
+    counted = _bars_of(slots, slots) if tool == "get_ohlcv" and "limit" not in slots else None
+    if past and not counted and not (tool == "get_price" and asks_change(text)):
         return Routing(tool, {}, confidence, ("date",))
     said: dict[str, Any] = {"topic": find_topic(text)} if tool == "get_course_info" else {}
     if tool == "explain_concept":
         spoken = asked_language(text) or spoken_language(text, before.language)
         said |= {"concept": find_concept(text), "language": spoken}
-    said |= _risk_of(slots) if tool == "calculate_position_size" else {}
+    said |= {"limit": counted} if counted else {}
     arguments, missing = fit_arguments({**slots, **said}, schema)
     unclear = tuple(slots.get("unclear", ())) if tool in _PRICED else ()
-    if tool == "calculate_position_size" and "risk_amount" in slots and "risk_percent" not in arguments:
-        missing.append("balance")
+    doubtful = [each for each in slots.get("torn", ()) if each in schema.get("properties", {})]
+    doubtful += slots.get("twice", ()) if tool in _PRICED - {"set_alert"} else ()
+    if tool == "calculate_position_size":
+        missing = [each for each in missing if each not in _STOPS]
+        arguments = {
+            name: value for name, value in arguments.items() if name != "stop_pips" or not _STOPS & set(arguments)
+        }
+        doubtful += _doubts_of_size(text, slots, arguments, schema)
+    doubtful += _doubts_of_order(slots) if tool == "execute_trade" else []
+    arguments = {name: value for name, value in arguments.items() if name not in doubtful}
+    missing += doubtful
     if "message" in missing:
         arguments["message"] = text
     if tool != "execute_trade":
@@ -183,9 +231,12 @@ class Router:
         self,
         embedder: JoinedEmbedder | None = None,  # None: all that are installed, opened when first asked
         vocabulary: Vocabulary | None = None,  # what is traded; None: what everybody knows
-        today: date | None = None,  # what "yesterday" counts from
+        today: Callable[[], date] | None = None,  # tells what "yesterday" counts from
     ) -> None:
         self._embedder, self.vocabulary, self.today = embedder, vocabulary or Vocabulary(), today
+
+    def _read(self, text: str, language: str) -> dict[str, Any]:
+        return read_slots(text, self.vocabulary, language, self.today() if self.today else None)
 
     @cached_property
     def classifier(self) -> ToolClassifier:
@@ -209,7 +260,7 @@ class Router:
     def _fresh(self, text: str, offered: Mapping[str, Schema], before: Earlier, language: str) -> list[Routing]:
         parts = split_wishes(text, self.vocabulary)
         texts = [text, *parts] if len(parts) > 1 else [text]
-        slots = [read_slots(each, self.vocabulary, language, self.today) for each in texts]
+        slots = [self._read(each, language) for each in texts]
         seen = [each | ({"free": []} if "unclear" in each else {}) for each in slots]
         likely = self.classifier.probabilities([_spell(each) for each in texts], seen)
         tools = [self.classifier.weights.tools[each] for each in likely[1:].argmax(axis=1)]
@@ -247,7 +298,7 @@ class Router:
                 return picked
         if not carries_on(text, self.vocabulary):
             return []
-        slots = read_slots(text, self.vocabulary, language, self.today)
+        slots = self._read(text, language)
         repeated = [
             Routing(tool, dict(arguments) | fit_arguments(slots, offered[tool])[0], 1.0)
             for tool, arguments in before.calls
@@ -259,8 +310,8 @@ class Router:
         self, text: str, asked: Sequence[Routing], offered: Mapping[str, Schema], before: Earlier, language: str
     ) -> list[Routing]:
         first = asked[0]
-        slots = read_slots(before.unanswered, self.vocabulary, language, self.today)
-        answer = read_slots(text, self.vocabulary, language, self.today)
+        slots = self._read(before.unanswered, language)
+        answer = self._read(text, language)
         if first.choices and (
             number := re.fullmatch(r"\s*(?:la |the |el |option |opci[oó]n )?([1-9])[.)ºª]?\s*", text.lower())
         ):

@@ -7,11 +7,11 @@ __all__ = ['MASKS', 'spoken_language', 'read_slot_figures', 'read_slots', 'mask'
 
 # %% ../../nbs/193_llm.slots.ipynb #9eb4f432
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from .figures import THREE_DIGITS, SpokenFigure, find_figures, find_since, find_timeframes
+from .figures import THREE_DIGITS, SpokenFigure, count_days, find_figures, find_since, find_timeframes
 from .lexicon import find_words, role_patterns, word_patterns
 from .vocabulary import Named, Vocabulary, find_symbols, fold
 
@@ -31,9 +31,10 @@ def spoken_language(
 _PRICES = frozenset({"stop_loss", "take_profit", "entry", "level_price", ""})
 _FIAT = r"(?:EUR|USD|GBP|JPY|CHF|AUD|NZD|CAD|SEK|NOK|DKK|PLN|CZK|MXN|ZAR|TRY|SGD|HKD|CNH)"
 _LOW = re.compile(rf"{_FIAT}{_FIAT}|XAG\w+|USOIL|UKOIL|NATGAS|COPPER|(?:XRP|ADA|DOGE|TRX|XLM|DOT)\w+")  # below 1000
-_HIGH = re.compile(
-    r"XAU\w+|BTC\w+|ETH\w+|SPX|NDX|DAX|US30|US2000|UK100|IBEX35|CAC40|EU50|JP225|HK50|NIFTY50|BANKNIFTY|IBOV"
-)  # thousands
+_INDEX = re.compile(
+    r"SPX|NDX|DAX|US30|US2000|UK100|IBEX35|CAC40|EU50|JP225|HK50|NIFTY50|BANKNIFTY|IBOV"
+)  # thousands; a point is a pip
+_HIGH = re.compile(rf"XAU\w+|BTC\w+|ETH\w+|{_INDEX.pattern}")  # thousands
 
 
 def _quoting(market: str) -> str:
@@ -46,24 +47,50 @@ def _three_digits(figure: SpokenFigure, folded: str) -> str:
     return found[0] if found and not scaled and not folded[found.end() : found.end() + 1].isdigit() else ""
 
 # %% ../../nbs/193_llm.slots.ipynb #ee93dba5
-_SAME_ROLE = {"risk": "risk_amount", "losing": "risk_amount", "having": "balance"}
+_SAME_ROLE = {"losing": "risk_amount", "having": "balance"}
+_BY_UNIT = {"%": "risk_percent", "pips": "stop_pips", "points": "stop_points"}
+_WEAK_ROLES = frozenset(
+    {"level_price", "balance", "limit", "ticket", "risk", "risk_amount"}
+)  # whose words lead to much else
+_ONE_ONLY = frozenset({"stop_loss", "take_profit", "size", "entry", "stop_pips", "risk_percent"})
 
 
-def _role(figure: SpokenFigure, folded: str, taken: Collection[str]) -> str:
+def _claims(figure: SpokenFigure, folded: str) -> list[str]:
+    "Return the roles that words, or its unit, give a number, the strongest first."
     before, behind = folded[max(0, figure.start - 40) : figure.start], folded[figure.end : figure.end + 40]
-    if figure.unit == "%":
-        return "risk_percent"
-    if figure.unit == "lots":
-        return "size"
-    if figure.unit == "pips":
-        return "stop_pips"
     leading, following = role_patterns("before"), role_patterns("behind")
+    if figure.unit == "lots":
+        return ["size"]
+    if figure.unit in _BY_UNIT:
+        aimed = leading["take_profit"].search(before) or following["take_profit"].search(behind)
+        stopped = leading["stop_loss"].search(before) or following["stop_loss"].search(behind)
+        return ["aim"] if aimed else ["stop_share"] if stopped and figure.unit == "%" else [_BY_UNIT[figure.unit]]
+    if following["counted"].search(behind):
+        return ["counted"]
     tried = [(role, leading[role], before) for role in ("stop_loss", "take_profit", "entry", "balance", "risk")]
     tried += [(role, pattern, behind) for role, pattern in following.items()]
-    tried += [(role, leading[role], before) for role in ("having", "limit", "losing", "size", "ticket", "level_price")]
+    held = ("having",) if figure.value > _LEAST_HELD else ()
+    tried += [(role, leading[role], before) for role in (*held, "limit", "losing", "size", "ticket", "level_price")]
     told = [_SAME_ROLE.get(role, role) for role, pattern, where in tried if pattern.search(where)]
-    told += ["risk_amount"] if figure.unit else []
-    return next((role for role in told if role not in taken), told[0] if told else "")
+    return told + (["risk_amount"] if figure.unit else [])
+
+
+def _role(figure: SpokenFigure, folded: str, taken: Mapping[str, float]) -> tuple[str, str]:
+    "Return the role of a number, and the one that it has been given twice."
+    told = _claims(figure, folded)
+    role = next((each for each in told if each not in taken), "")
+    if role == "risk" and not figure.unit and figure.value < _LEAST_RISKED:
+        return ("risk_percent", "") if figure.value <= _SURELY_PERCENT else ("", "risk_percent")
+    role = "risk_amount" if role == "risk" else role
+    strong = [each for each in told if each not in _WEAK_ROLES]
+    again = strong and all(each in taken for each in strong) and strong[0] in _ONE_ONLY
+    if again:
+        return "", strong[0] if taken[strong[0]] != figure.value else ""
+    return role if role not in taken else "", ""
+
+
+_LEAST_HELD = 10  # "with 0.2" is a size, "with 2000" a balance
+_SURELY_PERCENT, _LEAST_RISKED = 2, 20  # "risk 0.5" is a share; "risk 5" may be a share or money
 
 
 def read_slot_figures(
@@ -72,12 +99,13 @@ def read_slot_figures(
     quoting: str = "",  # of the market that it names: low below 1000, high in thousands, or not known
     spanish: bool = False,  # the message is
 ) -> dict[str, Any]:
-    "Return what numbers stand for; what no word claims as `free`, prices that may be thousands as `unclear`."
+    "Return what numbers stand for; `free` are those of no role, `unclear` may be thousands, `twice` are roles of two."
     folded, roles = fold(text), dict[str, Any]()
     free, unclear = list[float](), list[str]()
+    twice = list[str]()
     for figure in figures:
-        role = _role(figure, folded, roles)
-        role = "" if role in roles else role
+        role, again = _role(figure, folded, roles)
+        twice += [again] if again else []
         value, doubtful = figure.value, ""
         if role in _PRICES and (written := _three_digits(figure, folded)):
             value = float(written.replace(",", ".")) if quoting == "low" else value
@@ -86,9 +114,10 @@ def read_slot_figures(
             unclear.append(doubtful)
         elif role:
             roles[role] = value
-        else:
+        elif not again and figure.unit in ("", "money"):
             free.append(value)
-    return roles | {name: held for name, held in (("free", free), ("unclear", unclear)) if held}
+    roles = {role: value for role, value in roles.items() if role not in twice}
+    return roles | {name: held for name, held in (("free", free), ("unclear", unclear), ("twice", twice)) if held}
 
 # %% ../../nbs/193_llm.slots.ipynb #77bd0318
 _JOB = re.compile(
@@ -140,7 +169,13 @@ _TABLES = (
 def _words_of(text: str, folded: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for slot, section in _TABLES:
-        if meanings := find_words(folded, section):
+        meanings = find_words(folded, section)
+        if slot == "condition":
+            strong = [each for each in meanings if each in ("below", "above")]
+            meanings = strong or ["above"] * (meanings == ["reached"])
+        if slot in ("action", "condition") and len(meanings) > 1:
+            found["torn"] = [*found.get("torn", []), slot]
+        elif meanings:
             found[slot] = meanings[0]
     if indicators := find_words(folded, "indicators"):
         found["indicators"] = indicators
@@ -171,8 +206,10 @@ def read_slots(
     figures = [each for each in figures if not _CALLED.search(text[: each.start])]
     quoting = _quoting(symbols[0].symbol) if symbols else ""
     found |= read_slot_figures(text, figures, quoting, spanish) | _words_of(text, fold(text))
+    if "stop_points" in found and symbols and _INDEX.fullmatch(symbols[0].symbol):
+        found.setdefault("stop_pips", found["stop_points"])
     if today and (since := find_since(text, today)):
-        found["since"] = since.isoformat()
+        found |= {"since": since.isoformat(), "days": count_days(text, since, today)}
     return found
 
 
@@ -180,7 +217,7 @@ _CALLED = re.compile(r"\w\($")  # alert(1) is no price
 
 
 def _inside(figure: SpokenFigure, symbols: Sequence[Named]) -> bool:
-    return any(figure.start < each.end and figure.end > each.start for each in symbols)
+    return any(each.start <= figure.start < each.end for each in symbols)  # of 5 euros the unit may be a symbol, too
 
 # %% ../../nbs/193_llm.slots.ipynb #d00b3965
 MASKS = {"symbol": "EURUSD", "timeframe": "4h", "number": "5"}
