@@ -382,7 +382,7 @@ def test_what_was_held_out_is_asked_before_and_after(bases: list[Path], tuned: P
     assert read_adapter(folder) == judged
 
 
-def test_the_commands_show_examples_list_adapters_and_name_the_one_that_speaks(
+def test_the_commands_list_adapters_and_name_the_one_that_speaks(
     bases: list[Path], tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     shutil.copytree(tuned / "adapters", tmp_path / "data" / "models" / "adapters")
@@ -398,10 +398,6 @@ def test_the_commands_show_examples_list_adapters_and_name_the_one_that_speaks(
     [listed] = ask("adapters")
     assert listed["name"] == "tools" and listed["base"] == str(bases[0])
     assert {"name": "adapter", "status": "ok", "detail": "tools, tuned for 8 steps"} in ask("check")
-    seen = ask("tune", "--name", "new", "--tools", "1", "--steps", "50", "--dry-run")
-    assert "<tool_call>" in seen["read"] + seen["learned"] and seen["learned"].endswith("<|im_end|>")
-    assert seen["examples"] == 800 and seen["rounds"] == 1 and "number" in seen["dropped"]
-    assert not (tmp_path / "data" / "models" / "adapters" / "new").exists()
     from orbiquant.runtime import Runtime
     from orbiquant.settings import load_settings
 
@@ -410,6 +406,21 @@ def test_the_commands_show_examples_list_adapters_and_name_the_one_that_speaks(
     assert (
         runtime.chat_model.model_name.startswith("fallback:") and f"{bases[0]}+tools" in runtime.chat_model.model_name
     )
+
+
+@pytest.mark.slow
+def test_a_dry_run_shows_an_example_of_those_that_the_steps_take(
+    bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path))
+    monkeypatch.setenv("ORBIQUANT_LLM_MODEL", str(bases[0]))
+    words = ("llm", "tune", "--name", "new", "--tools", "1", "--steps", "50", "--dry-run", "--json")
+    said = CliRunner().invoke(program, words)
+    assert said.exit_code == 0, said.output
+    seen = json.loads(said.stdout)
+    assert seen["learned"].startswith("<tool_call>\n{") and seen["learned"].endswith("<|im_end|>")
+    assert seen["examples"] == 800 and seen["rounds"] == 1 and "number" in seen["dropped"]
+    assert not (tmp_path / "data" / "models" / "adapters" / "new").exists()
 
 
 # --- SmolLM2: real weights ---
