@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,12 @@ def structure(text: str) -> str:
     return " ".join(re.findall(r"[a-zñ0-9]+", fold(mask(text, Vocabulary()))))
 
 
+@cache
+def phrasing_structures() -> tuple[str, ...]:
+    """Return the structures of all phrasings."""
+    return tuple(" ".join(re.findall(r"[a-zñ0-9]+", fold(text))) for text in masked_phrasings())
+
+
 # --- what it learns from ---
 
 
@@ -76,7 +83,7 @@ def test_every_tool_has_enough_phrasings_in_each_language():
 
 
 def test_no_phrasing_is_another_with_other_names():
-    shapes = Counter(structure(each.text) for each in read_phrasings())
+    shapes = Counter(phrasing_structures())
     assert [shape for shape, count in shapes.items() if count > 1] == []
 
 
@@ -88,9 +95,9 @@ def groups(phrasings: Sequence[Phrasing]) -> Iterator[list[int]]:
     yield from found.values()
 
 
-def near_pairs(phrasings: Sequence[Phrasing]) -> list[tuple[str, str]]:
+def near_pairs(phrasings: Sequence[Phrasing], shapes: Sequence[str]) -> list[tuple[str, str]]:
     """Return the pairs of one tool and language that differ by a few letters: looked at closely where pieces agree."""
-    found, shapes = [], [structure(each.text) for each in phrasings]
+    found = []
     for rows in groups(phrasings):
         pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), use_idf=False)
         counted = pieces.fit_transform([shapes[row] for row in rows])
@@ -102,7 +109,7 @@ def near_pairs(phrasings: Sequence[Phrasing]) -> list[tuple[str, str]]:
 
 
 def test_no_two_phrasings_differ_by_a_few_letters():
-    assert near_pairs(read_phrasings()) == []
+    assert near_pairs(read_phrasings(), phrasing_structures()) == []
 
 
 def test_no_two_phrasings_mean_all_but_the_same():
@@ -119,12 +126,12 @@ def test_no_two_phrasings_mean_all_but_the_same():
 
 def test_filled_templates_would_be_found():
     filled = [Phrasing("en", "get_price", f"what is the {word} of gold now", 0) for word in ("price", "prices")]
-    assert near_pairs(filled)
+    assert near_pairs(filled, [structure(each.text) for each in filled])
     assert structure("price of gold") == structure("price of cable")
 
 
 def test_no_frozen_question_is_among_the_phrasings():
-    known = {structure(each.text) for each in read_phrasings()}
+    known = {*phrasing_structures()}
     asked = [json.loads(line) for line in own_cases().read_text().splitlines()]
     plain = [each["text"] for each in asked if each.get("kind", "choice") == "choice"]
     assert [text for text in plain if structure(text) in known] == []
@@ -209,7 +216,7 @@ def told(found: list[Routing]) -> list[tuple[str | None, dict[str, Any]]]:
         (
             "position size EURUSD balance 10000 risk $100 entry 1.20 stop 1.195",
             "calculate_position_size",
-            {"symbol": "EURUSD", "entry": 1.2, "stop": 1.195, "balance": 10_000, "risk_percent": 1.0},
+            {"symbol": "EURUSD", "entry": 1.2, "stop": 1.195, "balance": 10_000, "risk_amount": 100.0},
         ),
         ("muéstrame mis posiciones abiertas", "get_positions", {}),
     ],
@@ -343,7 +350,7 @@ def test_a_price_of_two_readings_is_asked_back_and_then_taken(router: Router):
 
 def test_a_risk_in_money_without_a_balance_is_never_a_percentage(router: Router):
     [found] = router.route("position size EURUSD risk $100 entry 1.20 stop 1.195")
-    assert found.tool == "calculate_position_size" and found.missing == ("balance",)
+    assert found.ready and found.arguments["risk_amount"] == 100 and "risk_percent" not in found.arguments
 
 
 @pytest.mark.parametrize(

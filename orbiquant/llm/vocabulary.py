@@ -24,6 +24,8 @@ def fold(
     text: str,  # as a person wrote it
 ) -> str:
     "Return text in lower case without accents, as long as it was; ñ stays."
+    if text.isascii():
+        return text.lower()
     folded = []
     for letter in text:
         plain = letter if letter in "ñÑ" else unicodedata.normalize("NFKD", letter)[0]
