@@ -11,7 +11,7 @@ import tomllib
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, cached_property
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, field_validator
@@ -109,6 +109,20 @@ class Glossary:
                 if self.terms[id_] not in [term for term, _ in found]:
                     found.append((self.terms[id_], folded))
         return found
+
+    def places(
+        self,
+        text: str,  # a message
+    ) -> list[tuple[int, int]]:
+        "Return where a text names a term, in one number or the other, in its order; the longer name where two begin."
+        plain = "".join(unicodedata.normalize("NFKD", letter)[0].lower()[:1] or letter for letter in text)
+        return [each.span() for each in self._pattern.finditer(plain)]
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        names = sorted((name for name in self._names if len(name) > 2), key=len, reverse=True)
+        forms = (r"[\W_]+".join(rf"{re.escape(word)}(?:e?s)?" for word in name.split()) for name in names)
+        return re.compile(rf"(?<!\w)(?:{'|'.join(forms)})(?!\w)")
 
     def near(
         self,
