@@ -183,6 +183,7 @@ def test_any_gap_stands_before_a_unit(gap: str):
         ("8 % y ya", ""),
         ("¿terminó el backtest de 2023 en 4h?", ""), ("is the US30 sweep ready", ""), ("el informe de las 10:30", ""),
         ("hace 20 minutos lo lancé", ""), ("the rsi14 sweep", ""), ("job 12 or 13?", ""), ("", ""),
+        ("sobre el encargo 806: ¿está?", "806"),
     ],
 )  # fmt: skip
 def test_a_job_is_the_one_that_is_named(text: str, job: str):

@@ -33,7 +33,7 @@ def find_numerals(
 _CODE = r"([a-z]{0,12}[-_]?\d(?:[\w-]*\w)?)"
 _LED = rf"(?<!\w)<noun>s?(?:\s+<link>)*(?:\s*[:#=(,\"'`]\s*|\s+)#?{_CODE}(?!\w|[.,:/]\d)|(?<!\w)#\s?{_CODE}(?!\w)"
 _LOOKING = r"(?<![\w.,/:-])([a-z]{1,12}[-_]?\d[\w-]*\w|\d+[a-z][\w-]*\w|[0-9a-f]{8}(?:-[0-9a-f]{4,12}){4})(?![\w-])"
-_COUNTING = r"(?<![\w.,:/$€£-])(\d{1,9})(?![\w:%]|[.,/-]\d)"
+_COUNTING = r"(?<![\w.,:/$€£-])(\d{1,9})(?![\w%]|[.,/:-]\d)"
 _UNIT = r"\s*-?<counted>(?!\w)"
 _NO_JOB = r"\d{1,3}(?:[smhdwkx]|hs|hrs?|mins?|am|pm|st|nd|rd|th|o|a|px)|[hmdwqv]\d{1,2}|(?:us|nas|ger|uk|jp|spx?)\d+"
 _NEGATED = re.compile(r"\bnot\s+(?:the\s+)?$|\bno\s+(?:el|la)\s+$")
@@ -109,7 +109,7 @@ def _real(word: str) -> bool:
 
 
 def _indicator(word: str) -> bool:
-    letters = re.match(r"[^\W\d]*", fold(word))
+    letters = re.match(r"[a-z]*", fold(word))
     return letters is not None and letters[0].upper() in word_patterns("indicators")
 
 
