@@ -17,6 +17,7 @@ from orbiquant.copilot.tools import find_tools
 from orbiquant.core import DataError, NotFoundError
 from orbiquant.desk import knowledge as desk
 from orbiquant.desk.knowledge import explain_concept, get_course_info, knowledge_of
+from orbiquant.llm.courses import read_courses
 from orbiquant.llm.embed import open_embedder
 from orbiquant.llm.glossary import read_glossary
 from orbiquant.llm.passages import LONGEST, cut_notebook, cut_repository, read_passages
@@ -333,10 +334,17 @@ def test_a_lesson_of_another_level_says_so_and_an_unknown_topic_is_asked_back():
         get_course_info("zorblax")
 
 
+def test_without_a_topic_the_first_lessons_of_the_level_are_told():
+    told = get_course_info(None, "intermediate", "es")
+    first = [each for each in read_courses() if each.level == "intermediate"][:4]
+    assert [told.url, *(each.url for each in told.others)] == [each.url for each in first]
+    assert told.why == first[0].why_es and not told.notice
+
+
 def test_the_tools_are_found_with_a_schema_for_a_model():
     tools = find_tools()
     explain = tools["explain_concept"].schema["properties"]
     assert set(explain) == {"concept", "level", "language"} and explain["level"]["default"] == "beginner"
     assert all(each["description"] for each in explain.values())
-    assert tools["get_course_info"].schema["required"] == ["topic"]
+    assert not tools["get_course_info"].schema.get("required")
     assert {tools[name].info.plan for name in ("explain_concept", "get_course_info")} == {"free"}

@@ -483,6 +483,17 @@ def test_what_is_no_column_of_a_table_is_refused(asked: dict[str, Any], said: st
     assert said in refused.value.message
 
 
+def test_a_column_that_nobody_named_is_close_or_the_first_of_numbers():
+    bars = pd.DataFrame({"time": ["a", "b"], "open": [1.0, 2.0], "Close": [3.0, 4.0]})
+    with showing_frames({"bars": bars, "rest": bars[["time", "open"]], "words": bars[["time"]]}):
+        closes, opens = ask(plot_frame, name="bars"), ask(plot_frame, name="rest")
+        with pytest.raises(DataError, match="no column is of numbers"):
+            ask(plot_frame, name="words")
+    assert (closes["column"], opens["column"]) == ("Close", "open") and "there is time, open, too" in closes["notices"][
+        0
+    ]
+
+
 def test_a_title_cannot_be_markup():
     with showing_frames(frames()):
         told = ask(plot_frame, name="words", column="<script>alert(1)</script>")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from orbiquant.llm.figures import find_figures, find_since, find_timeframes, read_number
 from orbiquant.llm.intents import find_concept, find_topic, fit_arguments, plain_schema
+from orbiquant.llm.naming import find_job_id, find_table
 from orbiquant.llm.router import Earlier, Routing, complete
 from orbiquant.llm.slots import mask, read_slots, spoken_language
 from orbiquant.llm.vocabulary import NAMES, Vocabulary, find_symbols, fold, vocabulary_of
@@ -317,6 +318,11 @@ def test_what_a_price_did_since_yesterday_is_told_and_a_past_close_is_not():
         ("what is drawdown, advanced level", "drawdown"),
         ("explain FVG for beginners in Spanish", "FVG"),
         ("para qué sirve el VWAP", "VWAP"), ("what does AMD mean in trading", "AMD"), ("explain it", ""),
+        ("my mentor keeps saying order block and I nod, what is it", "order block"),
+        ("Mi primo dice que todo es un barrido de liquidez, ¿eso qué es?", "barrido de liquidez"),
+        ('I read "profit factor" in my own report and have no clue what they mean', "profit factor"),
+        ("honestly I always mix up BOS and CHoCH, which one is which?", "BOS and CHoCH"),
+        ("everyone talks about market depth", "everyone talks about market depth"),
     ],
 )  # fmt: skip
 def test_what_is_asked_about(text: str, concept: str):
@@ -326,6 +332,76 @@ def test_what_is_asked_about(text: str, concept: str):
 @pytest.mark.parametrize("gap", ["\x85", "\n", "\u2003", " - "])
 def test_any_gap_stands_before_a_unit(gap: str):
     assert [each.timeframe for each in find_timeframes(f"a{gap}hour of gold")] == ["1h"]
+
+
+@pytest.mark.parametrize(
+    ("text", "job"),
+    [
+        ("sweep 64, done?", "64"), ("status #119", "119"), ("¿qué dio el número 40?", "40"),
+        ("el número doce ya?", "12"),
+        ("where is d71a", "d71a"), ("is BT-20931 stuck", "BT-20931"), ("mi trabajo 0093", "0093"),
+        ("el 31 ya salió", "31"),
+        ("has task 9 moved past 50 percent", "9"), ("check 509, I queued it at 9", "509"), ("job forty-two?", "42"),
+        ("Not job 50 but job 51: is it done?", "51"), ("el treinta y uno, ¿sigue?", "31"),
+        ("has the backtest finished", ""), ("¿acabaron la 50 y la 51?", ""), ("it has run 3 hours", ""),
+        ("8 % y ya", ""),
+        ("¿terminó el backtest de 2023 en 4h?", ""), ("is the US30 sweep ready", ""), ("el informe de las 10:30", ""),
+        ("hace 20 minutos lo lancé", ""), ("the rsi14 sweep", ""), ("job 12 or 13?", ""), ("", ""),
+        ("sobre el encargo 806: ¿está?", "806"),
+    ],
+)  # fmt: skip
+def test_a_job_is_the_one_that_is_named(text: str, job: str):
+    assert find_job_id(text, asked=True) == job
+
+
+def test_a_number_is_no_job_where_nobody_is_known_to_ask_for_one():
+    assert not find_job_id("gold above 2400") and not find_job_id("últimas 30 velas")
+    assert find_job_id("check on job abc123") == "abc123" == read_slots("check on job abc123")["job_id"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "column"),
+    [
+        ("plot the close column of `prices`", "prices", "close"), ("dibuja el rsi de `ind`", "ind", "rsi"),
+        ("histogram of df_iwm", "df_iwm", ""), ("what does the table called trades hold", "trades", ""),
+        ("la tabla llamada ventas, ¿qué trae?", "ventas", ""), ("bars['volume'] in a plot", "bars", "volume"),
+        ("show me `ind`'s atr", "ind", "atr"), ("Is my `fills` table empty?", "fills", ""),
+        ("grafica df close", "df", "close"),
+        ("HAZ UN DESCRIBE AL DF RETORNOS", "RETORNOS", ""), ("types of X_train", "X_train", ""),
+        ("shape of X", "X", ""),
+        ("gráfico de la columna volumen de velas_h4", "velas_h4", "volumen"), ("shape of trades", "trades", ""),
+        ("mi dataframe de precios", "", ""), ("plot my frame", "", ""), ("compare `a` and `b`", "", ""),
+        ("convierte mi dataframe en una figura de velas", "", ""),
+        ("plot the two columns high and low of df", "df", ""),
+        ("is the frame sorted by time", "", ""), ("what's in `savings`", "savings", ""),
+        ("make a chart, please", "", ""),
+    ],
+)  # fmt: skip
+def test_a_table_and_its_column_are_those_that_are_named(text: str, name: str, column: str):
+    assert find_table(text, asked=True) == (name, column)
+
+
+@pytest.mark.parametrize(
+    ("text", "topic"),
+    [
+        ("which lesson covers order blocks", "order blocks"), ("lección fvg", "fvg"), ("what should I study first", ""),
+        ("quiero aprender velas japonesas, ¿por dónde empiezo?", "velas japonesas"), ("LISTA DE CURSOS", ""),
+        ("which part deals with machine learning, I'm no coder", "machine learning"),
+        ("is there a beginner course", ""),
+        ("acabé la clase del RSI, ¿qué me toca ahora?", "RSI"), ("details of the ICT course", "ICT"),
+        ("¿hay clases de análisis técnico para novatos?", "análisis técnico"), ("¿cuánto dura el temario?", ""),
+    ],
+)  # fmt: skip
+def test_a_topic_is_what_is_to_be_learnt(text: str, topic: str):
+    assert find_topic(text) == topic
+
+
+def test_positions_are_of_the_symbol_that_is_named_and_of_no_earlier_one():
+    schema, earlier = plain_schema("get_positions"), Earlier(calls=(("get_price", {"symbol": "XAUUSD"}),))
+    asked = {"how is my cable position": {"symbol": "GBPUSD"}, "mis posiciones y su beneficio": {}, "what is open": {}}
+    for text, arguments in asked.items():
+        told = complete("get_positions", text, read_slots(text, TRADED), 1.0, schema, earlier)
+        assert told.ready and dict(told.arguments) == arguments
 
 
 def test_a_topic_is_named_or_is_not():
@@ -412,6 +488,8 @@ def test_markup_is_no_direction_and_a_call_no_price(text: str):
 def test_any_text_is_read_without_an_error(text: str):
     assert len(fold(text)) == len(text)
     read_slots(text, TRADED)
+    for told in (find_job_id(text, asked=True), *find_table(text, asked=True), find_concept(text), find_topic(text)):
+        assert told in text or told.isdigit()
     assert isinstance(mask(text, TRADED), str)
 
 

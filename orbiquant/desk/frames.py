@@ -186,18 +186,27 @@ MOST_POINTS = 1500
 PlotKind = Literal["line", "bar", "scatter", "histogram"]
 
 
+def _drawable(column: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_complex_dtype(column.dtype)
+
+
 def column_named(
     frame: pd.DataFrame,  # of the caller
-    name: str,  # of a column, as text
+    name: str | None,  # of a column, as text; None: close, else the first of numbers
 ) -> pd.Series:
     "Return a column of numbers by its name; raise `NotFoundError` or `DataError` where there is none."
     labels = [label_of(label) for label in frame.columns]
+    if name is None:
+        places = [place for place in range(frame.shape[1]) if _drawable(frame.iloc[:, place])]
+        if not places:
+            raise DataError(f"no column is of numbers (there is {', '.join(labels[:20]) or 'none'})")
+        return frame.iloc[:, next((place for place in places if labels[place].lower() == "close"), places[0])]
     if name not in labels:
         raise NotFoundError(
             f"there is no column {name[:80]!r}{suggest(name, labels)} (there is {', '.join(labels[:20])})"
         )
     column = frame.iloc[:, labels.index(name)]
-    if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_complex_dtype(column.dtype):
+    if not _drawable(column):
         raise DataError(f"`column` must be of numbers to be drawn, {name[:80]!r} is {str(column.dtype)[:40]}")
     return column
 
@@ -262,16 +271,22 @@ def draw_column(
 @tool()
 def plot_frame(
     name: FrameName,  # of a table that the user named in this chat
-    column: Annotated[str, Field(min_length=1, max_length=200)],  # of numbers
+    column: Annotated[str, Field(min_length=1, max_length=200)] | None = None,  # left out: close, or the first
     kind: PlotKind = "line",  # how it is drawn
 ) -> FramePlot:
     "Draw a column of a table that the user named, for the screen. It only reads."
     frame = find_frame(name)
     held = column_named(frame, column)
-    title = f"{label_of(name)}: {label_of(column)}".replace("<", "‹").replace(">", "›")
+    drawn = label_of(held.name if column is None else column)
+    title = f"{label_of(name)}: {drawn}".replace("<", "‹").replace(">", "›")
     figure, points = draw_column(held, kind, title)
     less = f"of {len(held):,} rows the lowest and highest of each stretch are drawn"
+    others = [label_of(label) for label in frame.columns if column is None and label_of(label) != drawn][:20]
+    told = {
+        f"no column was named: {drawn!r} is drawn (there is {', '.join(others)}, too)": bool(others),
+        less: points < len(held) and kind != "histogram",
+    }
     return FramePlot(
-        name=name, column=label_of(column), kind=kind, points=points, rows=len(held), figure=figure,
-        notices=[less] if points < len(held) and kind != "histogram" else [],
+        name=name, column=drawn, kind=kind, points=points, rows=len(held), figure=figure,
+        notices=[words for words, holds in told.items() if holds],
     )  # fmt: skip

@@ -212,14 +212,14 @@ def _courses_on(index: KnowledgeIndex, topic: str) -> list[Course]:
 
 @tool()
 def get_course_info(
-    topic: _Asked,  # what one wants to learn, e.g. order blocks, risk management, walk-forward
+    topic: _Asked | None = None,  # to learn, e.g. order blocks, walk-forward; left out: the first lessons
     level: Literal["any", "beginner", "intermediate", "advanced"] = "any",  # of the lesson
     language: AskedLanguage = "auto",  # in which it is said why; lessons are in English
 ) -> CourseInfo:
     "Return the lesson of this product's own notebooks to learn a topic from, with where it lies, why, and others."
-    index = knowledge_of(current())
-    courses = _courses_on(index, topic)
-    if not courses:
+    index = None if topic is None else knowledge_of(current())
+    courses = [*read_courses()] if topic is None or index is None else _courses_on(index, topic)
+    if not courses and index is not None and topic is not None:
         near = ", ".join(near_terms(index, topic, "es" if language == "es" else "en"))
         raise NotFoundError(f"no lesson is about {topic[:80]!r}" + (f"; there are some about: {near}" if near else ""))
     fitting = [course for course in courses if level in ("any", course.level)]

@@ -39,16 +39,24 @@ class PositionList(BaseModel):
     "What somebody holds, over all their accounts."
 
     positions: list[HeldPosition]
+    notices: list[str] = []
 
 
 @tool(plan="pro")
 def get_positions(
     caller: Caller,  # whose they are
+    symbol: SymbolText | None = None,  # only of this one, in any spelling; left out: all
 ) -> PositionList:
     "Return the user's open positions with entry price, current price, profit, stop loss and take profit."
+    wanted = None if symbol is None else normalise_symbol(symbol)
     runtime, user = current(), caller.user_id
     accounts = [own_portfolio(runtime, user, each) for each in own_currencies(runtime, user)]
-    return PositionList(positions=[held for account in accounts for held in account.positions])
+    held = [each for account in accounts for each in account.positions]
+    if wanted is None:
+        return PositionList(positions=held)
+    of_it = [each for each in held if each.symbol == wanted]
+    others = f"; {len(held)} of other symbols" if held else ""
+    return PositionList(positions=of_it, notices=[] if of_it else [f"no open position in {wanted}{others}"])
 
 # %% ../../nbs/79_desk.trade_holdings.ipynb #730aec40
 class PastTrade(BaseModel):

@@ -19,7 +19,7 @@ import numpy as np
 
 from .._caches import own_folder
 from ..core import asset, atomic_write, get_logger
-from . import classifier, figures, lexicon, phrasings, slots, vocabulary
+from . import classifier, figures, lexicon, naming, phrasings, slots, vocabulary
 from .classifier import Sentences, ToolWeights, fit_weights, flags_of, phrasing_sentences, word_counts
 from .embed import JoinedEmbedder
 from .phrasings import Directions, known_vectors, masked_phrasings, read_phrasings
@@ -27,7 +27,7 @@ from .slots import mask
 from .vocabulary import Vocabulary
 
 # %% ../../nbs/194_llm.classifier_kept.ipynb #bc3654dc
-_SOURCES = (classifier, figures, lexicon, phrasings, slots, vocabulary)
+_SOURCES = (classifier, figures, lexicon, naming, phrasings, slots, vocabulary)
 
 
 def classifier_fingerprint(

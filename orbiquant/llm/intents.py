@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from .lexicon import word_patterns
+from .glossary import read_glossary
+from .lexicon import word_form, word_patterns
 from .vocabulary import fold
 
 # %% ../../nbs/194_llm.intents.ipynb #6731dfb5
@@ -71,27 +72,75 @@ def _strip(text: str) -> str:
     return kept
 
 
+_CLAUSE = re.compile(r"[,;:.?!¿¡()]+(?:\s|$)|\s[–—-]\s|[¿¡]")
+_SAID = re.compile(r"[\"“«`']([^\"”»`']{2,40})[\"”»`'](?!\w)")
+_JOINED = re.compile(
+    r"\s*(?:,|/|\b(?:and|y|e|or|o|vs\.?|versus|from|than)\b)\s*(?:(?:a|an|the|un|una|el|la|los|las)\s+)?"
+)
+_SHORT = 4  # words that may be a concept
+
+
+def _named(text: str) -> str:
+    places = read_glossary().places(text)
+    joined: list[tuple[int, int]] = []
+    for start, end in places:
+        if joined and _JOINED.fullmatch(fold(text), joined[-1][1], start):
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return text[slice(*max(joined, key=lambda each: each[1] - each[0]))] if joined else ""
+
+
 def find_concept(
     text: str,  # a question
 ) -> str:
     "Return what a question wants explained, empty where it does not say."
-    kept = _strip(text)
-    return "" if word_patterns("asking")["nothing"].fullmatch(fold(kept)) else kept
+    nothing, kept = word_patterns("asking")["nothing"], _strip(text)
+    if len(kept.split()) <= _SHORT and not _CLAUSE.search(kept):
+        return "" if nothing.fullmatch(fold(kept)) else kept
+    said = [each[1].strip() for each in _SAID.finditer(text) if len(each[1].split()) <= _SHORT]
+    if len(said) == 1:
+        return said[0]
+    clauses = [_strip(each) for each in _CLAUSE.split(text)]
+    named = _named(text)
+    known = next((each for each in clauses if read_glossary().find(each)), "")
+    return (
+        known
+        or next((each for each in clauses if named and named in each and len(each.split()) <= _SHORT), named)
+        or kept
+    )
 
-
-_LAST_WORDS = re.compile(r"(?i)\s+(?:properly|en serio|please|porfa|by level|por nivel|course|curso|first|which|qué)$")
+# %% ../../nbs/194_llm.intents.ipynb #d45bee93
+def _trimmed(text: str) -> str:
+    ends = word_form("courses", r"\s+<ends>(?:\s|$)").search(fold(text))
+    nothing, words = word_patterns("courses")["nothing"], text[: ends.start() if ends else None].split()
+    while words and nothing.fullmatch(fold(words[-1].strip("\"'«»“”`"))):
+        words.pop()
+    while words and nothing.fullmatch(fold(words[0])):
+        words.pop(0)
+    return " ".join(words).strip(" \"'«»“”`-–—")
 
 
 def find_topic(
     text: str,  # a question about courses
 ) -> str:
     "Return the topic that a question about courses names, empty where it names none."
-    asking, folded = word_patterns("asking"), fold(text)
-    for lead in asking["topic"].finditer(folded):
-        named = re.match(r"\s+(?:the |el |la |los |las |about )?([^?.!,;]+)", folded[lead.end() :])
-        if named and not asking["nothing"].match(named[1]):
-            return _LAST_WORDS.sub("", text[lead.end() + named.start(1) : lead.end() + named.end(1)]).strip()
-    return ""
+    folded, said = fold(text), word_patterns("courses")["asking"]
+    for form in (r"(?<!\w)<lesson>(?:\s+[\w-]+){0,3}?\s+<about>\s+", r"(?<!\w)<learn>\s+"):
+        for lead in word_form("courses", form).finditer(folded):
+            clause = re.match(r"[^?.!,;:()]+", text[lead.end() :])
+            topic = _trimmed(clause[0]) if clause else ""
+            if topic and len(topic.split()) <= _SHORT and not said.search(fold(topic)):
+                return topic
+    if named := _named(text):
+        return named
+    behind, before = (
+        r"(?<!\w)<lesson>\s+((?:[\w-]+\s+)?[\w-]+)\s*[?.!]*$",
+        r"(?<!\w)(?:the|an?|any)\s+((?:[\w-]+\s+){1,3}?)<lesson>",
+    )
+    found = [each for form in (behind, before) for each in word_form("courses", form).finditer(folded)]
+    topics = [_trimmed(text[slice(*each.span(1))]) for each in found if not said.search(each[1])]
+    return next(filter(None, topics), "")
 
 # %% ../../nbs/194_llm.intents.ipynb #5616686e
 _ASKED_LANGUAGE = {

@@ -31,6 +31,7 @@ from orbiquant.llm.intents import (
     plain_schema,
 )
 from .lexicon import word_patterns
+from .naming import find_job_id, find_table
 from .slots import read_slots, spoken_language
 from .vocabulary import Vocabulary, find_symbols, fold
 
@@ -110,15 +111,20 @@ def carries_on(
 # %% ../../nbs/194_llm.router.ipynb #70058d41
 OF_NOW = frozenset({"get_price", "get_ohlcv", "get_indicators", "analyze_market", "get_signal"})
 _DATES = frozenset({"date", "day", "since", "start", "end", "until"})
+_OF_ALL = frozenset({"get_positions", "get_trade_history"})  # "its" is of what is listed, and no symbol of before
 _PRICED = frozenset({"execute_trade", "set_alert", "calculate_position_size"})
 
 
 def _carried(
-    text: str, slots: Mapping[str, Any], missing: Sequence[str], schema: Schema, before: Earlier
+    tool: str, text: str, slots: Mapping[str, Any], missing: Sequence[str], schema: Schema, before: Earlier
 ) -> dict[str, Any]:
     "Return what a question leaves to the conversation: the symbol where it names none, and then the timeframe, too."
     last, fields = dict(before.calls[-1][1]) if before.calls else {}, schema.get("properties", {})
-    left = not slots.get("symbols") and ("symbol" in missing or word_patterns("follow")["back"].search(fold(text)))
+    left = (
+        tool not in _OF_ALL
+        and not slots.get("symbols")
+        and ("symbol" in missing or word_patterns("follow")["back"].search(fold(text)))
+    )
     names = [name for name in ("symbol", "timeframe") if left and name in fields and name in last]
     return {name: last[name] for name in names if not slots.get(name)}
 
@@ -164,6 +170,21 @@ def _bars_of(slots: Mapping[str, Any], arguments: Mapping[str, Any]) -> int | No
     return bars if 0 < bars <= _MOST_BARS else None
 
 
+def _named_for(tool: str, text: str, slots: Mapping[str, Any], before: Earlier) -> dict[str, Any]:
+    "Return what only one tool reads from a message."
+    said: dict[str, Any] = {}
+    if tool == "get_course_info":
+        said = {"topic": find_topic(text)}
+    elif tool == "explain_concept":
+        spoken = asked_language(text) or spoken_language(text, before.language)
+        said = {"concept": find_concept(text), "language": spoken}
+    elif tool == "get_job":
+        said = {"job_id": find_job_id(text, asked=True)}
+    elif tool in ("describe_frame", "plot_frame"):
+        said = dict(zip(("name", "column"), find_table(text, asked=True), strict=True))
+    return {name: held for name, held in said.items() if held}
+
+# %% ../../nbs/194_llm.router.ipynb #a1f44a64
 def complete(
     tool: str,  # that is asked for
     text: str,  # the message
@@ -177,11 +198,7 @@ def complete(
     counted = _bars_of(slots, slots) if tool == "get_ohlcv" and "limit" not in slots else None
     if past and not counted and not (tool == "get_price" and asks_change(text)):
         return Routing(tool, {}, confidence, ("date",))
-    said: dict[str, Any] = {"topic": find_topic(text)} if tool == "get_course_info" else {}
-    if tool == "explain_concept":
-        spoken = asked_language(text) or spoken_language(text, before.language)
-        said |= {"concept": find_concept(text), "language": spoken}
-    said |= {"limit": counted} if counted else {}
+    said = _named_for(tool, text, slots, before) | ({"limit": counted} if counted else {})
     arguments, missing = fit_arguments({**slots, **said}, schema)
     unclear = tuple(slots.get("unclear", ())) if tool in _PRICED else ()
     doubtful = [each for each in slots.get("torn", ()) if each in schema.get("properties", {})]
@@ -198,7 +215,7 @@ def complete(
     if "message" in missing:
         arguments["message"] = text
     if tool != "execute_trade":
-        arguments |= _carried(text, slots, missing, schema, before)
+        arguments |= _carried(tool, text, slots, missing, schema, before)
     if tool == "execute_trade":
         missing += ["symbol", "action", "size", "stop_loss"]
     lacking = tuple(dict.fromkeys(each for each in missing if each not in arguments))
@@ -209,7 +226,7 @@ SURE_TO_READ, SURE_TO_ACT, SURE_APART = 0.4, 0.6, 0.85  # least confidence: to r
 ACTS = frozenset({"execute_trade", "set_alert", "run_backtest", "run_sweep", "run_audit", "run_report", "train_model"})
 EACH_SYMBOL = frozenset(
     {"get_price", "get_ohlcv", "get_indicators", "get_news", "get_sentiment", "get_fundamentals", "analyze_market"}
-    | {"get_signal"}
+    | {"get_signal", "get_positions"}
 )
 MOST_CALLS, MOST_ROUTED = 6, 2000
 _MISSPELT = {

@@ -13,6 +13,7 @@ from typing import Any
 
 from .figures import THREE_DIGITS, SpokenFigure, count_days, find_figures, find_since, find_timeframes
 from .lexicon import find_words, role_patterns, word_patterns
+from .naming import find_job_id, find_table
 from .vocabulary import Named, Vocabulary, find_symbols, fold
 
 # %% ../../nbs/193_llm.slots.ipynb #ff22003e
@@ -119,43 +120,6 @@ def read_slot_figures(
     roles = {role: value for role, value in roles.items() if role not in twice}
     return roles | {name: held for name, held in (("free", free), ("unclear", unclear), ("twice", twice)) if held}
 
-# %% ../../nbs/193_llm.slots.ipynb #77bd0318
-_JOB = re.compile(
-    r"\b(?:job|trabajo|id|run|corrida|tarea|task)\s+(?:id\s+|de trabajo\s+)?#?([0-9a-f-]*\d[0-9a-z-]*|[a-z]+\d\w*)\b"
-)
-_FRAME = re.compile(
-    r"\b(?:frames?|dataframes?|tables?|tabla|variable|dataset|called|named|llamad[oa]|series?)\s+"
-    r"(?:called |named |llamad[oa] |de )?([A-Za-z_]\w*)"
-)
-_OBJECT = re.compile(r"\b(df\w*|my_\w+|[A-Za-z]+_[a-z_\w]+|X)\b")
-_OF = re.compile(r"\b(?:of|in|from|de|en|graph|plot|plotea|grafica|dibuja|draw)\s+([A-Za-z_]\w*)\s*\??$")
-_COLUMN = re.compile(r"\bcolumna?s?\s+(?:called |llamada )?([A-Za-z_]\w*)")
-_DRAWN = re.compile(
-    r"(?i)\b(?:draw|plot|graph|chart|dibuja(?:me)?|grafica|pinta(?:me)?)\s+(?:the\s+|el\s+|la\s+|its\s+|su\s+)?"
-    r"`?([A-Za-z_]\w*)`?\s+(?:of|from|in|de|en)\s+`?([A-Za-z_]\w*)`?"
-)
-_NO_FRAME = re.compile(
-    r"the|my|mi|mis|in|of|and|with|for|is|called|named|that|to|del?|en|el|la|los|las|que|con|y|por|tiene|it|i|them|please|"
-    r"memor(?:y|ia)|kernel|columna?|figur[ea]|grafic[oa]|dataframe|frame|tabla|table|drawn|dibujado|mine|mio|data|datos|"
-    r"gold|oro|alerts?|numbers|numeros|time|tiempo"
-)
-
-
-def _column_name(text: str) -> str | None:
-    column, drawn = _COLUMN.search(text), _DRAWN.search(text)
-    if column is None and drawn and not _NO_FRAME.fullmatch(fold(drawn[1])):
-        return drawn[1]
-    return column[1] if column else None
-
-
-def _frame_name(text: str) -> str | None:
-    column = _COLUMN.search(text)
-    for pattern in (_OBJECT, _FRAME, _OF):
-        for found in pattern.finditer(text):
-            if not _NO_FRAME.fullmatch(fold(found[1])) and not (column and found[1] == column[1]):
-                return found[1]
-    return None
-
 # %% ../../nbs/193_llm.slots.ipynb #edefd41c
 _TABLES = (
     ("action", "sides"),
@@ -179,12 +143,9 @@ def _words_of(text: str, folded: str) -> dict[str, Any]:
             found[slot] = meanings[0]
     if indicators := find_words(folded, "indicators"):
         found["indicators"] = indicators
-    if job := _JOB.search(folded):
-        found["job_id"] = job[1]
-    if frame := _frame_name(text.replace("`", "")):
-        found["name"] = frame
-    if column := _column_name(text):
-        found["column"] = column
+    if job := find_job_id(text):
+        found["job_id"] = job
+    found |= {name: held for name, held in zip(("name", "column"), find_table(text), strict=True) if held}
     return found
 
 
