@@ -11,12 +11,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from ..domain import AssetClass, Instrument
 
 # %% ../../nbs/192_llm.vocabulary.ipynb #bf1e0175
+@lru_cache(maxsize=256)  # every rule folds the message anew
 def fold(
     text: str,  # as a person wrote it
 ) -> str:
