@@ -212,7 +212,7 @@ def told(found: list[Routing]) -> list[tuple[str | None, dict[str, Any]]]:
         (
             "position size EURUSD balance 10000 risk $100 entry 1.20 stop 1.195",
             "calculate_position_size",
-            {"symbol": "EURUSD", "entry": 1.2, "stop": 1.195, "balance": 10_000, "risk_percent": 1.0},
+            {"symbol": "EURUSD", "entry": 1.2, "stop": 1.195, "balance": 10_000, "risk_amount": 100},
         ),
         ("muéstrame mis posiciones abiertas", "get_positions", {}),
     ],
@@ -344,9 +344,10 @@ def test_a_price_of_two_readings_is_asked_back_and_then_taken(router: Router):
     assert order.tool == "execute_trade" and not order.ready and order.unclear
 
 
-def test_a_risk_in_money_without_a_balance_is_never_a_percentage(router: Router):
+def test_a_risk_in_money_is_never_a_percentage(router: Router):
     [found] = router.route("position size EURUSD risk $100 entry 1.20 stop 1.195")
-    assert found.tool == "calculate_position_size" and found.missing == ("balance",)
+    assert found.tool == "calculate_position_size" and found.ready
+    assert found.arguments["risk_amount"] == 100 and "risk_percent" not in found.arguments
 
 
 @pytest.mark.parametrize(

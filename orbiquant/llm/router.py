@@ -323,7 +323,8 @@ class Router:
         if set(answer) - known or (len(text.split()) <= 3 and answer):
             if len(answer.get("free", [])) == 1 and len(first.missing) == 1:
                 answer[{"stop": "stop_loss"}.get(first.missing[0], first.missing[0])] = answer["free"][0]
-            held = slots | {"unclear": []} | answer
+            doubts = {name: [each for each in slots.get(name, ()) if each not in answer] for name in ("twice", "torn")}
+            held = slots | {"unclear": []} | doubts | answer
             joined = complete(first.tool, before.unanswered, held, 1.0, offered[first.tool], before)
             return (
                 [replace(joined, arguments={**first.arguments, **joined.arguments})]
