@@ -328,7 +328,7 @@ class Router:
             joined = complete(first.tool, before.unanswered, held, 1.0, offered[first.tool], before)
             return (
                 [replace(joined, arguments={**first.arguments, **joined.arguments})]
-                if carries_on(text, self.vocabulary)
+                if carries_on(text, self.vocabulary) or set(answer) <= set(first.missing)
                 else []
             )
         return []
