@@ -348,7 +348,7 @@ def test_a_price_of_two_readings_is_asked_back_and_then_taken(router: Router):
     assert order.tool == "execute_trade" and not order.ready and order.unclear
 
 
-def test_a_risk_in_money_without_a_balance_is_never_a_percentage(router: Router):
+def test_a_risk_in_money_is_never_a_percentage(router: Router):
     [found] = router.route("position size EURUSD risk $100 entry 1.20 stop 1.195")
     assert found.ready and found.arguments["risk_amount"] == 100 and "risk_percent" not in found.arguments
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from orbiquant.llm.figures import find_figures, find_since, find_timeframes, read_number
 from orbiquant.llm.intents import find_concept, find_topic, fit_arguments, plain_schema
 from orbiquant.llm.naming import find_job_id, find_table
-from orbiquant.llm.router import Earlier, Routing, complete
+from orbiquant.llm.router import Earlier, Router, Routing, complete
 from orbiquant.llm.slots import mask, read_slots, spoken_language
 from orbiquant.llm.vocabulary import NAMES, Vocabulary, find_symbols, fold, vocabulary_of
 from orbiquant.market.instruments import known_instruments
@@ -245,6 +245,15 @@ def test_an_alert_has_a_direction_and_a_price(text: str, condition: str, price: 
 def test_an_alert_without_a_direction_or_with_two_has_none(text: str, wanted: dict[str, Any]):
     arguments, _ = fit_arguments(read_slots(text, TRADED), plain_schema("set_alert"))
     assert arguments == {"symbol": "XAUUSD"} | wanted
+
+
+def test_an_answer_closes_what_two_readings_left_open(monkeypatch: pytest.MonkeyPatch):
+    text, schema = "alert me if gold rises or falls to 2400", plain_schema("set_alert")
+    asked = complete("set_alert", text, read_slots(text, TRADED), 1.0, schema, Earlier())
+    monkeypatch.setattr(Router, "_fresh", lambda *_: [asked])  # which tool it is is not the matter here
+    [found] = Router(vocabulary=TRADED).route("below", {"set_alert": schema}, Earlier(unanswered=text))
+    assert asked.missing == ("condition",) and found.ready
+    assert found.arguments == {"symbol": "XAUUSD", "price": 2400, "condition": "below"}
 
 
 FRIDAY = date(2026, 11, 27)

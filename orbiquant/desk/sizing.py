@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CAREFUL_PERCENT', 'FAR_PERCENT', 'WIDE_PERCENT', 'MOST_PERCENT', 'PositiveAmount', 'RiskPercent', 'BalanceCurrency',
            'OwnAccount', 'balance_of', 'rate_between', 'SizedPosition', 'find_traded', 'size_position', 'stop_below',
-           'share_of', 'position_size_for']
+           'percent_of', 'position_size_for']
 
 # %% ../../nbs/79_desk.sizing.ipynb #7c7a592d
 from decimal import Decimal
@@ -151,7 +151,7 @@ def stop_below(
     return stop
 
 
-def share_of(
+def percent_of(
     balance: Decimal,  # of the account
     amount: float,  # in its currency
 ) -> float:
@@ -211,6 +211,6 @@ def position_size_for(
         told += [f"the stop is taken {stop_pips:g} pips below the entry, at {stop_loss:g}"]
     wide = abs(100 * (stop_loss / entry - 1))
     told += [f"the stop is {wide:.0f} % away from the entry: is it meant as a price?"] * (wide > WIDE_PERCENT)
-    share = share_of(have[0], risk_amount) if risk_amount else risk_percent or 1.0
+    share = percent_of(have[0], risk_amount) if risk_amount else risk_percent or 1.0
     made = size_position(runtime, instrument, have, entry, stop_loss, share)
     return made.model_copy(update={"warnings": made.warnings + told})

@@ -119,7 +119,7 @@ def read_number(
         return float(whole + rest)
     return float(digits.replace(",", "."))
 
-# %% ../../nbs/193_llm.figures.ipynb #81b2d527
+# %% ../../nbs/193_llm.figures.ipynb #f695ec40
 _VALUES = {word: int(value) for word, value in word_meanings("numbers").items()}
 _PARTS = {word: float(value) for word, value in word_meanings("fractions").items()}
 _WORD, _PART = ("|".join(sorted(each, key=len, reverse=True)) for each in (_VALUES, _PARTS))
@@ -174,7 +174,7 @@ def _said_value(whole: str, mark: str | None = None, behind: str | None = None) 
         return None
     return float(f"{value}.{digits}{more if rest else ''}") if behind else float(value)
 
-
+# %% ../../nbs/193_llm.figures.ipynb #81b2d527
 def _counted(start: int, end: int, value: float, kind: str | None) -> SpokenFigure:
     unit = _KINDS.get(kind or "", "")
     return SpokenFigure(start, end, *((value / 100, "money") if unit == "cents" else (value, unit)))

@@ -155,7 +155,7 @@ def asked_language(
     "Return the language that a question wants its answer in, es or en; empty where it does not say."
     return next((each for each, pattern in _ASKED_LANGUAGE.items() if pattern.search(fold(text))), "")
 
-# %% ../../nbs/194_llm.intents.ipynb #1a41a449
+# %% ../../nbs/194_llm.intents.ipynb #3a1724f9
 _MOST_LOTS, _NEAR, _FAR = 10, 0.25, 0.5  # a bare number above is no size; one so near a level is a price
 
 
@@ -189,7 +189,7 @@ def _entry(slots: Mapping[str, Any]) -> float | None:
     bare = _only(slots.get("free", ()))
     return bare if bare and (not slots.get("stop_loss") or _away(bare, slots) < _FAR) else None
 
-
+# %% ../../nbs/194_llm.intents.ipynb #1a41a449
 _Reading: TypeAlias = Callable[[Mapping[str, Any]], Any]
 _READINGS: Mapping[str, _Reading] = {
     **{"symbol": lambda slots: next(iter(slots.get("symbols", [])), None), "size": _size, "price": _price},

@@ -108,27 +108,7 @@ def carries_on(
     filler = word_patterns("follow")["filler"]
     return bool(named) and all(filler.fullmatch(word) for word in re.findall(r"[a-zñ0-9]+", blank))
 
-# %% ../../nbs/194_llm.router.ipynb #70058d41
-OF_NOW = frozenset({"get_price", "get_ohlcv", "get_indicators", "analyze_market", "get_signal"})
-_DATES = frozenset({"date", "day", "since", "start", "end", "until"})
-_OF_ALL = frozenset({"get_positions", "get_trade_history"})  # "its" is of what is listed, and no symbol of before
-_PRICED = frozenset({"execute_trade", "set_alert", "calculate_position_size"})
-
-
-def _carried(
-    tool: str, text: str, slots: Mapping[str, Any], missing: Sequence[str], schema: Schema, before: Earlier
-) -> dict[str, Any]:
-    "Return what a question leaves to the conversation: the symbol where it names none, and then the timeframe, too."
-    last, fields = dict(before.calls[-1][1]) if before.calls else {}, schema.get("properties", {})
-    left = (
-        tool not in _OF_ALL
-        and not slots.get("symbols")
-        and ("symbol" in missing or word_patterns("follow")["back"].search(fold(text)))
-    )
-    names = [name for name in ("symbol", "timeframe") if left and name in fields and name in last]
-    return {name: last[name] for name in names if not slots.get(name)}
-
-
+# %% ../../nbs/194_llm.router.ipynb #2a2b4717
 _STOPS = frozenset({"stop", "stop_loss", "stop_price"})
 _MOST_BARS = 500
 
@@ -168,6 +148,26 @@ def _bars_of(slots: Mapping[str, Any], arguments: Mapping[str, Any]) -> int | No
     frame = Timeframe(arguments.get("timeframe") or Timeframe.H1)
     bars = -(-timedelta(days=slots.get("days", 0)) // frame.delta)
     return bars if 0 < bars <= _MOST_BARS else None
+
+# %% ../../nbs/194_llm.router.ipynb #70058d41
+OF_NOW = frozenset({"get_price", "get_ohlcv", "get_indicators", "analyze_market", "get_signal"})
+_DATES = frozenset({"date", "day", "since", "start", "end", "until"})
+_OF_ALL = frozenset({"get_positions", "get_trade_history"})  # "its" is of what is listed, and no symbol of before
+_PRICED = frozenset({"execute_trade", "set_alert", "calculate_position_size"})
+
+
+def _carried(
+    tool: str, text: str, slots: Mapping[str, Any], missing: Sequence[str], schema: Schema, before: Earlier
+) -> dict[str, Any]:
+    "Return what a question leaves to the conversation: the symbol where it names none, and then the timeframe, too."
+    last, fields = dict(before.calls[-1][1]) if before.calls else {}, schema.get("properties", {})
+    left = (
+        tool not in _OF_ALL
+        and not slots.get("symbols")
+        and ("symbol" in missing or word_patterns("follow")["back"].search(fold(text)))
+    )
+    names = [name for name in ("symbol", "timeframe") if left and name in fields and name in last]
+    return {name: last[name] for name in names if not slots.get(name)}
 
 
 def _named_for(tool: str, text: str, slots: Mapping[str, Any], before: Earlier) -> dict[str, Any]:
@@ -340,11 +340,12 @@ class Router:
         if set(answer) - known or (len(text.split()) <= 3 and answer):
             if len(answer.get("free", [])) == 1 and len(first.missing) == 1:
                 answer[{"stop": "stop_loss"}.get(first.missing[0], first.missing[0])] = answer["free"][0]
-            held = slots | {"unclear": []} | answer
+            doubts = {name: [each for each in slots.get(name, ()) if each not in answer] for name in ("twice", "torn")}
+            held = slots | {"unclear": []} | doubts | answer
             joined = complete(first.tool, before.unanswered, held, 1.0, offered[first.tool], before)
             return (
                 [replace(joined, arguments={**first.arguments, **joined.arguments})]
-                if carries_on(text, self.vocabulary)
+                if carries_on(text, self.vocabulary) or set(answer) <= set(first.missing)
                 else []
             )
         return []

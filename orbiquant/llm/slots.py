@@ -47,12 +47,10 @@ def _three_digits(figure: SpokenFigure, folded: str) -> str:
     scaled = found and re.match(r"\s?(?:k|m|mil|mill\w+|thousand|grand)\b", folded[found.end() :])
     return found[0] if found and not scaled and not folded[found.end() : found.end() + 1].isdigit() else ""
 
-# %% ../../nbs/193_llm.slots.ipynb #ee93dba5
+# %% ../../nbs/193_llm.slots.ipynb #2521a3ec
 _SAME_ROLE = {"losing": "risk_amount", "having": "balance"}
 _BY_UNIT = {"%": "risk_percent", "pips": "stop_pips", "points": "stop_points"}
-_WEAK_ROLES = frozenset(
-    {"level_price", "balance", "limit", "ticket", "risk", "risk_amount"}
-)  # whose words lead to much else
+_WEAK_ROLES = frozenset({"level_price", "balance", "limit", "ticket", "risk", "risk_amount"})  # their words mean much
 _ONE_ONLY = frozenset({"stop_loss", "take_profit", "size", "entry", "stop_pips", "risk_percent"})
 
 
@@ -93,7 +91,7 @@ def _role(figure: SpokenFigure, folded: str, taken: Mapping[str, float]) -> tupl
 _LEAST_HELD = 10  # "with 0.2" is a size, "with 2000" a balance
 _SURELY_PERCENT, _LEAST_RISKED = 2, 20  # "risk 0.5" is a share; "risk 5" may be a share or money
 
-
+# %% ../../nbs/193_llm.slots.ipynb #ee93dba5
 def read_slot_figures(
     text: str,  # a message
     figures: Iterable[SpokenFigure],  # that it has
@@ -102,8 +100,7 @@ def read_slot_figures(
 ) -> dict[str, Any]:
     "Return what numbers stand for; `free` are those of no role, `unclear` may be thousands, `twice` are roles of two."
     folded, roles = fold(text), dict[str, Any]()
-    free, unclear = list[float](), list[str]()
-    twice = list[str]()
+    free, unclear, twice = list[float](), list[str](), list[str]()
     for figure in figures:
         role, again = _role(figure, folded, roles)
         twice += [again] if again else []
@@ -120,7 +117,7 @@ def read_slot_figures(
     roles = {role: value for role, value in roles.items() if role not in twice}
     return roles | {name: held for name, held in (("free", free), ("unclear", unclear), ("twice", twice)) if held}
 
-# %% ../../nbs/193_llm.slots.ipynb #edefd41c
+# %% ../../nbs/193_llm.slots.ipynb #e122cf35
 _TABLES = (
     ("action", "sides"),
     ("condition", "directions"),
@@ -148,7 +145,7 @@ def _words_of(text: str, folded: str) -> dict[str, Any]:
     found |= {name: held for name, held in zip(("name", "column"), find_table(text), strict=True) if held}
     return found
 
-
+# %% ../../nbs/193_llm.slots.ipynb #edefd41c
 def read_slots(
     text: str,  # a message
     vocabulary: Vocabulary | None = None,  # what is traded; None: what everybody calls it
