@@ -341,7 +341,20 @@ def test_whatever_is_asked_nothing_acts(router: Router, text: str):
 
 
 def test_the_command_asks_a_part_of_the_own_questions_and_tells_it():
-    words = ["llm", "eval", "--provider", "router", "--kind", "choice", "--language", "es", "--failures", "1"]
+    words = [
+        "llm",
+        "eval",
+        "--provider",
+        "router",
+        "--kind",
+        "choice",
+        "--language",
+        "es",
+        "--failures",
+        "1",
+        "--most",
+        "8",
+    ]
     said = CliRunner().invoke(program, words)
     assert said.exit_code == 0 and "90 % interval" in said.stdout and " en " not in said.stdout, said.stdout
 
