@@ -98,11 +98,12 @@ def carries_on(
     text: str,  # a message
     vocabulary: Vocabulary,  # what is traded
 ) -> bool:
-    "Say whether a message has nothing but names, numbers and small words."
+    "Say whether a message has nothing but names, numbers, indicators and small words."
     blank = fold(text)
     named = [(each.start, each.end) for each in find_symbols(text, vocabulary)]
     named += [(each.start, each.end) for each in find_timeframes(text)]
     named += [(each.start, each.end) for each in find_figures(text)]
+    named += [each.span() for pattern in word_patterns("indicators").values() for each in pattern.finditer(blank)]
     for start, end in named:
         blank = blank[:start] + " " * (end - start) + blank[end:]
     filler = word_patterns("follow")["filler"]
@@ -235,6 +236,9 @@ _MISSPELT = {
 }
 
 
+_EXPLAINS = re.compile(r"\b(?:what(?:'s| is| are| does)|que (?:es|son|significa))\b")
+
+
 def _spell(text: str) -> str:
     for word, wrong in _MISSPELT.items():
         text = re.sub(wrong, word, text)
@@ -316,6 +320,10 @@ class Router:
         if not carries_on(text, self.vocabulary):
             return []
         slots = self._read(text, language)
+        if "indicators" in slots and before.calls and "get_indicators" in offered:
+            if _EXPLAINS.search(fold(text)) and not word_patterns("follow")["back"].search(fold(text)):
+                return []
+            return [complete("get_indicators", text, slots, 1.0, offered["get_indicators"], before)]
         repeated = [
             Routing(tool, dict(arguments) | fit_arguments(slots, offered[tool])[0], 1.0)
             for tool, arguments in before.calls
