@@ -175,8 +175,7 @@ def position_size_for(
     symbol: str,  # any spelling, e.g. EURUSD, XAU/USD, BTCUSDT
     stop_loss: PositiveAmount | None = None,  # price at which the position is closed with a loss
     entry: PositiveAmount | None = None,  # price of the entry; left out: the last price
-    risk_percent: RiskPercent
-    | None = None,  # of the balance that may be lost at the stop: 1 is 1 %, at most 2; left out: 1
+    risk_percent: RiskPercent | None = None,  # of the balance that may be lost: 1 is 1 %, at most 2; left out: 1
     balance: PositiveAmount | None = None,  # left out: that of the caller's account
     currency: BalanceCurrency = "USD",  # of the balance; of an account its own holds
     account_id: OwnAccount | None = None,  # where the caller has several
