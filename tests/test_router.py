@@ -25,9 +25,11 @@ from orbiquant.llm import classifier_kept, embed
 from orbiquant.llm.classifier import Sentences, fit_weights
 from orbiquant.llm.embed import E5Embedder, JoinedEmbedder, UseEmbedder, open_embedder, open_encoders
 from orbiquant.llm.intents import TOOL_PARAMETERS, plain_schema
+from orbiquant.llm.leaning import carries_on
+from orbiquant.llm.parts import split_wishes
 from orbiquant.llm.phrasings import Phrasing, known_vectors, masked_phrasings, read_phrasings, text_fingerprint
 from orbiquant.llm.replies import render_result
-from orbiquant.llm.router import ACTS, Earlier, Router, Routing, carries_on, split_wishes
+from orbiquant.llm.router import ACTS, Earlier, Router, Routing
 from orbiquant.llm.router_model import router_model
 from orbiquant.llm.slots import mask
 from orbiquant.llm.vocabulary import Vocabulary, fold, vocabulary_of
@@ -335,7 +337,8 @@ def test_a_hostile_message_acts_on_nothing(router: Router, text: str):
 
 
 def test_parts_and_carrying_on_are_rules():
-    assert split_wishes("a" * 3000, Vocabulary()) == ["a" * 3000] and not carries_on("", Vocabulary())
+    [whole] = split_wishes("a" * 3000, Vocabulary())
+    assert whole.text == "a" * 3000 and not carries_on("", Vocabulary())
 
 
 def test_a_price_of_two_readings_is_asked_back_and_then_taken(router: Router):
@@ -429,6 +432,7 @@ def test_it_answers_in_the_language_of_the_question(agent: Agent[None, Any]):
     [
         ("hola", "¡Hola!"), ("thanks!", "welcome"), ("ok", "All right"), ("x" * 2001, "2,000 characters"),
         ("price of EURUSD on 2017-06-01", "another date"), ("avísame si solana supera 145.500", "145500 / 145,500"),
+        ('he says "alert me when gold is above 2400"', "own words"), ("alert at 25 for gold, 60 for oil", "at a time"),
     ],
 )  # fmt: skip
 def test_small_talk_and_refusals_are_short(agent: Agent[None, Any], text: str, said: str):

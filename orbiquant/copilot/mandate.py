@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from ..llm.own_words import unquoted
 from ..llm.vocabulary import NAMES, Vocabulary, find_symbols
 
 # %% ../../nbs/85_copilot.mandate.ipynb #f255b4d2
 _MOST_WORDS = 120  # of a message that can be an order
-_QUOTED = re.compile(r"```.*?```|`[^`]*`|\"[^\"]*\"|“[^”]*”|«[^»]*»|^\s*>.*?$", re.DOTALL | re.MULTILINE)
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+")
 _DOUBT = re.compile(
     r"\b(should|would(?! like)|shall|what|why|how|when|if|whether|do you think|worth|explain|backtest|simulate|imagine"
@@ -48,7 +48,7 @@ def own_sentences(
     message: str,  # as the user wrote it
 ) -> list[str]:
     "Return what a user says in their own voice, in lower case without accents; nothing for a pasted text."
-    said = _QUOTED.sub(" ", message)
+    said = unquoted(message)
     if len(said.split()) > _MOST_WORDS:
         return []
     return [sentence for part in _SENTENCE.split(_plain(said)) if (sentence := part.strip())]

@@ -73,13 +73,16 @@ def earlier_of(
     return Earlier(calls, last.text if last and asked else "", language)
 
 # %% ../../nbs/195_llm.router_model.ipynb #1b4a281f
+_REFUSED = {"length": "long", "own": "own", "one": "one"}
+
+
 def ask_back(
     routing: Routing,  # that cannot be called
     language: str,  # es or en
 ) -> str:
     "Return what to say where no tool can be called."
-    if routing.missing == ("length",):
-        return phrase("long", language)
+    if refused := [_REFUSED[name] for name in routing.missing if name in _REFUSED]:
+        return phrase(refused[0], language)
     if routing.choices:
         named = words_for("tools", routing.choices, language)
         return phrase("choose", language, choices="\n".join(f"{n}. {name}" for n, name in enumerate(named, 1)))
