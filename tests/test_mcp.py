@@ -363,6 +363,8 @@ def test_rubbish_on_the_wire_ends_nothing_a_plan_is_kept_and_the_last_call_is_an
         assert sorted(each["error"]["code"] for each in answers if each["id"] is None) == [-32700] * 4 + [-32600]
         assert told[7]["error"]["code"] == -32601 and told[8]["error"]["code"] == -32602
         assert told[9]["result"]["structuredContent"]["symbol"] == "BTCUSDT" and "result" in told[10]
+        send(process, request(13, "get_indicators", {"symbol": "BTCUSDT"}))
+        assert lines_of(process, 1)[0]["id"] == 13, "what is loaded at the first call is loaded now"
         send(process, {"jsonrpc": "2.0", "id": 11, "method": "tools/list"}, request(12, "get_portfolio", {}))
         send(process, *(request(number, "get_indicators", {"symbol": "BTCUSDT"}) for number in range(20, 40)))
         process.stdin.close()
