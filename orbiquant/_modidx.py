@@ -4373,6 +4373,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'orbiquant.llm.router.Router._named': ('llm.router.html#router._named', 'orbiquant/llm/router.py'),
                                       'orbiquant.llm.router.Router._picked': ('llm.router.html#router._picked', 'orbiquant/llm/router.py'),
                                       'orbiquant.llm.router.Router._read': ('llm.router.html#router._read', 'orbiquant/llm/router.py'),
+                                      'orbiquant.llm.router.Router._said': ('llm.router.html#router._said', 'orbiquant/llm/router.py'),
                                       'orbiquant.llm.router.Router.classifier': ( 'llm.router.html#router.classifier',
                                                                                   'orbiquant/llm/router.py'),
                                       'orbiquant.llm.router.Router.route': ('llm.router.html#router.route', 'orbiquant/llm/router.py'),

@@ -188,14 +188,12 @@ EACH_SYMBOL = frozenset(
     | {"get_signal", "get_positions"}
 )
 MOST_CALLS, MOST_TOGETHER, MOST_ROUTED = 6, 12, 2000  # of a wish, of a message; characters
+_FEW_WORDS = 3  # words of an answer that names again what the question named
 _WRITE = ACTS - {"run_backtest"}  # what is not undone, and not repeated
 _MISSPELT = {
     "price": r"(?i)\b(?:prcie|pirce|priec|prixe)\b",
     "precio": r"(?i)\b(?:precoi|prceio|preico|presio)\b",
 }
-
-
-_EXPLAINS = re.compile(r"\b(?:what(?:'s| is| are| does)|que (?:es|son|significa))\b")
 
 
 def _spell(text: str) -> str:
@@ -219,6 +217,8 @@ def _share(parts: Sequence[Wish], slots: Sequence[dict[str, Any]]) -> list[dict[
     return found
 
 
+_EXPLAINS = re.compile(r"\b(?:what(?:'s| is| are| does)|que (?:es|son|significa))\b")
+_NUMBER = re.compile(r"\s*(?:la |the |el |option |opci[oó]n )?([1-9])[.)ºª]?\s*")
 _FRAMES = frozenset({"describe_frame", "plot_frame"})
 _ACCOUNT = frozenset({"get_positions", "get_trade_history", "get_portfolio", "get_course_info", "explain_concept"})
 
@@ -338,7 +338,7 @@ class Router:
     def _continued(self, text: str, offered: Mapping[str, Schema], before: Earlier, language: str) -> list[Routing]:
         if before.unanswered:
             asked = self._fresh(before.unanswered, offered, Earlier(before.calls, "", language), language)
-            if picked := self._picked(text, asked, offered, before, language):
+            if picked := self._picked(text, asked[0], offered, before, language):
                 return picked
         if not before.calls or not carries_on(text, self.vocabulary):
             return []
@@ -360,33 +360,31 @@ class Router:
         return [each for n, each in enumerate(repeated) if each not in repeated[:n]]
 
     def _picked(
-        self, text: str, asked: Sequence[Routing], offered: Mapping[str, Schema], before: Earlier, language: str
+        self, text: str, asked: Routing, offered: Mapping[str, Schema], before: Earlier, language: str
     ) -> list[Routing]:
-        first = asked[0]
-        slots = self._read(before.unanswered, language)
-        answer = self._read(text, language)
-        if first.choices and (
-            number := re.fullmatch(r"\s*(?:la |the |el |option |opci[oó]n )?([1-9])[.)ºª]?\s*", text.lower())
-        ):
-            chosen = first.choices[int(number[1]) - 1 : int(number[1])]
-            return [complete(tool, before.unanswered, slots, 1.0, offered[tool], before) for tool in chosen]
-        if first.choices and not answer.get("symbols"):
-            [likely] = self._likely([text], [answer])
-            tool = self.classifier.weights.tools[likely.argmax()]
-            if tool in first.choices and likely.max() >= SURE_TO_READ:
-                return self._named(tool, before.unanswered, slots | answer, 1.0, offered, before)
-        if not first.missing or first.tool in (None, "execute_trade") or first.tool not in offered:
+        "Return what an answer makes of the question that was asked back; none where it is no answer."
+        slots, answer = self._read(before.unanswered, language), self._read(text, language)
+        if asked.choices:
+            number = _NUMBER.fullmatch(text.lower())
+            tool = "".join(asked.choices[int(number[1]) - 1 : int(number[1])]) if number else self._said(text, answer)
+            named = slots if number else slots | answer
+            return self._named(tool, before.unanswered, named, 1.0, offered, before) if tool in asked.choices else []
+        if not asked.missing or asked.tool in (None, "execute_trade") or asked.tool not in offered:
             return []
-        known = set(slots) | {"free"}
-        if set(answer) - known or (len(text.split()) <= 3 and answer):
-            if len(answer.get("free", [])) == 1 and len(first.missing) == 1:
-                answer[{"stop": "stop_loss"}.get(first.missing[0], first.missing[0])] = answer["free"][0]
-            doubts = {name: [each for each in slots.get(name, ()) if each not in answer] for name in ("twice", "torn")}
-            held = slots | {"unclear": []} | doubts | answer
-            joined = complete(first.tool, before.unanswered, held, 1.0, offered[first.tool], before)
-            return (
-                [replace(joined, arguments={**first.arguments, **joined.arguments})]
-                if carries_on(text, self.vocabulary) or set(answer) <= set(first.missing)
-                else []
-            )
-        return []
+        if not answer or (set(answer) <= set(slots) | {"free"} and len(text.split()) > _FEW_WORDS):
+            return []
+        if len(answer.get("free", [])) == 1 and len(asked.missing) == 1:
+            answer[{"stop": "stop_loss"}.get(asked.missing[0], asked.missing[0])] = answer["free"][0]
+        if not (carries_on(text, self.vocabulary) or set(answer) <= set(asked.missing)):
+            return []
+        doubts = {name: [each for each in slots.get(name, ()) if each not in answer] for name in ("twice", "torn")}
+        held = slots | {"unclear": []} | doubts | answer
+        joined = complete(asked.tool, before.unanswered, held, 1.0, offered[asked.tool], before)
+        return [replace(joined, arguments={**asked.arguments, **joined.arguments})]
+
+    def _said(self, text: str, answer: Mapping[str, Any]) -> str:
+        "Return the tool that an answer speaks of; none where it names a symbol, or where nobody is sure."
+        if answer.get("symbols"):
+            return ""
+        [likely] = self._likely([text], [answer])
+        return self.classifier.weights.tools[likely.argmax()] if likely.max() >= SURE_TO_READ else ""
