@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['FIGURES_TOLD', 'LETTERS', 'MOST_WORDS', 'MOST_COLUMNS', 'ROWS_TOLD', 'FrameName', 'MOST_POINTS', 'PlotKind',
-           'showing_frames', 'find_frame', 'plain_cell', 'label_of', 'ColumnTold', 'tell_column', 'FrameTold',
-           'tell_frame', 'describe_frame', 'column_named', 'points_kept', 'FramePlot', 'draw_column', 'plot_frame']
+           'showing_frames', 'frame_name', 'find_frame', 'plain_cell', 'label_of', 'ColumnTold', 'tell_column',
+           'FrameTold', 'tell_frame', 'describe_frame', 'column_named', 'points_kept', 'FramePlot', 'draw_column',
+           'plot_frame']
 
 # %% ../../nbs/79_desk.frames.ipynb #011b838c
 import json
@@ -41,15 +42,25 @@ def showing_frames(
         _frames.reset(token)
 
 
+def frame_name(
+    name: str | None,  # as somebody named it; None: the only one there is
+) -> str:
+    "Return the name of a frame that tools may see; raise `NotFoundError` naming those that there are."
+    frames = _frames.get()
+    if name is None and len(frames) == 1:
+        return next(iter(frames))
+    if name is None or name not in frames:
+        there = f"there is {', '.join(map(str, list(frames)[:20]))}" if frames else "no frame was named in this chat"
+        wanted = "`name` must say which frame" if name is None else f"there is no frame {name[:80]!r}"
+        raise NotFoundError(f"{wanted}{suggest(name or '', map(str, frames))} ({there})")
+    return name
+
+
 def find_frame(
     name: str,  # as somebody named it
 ) -> pd.DataFrame:
     "Return a frame that tools may see; raise `NotFoundError` naming those that there are."
-    frames = _frames.get()
-    if name not in frames:
-        there = f"there is {', '.join(map(str, list(frames)[:20]))}" if frames else "no frame was named in this chat"
-        raise NotFoundError(f"there is no frame {name[:80]!r}{suggest(name, map(str, frames))} ({there})")
-    held = frames[name]
+    held = _frames.get()[frame_name(name)]
     if isinstance(held, pd.Series):
         return held.to_frame()
     if not isinstance(held, pd.DataFrame):
@@ -175,10 +186,11 @@ FrameName = Annotated[str, Field(min_length=1, max_length=100)]
 
 @tool()
 def describe_frame(
-    name: FrameName,  # of a table that the user named in this chat
+    name: FrameName | None = None,  # of a table that the user named in this chat; left out: the only one
     rows: Annotated[int, Field(ge=0, le=ROWS_TOLD)] = 5,  # how many of its last rows are shown
 ) -> FrameTold:
     "Return what a table that the user named holds: rows, columns, their types, figures and last values. It only reads."
+    name = frame_name(name)
     return tell_frame(name, find_frame(name), rows)
 
 # %% ../../nbs/79_desk.frames.ipynb #e32a8e87
@@ -270,11 +282,12 @@ def draw_column(
 # %% ../../nbs/79_desk.frames.ipynb #4ffb78b2
 @tool()
 def plot_frame(
-    name: FrameName,  # of a table that the user named in this chat
+    name: FrameName | None = None,  # of a table that the user named in this chat; left out: the only one
     column: Annotated[str, Field(min_length=1, max_length=200)] | None = None,  # left out: close, or the first
     kind: PlotKind = "line",  # how it is drawn
 ) -> FramePlot:
     "Draw a column of a table that the user named, for the screen. It only reads."
+    name = frame_name(name)
     frame = find_frame(name)
     held = column_named(frame, column)
     drawn = label_of(held.name if column is None else column)

@@ -88,7 +88,7 @@ _KINDS: Mapping[str, str] = {
     **dict.fromkeys(("%", "percent", "per cent", "por ciento", "porciento", "pct"), "%"),
     **dict.fromkeys(("lots", "lot", "lotes", "lote"), "lots"),
     **dict.fromkeys(("pips", "pip"), "pips"),
-    **dict.fromkeys(("points", "puntos", "pts"), "points"),
+    **dict.fromkeys(("points", "puntos", "pts", "point", "punto", "pt"), "points"),
     **dict.fromkeys(("cents", "cent", "centavos", "centavo", "centimos"), "cents"),
     **dict.fromkeys(
         ("usd", "dollar", "dollars", "dolar", "dolares", "bucks", "pavos", "euros", "eur", "pesos", "usdt", "€", "$"),
@@ -127,7 +127,7 @@ _OF = r"(?:(?:de|of|of an?)\s+)?"
 _RUN = rf"(?:{_WORD})(?:(?:\s+(?:y|and)\s+|[\s-]+)(?:{_WORD}))*"
 _NUMBER = re.compile(
     rf"(?<![\w./])({_DIGITS})(?!/\d)\s?(?:({_SCALE})\b(?:\s(?:(\d{{3}})(?![\w.,])|((?>{_RUN}))(?!\w)))?)?"
-    rf"\s*(?:{_OF}({_KIND})(?!\w))?(?!\w)"
+    rf"(?:-(?=(?:{_KIND})(?!\w)))?\s*(?:{_OF}({_KIND})(?!\w))?(?!\w)"
 )
 _SAID = re.compile(
     rf"(?<![\w.,])(?<!\d )({_RUN})(?:\s+(point|punto|coma|con)\s+({_RUN}))?(?!\w)(\s+(?:y medi[oa]|and a half))?"

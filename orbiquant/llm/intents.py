@@ -38,9 +38,9 @@ TOOL_PARAMETERS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # na
     "run_audit": ((), _SERIES),
     "run_report": ((), _SERIES),
     "train_model": ((), _SERIES),
-    "get_job": (("job_id",), ()),
-    "describe_frame": (("name",), ()),
-    "plot_frame": (("name",), ("column",)),
+    "get_job": ((), ("job_id",)),
+    "describe_frame": ((), ("name",)),
+    "plot_frame": ((), ("name", "column")),
 }
 _TYPES: Mapping[str, dict[str, Any]] = {
     "limit": {"type": "integer"},

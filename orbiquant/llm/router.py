@@ -124,7 +124,7 @@ def _carried(
         and ("symbol" in missing or word_patterns("follow")["back"].search(fold(text)))
     )
     names = [name for name in ("symbol", "timeframe") if left and name in fields and name in last]
-    names += ["name"] if "name" in missing and "name" in last else []
+    names += ["name"] if "name" in fields and "name" in last else []
     return {name: last[name] for name in names if not slots.get(name)}
 
 
@@ -173,7 +173,7 @@ def complete(
     if "message" in missing:
         arguments["message"] = text
     if tool != "execute_trade":
-        arguments |= _carried(tool, text, slots, missing, schema, before)
+        arguments = _carried(tool, text, slots, missing, schema, before) | arguments
     if tool == "execute_trade":
         missing += ["symbol", "action", "size", "stop_loss"]
     lacking = tuple(dict.fromkeys(each for each in missing if each not in arguments))
