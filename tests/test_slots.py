@@ -281,13 +281,27 @@ def test_a_size_needs_neither_price_nor_balance(text: str, wanted: dict[str, flo
     ("text", "missing"),
     [
         ("size for gold, risk 1%", "stop"), ("gold stop 2290 risk 5", "risk_percent"),
-        ("oro stop 2290, 1% de 5000 usd", "balance"),
         ("euro stop 40 points", "stop"), ("gold entry 2300, stop 3", "stop"), ("gold stop 2290, 12k", "balance"),
         ("gold stop 2290, a 30th of a percent", "risk_percent"),
     ],
 )  # fmt: skip
 def test_a_size_of_two_readings_is_asked_back(text: str, missing: str):
     assert missing in called("calculate_position_size", text).missing
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("oro stop 2290, 1% de 5000 usd", {"stop": 2290, "risk_percent": 1, "balance": 5000}),
+        ("eth stop 3310, entry 3400, what fits 2% of 7,500", {"stop": 3310, "risk_percent": 2, "balance": 7500}),
+        ("size gold, stop 2310, 2000 in the account, lose no more than 20", {"balance": 2000, "risk_amount": 20}),
+        ("EURUSD with a 35-pip stop, risk 1% of 8,000", {"stop_pips": 35, "risk_percent": 1, "balance": 8000}),
+        ("lots for the euro, stop 1.0760, ten grand pot, thirty at risk", {"balance": 10_000, "risk_amount": 30}),
+    ],
+)
+def test_what_a_size_is_reckoned_from_is_read(text: str, told: dict[str, float]):
+    found = called("calculate_position_size", text).arguments
+    assert {name: found.get(name) for name in told} == told
 
 
 def test_an_order_against_itself_is_asked_back():

@@ -15,10 +15,14 @@ _QUOTED = re.compile(
 )
 _SPEAKER = (
     r"system|assistant|developer|administrator|admin|tool|instructions?|prompt|sistema|asistente|administrador|instruccion(?:es)?"
-    r"|instrucción|e-?mail|mail|correo|article|art[ií]culo|headline|titular|news|noticias?|quote|cita|tweet|tuit|pdf|documento?"
+    r"|instrucción|e-?mail|mail|correo|article|art[ií]culo|headline|titular|news|noticias?|quote|cita|tweet|tuit|pdf"
+    r"|documento?|bot|post|mensaje|message|translat(?:e|ion)|traduc(?:e|ci[oó]n)|subject|asunto|new instruc\w+"
 )
+_ARTICLE = r"(?:(?:the|an?|my|this|el|la|un|una|mi|este|esta)\s+)?"
 _SPOKEN = re.compile(
-    rf"(?:^|(?<=[\n.!?;>\]])\s)[^\w\n]*(?:{_SPEAKER})\b[^\n:.!?]{{0,30}}:.*", re.DOTALL | re.I | re.MULTILINE
+    rf"(?:^|(?<=[\n.!?;>\]])\s)[^\w\n]*{_ARTICLE}(?:{_SPEAKER})\b[^\n:.!?]{{0,30}}:.*"
+    rf"|^\s*[\[<(]\s*(?:{_SPEAKER})\b[^\n\]>)]{{0,30}}[\]>)].*",
+    re.DOTALL | re.I | re.MULTILINE,
 )
 
 
@@ -40,8 +44,10 @@ _SAYS = (
 )
 _GOES_ON = "so|please|(?:can|could|would|will) you|puedes|podr[ií]as|por favor|as[ií] que|entonces|por eso"
 _REPORTED = re.compile(
+    rf"(?:\b(?:the|an?|my|el|la|un|una|mi)\s+(?:\w+\s+)?(?:{_SOURCE})\s+)?"
     rf"\b(?:{_SAYS}|(?:according to|seg[uú]n) (?:\w+ ){{0,2}}(?:{_SOURCE}))\b"
-    rf".*?(?=[.!?;\n](?:\s|$)|,\s*(?:{_GOES_ON})\b|\Z)",
+    rf".*?(?=[.!?;\n](?:\s|$)|,\s*(?:{_GOES_ON})\b|\Z)"
+    r"|(?:[^.!?\n]|\.\d)*,\s*(?:he|she|they|my \w+) (?:said|says|told me|wrote)\b[^.!?\n]*",
     re.I | re.DOTALL,
 )
 

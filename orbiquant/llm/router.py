@@ -36,6 +36,7 @@ from .naming import find_job_id, find_table
 from .own_words import own_words
 from .parts import Wish, join_pieces, split_wishes
 from .slots import read_slots, spoken_language
+from .unwished import is_unwished
 from .vocabulary import Vocabulary, fold
 
 # %% ../../nbs/194_llm.router.ipynb #f61fe60b
@@ -202,6 +203,13 @@ def _spell(text: str) -> str:
     return text
 
 
+def _in_digits(text: str) -> str:
+    said = _ONE.sub("", text.lower())
+    for word, digit in _ORDINALS.items():
+        said = re.sub(rf"\b{word}\b", digit, said)
+    return said
+
+
 def _share(parts: Sequence[Wish], slots: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     "Return what each wish names, with the symbol and the timeframe of a neighbour where it names no symbol."
     found = []
@@ -218,7 +226,9 @@ def _share(parts: Sequence[Wish], slots: Sequence[dict[str, Any]]) -> list[dict[
 
 
 _EXPLAINS = re.compile(r"\b(?:what(?:'s| is| are| does)|que (?:es|son|significa))\b")
-_NUMBER = re.compile(r"\s*(?:la |the |el |option |opci[oó]n )?([1-9])[.)ºª]?\s*")
+_NUMBER = re.compile(r"\W*(?:(?:la|the|el|option|opci[oó]n|number|n[uú]mero|no\.?) )*([1-9])(?:[.)ºª]|st|nd|rd|th)?\W*")
+_ORDINALS = {"first": "1", "primer[oa]?": "1", "second": "2", "segund[oa]": "2", "third": "3", "tercer[oa]?": "3"}
+_ONE = re.compile(r"( one| option| opci[oó]n)(?=\W*$)")
 _FRAMES = frozenset({"describe_frame", "plot_frame"})
 _ACCOUNT = frozenset({"get_positions", "get_trade_history", "get_portfolio", "get_course_info", "explain_concept"})
 
@@ -261,13 +271,15 @@ class Router:
         if own == text:
             return found
         asked = self._fresh(own, offered, before, language) if own else []
-        return asked if written & {each.tool for each in asked} else [Routing(None, {}, 1.0, ("own",))]
+        return asked if any(each.ready for each in asked) else [Routing(None, {}, 1.0, ("own",))]
 
     def _likely(self, texts: Sequence[str], slots: Sequence[Mapping[str, Any]]) -> np.ndarray:
         seen = [{**each, **({"free": []} if "unclear" in each else {})} for each in slots]
         return self.classifier.probabilities([_spell(each) for each in texts], seen)
 
     def _fresh(self, text: str, offered: Mapping[str, Schema], before: Earlier, language: str) -> list[Routing]:
+        if not re.search(r"[^\W\d_]", text):
+            return [Routing(None, {}, 0.0)]  # a number by itself, or none
         held = self._read(text, language)
         spoken_of = any("symbol" in arguments for _, arguments in before.calls)
         choices = [each for each in vague_choices(text, held, self.vocabulary, spoken_of) if each in offered]
@@ -329,6 +341,8 @@ class Router:
     ) -> list[Routing]:  # fmt: skip
         "Return the calls of one tool: one a symbol, where it takes one at a time."
         symbols = slots.get("symbols", [])
+        if tool in ACTS and is_unwished(tool, text):
+            return [Routing(None, {}, confidence, ("wish",))]
         if tool in ("execute_trade", "set_alert") and len(symbols) > 1:
             return [Routing(tool, {}, confidence, ("one",))]
         each_of = symbols[:MOST_CALLS] if tool in EACH_SYMBOL and len(symbols) > 1 else [None]
@@ -365,12 +379,14 @@ class Router:
         "Return what an answer makes of the question that was asked back; none where it is no answer."
         slots, answer = self._read(before.unanswered, language), self._read(text, language)
         if asked.choices:
-            number = _NUMBER.fullmatch(text.lower())
+            number = _NUMBER.fullmatch(_in_digits(text))
             tool = "".join(asked.choices[int(number[1]) - 1 : int(number[1])]) if number else self._said(text, answer)
             named = slots if number else slots | answer
             return self._named(tool, before.unanswered, named, 1.0, offered, before) if tool in asked.choices else []
         if not asked.missing or asked.tool in (None, "execute_trade") or asked.tool not in offered:
             return []
+        if asked.tool in ACTS and _EXPLAINS.search(fold(text)):
+            return []  # what is 2 + 2?
         if not answer or (set(answer) <= set(slots) | {"free"} and len(text.split()) > _FEW_WORDS):
             return []
         if len(answer.get("free", [])) == 1 and len(asked.missing) == 1:

@@ -73,7 +73,7 @@ def earlier_of(
     return Earlier(calls, last.text if last and asked else "", language)
 
 # %% ../../nbs/195_llm.router_model.ipynb #1b4a281f
-_REFUSED = {"length": "long", "own": "own", "one": "one"}
+_REFUSED = {"length": "long", "own": "own", "one": "one", "wish": "wish"}
 
 
 def ask_back(

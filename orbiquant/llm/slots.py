@@ -107,7 +107,8 @@ def read_slot_figures(
         value, doubtful = figure.value, ""
         if role in _PRICES and (written := _three_digits(figure, folded)):
             value = float(written.replace(",", ".")) if quoting == "low" else value
-            doubtful = written if spanish and "." in written and not quoting else ""
+            thousands = not quoting if spanish else quoting == "high"  # BTC at 70.000 is no 70
+            doubtful = written if thousands and "." in written else ""
         if doubtful:
             unclear.append(doubtful)
         elif role:
