@@ -16,6 +16,7 @@ from tests.fake_binance.engine import Engine
 from tests.fake_binance.faults import Faults, Rule, client_id_of
 from tests.fake_binance.limits import Limits
 from tests.fake_binance.market import Market
+from tests.fake_binance.parameters import check_read
 from tests.fake_binance.records import Account
 from tests.fake_binance.routes import Route
 from tests.fake_binance.symbols import starting_symbols
@@ -163,6 +164,7 @@ class Venue:
         account: Account = signing.check_key(ask.key, self.engine.accounts)
         signing.check_signature(account.secret, ask.payload, ask.signature)
         signing.check_time(ask.params, now_ms)
+        check_read(ask.params, route.known)
         return account
 
     def do(self, ask: Ask, route: Route, counted: bool = False) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 from tests.fake_binance.records import text
 
 TYPES = ("LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT")
+STP_MODES = ("NONE", "EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH")
 
 
 @dataclass
@@ -98,7 +99,7 @@ class Symbol:
             "permissions": [],
             "permissionSets": [list(self.permissions)],
             "defaultSelfTradePreventionMode": "NONE",
-            "allowedSelfTradePreventionModes": ["NONE"],
+            "allowedSelfTradePreventionModes": list(STP_MODES),
         }
 
 
@@ -113,6 +114,7 @@ def starting_symbols() -> list[tuple[Symbol, Decimal]]:
         (Symbol("ETHUSDT", "ETH", "USDT", step=d("0.0001"), min_quantity=d("0.0001")), d("3000")),
         (Symbol("BNBUSDT", "BNB", "USDT", **coins), d("600")),
         (Symbol("SOLUSDT", "SOL", "USDT", **coins, max_market_quantity=d("5000")), d("150")),
+        (Symbol("LTCUSDT", "LTC", "USDT", **coins), d("70")),
         (Symbol("ETHBTC", "ETH", "BTC", **fine | {"min_notional": d("0.0001")}), d("0.05")),
         (Symbol("LTCBTC", "LTC", "BTC", **small | {"step": d("0.001"), "min_quantity": d("0.001")}), d("0.0015")),
         (Symbol("１２３４５６", "１２３４５６", "USDT", **coins), d("1")),
