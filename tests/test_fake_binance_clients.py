@@ -16,28 +16,8 @@ import pytest
 
 from tests.fake_binance import signing
 from tests.fake_binance.client import bare
+from tests.fake_binance.pointing import keys, pointed
 from tests.fake_binance.running import RunningBinance
-
-KINDS_OF_MONEY = {"executionReport", "outboundAccountPosition"}
-
-
-def pointed(exchange: Any, venue: RunningBinance) -> Any:
-    """Return a ccxt exchange that speaks to the venue."""
-    api = exchange.urls["api"]
-    for name in ("public", "private"):
-        api[name] = f"{venue.url}/api/v3"
-    api["sapi"] = f"{venue.url}/sapi/v1"
-    if "ws" in api:
-        api["ws"]["ws-api"]["spot"] = f"{venue.ws_url}/ws-api/v3"
-        api["ws"]["spot"] = f"{venue.ws_url}/ws"
-    exchange.options["fetchMarkets"] = {"types": ["spot"]}
-    return exchange
-
-
-def keys(venue: RunningBinance) -> dict[str, str]:
-    """Return the keys as ccxt takes them."""
-    return {"apiKey": venue.key, "secret": venue.secret}
-
 
 # Signatures: the examples that Binance publishes
 
