@@ -1,12 +1,15 @@
 """What goes wrong on purpose on the fake Binance: each kind does what it says, no more, and leaves it in the log."""
 
+import asyncio
 import json
 import time
+from contextlib import suppress
 from http.client import RemoteDisconnected
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import aiohttp
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -94,6 +97,19 @@ def test_events_before_and_after_the_answer(binance: RunningBinance, client: Bar
         assert [event.get("c") for event in heard.events(0.5)] == ["b", None]
 
 
+async def pings(binance: RunningBinance) -> int:
+    """Return how many heartbeats arrive in most of a second."""
+    count = 0
+    url, until = f"{binance.ws_url}/ws-api/v3", time.monotonic() + 0.7
+    async with aiohttp.ClientSession() as session, session.ws_connect(url, autoping=False) as socket:
+        while (left := until - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                message = await socket.receive(timeout=left)
+                count += message.type == aiohttp.WSMsgType.PING
+                await socket.pong(message.data)
+    return count
+
+
 def test_one_event_is_lost_while_heartbeats_go_on(tmp_path: Path) -> None:
     with running_binance(tmp_path, "--ping", "0.2") as binance:
         client = bare(binance)
@@ -103,6 +119,7 @@ def test_one_event_is_lost_while_heartbeats_go_on(tmp_path: Path) -> None:
             assert [event["e"] for event in heard.events(0.8)] == ["outboundAccountPosition"]
             client.order(**ORDER, newClientOrderId="b")
             assert [event["e"] for event in heard.events()] == ["executionReport", "outboundAccountPosition"]
+        assert asyncio.run(pings(binance)) >= 2
         lost = [record["copies"] for record in binance.log("event") if record["event"].get("c") == "a"]
         assert lost == [0]
 
@@ -114,12 +131,28 @@ def test_events_come_twice(binance: RunningBinance, client: BareClient) -> None:
         assert [event.get("c") for event in heard.events()] == ["a", "a", None]
 
 
+def test_an_old_event_comes_again(binance: RunningBinance, client: BareClient) -> None:
+    with listening(binance) as heard:
+        fault(binance, "event_again", client_id="a", event="executionReport", seconds=0.5)
+        client.order(**ORDER, newClientOrderId="a")
+        client.order(**ORDER, newClientOrderId="b")
+        told = [event for event in heard.events(0.8) if event["e"] == "executionReport"]
+    assert [event["c"] for event in told] == ["a", "b", "a"]
+    assert told[0] == told[2]
+
+
 def test_a_fill_wins_against_a_cancel(binance: RunningBinance, client: BareClient) -> None:
     client.order(**ORDER, newClientOrderId="a")
     fault(binance, "race", method="DELETE")
     lost = client.send("DELETE", "order", symbol="BTCUSDT", origClientOrderId="a")
     assert lost.code == -2011
     assert client.status("a") == "FILLED"
+    stop = client.order("BTCUSDT", "SELL", "STOP_LOSS", quantity="0.01", stopPrice="50000", newClientOrderId="s").body
+    fault(binance, "race", path="cancelReplace")
+    replaced = {"symbol": "BTCUSDT", "side": "SELL", "type": "STOP_LOSS", "quantity": "0.01", "stopPrice": "51000"}
+    replaced |= {"cancelReplaceMode": "STOP_ON_FAILURE", "cancelOrderId": stop["orderId"]}
+    assert client.send("POST", "order/cancelReplace", **replaced).code == -2022
+    assert client.status("s") == "FILLED"
 
 
 def test_answers_instead_of_a_look(binance: RunningBinance, client: BareClient) -> None:

@@ -56,6 +56,8 @@ def fill_order(venue: Venue, told: Told) -> Any:
     """Fill some of an order, at its own price when none is said."""
     account = account_of(venue, told)
     order = account.by_client[told["symbol"], told["clientOrderId"]]
+    if not order.is_open or order.status == "PENDING_NEW":
+        raise ValueError(f"an order that is {order.status} cannot be filled")
     price = Decimal(str(told["price"])) if "price" in told else order.price or venue.engine.market(order).last
     quantity = Decimal(str(told.get("quantity", order.left)))
     venue.engine.fill(account, order, price, min(quantity, order.left), maker=True)

@@ -21,9 +21,21 @@ REQUEST_KINDS = (
     "unavailable",  # answer 503, nothing accepted
     "html",  # answer a page for people
 )
-EVENT_KINDS = ("event_drop", "event_twice")
+EVENT_KINDS = (
+    "event_drop",  # the event is not sent
+    "event_twice",  # it is sent twice
+    "event_again",  # it is sent again after `seconds`
+)
 SEEDED_KINDS = ("drop", "delay", "cut", "timeout_late", "event_first", "event_late", "event_drop", "event_twice")
-SECONDS = {"delay": 0.3, "timeout_late": 0.5, "event_first": 0.2, "event_late": 0.3, "too_many": 1.0, "banned": 2.0}
+SECONDS = {
+    "delay": 0.3,
+    "timeout_late": 0.5,
+    "event_first": 0.2,
+    "event_late": 0.3,
+    "event_again": 0.5,
+    "too_many": 1.0,
+    "banned": 2.0,
+}
 ID_NAMES = ("newClientOrderId", "origClientOrderId", "workingClientOrderId", "listClientOrderId")
 
 

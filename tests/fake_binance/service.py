@@ -108,7 +108,6 @@ class Venue:
         planned = {rule.kind: rule for rule in self.faults.of_request(**ask.facts)}
         for kind in planned:
             self.log.write("fault", fault=kind, **ask.facts)
-        self.log.sync()
         try:
             body = await self.with_faults(ask, route, planned)
         except Refused as refusal:
@@ -190,8 +189,12 @@ class Venue:
     def fill_first(self, ask: Ask) -> None:
         """Fill the order that a cancel is about, before the cancel is looked at."""
         account = self.engine.accounts.get(str(ask.key))
-        order = account and account.by_client.get((ask.facts["symbol"], ask.facts["client_id"]))
-        if account and order and order.is_open and order.status != "PENDING_NEW":
+        if account is None:
+            return
+        name = str(ask.params.get("cancelOrigClientOrderId") or ask.facts["client_id"])
+        number = str(ask.params.get("cancelOrderId") or ask.params.get("orderId") or 0)
+        order = account.by_client.get((ask.facts["symbol"], name)) or account.orders.get(int(number))
+        if order and order.is_open and order.status != "PENDING_NEW":
             price = order.price or order.stop_price
             self.engine.fill(account, order, price, order.left, maker=True)
 
@@ -227,13 +230,26 @@ class Venue:
     def send_events(self, waiting: list[tuple[str, dict[str, Any]]]) -> None:
         """Send events to whoever hears their account."""
         for account, event in waiting:
-            kinds = [rule.kind for rule in self.faults.of_event(**event_facts(event))]
-            hearers = [listener for listener in self.listeners if listener.account == account]
-            copies = 0 if "event_drop" in kinds else 2 if "event_twice" in kinds else 1
-            self.log.write("event", account=account, copies=copies, hearers=len(hearers), event=event)
-            for listener in hearers:
-                for _ in range(copies):
-                    listener.send(event)
+            planned = {rule.kind: rule for rule in self.faults.of_event(**event_facts(event))}
+            copies = 0 if "event_drop" in planned else 2 if "event_twice" in planned else 1
+            self.send_event(account, event, copies)
+            again = planned.get("event_again")
+            if again is not None:
+                self.start(self.send_again(account, event, again.wait_s))
+
+    def send_event(self, account: str, event: dict[str, Any], copies: int) -> None:
+        """Send an event some times."""
+        hearers = [listener for listener in self.listeners if listener.account == account]
+        self.log.write("event", account=account, copies=copies, hearers=len(hearers), event=event)
+        for listener in hearers:
+            for _ in range(copies):
+                listener.send(event)
+
+    async def send_again(self, account: str, event: dict[str, Any], wait_s: float) -> None:
+        """Send an old event once more."""
+        await self.sleep(wait_s)
+        self.send_event(account, event, 1)
+        self.log.sync()
 
     # Time
 

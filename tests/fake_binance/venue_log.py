@@ -16,17 +16,17 @@ def plain(value: Any) -> Any:
 
 
 class VenueLog:
-    """An append-only file, which a judge reads."""
+    """An append-only file, which a judge reads. Records of one `deed` came about at once."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._waiting: list[str] = []
-        self._number = 0
+        self._number = self._deed = 0
 
     def write(self, kind: str, **fields: Any) -> None:
         """Note something that happened; it is on the disk after `sync`."""
         self._number += 1
-        record = {"n": self._number, "wall_ns": time.time_ns(), "kind": kind} | fields
+        record = {"n": self._number, "deed": self._deed, "wall_ns": time.time_ns(), "kind": kind} | fields
         self._waiting.append(json.dumps(record, default=plain, ensure_ascii=False))
 
     def sync(self) -> None:
@@ -35,6 +35,7 @@ class VenueLog:
             return
         text = "\n".join([*self._waiting, ""])
         self._waiting.clear()
+        self._deed += 1
         os.write(self._descriptor, text.encode())
         os.fdatasync(self._descriptor)
 
