@@ -72,6 +72,12 @@ def test_nobody_knows_then_it_is_accepted(binance: RunningBinance, client: BareC
     assert client.query("b").code == -2013
 
 
+def test_a_query_may_lag_behind_the_engine(binance: RunningBinance, client: BareClient) -> None:
+    client.order(**ORDER, newClientOrderId="a")
+    fault(binance, "blind", method="GET", path="/order", count=2)
+    assert [client.query("a").code for _ in range(3)] == [-2013, -2013, 0]
+
+
 def test_a_faster_clock_shortens_what_is_late(binance: RunningBinance, client: BareClient) -> None:
     binance.control("clock", scale=20)
     fault(binance, "timeout_late", client_id="a", seconds=8)

@@ -14,6 +14,7 @@ REQUEST_KINDS = (
     "timeout_never",  # answer −1007, never accept
     "event_first",  # accept, answer `seconds` after the events
     "event_late",  # answer, send the events `seconds` after
+    "blind",  # answer −2013, whether the order is there or not: queries may lag behind the engine
     "race",  # fill the order just before its cancel is looked at
     "timestamp",  # answer −1021
     "too_many",  # answer 429 with Retry-After `seconds`

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fake_binance import signing
-from tests.fake_binance.answers import Refused, timed_out
+from tests.fake_binance.answers import Refused, no_such_order, timed_out
 from tests.fake_binance.clock import Clock
 from tests.fake_binance.engine import Engine
 from tests.fake_binance.faults import Faults, Rule, client_id_of
@@ -143,6 +143,8 @@ class Venue:
             raise Page
         if "timestamp" in planned:
             raise Refused(-1021, "Timestamp for this request is outside of the recvWindow.")
+        if "blind" in planned:
+            raise no_such_order()
         if "unavailable" in planned:
             raise Refused(
                 -1008, "Server is currently overloaded with other requests. Please try again in a few minutes.", 503
