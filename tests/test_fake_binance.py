@@ -119,6 +119,11 @@ def test_counts_of_open_orders(binance: RunningBinance, client: BareClient) -> N
         ({"quantity": "0.01", "price": "50000", "newClientOrderId": "a" * 37}, -1100),
         ({"quantity": "0.01"}, -1102),
         ({"quantity": "0.01", "price": "50000", "stopPrice": "1"}, -1106),
+        ({"quantity": "0.01", "price": "50000", "reduceOnly": "true"}, -1104),
+        ({"quantity": "0.01", "price": "50000", "icebergQty": "0.0005"}, -1013),
+        ({"quantity": "0.01", "price": "50000", "strategyType": "7"}, -1134),
+        ({"quantity": "0.01", "type": "STOP_LOSS", "side": "SELL", "trailingDelta": "100"}, -2010),
+        ({"quantity": "0.01", "price": "50000", "pegPriceType": "PRIMARY_PEG"}, -2010),
         ({"quantity": "100", "price": "50000"}, -2010),
         ({"quantity": "0.01", "type": "LIMIT_MAKER", "price": "61000"}, -2010),
         ({"quantity": "0.01", "type": "STOP_LOSS", "side": "SELL", "stopPrice": "61000"}, -2010),
@@ -126,6 +131,18 @@ def test_counts_of_open_orders(binance: RunningBinance, client: BareClient) -> N
 )
 def test_refusals(client: BareClient, params: dict[str, str], code: int) -> None:
     assert client.order(**params).code == code
+
+
+def test_pairs_of_ones_own(binance: RunningBinance, client: BareClient) -> None:
+    for number in range(40):
+        told = {"base": f"C{number}", "quote": "USDT", "price": 10, "step": "0.1", "min_quantity": "0.1"}
+        binance.control("symbol", symbol=f"C{number}USDT", **told)
+        assert client.order(f"C{number}USDT", type="MARKET", quantity="1.5").body["status"] == "FILLED"
+    assert client.money("C39") == ("1.49850000", "0.00000000")
+    assert len(client.send("GET", "ticker/price", signed=False).body) == 48
+    named = '["C1USDT","C2USDT"]'
+    info = client.send("GET", "exchangeInfo", signed=False, symbols=named).body
+    assert [symbol["baseAsset"] for symbol in info["symbols"]] == ["C1", "C2"]
 
 
 def test_symbols_that_do_not_trade(binance: RunningBinance, client: BareClient) -> None:

@@ -96,6 +96,7 @@ def test_cancelling_one_of_a_list_cancels_all(binance: RunningBinance, client: B
     assert ended["listOrderStatus"] == "ALL_DONE"
     gone = client.send("DELETE", "orderList", symbol="BTCUSDT", listClientOrderId="list")
     assert gone.code == -2011
+    assert client.send("GET", "orderList", origClientOrderId="nobody").code == -2018
 
 
 @pytest.mark.parametrize(
