@@ -98,7 +98,7 @@ def test_filters(client: BareClient, params: dict[str, str], expected: str) -> N
 
 
 def test_counts_of_open_orders(binance: RunningBinance, client: BareClient) -> None:
-    binance.control("symbol", symbol="BTCUSDT", max_orders=4, max_algo_orders=2, max_lists=1)
+    binance.control("symbol", symbol="BTCUSDT", max_orders=4, max_algo_orders=2)
     stop = {"side": "SELL", "type": "STOP_LOSS", "quantity": "0.01"}
     answers = [client.order(**stop, stopPrice=str(50_000 + step)) for step in range(3)]
     assert [answer.body.get("msg", "") for answer in answers] == ["", "", "Filter failure: MAX_NUM_ALGO_ORDERS"]

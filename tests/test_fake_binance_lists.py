@@ -125,8 +125,11 @@ def test_a_buying_pair(binance: RunningBinance, client: BareClient) -> None:
     assert client.money("USDT") == ("999410.00000000", "0.00000000")
 
 
-def test_open_ids_of_lists(client: BareClient) -> None:
+def test_open_ids_and_counts_of_lists(binance: RunningBinance, client: BareClient) -> None:
     assert place(client, "oco", **EXIT).status == 200
+    binance.control("symbol", symbol="BTCUSDT", max_lists=1)
+    assert place(client, "oco", **EXIT).body["msg"] == "Filter failure: MAX_NUM_ORDER_LISTS"
+    binance.control("symbol", symbol="BTCUSDT", max_lists=20)
     other = {"aboveClientOrderId": "t2", "belowClientOrderId": "s2"}
     assert place(client, "oco", **EXIT | other).body["msg"] == "Duplicate order sent."
     client.send("DELETE", "orderList", symbol="BTCUSDT", listClientOrderId="list")

@@ -128,7 +128,7 @@ class Venue:
         if late is not None or "timeout_never" in planned:
             self.check_rights(ask, route)
             if late is not None:
-                self.start(self.do_late(ask, route, late.wait_s))
+                self.start(self.do_late(ask, route, late.wait_s, self.engine))
             raise timed_out()
         if "race" in planned:
             self.fill_first(ask)
@@ -179,9 +179,11 @@ class Venue:
             self.limits.give_back(route.orders)
         return body
 
-    async def do_late(self, ask: Ask, route: Route, wait_s: float) -> None:
-        """Do what is asked after its sender was told that nobody knows."""
+    async def do_late(self, ask: Ask, route: Route, wait_s: float, engine: Engine) -> None:
+        """Do what is asked after its sender was told that nobody knows, unless the venue began again."""
         await self.sleep(wait_s)
+        if engine is not self.engine:
+            return
         try:
             self.do(ask, route, counted=True)
         except Refused as refusal:
