@@ -109,7 +109,7 @@ class Listening:
 
     def events(self, wait_s: float = 0.4) -> list[dict[str, Any]]:
         """Return what arrives until nothing does for a while."""
-        found = []
+        found: list[dict[str, Any]] = []
         while True:
             try:
                 told = json.loads(self.socket.recv(timeout=wait_s))

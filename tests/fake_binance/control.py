@@ -76,7 +76,7 @@ def set_symbol(venue: Venue, told: Told) -> Any:
     """Change a pair's rules, or open a new one with a price."""
     name, price = told.pop("symbol"), told.pop("price", None)
     kinds = {field.name: field.type for field in fields(Symbol)}
-    given = {key: Decimal(str(value)) if kinds[key] is Decimal else value for key, value in told.items()}
+    given: Told = {key: Decimal(str(value)) if kinds[key] is Decimal else value for key, value in told.items()}
     if name in venue.engine.markets:
         for key, value in given.items():
             setattr(venue.engine.markets[name].symbol, key, value)

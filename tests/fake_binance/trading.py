@@ -17,7 +17,7 @@ from tests.fake_binance.orders_in import (
     trading_market,
     whole,
 )
-from tests.fake_binance.records import ZERO, Account, Order, OrderList, Trade
+from tests.fake_binance.records import ZERO, Account, Order, OrderList, Trade, text
 
 FORMS = ("ACK", "RESULT", "FULL")
 KINDS = {"oco": "oco", "oto": "oto", "otoco": "oto", "opo": "opo", "opoco": "opo"}
@@ -227,7 +227,7 @@ def reports(held: OrderList, trades: list[Trade], form: str) -> list[dict[str, A
     for order in held.orders:
         answer = views.placed(order, [trade for trade in trades if trade.order is order], form)
         if order in held.pending and form != "ACK":
-            answer |= {"status": "PENDING_NEW", "executedQty": views.text(ZERO), "workingTime": -1}
+            answer |= {"status": "PENDING_NEW", "executedQty": text(ZERO), "workingTime": -1}
             answer.pop("expiryReason", None)
             if held.pays:
                 answer.pop("origQty", None)
