@@ -272,6 +272,20 @@ def test_a_cut_by_socket_ends_the_connection_after_it_is_accepted(binance: Runni
     assert client.status("a") == "NEW"
 
 
+def test_a_feed_that_stops_while_its_connection_stands(tmp_path: Path) -> None:
+    with running_binance(tmp_path, "--tick", "0.05") as binance:
+        binance.price("BTCUSDT", 60_100)
+        with connect(f"{binance.ws_url}/stream?streams=btcusdt@kline_1m") as watched:
+            told = [json.loads(watched.recv(timeout=5))["data"]["k"]["c"] for _ in range(3)]
+            assert told == ["60100.00000000"] * 3
+            binance.control("mute")
+            with suppress(TimeoutError):
+                while True:
+                    last = watched.recv(timeout=0.4)
+            binance.control("mute", on=False)
+            assert json.loads(watched.recv(timeout=5))["data"]["k"]["c"] == json.loads(last)["data"]["k"]["c"]
+
+
 def test_streams_of_the_market(binance: RunningBinance) -> None:
     with connect(f"{binance.ws_url}/ws") as raw, connect(f"{binance.ws_url}/stream?streams=btcusdt@kline_1m") as both:
         raw.send(json.dumps({"method": "SUBSCRIBE", "params": ["btcusdt@trade", "btcusdt@bookTicker"], "id": 1}))

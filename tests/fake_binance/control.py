@@ -126,6 +126,11 @@ def set_limits(venue: Venue, told: Told) -> Any:
         setattr(venue.limits, name, int(value))
 
 
+def mute(venue: Venue, told: Told) -> Any:
+    """Let market data streams fall silent while their connections and heartbeats go on, or speak again."""
+    venue.muted = bool(told.get("on", True))
+
+
 def reset_venue(venue: Venue, told: Told) -> Any:
     """Begin again."""
     venue.reset()
@@ -199,6 +204,7 @@ DEEDS: dict[str, Callable[[Venue, Told], Any]] = {
     "faults/clear": clear_faults,
     "clock": set_clock,
     "limits": set_limits,
+    "mute": mute,
     "reset": reset_venue,
     "reset_account": reset_account,
     "shutdown": shut_down,

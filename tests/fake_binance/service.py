@@ -71,6 +71,8 @@ class Venue:
     seed: int = 0
     rate: float = 0.0
     ping_s: float = 20.0
+    tick_s: float = 0.0
+    muted: bool = False
     clock: Clock = field(default_factory=Clock)
     listeners: list[Listener] = field(default_factory=list)
     sockets: set[Any] = field(default_factory=set)
@@ -84,6 +86,7 @@ class Venue:
     def reset(self) -> None:
         """Begin again: markets, accounts, limits, faults and the clock."""
         self.clock.set()
+        self.muted = False
         self.engine = Engine(self.clock, self.log)
         self.limits = Limits()
         self.faults = Faults(self.seed, self.rate)
@@ -221,9 +224,18 @@ class Venue:
         public, self.engine.public = self.engine.public, []
         self.send_events(waiting)
         self.log.sync()
-        for topic, payload in public:
+        for topic, payload in () if self.muted else public:
             for watcher in list(self.watchers):
                 watcher.hear(topic, payload)
+
+    async def tick(self) -> None:
+        """Tell watchers the running bars again and again, as the venue does though nothing trades."""
+        while True:
+            await asyncio.sleep(self.tick_s)
+            for market in self.engine.markets.values():
+                if market.bars:
+                    self.engine.publish_bar(market, max(market.bars))
+            self.tell()
 
     async def tell_late(self, waiting: list[tuple[str, dict[str, Any]]], wait_s: float) -> None:
         """Send events later than they happened."""
