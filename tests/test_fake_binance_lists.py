@@ -260,6 +260,11 @@ def test_opo_with_one_pending_order(binance: RunningBinance, client: BareClient)
     place(client, "opo", **ENTRY, **pending, pendingClientOrderId="stop")
     binance.price("BTCUSDT", 58_900)
     assert client.query("stop").body["origQty"] == "0.01000000"
+    client.send("DELETE", "orderList", symbol="BTCUSDT", listClientOrderId="list")
+    binance.price("BTCUSDT", 60_000)
+    place(client, "opo", **ENTRY, **pending, pendingClientOrderId="stop")
+    binance.price("BTCUSDT", 56_000)
+    assert (client.status("stop"), client.query("stop").body["expiryReason"]) == ("EXPIRED", "REJECTED")
     binance.control("symbol", symbol="BTCUSDT", opo=False)
     refused = place(client, "opo", **ENTRY, **pending)
     assert refused.body["msg"] == "OPO orders are not supported for this symbol"
