@@ -122,8 +122,8 @@ def test_counts_of_open_orders(binance: RunningBinance, client: BareClient) -> N
         ({"quantity": "0.01", "price": "50000", "reduceOnly": "true"}, -1104),
         ({"quantity": "0.01", "price": "50000", "icebergQty": "0.0005"}, -1013),
         ({"quantity": "0.01", "price": "50000", "strategyType": "7"}, -1134),
-        ({"quantity": "0.01", "type": "STOP_LOSS", "side": "SELL", "trailingDelta": "100"}, -2010),
-        ({"quantity": "0.01", "price": "50000", "pegPriceType": "PRIMARY_PEG"}, -2010),
+        ({"quantity": "0.01", "type": "STOP_LOSS", "side": "SELL", "trailingDelta": "100"}, -1013),
+        ({"quantity": "0.01", "price": "50000", "pegPriceType": "PRIMARY_PEG"}, -1013),
         ({"quantity": "100", "price": "50000"}, -2010),
         ({"quantity": "0.01", "type": "LIMIT_MAKER", "price": "61000"}, -2010),
         ({"quantity": "0.01", "type": "STOP_LOSS", "side": "SELL", "stopPrice": "61000"}, -2010),
@@ -143,6 +143,14 @@ def test_pairs_of_ones_own(binance: RunningBinance, client: BareClient) -> None:
     named = '["C1USDT","C2USDT"]'
     info = client.send("GET", "exchangeInfo", signed=False, symbols=named).body
     assert [symbol["baseAsset"] for symbol in info["symbols"]] == ["C1", "C2"]
+
+
+def test_a_symbol_without_market_stops(binance: RunningBinance, client: BareClient) -> None:
+    binance.control("symbol", symbol="BTCUSDT", types=["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS_LIMIT"])
+    stop = {"side": "SELL", "quantity": "0.01", "stopPrice": "59000"}
+    refusal = told(client.order(type="STOP_LOSS", **stop))
+    assert refusal[1:] == (-1013, "Stop loss orders are not supported for this symbol.")
+    assert client.order(type="STOP_LOSS_LIMIT", price="58000", **stop).status == 200
 
 
 def test_symbols_that_do_not_trade(binance: RunningBinance, client: BareClient) -> None:

@@ -267,7 +267,7 @@ def test_opo_with_one_pending_order(binance: RunningBinance, client: BareClient)
     assert (client.status("stop"), client.query("stop").body["expiryReason"]) == ("EXPIRED", "REJECTED")
     binance.control("symbol", symbol="BTCUSDT", opo=False)
     refused = place(client, "opo", **ENTRY, **pending)
-    assert refused.body["msg"] == "OPO orders are not supported for this symbol"
+    assert refused.body["msg"] == "OPO orders are not supported for this symbol."
 
 
 def test_a_list_by_socket_and_its_events(binance: RunningBinance, client: BareClient) -> None:

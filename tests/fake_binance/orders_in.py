@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from tests.fake_binance.answers import Refused, bad_symbol, illegal, market_closed, missing, rejected
+from tests.fake_binance.answers import Refused, bad_symbol, illegal, market_closed, missing, unsupported
 from tests.fake_binance.market import Market
 from tests.fake_binance.records import ALGO, PRICED, SIDES, ZERO, Order, OrderList, text
 from tests.fake_binance.symbols import STP_MODES, TYPES
@@ -99,7 +99,7 @@ def read_order(params: Params, market: Market, prefix: str = "", **given: Any) -
     kind = choice(params, named(prefix, "type"), TYPES, Refused(-1116, "Invalid orderType."))
     side = given.pop("side", None) or choice(params, named(prefix, "side"), SIDES, Refused(-1117, "Invalid side."))
     if kind not in market.symbol.types:
-        raise rejected(f"{kind.replace('_', ' ').capitalize()} orders are not supported for this symbol.")
+        raise unsupported(kind.replace("_", " ").capitalize())
     id_name = named(prefix, "clientOrderId") if prefix else "newClientOrderId"
     sized = given.pop("sized", True)
     quantity = given.pop("quantity", None)
@@ -160,9 +160,9 @@ def read_time_in_force(params: Params, prefix: str, kind: str) -> str:
 def refuse_extras(params: Params, prefix: str, kind: str) -> None:
     """Refuse a price or stop price that an order of a kind does not have."""
     if trails(params, prefix):
-        raise rejected("Trailing stop orders are not supported for this symbol.")
+        raise unsupported("Trailing stop")
     if params.get(named(prefix, "pegPriceType")) not in (None, ""):
-        raise rejected("Pegged orders are not supported for this symbol.")
+        raise unsupported("Pegged")
     for name, kinds in (("price", PRICED), ("stopPrice", ALGO)):
         if kind not in kinds and params.get(named(prefix, name)) not in (None, ""):
             raise Refused(-1106, f"Parameter '{named(prefix, name)}' sent when not required.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.fake_binance import lists, views
-from tests.fake_binance.answers import Refused, missing, no_such_order, rejected, unknown_order
+from tests.fake_binance.answers import Refused, missing, no_such_order, rejected, unknown_order, unsupported
 from tests.fake_binance.engine import Engine
 from tests.fake_binance.orders_in import (
     Params,
@@ -208,7 +208,7 @@ def place_list(engine: Engine, account: Account, params: Params, kind: str) -> d
     symbol = market.symbol
     allowed = {"oco": symbol.oco, "oto": symbol.oto, "opo": symbol.opo}
     if not allowed[KINDS[kind]]:
-        raise rejected(f"{kind.upper()} orders are not supported for this symbol")
+        raise unsupported(kind.upper())
     held = (
         read_oco(params, market)
         if kind == "oco"
