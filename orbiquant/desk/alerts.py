@@ -180,6 +180,7 @@ def judge_waiting(
     "Judge every alert that waits on all stored bars of its symbol, and send what was not taken yet."
     from orbiquant.notices.alerts import waited_for
     from orbiquant.notices.outbox import deliver, forget_notices
+    from orbiquant.notices.receipts import forget_receipts
 
     runtime: Runtime | None = context.shared
     if runtime is None:
@@ -189,6 +190,7 @@ def judge_waiting(
     fired = [alert for each in series for alert in judge_series(runtime, each)]
     sent = deliver(runtime.engine, runtime.clock, runtime.senders)
     forget_notices(runtime.engine, runtime.clock)
+    forget_receipts(runtime.engine, runtime.clock)
     if unseen := symbols - {each.symbol for each in series}:
         get_logger("desk").warning("alerts wait for symbols without bars", symbols=", ".join(sorted(unseen)))
     return {"told": f"{len(fired)} fired, {sent.failed} not taken yet", "fired": len(fired)} | dict(sent)
