@@ -110,7 +110,10 @@ def find_fault(
 # %% ../nbs/70_settings.ipynb #f8c090c2
 ENV_PREFIX = "ORBIQUANT_"
 NOT_SETTINGS = {"ORBIQUANT_HOME", "ORBIQUANT_SAMPLE_DATA"}
-ENVIRONMENT_ONLY = {"webhooks_secret", "webhooks_previous_secret"}  # who has one may trade: no file of settings holds it
+ENVIRONMENT_ONLY = {
+    "webhooks_secret",
+    "webhooks_previous_secret",
+}  # who has one may trade: no file of settings holds it
 
 
 def check_known(
@@ -163,7 +166,9 @@ class IniSource(PydanticBaseSettingsSource):
                 check_known(self.settings_cls, section, key, str(self.path))
                 if value and f"{section}_{key}" in ENVIRONMENT_ONLY:
                     name = f"{ENV_PREFIX}{section}_{key}".upper()
-                    raise SettingsError(f"{self.path} [{section}] {key}: belongs into .env or the environment, as {name}")
+                    raise SettingsError(
+                        f"{self.path} [{section}] {key}: belongs into .env or the environment, as {name}"
+                    )
         return values
 
 # %% ../nbs/70_settings.ipynb #e567b1f5

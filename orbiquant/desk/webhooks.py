@@ -98,7 +98,9 @@ def lay_signal(
 
     said, now, window = webhook.signal, runtime.clock.now(), runtime.settings.webhooks.window
     if not now - MOST_AGE <= said.timestamp <= now + window:
-        raise DataError(f"`signal.timestamp`: must be of the last {MOST_AGE.days} days, was {said.timestamp.isoformat()}")
+        raise DataError(
+            f"`signal.timestamp`: must be of the last {MOST_AGE.days} days, was {said.timestamp.isoformat()}"
+        )
     agent = choose("agent_name", webhook.agent_name.lower(), AGENTS)
     profile, record = profile_of(runtime.settings, agent), find_record(runtime, agent)
     given = GivenSignal(
@@ -109,7 +111,9 @@ def lay_signal(
     with writing(runtime.engine):
         if new := receive_once(runtime.engine, runtime.clock, signed):
             name = f"signal:{signed.names[-1][:40]}"
-            RequestBox(runtime.engine, runtime.clock).put(name, account, "signal", given.model_dump(mode="json"), WEBHOOK)
+            RequestBox(runtime.engine, runtime.clock).put(
+                name, account, "signal", given.model_dump(mode="json"), WEBHOOK
+            )
     return new
 
 
