@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -277,6 +277,11 @@ class Settings(BaseSettings):
     ) -> Path:
         "Return `setting` as an absolute path, counted from the workspace."
         return (workspace() / setting).resolve()
+
+    def secrets(self) -> list[SecretStr]:
+        "Return every secret that is set."
+        values = (value for _, section in self for _, value in section)
+        return [value for value in values if isinstance(value, SecretStr) and value.get_secret_value()]
 
 # %% ../nbs/70_settings.ipynb #e1cb3fdc
 def read_dotenv(

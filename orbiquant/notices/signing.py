@@ -149,7 +149,7 @@ def check_webhook(
     now: datetime,  # when it came
     window: timedelta,  # that its time may be away
 ) -> Signed:
-    "Return what a webhook's signature vouches for; raise `AuthError`, always the same, for one that is not ours or late."
+    "Return what a webhook's signature vouches for; raise `AuthError`, always the same, for what is not ours or late."
     given = [(name, value) for name, value in headers if name in (*PLAIN, *STANDARD)]
     one = dict(given)
     if len(one) < len(given) or (PLAIN[0] in one and STANDARD[2] in one):

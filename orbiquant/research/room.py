@@ -274,9 +274,12 @@ class TradingRoom:
             with self.at(account) as engine:
                 bars = self.catch_up(engine)
                 requests = serve_requests(engine, self.box, self.look)
-                return Turn(account=account, bars=bars + (self.catch_up(engine) if requests else 0), requests=requests)
+                bars += self.catch_up(engine) if requests else 0
         except EngineBusy as error:
             return Turn(account=account, said=error.message)
+        if bars or requests or self.staying:
+            self.runtime.courier.wake()
+        return Turn(account=account, bars=bars, requests=requests)
 
     def catch_up(
         self,
