@@ -121,7 +121,7 @@ STANDARD_CASES = {
     "no comma": (offered(webhook_signature="v1"), False),
     "nothing": (offered(webhook_signature=""), False),
     "letters beyond ASCII": (offered(webhook_signature="v1,ñ\x80"), False),
-    "several, one of them good": (offered(webhook_signature=f"v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ= {GOOD} v2,x"), True),
+    "several, one of them good": (offered(webhook_signature=f"v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/Wav= {GOOD} v2,x"), True),
     "of another version alone": (offered(webhook_signature=GOOD.replace("v1,", "v2,")), False),
     "of the asymmetric version": (offered(webhook_signature=GOOD.replace("v1,", "v1a,")), False),
     "a signature cut short": (offered(webhook_signature=GOOD[:-4]), False),

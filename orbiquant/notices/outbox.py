@@ -160,7 +160,9 @@ def make_room(
     with querying(database) as connection:
         lately = mine & (notices.c.attempts > 0) & (notices.c.sent_at > clock.now() - _MINUTE)
         room = per_minute - (connection.scalar(select(func.count()).where(lately)) or 0)
-        asked = select(notices.c.id, notices.c.kind).where(_is_due(clock, [way])).order_by(notices.c.made_at, notices.c.id)
+        asked = (
+            select(notices.c.id, notices.c.kind).where(_is_due(clock, [way])).order_by(notices.c.made_at, notices.c.id)
+        )
         due = connection.execute(asked).all()
     fills = [row.id for row in due if row.kind == FILLED]
     beyond = fills[max(0, room - (len(due) - len(fills)) - 1) :]
