@@ -419,7 +419,7 @@ def test_two_services_that_receive_it_at_once_do_it_once(database: Engine, tmp_p
         for each in services:
             each.terminate()
             each.communicate(timeout=30)
-    assert counts(database)[0] == 20
+    assert counts(database)[0] == 20, told
     for number, statuses in enumerate(told):
         assert sorted(statuses) == ([200, 409, 409, 409] if number % 2 else [200] * 4), statuses
 

@@ -30,7 +30,8 @@ def _enter(connection: Connection, clock: Clock, name: str) -> bool:
     "Write a name, and say whether it was new; whoever writes it at the same moment is waited for."
     add = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     row = {"name": name, "received_at": clock.now()}
-    return connection.execute(add(received_webhooks).values(row).on_conflict_do_nothing()).rowcount == 1
+    entered = add(received_webhooks).values(row).on_conflict_do_nothing().returning(received_webhooks.c.name)
+    return connection.execute(entered).first() is not None
 
 
 def receive_once(
