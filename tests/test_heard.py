@@ -3,9 +3,11 @@
 import hashlib
 import hmac
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,14 +47,14 @@ def last_of(*phases: str, hours: range = range(24)) -> int:
 class Floor:
     """A workspace whose bars close when a test says so, and an agent that a sender talks to."""
 
-    def __init__(self, folder: Path, at: int, **atlas: Any) -> None:
+    def __init__(self, folder: Path, at: int, notices: Mapping[str, Any] = MappingProxyType({}), **atlas: Any) -> None:
         own = {"pairs": "BTC/USDT, ETH/USDT", "policy": "base", "min_confidence": 0.65, "cool_down_bars": 0}
         self.folder, self.at = folder, at + 1
         self.settings = load_settings(
             workspace={"store_uri": f"{folder}/store", "models_dir": f"{folder}/models", "data_dir": str(folder),
                        "database_url": f"sqlite:///{folder}/o.db"},
             webhooks={"secret": SECRET}, atlas=own | {"strategies": "ml"} | atlas, nova={"strategies": "ml"},
-            risk={"crypto_leverage": 100},  # markets that are made up move less than coins
+            notices=dict(notices), risk={"crypto_leverage": 100},  # markets that are made up move less than coins
         )  # fmt: skip
         self.clock = FixedClock((BARS.index[at] + HOUR + timedelta(seconds=5)).to_pydatetime())
         self.restart()
