@@ -24,11 +24,11 @@ from orbiquant.desk.market import Analysis, MarketBars
 from orbiquant.desk.signals import LatestSignal, MOST_SYMBOLS, ServedSignal, SignalBatch, SymbolText
 from orbiquant.desk.trade import CurrencyCode, Portfolio, TradeAnswer, TradeOrder
 from orbiquant.desk.webhooks import MlWebhook, Received
-from orbiquant.domain import Caller, Delivery, Timeframe
+from orbiquant.domain import Caller, RawRequest, Timeframe
 from orbiquant.notices.crossings import AlertStatus
 from orbiquant.research.standings import AgentMetrics, AgentStatus
 from orbiquant.research.tickets import OrderTicket
-from orbiquant.service.factory import caller_of, create_app, delivery_of, needs
+from orbiquant.service.factory import caller_of, create_app, needs, raw_request_of
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 from typing import Annotated
@@ -524,7 +524,7 @@ def list_products() -> ProductList:
 
 @app.post("/webhooks/ml-signals", tags=["webhooks"])
 def receive_ml_signal(
-    sent: Annotated[Delivery, MlWebhook, Depends(delivery_of)],
+    sent: Annotated[RawRequest, MlWebhook, Depends(raw_request_of)],
 ) -> Received:
     "Receive a signed signal for an agent; the signature is the identity, an API key is not needed."
     return desk_webhooks.receive_ml_signal(sent=sent)

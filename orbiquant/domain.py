@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BAR_COLUMNS', 'Seed', 'MIN_CONFIDENCE', 'Probability', 'Price', 'MOST_BPS', 'BasisPoints', 'Timeframe', 'AssetClass',
            'CalendarName', 'normalise_symbol', 'Value', 'Instrument', 'SeriesId', 'Action', 'Phase', 'check_levels',
-           'FeatureWeight', 'Signal', 'Costs', 'Caller', 'local_caller', 'Delivery']
+           'FeatureWeight', 'Signal', 'Costs', 'Caller', 'local_caller', 'RawRequest']
 
 # %% ../nbs/01_domain.ipynb #37004ebc
 import re
@@ -339,7 +339,7 @@ def local_caller(
 
 # %% ../nbs/01_domain.ipynb #751f2521
 @dataclass(frozen=True)
-class Delivery:
+class RawRequest:
     "A request as it came: its bytes, and its headers in their order."
 
     body: bytes

@@ -17,7 +17,7 @@ import pytest
 from orbiquant.core import FixedClock
 from orbiquant.desk.agents import move_agent, room_of
 from orbiquant.desk.webhooks import receive_ml_signal
-from orbiquant.domain import Delivery, SeriesId
+from orbiquant.domain import RawRequest, SeriesId
 from orbiquant.features.indicators import atr
 from orbiquant.features.phases import detect_phases
 from orbiquant.market.synthetic import synthetic_market
@@ -94,7 +94,7 @@ class Floor:
         body = json.dumps({"agent_name": agent, "signal": signal}).encode()
         signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
         with using(self.runtime):
-            receive_ml_signal(Delivery(body, (("x-ml-signature", signature),)))
+            receive_ml_signal(RawRequest(body, (("x-ml-signature", signature),)))
 
     def said(self, **changes: Any) -> Answered:
         """Send a signal, let the engine look, and return the one decision that came of it."""

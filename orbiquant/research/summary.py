@@ -10,11 +10,11 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pandas as pd
+from pydantic import JsonValue
 
 from ..domain import Value
 from ..notices.outbox import put_notice
 from ..orders import exactly
-from ..persistence import decimal_text
 from .agents import read_standing
 from .portfolio import equity_days_of
 from ..runtime import Runtime
@@ -77,7 +77,7 @@ def tell_day(
     found = [agent_day(runtime, record, day) for record in records]
     if found:
         text = "\n".join([f"{day:%Y-%m-%d}", *(each.told for each in found)])
-        agents = [each.model_dump(mode="json") | {"open_risk": decimal_text(each.open_risk)} for each in found]
-        said = (f"summary_{day:%Y-%m-%d}", "day.summary", "", text, {"day": f"{day}", "agents": agents})
-        put_notice(runtime.engine, runtime.clock, *said, runtime.settings.notices.ways("summary"))
+        facts: dict[str, JsonValue] = {"day": f"{day}", "agents": [each.model_dump(mode="json") for each in found]}
+        said, ways = (f"summary_{day:%Y-%m-%d}", "day.summary", ""), runtime.settings.notices.ways("summary")
+        put_notice(runtime.engine, runtime.clock, *said, text, facts, ways)
     return found

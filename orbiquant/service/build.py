@@ -24,7 +24,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pydantic import BaseModel
 
 from ..core import SCOPES, atomic_write
-from ..domain import Caller, Delivery
+from ..domain import Caller, RawRequest
 from .hints import bare_type, holds_caller, is_union, without_notes
 from .marks import BuildError, Marked, find_marked, package_folder, same_thing
 
@@ -38,7 +38,7 @@ class Parameter:
     "One parameter as the route will declare it."
 
     name: str
-    kind: str  # "Path", "Query", "Header", "Body", "Caller" or "Delivery"
+    kind: str  # "Path", "Query", "Header", "Body", "Caller" or "RawRequest"
     annotation: str  # source text
     default: str | None  # source text; None: required
     description: str
@@ -109,8 +109,8 @@ def parameter_kind(
     if holds_caller(hint):
         return _caller_kind(marked, name, hint)
     plain = bare_type(hint)
-    if plain is Delivery:
-        return "Delivery"
+    if plain is RawRequest:
+        return "RawRequest"
     outer = get_origin(plain) or plain
     model = isinstance(outer, type) and issubclass(outer, BaseModel)
     bodiless = marked.info.method in ("GET", "DELETE")
@@ -128,7 +128,9 @@ def check_parameters(
     parameters: list[Parameter],  # as read
 ) -> None:
     "Raise `BuildError` for a second body, a second caller, or a parameter without a comment."
-    bodies, callers = ([p.name for p in parameters if p.kind in kinds] for kinds in (("Body", "Delivery"), ("Caller",)))
+    bodies, callers = (
+        [p.name for p in parameters if p.kind in kinds] for kinds in (("Body", "RawRequest"), ("Caller",))
+    )
     if len(bodies) > 1:
         raise marked.refuse(f"a request has one body, had {', '.join(bodies)}; put them into one model")
     if len(callers) > 1:
@@ -239,7 +241,7 @@ def answer_model(
 _FACTORY, _DOMAIN = "orbiquant.service.factory", "orbiquant.domain"
 _FILLED = {  # kind of a parameter → what it is and what fills it, in which modules
     "Caller": ((_DOMAIN, "Caller"), (_FACTORY, "caller_of")),
-    "Delivery": ((_DOMAIN, "Delivery"), (_FACTORY, "delivery_of")),
+    "RawRequest": ((_DOMAIN, "RawRequest"), (_FACTORY, "raw_request_of")),
 }
 
 

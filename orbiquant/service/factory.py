@@ -22,7 +22,7 @@ from starlette.types import Scope as ASGIScope
 
 from orbiquant._version import __version__
 from orbiquant.core import AuthError, OrbiError, Scope
-from orbiquant.domain import Caller, Delivery
+from orbiquant.domain import Caller, RawRequest
 from orbiquant.runtime import current
 from orbiquant.service.chat_page import CHAT_PATHS, add_chat_page
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
@@ -53,15 +53,15 @@ async def caller_of(
     return request.state.caller
 
 
-async def delivery_of(
+async def raw_request_of(
     request: Request,  # has been through the gate
-) -> Delivery:
+) -> RawRequest:
     "Return a request as it came, for a route that looks at its bytes."
     try:
         body = await request.body()
     except ClientDisconnect as error:
         raise HTTPException(400, "the body ended before its end") from error
-    return Delivery(body, tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw))
+    return RawRequest(body, tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw))
 
 
 async def check_scope(
