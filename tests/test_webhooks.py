@@ -5,10 +5,12 @@ import hashlib
 import hmac
 import json
 import os
+import random
 import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -24,12 +26,15 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, func, select
 from test_service_http import check_problem, make_runtime, running
 
-from orbiquant.core import AuthError, SettingsError, configure_logging
+from orbiquant.core import AuthError, OrbiError, SettingsError, configure_logging
+from orbiquant.desk.webhooks import receive_ml_signal
+from orbiquant.domain import RawRequest
 from orbiquant.notices.receipts import received_webhooks
 from orbiquant.notices.signing import UNSIGNED, check_standard, check_webhook, sign_plainly, sign_webhook
 from orbiquant.notices.webhook_config import WebhookConfig
 from orbiquant.persistence import engine, migrate, querying
-from orbiquant.runtime import Runtime
+from orbiquant.runtime import Runtime, using
+from orbiquant.service.errors import http_status
 from orbiquant.settings import load_settings
 from orbiquant.trading import tables
 from tests.tools.postgres import migrated_postgres
@@ -375,6 +380,58 @@ def test_secrets_come_out_of_the_environment_alone(tmp_path: Path, monkeypatch: 
     with pytest.raises(SettingsError, match="at least 24 bytes") as short:
         load_settings()
     assert "hunter2" not in str(short.value)
+
+
+# --- a hundred thousand of them ---
+
+
+def answer_of(runtime: Runtime, body: bytes, headers: dict[str, str]) -> int:
+    """Return the status that the route's function is answered with; what nobody expected is raised."""
+    try:
+        with using(runtime):
+            receive_ml_signal(RawRequest(body, tuple((name.lower(), value) for name, value in headers.items())))
+        return 200
+    except OrbiError as error:
+        return http_status(error)
+
+
+def spoil(chance: random.Random, body: bytes, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
+    """Return a webhook that differs from a good one in something that was signed, or in the signature."""
+    kind, made = chance.randrange(6), dict(headers)
+    name = chance.choice(sorted(made))
+    if kind == 0:
+        place = chance.randrange(len(body))
+        return body[:place] + bytes([body[place] ^ 1 << chance.randrange(8)]) + body[place + 1 :], made
+    if kind == 1:
+        return body[: chance.randrange(len(body))], made
+    if kind == 2:
+        return body + chance.randbytes(1 + chance.randrange(20)), made
+    if kind == 3:
+        place, value = chance.randrange(len(made[name])), made[name]
+        return body, made | {name: value[:place] + chance.choice("!x~é") + value[place + 1 :]}
+    if kind == 4:
+        return body, {other: value for other, value in made.items() if other != name}
+    return body, signed(body, chance.randbytes(24).hex()) | {"X-ML-Timestamp": str(int(time.time()))}
+
+
+@pytest.mark.slow
+def test_of_a_hundred_thousand_forged_changed_and_replayed_none_is_taken(runtime: Runtime, capsys: Any):
+    chance, now, good = random.Random(17), datetime.now(UTC), list[tuple[bytes, dict[str, str]]]()
+    for number in range(40):
+        body, stamp = body_of(price=1000 + number), str(int(now.timestamp()))
+        timed = {"X-ML-Timestamp": stamp, "X-ML-Signature": sign_plainly(SecretStr(OLD), body, stamp)}
+        forms = signed(body), timed, sign_webhook(SecretStr(SECRET), f"msg_{number}", now, body)
+        headers = {name: value for name, value in forms[number % 3].items() if name != "Content-Type"}
+        assert answer_of(runtime, body, headers) == 200
+        good.append((body, headers))
+    begin, found = counts(runtime.engine), Counter[int]()
+    for number in range(100_000):
+        body, headers = chance.choice(good)
+        replay = number % 10 == 0
+        found[answer_of(runtime, body, headers) if replay else answer_of(runtime, *spoil(chance, body, headers))] += 1
+    with capsys.disabled():
+        print(f"\n100,000 forged, changed and replayed webhooks: {dict(found)}")
+    assert found.keys() == {401, 409} and counts(runtime.engine) == begin
 
 
 # --- two processes, one effect ---
