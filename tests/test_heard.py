@@ -3,6 +3,10 @@
 import hashlib
 import hmac
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
@@ -10,9 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from test_webhooks import place_of
 
 from orbiquant.core import FixedClock
 from orbiquant.desk.agents import move_agent, room_of
@@ -29,6 +35,7 @@ from orbiquant.settings import load_settings
 from orbiquant.trading.agents import Roster
 from orbiquant.trading.decisions import Answered, DecisionJournal
 from orbiquant.trading.requests import RequestBox
+from tests.tools.programs import run_program
 
 SECRET = "a-secret-that-nobody-could-guess"
 BTC, EURO, HOUR = SeriesId.parse("BTCUSDT", "1h"), SeriesId.parse("EURUSD", "1h"), timedelta(hours=1)
@@ -288,3 +295,41 @@ def test_what_cannot_be_written_is_not_half_received(floor: Floor):
     floor.send()
     floor.turn()
     assert [each.outcome.value for each in floor.journal()] == ["taken"]
+
+
+@pytest.mark.slow
+def test_one_process_receives_and_another_trades(tmp_path: Path):
+    """`orbiquant serve` and `orbiquant agent run` beside each other, and a sender who knows neither."""
+    hour = pd.Timestamp.now("UTC").floor("h")
+    bars = BARS.iloc[: last_of("neutral", "distribution", "accumulation", "invalidated") + 1]
+    bars = bars.set_axis(bars.index + (hour - HOUR - bars.index[-1]))
+    own = {
+        "ORBIQUANT_HOME": str(tmp_path), "ORBIQUANT_WEBHOOKS_SECRET": SECRET, "ORBIQUANT_ATLAS_POLICY": "base",
+        "ORBIQUANT_ATLAS_STRATEGIES": "ml", "ORBIQUANT_ATLAS_PAIRS": "BTC/USDT", "ORBIQUANT_RISK_CRYPTO_LEVERAGE": "100",
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in own.items():
+            patch.setenv(name, value)
+        runtime = Runtime(load_settings())
+        runtime.store.upsert(BTC, bars)
+        start_agent(room_of(runtime), "atlas", "paper-usdt", None, "a person")
+    program = [sys.executable, "-c", "from orbiquant.cli import main; main()"]
+    options: dict[str, Any] = {"env": os.environ | own, "stderr": subprocess.PIPE, "text": True}
+    with run_program([*program, "serve", "--port", "0"], **options) as service:
+        address = place_of(service)
+        with run_program([*program, "agent", "run"], **options) as trader:
+            signal = {"symbol": "BTCUSDT", "action": "buy", "confidence": 0.85, "price": float(bars["close"].iloc[-1])}
+            signal |= {"timestamp": pd.Timestamp.now("UTC").isoformat()}
+            body = json.dumps({"agent_name": "atlas", "signal": signal}).encode()
+            headers = {"X-ML-Signature": hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()}
+            told = httpx.post(f"{address}/webhooks/ml-signals", content=body, headers=headers, timeout=60)
+            assert (told.status_code, told.json()) == (200, {"status": "received"})
+            journal, until = DecisionJournal(runtime.pages), time.monotonic() + 90
+            while not (found := journal.last("atlas", 5)) and time.monotonic() < until:
+                time.sleep(0.2)
+            trader.terminate()
+            trader.communicate(timeout=60)
+        service.terminate()
+        service.communicate(timeout=60)
+    assert [(each.strategy, each.outcome.value) for each in found] == [("webhook", "taken")], found
+    runtime.engine.dispose()
