@@ -305,7 +305,8 @@ def test_one_process_receives_and_another_trades(tmp_path: Path):
     bars = bars.set_axis(bars.index + (hour - HOUR - bars.index[-1]))
     own = {
         "ORBIQUANT_HOME": str(tmp_path), "ORBIQUANT_WEBHOOKS_SECRET": SECRET, "ORBIQUANT_ATLAS_POLICY": "base",
-        "ORBIQUANT_ATLAS_STRATEGIES": "ml", "ORBIQUANT_ATLAS_PAIRS": "BTC/USDT", "ORBIQUANT_RISK_CRYPTO_LEVERAGE": "100",
+        "ORBIQUANT_ATLAS_STRATEGIES": "ml", "ORBIQUANT_ATLAS_PAIRS": "BTC/USDT",
+        "ORBIQUANT_RISK_CRYPTO_LEVERAGE": "100",
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         for name, value in own.items():
