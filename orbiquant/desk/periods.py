@@ -16,6 +16,8 @@ from .agents import room_of
 from ..jobs.cron import Schedule
 from ..jobs.handlers import JobContext, job
 from ..jobs.schedule import list_jobs, schedule_job
+from ..notices.outbox import forget_notices
+from ..notices.receipts import forget_receipts
 from ..research.accounts import sync_accounts, venue_of
 from ..research.summary import tell_day
 from ..runtime import Runtime
@@ -58,6 +60,8 @@ def summarise_day(
     runtime, day = _runtime_of(context), (context.due_at - timedelta(days=1)).date()
     found = tell_day(runtime, day)
     runtime.courier.wake()
+    forget_notices(runtime.engine, runtime.clock)
+    forget_receipts(runtime.engine, runtime.clock)
     return {"told": "; ".join(each.told for each in found) or "no agent was started", "day": f"{day}"}
 
 # %% ../../nbs/79_desk.periods.ipynb #f8af5ef2

@@ -49,7 +49,7 @@ notices = Table(
     Column("made_at", UtcDateTime, nullable=False),
     Column("due_at", UtcDateTime, index=True),
     Column("attempts", Integer, nullable=False),
-    Column("sent_at", UtcDateTime),
+    Column("sent_at", UtcDateTime, index=True),
     Column("fault", Text),
     PrimaryKeyConstraint("id", "way", name="pk_notices"),
 )
