@@ -12,7 +12,7 @@ from orbiquant.copilot.api.personal import Erasure, ErasureRequest, PreferenceCh
 from orbiquant.copilot.api.questions import AnalyzeRequest, ExplainRequest, StrategyRequest
 from orbiquant.copilot.preferences import Preferences
 from orbiquant.copilot.strategy import StrategyProposal
-from orbiquant.desk import accounts as desk_accounts, agents as desk_agents, alerts as desk_alerts, health as desk_health, identity as desk_identity, kills as desk_kills, market as desk_market, signals as desk_signals, trade as desk_trade
+from orbiquant.desk import accounts as desk_accounts, agents as desk_agents, alerts as desk_alerts, health as desk_health, identity as desk_identity, kills as desk_kills, market as desk_market, signals as desk_signals, trade as desk_trade, webhooks as desk_webhooks
 from orbiquant.desk.accounts import AccountList, AccountView, Deposit, FlowView, OpenAccount, PerformanceView, ProductList, TransactionPage, Withdrawal
 from orbiquant.desk.agents import AgentJournal, AgentList, HeldPositions, StartAgent
 from orbiquant.desk.alerts import AlertAnswer, AlertList, NewAlert, RequestId, UserId
@@ -23,16 +23,17 @@ from orbiquant.desk.knowledge import Explanation
 from orbiquant.desk.market import Analysis, MarketBars
 from orbiquant.desk.signals import LatestSignal, MOST_SYMBOLS, ServedSignal, SignalBatch, SymbolText
 from orbiquant.desk.trade import CurrencyCode, Portfolio, TradeAnswer, TradeOrder
-from orbiquant.domain import Caller, Timeframe
+from orbiquant.desk.webhooks import MlWebhook, Received
+from orbiquant.domain import Caller, RawRequest, Timeframe
 from orbiquant.notices.crossings import AlertStatus
 from orbiquant.research.standings import AgentMetrics, AgentStatus
 from orbiquant.research.tickets import OrderTicket
-from orbiquant.service.factory import caller_of, create_app, needs
+from orbiquant.service.factory import caller_of, create_app, needs, raw_request_of
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 from typing import Annotated
 
-app = create_app(public=["/api/health", "/api/v1/health", "/health"], kept=["/api/analysis", "/api/health", "/api/market_data", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/signal", "/api/v1/explain", "/api/v1/signals/account/{account_id}", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"])
+app = create_app(public=["/api/health", "/api/v1/health", "/health", "/webhooks/ml-signals"], kept=["/api/analysis", "/api/health", "/api/market_data", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/signal", "/api/v1/explain", "/api/v1/signals/account/{account_id}", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"])
 
 
 @app.get("/agents", tags=["agents"], dependencies=[needs("read")])
@@ -519,3 +520,11 @@ def withdraw_from(
 def list_products() -> ProductList:
     "Return what somebody can put money into, and on which terms."
     return desk_accounts.list_products()
+
+
+@app.post("/webhooks/ml-signals", tags=["webhooks"])
+def receive_ml_signal(
+    sent: Annotated[RawRequest, MlWebhook, Depends(raw_request_of)],
+) -> Received:
+    "Receive a signed signal for an agent; the signature is the identity, an API key is not needed."
+    return desk_webhooks.receive_ml_signal(sent=sent)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BAR_COLUMNS', 'Seed', 'MIN_CONFIDENCE', 'Probability', 'Price', 'MOST_BPS', 'BasisPoints', 'Timeframe', 'AssetClass',
            'CalendarName', 'normalise_symbol', 'Value', 'Instrument', 'SeriesId', 'Action', 'Phase', 'check_levels',
-           'FeatureWeight', 'Signal', 'Costs', 'Caller', 'local_caller']
+           'FeatureWeight', 'Signal', 'Costs', 'Caller', 'local_caller', 'RawRequest']
 
 # %% ../nbs/01_domain.ipynb #37004ebc
 import re
@@ -336,3 +336,11 @@ def local_caller(
 ) -> Caller:
     "Return whoever sits at this machine, who may do everything."
     return Caller(id_, LOCAL_USER, "premium", frozenset(SCOPES))
+
+# %% ../nbs/01_domain.ipynb #751f2521
+@dataclass(frozen=True)
+class RawRequest:
+    "A request as it came: its bytes, and its headers in their order."
+
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()  # names in lower case; one may stand twice

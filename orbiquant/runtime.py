@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from orbiquant.market.news import NewsApi
     from orbiquant.models.amd import AmdClassifier
     from orbiquant.models.registry import ModelRegistry
+    from orbiquant.notices.courier import Courier
     from orbiquant.notices.outbox import Send
     from orbiquant.orders import TradedSymbol
     from orbiquant.strategies.registry import StrategyRegistry
@@ -99,7 +100,14 @@ class Runtime:
         "Return what tells people of what happens, by way: those of `[notices] channels`."
         from orbiquant.notices.telling import senders_of
 
-        return senders_of(self.settings.notices, self.clock)
+        return senders_of(self.settings.notices, self.clock, self.settings.secrets())
+
+    @cached_property
+    def courier(self) -> "Courier":
+        "Return who carries what people are told, beside whatever else this process does."
+        from orbiquant.notices.courier import Courier
+
+        return Courier(self.engine, self.clock, self.senders, self.settings.notices.per_minute)
 
     @cached_property
     def chat_model(self) -> "Model":

@@ -264,6 +264,7 @@ SHARED = {  # what is everybody's: the market, the agents as a whole, what a key
     *("POST /api/v1/signals/batch", "GET /investment/products"),
     *("GET /api/v1/models", "GET /api/v1/tools", "POST /api/v1/explain"),
     *("POST /api/chat", "POST /api/clear_history"),  # which speak of nobody but the key's own user
+    "POST /webhooks/ml-signals",  # whose signature says who speaks; it has tests of its own
 }
 ORDER = {"symbol": "BTCUSDT", "action": "BUY", "size": 0.01}
 ALERT = {"symbol": "BTCUSDT", "condition": "above", "price": 1e9}

@@ -155,12 +155,11 @@ def judge_series(
 ) -> list[PriceAlert]:
     "Hold a series' new bars against the alerts that wait, tell what fired, and return it."
     from orbiquant.notices.alerts import judge_alerts
-    from orbiquant.notices.outbox import deliver
 
     fired = judge_alerts(runtime.engine, runtime.clock, series, lambda since: runtime.store.read(series, since),
-                         runtime.settings.notices.channels)  # fmt: skip
+                         runtime.settings.notices.ways("alerts"))  # fmt: skip
     if fired:
-        deliver(runtime.engine, runtime.clock, runtime.senders)
+        runtime.courier.wake()
     return fired
 
 
@@ -173,13 +172,14 @@ def judge_new_bars(
     judge_series(current(), series)
 
 # %% ../../nbs/79_desk.alerts.ipynb #d3fa834f
-@job("alerts.judge", idempotent=True)
+@job("alerts.judge", idempotent=True, long=True)
 def judge_waiting(
     context: JobContext,  # shares a `Runtime`
 ) -> dict[str, Any]:
     "Judge every alert that waits on all stored bars of its symbol, and send what was not taken yet."
     from orbiquant.notices.alerts import waited_for
     from orbiquant.notices.outbox import deliver, forget_notices
+    from orbiquant.notices.receipts import forget_receipts
 
     runtime: Runtime | None = context.shared
     if runtime is None:
@@ -187,8 +187,10 @@ def judge_waiting(
     symbols = waited_for(runtime.engine)
     series = [held.series for held in live_of(runtime).series() if held.series.symbol in symbols]
     fired = [alert for each in series for alert in judge_series(runtime, each)]
-    sent = deliver(runtime.engine, runtime.clock, runtime.senders)
+    runtime.courier.rest()
+    sent = deliver(runtime.engine, runtime.clock, runtime.senders, runtime.settings.notices.per_minute)
     forget_notices(runtime.engine, runtime.clock)
+    forget_receipts(runtime.engine, runtime.clock)
     if unseen := symbols - {each.symbol for each in series}:
         get_logger("desk").warning("alerts wait for symbols without bars", symbols=", ".join(sorted(unseen)))
     return {"told": f"{len(fired)} fired, {sent.failed} not taken yet", "fired": len(fired)} | dict(sent)

@@ -72,12 +72,14 @@ def read_standing(
 ) -> "Standing":
     "Return an account as it stands in the database."
     from orbiquant.research.closes import correlations_of
+    from orbiquant.trading.messages import Messenger
     from orbiquant.trading.standing import Standing
 
     pages = runtime.pages
     broker = runtime.broker(account, pages)
     facts = pages, broker, account, broker.book.currency, broker.terms, runtime.switches, runtime.clock
-    return Standing(*facts, correlations_of(runtime))
+    messenger = Messenger(pages, runtime.clock, account, runtime.settings.notices)
+    return Standing(*facts, correlations_of(runtime), messenger)
 
 # %% ../../nbs/75_research.agents.ipynb #9d45dc02
 def without_bars(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from threading import Event, RLock
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from ..ports import SignalFeed, StoredSeries
 from .agents import open_engine, profiles_at, without_bars
 from .feeds import StrategyFeed, find_strategies, terms_by_name
 from .live import LIVE_MARGIN, Live, policy_of, recent_bars
+from .outlook import outlook_of
 from .planners import find_planners, stored_feeds
 from .spec import kept_line
 from ..runtime import Runtime
@@ -114,10 +116,10 @@ def followed_series(
     mine |= {series for series in standing.seen if any(not agent.profile.strategies for agent in engine.crew())}
 
     def wanted(held: StoredSeries) -> bool:
-        if held.series in mine:
-            return True
         if standing.terms(held.series.symbol).instrument.quote != standing.currency:
             return False
+        if held.series in mine:
+            return True
         followers = (a.profile for a in engine.crew() if a.profile.strategies and a.profile.trades(held.series.symbol))
         return any(profile.timeframe is held.series.timeframe for profile in followers)
 
@@ -202,6 +204,7 @@ class TradingRoom:
         self.runtime, self.live = runtime, live
         self.feeds: dict[str, LiveFeed | StrategyFeed] = {ML: LiveFeed(live)}
         self.box, self.staying = RequestBox(runtime.engine, runtime.clock), False
+        self.look = partial(outlook_of, runtime)
         self._engines: dict[str, TradingEngine] = {}
         self._lock = RLock()
 
@@ -270,10 +273,13 @@ class TradingRoom:
         try:
             with self.at(account) as engine:
                 bars = self.catch_up(engine)
-                requests = serve_requests(engine, self.box)
-                return Turn(account=account, bars=bars + (self.catch_up(engine) if requests else 0), requests=requests)
+                requests = serve_requests(engine, self.box, self.look)
+                bars += self.catch_up(engine) if requests else 0
         except EngineBusy as error:
             return Turn(account=account, said=error.message)
+        if bars or requests or self.staying:
+            self.runtime.courier.wake()
+        return Turn(account=account, bars=bars, requests=requests)
 
     def catch_up(
         self,

@@ -16,12 +16,13 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.security import APIKeyHeader, APIKeyQuery, HTTPBearer, SecurityScopes
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from orbiquant._version import __version__
 from orbiquant.core import AuthError, OrbiError, Scope
-from orbiquant.domain import Caller
+from orbiquant.domain import Caller, RawRequest
 from orbiquant.runtime import current
 from orbiquant.service.chat_page import CHAT_PATHS, add_chat_page
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
@@ -50,6 +51,17 @@ async def caller_of(
 ) -> Caller | None:
     "Return the `Caller` behind a request, None for a stranger on a public path."
     return request.state.caller
+
+
+async def raw_request_of(
+    request: Request,  # has been through the gate
+) -> RawRequest:
+    "Return a request as it came, for a route that looks at its bytes."
+    try:
+        body = await request.body()
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the body ended before its end") from error
+    return RawRequest(body, tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw))
 
 
 async def check_scope(

@@ -6,14 +6,16 @@
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from types import NoneType
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from orbiquant.core import suggest
+from orbiquant.domain import RawRequest
 from orbiquant.service.errors import Problem
 
 KEY = "token"  # where a key may stand in the address of a GET
@@ -76,6 +78,32 @@ def explain_name(
     return f"there is no such name{suggest(name, known) or ', there is ' + (', '.join(known) or 'none')}"
 
 
+def described_body(
+    function: Callable[..., Any],  # of a route
+) -> dict[str, Any]:
+    "Return what tells the model of a body that the function reads for itself; empty where there is none."
+    for hint in get_type_hints(function, include_extras=True).values():
+        if get_origin(hint) is Annotated and get_args(hint)[0] is RawRequest and issubclass(get_args(hint)[1], BaseModel):
+            schema = inlined(get_args(hint)[1].model_json_schema())
+            return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {}
+
+
+def inlined(
+    schema: Any,  # of a model that holds others, but not itself
+    parts: dict[str, Any] | None = None,  # those others; None: in the schema itself
+) -> Any:
+    "Return a schema without references: one that stands alone in a document of many."
+    if isinstance(schema, list):
+        return [inlined(each, parts) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    known = schema.get("$defs", {}) if parts is None else parts
+    if "$ref" in schema:
+        return inlined(known[schema["$ref"].rpartition("/")[2]], known)
+    return {name: inlined(each, known) for name, each in schema.items() if name != "$defs"}
+
+
 class NamedRoute(APIRoute):
     "A route that refuses query names it does not declare."
 
@@ -83,6 +111,8 @@ class NamedRoute(APIRoute):
         if {"POST", "PUT", "PATCH"} & set(options.get("methods") or ()):
             large = {413: {"model": Problem, "description": "Too large a body"}}
             options["responses"] = large | (options.get("responses") or {})
+        if body := described_body(options["endpoint"]):
+            options["openapi_extra"] = body | (options.get("openapi_extra") or {})
         super().__init__(path, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

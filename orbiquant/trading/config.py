@@ -94,6 +94,7 @@ class AgentProfile(PolicyChoice, LossLimits):
     min_win_rate: Share
     initial_equity: Annotated[Decimal, Field(gt=0, lt=Decimal("1e15"))] = Decimal(10_000)
     exits: ExitPlan = FIXED  # what a trade does beside its stop and its target
+    signal_stop_atr: Multiple = Decimal("1.5")  # of a signal from outside, which brings no stop: in average true ranges
     broker: Literal["paper"] = "paper"
     live: bool = False
 

@@ -242,7 +242,10 @@ class TradingEngine:
         fill: Fill,  # of the venue
     ) -> Trade | None:
         "Book a fill in its owner's book, and return the trade that it ended."
-        trade = self.books.book(fill, self.standing.holder(fill), self.standing.terms(fill.symbol).instrument)
+        held, known = self.standing.holder(fill), self.books.is_booked(fill)
+        trade = self.books.book(fill, held, self.standing.terms(fill.symbol).instrument)
+        if self.standing.messenger is not None and not known:
+            self.standing.messenger.fill(fill, held, trade)
         if trade is not None and trade.pnl < 0 and trade.owner in self.agents:
             self.agents[trade.owner].record.last_loss_at = self.standing.price_times[trade.symbol]
             self.dirty.add(trade.owner)
@@ -274,7 +277,10 @@ class TradingEngine:
         reason: str,  # for a person who may let it go on
     ) -> None:
         "Halt an agent."
-        agent.record = self.roster.move(agent.name, "halt", reason)
+        with joined(self.pages.database):
+            agent.record = self.roster.move(agent.name, "halt", reason)
+            if self.standing.messenger is not None:
+                self.standing.messenger.halted(agent.record)
         get_logger("trading").warning("agent halted", agent=agent.name, reason=reason)
 
     def _count(self, bars: Mapping[SeriesId, PriceBar], now: datetime) -> None:

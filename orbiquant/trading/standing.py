@@ -27,6 +27,7 @@ from .config import AgentProfile, RiskConfig
 from .correlations import Correlations
 from .decisions import DecisionJournal
 from .ledger import Ledger
+from .messages import Messenger
 from .pages import Pages
 from .risk import RiskGate
 from .sender import Sender, Waiting
@@ -64,9 +65,10 @@ class Standing:
         switches: Switches,  # asked before every order
         clock: Clock,  # tells when
         correlations: Correlations | None = None,  # of symbols; None: nobody measures them
+        messenger: Messenger | None = None,  # tells people; None: nobody is told
     ) -> None:
         "Take up where the account stands."
-        self.correlations = correlations
+        self.correlations, self.messenger = correlations, messenger
         self.pages, self.broker, self.account, self.currency = pages, broker, account, currency
         self.terms, self.switches, self.clock = cache(terms), switches, clock
         self.roster, self.journal = Roster(pages.database, clock), DecisionJournal(pages)

@@ -107,7 +107,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
             "backtest.sweep.SweepResult",
             *("copilot.conversations.SqlConversationStore", "copilot.hot.SqlShelf", "copilot.hot.HotContext"),
             *("copilot.tool_threads.ToolThreads", "copilot.sentences.SentenceFilter"),
-            "copilot.magic_answers.MagicAnswer",
+            *("copilot.magic_answers.MagicAnswer", "notices.courier.Courier"),
             *("copilot.checking.CheckedStream", "copilot.flow.TurnFlow", "copilot.loop.Copilot"),
             *("copilot.telegram_api.BotApi", "copilot.telegram_writing.GrowingAnswer"),
             *("copilot.telegram_turns.ChatAnswers", "copilot.telegram_control.TicketControl"),
