@@ -44,6 +44,8 @@ PLAIN = {
         "service.origins",
     ),
     *("service.request_log", "service.routes", "service.warming", "trading.tables"),
+    *(f"trading.brokers.mt4.{name}" for name in ("broker", "commands", "config", "contracts", "dealing", "files")),
+    *(f"trading.brokers.mt4.{name}" for name in ("lookout", "matching", "state", "terminal", "wire")),
 }
 HAND_WRITTEN = {"", "_modidx", "_version", "_caches", "app"}  # and what another tool writes
 
