@@ -94,7 +94,7 @@ class AgentProfile(PolicyChoice, LossLimits):
     min_win_rate: Share
     initial_equity: Annotated[Decimal, Field(gt=0, lt=Decimal("1e15"))] = Decimal(10_000)
     exits: ExitPlan = FIXED  # what a trade does beside its stop and its target
-    broker: Literal["paper"] = "paper"
+    broker: Literal["paper", "binance", "mt4"] = "paper"
     live: bool = False
 
     _split = field_validator("strategies", "pairs", "phases", "killzones", "target_month", mode="before")(split_list)
