@@ -111,7 +111,7 @@ class Venue:
         try:
             body = await self.with_faults(ask, route, planned)
         except Refused as refusal:
-            self.log.write("refused", path=ask.path, status=refusal.status, **ask.facts | refusal.body())
+            self.log.write("refused", status=refusal.status, **ask.facts | refusal.body())
             raise
         finally:
             await self.after(planned)
@@ -161,8 +161,8 @@ class Venue:
         if not route.signed:
             return None
         account: Account = signing.check_key(ask.key, self.engine.accounts)
-        signing.check_time(ask.params, now_ms)
         signing.check_signature(account.secret, ask.payload, ask.signature)
+        signing.check_time(ask.params, now_ms)
         return account
 
     def do(self, ask: Ask, route: Route, counted: bool = False) -> Any:
@@ -182,7 +182,7 @@ class Venue:
         try:
             self.do(ask, route, counted=True)
         except Refused as refusal:
-            self.log.write("refused", path=ask.path, late=True, **ask.facts | refusal.body())
+            self.log.write("refused", late=True, **ask.facts | refusal.body())
         self.tell()
 
     def fill_first(self, ask: Ask) -> None:

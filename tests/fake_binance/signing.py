@@ -24,7 +24,8 @@ def split_signature(payload: str) -> tuple[str, str | None]:
     found = SIGNATURE.search(payload)
     if found is None:
         return payload, None
-    return (payload[: found.start()] + payload[found.end() :]).removeprefix("&"), found.group(1)
+    rest = payload[found.end() :]
+    return payload[: found.start()] + (rest if found.start() else rest.removeprefix("&")), found.group(1)
 
 
 def rest_payload(query: str, body: str) -> tuple[str, str | None]:
