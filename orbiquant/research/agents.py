@@ -75,8 +75,8 @@ def read_standing(
     from orbiquant.trading.standing import Standing
 
     pages = runtime.pages
-    broker = runtime.broker(account, pages)
-    facts = pages, broker, account, broker.book.currency, broker.terms, runtime.switches, runtime.clock
+    broker, currency = runtime.broker(account, pages), account.split("-")[1].upper()
+    facts = pages, broker, account, currency, broker.terms, runtime.switches, runtime.clock
     return Standing(*facts, correlations_of(runtime))
 
 # %% ../../nbs/75_research.agents.ipynb #9d45dc02

@@ -35,6 +35,7 @@ from ..strategies.config import ML
 from ..strategies.plans import PlannedFeed
 from ..trading.agents import Roster
 from ..trading.engine import LEASE, EngineBusy, TradingEngine
+from ..trading.lookout import look_at_venue
 from ..trading.requests import EngineRequest, RequestBox, serve_requests, settle_funds
 
 if TYPE_CHECKING:
@@ -282,6 +283,7 @@ class TradingRoom:
         "Let an engine go through what has closed, moment by moment, and return how many bars that were."
         from orbiquant.trading.replay import moments  # which brings Numba
 
+        look_at_venue(engine)
         waiting = [each.content for each in self.box.waiting(engine.standing.account)]
         asked = {SeriesId.parse(each["symbol"], each["timeframe"]) for each in waiting if "symbol" in each}
         count = 0
@@ -289,6 +291,7 @@ class TradingRoom:
             for feed in self.feeds.values():
                 feed.moment = moment
             engine.step(closing)
+            look_at_venue(engine)
             settle_funds(engine, self.box, moment)
             count += len(closing)
         return count

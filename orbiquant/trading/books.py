@@ -249,6 +249,15 @@ class Books:
         self.cursors[fill.symbol] = fill.fill_id
         return trade
 
+    def forget(
+        self,
+        owner: str,  # whose positions are nobody's business any more: what they hold stays in the book
+    ) -> None:
+        "Strike out open positions."
+        for held in self.positions(owner):
+            self.pages.put(tables.positions, None, held.id)
+            del self.held[held.id]
+
     def keep(
         self,
         held: Held,  # changed

@@ -30,6 +30,7 @@ from .consumer import Answer
 from .decisions import Answered, Reply
 from .engine import EngineBusy, TradingEngine
 from .funds import Flow, Fund, receive_money, return_money
+from .lookout import adopt_venue
 from .marks import is_priced, mark_days, mark_trades, reducing_orders
 from .rebalancing import rebalance_at
 
@@ -322,6 +323,8 @@ def serve_requests(
                     answer = start_agent_at(engine, request.content["agent"], added, request.id)
                 elif request.kind == "rebalance":
                     answer = rebalance_at(engine, request.content)
+                elif request.kind == "adopt":
+                    answer = adopt_venue(engine, request.id)
                 else:
                     answer, sent = order_at(engine, request)
                 box.answer(request.id, answer)

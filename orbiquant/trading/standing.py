@@ -172,16 +172,20 @@ class Standing:
         ):
             return f"the outcome of an order for {symbol} is not known yet"
         others = [held for held in self.books.positions(EXTERNAL) if held.series.symbol == symbol]
-        beyond = self.beyond_books(symbol) + sum((held.signed for held in others), Decimal(0))
+        beyond = self.beyond_books(symbol).get(symbol, Decimal(0)) + sum((held.signed for held in others), Decimal(0))
         return f"the venue holds {beyond} {symbol} that is in no agent's book" if beyond else ""
 
     def beyond_books(
         self,
-        symbol: TradedSymbol,  # of a market
-    ) -> Decimal:
-        "Return what the venue holds of a symbol beyond the sum of all books."
-        held = sum((each.quantity for each in self.broker.positions() if each.symbol == symbol), Decimal(0))
-        return held - self.books.total_of(self.terms(symbol).instrument.base)
+        symbol: TradedSymbol | None = None,  # of one market; None: of all that something is held of
+    ) -> dict[str, Decimal]:
+        "Return what the venue holds beyond the sum of all books, by symbol; nothing where they agree."
+        holdings = dict.fromkeys([symbol] if symbol else [held.series.symbol for held in self.books.positions()], Decimal(0))
+        for position in self.broker.positions():
+            if symbol in (None, position.symbol):
+                holdings[position.symbol] = holdings.get(position.symbol, Decimal(0)) + position.quantity
+        left = {name: held - self.books.total_of(self.terms(name).instrument.base) for name, held in holdings.items()}
+        return {name: quantity for name, quantity in left.items() if quantity}
 
     def circumstances(
         self,

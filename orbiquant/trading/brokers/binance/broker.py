@@ -1,13 +1,15 @@
 """The port of every broker, spoken to Binance: each order ends accepted, refused or unknown, and what is held is protected at the venue."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from threading import Event
 from time import monotonic
 from typing import Any
 
-from ....core import BrokerError, BrokerRejected, BrokerUnavailable, ExecutionUnknown, get_logger
+from ....core import BrokerError, BrokerRejected, BrokerUnavailable, ExecutionUnknown, NotFoundError, get_logger
 from orbiquant.orders import (
     Account,
     Bracket,
@@ -21,6 +23,7 @@ from orbiquant.orders import (
     TradedSymbol,
     exactly,
 )
+from ...brokers.terms import PaperTerms
 from .errors import (
     NO_SUCH_ORDER,
     NOT_CANCELLED,
@@ -52,8 +55,11 @@ class BinanceBroker:
         transport: Transport,  # to the venue, not opened yet
         name: str,  # of the account
         currency: str,  # that it is kept in
+        terms: Callable[[str], PaperTerms],  # of a symbol, where the venue has not told its own steps yet
+        live: bool = True,  # whether an order may open something: with real money only where the settings say so
     ) -> None:
         "Count every order as just sent whose sending this process has not seen."
+        self._terms, self._live = terms, live
         self.transport, self.name, self.currency = transport, name, currency
         self.market = VenueMarket(transport)
         self.history = History(self.market, currency)
@@ -72,6 +78,22 @@ class BinanceBroker:
         "Return what it can do: spot buys, and sells what is there."
         return ABLE
 
+    @exactly
+    def terms(
+        self,
+        symbol: TradedSymbol,  # of a market
+    ) -> PaperTerms:
+        "Return what an order of a symbol pays, with the venue's own steps where it has told them."
+        usual, rules = self._terms(symbol), self.market.known(symbol)
+        if rules is None and self.history.since is not None:
+            with suppress(BrokerError, NotFoundError):
+                rules = self.market.rules(symbol)
+        if rules is None:
+            return usual
+        steps = {"tick_size": rules.tick, "quantity_step": rules.venue_filters.quantity_step}
+        instrument = usual.instrument.model_copy(update=steps)
+        return replace(usual, instrument=instrument, filters=rules.venue_filters)
+
     def submit(
         self,
         order: Order,  # whose intent is durable already
@@ -83,6 +105,8 @@ class BinanceBroker:
             check_tradable(rules, not order.reduce_only, id_)
             if order.reduce_only:
                 return self._reduce(order, rules)
+            if not self._live:
+                raise BrokerRejected(f"`[trading] live` must be on for an order with real money, {id_} was not sent")
             quantity = rules.whole_lots(order.quantity, order.type is OrderType.MARKET)
             fault = _shape_fault(order) or entry_fault(rules, order, quantity, self.market.average(order.symbol))
         except BrokerUnavailable as error:  # of a question before: nothing was sent
@@ -184,9 +208,9 @@ class BinanceBroker:
         client_order_id: str,  # of the entry that it came from
         bracket: Bracket,  # what closes it from now on
     ) -> None:
-        "Put other protection in the place of the one that stands; raise `BrokerRejected` where none stands."
+        "Put other protection in the place of the one that stands; raise `BrokerError` where what stood stays."
         if self.guards.swap(self.market.rules(symbol), client_order_id, bracket) is None:
-            raise BrokerRejected(f"`client_order_id` must name the entry of a position, was {client_order_id!r}")
+            self._hurry = True  # nothing stands that could be replaced: the next look places it
 
     def guard(
         self,
