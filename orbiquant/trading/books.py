@@ -236,7 +236,8 @@ class Books:
             return None
         entry = trade_entry(fill, instrument.base, instrument.quote, held.owner, self.account)
         held.fill(fill, instrument.base)
-        row = fill.model_dump(exclude={"fee_rate"}) | {"account": self.account, "position_id": held.id, "owner": held.owner}
+        whose = {"account": self.account, "position_id": held.id, "owner": held.owner}
+        row = fill.model_dump(exclude={"fee_rate"}) | whose
         key = f"fill:{self.account}:{fill.symbol}:{fill.fill_id}"
         with self.pages.together():
             self.pages.batch(self.ledger.post_many, (entry, key))

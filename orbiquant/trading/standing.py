@@ -180,7 +180,8 @@ class Standing:
         symbol: TradedSymbol | None = None,  # of one market; None: of all that something is held of
     ) -> dict[str, Decimal]:
         "Return what the venue holds beyond the sum of all books, by symbol; nothing where they agree."
-        holdings = dict.fromkeys([symbol] if symbol else [held.series.symbol for held in self.books.positions()], Decimal(0))
+        asked = [symbol] if symbol else [held.series.symbol for held in self.books.positions()]
+        holdings = dict.fromkeys(asked, Decimal(0))
         for position in self.broker.positions():
             if symbol in (None, position.symbol):
                 holdings[position.symbol] = holdings.get(position.symbol, Decimal(0)) + position.quantity
@@ -200,8 +201,8 @@ class Standing:
         return Circumstances(
             instrument=terms.instrument, now=self.clock.now(), price=self.prices[intent.symbol],
             price_time=self.price_times[intent.symbol], peak_equity=record.peak_equity, day_equity=record.day_equity,
-            capabilities=self.broker.capabilities(intent.symbol), filters=terms.filters or VenueFilters.of(terms.instrument),
-            costs=terms.costs, last_loss_at=record.last_loss_at, prices=self.prices, other_open_risk=risk,
+            capabilities=self.broker.capabilities(intent.symbol),
+            filters=terms.filters or VenueFilters.of(terms.instrument), costs=terms.costs, last_loss_at=record.last_loss_at, prices=self.prices, other_open_risk=risk,
             account_equity=self.broker.account().equity, reward_to_risk=reward_to_risk,
             correlations=self._measured(agent, intent.symbol),
         )  # fmt: skip

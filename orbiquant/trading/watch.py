@@ -79,7 +79,7 @@ def external_entry(
     return Entry(kind="external", time=time, description=said, postings=tuple(postings))
 
 # %% ../../nbs/68_trading.watch.ipynb #40f8f370
-REMEDY = "look at the venue; then `orbiquant agent adopt {account}` takes it as it is, and `orbiquant agent resume` goes on"
+REMEDY = "look at the venue; `orbiquant agent adopt {account}` takes it as it is, then `orbiquant agent resume` goes on"
 _OPENED = "external:{account}:opened"
 
 

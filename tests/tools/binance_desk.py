@@ -1,4 +1,4 @@
-"""An engine at the fake Binance, for tests: its agents, a feed that says what a test puts into it, bars that a test lets close."""
+"""An engine at the fake Binance, for tests: agents, a feed that says what a test puts in, bars that a test lets close."""
 
 import logging
 from collections.abc import Iterator
@@ -60,7 +60,11 @@ class Said:
     def say(self, action: str = "LONG", price: float = 60_000, **more: Any) -> None:
         """Say one signal, until another is said."""
         side = -1 if action == "SHORT" else 1
-        levels = {"entry_price": price, "stop_loss": price * (1 - 0.01 * side), "take_profit": price * (1 + 0.02 * side)}
+        levels = {
+            "entry_price": price,
+            "stop_loss": price * (1 - 0.01 * side),
+            "take_profit": price * (1 + 0.02 * side),
+        }
         self.next = {"action": action, "confidence": 0.7} | levels | more
 
     def latest(self, series: SeriesId) -> Signal | None:

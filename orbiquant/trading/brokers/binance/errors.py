@@ -13,7 +13,9 @@ ORDER_REFUSED = -2010
 NOT_KNOWN = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})  # a 4XX or 5XX that says nothing of the order
 PAUSE_S = {429: 60.0, 418: 120.0}  # where the venue does not say how long
 KEYS = frozenset({-1022, -2014, -2015})
-_KEY_SAID = "key, secret, its permission to trade and the addresses it may be used from must fit `[binance] environment`"
+_KEY_SAID = (
+    "key, secret, its permission to trade and the addresses it may be used from must fit `[binance] environment`"
+)
 
 
 class VenueRefused(Exception):

@@ -66,21 +66,18 @@ class Guards:
         except VenueRefused as error:
             self._sell(rules, entry_id, quantity, number, error.told)
 
-    def _put(
-        self, rules: SymbolRules, entry_id: str, quantity: Decimal, levels: Levels, number: int
-    ) -> None:
+    def _put(self, rules: SymbolRules, entry_id: str, quantity: Decimal, levels: Levels, number: int) -> None:
         "Send protection once; raise `VenueRefused`, or `BrokerUnavailable` where it does not stand for certain."
         if levels.stop is not None and levels.target is not None:
-            method, request = "privatePostOrderListOco", pair_request(
-                rules, entry_id, number, quantity, levels, self.gap
+            method, request = (
+                "privatePostOrderListOco",
+                pair_request(rules, entry_id, number, quantity, levels, self.gap),
             )
         else:
             method, request = "privatePostOrder", single_request(rules, entry_id, number, quantity, levels, self.gap)
         self._send(method, request, rules, entry_id, number)
 
-    def _send(
-        self, method: str, request: Mapping[str, str], rules: SymbolRules, entry_id: str, number: int
-    ) -> None:
+    def _send(self, method: str, request: Mapping[str, str], rules: SymbolRules, entry_id: str, number: int) -> None:
         try:
             self.transport.send(method, request)
         except NotTaken as error:

@@ -17,7 +17,9 @@ RECV_WINDOW_MS = 5000
 RESYNC_S = 1800.0  # between two looks at the venue's clock
 READ_TRIES = 3
 QUICK_S = 0.4
-_QUIET = logging.getLogger("orbiquant.binance.wire")  # in the place of the library's own, which writes keys when it debugs
+_QUIET = logging.getLogger(
+    "orbiquant.binance.wire"
+)  # in the place of the library's own, which writes keys when it debugs
 _QUIET.setLevel(logging.CRITICAL)
 
 
@@ -56,7 +58,7 @@ def open_client(
     "Return ccxt's client of the environment; what the venue answers is read by us."
     ccxt = require_library("ccxt.async_support", "exchange")
 
-    class Client(ccxt.binance):  # type: ignore[misc, name-defined]
+    class Client(ccxt.binance):  # type: ignore[name-defined]
         "ccxt signs, paces and sends."
 
         logger = _QUIET
