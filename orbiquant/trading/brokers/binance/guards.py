@@ -139,6 +139,7 @@ class Guards:
         told = self.transport.read("privateGetOpenOrders", {"symbol": rules.symbol})
         if any(each["clientOrderId"] == entry_id for each in told):  # a part was filled: the rest is not waited for
             self._end_entry(rules, entry_id)
+            return "the rest of the entry taken back"
         standing = find_standing(told, entry_id)
         if standing is None:
             self.place(rules, entry_id, kept, levels, self._numbers.get(ids.intent_of(entry_id), -1) + 1)

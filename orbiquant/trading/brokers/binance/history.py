@@ -6,6 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from ....core import get_logger
 from ....orders import Fill, Order, OrderType, Side
 from .ids import role_of
 from .market import VenueMarket
@@ -105,10 +106,12 @@ class History:
         return kept
 
     def _fee_rate(self, symbol: str, told: Mapping[str, Any]) -> Decimal | None:
-        "Return what a unit of a fee's asset is worth in the account's currency; None where nobody knows."
-        asset = told["commissionAsset"]
-        if asset == self.currency:
-            return Decimal(1)
-        if f"{asset}{self.currency}" == symbol:
-            return Decimal(told["price"])
-        return self.market.price_at(f"{asset}{self.currency}", int(told["time"]))
+        "Return what a unit of another fee asset is worth in the account's currency, 0 where nobody knows."
+        asset, paid = told["commissionAsset"], Decimal(told["commission"])
+        if not paid or asset == self.currency or f"{asset}{self.currency}" == symbol:
+            return None
+        other = f"{asset}{self.currency}"
+        price = self.market.price_at(other, int(told["time"])) or self.market.prices().get(other)
+        if price is None:
+            get_logger("trading.binance").warning("a fee that nobody can value", asset=asset, fee=f"{paid:f}")
+        return price or Decimal(0)

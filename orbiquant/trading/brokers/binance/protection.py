@@ -117,7 +117,10 @@ def find_standing(
     entry_id: str,  # of the order that opened a position
 ) -> Standing | None:
     "Return the protection that stands for an entry, None where there is none."
-    legs = [each for each in open_orders if ids.is_leg(each["clientOrderId"], entry_id)]
+    legs = [
+        each for each in open_orders
+        if ids.is_leg(each["clientOrderId"], entry_id) and each["status"] != "PENDING_NEW"  # waits for its entry
+    ]  # fmt: skip
     if not legs:
         return None
     number = max(ids.number_of(each["clientOrderId"]) for each in legs)

@@ -3,7 +3,8 @@
 import asyncio
 import atexit
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from threading import Lock, Thread
 from time import monotonic, time
 from typing import Any, TypeVar
@@ -16,7 +17,8 @@ _T = TypeVar("_T")
 RECV_WINDOW_MS = 5000
 RESYNC_S = 1800.0  # between two looks at the venue's clock
 READ_TRIES = 3
-QUICK_S = 0.4
+QUICK_S = 0.4  # an answer that tells the time well enough
+WEIGHT, MOST_WEIGHT = "x-mbx-used-weight-1m", 4800  # of 6000 that an address may use in a minute
 _QUIET = logging.getLogger(
     "orbiquant.binance.wire"
 )  # in the place of the library's own, which writes keys when it debugs
@@ -45,15 +47,25 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        "End the loop and its thread."
+        "End what runs in the loop, the loop and its thread."
         if not self.loop.is_closed():
+            with suppress(TimeoutError):
+                self.run(_end_others(), 5)
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(5)
             self.loop.close()
 
 
+async def _end_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for each in others:
+        each.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 def open_client(
     config: BinanceConfig,  # keys and addresses
+    used: Callable[[Mapping[str, str]], None],  # told the headers of every answer
 ) -> Any:
     "Return ccxt's client of the environment; what the venue answers is read by us."
     ccxt = require_library("ccxt.async_support", "exchange")
@@ -67,13 +79,14 @@ def open_client(
             self, code: int, reason: str, url: str, method: str, headers: Any, body: str, response: Any, *_: Any
         ) -> None:
             "Raise what an answer means."
+            used(headers)
             read_answer(code, headers, response)
 
     client = Client(
         {
             "apiKey": config.api_key.get_secret_value(),
             "secret": config.api_secret.get_secret_value(),
-            "enableRateLimit": True,
+            "enableRateLimit": False,  # by what the venue says is used, below: a queue would let an order wait
             "timeout": int(config.timeout_s * 1000),
             "number": str,
             "options": {
@@ -105,6 +118,7 @@ class Transport:
         self.config = config
         self.offset_ms: int | None = None  # of the venue's clock to ours; None: not looked yet
         self.pause_until = 0.0  # on the monotonic clock
+        self.spent_until = 0.0  # on the monotonic clock: until then questions are not asked, orders are sent
         self._looked = 0.0
         self._lock = Lock()
         self._threads: LoopThread | None = None
@@ -120,7 +134,7 @@ class Transport:
                         "BINANCE_API_KEY and BINANCE_API_SECRET must be set in the environment or in .env, were empty"
                     )
                 self._threads = LoopThread()
-                self._client = open_client(self.config)
+                self._client = open_client(self.config, self._count)
                 atexit.register(self.close)
             return self._threads
 
@@ -140,6 +154,12 @@ class Transport:
             threads.run(self._client.close(), 5)
         finally:
             threads.close()
+
+    def _count(self, headers: Mapping[str, str]) -> None:
+        "Note what was used of this minute's weight: what is left belongs to orders."
+        used = next((value for name, value in headers.items() if name.lower() == WEIGHT), "")
+        if used.isdecimal() and int(used) > MOST_WEIGHT:
+            self.spent_until = monotonic() + 60 - self.now_ms() / 1000 % 60
 
     def now_ms(self) -> int:
         "Return the venue's time."
@@ -184,6 +204,8 @@ class Transport:
         parameters: Mapping[str, Any],  # of the request
     ) -> Any:
         "Return the answer to a question, asked again where the clock was off or nothing came; raise `VenueRefused`."
+        if (wait_s := self.spent_until - monotonic()) > 0:
+            raise NotTaken(f"this minute's requests are spent, for {wait_s:.0f} s")
         for left in reversed(range(READ_TRIES)):
             try:
                 self._synced()
