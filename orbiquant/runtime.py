@@ -209,7 +209,7 @@ class Runtime:
         account: str,  # "paper-usdt": where orders go, and the currency that it is kept in
         pages: "Pages",  # of the engine that trades there
     ) -> "PaperBroker | BinanceBroker":
-        "Return the broker of an account, on paper, where crypto is spot, or at Binance; raise `OptionError` for others."
+        "Return the broker of an account, on paper, where crypto is spot, or Binance; raise `OptionError` for others."
         from orbiquant.domain import AssetClass
         from orbiquant.orders import Capabilities
         from orbiquant.trading.brokers.paper import PaperBroker

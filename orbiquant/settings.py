@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTSIDE_ONLY', 'ENV_PREFIX', 'NOT_SETTINGS', 'check_origin', 'check_network', 'ServiceConfig', 'ReportConfig',
-           'LoggingConfig', 'find_fault', 'check_known', 'read_binance_names', 'BinanceNames', 'IniSource',
-           'check_frozen', 'check_strategies', 'Settings', 'read_dotenv', 'check_environment', 'explain',
-           'load_settings']
+           'LoggingConfig', 'find_fault', 'check_known', 'read_dotenv', 'read_binance_names', 'BinanceNames',
+           'IniSource', 'check_frozen', 'check_strategies', 'Settings', 'check_environment', 'explain', 'load_settings']
 
 # %% ../nbs/70_settings.ipynb #33a78a75
 import configparser
@@ -125,7 +124,26 @@ def check_known(
     if key not in keys:
         raise SettingsError(f"{origin} [{section}] {key}: unknown key{suggest(key, keys)}")
 
-# %% ../nbs/70_settings.ipynb #0cc2abc0
+# %% ../nbs/70_settings.ipynb #d0be5c9e
+def read_dotenv(
+    path: Path,  # a `.env` file; a missing one is empty
+) -> dict[str, str]:
+    "Return the variables of a `.env` file; raise `SettingsError` naming the line that is none."
+    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
+
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read as settings: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} cannot be read as settings: it is no UTF-8 text") from None
+    for line in parse_stream(StringIO(text)):
+        if line.error or "\0" in line.original.string:  # its text may hold a key
+            raise SettingsError(f"{path} cannot be read as settings: line {line.original.line} must be NAME=value")
+    return {name: value or "" for name, value in dotenv_values(stream=StringIO(text)).items()}
+
+# %% ../nbs/70_settings.ipynb #fb924f0a
 OUTSIDE_ONLY = {("binance", "api_key"): "BINANCE_API_KEY", ("binance", "api_secret"): "BINANCE_API_SECRET"}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -154,7 +172,7 @@ class BinanceNames(PydanticBaseSettingsSource):
         found = read_binance_names(read_dotenv(workspace() / ".env")) | read_binance_names(os.environ)
         return {"binance": found} if found else {}
 
-
+# %% ../nbs/70_settings.ipynb #0cc2abc0
 class IniSource(PydanticBaseSettingsSource):
     "Read one `settings.ini`, naming file, section and key when something in it is unknown."
 
@@ -304,25 +322,6 @@ class Settings(BaseSettings):
         return (workspace() / setting).resolve()
 
 # %% ../nbs/70_settings.ipynb #e1cb3fdc
-def read_dotenv(
-    path: Path,  # a `.env` file; a missing one is empty
-) -> dict[str, str]:
-    "Return the variables of a `.env` file; raise `SettingsError` naming the line that is none."
-    from dotenv import dotenv_values
-    from dotenv.parser import parse_stream
-
-    try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read as settings: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path} cannot be read as settings: it is no UTF-8 text") from None
-    for line in parse_stream(StringIO(text)):
-        if line.error or "\0" in line.original.string:  # its text may hold a key
-            raise SettingsError(f"{path} cannot be read as settings: line {line.original.line} must be NAME=value")
-    return {name: value or "" for name, value in dotenv_values(stream=StringIO(text)).items()}
-
-
 def check_environment(
     variables: Mapping[str, str],  # name → value
     origin: str,  # where they come from, for the message

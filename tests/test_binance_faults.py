@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
@@ -144,7 +143,7 @@ def test_a_cancel_that_is_lost_is_found_out(venue: RunningBinance, broker: Binan
 def test_keys_stand_in_no_error_and_no_log(venue: RunningBinance):
     made, right = open_broker(venue, api_secret="not-the-secret-of-anybody"), open_broker(venue)
     with all_logged() as lines:
-        with pytest.raises(BrokerRejected, match="-1022.*secret") as refused:
+        with pytest.raises(BrokerRejected, match=r"-1022.*secret") as refused:
             made.holdings()
         fault(venue, "cut", path="account", method="GET", count=6)  # the HTTP library asks twice
         with pytest.raises(BrokerUnavailable) as lost:

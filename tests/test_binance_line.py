@@ -93,7 +93,7 @@ def test_a_short_signal_closes_what_is_held_and_opens_nothing(desk: BinanceDesk)
     desk.hour()
     desk.hour()
     assert not desk.engine.books.held and desk.agrees() and not desk.resting()
-    assert [role for role in (trade.reason for trade in desk.engine.books.trades("nova"))] == [OrderRole.CLOSE]
+    assert [trade.reason for trade in desk.engine.books.trades("nova")] == [OrderRole.CLOSE]
     assert desk.answers()[-1][0] == "denied" and "short" in desk.answers()[-1][1]
 
 

@@ -202,7 +202,8 @@ class Standing:
             instrument=terms.instrument, now=self.clock.now(), price=self.prices[intent.symbol],
             price_time=self.price_times[intent.symbol], peak_equity=record.peak_equity, day_equity=record.day_equity,
             capabilities=self.broker.capabilities(intent.symbol),
-            filters=terms.filters or VenueFilters.of(terms.instrument), costs=terms.costs, last_loss_at=record.last_loss_at, prices=self.prices, other_open_risk=risk,
+            filters=terms.filters or VenueFilters.of(terms.instrument),
+            costs=terms.costs, last_loss_at=record.last_loss_at, prices=self.prices, other_open_risk=risk,
             account_equity=self.broker.account().equity, reward_to_risk=reward_to_risk,
             correlations=self._measured(agent, intent.symbol),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""An engine at the fake Binance, for tests: agents, a feed that says what a test puts in, bars that a test lets close."""
+"""An engine at the fake Binance, for tests: agents, a feed that says what a test puts in, bars that a test closes."""
 
 import logging
 from collections.abc import Iterator

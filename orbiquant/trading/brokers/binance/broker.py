@@ -33,12 +33,12 @@ from .errors import (
     VenueSilent,
     send_fault,
 )
-from .filters import Levels, SymbolRules, check_tradable, entry_fault, quantity_fault, value_fault
+from .filters import ExitLevels, SymbolRules, check_tradable, entry_fault, quantity_fault, value_fault
 from .guards import Guards
-from .history import History, open_order_of
+from .history import OrderHistory, open_order_of
 from .market import VenueMarket
 from .protection import entry_list_request
-from .reports import bought, status_of, taken
+from .reports import bought, order_status, taken
 from .stream import UserStream
 from .transport import RECV_WINDOW_MS, Transport
 
@@ -62,7 +62,7 @@ class BinanceBroker:
         self._terms, self._live = terms, live
         self.transport, self.name, self.currency = transport, name, currency
         self.market = VenueMarket(transport)
-        self.history = History(self.market, currency)
+        self.history = OrderHistory(self.market, currency)
         self.guards = Guards(self.market, transport.config.stop_gap)
         self.woken = Event()
         self.stream = UserStream(transport, self.woken)
@@ -155,7 +155,7 @@ class BinanceBroker:
             return found
         raise send_fault(VenueSilent(silent), id_)
 
-    def _look(self, symbol: str, client_order_id: str) -> Mapping[str, Any] | None:
+    def _look(self, symbol: TradedSymbol, client_order_id: str) -> Mapping[str, Any] | None:
         "Return what the venue says of an order now; None where it does not know it, or does not answer."
         try:
             told: Mapping[str, Any] = self.history.ask(symbol, client_order_id)
@@ -171,7 +171,7 @@ class BinanceBroker:
             self._hurry = True
             return
         try:
-            self.guards.place(rules, order.client_order_id, kept, Levels.of(rules, order.bracket))
+            self.guards.place(rules, order.client_order_id, kept, ExitLevels.of(rules, order.bracket))
             get_logger("trading.binance").info(
                 "protected", order=order.client_order_id, unprotected_s=round(monotonic() - begin, 3)
             )
@@ -232,10 +232,10 @@ class BinanceBroker:
         try:
             told = self.transport.send("privateDeleteOrder", {"symbol": symbol, "origClientOrderId": client_order_id})
             if (own := self._look(symbol, client_order_id)) is not None:
-                return status_of(own, client_order_id)
+                return order_status(own, client_order_id)
             reports = told.get("orderReports", [told])
             own = next((e for e in reports if e.get("origClientOrderId", "") == client_order_id), told)
-            return status_of(own, client_order_id)
+            return order_status(own, client_order_id)
         except VenueRefused as error:
             if error.code != NOT_CANCELLED:
                 raise send_fault(error, client_order_id) from None
@@ -244,7 +244,7 @@ class BinanceBroker:
         except VenueSilent:
             self._unsettled.add(client_order_id)
         if (found := self._look(symbol, client_order_id)) is not None:
-            status = status_of(found, client_order_id)
+            status = order_status(found, client_order_id)
             if status.state.ended:
                 return status
         raise ExecutionUnknown("Binance did not say what became of it", client_order_id=client_order_id)
@@ -265,7 +265,7 @@ class BinanceBroker:
             raise BrokerUnavailable(f"Binance does not say where an order stands: {error}") from None
         else:
             self._unsettled.discard(client_order_id)
-            return status_of(told, client_order_id)
+            return order_status(told, client_order_id)
         if asked_at < (until := self._sent_at.get(client_order_id, self._began) + self.settled_s):
             self._unsettled.add(client_order_id)
             raise BrokerUnavailable(f"it may still be on its way, for {until - asked_at:.1f} s")

@@ -11,8 +11,8 @@ NO_SUCH_ORDER = -2013
 NOT_CANCELLED = -2011
 ORDER_REFUSED = -2010
 NOT_KNOWN = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})  # a 4XX or 5XX that says nothing of the order
-PAUSE_S = {429: 60.0, 418: 120.0}  # where the venue does not say how long
-KEYS = frozenset({-1022, -2014, -2015})
+USUAL_PAUSES_S = {429: 60.0, 418: 120.0}  # where the venue does not say how long
+KEY_FAULTS = frozenset({-1022, -2014, -2015})
 _KEY_SAID = (
     "key, secret, its permission to trade and the addresses it may be used from must fit `[binance] environment`"
 )
@@ -32,7 +32,7 @@ class VenueRefused(Exception):
     @property
     def told(self) -> str:
         "Return a sentence for a person."
-        return f"Binance refused it ({self.code}: {self.said})" + (f"; {_KEY_SAID}" if self.code in KEYS else "")
+        return f"Binance refused it ({self.code}: {self.said})" + (f"; {_KEY_SAID}" if self.code in KEY_FAULTS else "")
 
 
 class NotTaken(Exception):
@@ -60,9 +60,9 @@ def read_answer(
     answer: Any,  # its JSON; None where it is none
 ) -> None:
     "Raise what an answer means; return where it is good."
-    if status in PAUSE_S:
+    if status in USUAL_PAUSES_S:
         asked = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
-        raise VenueBusy(float(asked) if asked.strip().isdecimal() else PAUSE_S[status])
+        raise VenueBusy(float(asked) if asked.strip().isdecimal() else USUAL_PAUSES_S[status])
     if 200 <= status < 300 and isinstance(answer, dict | list):
         return
     code = answer.get("code") if isinstance(answer, dict) else None

@@ -9,11 +9,11 @@ from ....core import BrokerRejected
 from ....orders import Bracket, Order, OrderType, Side, exactly
 from ...sizing import VenueFilters
 
-ZERO, ONE = Decimal(0), Decimal(1)
+_ZERO, _ONE = Decimal(0), Decimal(1)
 TAKER_FEE = Decimal("0.001")  # taken from what a purchase brings, where nobody has said otherwise yet
 
 
-def _number(filters: Mapping[str, Mapping[str, Any]], name: str, key: str, usual: Decimal = ZERO) -> Decimal:
+def _number(filters: Mapping[str, Mapping[str, Any]], name: str, key: str, usual: Decimal = _ZERO) -> Decimal:
     return Decimal(str(filters.get(name, {}).get(key, usual)))
 
 
@@ -84,7 +84,7 @@ class SymbolRules:
         market: bool = True,  # of an order at the market, whose step may be another
     ) -> Decimal:
         "Return the largest quantity that the venue takes and that is no more."
-        step = max(self.lot[2], self.market_lot[2] if market else ZERO)
+        step = max(self.lot[2], self.market_lot[2] if market else _ZERO)
         return (quantity // step * step).normalize() if step else quantity
 
     @exactly
@@ -111,7 +111,7 @@ def _band(filters: Mapping[str, Mapping[str, Any]]) -> Band | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Levels:
+class ExitLevels:
     "The prices at which a position is left, on the venue's ticks."
 
     stop: Decimal | None
@@ -122,7 +122,7 @@ class Levels:
         cls,
         rules: SymbolRules,  # of the symbol
         bracket: Bracket | None,  # of a long position
-    ) -> "Levels":
+    ) -> "ExitLevels":
         "Return the levels of a bracket: brought to the tick that loses less and wins sooner."
         stop, target = (None, None) if bracket is None else (bracket.stop_loss, bracket.take_profit)
         return cls(
@@ -157,8 +157,8 @@ def quantity_fault(
     market: bool,  # of an order at the market
 ) -> str:
     "Return why the venue would refuse a quantity, '' when it would not."
-    least = max(rules.lot[0], rules.market_lot[0] if market else ZERO)
-    most = min(filter(None, (rules.lot[1], rules.market_lot[1] if market else ZERO)), default=None)
+    least = max(rules.lot[0], rules.market_lot[0] if market else _ZERO)
+    most = min(filter(None, (rules.lot[1], rules.market_lot[1] if market else _ZERO)), default=None)
     if quantity < least or not quantity:
         return f"`quantity` must be at least {least:f} {rules.base} in whole lots, was {quantity:f}"
     if most is not None and quantity > most:
@@ -189,9 +189,9 @@ def entry_fault(
     average: Decimal,  # price over the last minutes
 ) -> str:
     "Return why the venue would refuse an entry, its stop or its target, '' when it would take all of them."
-    market, levels = order.type is OrderType.MARKET, Levels.of(rules, order.bracket)
+    market, levels = order.type is OrderType.MARKET, ExitLevels.of(rules, order.bracket)
     price = average if order.limit_price is None else rules.on_tick(order.limit_price, up=False)
-    kept = rules.whole_lots(quantity * (ONE - TAKER_FEE))
+    kept = rules.whole_lots(quantity * (_ONE - TAKER_FEE))
     faults = [quantity_fault(rules, quantity, market), value_fault(rules, "entry", price, quantity)]
     if not market:
         faults.append(price_fault(rules, "limit_price", price, Side.BUY, average))

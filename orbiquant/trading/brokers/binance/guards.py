@@ -16,9 +16,9 @@ from ....core import BrokerError, BrokerRejected, BrokerUnavailable, ExecutionUn
 from ....orders import Bracket
 from . import ids
 from .errors import NOT_CANCELLED, NotTaken, VenueRefused, VenueSilent
-from .filters import Levels, SymbolRules, quantity_fault, value_fault
+from .filters import ExitLevels, SymbolRules, quantity_fault, value_fault
 from .market import VenueMarket
-from .protection import Standing, find_standing, pair_request, single_request
+from .protection import Resident, find_standing, pair_request, single_request
 
 TRIGGERED_S = 5.0  # that a stop with a limit may work without being filled
 
@@ -27,7 +27,7 @@ TRIGGERED_S = 5.0  # that a stop with a limit may work without being filled
 class Lifted:
     "Protection that is out of the way for a sale."
 
-    standing: Standing | None
+    standing: Resident | None
     sold: Decimal = Decimal(0)
 
 
@@ -47,7 +47,7 @@ class Guards:
         self,
         rules: SymbolRules,  # of the symbol
         entry_id: str,  # of the order that opened a position
-    ) -> Standing | None:
+    ) -> Resident | None:
         "Return what protects a position at the venue."
         told = self.transport.read("privateGetOpenOrders", {"symbol": rules.symbol})
         return find_standing(told, entry_id)
@@ -57,7 +57,7 @@ class Guards:
         rules: SymbolRules,  # of the symbol
         entry_id: str,  # of the order that opened a position
         quantity: Decimal,  # in whole lots
-        levels: Levels,  # at least one
+        levels: ExitLevels,  # at least one
         number: int = 0,  # of the protection
     ) -> None:
         "Put up protection; where the venue refuses it, sell at the market: what cannot be protected is not held."
@@ -66,7 +66,7 @@ class Guards:
         except VenueRefused as error:
             self._sell(rules, entry_id, quantity, number, error.told)
 
-    def _put(self, rules: SymbolRules, entry_id: str, quantity: Decimal, levels: Levels, number: int) -> None:
+    def _put(self, rules: SymbolRules, entry_id: str, quantity: Decimal, levels: ExitLevels, number: int) -> None:
         "Send protection once; raise `VenueRefused`, or `BrokerUnavailable` where it does not stand for certain."
         if levels.stop is not None and levels.target is not None:
             method, request = (
@@ -93,7 +93,7 @@ class Guards:
         get_logger("trading.binance").error("closed at the market: protection refused", order=entry_id, said=why)
         request = {
             "symbol": rules.symbol, "side": "SELL", "type": "MARKET", "quantity": f"{quantity:f}",
-            "newClientOrderId": ids.leg_id(entry_id, ids.STOP, number + 1), "newOrderRespType": "RESULT",
+            "newClientOrderId": ids.leg_id(entry_id, ids.STOP_LEG, number + 1), "newOrderRespType": "RESULT",
         }  # fmt: skip
         try:
             self.transport.send("privatePostOrder", request)
@@ -103,7 +103,7 @@ class Guards:
             raise BrokerUnavailable(f"nobody knows whether {entry_id} was sold: {error}") from None
         self._numbers[ids.intent_of(entry_id)] = number + 1
 
-    def _cancel(self, rules: SymbolRules, standing: Standing) -> bool:
+    def _cancel(self, rules: SymbolRules, standing: Resident) -> bool:
         "Take protection away; say whether it was there: what was hit meanwhile is not."
         if standing.list_id is not None:
             method, which = "privateDeleteOrderList", {"orderListId": str(standing.list_id)}
@@ -130,7 +130,7 @@ class Guards:
         bracket: Bracket,  # what closes it
     ) -> str:
         "See to it that exactly this protection stands, and return what was done, '' for nothing."
-        kept, levels = rules.whole_lots(quantity), Levels.of(rules, bracket)
+        kept, levels = rules.whole_lots(quantity), ExitLevels.of(rules, bracket)
         lowest = levels.stop or levels.target
         if lowest is None:
             return ""
@@ -153,7 +153,7 @@ class Guards:
         self._replace(rules, entry_id, kept, levels, standing)
         return "replaced"
 
-    def _overdue(self, entry_id: str, standing: Standing) -> bool:
+    def _overdue(self, entry_id: str, standing: Resident) -> bool:
         "Say whether a stop with a limit was triggered a while ago and is not filled."
         if not standing.triggered:
             self._triggered.pop(entry_id, None)
@@ -174,15 +174,15 @@ class Guards:
         rules: SymbolRules,  # of the symbol
         entry_id: str,  # of the order that opened a position
         bracket: Bracket,  # what closes it from now on
-    ) -> Standing | None:
+    ) -> Resident | None:
         "Put other protection over what the standing one covers, and return that; None where none stands."
-        standing, levels = self.find(rules, entry_id), Levels.of(rules, bracket)
+        standing, levels = self.find(rules, entry_id), ExitLevels.of(rules, bracket)
         if standing is not None and standing.levels != levels and (levels.stop or levels.target):
             self._replace(rules, entry_id, standing.quantity, levels, standing)
         return standing
 
     def _replace(
-        self, rules: SymbolRules, entry_id: str, quantity: Decimal, levels: Levels, standing: Standing
+        self, rules: SymbolRules, entry_id: str, quantity: Decimal, levels: ExitLevels, standing: Resident
     ) -> None:
         number = standing.number + 1
         if standing.list_id is None and None in (levels.stop, levels.target):
@@ -202,7 +202,7 @@ class Guards:
         )
 
     def _replace_single(
-        self, rules: SymbolRules, entry_id: str, quantity: Decimal, levels: Levels, standing: Standing
+        self, rules: SymbolRules, entry_id: str, quantity: Decimal, levels: ExitLevels, standing: Resident
     ) -> None:
         "Replace one order by one, in one request: where the old cannot be cancelled, the new is not placed."
         number = standing.number + 1
@@ -235,7 +235,7 @@ class Guards:
             if standing is not None and certain:
                 self._put_back(rules, entry_id, replace(standing, quantity=standing.quantity - lifted.sold))
 
-    def _put_back(self, rules: SymbolRules, entry_id: str, standing: Standing) -> None:
+    def _put_back(self, rules: SymbolRules, entry_id: str, standing: Resident) -> None:
         if quantity_fault(rules, left := rules.whole_lots(standing.quantity), market=False):
             return
         try:

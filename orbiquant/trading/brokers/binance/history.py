@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from ....core import get_logger
-from ....orders import Fill, Order, OrderType, Side
+from ....orders import Fill, Order, OrderType, Side, TradedSymbol
 from .ids import role_of
 from .market import VenueMarket
 from .reports import fill_of
@@ -31,7 +31,7 @@ def open_order_of(
     )  # fmt: skip
 
 
-class History:
+class OrderHistory:
     "Asks for orders and trades."
 
     def __init__(
@@ -45,7 +45,7 @@ class History:
 
     def ask(
         self,
-        symbol: str,  # of the order
+        symbol: TradedSymbol,  # of the order
         client_order_id: str,  # its id
     ) -> Mapping[str, Any]:
         "Return what the venue says of an order; raise one of the three ways in which a request can fail."
@@ -56,7 +56,7 @@ class History:
 
     def open_orders(
         self,
-        symbol: str | None = None,  # None: of all
+        symbol: TradedSymbol | None = None,  # None: of all
     ) -> list[Mapping[str, Any]]:
         "Return what rests."
         asked = {} if symbol is None else {"symbol": symbol}
@@ -65,14 +65,14 @@ class History:
 
     def fills(
         self,
-        symbol: str,  # whose
+        symbol: TradedSymbol,  # whose
         after: str | None,  # the last trade that is known; None: from when the account was begun
     ) -> list[Fill]:
         "Return trades behind a cursor, in the venue's order."
         found = self._trades(symbol, after)
         return [self._fill(symbol, told) for told in found]
 
-    def _trades(self, symbol: str, after: str | None) -> list[Mapping[str, Any]]:
+    def _trades(self, symbol: TradedSymbol, after: str | None) -> list[Mapping[str, Any]]:
         begin = 0 if self.since is None else int(self.since.timestamp() * 1000)
         if after is None:
             newest = self._page(symbol, {})
@@ -87,15 +87,15 @@ class History:
             number = page[-1]["id"] + 1
         return found
 
-    def _page(self, symbol: str, more: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    def _page(self, symbol: TradedSymbol, more: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         asked = {"symbol": symbol, "limit": PAGE, **more}
         told: list[Mapping[str, Any]] = self.market.transport.read("privateGetMyTrades", asked)
         return sorted(told, key=lambda each: each["id"])
 
-    def _fill(self, symbol: str, told: Mapping[str, Any]) -> Fill:
+    def _fill(self, symbol: TradedSymbol, told: Mapping[str, Any]) -> Fill:
         return fill_of(told, self._id_of(symbol, told["orderId"]), symbol, self._fee_rate(symbol, told))
 
-    def _id_of(self, symbol: str, order_id: int) -> str:
+    def _id_of(self, symbol: TradedSymbol, order_id: int) -> str:
         "Return the client's id of an order that a trade names by the venue's."
         if (kept := self._ids.get((symbol, order_id))) is None:
             asked = {"symbol": symbol, "orderId": order_id}
@@ -105,7 +105,7 @@ class History:
             self._ids[symbol, order_id] = kept
         return kept
 
-    def _fee_rate(self, symbol: str, told: Mapping[str, Any]) -> Decimal | None:
+    def _fee_rate(self, symbol: TradedSymbol, told: Mapping[str, Any]) -> Decimal | None:
         "Return what a unit of another fee asset is worth in the account's currency, 0 where nobody knows."
         asset, paid = told["commissionAsset"], Decimal(told["commission"])
         if not paid or asset == self.currency or f"{asset}{self.currency}" == symbol:

@@ -2,8 +2,7 @@
 
 from ....orders import OrderRole
 
-MOST_LETTERS = 36
-STOP, TARGET, LIST, ENTRY = "sto", "tar", "oco", "ent"
+STOP_LEG, TARGET_LEG, PAIR = "sto", "tar", "oco"
 _ROLES = {each.value[:3]: each for each in OrderRole}
 
 
@@ -16,7 +15,7 @@ def intent_of(
 
 def leg_id(
     entry_id: str,  # of the order that opened the position
-    kind: str,  # STOP, TARGET or LIST
+    kind: str,  # STOP_LEG, TARGET_LEG or PAIR
     number: int,  # of the protection, from 0: each that is put in another's place counts one more
 ) -> str:
     "Return the id of a leg: derived, so that a fill of it is attributed without anything remembered."

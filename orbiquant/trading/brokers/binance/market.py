@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 
 from ....core import BrokerRejected, NotFoundError
+from ....orders import TradedSymbol
 from .errors import NotTaken, VenueRefused, VenueSilent, read_fault
 from .filters import SymbolRules
 from .transport import Transport
@@ -40,7 +41,7 @@ class VenueMarket:
 
     def known(
         self,
-        symbol: str,  # "BTCUSDT"
+        symbol: TradedSymbol,  # "BTCUSDT"
     ) -> SymbolRules | None:
         "Return a symbol's rules where they were asked for before."
         kept = self._rules.get(symbol)
@@ -48,7 +49,7 @@ class VenueMarket:
 
     def rules(
         self,
-        symbol: str,  # "BTCUSDT"
+        symbol: TradedSymbol,  # "BTCUSDT"
     ) -> SymbolRules:
         "Return a symbol's rules; raise `NotFoundError` for one that the venue does not have."
         kept = self._rules.get(symbol)
@@ -68,14 +69,14 @@ class VenueMarket:
 
     def forget(
         self,
-        symbol: str,  # whose rules have changed: an order was refused by one
+        symbol: TradedSymbol,  # whose rules have changed: an order was refused by one
     ) -> None:
         "Ask anew next time."
         self._rules.pop(symbol, None)
 
     def average(
         self,
-        symbol: str,  # "BTCUSDT"
+        symbol: TradedSymbol,  # "BTCUSDT"
     ) -> Decimal:
         "Return the average price that the venue's band is around."
         return Decimal(self.transport.read("publicGetAvgPrice", {"symbol": symbol})["price"])
@@ -87,7 +88,7 @@ class VenueMarket:
 
     def price_at(
         self,
-        symbol: str,  # "BNBUSDT"
+        symbol: TradedSymbol,  # "BNBUSDT"
         time_ms: int,  # since 1970
     ) -> Decimal | None:
         "Return what a symbol cost in a minute; None where the venue does not have it."

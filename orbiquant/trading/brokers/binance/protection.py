@@ -7,18 +7,18 @@ from typing import Any, TypeAlias
 
 from ....orders import Order, exactly
 from . import ids
-from .filters import ONE, TAKER_FEE, Levels, SymbolRules
+from .filters import TAKER_FEE, ExitLevels, SymbolRules
 
 Parameters: TypeAlias = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Resident:
     "The protection that stands for one entry."
 
     number: int
     quantity: Decimal
-    levels: Levels
+    levels: ExitLevels
     order_ids: tuple[str, ...]  # client ids of its orders
     list_id: int | None  # of the pair; None: a single order
     triggered: bool = False  # a stop with a limit that works and is not filled
@@ -34,7 +34,7 @@ def stop_leg(
     name = _namer(prefix)
     if "STOP_LOSS" in rules.order_types:
         return {name("type"): "STOP_LOSS", name("stopPrice"): f"{stop:f}"}
-    limit = rules.on_tick(stop * (ONE - gap), up=False)
+    limit = rules.on_tick(stop * (1 - gap), up=False)
     return {
         name("type"): "STOP_LOSS_LIMIT", name("stopPrice"): f"{stop:f}", name("price"): f"{limit:f}",
         name("timeInForce"): "GTC",
@@ -50,17 +50,17 @@ def pair_request(
     entry_id: str,  # of the order that opened the position
     number: int,  # of the protection
     quantity: Decimal,  # in whole lots
-    levels: Levels,  # both of them
+    levels: ExitLevels,  # both of them
     gap: Decimal,  # under a stop that must name a limit
 ) -> Parameters:
     "Return the request for a pair: target above, stop below."
     assert levels.stop is not None and levels.target is not None
     return {
         "symbol": rules.symbol, "side": "SELL", "quantity": f"{quantity:f}",
-        "listClientOrderId": ids.leg_id(entry_id, ids.LIST, number),
+        "listClientOrderId": ids.leg_id(entry_id, ids.PAIR, number),
         "aboveType": "LIMIT_MAKER", "abovePrice": f"{levels.target:f}",
-        "aboveClientOrderId": ids.leg_id(entry_id, ids.TARGET, number),
-        "belowClientOrderId": ids.leg_id(entry_id, ids.STOP, number),
+        "aboveClientOrderId": ids.leg_id(entry_id, ids.TARGET_LEG, number),
+        "belowClientOrderId": ids.leg_id(entry_id, ids.STOP_LEG, number),
         "newOrderRespType": "RESULT",
     } | stop_leg(rules, levels.stop, gap, "below")  # fmt: skip
 
@@ -70,15 +70,15 @@ def single_request(
     entry_id: str,  # of the order that opened the position
     number: int,  # of the protection
     quantity: Decimal,  # in whole lots
-    levels: Levels,  # one of them
+    levels: ExitLevels,  # one of them
     gap: Decimal,  # under a stop that must name a limit
 ) -> Parameters:
     "Return the request for the one order that protects a position with a stop alone, or a target alone."
     common = {"symbol": rules.symbol, "side": "SELL", "quantity": f"{quantity:f}", "newOrderRespType": "RESULT"}
     if levels.stop is not None:
-        id_ = ids.leg_id(entry_id, ids.STOP, number)
+        id_ = ids.leg_id(entry_id, ids.STOP_LEG, number)
         return common | {"newClientOrderId": id_} | stop_leg(rules, levels.stop, gap)
-    id_ = ids.leg_id(entry_id, ids.TARGET, number)
+    id_ = ids.leg_id(entry_id, ids.TARGET_LEG, number)
     return common | {
         "newClientOrderId": id_, "type": "LIMIT", "timeInForce": "GTC", "price": f"{levels.target:f}",
     }  # fmt: skip
@@ -92,30 +92,30 @@ def entry_list_request(
     gap: Decimal,  # under a stop that must name a limit
 ) -> tuple[str, Parameters] | None:
     "Return endpoint and request for an entry with its pair behind it; None where the venue or the order has none."
-    levels = Levels.of(rules, order.bracket)
+    levels = ExitLevels.of(rules, order.bracket)
     if order.limit_price is None or levels.stop is None or levels.target is None:
         return None
     if not rules.lists & {"opoco", "otoco"}:
         return None
     id_ = order.client_order_id
     request = {
-        "symbol": rules.symbol, "listClientOrderId": ids.leg_id(id_, ids.LIST, 0), "newOrderRespType": "RESULT",
+        "symbol": rules.symbol, "listClientOrderId": ids.leg_id(id_, ids.PAIR, 0), "newOrderRespType": "RESULT",
         "workingType": "LIMIT", "workingSide": "BUY", "workingClientOrderId": id_,
         "workingPrice": f"{rules.on_tick(order.limit_price, up=False):f}", "workingQuantity": f"{quantity:f}",
         "workingTimeInForce": "GTC", "pendingSide": "SELL", "pendingAboveType": "LIMIT_MAKER",
-        "pendingAbovePrice": f"{levels.target:f}", "pendingAboveClientOrderId": ids.leg_id(id_, ids.TARGET, 0),
-        "pendingBelowClientOrderId": ids.leg_id(id_, ids.STOP, 0),
+        "pendingAbovePrice": f"{levels.target:f}", "pendingAboveClientOrderId": ids.leg_id(id_, ids.TARGET_LEG, 0),
+        "pendingBelowClientOrderId": ids.leg_id(id_, ids.STOP_LEG, 0),
     } | stop_leg(rules, levels.stop, gap, "pendingBelow")  # fmt: skip
     if "opoco" in rules.lists:  # its pair is as large as what was received
         return "privatePostOrderListOpoco", request
-    kept = rules.whole_lots(quantity * (ONE - TAKER_FEE))
+    kept = rules.whole_lots(quantity * (1 - TAKER_FEE))
     return "privatePostOrderListOtoco", request | {"pendingQuantity": f"{kept:f}"}
 
 
 def find_standing(
     open_orders: Sequence[Mapping[str, Any]],  # of the symbol, as REST has them
     entry_id: str,  # of the order that opened a position
-) -> Standing | None:
+) -> Resident | None:
     "Return the protection that stands for an entry, None where there is none."
     legs = [
         each for each in open_orders
@@ -128,9 +128,9 @@ def find_standing(
     stop = next((each for each in legs if each["type"].startswith("STOP")), None)
     target = next((each for each in legs if not each["type"].startswith("STOP")), None)
     list_id = int(legs[0].get("orderListId", -1))
-    return Standing(
+    return Resident(
         number=number, quantity=Decimal(legs[0]["origQty"]) - Decimal(legs[0]["executedQty"]),
-        levels=Levels(
+        levels=ExitLevels(
             None if stop is None else Decimal(stop["stopPrice"]), None if target is None else Decimal(target["price"])
         ),
         order_ids=tuple(each["clientOrderId"] for each in legs), list_id=list_id if list_id >= 0 else None,

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from ....orders import Fill, OrderState, OrderStatus, Side, exactly
+from ....orders import Fill, OrderState, OrderStatus, Side, TradedSymbol, exactly
 from .ids import role_of
 
-STATES = {
+VENUE_STATES = {
     "NEW": OrderState.SUBMITTED,
     "PENDING_NEW": OrderState.SUBMITTED,
     "PARTIALLY_FILLED": OrderState.PARTLY_FILLED,
@@ -29,7 +29,7 @@ def time_of(
 
 
 @exactly
-def status_of(
+def order_status(
     told: Mapping[str, Any],  # an order as REST has it
     client_order_id: str,  # by which it was asked: a cancelled one answers with another
 ) -> OrderStatus:
@@ -39,7 +39,7 @@ def status_of(
     reason = told.get("expiryReason") or ""
     return OrderStatus(
         client_order_id=client_order_id, broker_order_id=str(told["orderId"]),
-        state=STATES.get(told["status"], OrderState.UNKNOWN), filled_quantity=filled,
+        state=VENUE_STATES.get(told["status"], OrderState.UNKNOWN), filled_quantity=filled,
         average_price=paid / filled if filled and paid > 0 else None,
         message=f"{told['status'].lower()}{f': {reason}' if reason else ''}",
     )  # fmt: skip
@@ -50,7 +50,7 @@ def taken(
     client_order_id: str,  # its id
 ) -> OrderStatus:
     "Return that an order was taken; what it filled, a look tells together with the fills, so that neither is alone."
-    status = status_of({"executedQty": 0, **told}, client_order_id)
+    status = order_status({"executedQty": 0, **told}, client_order_id)
     if not status.filled_quantity and status.state.ended:
         return status
     return status.model_copy(update={"state": OrderState.SUBMITTED})
@@ -69,7 +69,7 @@ def bought(
 def fill_of(
     told: Mapping[str, Any],  # a trade as REST has it
     client_order_id: str,  # of its order
-    symbol: str,  # as we name it
+    symbol: TradedSymbol,  # as we name it
     fee_rate: Decimal | None,  # what a unit of the fee's asset is worth in the quote; None: nobody knows
 ) -> Fill:
     "Return a trade as a fill."
