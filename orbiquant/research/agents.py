@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CURRENCY', 'name_account', 'quote_of', 'profile_of', 'account_of', 'read_standing', 'without_bars', 'with_feeds',
-           'open_engine', 'own_account', 'profiles_at']
+           'confirmation_of', 'check_live', 'open_engine', 'own_account', 'profiles_at']
 
 # %% ../../nbs/75_research.agents.ipynb #373ff50a
 from collections.abc import Iterable, Mapping
@@ -105,6 +105,34 @@ def with_feeds(
     return profile.model_copy(update={"strategies": there})
 
 
+def confirmation_of(
+    settings: Settings,  # where agents trade
+    name: str,  # of an agent, or of a person's book
+) -> str:
+    "Return what a person must type before an agent may trade; '' where no money is at stake."
+    profile = getattr(settings, name, None) if name in AGENTS else None
+    return f"trade live {name}" if profile and profile.broker == "binance" and settings.binance.real_money else ""
+
+
+def check_live(
+    settings: Settings,  # where agents trade
+    name: str,  # of an agent, or of a person's book
+    typed: str,  # by a person
+) -> None:
+    "Raise `OptionError` naming what is missing before an agent may trade real money."
+    if not (phrase := confirmation_of(settings, name)):
+        return
+    missing = []
+    if not settings.trading.live:
+        missing.append("`[trading] live` must be on")
+    if not profile_of(settings, name).live:
+        missing.append(f"`[{name}] live` must be on")
+    if typed.strip() != phrase:
+        missing.append(f"{phrase!r} must be typed at `orbiquant agent start {name}`")
+    if missing:
+        raise OptionError(f"{name} would trade real money at Binance: {', '.join(missing)}")
+
+
 def open_engine(
     runtime: Runtime,  # database, broker, switches, clock
     account: str,  # e.g. "paper-usdt"
@@ -120,6 +148,9 @@ def open_engine(
     for name, profile in profiles.items():
         try:
             ready[name] = with_feeds(name, profile, feeds)
+            if confirmation_of(runtime.settings, name) and not profile.live:  # keeps what it has, opens nothing
+                ready[name] = profile.model_copy(update={"strategies": ()})
+                get_logger("trading").warning("agent decides nothing", agent=name, reason=f"`[{name}] live` is off")
         except OptionError as error:  # the others trade on
             get_logger("trading").warning("agent left out", agent=name, reason=error.message)
     standing = read_standing(runtime, account)

@@ -252,10 +252,10 @@ class Books:
 
     def forget(
         self,
-        owner: str,  # whose positions are nobody's business any more: what they hold stays in the book
+        positions: Sequence[Held],  # that are nobody's business any more: what they hold stays in the ledger
     ) -> None:
         "Strike out open positions."
-        for held in self.positions(owner):
+        for held in positions:
             self.pages.put(tables.positions, None, held.id)
             del self.held[held.id]
 

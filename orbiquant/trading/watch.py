@@ -79,6 +79,16 @@ def external_entry(
     return Entry(kind="external", time=time, description=said, postings=tuple(postings))
 
 # %% ../../nbs/68_trading.watch.ipynb #40f8f370
+def _written_off(held: Held, asset: str, account: str, time: datetime) -> Entry:
+    "Return the entry of a position that its owner has no more."
+    postings = (
+        Posting(account=account_path("Assets", account, EXTERNAL), asset=asset, amount=held.quantity),
+        Posting(account=account_path("Assets", account, held.owner), asset=asset, amount=-held.quantity),
+    )
+    said = f"{held.quantity:f} {asset} of {held.owner} is not at the venue"
+    return Entry(kind="written_off", time=time, description=said, postings=postings, reference=held.id)
+
+
 REMEDY = "look at the venue; `orbiquant agent adopt {account}` takes it as it is, then `orbiquant agent resume` goes on"
 _OPENED = "external:{account}:opened"
 
@@ -161,14 +171,31 @@ class Watch:
         self,
         key: str,  # of whoever asks: the same is adopted once
     ) -> dict[str, Decimal]:
-        "Take the venue as it is: what differs goes to the book `external`; return it."
-        standing, found = self.standing, self.differences()
+        "Take the venue as it is: what differs goes to the book `external`, what is gone is written off; return both."
+        standing, sender = self.standing, self.standing.sender
+        for each in [each for each in sender.waiting.values() if each.message == GONE]:
+            sender.give_up(each)
+        found = self.differences()
+        lost = self._lost()
+        entries = [(_written_off(held, asset, standing.account, standing.clock.now()), f"external:{held.id}:{key}")
+                   for held, asset in lost]  # fmt: skip
         if found:
             entry = external_entry(standing.account, found, standing.clock.now(), "taken as it is at the venue")
-            standing.books.post_many([(entry, f"external:{standing.account}:{key}")])
-        standing.books.forget(EXTERNAL)
+            entries.append((entry, f"external:{standing.account}:{key}"))
+        if entries:
+            standing.books.post_many(entries)
+        standing.books.forget([*standing.books.positions(EXTERNAL), *(held for held, _ in lost)])
         self._before = {}
         return found
+
+    def _lost(self) -> list[tuple[Held, str]]:
+        "Return the positions, with their assets, of which the venue does not hold enough any more."
+        there, needed = self.venue.holdings(), dict[str, Decimal]()
+        held = [(each, self.standing.terms(each.series.symbol).instrument.base)
+                for each in self.standing.books.positions() if each.owner != EXTERNAL]  # fmt: skip
+        for each, asset in held:
+            needed[asset] = needed.get(asset, Decimal(0)) + each.quantity
+        return [(each, asset) for each, asset in held if there.get(asset, Decimal(0)) < needed[asset]]
 
     def protect(self) -> None:
         "See to it that what closes each position stands at the venue; what fails is tried again with the next look."

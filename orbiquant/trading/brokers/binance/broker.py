@@ -9,7 +9,7 @@ from threading import Event
 from time import monotonic
 from typing import Any
 
-from ....core import BrokerError, BrokerRejected, BrokerUnavailable, ExecutionUnknown, NotFoundError, get_logger
+from ....core import BrokerError, BrokerRejected, BrokerUnavailable, ExecutionUnknown, NotConfigured, NotFoundError, get_logger
 from orbiquant.orders import (
     Account,
     Bracket,
@@ -44,6 +44,7 @@ from .transport import RECV_WINDOW_MS, Transport
 
 SETTLED_S = RECV_WINDOW_MS / 1000 + 10.0 + 1.0  # recvWindow, what the matching engine may take, a margin
 HURRY_S = 1.0  # between two looks while an outcome is unknown or a position unprotected
+STEPS_IN_LOT = 100_000  # of a coin, as our instruments count
 ABLE = Capabilities(short=False, types=frozenset({OrderType.MARKET, OrderType.LIMIT}))
 
 
@@ -90,7 +91,7 @@ class BinanceBroker:
                 rules = self.market.rules(symbol)
         if rules is None:
             return usual
-        steps = {"tick_size": rules.tick, "quantity_step": rules.venue_filters.quantity_step}
+        steps = {"tick_size": rules.tick, "lot_size": rules.venue_filters.quantity_step * STEPS_IN_LOT}
         instrument = usual.instrument.model_copy(update=steps)
         return replace(usual, instrument=instrument, filters=rules.venue_filters)
 
@@ -109,7 +110,7 @@ class BinanceBroker:
                 raise BrokerRejected(f"`[trading] live` must be on for an order with real money, {id_} was not sent")
             quantity = rules.whole_lots(order.quantity, order.type is OrderType.MARKET)
             fault = _shape_fault(order) or entry_fault(rules, order, quantity, self.market.average(order.symbol))
-        except BrokerUnavailable as error:  # of a question before: nothing was sent
+        except (BrokerUnavailable, NotFoundError, NotConfigured) as error:  # of a question before: nothing was sent
             raise BrokerRejected(f"not sent: {error.message}", client_order_id=id_) from None
         if fault:
             self.market.forget(order.symbol)
@@ -309,7 +310,9 @@ class BinanceBroker:
         self,
         since: datetime,  # when the account's books were opened: what came before is nobody's business
     ) -> None:
-        "Listen to the account's events."
+        "Listen to the account's events; raise `BrokerRejected` for a key that may do more than trade."
+        if self.transport.config.real_money:
+            check_rights(self.transport.read("sapiGetAccountApiRestrictions", {}))
         self.history.since = since
         self.stream.start()
 
@@ -339,6 +342,16 @@ class BinanceBroker:
         "Let go of the venue."
         self.stream.stop()
         self.transport.close()
+
+
+def check_rights(
+    told: Mapping[str, Any],  # what a key may do
+) -> None:
+    "Raise `BrokerRejected` for a key that may take money out, or may not trade."
+    if told.get("enableWithdrawals") or told.get("enableInternalTransfer") or told.get("permitsUniversalTransfer"):
+        raise BrokerRejected("the key may withdraw or transfer: make one that may only read and trade spot")
+    if not told.get("enableSpotAndMarginTrading"):
+        raise BrokerRejected("the key may not trade: allow spot trading for it, from this address only")
 
 
 def _shape_fault(order: Order) -> str:

@@ -14,7 +14,8 @@ TAKER_FEE = Decimal("0.001")  # taken from what a purchase brings, where nobody 
 
 
 def _number(filters: Mapping[str, Mapping[str, Any]], name: str, key: str, usual: Decimal = _ZERO) -> Decimal:
-    return Decimal(str(filters.get(name, {}).get(key, usual)))
+    number = Decimal(str(filters.get(name, {}).get(key, usual)))
+    return Decimal(f"{number.normalize():f}")
 
 
 @dataclass(frozen=True, slots=True)
