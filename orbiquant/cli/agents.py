@@ -80,8 +80,8 @@ def start_command(
         typer.Option(parser=read_capital, metavar="AMOUNT", help="Capital; else the profile's at first, 0 later."),
     ] = None,
     confirm: Annotated[
-        str, typer.Option(metavar="TEXT", help="Where real money is at stake: what you would be asked to type.")
-    ] = "",
+        str | None, typer.Option(metavar="TEXT", help="Where real money is at stake: what you would be asked to type.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     "Let an agent trade, with capital of your own; one that runs is left as it is."
@@ -92,9 +92,9 @@ def start_command(
 
     runtime, name = open_trading(), find_agent(agent)
     phrase, account = confirmation_of(runtime.settings, name), account_of(profile_of(runtime.settings, name))
-    if phrase and not confirm and sys.stdin.isatty():
+    if phrase and confirm is None and sys.stdin.isatty():
         confirm = typer.prompt(f"{name} will trade real money at {account}. Type {phrase!r} to go on", err=True)
-    request = start_agent(room_of(runtime), name, account, equity, user_name(), confirm)
+    request = start_agent(room_of(runtime), name, account, equity, user_name(), confirm or "")
     added = "" if request.answer is None else request.answer["added"]
     status = status_of(runtime, name)
     tell_status(

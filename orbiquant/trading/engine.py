@@ -88,6 +88,8 @@ class TradingEngine:
         "Be the engine of the account for a while; raise `EngineBusy` when another process is."
         database, terms = self.pages.database, (self._lease, self.holder, LEASE, self.clock)
         if not self.holder or renew_lease(database, *terms):
+            if self.watch is not None and not self.watch.begun:
+                self._recover()
             return
         if (other := claim_lease(database, *terms)) is not None:
             raise EngineBusy(f"account {self.standing.account} is traded by another process: {other}")

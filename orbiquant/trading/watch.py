@@ -104,6 +104,7 @@ class Watch:
         self.standing, self.venue = standing, venue
         self._before: dict[str, Decimal] = {}  # what the look before this one found
         self._unsure = False  # whether protection stands
+        self.begun = False
 
     def begin(self) -> None:
         "Open the books with what is there, the first time, and listen."
@@ -117,6 +118,7 @@ class Watch:
         else:
             time = opened.entry.time
         self.venue.begin(time)
+        self.begun = True
 
     @exactly
     def differences(self) -> dict[str, Decimal]:

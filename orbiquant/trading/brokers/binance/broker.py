@@ -9,7 +9,15 @@ from threading import Event
 from time import monotonic
 from typing import Any
 
-from ....core import BrokerError, BrokerRejected, BrokerUnavailable, ExecutionUnknown, NotConfigured, NotFoundError, get_logger
+from ....core import (
+    BrokerError,
+    BrokerRejected,
+    BrokerUnavailable,
+    ExecutionUnknown,
+    NotConfigured,
+    NotFoundError,
+    get_logger,
+)
 from orbiquant.orders import (
     Account,
     Bracket,
