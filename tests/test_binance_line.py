@@ -37,9 +37,13 @@ def desk(venue: RunningBinance, tmp_path: Path) -> Iterator[BinanceDesk]:
 
 def heard(desk: BinanceDesk, kind: str) -> list[dict[str, Any]]:
     """Return what the venue logged of a kind since it began anew."""
+    return [record for record in since_reset(desk) if record["kind"] == kind]
+
+
+def since_reset(desk: BinanceDesk) -> list[dict[str, Any]]:
+    """Return what the venue logged since it began anew."""
     records = desk.venue.log()
-    begin = max(at for at, record in enumerate(records) if record["kind"] == "control" and record["deed"] == "reset")
-    return [record for record in records[begin:] if record["kind"] == kind]
+    return records[max(at for at, record in enumerate(records) if record.get("deed") == "reset") :]
 
 
 def test_a_signal_becomes_a_protected_position_and_its_target_is_booked(desk: BinanceDesk):
@@ -218,3 +222,48 @@ def test_an_exit_at_its_time_is_sold_at_the_market(desk: BinanceDesk):
     for _ in range(4):
         desk.hour()
     assert [trade.reason for trade in desk.engine.books.trades("nova")] == [OrderRole.TIME] and desk.agrees()
+
+
+def test_a_stop_whose_limit_is_not_filled_is_sold_at_the_market(venue: RunningBinance, tmp_path: Path):
+    kinds = ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT"]
+    venue.control("symbol", symbol="BTCUSDT", types=[kind for kind in kinds if kind != "STOP_LOSS"])
+    try:
+        desk = BinanceDesk(venue, tmp_path, stop_gap="0.001")
+        desk.enter()
+        desk.venue.price("BTCUSDT", 50_000)  # through stop and limit
+        desk.look()
+        assert [each["type"] for each in desk.resting()] == ["STOP_LOSS_LIMIT"] and desk.engine.books.held
+        assert desk.engine.watch.doubtful, "looked at again soon"
+        desk.broker.guards.triggered_s = 0.0
+        desk.look()
+        desk.look()
+        assert [trade.reason for trade in desk.engine.books.trades("nova")] == [OrderRole.STOP] and desk.agrees()
+        desk.close()
+    finally:
+        venue.control("symbol", symbol="BTCUSDT", types=kinds)
+
+
+def test_seconds_without_a_stop_at_the_venue(venue: RunningBinance, tmp_path: Path):
+    desk = BinanceDesk(venue, tmp_path)
+    for _ in range(6):
+        desk.enter()
+        desk.venue.price("BTCUSDT", 61_500)
+        desk.look()
+        desk.venue.price("BTCUSDT", 60_000)
+        desk.look()
+    bare = unprotected_s(desk)
+    print(f"{len(bare)} positions, without a resident stop for {max(bare):.3f} s at most")
+    assert len(bare) == 6 and max(bare) < 2 and desk.agrees() and not desk.engine.books.held
+    desk.close()
+
+
+def unprotected_s(desk: BinanceDesk) -> list[float]:
+    """Return how long each position was without a resident stop, by the venue's log alone."""
+    found, since = list[float](), 0
+    for record in since_reset(desk):
+        if record["kind"] == "trade" and record["isBuyer"]:
+            since = since or record["wall_ns"]
+        elif since and record["kind"] == "order" and (record["type"], record["status"]) == ("STOP_LOSS", "NEW"):
+            found.append((record["wall_ns"] - since) / 1e9)
+            since = 0
+    return found

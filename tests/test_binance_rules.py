@@ -182,3 +182,13 @@ def test_an_account_at_binance_is_read_without_asking_the_venue(monkeypatch: pyt
         runtime.broker("kraken-usdt", Pages(engine(f"sqlite:///{tmp_path / 'b.db'}")))
     migrate(runtime.engine)
     runtime.engine.dispose()
+
+
+def test_an_entry_whose_stop_would_find_no_room_is_not_sent(venue: RunningBinance, broker: BinanceBroker):
+    venue.control("symbol", symbol="BTCUSDT", max_algo_orders=1)
+    try:
+        broker.submit(entry())
+        with pytest.raises(BrokerRejected, match="at most 1 stops may rest on BTCUSDT, 1 do"):
+            broker.submit(entry(2))
+    finally:
+        venue.control("symbol", symbol="BTCUSDT", max_algo_orders=5)

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from orbiquant.trading.decisions import Answered
 
 
-agent_commands = typer.Typer(
-    help="Agents that trade: who may, what they did, and why not.", no_args_is_help=True
-)
+agent_commands = typer.Typer(help="Agents that trade: who may, what they did, and why not.", no_args_is_help=True)
 AGENTS_TOLD = ("atlas", "orion", "nova")
 
 

@@ -118,6 +118,8 @@ class BinanceBroker:
                 raise BrokerRejected(f"`[trading] live` must be on for an order with real money, {id_} was not sent")
             quantity = rules.whole_lots(order.quantity, order.type is OrderType.MARKET)
             fault = _shape_fault(order) or entry_fault(rules, order, quantity, self.market.average(order.symbol))
+            if order.bracket is not None and order.bracket.stop_loss is not None:
+                fault = fault or self.guards.room_fault(rules)
         except (BrokerUnavailable, NotFoundError, NotConfigured) as error:  # of a question before: nothing was sent
             raise BrokerRejected(f"not sent: {error.message}", client_order_id=id_) from None
         if fault:

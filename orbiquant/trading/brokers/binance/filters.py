@@ -43,6 +43,7 @@ class SymbolRules:
     least_value: Decimal
     most_value: Decimal
     band: Band | None
+    most_stops: int  # that may rest at once
 
     @classmethod
     def of(
@@ -66,6 +67,7 @@ class SymbolRules:
             prices=(_number(filters, "PRICE_FILTER", "minPrice"), _number(filters, "PRICE_FILTER", "maxPrice")),
             lot=lots[0], market_lot=lots[1], least_value=_number(filters, value, "minNotional"),
             most_value=_number(filters, value, "maxNotional"), band=_band(filters),
+            most_stops=int(_number(filters, "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders")),
         )  # fmt: skip
 
     @property

@@ -42,6 +42,7 @@ class Guards:
         self.market, self.transport, self.gap = market, market.transport, gap
         self._numbers: dict[str, int] = {}  # the newest protection by intent, where this process has placed one
         self._triggered: dict[str, float] = {}
+        self.triggered_s = TRIGGERED_S
 
     def find(
         self,
@@ -51,6 +52,19 @@ class Guards:
         "Return what protects a position at the venue."
         told = self.transport.read("privateGetOpenOrders", {"symbol": rules.symbol})
         return find_standing(told, entry_id)
+
+    def room_fault(
+        self,
+        rules: SymbolRules,  # of the symbol
+    ) -> str:
+        "Return why one more stop would not be taken, '' when it would."
+        told = self.transport.read("privateGetOpenOrders", {"symbol": rules.symbol})
+        resting = sum("STOP" in each["type"] or "TAKE_PROFIT" in each["type"] for each in told)
+        if rules.most_stops and resting >= rules.most_stops:
+            return (
+                f"at most {rules.most_stops} stops may rest on {rules.symbol}, {resting} do: none is left for this one"
+            )
+        return ""
 
     def place(
         self,
@@ -144,21 +158,21 @@ class Guards:
         if standing is None:
             self.place(rules, entry_id, kept, levels, self._numbers.get(ids.intent_of(entry_id), -1) + 1)
             return "placed"
-        if self._overdue(entry_id, standing):
-            if self._cancel(rules, standing):
-                self._sell(rules, entry_id, kept, standing.number, "its limit is not filled")
-            return "sold at the market"
+        if standing.triggered:
+            return self._hurry(rules, entry_id, kept, standing)
         if standing.levels == levels and standing.quantity == kept:
             return ""
         self._replace(rules, entry_id, kept, levels, standing)
         return "replaced"
 
-    def _overdue(self, entry_id: str, standing: Resident) -> bool:
-        "Say whether a stop with a limit was triggered a while ago and is not filled."
-        if not standing.triggered:
-            self._triggered.pop(entry_id, None)
-            return False
-        return monotonic() - self._triggered.setdefault(entry_id, monotonic()) >= TRIGGERED_S
+    def _hurry(self, rules: SymbolRules, entry_id: str, quantity: Decimal, standing: Resident) -> str:
+        "Wait for a stop with a limit that was triggered, and sell at the market where it is not filled for too long."
+        if monotonic() - self._triggered.setdefault(entry_id, monotonic()) < self.triggered_s:
+            return "the stop was hit, its limit is not filled"
+        if self._cancel(rules, standing):
+            self._sell(rules, entry_id, quantity, standing.number, "its limit is not filled")
+        self._triggered.pop(entry_id, None)
+        return "sold at the market"
 
     def _end_entry(self, rules: SymbolRules, entry_id: str) -> None:
         try:
