@@ -50,7 +50,7 @@ class Guards:
         entry_id: str,  # of the order that opened a position
     ) -> Resident | None:
         "Return what protects a position at the venue."
-        told = self.transport.read("privateGetOpenOrders", {"symbol": rules.symbol})
+        told = self.transport.read("privateGetOpenOrders", {"symbol": rules.symbol}, urgent=True)
         return find_standing(told, entry_id)
 
     def room_fault(
@@ -58,7 +58,7 @@ class Guards:
         rules: SymbolRules,  # of the symbol
     ) -> str:
         "Return why one more stop would not be taken, '' when it would."
-        told = self.transport.read("privateGetOpenOrders", {"symbol": rules.symbol})
+        told = self.transport.read("privateGetOpenOrders", {"symbol": rules.symbol}, urgent=True)
         resting = sum("STOP" in each["type"] or "TAKE_PROFIT" in each["type"] for each in told)
         if rules.most_stops and resting >= rules.most_stops:
             return (
@@ -150,7 +150,7 @@ class Guards:
             return ""
         if fault := quantity_fault(rules, kept, market=False) or value_fault(rules, "stop_loss", lowest, kept):
             return f"too little to be protected: {fault}"
-        told = self.transport.read("privateGetOpenOrders", {"symbol": rules.symbol})
+        told = self.transport.read("privateGetOpenOrders", {"symbol": rules.symbol}, urgent=True)
         if any(each["clientOrderId"] == entry_id for each in told):  # a part was filled: the rest is not waited for
             self._end_entry(rules, entry_id)
             return "the rest of the entry taken back"

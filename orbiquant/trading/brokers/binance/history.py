@@ -50,7 +50,7 @@ class OrderHistory:
     ) -> Mapping[str, Any]:
         "Return what the venue says of an order; raise one of the three ways in which a request can fail."
         told: Mapping[str, Any] = self.market.transport.ask(
-            "privateGetOrder", {"symbol": symbol, "origClientOrderId": client_order_id}
+            "privateGetOrder", {"symbol": symbol, "origClientOrderId": client_order_id}, urgent=True
         )
         return told
 

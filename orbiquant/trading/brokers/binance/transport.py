@@ -119,6 +119,7 @@ class Transport:
         self.offset_ms: int | None = None  # of the venue's clock to ours; None: not looked yet
         self.pause_until = 0.0  # on the monotonic clock
         self.spent_until = 0.0  # on the monotonic clock: until then questions are not asked, orders are sent
+        self.most_weight = MOST_WEIGHT
         self._looked = 0.0
         self._lock = Lock()
         self._threads: LoopThread | None = None
@@ -158,7 +159,7 @@ class Transport:
     def _count(self, headers: Mapping[str, str]) -> None:
         "Note what was used of this minute's weight: what is left belongs to orders."
         used = next((value for name, value in headers.items() if name.lower() == WEIGHT), "")
-        if used.isdecimal() and int(used) > MOST_WEIGHT:
+        if used.isdecimal() and int(used) > self.most_weight:
             self.spent_until = monotonic() + 60 - self.now_ms() / 1000 % 60
 
     def now_ms(self) -> int:
@@ -202,9 +203,10 @@ class Transport:
         self,
         method: str,  # ccxt's name of the endpoint, "privateGetOrder"
         parameters: Mapping[str, Any],  # of the request
+        urgent: bool = False,  # about an order or its protection: asked in a spent minute, too
     ) -> Any:
         "Return the answer to a question, asked again where the clock was off or nothing came; raise `VenueRefused`."
-        if (wait_s := self.spent_until - monotonic()) > 0:
+        if not urgent and (wait_s := self.spent_until - monotonic()) > 0:
             raise NotTaken(f"this minute's requests are spent, for {wait_s:.0f} s")
         for left in reversed(range(READ_TRIES)):
             try:
@@ -223,10 +225,11 @@ class Transport:
         self,
         method: str,  # ccxt's name of the endpoint
         parameters: Mapping[str, Any],  # of the request
+        urgent: bool = False,  # about an order or its protection
     ) -> Any:
         "Return the answer to a question; raise `BrokerUnavailable`, or `BrokerRejected` for one the venue refuses."
         try:
-            return self.ask(method, parameters)
+            return self.ask(method, parameters, urgent)
         except (NotTaken, VenueSilent, VenueRefused) as error:
             fault = read_fault(error)
         raise fault
