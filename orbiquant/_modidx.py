@@ -9109,6 +9109,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'orbiquant/trading/watch.py'),
                                          'orbiquant.trading.watch.Watch._protect': ( 'trading.watch.html#watch._protect',
                                                                                      'orbiquant/trading/watch.py'),
+                                         'orbiquant.trading.watch.Watch._take_away': ( 'trading.watch.html#watch._take_away',
+                                                                                       'orbiquant/trading/watch.py'),
                                          'orbiquant.trading.watch.Watch.adopt': ( 'trading.watch.html#watch.adopt',
                                                                                   'orbiquant/trading/watch.py'),
                                          'orbiquant.trading.watch.Watch.begin': ( 'trading.watch.html#watch.begin',

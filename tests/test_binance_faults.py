@@ -89,6 +89,17 @@ def said(broker: BinanceBroker, id_: str) -> str:
     return "none" if status is None else status.state.value
 
 
+def test_after_a_restart_an_order_counts_as_just_sent(venue: RunningBinance):
+    made = open_broker(venue)
+    made.settled_s = 0.5
+    with pytest.raises(BrokerUnavailable, match="on its way"):
+        made.order("BTCUSDT", entry().client_order_id)
+    sleep(0.6)
+    assert made.order("BTCUSDT", entry().client_order_id) is None
+    assert open_broker(venue).settled_s == 16.0, "recvWindow, what the engine may take, and a second"
+    made.close()
+
+
 def test_the_same_order_sent_twice_is_told_not_taken_twice(venue: RunningBinance, broker: BinanceBroker):
     waiting = entry(limit_price=D("59900"), type="limit")
     first = broker.submit(waiting)
@@ -100,7 +111,7 @@ def test_the_same_order_sent_twice_is_told_not_taken_twice(venue: RunningBinance
 def test_a_clock_that_is_off_is_set_again_and_no_order_is_sent_twice(venue: RunningBinance, broker: BinanceBroker):
     venue.control("clock", offset_ms=-60_000)
     with pytest.raises(BrokerRejected, match="-1021"):
-        broker.submit(entry())
+        broker.submit(entry(bracket=None))
     assert broker.submit(entry(2)).state is OrderState.SUBMITTED
     venue.control("clock", offset_ms=60_000)
     assert broker.market.balances()["USDT"].total < 1_000_000, "a question is asked again"

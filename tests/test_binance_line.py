@@ -79,6 +79,21 @@ def test_what_is_bought_and_what_is_held_differ_by_the_fee(desk: BinanceDesk):
     assert abs(lost - trade.pnl) < D("1e-12") and trade.pnl < 0, "what a trade made is what the money says"
 
 
+def test_a_part_is_sold_and_the_rest_stays_protected(desk: BinanceDesk):
+    desk.enter()
+    held = desk.engine.books.positions("nova")[0]
+    half = (held.quantity / 2).quantize(D("0.00001"))
+    desk.engine.sender.send(desk.engine.consumer.close(held, quantity=half).client_order_id)
+    legs = {each["type"]: D(each["origQty"]) for each in desk.resting()}
+    left = (held.opened_quantity - half).quantize(D("0.00001"), "ROUND_DOWN")
+    assert legs == {"LIMIT_MAKER": left, "STOP_LOSS": left}, "put back in the same call"
+    desk.look()
+    assert desk.engine.books.held[held.id].quantity == held.opened_quantity - half and desk.agrees()
+    too_much = desk.engine.consumer.close(held, quantity=D("0.00001"))
+    assert desk.engine.sender.send(too_much.client_order_id).value == "rejected", "worth too little: nothing is touched"
+    assert len(desk.resting()) == 2
+
+
 def test_a_fee_in_the_venue_s_coin_is_valued_and_leaves_the_position_whole(venue: RunningBinance, tmp_path: Path):
     venue.control("account", balances={"BNB": 5}, bnb_fees=True)
     desk = BinanceDesk(venue, tmp_path)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 
 import pytest
 
@@ -125,16 +125,22 @@ def test_what_comes_from_nowhere_is_found_by_the_second_look(desk: BinanceDesk):
 
 def test_a_venue_that_begins_anew_halts_everybody(desk: BinanceDesk):
     desk.enter()
-    desk.venue.control("reset_account")
+    desk.venue.control("reset_account", balances={"USDT": 1_000_000})
     desk.look()
-    sleep(0.1)
     desk.look()
     said = desk.record().reason
     assert desk.record().state == "halted" and "beyond all books" in said and "BTC" in said
     desk.feed.say()
     desk.hour()
     assert desk.answers()[-1][0] == "denied"
+    assert not desk.resting(), "nothing is sold that is not there"
     assert all(state != "rejected" for _, state in desk.orders()), "what was accepted was no refusal"
+    adopt_venue(desk.engine, "a person")
+    assert desk.agrees() and not desk.engine.books.held, "what is not there is written off"
+    desk.look()
+    desk.engine.roster.move("nova", "resume", "a person")
+    desk.look()
+    assert desk.record().state == "running"
 
 
 def test_an_order_that_vanishes_is_no_refusal(desk: BinanceDesk):
@@ -149,6 +155,19 @@ def test_an_order_that_vanishes_is_no_refusal(desk: BinanceDesk):
     assert dict(desk.orders())[order.client_order_id] == "unknown"
     assert desk.record().state == "halted" and "does not know" in desk.record().reason
     assert "not known yet" in desk.engine.standing.blocked("BTCUSDT")
+    adopt_venue(desk.engine, "a person")
+    assert not desk.engine.standing.blocked("BTCUSDT") and dict(desk.orders())[order.client_order_id] == "expired"
+
+
+def test_protection_of_what_is_gone_is_taken_away(desk: BinanceDesk, stranger: BinanceBroker):
+    desk.enter()
+    held = desk.engine.books.positions("nova")[0]
+    desk.engine.sender.send(desk.engine.consumer.close(held).client_order_id)
+    desk.look()
+    late = {"symbol": "BTCUSDT", "side": "SELL", "type": "LIMIT", "price": "70000", "timeInForce": "GTC"}
+    stranger.transport.send("privatePostOrder", late | {"quantity": "0.01", "newClientOrderId": f"{held.id}-tar"})
+    desk.look()
+    assert not desk.resting() and desk.record().state == "running", "it would sell what is somebody else's"
 
 
 def test_capital_is_what_nobody_has(venue: RunningBinance, tmp_path: Path):

@@ -30,9 +30,11 @@ def look_at_venue(
             count = engine.book_since()
         if count:
             engine.flush()
-        watch.protect()
-        if said := watch.find():
-            _halt_all(engine, said)
+        try:
+            if said := watch.find():
+                _halt_all(engine, said)
+        finally:
+            watch.protect()
     watch.venue.looked(again=watch.doubtful)
     return count
 

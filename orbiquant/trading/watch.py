@@ -133,13 +133,26 @@ class Watch:
         return left
 
     def strangers(self) -> list[str]:
-        "Return the orders that stand and that nobody here has sent."
-        books, sender = self.standing.books, self.standing.sender
-        return [
-            f"{id_} on {symbol}" for symbol, id_ in self.venue.resting()
-            if id_.rpartition("-")[0] not in books.held and sender.find(id_) is None
-            and sender.find(f"{id_.rpartition('-')[0]}-{OrderRole.ENTRY.value[:3]}") is None
-        ]  # fmt: skip
+        "Return the orders that stand and that nobody here has sent; what protects a position that is gone is taken away."
+        books, sender, found = self.standing.books, self.standing.sender, []
+        for symbol, id_ in self.venue.resting():
+            position = id_.rpartition("-")[0]
+            entry = f"{position}-{OrderRole.ENTRY.value[:3]}"
+            if position in books.held or id_ in sender.waiting or entry in sender.waiting:
+                continue
+            if sender.find(entry) is not None:
+                self._take_away(symbol, id_)
+            elif sender.find(id_) is None:
+                found.append(f"{id_} on {symbol}")
+        return found
+
+    def _take_away(self, symbol: str, id_: str) -> None:
+        log = get_logger("trading.watch")
+        try:
+            log.warning("protects nothing any more", order=id_, state=self.standing.broker.cancel(symbol, id_).state)
+        except BrokerError as error:
+            self._unsure = True
+            log.error("protects nothing and stays", order=id_, said=error.message)
 
     def find(self) -> str:
         "Return what is not as it should be, '' when all is well."
@@ -200,12 +213,12 @@ class Watch:
         return [(each, asset) for each, asset in held if there.get(asset, Decimal(0)) < needed[asset]]
 
     def protect(self) -> None:
-        "See to it that what closes each position stands at the venue; what fails is tried again with the next look."
+        "See to it that what closes each position stands, unless the venue lacks what is held; what fails is tried again."
         leaving, self._unsure = {e.position_id for e in self.standing.sender.waiting.values() if not e.opens}, False
         for held in self.standing.books.positions():
-            if held.owner == EXTERNAL or held.id in leaving:
-                continue
-            self._protect(held)
+            asset = self.standing.terms(held.series.symbol).instrument.base
+            if held.owner != EXTERNAL and held.id not in leaving and self._before.get(asset, Decimal(0)) >= 0:
+                self._protect(held)
 
     def _protect(self, held: Held) -> None:
         log, id_ = get_logger("trading.watch"), f"{held.id}-{OrderRole.ENTRY.value[:3]}"
