@@ -1,7 +1,8 @@
-"""Two fifths of all orders and events go wrong: nothing is sent twice, nothing stays unprotected, books and venue end as one."""
+"""Two fifths of all orders and events go wrong: nothing is doubled or unprotected, books and venue end as one."""
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -41,10 +42,8 @@ def live(desk: BinanceDesk, hours: int, chance: Random) -> None:
         desk.venue.price("BTCUSDT", round(price, 2))
         desk.broker.woken.set()
         desk.feed.say(chance.choice(["LONG", "LONG", "SHORT"]), round(price, 2))
-        try:
+        with suppress(BrokerError):  # as whoever stays at an account does: said, and tried again
             desk.hour(round(price, 2))
-        except BrokerError:
-            pass  # as whoever stays at an account does: said, and tried again
         wait_until(lambda: settled(desk), 4)
         if desk.record().state == "halted":
             raise AssertionError(desk.record().reason)
@@ -62,7 +61,7 @@ def orders_by_id(venue: RunningBinance) -> Counter[str]:
 
 
 @pytest.mark.parametrize(
-    "seed, hours", [(1, 12), *(pytest.param(seed, 60, marks=pytest.mark.slow) for seed in range(2, 8))]
+    "seed, hours", [(1, 8), *(pytest.param(seed, 60, marks=pytest.mark.slow) for seed in range(2, 8))]
 )
 def test_a_faulty_wire_doubles_nothing_and_loses_nothing(venue: RunningBinance, tmp_path: Path, seed: int, hours: int):
     venue.control("reset")

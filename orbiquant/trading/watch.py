@@ -133,7 +133,7 @@ class Watch:
         return left
 
     def strangers(self) -> list[str]:
-        "Return the orders that stand and that nobody here has sent; what protects a position that is gone is taken away."
+        "Return the orders that stand and that nobody here sent; what protects a position that is gone is taken away."
         books, sender, found = self.standing.books, self.standing.sender, []
         for symbol, id_ in self.venue.resting():
             position = id_.rpartition("-")[0]
@@ -146,7 +146,7 @@ class Watch:
                 found.append(f"{id_} on {symbol}")
         return found
 
-    def _take_away(self, symbol: str, id_: str) -> None:
+    def _take_away(self, symbol: TradedSymbol, id_: str) -> None:
         log = get_logger("trading.watch")
         try:
             log.warning("protects nothing any more", order=id_, state=self.standing.broker.cancel(symbol, id_).state)
@@ -213,7 +213,7 @@ class Watch:
         return [(each, asset) for each, asset in held if there.get(asset, Decimal(0)) < needed[asset]]
 
     def protect(self) -> None:
-        "See to it that what closes each position stands, unless the venue lacks what is held; what fails is tried again."
+        "See to it that what closes each position stands, unless the venue lacks it; what fails is tried again."
         leaving, self._unsure = {e.position_id for e in self.standing.sender.waiting.values() if not e.opens}, False
         for held in self.standing.books.positions():
             asset = self.standing.terms(held.series.symbol).instrument.base
