@@ -8654,6 +8654,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'orbiquant/trading/ledger_export.py')},
             'orbiquant.trading.lookout': { 'orbiquant.trading.lookout._halt_all': ( 'trading.lookout.html#_halt_all',
                                                                                     'orbiquant/trading/lookout.py'),
+                                           'orbiquant.trading.lookout._look': ( 'trading.lookout.html#_look',
+                                                                                'orbiquant/trading/lookout.py'),
                                            'orbiquant.trading.lookout.adopt_venue': ( 'trading.lookout.html#adopt_venue',
                                                                                       'orbiquant/trading/lookout.py'),
                                            'orbiquant.trading.lookout.look_at_venue': ( 'trading.lookout.html#look_at_venue',

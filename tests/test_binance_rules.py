@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from orbiquant.core import BrokerRejected, NotConfigured, OptionError, SettingsError
 from orbiquant.orders import Bracket, Order, OrderState
@@ -131,6 +132,12 @@ def test_without_keys_it_says_which():
         made.holdings()
     with pytest.raises(BrokerRejected, match="BINANCE_API_KEY"):
         made.submit(entry())
+
+
+def test_keys_are_sent_over_no_open_wire():
+    for name in ("rest_url", "stream_url"):
+        with pytest.raises(ValidationError, match="must begin with https"):
+            BinanceConfig.model_validate({name: "http://exchange.example.org/api/v3"})
 
 
 def test_three_things_are_needed_for_money(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -7,7 +7,7 @@ from time import monotonic
 
 import pytest
 
-from orbiquant.core import ConflictError
+from orbiquant.core import BrokerRejected, ConflictError
 from orbiquant.trading.brokers.binance.broker import BinanceBroker
 from orbiquant.trading.lookout import adopt_venue, look_at_venue
 from tests.fake_binance.running import RunningBinance, running_binance
@@ -113,6 +113,15 @@ def test_a_trade_of_somebody_else_goes_to_external_and_blocks(desk: BinanceDesk,
     desk.engine.roster.move("nova", "resume", "a person")
     desk.look()
     assert desk.record().state == "running"
+
+
+def test_keys_that_are_not_taken_any_more_halt(desk: BinanceDesk):
+    desk.enter()
+    desk.broker.transport.client.secret = "another"
+    with pytest.raises(BrokerRejected, match="-1022"):
+        desk.look()
+    assert desk.record().state == "halted" and "`[binance] environment`" in desk.record().reason
+    assert len(desk.resting()) == 2, "what protects lies at the venue"
 
 
 def test_what_comes_from_nowhere_is_found_by_the_second_look(desk: BinanceDesk):

@@ -8,10 +8,11 @@ __all__ = ['look_at_venue', 'adopt_venue']
 # %% ../../nbs/69_trading.lookout.ipynb #d31369ae
 from typing import Any
 
-from ..core import ConflictError, get_logger
+from ..core import BrokerRejected, ConflictError, get_logger
 from ..orders import exactly
 from .agents import AgentState
 from .engine import TradingEngine
+from .watch import Watch
 
 # %% ../../nbs/69_trading.lookout.ipynb #3956c356
 @exactly
@@ -19,10 +20,17 @@ def look_at_venue(
     engine: TradingEngine,  # alone on its account
 ) -> int:
     "Look at an engine's venue when it is time to, and return how many fills were booked."
-    watch = engine.watch
-    if watch is None or not watch.venue.due():
+    if engine.watch is None or not engine.watch.venue.due():
         return 0
-    watch.venue.looked(again=False)
+    engine.watch.venue.looked(again=False)
+    try:
+        return _look(engine, engine.watch)
+    except BrokerRejected as error:  # a key that is not taken any more: asking again changes nothing
+        _halt_all(engine, f"{error.message}; `orbiquant agent resume` goes on when that is put right")
+        raise
+
+
+def _look(engine: TradingEngine, watch: Watch) -> int:
     with engine.intact():
         engine.claim()
         with engine.pages.together():

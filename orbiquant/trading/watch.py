@@ -179,7 +179,7 @@ class Watch:
         "Raise `ConflictError` for more money than the venue holds beyond what is given already."
         currency = self.standing.currency
         free = self.venue.holdings().get(currency, Decimal(0)) - self.standing.books.total_of(currency)
-        if amount > free:
+        if amount > max(free, Decimal(0)):
             raise ConflictError(f"`equity` must be at most the {free:f} {currency} that nobody has, was {amount:f}")
 
     def adopt(

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from typing import Annotated, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -29,6 +30,14 @@ class BinanceConfig(Value):
         if not (value.isascii() and value.isprintable()):
             raise ValueError("must be printable ASCII, was not")
         return SecretStr(value)
+
+    @field_validator("rest_url", "stream_url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and parts.scheme not in ("https", "wss") and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+            raise ValueError("must begin with https:// or wss://, unless it is on this machine: keys are sent there")
+        return url
 
     @property
     def real_money(self) -> bool:

@@ -73,7 +73,8 @@ class OrderHistory:
         return [self._fill(symbol, told) for told in found]
 
     def _trades(self, symbol: TradedSymbol, after: str | None) -> list[Mapping[str, Any]]:
-        begin = 0 if self.since is None else int(self.since.timestamp() * 1000)
+        offset_ms = self.market.transport.offset_ms or 0
+        begin = 0 if self.since is None else int(self.since.timestamp() * 1000) + offset_ms  # by the venue's clock
         if after is None:
             newest = self._page(symbol, {})
             if len(newest) < PAGE or newest[0]["time"] < begin:
