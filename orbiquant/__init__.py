@@ -1,4 +1,8 @@
-"""The front door: `import orbiquant as oq`."""
+"""Research notebooks that are the library: causal ICT/AMD features, honest out-of-sample models, backtests, reports and a generated service.
+
+Modules:
+
+- `orbiquant.trading.brokers.binance.guards`: A position is never left without its stop on purpose: what must be lifted to be changed is put back in the same breath."""
 
 from importlib import import_module
 

@@ -192,6 +192,23 @@ class Fill(Value):
     fee_asset: str
     time: AwareDatetime
     role: OrderRole = OrderRole.ENTRY
+    fee_rate: NotNegative | None = None  # what a unit of another fee asset is worth in the quote, 0: nobody knows
+
+    @exactly
+    def fee_worth(
+        self,
+        base: str,  # the asset bought or sold
+    ) -> Decimal:
+        "Return the fee in the quote currency."
+        return self.fee * (self.price if self.fee_asset == base else 1 if self.fee_rate is None else self.fee_rate)
+
+    @exactly
+    def moved(
+        self,
+        base: str,  # the asset bought or sold
+    ) -> Decimal:
+        "Return how much of the asset came or went, a fee in kind counted: it makes a purchase smaller, a sale larger."
+        return self.quantity - (self.side.sign * self.fee if self.fee_asset == base else 0)
 
 # %% ../nbs/01_orders.ipynb #7aad0b86
 class Position(Value):

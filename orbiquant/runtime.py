@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from orbiquant.notices.outbox import Send
     from orbiquant.orders import TradedSymbol
     from orbiquant.strategies.registry import StrategyRegistry
+    from orbiquant.trading.brokers.binance.broker import BinanceBroker
     from orbiquant.trading.brokers.paper import PaperBroker
     from orbiquant.trading.brokers.terms import PaperTerms
     from orbiquant.trading.pages import Pages
@@ -215,22 +216,31 @@ class Runtime:
         self,
         account: str,  # "paper-usdt": where orders go, and the currency that it is kept in
         pages: "Pages",  # of the engine that trades there
-    ) -> "PaperBroker":
-        "Return the broker of an account: on paper, where crypto is spot; raise `OptionError` for another."
+    ) -> "PaperBroker | BinanceBroker":
+        "Return the broker of an account, on paper, where crypto is spot, or Binance; raise `OptionError` for others."
         from orbiquant.domain import AssetClass
         from orbiquant.orders import Capabilities
         from orbiquant.trading.brokers.paper import PaperBroker
 
         name, _, rest = account.partition("-")
         currency = rest.partition("-")[0].upper()
+        if name == "binance" and currency:
+            return self._binance(account, currency)
         if name != "paper" or not currency:
-            raise OptionError(f"`account` must be on paper, such as paper-usdt, was {account!r}")
+            raise OptionError(f"`account` must be on paper or at Binance, such as paper-usdt, was {account!r}")
         terms = cache(self.terms)
 
         def capabilities(symbol: "TradedSymbol") -> Capabilities:
             return Capabilities(short=terms(symbol).instrument.asset_class is not AssetClass.CRYPTO)
 
         return PaperBroker(pages, account, currency, terms, self.clock, capabilities)
+
+    def _binance(self, account: str, currency: str) -> "BinanceBroker":
+        from orbiquant.trading.brokers.binance.broker import BinanceBroker
+        from orbiquant.trading.brokers.binance.transport import Transport
+
+        live = self.settings.trading.live or not self.settings.binance.real_money
+        return BinanceBroker(Transport(self.settings.binance), account, currency, self.terms, live)
 
     @cached_property
     def amd(self) -> "AmdClassifier":

@@ -1,5 +1,6 @@
-"""`orbiquant agent list | start | pause | resume | stop | status | journal | run | replay`"""
+"""`orbiquant agent list | start | adopt | pause | resume | stop | status | journal | run | replay`"""
 
+import sys
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
     from orbiquant.trading.decisions import Answered
 
 
-agent_commands = typer.Typer(
-    help="Agents that trade on paper: who may, what they did, and why not.", no_args_is_help=True
-)
+agent_commands = typer.Typer(help="Agents that trade: who may, what they did, and why not.", no_args_is_help=True)
 AGENTS_TOLD = ("atlas", "orion", "nova")
 
 
@@ -78,16 +77,22 @@ def start_command(
         Decimal | None,
         typer.Option(parser=read_capital, metavar="AMOUNT", help="Capital; else the profile's at first, 0 later."),
     ] = None,
+    confirm: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Where real money is at stake: what you would be asked to type.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    "Let an agent trade on paper, with capital of your own; one that runs is left as it is."
+    "Let an agent trade, with capital of your own; one that runs is left as it is."
     from orbiquant.cli.kill import user_name
     from orbiquant.desk.agents import find_agent, room_of, status_of
-    from orbiquant.research.agents import account_of, profile_of
+    from orbiquant.research.agents import account_of, confirmation_of, profile_of
     from orbiquant.research.room import start_agent
 
     runtime, name = open_trading(), find_agent(agent)
-    request = start_agent(room_of(runtime), name, account_of(profile_of(runtime.settings, name)), equity, user_name())
+    phrase, account = confirmation_of(runtime.settings, name), account_of(profile_of(runtime.settings, name))
+    if phrase and confirm is None and sys.stdin.isatty():
+        confirm = typer.prompt(f"{name} will trade real money at {account}. Type {phrase!r} to go on", err=True)
+    request = start_agent(room_of(runtime), name, account, equity, user_name(), confirm or "")
     added = "" if request.answer is None else request.answer["added"]
     status = status_of(runtime, name)
     tell_status(
@@ -95,6 +100,22 @@ def start_command(
         f"{name} is {status.status}" + (f", with {added} {status.currency} more" if added != "0" else ""),
         as_json,
     )
+
+
+@agent_commands.command("adopt")
+def adopt_command(
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="At a real venue, such as binance-usdt.")],
+    as_json: AsJson = False,
+) -> None:
+    "Take an account as its venue has it: what no agent's book has is nobody's from now on. Agents stay halted."
+    from orbiquant.cli.kill import user_name
+    from orbiquant.desk.agents import room_of
+    from orbiquant.research.room import adopt_account
+
+    told = adopt_account(room_of(open_trading()), account, user_name()).answer
+    taken = ", ".join(f"{amount} {asset}" for asset, amount in (told or {}).get("adopted", {}).items())
+    said = f"{account} is taken as it is: {taken or 'nothing differed'}." if told else "No process answered yet."
+    show(told or {}, as_json, lambda: said)
 
 
 @agent_commands.command("pause")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANSWER_S', 'LiveFeed', 'followed_series', 'closed_since', 'ready_bars', 'Turn', 'TradingRoom', 'checked',
-           'start_agent', 'stay']
+           'start_agent', 'adopt_account', 'stay']
 
 # %% ../../nbs/75_research.room.ipynb #a84ca1c5
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ from ..market.bars import known_at
 from ..market.follow import next_close
 from ..market.freshness import is_stale
 from ..ports import SignalFeed, StoredSeries
-from .agents import open_engine, profiles_at, without_bars
+from .agents import check_live, open_engine, profiles_at, without_bars
 from .feeds import StrategyFeed, find_strategies, terms_by_name
 from .live import LIVE_MARGIN, Live, policy_of, recent_bars
 from .outlook import outlook_of
@@ -37,6 +37,7 @@ from ..strategies.config import ML
 from ..strategies.plans import PlannedFeed
 from ..trading.agents import Roster
 from ..trading.engine import LEASE, EngineBusy, TradingEngine
+from ..trading.lookout import look_at_venue
 from ..trading.requests import EngineRequest, RequestBox, serve_requests, settle_funds
 
 if TYPE_CHECKING:
@@ -288,6 +289,7 @@ class TradingRoom:
         "Let an engine go through what has closed, moment by moment, and return how many bars that were."
         from orbiquant.trading.replay import moments  # which brings Numba
 
+        look_at_venue(engine)
         waiting = [each.content for each in self.box.waiting(engine.standing.account)]
         asked = {SeriesId.parse(each["symbol"], each["timeframe"]) for each in waiting if "symbol" in each}
         count = 0
@@ -295,6 +297,7 @@ class TradingRoom:
             for feed in self.feeds.values():
                 feed.moment = moment
             engine.step(closing)
+            look_at_venue(engine)
             settle_funds(engine, self.box, moment)
             count += len(closing)
         return count
@@ -346,13 +349,25 @@ def start_agent(
     account: str,  # where it trades
     amount: Decimal | None,  # of capital; None: the profile's at first, nothing later
     who: str,  # asks
+    typed: str = "",  # by a person, where real money is at stake
 ) -> EngineRequest:
     "Let an agent trade with an operator's own capital, and return the request with its answer."
+    check_live(room.runtime.settings, name, typed)
     known = next((each for each in Roster(room.runtime.engine, room.runtime.clock).all() if each.name == name), None)
     place = "new" if known is None else f"{known.state}:{known.changed_at.isoformat()}"
     id_ = f"start:{name}:{place}:{'' if amount is None else amount.normalize()}"
     content = {"agent": name, "amount": None if amount is None else f"{amount}"}
     return checked(room.ask(id_, known.account if known else account, "start", content, who))
+
+
+def adopt_account(
+    room: TradingRoom,  # of this process
+    account: str,  # at a real venue
+    who: str,  # says so
+) -> EngineRequest:
+    "Take an account as its venue has it, on a person's word, and return the request with its answer."
+    id_ = f"adopt:{account}:{room.runtime.clock.now().isoformat()}"
+    return checked(room.ask(id_[:100], account, "adopt", {}, who))
 
 # %% ../../nbs/75_research.room.ipynb #f0f6cbc3
 def stay(

@@ -95,7 +95,7 @@ class AgentProfile(PolicyChoice, LossLimits):
     initial_equity: Annotated[Decimal, Field(gt=0, lt=Decimal("1e15"))] = Decimal(10_000)
     exits: ExitPlan = FIXED  # what a trade does beside its stop and its target
     signal_stop_atr: Multiple = Decimal("1.5")  # of a signal from outside, which brings no stop: in average true ranges
-    broker: Literal["paper"] = "paper"
+    broker: Literal["paper", "binance", "mt4"] = "paper"
     live: bool = False
 
     _split = field_validator("strategies", "pairs", "phases", "killzones", "target_month", mode="before")(split_list)

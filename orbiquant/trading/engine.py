@@ -32,6 +32,7 @@ from .decisions import Answered
 from .dispatcher import PlanDispatcher
 from .products import Product
 from .standing import Agent, Standing
+from .watch import LiveVenue, Watch
 
 # %% ../../nbs/69_trading.engine.ipynb #9466a842
 LEASE = timedelta(seconds=30)
@@ -64,6 +65,7 @@ class TradingEngine:
         self.products = products
         self.pages, self.broker, self.clock = standing.pages, standing.broker, standing.clock
         self._paper = self.broker if isinstance(self.broker, DrivenByBars) else None
+        self.watch = Watch(standing, self.broker) if isinstance(self.broker, LiveVenue) else None
         self.books, self.sender = standing.books, standing.sender
         self.roster, self.journal = standing.roster, standing.journal
         self._begin()
@@ -86,6 +88,8 @@ class TradingEngine:
         "Be the engine of the account for a while; raise `EngineBusy` when another process is."
         database, terms = self.pages.database, (self._lease, self.holder, LEASE, self.clock)
         if not self.holder or renew_lease(database, *terms):
+            if self.watch is not None and not self.watch.begun:
+                self._recover()
             return
         if (other := claim_lease(database, *terms)) is not None:
             raise EngineBusy(f"account {self.standing.account} is traded by another process: {other}")
@@ -102,12 +106,19 @@ class TradingEngine:
     def _recover(self) -> None:
         "Read everything anew, ask where orders stand, and book the fills that are not booked."
         self.load()
-        asked = {one.symbol for one in self.standing.seen} | {one.order.symbol for one in self.sender.waiting.values()}
+        if self.watch is not None:
+            self.watch.begin()
         with self.pages.together():
-            self.sender.settle()  # first: what it calls filled has its fills booked below
-            for symbol in sorted(asked):
-                for fill in self.broker.fills(symbol, self.books.cursors.get(symbol)):
-                    self.book(fill)
+            self.book_since()
+
+    def book_since(self) -> int:
+        "Ask where orders stand, book the fills that are not booked, and return how many those were."
+        asked = {one.symbol for one in self.standing.seen} | {one.order.symbol for one in self.sender.waiting.values()}
+        self.sender.settle()  # first: what it calls filled has its fills booked below
+        found = [f for symbol in sorted(asked) for f in self.broker.fills(symbol, self.books.cursors.get(symbol))]
+        for fill in found:
+            self.book(fill)
+        return len(found)
 
     def fence(self) -> None:
         "Let a transaction fail whose engine is not the account's any more."
@@ -134,6 +145,8 @@ class TradingEngine:
         known = next((record for record in self.roster.all() if record.name == name), None)
         first = self.profiles[name].initial_equity if known is None else Decimal(0)
         added = first if amount is None else amount
+        if self.watch is not None:
+            self.watch.check_capital(added)
         with joined(self.pages.database), self.pages.together():
             self.roster.create(name, account, added)
             if known is not None:
@@ -211,6 +224,7 @@ class TradingEngine:
         self._mark(crew, now)
         self._count(bars, now)
         sent = [] if self.deferred else self._flatten(crew)
+        sent += [] if self.watch is None else self._time_out(now)
         sent += [order for agent in crew for order in self._decide(agent, bars)]
         self.standing.seen |= {series: bar.closed for series, bar in bars.items()}
         if not self.deferred:
@@ -325,6 +339,12 @@ class TradingEngine:
                 open_ = [held for held in self.books.positions(agent.name) if held.id not in leaving]
                 sent += [self.consumer.close(held) for held in open_]
         return sent
+
+    def _time_out(self, now: datetime) -> list[Order]:
+        "Return the orders that close what has been held for long enough, at a venue that does not do so by itself."
+        leaving = {each.position_id for each in self.sender.waiting.values() if not each.opens}
+        over = [e for e in self.books.positions() if e.bracket.close_at and e.bracket.close_at <= now]
+        return [self.consumer.close(held, OrderRole.TIME) for held in over if held.id not in leaving]
 
     def _decide(self, agent: Agent, bars: Mapping[SeriesId, PriceBar]) -> list[Order]:
         "Return the orders that an agent's answers to its signals make; they are written, not sent."

@@ -31,6 +31,7 @@ from .decisions import Answered, Reply
 from .engine import EngineBusy, TradingEngine
 from .funds import Flow, Fund, receive_money, return_money
 from .heard import LookAt, heard_at, no_outlook
+from .lookout import adopt_venue
 from .marks import is_priced, mark_days, mark_trades, reducing_orders
 from .rebalancing import rebalance_at
 
@@ -326,6 +327,8 @@ def serve_requests(
                     answer = rebalance_at(engine, request.content)
                 elif request.kind == "signal":
                     answer, sent = heard_at(engine, request.content, request.asked_at, look)
+                elif request.kind == "adopt":
+                    answer = adopt_venue(engine, request.id)
                 else:
                     answer, sent = order_at(engine, request)
                 box.answer(request.id, answer)

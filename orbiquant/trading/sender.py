@@ -149,6 +149,13 @@ class Sender:
             return waiting.state
         return self._write(waiting, status.state, f"taken back: {why}")
 
+    def give_up(
+        self,
+        waiting: Waiting,  # an order that the venue does not know any more
+    ) -> None:
+        "End an order that is gone, on a person's word."
+        self._write(waiting, OrderState.EXPIRED, f"{GONE}: given up")
+
     def settle(
         self,
         symbols: Iterable[str] | None = None,  # None: all

@@ -21,11 +21,12 @@ from ..persistence import querying
 from ..ports import Broker, Clock
 from . import tables
 from .agents import AgentRecord, Roster
-from .books import EXTERNAL, Books, Held
+from .books import Books, Held
 from .brokers.terms import PaperTerms
 from .config import AgentProfile, RiskConfig
 from .correlations import Correlations
 from .decisions import DecisionJournal
+from .journal import EXTERNAL
 from .ledger import Ledger
 from .messages import Messenger
 from .pages import Pages
@@ -173,15 +174,21 @@ class Standing:
         ):
             return f"the outcome of an order for {symbol} is not known yet"
         others = [held for held in self.books.positions(EXTERNAL) if held.series.symbol == symbol]
-        beyond = self.beyond_books().get(symbol, Decimal(0)) + sum((held.signed for held in others), Decimal(0))
+        beyond = self.beyond_books(symbol).get(symbol, Decimal(0)) + sum((held.signed for held in others), Decimal(0))
         return f"the venue holds {beyond} {symbol} that is in no agent's book" if beyond else ""
 
-    def beyond_books(self) -> dict[str, Decimal]:
-        "Return what the venue holds beyond the sum of all books, by symbol."
-        holdings: dict[str, Decimal] = {}
+    def beyond_books(
+        self,
+        symbol: TradedSymbol | None = None,  # of one market; None: of all that something is held of
+    ) -> dict[str, Decimal]:
+        "Return what the venue holds beyond the sum of all books, by symbol; nothing where they agree."
+        asked = [symbol] if symbol else [held.series.symbol for held in self.books.positions()]
+        holdings = dict.fromkeys(asked, Decimal(0))
         for position in self.broker.positions():
-            holdings[position.symbol] = holdings.get(position.symbol, Decimal(0)) + position.quantity
-        return self.books.difference(holdings)
+            if symbol in (None, position.symbol):
+                holdings[position.symbol] = holdings.get(position.symbol, Decimal(0)) + position.quantity
+        left = {name: held - self.books.total_of(self.terms(name).instrument.base) for name, held in holdings.items()}
+        return {name: quantity for name, quantity in left.items() if quantity}
 
     def circumstances(
         self,
@@ -196,7 +203,8 @@ class Standing:
         return Circumstances(
             instrument=terms.instrument, now=self.clock.now(), price=self.prices[intent.symbol],
             price_time=self.price_times[intent.symbol], peak_equity=record.peak_equity, day_equity=record.day_equity,
-            capabilities=self.broker.capabilities(intent.symbol), filters=VenueFilters.of(terms.instrument),
+            capabilities=self.broker.capabilities(intent.symbol),
+            filters=terms.filters or VenueFilters.of(terms.instrument),
             costs=terms.costs, last_loss_at=record.last_loss_at, prices=self.prices, other_open_risk=risk,
             account_equity=self.broker.account().equity, reward_to_risk=reward_to_risk,
             correlations=self._measured(agent, intent.symbol),

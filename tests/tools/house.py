@@ -46,6 +46,8 @@ PLAIN = {
     *("service.request_log", "service.routes", "service.warming", "trading.tables"),
     *(f"trading.brokers.mt4.{name}" for name in ("broker", "commands", "config", "contracts", "dealing", "files")),
     *(f"trading.brokers.mt4.{name}" for name in ("lookout", "matching", "state", "terminal", "wire")),
+    *(f"trading.brokers.binance.{name}" for name in ("broker", "config", "errors", "filters", "guards", "history")),
+    *(f"trading.brokers.binance.{name}" for name in ("ids", "market", "protection", "reports", "stream", "transport")),
 }
 HAND_WRITTEN = {"", "_modidx", "_version", "_caches", "app"}  # and what another tool writes
 
@@ -86,6 +88,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
                 "trading.agents.AgentRecord",
                 "trading.sender.Sender",
                 "trading.standing.Standing",
+                "trading.watch.Watch",
             ),
             *("trading.dispatcher.PlanDispatcher", "strategies.grid_trading.GridTrading"),
             "strategies.altcoin_rotation.AltcoinRotation",
@@ -126,6 +129,8 @@ FIELD_EXCEPTIONS = {  # field of several configurations
     "sweep_bars": "phases and ICT events each count a sweep of their own, and saved cards hold both",
     "initial_equity": "a float of a backtest, an exact amount of an agent",
     "exits": "of a backtest, of an agent",
+    "live": "whether any agent may trade money, whether this one may",
+    "api_key": "of a language model, of Binance",
     "risk_per_trade": "a float of a backtest, an exact share of an agent",
     "max_age_bars": "of a range in phases, of a level in ICT events, and saved cards hold both",
 }

@@ -15,6 +15,7 @@ from ...core import DataError
 from ...domain import Costs, Instrument
 from ...orders import Fill, Side, exactly
 from ...persistence import LAST_DIGIT, SCALE
+from ..sizing import VenueFilters
 
 # %% ../../../nbs/63_trading.brokers.terms.ipynb #537fc92d
 class PriceBar(NamedTuple):
@@ -45,6 +46,7 @@ class PaperTerms:
     costs: Costs
     leverage: Decimal = Decimal(1)
     volume_share: float | None = None  # of a bar's volume that one order gets at most; None: all it asks for
+    filters: VenueFilters | None = None  # that a venue has told; None: what follows from the instrument
 
     @exactly
     def fill_price(
