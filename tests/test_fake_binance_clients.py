@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import logging
 import warnings
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,42 +16,8 @@ import pytest
 
 from tests.fake_binance import signing
 from tests.fake_binance.client import bare
-from tests.fake_binance.running import RunningBinance, running_binance
-
-KINDS_OF_MONEY = {"executionReport", "outboundAccountPosition"}
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBinance]:
-    """Start one venue for all tests here."""
-    with running_binance(tmp_path_factory.mktemp("venue")) as running:
-        yield running
-
-
-@pytest.fixture
-def venue(started: RunningBinance) -> RunningBinance:
-    """Return the venue as fresh as it was."""
-    started.control("reset")
-    return started
-
-
-def pointed(exchange: Any, venue: RunningBinance) -> Any:
-    """Return a ccxt exchange that speaks to the venue."""
-    api = exchange.urls["api"]
-    for name in ("public", "private"):
-        api[name] = f"{venue.url}/api/v3"
-    api["sapi"] = f"{venue.url}/sapi/v1"
-    if "ws" in api:
-        api["ws"]["ws-api"]["spot"] = f"{venue.ws_url}/ws-api/v3"
-        api["ws"]["spot"] = f"{venue.ws_url}/ws"
-    exchange.options["fetchMarkets"] = {"types": ["spot"]}
-    return exchange
-
-
-def keys(venue: RunningBinance) -> dict[str, str]:
-    """Return the keys as ccxt takes them."""
-    return {"apiKey": venue.key, "secret": venue.secret}
-
+from tests.fake_binance.pointing import keys, pointed
+from tests.fake_binance.running import RunningBinance
 
 # Signatures: the examples that Binance publishes
 
@@ -66,16 +31,16 @@ EXAMPLE = "symbol={}&side=BUY&type=LIMIT&timeInForce=GTC&quantity=1&price=0.1&re
         ("１２３４５６", "e1353ec6b14d888f1164ae9af8228a3dbd508bc82eb867db8ab6046442f33ef3"),
     ],
 )
-def test_published_rest_signatures(venue: RunningBinance, symbol: str, signature: str) -> None:
+def test_published_rest_signatures(binance: RunningBinance, symbol: str, signature: str) -> None:
     payload = EXAMPLE.format(quote(symbol))
-    assert signing.sign(venue.secret, payload) == signature
+    assert signing.sign(binance.secret, payload) == signature
     for query, body in ((payload, ""), ("", payload), tuple(payload.split("&price"))):
         body = f"&price{body}" if body.startswith("=") else body
         for sent in (signature, signature.upper()):
-            answer = bare(venue).send_as_is("POST", "order", query, f"{body}&signature={sent}")
+            answer = bare(binance).send_as_is("POST", "order", query, f"{body}&signature={sent}")
             assert answer.body["code"] == -1021, "the signature fits, so only its age is wrong"
-    now = signing.sign(venue.secret, "x")
-    assert now == hmac.new(venue.secret.encode(), b"x", hashlib.sha256).hexdigest()
+    now = signing.sign(binance.secret, "x")
+    assert now == hmac.new(binance.secret.encode(), b"x", hashlib.sha256).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -108,8 +73,8 @@ def test_published_socket_signatures(changed: dict[str, Any], signature: str) ->
 # ccxt
 
 
-def test_ccxt_places_queries_and_cancels(venue: RunningBinance) -> None:
-    exchange = pointed(ccxt.binance(keys(venue)), venue)
+def test_ccxt_places_queries_and_cancels(binance: RunningBinance) -> None:
+    exchange = pointed(ccxt.binance(keys(binance)), binance)
     market = exchange.load_markets()["BTC/USDT"]
     assert (market["precision"]["amount"], market["precision"]["price"]) == (1e-05, 0.01)
     placed = exchange.create_order("BTC/USDT", "limit", "buy", 0.01, 50_000, {"newClientOrderId": "first"})
@@ -155,8 +120,8 @@ async def until(venue: RunningBinance, **counts: int) -> None:
     raise AssertionError(f"the venue has not got {counts}")
 
 
-def test_ccxt_hears_orders_and_bars(venue: RunningBinance) -> None:
-    assert asyncio.run(hear_with_ccxt(venue)) == ("open", 60_010, "open", "canceled")
+def test_ccxt_hears_orders_and_bars(binance: RunningBinance) -> None:
+    assert asyncio.run(hear_with_ccxt(binance)) == ("open", 60_010, "open", "canceled")
 
 
 # python-binance
@@ -186,10 +151,10 @@ async def use_python_binance(venue: RunningBinance) -> tuple[Any, ...]:
         await client.close_connection()
 
 
-def test_python_binance_places_queries_cancels_and_hears(venue: RunningBinance) -> None:
+def test_python_binance_places_queries_cancels_and_hears(binance: RunningBinance) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its use of websockets' older names
-        placed, found, ended, by_socket, heard = asyncio.run(use_python_binance(venue))
+        placed, found, ended, by_socket, heard = asyncio.run(use_python_binance(binance))
     assert (placed, found, ended, by_socket) == ("NEW", "NEW", "CANCELED", "NEW")
     assert heard == [("executionReport", "NEW"), ("outboundAccountPosition", None), ("executionReport", "CANCELED")]
 
@@ -197,12 +162,12 @@ def test_python_binance_places_queries_cancels_and_hears(venue: RunningBinance) 
 # Binance's own SDK
 
 
-def test_binance_sdk_places_queries_and_cancels(venue: RunningBinance) -> None:
+def test_binance_sdk_places_queries_and_cancels(binance: RunningBinance) -> None:
     from binance_common.configuration import ConfigurationRestAPI
     from binance_common.errors import BadRequestError
     from binance_sdk_spot.spot import Spot
 
-    told = ConfigurationRestAPI(api_key=venue.key, api_secret=venue.secret, base_path=venue.url, retries=0)
+    told = ConfigurationRestAPI(api_key=binance.key, api_secret=binance.secret, base_path=binance.url, retries=0)
     client = Spot(config_rest_api=told).rest_api
     placed = client.new_order(
         symbol="BTCUSDT", side="BUY", type="LIMIT", time_in_force="GTC", quantity=0.01, price=50000
@@ -257,10 +222,10 @@ async def use_sdk_socket(venue: RunningBinance) -> tuple[Any, ...]:
         await connection.close_connection(close_session=True)
 
 
-def test_binance_sdk_hears_by_socket(venue: RunningBinance, caplog: pytest.LogCaptureFixture) -> None:
+def test_binance_sdk_hears_by_socket(binance: RunningBinance, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its use of aiohttp's older names
-        placed, found, ended, heard = asyncio.run(use_sdk_socket(venue))
+        placed, found, ended, heard = asyncio.run(use_sdk_socket(binance))
     assert (placed, found, ended) == ("NEW", "NEW", "CANCELED")
     assert heard == ["ExecutionReport", "OutboundAccountPosition"] * 2
     assert not caplog.records
@@ -282,16 +247,16 @@ def test_binance_sdk_hears_by_socket(venue: RunningBinance, caplog: pytest.LogCa
         ("html", ccxt.ExchangeError),
     ],
 )
-def test_ccxt_knows_each_fault(venue: RunningBinance, fault: str, expected: type[Exception]) -> None:
-    exchange = pointed(ccxt.binance(keys(venue)), venue)
+def test_ccxt_knows_each_fault(binance: RunningBinance, fault: str, expected: type[Exception]) -> None:
+    exchange = pointed(ccxt.binance(keys(binance)), binance)
     exchange.load_markets()
-    venue.control("fault", kind=fault, path="order", seconds=1)
+    binance.control("fault", kind=fault, path="order", seconds=1)
     with pytest.raises((expected, ccxt.ExchangeNotAvailable)) as caught:
         exchange.create_order("BTC/USDT", "limit", "buy", 0.01, 50_000, {"newClientOrderId": f"once-{fault}"})
     print(fault, type(caught.value).__name__)
-    accepted = [record for record in venue.log("order") if record["clientOrderId"] == f"once-{fault}"]
+    accepted = [record for record in binance.log("order") if record["clientOrderId"] == f"once-{fault}"]
     assert len(accepted) == (1 if fault == "cut" else 0)
-    assert Decimal(venue.control("state")["accounts"][venue.key]["balances"][-1]["locked"]) == 500 * len(accepted)
+    assert Decimal(binance.control("state")["accounts"][binance.key]["balances"][-1]["locked"]) == 500 * len(accepted)
 
 
 def test_the_venue_knows_nothing_of_ours() -> None:

@@ -32,6 +32,8 @@ async def run(venue: Venue, port: int) -> None:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
+    if venue.tick_s:
+        venue.start(venue.tick())
     print(runner.addresses[0][1], flush=True)
     await asyncio.Event().wait()
 
@@ -44,9 +46,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the faults drawn by client id")
     parser.add_argument("--rate", type=float, default=0.0, help="share of requests with a drawn fault")
     parser.add_argument("--ping", type=float, default=20.0, help="seconds between pings")
+    parser.add_argument("--tick", type=float, default=0.0, help="seconds between bars told again; 0 for never")
     told = parser.parse_args()
     told.folder.mkdir(parents=True, exist_ok=True)
-    asyncio.run(run(Venue(told.folder, told.seed, told.rate, told.ping), told.port))
+    asyncio.run(run(Venue(told.folder, told.seed, told.rate, told.ping, told.tick), told.port))
 
 
 main()

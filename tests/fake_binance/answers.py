@@ -52,6 +52,11 @@ def rejected(message: str) -> Refused:
     return Refused(-2010, message)
 
 
+def unsupported(what: str) -> Refused:
+    """Return what an order of a kind gets that its symbol does not have."""
+    return Refused(-1013, f"{what} orders are not supported for this symbol.")
+
+
 def market_closed() -> Refused:
     """Return what an order on a symbol that does not trade gets."""
     return Refused(-1013, "Market is closed.")

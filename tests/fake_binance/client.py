@@ -11,6 +11,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.fake_binance.running import RunningBinance
@@ -108,11 +109,11 @@ class Listening:
 
     def events(self, wait_s: float = 0.4) -> list[dict[str, Any]]:
         """Return what arrives until nothing does for a while."""
-        found = []
+        found: list[dict[str, Any]] = []
         while True:
             try:
                 told = json.loads(self.socket.recv(timeout=wait_s))
-            except TimeoutError:
+            except (TimeoutError, ConnectionClosed):
                 return found
             found.append(told.get("event", told))
 

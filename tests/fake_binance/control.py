@@ -56,6 +56,8 @@ def fill_order(venue: Venue, told: Told) -> Any:
     """Fill some of an order, at its own price when none is said."""
     account = account_of(venue, told)
     order = account.by_client[told["symbol"], told["clientOrderId"]]
+    if not order.is_open or order.status == "PENDING_NEW":
+        raise ValueError(f"an order that is {order.status} cannot be filled")
     price = Decimal(str(told["price"])) if "price" in told else order.price or venue.engine.market(order).last
     quantity = Decimal(str(told.get("quantity", order.left)))
     venue.engine.fill(account, order, price, min(quantity, order.left), maker=True)
@@ -74,7 +76,7 @@ def set_symbol(venue: Venue, told: Told) -> Any:
     """Change a pair's rules, or open a new one with a price."""
     name, price = told.pop("symbol"), told.pop("price", None)
     kinds = {field.name: field.type for field in fields(Symbol)}
-    given = {key: Decimal(str(value)) if kinds[key] is Decimal else value for key, value in told.items()}
+    given: Told = {key: Decimal(str(value)) if kinds[key] is Decimal else value for key, value in told.items()}
     if name in venue.engine.markets:
         for key, value in given.items():
             setattr(venue.engine.markets[name].symbol, key, value)
@@ -122,6 +124,11 @@ def set_limits(venue: Venue, told: Told) -> Any:
     """Change how much may be asked for."""
     for name, value in told.items():
         setattr(venue.limits, name, int(value))
+
+
+def mute(venue: Venue, told: Told) -> Any:
+    """Let market data streams fall silent while their connections and heartbeats go on, or speak again."""
+    venue.muted = bool(told.get("on", True))
 
 
 def reset_venue(venue: Venue, told: Told) -> Any:
@@ -197,6 +204,7 @@ DEEDS: dict[str, Callable[[Venue, Told], Any]] = {
     "faults/clear": clear_faults,
     "clock": set_clock,
     "limits": set_limits,
+    "mute": mute,
     "reset": reset_venue,
     "reset_account": reset_account,
     "shutdown": shut_down,

@@ -7,7 +7,7 @@ from tests.fake_binance import filters, lists, views
 from tests.fake_binance.answers import DUPLICATE, INSUFFICIENT, WOULD_TAKE, WOULD_TRIGGER, rejected
 from tests.fake_binance.clock import Clock
 from tests.fake_binance.market import Bar, Market, opened_at
-from tests.fake_binance.records import CRUMB, PRICED, ZERO, Account, Order, OrderList, Trade
+from tests.fake_binance.records import CRUMB, PRICED, ZERO, Account, Order, OrderList, Trade, text
 from tests.fake_binance.venue_log import VenueLog
 
 BNB_DISCOUNT = Decimal("0.25")
@@ -281,7 +281,7 @@ class Engine:
         """Have a trade told to whoever watches the market."""
         now_ms = self.clock.now_ms()
         name = market.symbol.name
-        told = {"e": "trade", "E": now_ms, "s": name, "t": number, "p": views.text(price), "q": views.text(quantity)}
+        told = {"e": "trade", "E": now_ms, "s": name, "t": number, "p": text(price), "q": text(quantity)}
         self.public.append((f"{name.lower()}@trade", told | {"T": now_ms, "m": buyer_makes, "M": True}))
         best = market.book_ticker()
         sides = {"b": best["bidPrice"], "B": best["bidQty"], "a": best["askPrice"], "A": best["askQty"]}

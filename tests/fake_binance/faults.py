@@ -14,6 +14,7 @@ REQUEST_KINDS = (
     "timeout_never",  # answer −1007, never accept
     "event_first",  # accept, answer `seconds` after the events
     "event_late",  # answer, send the events `seconds` after
+    "blind",  # answer −2013, whether the order is there or not: queries may lag behind the engine
     "race",  # fill the order just before its cancel is looked at
     "timestamp",  # answer −1021
     "too_many",  # answer 429 with Retry-After `seconds`
@@ -21,9 +22,21 @@ REQUEST_KINDS = (
     "unavailable",  # answer 503, nothing accepted
     "html",  # answer a page for people
 )
-EVENT_KINDS = ("event_drop", "event_twice")
+EVENT_KINDS = (
+    "event_drop",  # the event is not sent
+    "event_twice",  # it is sent twice
+    "event_again",  # it is sent again after `seconds`
+)
 SEEDED_KINDS = ("drop", "delay", "cut", "timeout_late", "event_first", "event_late", "event_drop", "event_twice")
-SECONDS = {"delay": 0.3, "timeout_late": 0.5, "event_first": 0.2, "event_late": 0.3, "too_many": 1.0, "banned": 2.0}
+SECONDS = {
+    "delay": 0.3,
+    "timeout_late": 0.5,
+    "event_first": 0.2,
+    "event_late": 0.3,
+    "event_again": 0.5,
+    "too_many": 1.0,
+    "banned": 2.0,
+}
 ID_NAMES = ("newClientOrderId", "origClientOrderId", "workingClientOrderId", "listClientOrderId")
 
 

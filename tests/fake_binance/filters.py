@@ -8,6 +8,8 @@ from tests.fake_binance.market import Market
 from tests.fake_binance.records import ALGO, PRICED, ZERO, Account, Order
 from tests.fake_binance.symbols import Symbol
 
+ICEBERG_PARTS = 10
+
 
 def decimals(number: Decimal) -> int:
     """Return how many decimals a number is written with, zeros at its end left out."""
@@ -43,6 +45,13 @@ def check_quantity(order: Order, symbol: Symbol) -> None:
         raise filter_failure("MARKET_LOT_SIZE")
 
 
+def check_iceberg(order: Order) -> None:
+    """Refuse an order that would be shown in too many parts."""
+    shown = Decimal(order.extras.get("icebergQty", 0))
+    if shown and order.quantity > shown * ICEBERG_PARTS:
+        raise filter_failure("ICEBERG_PARTS")
+
+
 def check_distance(order: Order, market: Market) -> None:
     """Refuse a price too far from the average, by `PERCENT_PRICE_BY_SIDE`."""
     if order.type not in PRICED:
@@ -68,6 +77,7 @@ def check_order(order: Order, market: Market) -> None:
     check_precision(order, market.symbol)
     check_price(order, market.symbol)
     check_quantity(order, market.symbol)
+    check_iceberg(order)
     check_distance(order, market)
     check_notional(order, market)
 

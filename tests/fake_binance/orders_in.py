@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from tests.fake_binance.answers import Refused, bad_symbol, illegal, market_closed, missing, rejected
+from tests.fake_binance.answers import Refused, bad_symbol, illegal, market_closed, missing, unsupported
 from tests.fake_binance.market import Market
-from tests.fake_binance.records import ALGO, PRICED, SIDES, ZERO, Order, OrderList
-from tests.fake_binance.symbols import TYPES
+from tests.fake_binance.records import ALGO, PRICED, SIDES, ZERO, Order, OrderList, text
+from tests.fake_binance.symbols import STP_MODES, TYPES
 
 Params = Mapping[str, Any]
 CLIENT_ID = re.compile(r"[a-zA-Z0-9-_]{1,36}")
@@ -99,7 +99,7 @@ def read_order(params: Params, market: Market, prefix: str = "", **given: Any) -
     kind = choice(params, named(prefix, "type"), TYPES, Refused(-1116, "Invalid orderType."))
     side = given.pop("side", None) or choice(params, named(prefix, "side"), SIDES, Refused(-1117, "Invalid side."))
     if kind not in market.symbol.types:
-        raise rejected(f"{kind.replace('_', ' ').capitalize()} orders are not supported for this symbol.")
+        raise unsupported(kind.replace("_", " ").capitalize())
     id_name = named(prefix, "clientOrderId") if prefix else "newClientOrderId"
     sized = given.pop("sized", True)
     quantity = given.pop("quantity", None)
@@ -115,16 +115,36 @@ def read_order(params: Params, market: Market, prefix: str = "", **given: Any) -
         quantity=quantity or ZERO,
         time_ms=0,
         price=amount(params, named(prefix, "price"), needed=kind in PRICED),
-        stop_price=amount(params, named(prefix, "stopPrice"), needed=kind in ALGO),
+        stop_price=amount(params, named(prefix, "stopPrice"), needed=kind in ALGO and not trails(params, prefix)),
         quote_quantity=amount(params, "quoteOrderQty") if kind == "MARKET" and not prefix else ZERO,
         time_in_force=read_time_in_force(params, prefix, kind),
         sized=sized,
     )
-    for name in ("strategyId", "strategyType"):
-        if params.get(named(prefix, name)) is not None:
-            order.extras[name] = whole(params, named(prefix, name))
+    order.extras = read_extras(params, prefix)
     refuse_extras(params, prefix, kind)
     return order
+
+
+def read_extras(params: Params, prefix: str) -> dict[str, Any]:
+    """Return what an order carries without its changing what comes of it."""
+    extras: dict[str, Any] = {
+        name: whole(params, named(prefix, name))
+        for name in ("strategyId", "strategyType")
+        if params.get(named(prefix, name)) is not None
+    }
+    if (extras.get("strategyType") or 1_000_000) < 1_000_000:
+        raise Refused(-1134, "`strategyType` was less than 1000000.")
+    if iceberg := amount(params, named(prefix, "icebergQty")):
+        extras["icebergQty"] = text(iceberg)
+    if params.get("selfTradePreventionMode"):
+        refusal = Refused(-1130, "Data sent for parameter 'selfTradePreventionMode' is not valid.")
+        extras["selfTradePreventionMode"] = choice(params, "selfTradePreventionMode", STP_MODES, refusal)
+    return extras
+
+
+def trails(params: Params, prefix: str) -> bool:
+    """Say whether a stop is to follow the price."""
+    return params.get(named(prefix, "trailingDelta")) not in (None, "")
 
 
 def read_time_in_force(params: Params, prefix: str, kind: str) -> str:
@@ -139,6 +159,10 @@ def read_time_in_force(params: Params, prefix: str, kind: str) -> str:
 
 def refuse_extras(params: Params, prefix: str, kind: str) -> None:
     """Refuse a price or stop price that an order of a kind does not have."""
+    if trails(params, prefix):
+        raise unsupported("Trailing stop")
+    if params.get(named(prefix, "pegPriceType")) not in (None, ""):
+        raise unsupported("Pegged")
     for name, kinds in (("price", PRICED), ("stopPrice", ALGO)):
         if kind not in kinds and params.get(named(prefix, name)) not in (None, ""):
             raise Refused(-1106, f"Parameter '{named(prefix, name)}' sent when not required.")

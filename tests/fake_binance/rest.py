@@ -41,7 +41,7 @@ async def serve(request: web.Request, table: dict[tuple[str, str], Route]) -> we
     except Hangup:
         if request.transport is not None:
             request.transport.abort()
-        raise ConnectionResetError from None
+        return web.Response()  # nobody hears it
     except Page:
         return web.Response(text=PAGE, content_type="text/html", status=502)
     headers |= venue.limits.headers(venue.clock.now_ms(), of_orders=bool(route.orders))

@@ -21,6 +21,7 @@ class Route:
     act: Callable[..., Any]
     signed: bool = True
     orders: int = 0
+    known: str = ""
 
 
 def of_account(act: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,7 +64,9 @@ def order_counts(venue: Venue, account: Any, params: Mapping[str, Any]) -> list[
 
 
 LISTS: dict[str, Route] = {
-    kind: Route(1, of_account(partial(trading.place_list, kind=kind)), orders=3 if kind in ("otoco", "opoco") else 2)
+    kind: Route(
+        1, of_account(partial(trading.place_list, kind=kind)), orders=3 if kind in ("otoco", "opoco") else 2, known=kind
+    )
     for kind in trading.KINDS
 }
 PING = Route(1, lambda venue, account, params: {}, signed=False)
@@ -75,20 +78,20 @@ BOOK_TICKER = Route(2, of_market(public.book_ticker), signed=False)
 DAY_TICKER = Route(2, of_market(public.day_ticker), signed=False)
 DEPTH = Route(5, of_market(public.depth), signed=False)
 AVERAGE = Route(2, of_market(public.average), signed=False)
-NEW = Route(1, of_account(trading.new_order), orders=1)
-TEST = Route(1, of_account(trading.test_order))
-QUERY = Route(4, of_account(trading.query_order))
-CANCEL = Route(1, of_account(trading.cancel_order))
-CANCEL_ALL = Route(1, of_account(trading.cancel_all))
-REPLACE = Route(1, of_account(trading.cancel_replace), orders=1)
-OPEN = Route(6, of_account(trading.open_orders))
-ALL = Route(20, of_account(trading.all_orders))
-TRADES = Route(20, of_account(trading.my_trades))
-ACCOUNT = Route(20, of_account(trading.account_info))
+NEW = Route(1, of_account(trading.new_order), orders=1, known="new")
+TEST = Route(1, of_account(trading.test_order), known="test")
+QUERY = Route(4, of_account(trading.query_order), known="query")
+CANCEL = Route(1, of_account(trading.cancel_order), known="cancel")
+CANCEL_ALL = Route(1, of_account(trading.cancel_all), known="cancel_all")
+REPLACE = Route(1, of_account(trading.cancel_replace), orders=1, known="replace")
+OPEN = Route(6, of_account(trading.open_orders), known="open")
+ALL = Route(20, of_account(trading.all_orders), known="all")
+TRADES = Route(20, of_account(trading.my_trades), known="trades")
+ACCOUNT = Route(20, of_account(trading.account_info), known="account")
 COMMISSION = Route(20, of_account(trading.commission))
 COUNTS = Route(40, order_counts)
-QUERY_LIST = Route(4, of_account(trading.query_list))
-CANCEL_LIST = Route(1, of_account(trading.cancel_list))
+QUERY_LIST = Route(4, of_account(trading.query_list), known="query_list")
+CANCEL_LIST = Route(1, of_account(trading.cancel_list), known="cancel_list")
 ALL_LISTS = Route(20, of_account(trading.all_lists))
 OPEN_LISTS = Route(6, of_account(trading.open_lists))
 

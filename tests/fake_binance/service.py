@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.fake_binance import signing
-from tests.fake_binance.answers import Refused, timed_out
+from tests.fake_binance.answers import Refused, no_such_order, timed_out
 from tests.fake_binance.clock import Clock
 from tests.fake_binance.engine import Engine
 from tests.fake_binance.faults import Faults, Rule, client_id_of
 from tests.fake_binance.limits import Limits
 from tests.fake_binance.market import Market
+from tests.fake_binance.parameters import check_read
 from tests.fake_binance.records import Account
 from tests.fake_binance.routes import Route
 from tests.fake_binance.symbols import starting_symbols
@@ -70,6 +71,8 @@ class Venue:
     seed: int = 0
     rate: float = 0.0
     ping_s: float = 20.0
+    tick_s: float = 0.0
+    muted: bool = False
     clock: Clock = field(default_factory=Clock)
     listeners: list[Listener] = field(default_factory=list)
     sockets: set[Any] = field(default_factory=set)
@@ -83,6 +86,7 @@ class Venue:
     def reset(self) -> None:
         """Begin again: markets, accounts, limits, faults and the clock."""
         self.clock.set()
+        self.muted = False
         self.engine = Engine(self.clock, self.log)
         self.limits = Limits()
         self.faults = Faults(self.seed, self.rate)
@@ -107,7 +111,6 @@ class Venue:
         planned = {rule.kind: rule for rule in self.faults.of_request(**ask.facts)}
         for kind in planned:
             self.log.write("fault", fault=kind, **ask.facts)
-        self.log.sync()
         try:
             body = await self.with_faults(ask, route, planned)
         except Refused as refusal:
@@ -128,7 +131,7 @@ class Venue:
         if late is not None or "timeout_never" in planned:
             self.check_rights(ask, route)
             if late is not None:
-                self.start(self.do_late(ask, route, late.wait_s))
+                self.start(self.do_late(ask, route, late.wait_s, self.engine))
             raise timed_out()
         if "race" in planned:
             self.fill_first(ask)
@@ -143,6 +146,8 @@ class Venue:
             raise Page
         if "timestamp" in planned:
             raise Refused(-1021, "Timestamp for this request is outside of the recvWindow.")
+        if "blind" in planned:
+            raise no_such_order()
         if "unavailable" in planned:
             raise Refused(
                 -1008, "Server is currently overloaded with other requests. Please try again in a few minutes.", 503
@@ -163,6 +168,7 @@ class Venue:
         account: Account = signing.check_key(ask.key, self.engine.accounts)
         signing.check_signature(account.secret, ask.payload, ask.signature)
         signing.check_time(ask.params, now_ms)
+        check_read(ask.params, route.known)
         return account
 
     def do(self, ask: Ask, route: Route, counted: bool = False) -> Any:
@@ -176,9 +182,11 @@ class Venue:
             self.limits.give_back(route.orders)
         return body
 
-    async def do_late(self, ask: Ask, route: Route, wait_s: float) -> None:
-        """Do what is asked after its sender was told that nobody knows."""
+    async def do_late(self, ask: Ask, route: Route, wait_s: float, engine: Engine) -> None:
+        """Do what is asked after its sender was told that nobody knows, unless the venue began again."""
         await self.sleep(wait_s)
+        if engine is not self.engine:
+            return
         try:
             self.do(ask, route, counted=True)
         except Refused as refusal:
@@ -188,8 +196,12 @@ class Venue:
     def fill_first(self, ask: Ask) -> None:
         """Fill the order that a cancel is about, before the cancel is looked at."""
         account = self.engine.accounts.get(str(ask.key))
-        order = account and account.by_client.get((ask.facts["symbol"], ask.facts["client_id"]))
-        if account and order and order.is_open and order.status != "PENDING_NEW":
+        if account is None:
+            return
+        name = str(ask.params.get("cancelOrigClientOrderId") or ask.facts["client_id"])
+        number = str(ask.params.get("cancelOrderId") or ask.params.get("orderId") or 0)
+        order = account.by_client.get((ask.facts["symbol"], name)) or account.orders.get(int(number))
+        if order and order.is_open and order.status != "PENDING_NEW":
             price = order.price or order.stop_price
             self.engine.fill(account, order, price, order.left, maker=True)
 
@@ -212,9 +224,18 @@ class Venue:
         public, self.engine.public = self.engine.public, []
         self.send_events(waiting)
         self.log.sync()
-        for topic, payload in public:
+        for topic, payload in () if self.muted else public:
             for watcher in list(self.watchers):
                 watcher.hear(topic, payload)
+
+    async def tick(self) -> None:
+        """Tell watchers the running bars again and again, as the venue does though nothing trades."""
+        while True:
+            await asyncio.sleep(self.tick_s)
+            for market in self.engine.markets.values():
+                if market.bars:
+                    self.engine.publish_bar(market, max(market.bars))
+            self.tell()
 
     async def tell_late(self, waiting: list[tuple[str, dict[str, Any]]], wait_s: float) -> None:
         """Send events later than they happened."""
@@ -225,13 +246,26 @@ class Venue:
     def send_events(self, waiting: list[tuple[str, dict[str, Any]]]) -> None:
         """Send events to whoever hears their account."""
         for account, event in waiting:
-            kinds = [rule.kind for rule in self.faults.of_event(**event_facts(event))]
-            hearers = [listener for listener in self.listeners if listener.account == account]
-            copies = 0 if "event_drop" in kinds else 2 if "event_twice" in kinds else 1
-            self.log.write("event", account=account, copies=copies, hearers=len(hearers), event=event)
-            for listener in hearers:
-                for _ in range(copies):
-                    listener.send(event)
+            planned = {rule.kind: rule for rule in self.faults.of_event(**event_facts(event))}
+            copies = 0 if "event_drop" in planned else 2 if "event_twice" in planned else 1
+            self.send_event(account, event, copies)
+            again = planned.get("event_again")
+            if again is not None:
+                self.start(self.send_again(account, event, again.wait_s))
+
+    def send_event(self, account: str, event: dict[str, Any], copies: int) -> None:
+        """Send an event some times."""
+        hearers = [listener for listener in self.listeners if listener.account == account]
+        self.log.write("event", account=account, copies=copies, hearers=len(hearers), event=event)
+        for listener in hearers:
+            for _ in range(copies):
+                listener.send(event)
+
+    async def send_again(self, account: str, event: dict[str, Any], wait_s: float) -> None:
+        """Send an old event once more."""
+        await self.sleep(wait_s)
+        self.send_event(account, event, 1)
+        self.log.sync()
 
     # Time
 

@@ -15,14 +15,13 @@ from tests.fake_binance.rest import VENUE
 from tests.fake_binance.routes import SOCKET, Route
 from tests.fake_binance.service import Ask, Hangup, Listener, Page, Venue
 
-USER_STREAM = Route(2, lambda venue, account, params: {}, signed=False)
-
 
 class Connection:
     """One client of the WebSocket API."""
 
-    def __init__(self, venue: Venue, socket: web.WebSocketResponse) -> None:
+    def __init__(self, venue: Venue, socket: web.WebSocketResponse, counted: bool = True) -> None:
         self.venue = venue
+        self.counted = counted
         self.socket = socket
         self.listeners: dict[int, Listener] = {}
         self._numbers = itertools.count()
@@ -70,46 +69,46 @@ class Connection:
             method = str(asked["method"]).removeprefix("v3/")
             params = dict(asked.get("params") or {})
         except (ValueError, KeyError, TypeError):
-            self.reply(None, 400, error={"code": -1135, "msg": "Invalid JSON Request"})
+            self.send({"id": None, "status": 400, "error": {"code": -1135, "msg": "Invalid JSON Request"}})
             return
         payload, signature = signing.socket_payload(params)
         key = params.get("apiKey")
         ask = Ask("ws", method, method, params, payload, signature, key)
         route = SOCKET.get(method)
+        counted = params.get("returnRateLimits", self.counted) is not False
+        of_orders = bool(route and route.orders)
         try:
-            if route is None:
-                result = await self.venue.answer(ask, Route(2, self.about_stream(method), signed="signature" in params))
-            else:
-                result = await self.venue.answer(ask, route)
+            told = {
+                "status": 200,
+                "result": await self.venue.answer(ask, route or self.about_stream(method, signature)),
+            }
         except Refused as refusal:
-            error = refusal.body()
-            if refusal.retry_after_s is not None:
-                until_ms = self.venue.clock.now_ms() + refusal.retry_after_s * 1000
-                error["data"] = {"serverTime": self.venue.clock.now_ms(), "retryAfter": until_ms}
-            self.reply(asked.get("id"), refusal.status, error=error, of_orders=bool(route and route.orders))
+            told = {"status": refusal.status, "error": self.told_error(refusal)}
         except (Hangup, Page):
             self.hang_up()
-        else:
-            self.reply(asked.get("id"), 200, result=result, of_orders=bool(route and route.orders))
+            return
+        limits = {"rateLimits": self.venue.limits.state(self.venue.clock.now_ms(), of_orders)} if counted else {}
+        self.send({"id": asked.get("id")} | told | limits)
 
-    def reply(self, number: Any, status: int, of_orders: bool = False, **content: Any) -> None:
-        """Have an answer sent."""
-        counts = self.venue.limits.state(self.venue.clock.now_ms(), of_orders)
-        self.send({"id": number, "status": status} | content | {"rateLimits": counts})
+    def told_error(self, refusal: Refused) -> dict[str, Any]:
+        """Return a refusal as it is sent here: when to come back stands in its data."""
+        error = refusal.body()
+        if refusal.retry_after_s is not None:
+            now_ms = self.venue.clock.now_ms()
+            error["data"] = {"serverTime": now_ms, "retryAfter": now_ms + refusal.retry_after_s * 1000}
+        return error
 
     # An account's events
 
-    def about_stream(self, method: str) -> Any:
-        """Return what a method about this connection's subscriptions does."""
+    def about_stream(self, method: str, signature: str | None) -> Route:
+        """Return the route of a method about this connection's subscriptions."""
         deeds = {
             "userDataStream.subscribe.signature": self.subscribe,
             "userDataStream.unsubscribe": self.unsubscribe,
             "session.subscriptions": self.tell_subscriptions,
             "session.status": self.tell_status,
         }
-        if method not in deeds:
-            return self.refuse_method
-        return deeds[method]
+        return Route(2, deeds.get(method, self.refuse_method), signed=signature is not None)
 
     def refuse_method(self, venue: Venue, account: Any, params: dict[str, Any]) -> Any:
         """Refuse what does not exist; `userDataStream.start` is gone."""
@@ -168,5 +167,5 @@ async def serve_socket(request: web.Request) -> web.WebSocketResponse:
     venue = request.app[VENUE]
     socket = web.WebSocketResponse(heartbeat=venue.ping_s)
     await socket.prepare(request)
-    await Connection(venue, socket).run()
+    await Connection(venue, socket, request.query.get("returnRateLimits") != "false").run()
     return socket

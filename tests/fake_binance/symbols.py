@@ -7,6 +7,7 @@ from typing import Any
 from tests.fake_binance.records import text
 
 TYPES = ("LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT")
+STP_MODES = ("NONE", "EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH")
 
 
 @dataclass
@@ -98,22 +99,23 @@ class Symbol:
             "permissions": [],
             "permissionSets": [list(self.permissions)],
             "defaultSelfTradePreventionMode": "NONE",
-            "allowedSelfTradePreventionModes": ["NONE"],
+            "allowedSelfTradePreventionModes": list(STP_MODES),
         }
 
 
 def starting_symbols() -> list[tuple[Symbol, Decimal]]:
     """Return the pairs a fresh venue trades, and their prices."""
     d = Decimal
-    fine = {"tick": d("0.00001"), "min_price": d("0.00001"), "step": d("0.0001"), "min_quantity": d("0.0001")}
-    coins = {"step": d("0.001"), "min_quantity": d("0.001")}
-    small = {"min_notional": d("0.0001")} | fine
+    fine: dict[str, Any] = {"tick": d("0.00001"), "min_price": d("0.00001"), "min_notional": d("0.0001")}
+    coins: dict[str, Any] = {"step": d("0.001"), "min_quantity": d("0.001")}
+    parts: dict[str, Any] = {"step": d("0.0001"), "min_quantity": d("0.0001")}
     return [
         (Symbol("BTCUSDT", "BTC", "USDT"), d("60000")),
-        (Symbol("ETHUSDT", "ETH", "USDT", step=d("0.0001"), min_quantity=d("0.0001")), d("3000")),
+        (Symbol("ETHUSDT", "ETH", "USDT", **parts), d("3000")),
         (Symbol("BNBUSDT", "BNB", "USDT", **coins), d("600")),
         (Symbol("SOLUSDT", "SOL", "USDT", **coins, max_market_quantity=d("5000")), d("150")),
-        (Symbol("ETHBTC", "ETH", "BTC", **fine | {"min_notional": d("0.0001")}), d("0.05")),
-        (Symbol("LTCBTC", "LTC", "BTC", **small | {"step": d("0.001"), "min_quantity": d("0.001")}), d("0.0015")),
+        (Symbol("LTCUSDT", "LTC", "USDT", **coins), d("70")),
+        (Symbol("ETHBTC", "ETH", "BTC", **fine | parts), d("0.05")),
+        (Symbol("LTCBTC", "LTC", "BTC", **fine | coins), d("0.0015")),
         (Symbol("１２３４５６", "１２３４５６", "USDT", **coins), d("1")),
     ]

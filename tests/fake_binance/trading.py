@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.fake_binance import lists, views
-from tests.fake_binance.answers import Refused, missing, no_such_order, rejected, unknown_order
+from tests.fake_binance.answers import Refused, missing, no_such_order, rejected, unknown_order, unsupported
 from tests.fake_binance.engine import Engine
 from tests.fake_binance.orders_in import (
     Params,
@@ -17,7 +17,7 @@ from tests.fake_binance.orders_in import (
     trading_market,
     whole,
 )
-from tests.fake_binance.records import ZERO, Account, Order, OrderList, Trade
+from tests.fake_binance.records import ZERO, Account, Order, OrderList, Trade, text
 
 FORMS = ("ACK", "RESULT", "FULL")
 KINDS = {"oco": "oco", "oto": "oto", "otoco": "oto", "opo": "opo", "opoco": "opo"}
@@ -208,7 +208,7 @@ def place_list(engine: Engine, account: Account, params: Params, kind: str) -> d
     symbol = market.symbol
     allowed = {"oco": symbol.oco, "oto": symbol.oto, "opo": symbol.opo}
     if not allowed[KINDS[kind]]:
-        raise rejected(f"{kind.upper()} orders are not supported for this symbol")
+        raise unsupported(kind.upper())
     held = (
         read_oco(params, market)
         if kind == "oco"
@@ -227,7 +227,7 @@ def reports(held: OrderList, trades: list[Trade], form: str) -> list[dict[str, A
     for order in held.orders:
         answer = views.placed(order, [trade for trade in trades if trade.order is order], form)
         if order in held.pending and form != "ACK":
-            answer |= {"status": "PENDING_NEW", "executedQty": views.text(ZERO), "workingTime": -1}
+            answer |= {"status": "PENDING_NEW", "executedQty": text(ZERO), "workingTime": -1}
             answer.pop("expiryReason", None)
             if held.pays:
                 answer.pop("origQty", None)

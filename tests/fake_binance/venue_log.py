@@ -1,4 +1,4 @@
-"""The venue's own log: one JSON object a line, on the disk before anything is answered."""
+"""The venue's own log: one JSON object a line; what changes anything is on the disk before it is answered."""
 
 import json
 import os
@@ -16,31 +16,37 @@ def plain(value: Any) -> Any:
 
 
 class VenueLog:
-    """An append-only file, which a judge reads."""
+    """An append-only file, which a judge reads. Records of one `deed` came about at once."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._waiting: list[str] = []
-        self._number = 0
+        self._number = self._deed = 0
+        self._changes = False
 
     def write(self, kind: str, **fields: Any) -> None:
         """Note something that happened; it is on the disk after `sync`."""
         self._number += 1
-        record = {"n": self._number, "wall_ns": time.time_ns(), "kind": kind} | fields
+        record = {"n": self._number, "deed": self._deed, "wall_ns": time.time_ns(), "kind": kind} | fields
+        self._changes |= kind != "heard"
         self._waiting.append(json.dumps(record, default=plain, ensure_ascii=False))
 
     def sync(self) -> None:
-        """Put what waits on the disk."""
+        """Write what waits; unless nothing but questions was heard, have it on the disk when this returns."""
         if not self._waiting:
             return
         text = "\n".join([*self._waiting, ""])
         self._waiting.clear()
+        self._deed += 1
         os.write(self._descriptor, text.encode())
-        os.fdatasync(self._descriptor)
+        if self._changes:
+            os.fdatasync(self._descriptor)
+            self._changes = False
 
     def close(self) -> None:
         """End the file."""
         self.sync()
+        os.fdatasync(self._descriptor)
         os.close(self._descriptor)
 
 

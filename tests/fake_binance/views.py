@@ -25,7 +25,7 @@ def order_fields(order: Order) -> dict[str, Any]:
         told["stopPrice"] = text(order.stop_price)
     if order.status.startswith("EXPIRED"):
         told["expiryReason"] = order.expiry_reason
-    return told | order.extras
+    return told
 
 
 def acknowledged(order: Order) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def placed(order: Order, trades: list[Trade], form: str) -> dict[str, Any]:
     if form == "ACK":
         return acknowledged(order)
     end = {"workingTime": order.working_time_ms, "selfTradePreventionMode": "NONE"}
-    result = acknowledged(order) | order_fields(order) | end
+    result = acknowledged(order) | order_fields(order) | end | order.extras
     return result | {"fills": [fill(trade) for trade in trades]} if form == "FULL" else result
 
 
@@ -62,7 +62,8 @@ def fill(trade: Trade) -> dict[str, Any]:
 def cancelled(order: Order, cancel_id: str) -> dict[str, Any]:
     """Return the answer to a cancel."""
     renamed = {"origClientOrderId": order.client_id, "clientOrderId": cancel_id}
-    return acknowledged(order) | renamed | order_fields(order) | {"selfTradePreventionMode": "NONE"}
+    end = {"selfTradePreventionMode": "NONE"} | order.extras
+    return acknowledged(order) | renamed | order_fields(order) | end
 
 
 def queried(order: Order) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def queried(order: Order) -> dict[str, Any]:
         "isWorking": order.working_time_ms >= 0,
         "workingTime": order.working_time_ms,
         "selfTradePreventionMode": "NONE",
-    }
+    } | order.extras
     return head | {"stopPrice": text(order.stop_price)} | order_fields(order) | tail
 
 
@@ -176,7 +177,7 @@ def execution_report(order: Order, what: str, trade: Trade | None, cancel_id: st
         "q": text(order.quantity),
         "p": text(order.price),
         "P": text(order.stop_price),
-        "F": text(ZERO),
+        "F": order.extras.get("icebergQty", text(ZERO)),
         "g": order.list_id,
         "C": order.client_id if cancel_id else "",
         "x": what,
@@ -198,8 +199,11 @@ def execution_report(order: Order, what: str, trade: Trade | None, cancel_id: st
         "Z": text(order.executed_quote),
         "Y": text(last[2]),
         "Q": text(order.quote_quantity),
-        "V": "NONE",
+        "V": order.extras.get("selfTradePreventionMode", "NONE"),
     }
+    for name, short in (("strategyId", "j"), ("strategyType", "J")):
+        if name in order.extras:
+            told[short] = order.extras[name]
     if order.working_time_ms >= 0:
         told["W"] = order.working_time_ms
     if order.status.startswith("EXPIRED"):
