@@ -82,11 +82,14 @@ class Said:
 class BinanceDesk:
     """An engine at the fake venue."""
 
-    def __init__(self, venue: RunningBinance, folder: Path, names: tuple[str, ...] = ("nova",), **changes: Any) -> None:
+    def __init__(
+        self, venue: RunningBinance, folder: Path, names: tuple[str, ...] = ("nova",), start: datetime | None = None,
+        **changes: Any,
+    ) -> None:  # fmt: skip
         self.venue, self.folder, self.names, self.changes = venue, folder, names, changes
         self.database: Engine = engine(f"sqlite:///{folder / 'desk.db'}")
         migrate(self.database)
-        self.clock = FixedClock(datetime.now(UTC) - timedelta(days=2))
+        self.clock = FixedClock(start or datetime.now(UTC) - timedelta(days=2))
         self.feed = Said(self.clock)
         self.broker = self.engine = None  # type: ignore[assignment]
         self.open()
