@@ -7513,6 +7513,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'orbiquant/research/walk_forward.py')},
             'orbiquant.runtime': { 'orbiquant.runtime.Runtime': ('runtime.html#runtime', 'orbiquant/runtime.py'),
                                    'orbiquant.runtime.Runtime._binance': ('runtime.html#runtime._binance', 'orbiquant/runtime.py'),
+                                   'orbiquant.runtime.Runtime._mt4': ('runtime.html#runtime._mt4', 'orbiquant/runtime.py'),
                                    'orbiquant.runtime.Runtime.amd': ('runtime.html#runtime.amd', 'orbiquant/runtime.py'),
                                    'orbiquant.runtime.Runtime.broker': ('runtime.html#runtime.broker', 'orbiquant/runtime.py'),
                                    'orbiquant.runtime.Runtime.chat_choice': ('runtime.html#runtime.chat_choice', 'orbiquant/runtime.py'),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from orbiquant.orders import TradedSymbol
     from orbiquant.strategies.registry import StrategyRegistry
     from orbiquant.trading.brokers.binance.broker import BinanceBroker
+    from orbiquant.trading.brokers.mt4.broker import Mt4Broker
     from orbiquant.trading.brokers.paper import PaperBroker
     from orbiquant.trading.brokers.terms import PaperTerms
     from orbiquant.trading.pages import Pages
@@ -216,8 +217,8 @@ class Runtime:
         self,
         account: str,  # "paper-usdt": where orders go, and the currency that it is kept in
         pages: "Pages",  # of the engine that trades there
-    ) -> "PaperBroker | BinanceBroker":
-        "Return the broker of an account, on paper, where crypto is spot, or Binance; raise `OptionError` for others."
+    ) -> "PaperBroker | BinanceBroker | Mt4Broker":
+        "Return an account's broker: on paper, where crypto is spot, Binance or MetaTrader 4; or raise `OptionError`."
         from orbiquant.domain import AssetClass
         from orbiquant.orders import Capabilities
         from orbiquant.trading.brokers.paper import PaperBroker
@@ -226,14 +227,26 @@ class Runtime:
         currency = rest.partition("-")[0].upper()
         if name == "binance" and currency:
             return self._binance(account, currency)
+        if name == "mt4" and currency:
+            return self._mt4()
         if name != "paper" or not currency:
-            raise OptionError(f"`account` must be on paper or at Binance, such as paper-usdt, was {account!r}")
+            raise OptionError(
+                f"`account` must begin with paper-, binance- or mt4-, e.g. paper-usdt, was {account!r}"
+            )
         terms = cache(self.terms)
 
         def capabilities(symbol: "TradedSymbol") -> Capabilities:
             return Capabilities(short=terms(symbol).instrument.asset_class is not AssetClass.CRYPTO)
 
         return PaperBroker(pages, account, currency, terms, self.clock, capabilities)
+
+    def _mt4(self) -> "Mt4Broker":
+        from orbiquant.trading.brokers.mt4.broker import Mt4Broker
+
+        config = self.settings.mt4
+        if config.real_money and not self.settings.trading.live:
+            raise OptionError("`[trading] live` must be on, or `[mt4] demo`, before anything is traded at MetaTrader 4")
+        return Mt4Broker(config, self.clock, self.terms)
 
     def _binance(self, account: str, currency: str) -> "BinanceBroker":
         from orbiquant.trading.brokers.binance.broker import BinanceBroker

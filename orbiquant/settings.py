@@ -37,6 +37,7 @@ from .notices.webhook_config import WebhookConfig
 from .policies import SignalConfig
 from .strategies.config import SHIPPED, STRATEGIES, StrategyConfig
 from .trading.brokers.binance.config import BinanceConfig, TradingConfig
+from .trading.brokers.mt4.config import Mt4Config
 from .trading.config import AgentProfile, RiskConfig, UniverseConfig
 from .trading.portfolio_config import PortfolioConfig
 from .trading.products import ProductConfig
@@ -279,6 +280,7 @@ class Settings(BaseSettings):
     risk: RiskConfig
     trading: TradingConfig
     binance: BinanceConfig
+    mt4: Mt4Config
     strategies: StrategyConfig
     universes: UniverseConfig = UniverseConfig()
     atlas: AgentProfile

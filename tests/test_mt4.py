@@ -48,6 +48,11 @@ def config(folder: Path, **more: Any) -> Mt4Config:
     return Mt4Config(**given | quick | more)
 
 
+def terms(symbol: str) -> PaperTerms:
+    """Return what a symbol costs: nothing."""
+    return PaperTerms(find_instrument(symbol), Costs(), Decimal(30))
+
+
 QUICK = ("--beat-ms", 150)  # a sign of life, a second apart at home
 
 
@@ -67,12 +72,12 @@ def terminal(running: FakeTerminal, tmp_path: Path) -> FakeTerminal:
 @pytest.fixture
 def hasty(terminal: FakeTerminal, tmp_path: Path) -> Mt4Broker:
     """Return a broker that does not wait long for one that is dead."""
-    return Mt4Broker(config(tmp_path, command_answer_s=0.8, stale_s=0.6), SystemClock())
+    return Mt4Broker(config(tmp_path, command_answer_s=0.8, stale_s=0.6), SystemClock(), terms)
 
 
 @pytest.fixture
 def broker(terminal: FakeTerminal, tmp_path: Path) -> Mt4Broker:
-    return Mt4Broker(config(tmp_path), SystemClock())
+    return Mt4Broker(config(tmp_path), SystemClock(), terms)
 
 
 def order(id_: str = "atlas-0123456789abcdef-ent", side: str = "BUY", quantity: Any = 10_000, **more: Any) -> Order:
@@ -234,7 +239,7 @@ def test_other_levels_stand_or_the_old_ones_do(terminal: FakeTerminal, broker: M
 
 def test_a_position_is_closed_when_its_time_is_over(terminal: FakeTerminal, tmp_path: Path):
     clock = FixedClock(datetime.now(UTC))
-    broker = Mt4Broker(config(tmp_path), clock)
+    broker = Mt4Broker(config(tmp_path), clock, terms)
     bracket = Bracket(stop_loss="1.09000", close_at=clock.now() + timedelta(minutes=5))
     broker.submit(order(bracket=bracket))
     assert broker.positions()[0].bracket.close_at == bracket.close_at and len(broker.fills("EURUSD")) == 1
@@ -270,14 +275,14 @@ def test_what_cannot_be_is_rejected_and_leaves_nothing(
 
 
 def test_a_lot_of_another_size_is_seen_before_anything_is_sent(terminal: FakeTerminal, tmp_path: Path):
-    broker = Mt4Broker(config(tmp_path, lot_sizes="EURUSD=10000"), SystemClock())
+    broker = Mt4Broker(config(tmp_path, lot_sizes="EURUSD=10000"), SystemClock(), terms)
     with pytest.raises(BrokerRejected, match=r"worth 1\.00000, by our instrument table it is 0\.1"):
         broker.submit(order())
 
 
 def test_inputs_of_the_expert_advisor_are_named(tmp_path: Path):
     with fake_terminal(tmp_path / "Files", *QUICK, "--most-orders", 1, "--most-lots", "0.05"):
-        broker = Mt4Broker(config(tmp_path), SystemClock())
+        broker = Mt4Broker(config(tmp_path), SystemClock(), terms)
         with pytest.raises(BrokerRejected, match="raise MaximumLotSize"):
             broker.submit(order())
         broker.submit(order("a-ent", quantity=5_000))
@@ -309,7 +314,7 @@ def settled(
 def test_a_command_that_vanishes_with_its_folder_is_asked_about_and_not_written_again(
     terminal: FakeTerminal, tmp_path: Path
 ):
-    broker = Mt4Broker(config(tmp_path, quiet_settle_s=9, command_answer_s=0.8, stale_s=0.6), SystemClock())
+    broker = Mt4Broker(config(tmp_path, quiet_settle_s=9, command_answer_s=0.8, stale_s=0.6), SystemClock(), terms)
     broker.terminal.quotes("EURUSD")
     terminal.tell("freeze", seconds=60)  # the command lies there when the advisor is put on anew, and is wiped
     with pytest.raises(ExecutionUnknown, match="nobody read"):
@@ -338,7 +343,7 @@ def test_an_advisor_that_dies_over_a_command(terminal: FakeTerminal, hasty: Mt4B
 
 
 def test_a_server_that_carries_out_what_it_said_had_timed_out(terminal: FakeTerminal, tmp_path: Path):
-    broker = Mt4Broker(config(tmp_path, quiet_settle_s=9), SystemClock())
+    broker = Mt4Broker(config(tmp_path, quiet_settle_s=9), SystemClock(), terms)
     terminal.fault("send", error=128, late_s=1.5)
     with pytest.raises(ExecutionUnknown, match="trade timeout"):
         broker.submit(order())
@@ -396,12 +401,12 @@ def test_what_the_server_refuses_is_rejected(terminal: FakeTerminal, broker: Mt4
 
 
 def test_a_comment_that_the_server_edits_and_a_memory_that_is_lost(terminal: FakeTerminal, tmp_path: Path):
-    broker = Mt4Broker(config(tmp_path), SystemClock())
+    broker = Mt4Broker(config(tmp_path), SystemClock(), terms)
     terminal.fault("send", comment="dealer #7 requoted")
     broker.submit(order())
     (entry,) = broker.fills("EURUSD")
     assert broker.positions()[0].owner == order().client_order_id
-    other = Mt4Broker(config(tmp_path, state_folder=tmp_path / "empty"), SystemClock())
+    other = Mt4Broker(config(tmp_path, state_folder=tmp_path / "empty"), SystemClock(), terms)
     assert other.order("EURUSD", order().client_order_id).state is OrderState.FILLED, "its number follows from its id"
     assert other.submit(order()).state is OrderState.FILLED and len(terminal.log("send")) == 1
     assert len(other.fills("EURUSD")) == 1, "it finds the fill, and gives it a number of its own"
@@ -526,13 +531,13 @@ def test_swap_that_pays_is_no_fee_below_nothing(terminal: FakeTerminal, broker: 
 def test_a_process_that_dies_while_it_sends(
     terminal: FakeTerminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after_put: bool
 ):
-    broker = Mt4Broker(config(tmp_path), SystemClock())
+    broker = Mt4Broker(config(tmp_path), SystemClock(), terms)
     broker.terminal.quotes("EURUSD")
     place = (broker.terminal, "_answer") if after_put else (broker.terminal.folder, "put")
     monkeypatch.setattr(*place, _die)
     with pytest.raises(KeyboardInterrupt):
         broker.submit(order())
-    other = Mt4Broker(config(tmp_path), SystemClock())
+    other = Mt4Broker(config(tmp_path), SystemClock(), terms)
     status = settled(other)
     assert (status is not None) == after_put and len(terminal.log("send")) == after_put
 
@@ -562,7 +567,7 @@ def test_an_account_that_is_reset_has_lost_what_it_had(tmp_path: Path):
         Mt4Broker(config(tmp_path), SystemClock()).submit(waiting)
     shutil.rmtree(tmp_path / "Files")
     with fake_terminal(tmp_path / "Files", *QUICK):
-        broker = Mt4Broker(config(tmp_path), SystemClock())
+        broker = Mt4Broker(config(tmp_path), SystemClock(), terms)
         assert broker.order("EURUSD", waiting.client_order_id) is None, "the sender halts: it was accepted once"
         assert broker.open_orders() == []
 
@@ -633,7 +638,7 @@ class Storm:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_storm_leaves_nothing_lost_and_nothing_doubled(terminal: FakeTerminal, tmp_path: Path, seed: int):
-    broker = Mt4Broker(config(tmp_path, settle_s=0.6, command_answer_s=1.5, stale_s=1), SystemClock())
+    broker = Mt4Broker(config(tmp_path, settle_s=0.6, command_answer_s=1.5, stale_s=1), SystemClock(), terms)
     storm = Storm(terminal, broker, seed)
     broker.terminal.quotes("EURUSD")
     for number in range(40):
@@ -733,7 +738,6 @@ class Desk:
         self.feed, database = OneSignal(self.clock), fresh_database(folder)
         broker.clock = self.clock
         switches = Switches(database, folder / "switches", self.clock)
-        terms = lambda symbol: PaperTerms(find_instrument(symbol), Costs(), Decimal(30))  # noqa: E731
         standing = Standing(Pages(database), broker, account, "USD", terms, switches, self.clock)
         profile = loose_profile(EURUSD, initial_equity="10000", risk_per_trade="0.01")
         self.engine = TradingEngine(standing, {"nova": profile}, FREE, {"ml": self.feed})
@@ -809,7 +813,7 @@ def test_no_bytes_break_a_reader(read: Any, content: bytes):
 @pytest.fixture(scope="module")
 def still(tmp_path_factory: pytest.TempPathFactory) -> Mt4Broker:
     """Return a broker whose terminal does not run."""
-    return Mt4Broker(config(tmp_path_factory.mktemp("still")), SystemClock())
+    return Mt4Broker(config(tmp_path_factory.mktemp("still")), SystemClock(), terms)
 
 
 FIELDS = ("magic", "symbol", "lots", "type", "open_price", "close_price", "SL", "TP", "commission", "swap", "open_time")

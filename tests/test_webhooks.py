@@ -366,7 +366,7 @@ def test_secrets_come_out_of_the_environment_alone(tmp_path: Path, monkeypatch: 
     for name in ("secret", "previous_secret"):
         (tmp_path / "settings.ini").write_text(f"[webhooks]\n{name} = {SECRET}\n")
         with pytest.raises(
-            SettingsError, match=f"belongs into .env or the environment, as .*_{name.upper()}"
+            SettingsError, match=f"must be set as ORBIQUANT_.*_{name.upper()} in the environment"
         ) as refused:
             load_settings()
         assert SECRET not in str(refused.value)

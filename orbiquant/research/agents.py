@@ -97,7 +97,8 @@ def confirmation_of(
 ) -> str:
     "Return what a person must type before an agent may trade; '' where no money is at stake."
     profile = getattr(settings, name, None) if name in AGENTS else None
-    return f"trade live {name}" if profile and profile.broker == "binance" and settings.binance.real_money else ""
+    venue = getattr(settings, profile.broker, None) if profile else None
+    return f"trade live {name}" if venue and venue.real_money else ""
 
 
 def check_live(
@@ -116,7 +117,7 @@ def check_live(
     if typed.strip() != phrase:
         missing.append(f"{phrase!r} must be typed at `orbiquant agent start {name}`")
     if missing:
-        raise OptionError(f"{name} would trade real money at Binance: {', '.join(missing)}")
+        raise OptionError(f"{name} would trade real money: {', '.join(missing)}")
 
 # %% ../../nbs/75_research.agents.ipynb #76756ee5
 def with_feeds(

@@ -1,5 +1,6 @@
 """MetaTrader 4 behind the port of every broker: what was sent is asked about and never written again."""
 
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 
@@ -20,6 +21,7 @@ from ....orders import (
     exactly,
 )
 from ....ports import Clock
+from ..terms import PaperTerms
 from .commands import NO_POSITION_LOTS, ReplyKind, close_command
 from .config import Mt4Config
 from .contracts import Contracts
@@ -40,11 +42,13 @@ class Mt4Broker:
         self,
         config: Mt4Config,  # terminal, account, patience
         clock: Clock,  # tells when a position's time is over
+        terms: Callable[[str], PaperTerms],  # what a symbol costs, for who weighs an order
     ) -> None:
         "Take up what was sent before; the terminal is looked at when it is needed."
-        self.config, self.clock = config, clock
-        self.state, self.contracts = AccountMemory(config.state_folder, config.login), Contracts(config)
-        self.terminal = Terminal(config, self.state)
+        self.config, self.clock, self.terms = config, clock, terms
+        folder, memory = config.places()
+        self.state, self.contracts = AccountMemory(memory, config.login), Contracts(config)
+        self.terminal = Terminal(config, self.state, folder)
         matcher = Matcher(config, self.contracts, self.state)
         self.lookout = Lookout(self.terminal, self.contracts, matcher)
         self.dealing = Dealing(self.lookout, clock)

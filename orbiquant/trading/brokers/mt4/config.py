@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from ....core import OrbiError
+from ....core import OptionError, OrbiError
 from ....domain import Value
 from ....market.clocks import parse_zone
 from ....orders import TradedSymbol
@@ -33,18 +33,23 @@ def _check_zone(zone: str) -> str:
     return zone
 
 
-_Place = Annotated[Path, AfterValidator(Path.expanduser)]
+_Place = Annotated[
+    Path | None,
+    BeforeValidator(lambda given: given or None),
+    AfterValidator(lambda path: path and path.expanduser()),
+]
 _Spelled = Annotated[str, Field(pattern=r"^[^,|\"\s]{1,31}$")]  # a name that survives a command file
 _Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 _Lots = Annotated[Decimal, Field(gt=0, allow_inf_nan=False)]
 
 
 class Mt4Config(Value):
-    "One terminal, and the account that it must be logged in to."
+    "The section `[mt4]`: one terminal, and the account that it must be logged in to."
 
-    folder: _Place  # `MQL4/Files` of the terminal; the expert advisor's own folder `DWX` lies in it
-    login: Annotated[int, Field(gt=0)]  # number of the account: orders go there and nowhere else
-    state_folder: _Place  # where what was sent is remembered; it must outlive the terminal
+    folder: _Place = None  # `MQL4/Files` of the terminal; the expert advisor's own folder `DWX` lies in it
+    login: Annotated[int, Field(ge=0)] = 0  # number of the account: orders go there and nowhere else; 0: none
+    state_folder: _Place = None  # where what was sent is remembered; it must outlive the terminal
+    demo: bool = False  # on: the account trades no money
     server_zone: Annotated[str, AfterValidator(_check_zone)] = "America/New_York+7"  # the clock of the trade server
     symbol_suffix: Annotated[str, Field(pattern=r"^[^,|\"\s]{0,12}$")] = ""  # what the broker appends, such as `.r`
     symbol_names: Annotated[
@@ -63,6 +68,18 @@ class Mt4Config(Value):
     history_s: _Seconds = 30.0  # between two looks into the history, at most
     history_reach_days: Annotated[int, Field(ge=1, le=3650)] = 30  # that a look goes back, at least
     retries: Annotated[int, Field(ge=0, le=10)] = 3  # of what the server refused because the price had moved
+
+    @property
+    def real_money(self) -> bool:
+        "Say whether an order costs something."
+        return not self.demo
+
+    def places(self) -> tuple[Path, Path]:
+        "Return the terminal's folder and the one of what was sent; raise `OptionError` naming what is not set."
+        if self.folder is None or self.state_folder is None or not self.login:
+            lacking = [name for name in ("folder", "login", "state_folder") if not getattr(self, name)]
+            raise OptionError(f"`[mt4] {lacking[0]}` must be set before anything is traded at MetaTrader 4, was empty")
+        return self.folder, self.state_folder
 
     @model_validator(mode="after")
     def _check(self) -> Self:

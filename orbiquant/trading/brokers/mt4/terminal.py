@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from ....core import BrokerUnavailable
@@ -49,9 +50,10 @@ class Terminal:
         self,
         config: Mt4Config,  # where it is
         state: AccountMemory,  # whose turn it is, and which ids were used
+        folder: Path,  # its `MQL4/Files`
     ) -> None:
         "Look at nothing yet."
-        self.config, self.state, self.folder = config, state, Folder(config.folder)
+        self.config, self.state, self.folder = config, state, Folder(folder)
         self._last: Snapshot | None = None
         self._wanted: set[str] = set()
 
