@@ -230,9 +230,7 @@ class Runtime:
         if name == "mt4" and currency:
             return self._mt4()
         if name != "paper" or not currency:
-            raise OptionError(
-                f"`account` must begin with paper-, binance- or mt4-, e.g. paper-usdt, was {account!r}"
-            )
+            raise OptionError(f"`account` must begin with paper-, binance- or mt4-, e.g. paper-usdt, was {account!r}")
         terms = cache(self.terms)
 
         def capabilities(symbol: "TradedSymbol") -> Capabilities:

@@ -546,7 +546,7 @@ def test_two_processes_share_a_terminal(terminal: FakeTerminal, tmp_path: Path):
     code = (
         "import sys; from orbiquant.trading.brokers.mt4.broker import Mt4Broker, Order\n"
         "from orbiquant.trading.brokers.mt4.config import Mt4Config; from orbiquant.core import SystemClock\n"
-        "broker = Mt4Broker(Mt4Config.model_validate_json(sys.argv[1]), SystemClock())\n"
+        "broker = Mt4Broker(Mt4Config.model_validate_json(sys.argv[1]), SystemClock(), None)\n"
         "for n in range(3):\n"
         "    name = f'{sys.argv[2]}{n}-ent'\n"
         "    broker.submit(Order(client_order_id=name, symbol='EURUSD', side='BUY', quantity=1000))\n"
@@ -557,14 +557,14 @@ def test_two_processes_share_a_terminal(terminal: FakeTerminal, tmp_path: Path):
         assert (one.wait(60), two.wait(60)) == (0, 0)
     sent = terminal.log("send")
     assert len({each["magic"] for each in sent}) == len(sent) == 6
-    fills = Mt4Broker(config(tmp_path), SystemClock()).fills("EURUSD")
+    fills = Mt4Broker(config(tmp_path), SystemClock(), terms).fills("EURUSD")
     assert len(fills) == 6 == len({fill.fill_id for fill in fills})
 
 
 def test_an_account_that_is_reset_has_lost_what_it_had(tmp_path: Path):
     waiting = order(type="limit", limit_price="1.09000", bracket=Bracket(stop_loss="1.08000"))
     with fake_terminal(tmp_path / "Files", *QUICK):
-        Mt4Broker(config(tmp_path), SystemClock()).submit(waiting)
+        Mt4Broker(config(tmp_path), SystemClock(), terms).submit(waiting)
     shutil.rmtree(tmp_path / "Files")
     with fake_terminal(tmp_path / "Files", *QUICK):
         broker = Mt4Broker(config(tmp_path), SystemClock(), terms)

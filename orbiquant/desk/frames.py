@@ -41,7 +41,7 @@ def showing_frames(
     finally:
         _frames.reset(token)
 
-
+# %% ../../nbs/79_desk.frames.ipynb #496d3987
 def frame_name(
     name: str | None,  # as somebody named it; None: the only one there is
 ) -> str:

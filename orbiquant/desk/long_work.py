@@ -101,7 +101,7 @@ class JobSeen(BaseModel):
     error: JsonValue = Field(description="type and message, of one that failed")
     notices: list[str]
 
-
+# %% ../../nbs/79_desk.long_work.ipynb #92c31e1a
 def newest_job(
     runtime: Runtime,  # its database
     caller: Caller,  # who asks

@@ -30,7 +30,7 @@ from orbiquant.llm.intents import (
     fit_arguments,
     plain_schema,
 )
-from .leaning import carries_on, change_call, vague_choices, words_left
+from .leaning import carries_on, change_call, picked_number, vague_choices, words_left
 from .lexicon import word_patterns
 from .naming import find_job_id, find_table
 from .own_words import own_words
@@ -203,13 +203,6 @@ def _spell(text: str) -> str:
     return text
 
 
-def _in_digits(text: str) -> str:
-    said = _ONE.sub("", text.lower())
-    for word, digit in _ORDINALS.items():
-        said = re.sub(rf"\b{word}\b", digit, said)
-    return said
-
-
 def _share(parts: Sequence[Wish], slots: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     "Return what each wish names, with the symbol and the timeframe of a neighbour where it names no symbol."
     found = []
@@ -226,9 +219,6 @@ def _share(parts: Sequence[Wish], slots: Sequence[dict[str, Any]]) -> list[dict[
 
 
 _EXPLAINS = re.compile(r"\b(?:what(?:'s| is| are| does)|que (?:es|son|significa))\b")
-_NUMBER = re.compile(r"\W*(?:(?:la|the|el|option|opci[oó]n|number|n[uú]mero|no\.?) )*([1-9])(?:[.)ºª]|st|nd|rd|th)?\W*")
-_ORDINALS = {"first": "1", "primer[oa]?": "1", "second": "2", "segund[oa]": "2", "third": "3", "tercer[oa]?": "3"}
-_ONE = re.compile(r"( one| option| opci[oó]n)(?=\W*$)")
 _FRAMES = frozenset({"describe_frame", "plot_frame"})
 _ACCOUNT = frozenset({"get_positions", "get_trade_history", "get_portfolio", "get_course_info", "explain_concept"})
 
@@ -379,8 +369,8 @@ class Router:
         "Return what an answer makes of the question that was asked back; none where it is no answer."
         slots, answer = self._read(before.unanswered, language), self._read(text, language)
         if asked.choices:
-            number = _NUMBER.fullmatch(_in_digits(text))
-            tool = "".join(asked.choices[int(number[1]) - 1 : int(number[1])]) if number else self._said(text, answer)
+            number = picked_number(text)
+            tool = "".join(asked.choices[number - 1 : number]) if number else self._said(text, answer)
             named = slots if number else slots | answer
             return self._named(tool, before.unanswered, named, 1.0, offered, before) if tool in asked.choices else []
         if not asked.missing or asked.tool in (None, "execute_trade") or asked.tool not in offered:

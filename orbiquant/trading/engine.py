@@ -305,8 +305,7 @@ class TradingEngine:
             held.bars += 1
             self.books.changed.add(held.id)
             if held.most_bars is not None and held.bars == held.most_bars - 1:
-                close_at = now + held.series.timeframe.delta
-                self.protect(held, held.bracket.model_copy(update={"close_at": close_at}))
+                self.protect(held, held.bracket.model_copy(update={"close_at": now + held.series.timeframe.delta}))
 
     def protect(
         self,
@@ -336,8 +335,7 @@ class TradingEngine:
         for agent in crew:
             kills = self.standing.switches.standing(agent.name, self.standing.account)
             if any(kill.flatten for kill in kills):
-                open_ = [held for held in self.books.positions(agent.name) if held.id not in leaving]
-                sent += [self.consumer.close(held) for held in open_]
+                sent += [self.consumer.close(h) for h in self.books.positions(agent.name) if h.id not in leaving]
         return sent
 
     def _time_out(self, now: datetime) -> list[Order]:

@@ -32,7 +32,7 @@ from .state import AccountMemory
 from .terminal import Terminal
 from .wire import Mt4Ticket
 
-ABLE = Capabilities(short=True, id_length=MOST_ID)
+HEDGED = Capabilities(short=True, id_length=MOST_ID)
 
 
 class Mt4Broker:
@@ -60,7 +60,7 @@ class Mt4Broker:
         symbol: TradedSymbol,  # of a market
     ) -> Capabilities:
         "Return what MetaTrader can do: hedged tickets, each with a stop and a target of its own."
-        return ABLE
+        return HEDGED
 
     def account(self) -> Account:
         "Return what is owned, in the account's currency."

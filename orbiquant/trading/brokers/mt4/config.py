@@ -19,6 +19,8 @@ def _read_pairs(given: Any) -> Any:
     "Return the mapping that a text such as `XAUUSD=GOLD, EURUSD=EURUSD.r` names."
     if not isinstance(given, str):
         return given
+    if given.strip() == "{}":
+        return {}
     pairs = [part.partition("=") for part in given.split(",") if part.strip()]
     if wrong := [name.strip() for name, is_, value in pairs if not is_ or not value.strip()]:
         raise ValueError(f"must be pairs such as XAUUSD=GOLD, had {wrong[0][:40]!r}")
