@@ -183,6 +183,7 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("llm", "check"): ((),),
     ("llm", "tune"): (("--name", "tools", "--base", "nowhere", "--dry-run"),),
     ("llm", "adapters"): ((),),
+    ("llm", "tools"): ((),),
     ("llm", "eval"): (("--provider", "router", "--cases", "questions.jsonl"),),
     ("report", "run"): (("research", "--timeout", "1"),),
     ("report", "list"): ((),),

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
@@ -16,8 +17,18 @@ from test_service_http import make_runtime
 from typer.testing import CliRunner
 
 from orbiquant.cli.program import program
+from orbiquant.copilot import evaluate
 from orbiquant.copilot.eval_asking import EvalAnswer, ask_model, offered_tools
-from orbiquant.copilot.eval_cases import EvalCase, cases_digest, choose_cases, own_cases, read_cases
+from orbiquant.copilot.eval_cases import (
+    EvalCase,
+    EvalKind,
+    argument_names,
+    cases_digest,
+    choose_cases,
+    own_cases,
+    read_cases,
+    tool_names,
+)
 from orbiquant.copilot.eval_judging import WHY, Judgement, asks_back, judge_answer
 from orbiquant.copilot.eval_report import (
     EvalReport,
@@ -28,6 +39,7 @@ from orbiquant.copilot.eval_report import (
     time_results,
 )
 from orbiquant.copilot.evaluate import evaluate_model, open_evaluated, rate_by_router
+from orbiquant.copilot.tools import find_tools
 from orbiquant.core import DataError, OptionError, OrbiError, asset
 from orbiquant.llm.intents import TOOL_PARAMETERS
 from orbiquant.llm.router import Router
@@ -155,7 +167,11 @@ def test_judgement_of_each_kind(name: str, answer: dict[str, Any], reason: str):
 
 GOLD_ORDER = ("execute_trade", {"symbol": "XAUUSD", "action": "BUY", "size": 1.0})
 TESLA_ORDER = ("execute_trade", {"symbol": "TSLA", "action": "BUY", "size": 1.0})
-BUY_GOLD = {"text": "buy 1 lot of gold", "tool": "execute_trade", "args": {"symbol": "gold", "action": "BUY", "size": 1}}
+BUY_GOLD = {
+    "text": "buy 1 lot of gold",
+    "tool": "execute_trade",
+    "args": {"symbol": "gold", "action": "BUY", "size": 1},
+}
 
 
 @pytest.mark.parametrize(
@@ -411,6 +427,50 @@ def test_the_command_asks_a_part_of_the_own_questions_and_tells_it():
     ]
     said = CliRunner().invoke(program, words)
     assert said.exit_code == 0 and "90 % interval" in said.stdout and " en " not in said.stdout, said.stdout
+
+
+def test_a_writer_of_questions_is_told_every_field_and_every_tool(tmp_path: Path):
+    shown = CliRunner().invoke(program, ["llm", "eval", "--help"]).stdout
+    assert all(re.search(rf"\b{name}\b", shown) for name in (*EvalCase.model_fields, *get_args(EvalKind), "tools"))
+    listed = json.loads(CliRunner().invoke(program, ["llm", "tools", "--json"]).stdout)
+    assert {each["tool"] for each in listed} >= {*TOOL_PARAMETERS}
+    assert {"symbol", "stop_loss"} <= {*next(each for each in listed if each["tool"] == "execute_trade")["demanded"]}
+    lines = [
+        json.dumps(
+            {
+                "id": each["tool"],
+                "lang": "en",
+                "text": "x",
+                "tool": each["tool"],
+                "args": dict.fromkeys(each["arguments"]),
+            }
+        )
+        for each in listed
+    ]
+    tools = find_tools()
+    assert len(read_cases(written(tmp_path, *lines), tool_names(tools), takes=argument_names(tools))) == len(listed)
+
+
+def test_a_file_that_is_named_by_nothing_is_refused():
+    said = CliRunner().invoke(program, ["llm", "eval", "--cases", ""])
+    assert said.exit_code != 0
+    with pytest.raises(DataError, match="must be a file, is a folder"):
+        read_cases(Path(), KNOWN)
+
+
+def test_the_time_to_the_first_word_is_not_that_of_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    loaded: list[float] = []
+
+    async def speak(messages: Any, info: AgentInfo) -> AsyncIterator[str]:
+        if not loaded:
+            await asyncio.sleep(0.5)
+            loaded.append(1)
+        yield "hello"
+
+    slow = FunctionModel(stream_function=speak, model_name="slow")
+    monkeypatch.setattr(evaluate, "open_evaluated", lambda runtime, provider: (slow, None, False))
+    report = asyncio.run(evaluate.evaluate_with(make_runtime(tmp_path), "local", [case("small talk")], {}))
+    assert report.overall.questions == 1 and report.times.first_slow_s < 0.4
 
 
 def test_broken_lines_are_refused_or_told(tmp_path: Path):

@@ -70,6 +70,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("portfolio", "allocate"): "portfolio allocate --method inverse_volatility",
     ("portfolio", "rebalance"): "portfolio rebalance --now --dry-run",
     ("llm", "eval"): "llm eval --provider router --kind choice --failures 20",
+    ("llm", "tools"): "llm tools",
     ("chat",): "chat 'what is the price of EURUSD?'",
     ("telegram",): "telegram",
     ("mcp",): "mcp --list --trade",

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from .eval_asking import Call, EvalAnswer, acting_tools
-from .eval_cases import EvalCase
+from .eval_cases import SAME_ARGUMENT, EvalCase
 from .numbers import read_figures
 from .origins import NumberOrigins
 from .promises import promises_return
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pydantic_ai.tools import ToolDefinition
 
 # %% ../../nbs/87_copilot.eval_judging.ipynb #748e93b4
-_SAME = {"stop": "stop_loss", "entry_price": "entry", "bars": "limit", "frame": "name", "columns": "column"}
 _FREE_TEXT = frozenset({"message", "language"})
 _TERMS = frozenset({"concept", "topic"})
 
@@ -67,7 +66,7 @@ def normalise_arguments(
     for name, value in arguments.items():
         left_out = value is None or (name in fields and "default" in fields[name] and fields[name]["default"] == value)
         if not left_out and name not in _FREE_TEXT:
-            found[_SAME.get(name, name)] = _as_value(_SAME.get(name, name), value)
+            found[SAME_ARGUMENT.get(name, name)] = _as_value(SAME_ARGUMENT.get(name, name), value)
     return found
 
 # %% ../../nbs/87_copilot.eval_judging.ipynb #a75ba82f
@@ -89,7 +88,7 @@ def compare_arguments(
 ) -> list[ArgumentCheck]:
     "Return how each argument of a call came out."
     right, called = normalise_arguments(wanted, schema), normalise_arguments(given, schema)
-    named = [{_SAME.get(name, name): value for name, value in each.items()} for each in (wanted, given)]
+    named = [{SAME_ARGUMENT.get(name, name): value for name, value in each.items()} for each in (wanted, given)]
     checks = []
     for name in (*right, *(name for name in called if name not in right)):
         alike = "right" if right.get(name) == called.get(name) else "wrong"
