@@ -376,8 +376,11 @@ def test_a_threshold_that_asks_back_more_answers_less():
         for tool, sure in rated
     ]
     curve = summarise_results("x", results).curve
-    assert [curve[step].coverage.right for step in (0, 10, 15, 19)] == [3, 2, 1, 0]
-    assert [curve[step].answered and curve[step].answered.share for step in (0, 10, 19)] == [2 / 3, 1, None]
+    assert [(each.threshold, each.coverage.right) for each in curve] == [(0, 3), (0.6, 2), (0.9, 1)], "each leaves others"
+    assert [each.answered.share for each in curve] == [2 / 3, 1, 1]
+    many = [results[0].model_copy(update={"answer": EvalAnswer(confidence=0.9 + n / 1e4)}) for n in range(500)]
+    curve = summarise_results("x", many).curve
+    assert len(curve) == 20 == len({each.coverage.right for each in curve}), "where all are sure, too"
 
 
 # --- the router, the command and the page ---

@@ -77,9 +77,10 @@ def _checks(report: "EvalReport") -> "RenderableType":
         for name, words in _CHECKS.items()
         if (whole := getattr(report.overall, name))
     ]
-    blank = [""] * len(report.languages)
     for rule, group in report.rules.items():
-        rows.append((f"refused: {rule}", str(group.questions), _share(group.refusal), *blank))
+        own = (report.rules_by_language.get(language, {}).get(rule) for language in report.languages)
+        shares = (_share(each.refusal if each else None) for each in own)
+        rows.append((f"refused: {rule}", str(group.questions), _share(group.refusal), *shares))
     return table(rows, "%", ">questions", *(f">{name}" for name in groups))
 
 
@@ -116,9 +117,9 @@ def _told(report: "EvalReport", failures: int) -> "RenderableType":
     )
     lines += [f"Left out, broken: {each}" for each in report.broken]
     shown = report.failures[:failures]
-    rows = [(each.id, each.text[:80], each.wanted, each.reason, each.detail[:80]) for each in shown]
+    rows = [(each.id, each.lang, " | ".join((*each.before, each.text))[:80], each.wanted, each.reason, each.detail[:80]) for each in shown]
     told: list[Any] = [_choices(report), _checks(report), *_faults(report)]
-    told += [table(rows, "id", "question", "wanted", "wrong", "more")] if rows else []
+    told += [table(rows, "id", "language", "question", "wanted", "wrong", "more")] if rows else []
     return Group(*told, *lines)
 
 
