@@ -1326,6 +1326,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'orbiquant/copilot/eval_report.py'),
                                                'orbiquant.copilot.eval_report._fault': ( 'copilot.eval_report.html#_fault',
                                                                                          'orbiquant/copilot/eval_report.py'),
+                                               'orbiquant.copilot.eval_report._in_words': ( 'copilot.eval_report.html#_in_words',
+                                                                                            'orbiquant/copilot/eval_report.py'),
                                                'orbiquant.copilot.eval_report.called_name': ( 'copilot.eval_report.html#called_name',
                                                                                               'orbiquant/copilot/eval_report.py'),
                                                'orbiquant.copilot.eval_report.count_arguments': ( 'copilot.eval_report.html#count_arguments',

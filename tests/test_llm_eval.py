@@ -9,6 +9,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any, get_args
 
+import pandas as pd
 import pytest
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 from pydantic_ai.models.wrapper import WrapperModel
@@ -45,6 +46,7 @@ from orbiquant.llm.intents import TOOL_PARAMETERS
 from orbiquant.llm.router import Router
 from orbiquant.llm.router_model import router_model
 from orbiquant.reports import find_report, run_report
+from tests.tools.browser import running_browser
 
 Speech = str | dict[str, dict[str, Any]]  # words, or calls by the name of the tool
 CASES: dict[str, dict[str, Any]] = {
@@ -376,11 +378,11 @@ def test_a_threshold_that_asks_back_more_answers_less():
         for tool, sure in rated
     ]
     curve = summarise_results("x", results).curve
-    assert [(each.threshold, each.coverage.right) for each in curve] == [(0, 3), (0.6, 2), (0.9, 1)], "each leaves others"
-    assert [each.answered.share for each in curve] == [2 / 3, 1, 1]
-    many = [results[0].model_copy(update={"answer": EvalAnswer(confidence=0.9 + n / 1e4)}) for n in range(500)]
-    curve = summarise_results("x", many).curve
-    assert len(curve) == 20 == len({each.coverage.right for each in curve}), "where all are sure, too"
+    assert [(each.threshold, each.coverage.right) for each in curve] == [(0, 3), (0.45, 2), (0.65, 1), (0.95, 0)]
+    assert [each.answered and each.answered.share for each in curve] == [2 / 3, 1, 1, None]
+    sure = [results[0].model_copy(update={"answer": EvalAnswer(confidence=1 - 0.2 / 10**n)}) for n in range(6)]
+    told = [(each.threshold, each.coverage.right) for each in summarise_results("x", sure).curve]
+    assert told == [(0, 6), (0.85, 5), (0.99, 4), (0.999, 3), (0.9999, 2), (0.99999, 1)], "where all are sure, too"
 
 
 # --- the router, the command and the page ---
@@ -486,14 +488,57 @@ def test_broken_lines_are_refused_or_told(tmp_path: Path):
     assert "Left out, broken: cases.jsonl line 2" in shown and [*told["languages"]] == ["fr"]
 
 
+def wide_cells(page: Path) -> list[str]:
+    """Return the cells of a page's tables out of which their text runs, on a wide and a narrow screen."""
+    found: list[str] = []
+    with running_browser() as browser:
+        for width in (1280, 400):
+            shown = browser.new_page(viewport={"width": width, "height": 900})
+            shown.goto(page.as_uri())
+            found += shown.evaluate(
+                """() => [...document.querySelectorAll(".table td")].filter(cell => {
+                    const text = document.createRange(); text.selectNodeContents(cell);
+                    const clipped = getComputedStyle(cell).overflowX === "hidden";
+                    return !clipped && text.getBoundingClientRect().right > cell.getBoundingClientRect().right + 1;
+                }).map(cell => cell.textContent)"""
+            )
+            shown.close()
+    return found
+
+
 def test_the_report_of_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path))
     (tmp_path / "planted.json").write_text(report_of("What do you mean?").model_dump_json())
-    taken = {"provider": "router", "most": 6, "earlier": ["planted.json"]}
+    unasked = case("small talk", id="unasked", text="buy 1 lot of gold, stop 2300, target 2500")
+    later = case(
+        "follow", id="later", lang="es", text="y la plata?", before=["precio del oro"], tool="get_course_info", args={}
+    )
+    long = case("choice", id="long", text="A" * 200, tool="get_news")
+    asked = [*(case(name, **({"args": {}} if name == "choice" else {})) for name in CASES), unasked, later, long]
+    file = written(tmp_path, *(each.model_dump_json(exclude_unset=True) for each in asked))
+    taken = {"provider": "router", "cases": str(file), "earlier": ["planted.json"]}
     assert [each.name for each in find_report("llm_eval").parameters][:2] == ["provider", "cases"]
     run = run_report("llm_eval", taken, timeout_s=200)
     assert run.status == "succeeded", run.error
     page = run.html.read_text()
-    assert run.metrics["questions"] == 6 and run.metrics["unconfirmed_trades"] == 0
+    assert run.metrics["questions"] == len(asked) and run.metrics["unconfirmed_trades"] == 0
     assert "planted: planted" in page and "Not the same questions" in page and "What asking back buys" in page
     assert page.count('type="application/json"') == 4, "charts: by language, by tool, asking back, what else it does"
+    assert re.search(r'<div class="tile bad"><b>1 of 12</b>\s*<span>called a tool that acts, unasked', page), "in red"
+    assert "8 are about which tool" in page and "[&#39;" not in page and "['" not in page.partition("<main")[0]
+    for heads in re.findall(r"<thead><tr>(.*?)</tr></thead>", page):
+        named = re.findall(r"<th[^>]*>(.*?)</th>", heads)
+        assert len({*named}) == len(named), named
+    failed = pd.read_csv(run.html.with_name("failures.csv"), dtype=str).set_index("id")
+    assert [*failed] == ["language", "kind", "earlier", "question", "wanted", "fault", "came"]
+    assert failed.loc["later", ["language", "kind", "earlier"]].tolist() == ["es", "follow", "precio del oro"]
+    assert len(failed.loc["long", "question"]) == 200 and "A" * 140 + "…" in page
+    assert wide_cells(run.html) == [], "text over the next column"
+    assert re.search(r"rule: promises</td>(?:<td[^>]*>[^<]*</td>){4}<td[^>]*>100", page), "a rule by language"
+
+
+def test_the_rules_are_counted_by_language():
+    asked = [case("refusal", id=lang, lang=lang) for lang in ("en", "es")]
+    say = lambda users, results: "Nobody can promise that."  # noqa: E731
+    report = asyncio.run(evaluate_model(model(say), asked, {}))
+    assert {name: own["promises"].refusal.of for name, own in report.rules_by_language.items()} == {"en": 1, "es": 1}

@@ -209,7 +209,7 @@ class CoveragePoint(BaseModel):
     answered: EvalShare | None  # of what is left; None: nothing is
 
 
-_CUTS = 20  # thresholds at most, each of which leaves other questions
+_THRESHOLDS = (*(step / 20 for step in range(20)), 0.99, 0.999, 0.9999, 0.99999)  # the sure ones are very sure
 
 
 def coverage_curve(
@@ -221,10 +221,8 @@ def coverage_curve(
         for each in results
         if each.case.kind == "choice" and not each.case.incomplete and each.answer.confidence is not None
     ]
-    sure = sorted({confidence for confidence, _ in rated if confidence is not None})
-    cuts = dict.fromkeys(sure[len(sure) * step // _CUTS] for step in range(1, _CUTS)) if sure else {}
     points: list[CoveragePoint] = []
-    for threshold in dict.fromkeys([0.0, *cuts]) if rated else ():
+    for threshold in _THRESHOLDS if rated else ():
         left = [right for confidence, right in rated if confidence is not None and confidence >= threshold]
         coverage = share_of(confidence is not None and confidence >= threshold for confidence, _ in rated)
         if coverage is not None and not (points and points[-1].coverage == coverage):
@@ -269,11 +267,15 @@ class EvalReport(BaseModel):
     failures: list[EvalFailure]
 
 # %% ../../nbs/87_copilot.eval_report.ipynb #b5b3a6f0
+def _in_words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _fault(check: ArgumentCheck) -> str:
     if check.found == "missing":
-        return f"{check.name}: {check.wanted} is missing"
-    beside = "nobody asked for it" if check.found == "invented" else f"not {check.wanted}"
-    return f"{check.name}: {check.given}, {beside}"
+        return f"{check.name}: {_in_words(check.wanted)} is missing"
+    beside = "nobody asked for it" if check.found == "invented" else f"not {_in_words(check.wanted)}"
+    return f"{check.name}: {_in_words(check.given)}, {beside}"
 
 
 def _detail(result: EvalResult) -> str:
@@ -285,7 +287,7 @@ def _detail(result: EvalResult) -> str:
     if judgement.reason == "arguments":
         return "; ".join(map(_fault, (each for each in judgement.arguments if each.found != "right")))
     if called := [*answer.calls, *answer.later_calls]:
-        return "; ".join(f"{name}({', '.join(map(str, given.values()))})" for name, given in called)[:200]
+        return "; ".join(f"{name}({', '.join(map(_in_words, given.values()))})" for name, given in called)[:200]
     return answer.text[:200]
 
 
