@@ -219,7 +219,9 @@ def pair_calls(
 
     rows, columns = _in_order(wanted), _in_order(called)  # equally good ways: the same one in whatever order they come
     checks = {
-        (row, column): compare_arguments(wanted[row][0], wanted[row][1], called[column][1], _schema(tools, wanted[row][0]))
+        (row, column): compare_arguments(
+            wanted[row][0], wanted[row][1], called[column][1], _schema(tools, wanted[row][0])
+        )
         for row in rows
         for column in columns
         if wanted[row][0] == called[column][0]

@@ -138,9 +138,7 @@ def read_adapter(
     path = folder / ADAPTER_MANIFEST
     if not folder.is_dir():
         near = suggest(folder.name, [each.parent.name for each in folder.parent.glob(f"*/{ADAPTER_MANIFEST}")])
-        raise OptionError(
-            f"`adapter` must be one that is here, {folder.name!r} is not{near}: orbiquant llm adapters"
-        )
+        raise OptionError(f"`adapter` must be one that is here, {folder.name!r} is not{near}: orbiquant llm adapters")
     if not path.is_file():  # a pipe would be waited for
         raise DamagedAdapter(folder, f"it has no {ADAPTER_MANIFEST}")
     try:
