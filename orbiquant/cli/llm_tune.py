@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orbiquant.settings import Settings
 
 BaseOption = Annotated[str | None, typer.Option("--base", help="Model that is tuned; else [llm] model.")]
-SHOWN = 3  # examples of a dry run
+EXAMPLES_SHOWN = 3  # examples of a dry run
 NameOption = Annotated[str, typer.Option("--name", help="Of the adapter, for [llm] adapter.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, max=100_000, help="Of the optimiser; else 300.")]
 BatchOption = Annotated[int | None, typer.Option(min=1, max=256, help="Examples on the device at once; else 2.")]
@@ -58,7 +58,7 @@ def _dropped(split: "TuningSplit", too_long: int = 0) -> str:
 
 
 def _learned(split: "TuningSplit") -> Iterator[str]:
-    for example in split.learned[:: max(1, len(split.learned) // SHOWN)][:SHOWN]:
+    for example in split.learned[:: max(1, len(split.learned) // EXAMPLES_SHOWN)][:EXAMPLES_SHOWN]:
         calls = ", ".join(f"{name}({json.dumps(dict(given), ensure_ascii=False)})" for name, given in example.calls)
         yield f"{example.phrasing.text} → {calls or example.reply}"
 

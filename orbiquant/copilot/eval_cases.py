@@ -112,6 +112,32 @@ def argument_names(
         names[tool.name] = [*dict.fromkeys([*(each.name for each in own), *names.get(tool.name, ())])]
     return names
 
+# %% ../../nbs/87_copilot.eval_cases.ipynb #43129fce
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise DataError(f"{name!r} is there twice")
+        found[name] = value
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise DataError(f"{text} is no number of JSON")
+
+
+def _read(line: str) -> Any:
+    try:
+        found = json.loads(line, object_pairs_hook=_object, parse_constant=_no_number)
+        json.dumps(found, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise DataError(f"no JSON object: {error.msg} at character {error.pos + 1}") from error
+    except UnicodeEncodeError as error:
+        raise DataError("half a character, \\ud800 to \\udfff without its other half, is no text") from error
+    except ValueError as error:
+        raise DataError("a number has more than 4,300 digits") from error
+    return found
+
 # %% ../../nbs/87_copilot.eval_cases.ipynb #3e38378b
 def _named(case: EvalCase, known: Mapping[str, str]) -> EvalCase:
     names = {"none": "none", ASK: ASK, **known}
@@ -139,32 +165,6 @@ def _check_arguments(case: EvalCase, takes: Mapping[str, Collection[str]]) -> No
         for name in arguments:
             if name not in own:
                 raise DataError(f"{name!r} is no argument of {tool}{suggest(name, sorted(own))}: orbiquant llm tools")
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise DataError(f"{name!r} is there twice")
-        found[name] = value
-    return found
-
-
-def _no_number(text: str) -> float:
-    raise DataError(f"{text} is no number of JSON")
-
-
-def _read(line: str) -> Any:
-    try:
-        found = json.loads(line, object_pairs_hook=_object, parse_constant=_no_number)
-        json.dumps(found, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        raise DataError(f"no JSON object: {error.msg} at character {error.pos + 1}") from error
-    except UnicodeEncodeError as error:
-        raise DataError("half a character, \\ud800 to \\udfff without its other half, is no text") from error
-    except ValueError as error:
-        raise DataError("a number has more than 4,300 digits") from error
-    return found
 
 
 def _case(line: str, known: Mapping[str, str], takes: Mapping[str, Collection[str]]) -> EvalCase:

@@ -214,7 +214,7 @@ def pair_calls(
     called: Sequence[Call],  # by a model, under the tools' own names
     tools: "Mapping[str, ToolDefinition]",  # on offer
 ) -> list[tuple[int, int, list[ArgumentCheck]]]:
-    "Return which call answers which wanted one, by their places, and how its arguments came out: the fewest faults in all."
+    "Return which call answers which wanted one, by their places, and its arguments: with the fewest faults in all."
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = _in_order(wanted), _in_order(called)  # equally good ways: the same one in whatever order they come

@@ -16,9 +16,8 @@ from ..core import NotFoundError, OptionError, tool
 from .identity import may_see
 from ..domain import Caller
 from ..jobs.handlers import find_handler
-from ..jobs.records import JobRun, JobStatus, job_runs, start_job
+from ..jobs.records import JobRun, JobStatus, job_runs, list_job_runs, start_job
 from ..jobs.records import get_job as read_job
-from ..jobs.records import list_job_runs
 from ..persistence import querying
 from ..runtime import Runtime, current
 from ..wire import to_wire

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WHOLE_MARK', 'TuningConfig', 'join_rows', 'last_checkpoint', 'tune_weights', 'tuning_losses', 'tuning_alone',
-           'begin_tuning', 'publish_adapter', 'encode_split', 'check_order', 'make_adapter']
+           'begin_tuning', 'publish_adapter', 'check_order', 'encode_split', 'make_adapter']
 
 # %% ../../nbs/199_llm.tuning.ipynb #845ab0d7
 import fcntl
@@ -138,6 +138,19 @@ def _watcher() -> Any:
 
     return Watcher
 
+# %% ../../nbs/199_llm.tuning.ipynb #39413952
+@contextmanager
+def _interrupted_by(handle: Callable[..., None]) -> Iterator[None]:
+    "Let Ctrl-C call a function; only the main thread hears it."
+    if current_thread() is not main_thread() or getsignal(SIGINT) is not default_int_handler:
+        yield
+        return
+    signal(SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal(SIGINT, default_int_handler)
+
 # %% ../../nbs/199_llm.tuning.ipynb #363a52f2
 def _arguments(weights: LoadedWeights, config: TuningConfig, work: Path) -> "TrainingArguments":
     import torch
@@ -154,19 +167,6 @@ def _arguments(weights: LoadedWeights, config: TuningConfig, work: Path) -> "Tra
         logging_steps=1, logging_nan_inf_filter=False, save_steps=config.save_steps, save_total_limit=2,
         report_to=[], disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=card,
     )  # fmt: skip
-
-
-@contextmanager
-def _interrupted_by(handle: Callable[..., None]) -> Iterator[None]:
-    "Let Ctrl-C call a function; only the main thread hears it."
-    if current_thread() is not main_thread() or getsignal(SIGINT) is not default_int_handler:
-        yield
-        return
-    signal(SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal(SIGINT, default_int_handler)
 
 
 def tune_weights(
@@ -300,21 +300,6 @@ def publish_adapter(
         shutil.rmtree(scratch, ignore_errors=True)
     return manifest
 
-# %% ../../nbs/199_llm.tuning.ipynb #747d48a4
-def encode_split(
-    base: str,  # model at Hugging Face that is here, or a folder
-    split: TuningSplit,  # examples
-    tools: "Mapping[str, ToolDefinition]",  # on offer, by name
-    config: TuningConfig,  # how long, how many tools
-) -> TuningSet:
-    "Return the examples to learn from as a base reads and writes them: of many, as many as the steps take."
-    transformers: Any = require_library("transformers", "llm")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(find_weights(base))
-    taken = min(len(split.learned), config.steps * config.batch * config.accumulation)
-    drawn = sorted(Random(config.seed).sample(range(len(split.learned)), taken))
-    examples = [split.learned[place] for place in drawn]
-    return encode_examples(tokenizer, examples, tools, config.offered, config.most_tokens, config.seed)
-
 # %% ../../nbs/199_llm.tuning.ipynb #e4bb98c0
 def _made_before(folder: Path, terms: Mapping[str, Any], fresh: bool) -> AdapterManifest | None:
     if not folder.exists():
@@ -322,7 +307,7 @@ def _made_before(folder: Path, terms: Mapping[str, Any], fresh: bool) -> Adapter
     inside = [each.name for each in folder.iterdir()] if folder.is_dir() else [folder.name]
     if strange := {*inside} - {*ADAPTER_FILES, ADAPTER_MANIFEST}:
         raise ConflictError(
-            f"`name` must be new, in the place of {folder.name!r} lies what no tuning wrote ({min(strange)}): take another"
+            f"`name` must be new, at {folder.name!r} lies what no tuning wrote ({min(strange)}): take another"
         )
     try:
         there = read_adapter(folder)
@@ -349,7 +334,7 @@ def check_order(
     device: str = "auto",  # "auto", "cpu" or "cuda"
     fresh: bool = False,  # forget what was begun, replace what is damaged
 ) -> None:
-    "Raise what `make_adapter` would raise, as far as it can be told without the examples, which take half a minute to read."
+    "Raise what `make_adapter` would raise, as far as it is known without the examples, which take long to read."
     folder = new_adapter_folder(name, models_dir)
     _check_device(device)
     terms = {"base_fingerprint": base_fingerprint(find_weights(base)), "config": config.model_dump(mode="json")}
@@ -358,6 +343,21 @@ def check_order(
     open_peft()  # last: it takes seconds
 
 # %% ../../nbs/199_llm.tuning.ipynb #24a94d95
+def encode_split(
+    base: str,  # model at Hugging Face that is here, or a folder
+    split: TuningSplit,  # examples
+    tools: "Mapping[str, ToolDefinition]",  # on offer, by name
+    config: TuningConfig,  # how long, how many tools
+) -> TuningSet:
+    "Return the examples to learn from as a base reads and writes them: of many, as many as the steps take."
+    transformers: Any = require_library("transformers", "llm")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(find_weights(base))
+    taken = min(len(split.learned), config.steps * config.batch * config.accumulation)
+    drawn = sorted(Random(config.seed).sample(range(len(split.learned)), taken))
+    examples = [split.learned[place] for place in drawn]
+    return encode_examples(tokenizer, examples, tools, config.offered, config.most_tokens, config.seed)
+
+
 def make_adapter(
     name: str,  # of the adapter
     base: str,  # model at Hugging Face that is here, or a folder
