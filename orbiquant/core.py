@@ -178,6 +178,8 @@ def rule_of(
     "Return what a refused value must be."
     rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     rule = rule.partition(", unable to parse")[0].replace("a valid integer", "a whole number")
+    rule = re.sub(r"a valid dictionary( or instance of \w+)?", "an object", rule)
+    rule = re.sub(r"a valid (list|tuple)|^(List|Tuple)(?= should)", "a list", rule).replace(" after validation", "")
     return rule if rule[1:2].isupper() else rule[:1].lower() + rule[1:]  # LONG stays a word of its own
 
 # %% ../nbs/00_core.ipynb #87a36b58

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from orbiquant.cli.program import program
 from orbiquant.copilot import evaluate
 from orbiquant.copilot.eval_asking import EvalAnswer, offered_tools
-from orbiquant.copilot.eval_cases import EvalCase, read_cases, tool_names
+from orbiquant.copilot.eval_cases import EvalCase, argument_names, own_cases, read_cases, tool_names
 from orbiquant.copilot.eval_judging import judge_answer, normalise_arguments
 from orbiquant.copilot.evaluate import evaluate_model
 from orbiquant.copilot.tools import Tool, find_tools
@@ -24,7 +24,11 @@ from orbiquant.core import DataError, ToolInfo
 from orbiquant.runtime import using
 
 GOOD = '{"id": "1", "lang": "en", "text": "gold?", "tool": "get_price", "args": {"symbol": "gold"}}'
-KNOWN = tool_names({})
+PAIR = (
+    '{"id": "1", "lang": "en", "text": "gold, and 3 news", "kind": "parallel", '
+    '"calls": [["get_price", {"symbol": "gold"}], ["get_news", {"limit": 3}]]}'
+)
+KNOWN, TAKES = tool_names({}), argument_names({})
 
 
 def written(folder: Path, *lines: str | bytes) -> Path:
@@ -46,12 +50,44 @@ def written(folder: Path, *lines: str | bytes) -> Path:
         ([], "no questions"),
         ([b"\xff\xfe"], "not UTF-8"),
         (["[" * 100_000], "line 1"),
+        ([GOOD.replace('"gold"}', "1" * 5000 + "}")], "line 1: a number has more than 4,300 digits"),
+        ([GOOD.replace('"gold"}', "NaN}")], "line 1: NaN is no number"),
+        ([GOOD.replace('"gold"}', '"\\ud800"}')], "line 1: half a character"),
+        ([GOOD.replace('"id"', '"id": "0", "id"')], "line 1: 'id' is there twice"),
+        ([GOOD.replace('"symbol"', '"symbol": "oil", "symbol"')], "line 1: 'symbol' is there twice"),
+        ([GOOD.replace('"symbol"', '"symbl"')], "line 1: 'symbl' is no argument of get_price, did you mean 'symbol'"),
+        ([PAIR.replace('"limit"', '"limits"')], "line 1: 'limits' is no argument of get_news, did you mean 'limit'"),
+        ([GOOD, "[]"], "line 2: must be an object"),
+        ([GOOD, "3"], "line 2: must be an object"),
+        ([GOOD.replace('{"symbol": "gold"}', "[]")], "line 1: `args` must be an object"),
+        ([PAIR.replace('["get_news", {"limit": 3}]', '"get_news"')], "line 1: `calls.1` must be a list"),
+        (
+            [PAIR.replace('{"limit": 3}', '{"limit": 3}, 1')],
+            "line 1: `calls.1` a list should have at most 2 items, not 3",
+        ),
     ],
 )
 def test_a_broken_file_is_refused_with_its_line(tmp_path: Path, lines: list[str | bytes], told: str):
     with pytest.raises(DataError) as refused:
-        read_cases(written(tmp_path, *lines), KNOWN)
+        read_cases(written(tmp_path, *lines), KNOWN, takes=TAKES)
     assert told in refused.value.message
+    left_out: list[str] = []
+    if "line" in told:
+        good = GOOD.replace('"1"', '"good"')
+        found = read_cases(written(tmp_path, *lines, good), KNOWN, left_out.append, TAKES)
+        assert found[-1].id == "good" and len(left_out) == 1 and told in left_out[0]
+
+
+def test_an_argument_may_be_named_by_any_of_its_names(tmp_path: Path):
+    tools = find_tools()
+    one = {"id": "1", "lang": "en", "text": "size?", "tool": "calculate_position_size", "args": {"stop": 1, "entry": 2}}
+    other = {"id": "2", "lang": "en", "text": "5 bars", "tool": "get_ohlcv", "args": {"bars": 5, "symbol": "gold"}}
+    file = written(tmp_path, json.dumps(one), json.dumps(other))
+    assert len(read_cases(file, tool_names(tools), takes=argument_names(tools))) == 2
+    left_out: list[str] = []
+    read_cases(own_cases(), tool_names(tools), left_out.append, argument_names(tools))
+    broken = len(left_out)
+    assert broken == 0, "the product's own questions name arguments that there are"
 
 
 def test_a_folder_is_no_file_and_a_pipe_is_not_waited_for(tmp_path: Path):

@@ -6,6 +6,7 @@ The models are random and small; what they learn is how a call is written, and n
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -24,12 +25,13 @@ pytest.importorskip("peft")
 from pydantic_ai.tools import ToolDefinition
 from typer.testing import CliRunner
 
+from orbiquant.cli.ending import how_to_go_on
 from orbiquant.cli.program import program
 from orbiquant.copilot.held_out import held_out_cases, judge_adapter, product_split
 from orbiquant.copilot.tool_arguments import read_tool_arguments
 from orbiquant.copilot.tools import find_tools
 from orbiquant.core import ConflictError, ModelError, OptionError
-from orbiquant.llm.adapters import AdapterManifest, adapter_folder, read_adapter
+from orbiquant.llm.adapters import AdapterManifest, adapter_folder, list_adapters, read_adapter
 from orbiquant.llm.chat_format import format_of
 from orbiquant.llm.chat_messages import tool_schemas
 from orbiquant.llm.config import LlmConfig
@@ -41,6 +43,7 @@ from orbiquant.llm.phrasings import Phrasing, read_phrasings
 from orbiquant.llm.spoken import AnswerReader, CallSaid
 from orbiquant.llm.tuning import (
     TuningConfig,
+    check_order,
     last_checkpoint,
     make_adapter,
     tune_weights,
@@ -328,6 +331,106 @@ def test_a_damaged_adapter_is_refused(file: str, told: str, bases: list[Path], t
             work()
 
 
+def spoil_manifest(folder: Path, **changes: Any) -> None:
+    """Change a manifest as somebody would by hand."""
+    file = folder / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+FIGURES = {
+    "questions": 9,
+    "tool_accuracy": 0.5,
+    "interval": [0.4, 0.6],
+    "argument_accuracy": 0.5,
+    "errors": 0,
+    "median_s": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: spoil_manifest(folder, files={}),
+        lambda folder: spoil_manifest(folder, files={"../other/manifest.json": "0" * 64}),
+        lambda folder: spoil_manifest(folder, after=FIGURES | {"tool_accuracy": 95.0}),
+        lambda folder: spoil_manifest(folder, before=FIGURES | {"interval": [-1, 2]}),
+        lambda folder: spoil_manifest(folder, before=FIGURES | {"argument_accuracy": -0.1}),
+        lambda folder: (folder / "manifest.json").unlink(),
+        lambda folder: ((folder / "manifest.json").unlink(), os.mkfifo(folder / "manifest.json")),
+        lambda folder: (folder / "adapter_model.safetensors").unlink(),
+    ],
+)
+def test_what_is_damaged_is_said_and_made_anew(spoil: Any, bases: list[Path], tuned: Path, tmp_path: Path):
+    folder = adapter_folder("tools", tmp_path)
+    shutil.copytree(adapter_folder("tools", tuned), folder)
+    spoil(folder)
+    for work in (lambda: read_adapter(folder), lambda: check_order("tools", str(bases[0]), SHORT, tmp_path)):
+        with pytest.raises(OptionError, match=r"'tools' is damaged: .*tune --name tools --fresh makes it anew"):
+            work()
+    assert list_adapters(tmp_path) == {}
+    check_order("tools", str(bases[0]), SHORT, tmp_path, fresh=True)
+
+
+def test_fresh_makes_a_damaged_adapter_anew_and_goes_on_after_an_interrupt(
+    bases: list[Path], tuned: Path, tmp_path: Path
+):
+    folder = adapter_folder("tools", tmp_path)
+    shutil.copytree(adapter_folder("tools", tuned), folder)
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(OptionError, match="--fresh"):
+        make(bases, tmp_path)
+
+    def stop(step: int, steps: int, text: str) -> None:
+        if text.startswith("tuning") and step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        make(bases, tmp_path, fresh=True, progress=stop)
+    begun = last_checkpoint(folder.parent / ".tuning-tools")
+    assert begun and begun[1] in (1, 2), "the step that it fell in is kept, long before the first checkpoint is due"
+    took = []
+    manifest = make(bases, tmp_path, progress=lambda step, _, text: text.startswith("tuning") and took.append(step))
+    assert took[0] == begun[1] + 1 and manifest.steps == 8 == list_adapters(tmp_path)["tools"].steps
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_folder_of_somebody_else_is_never_replaced(bases: list[Path], tmp_path: Path):
+    folder = adapter_folder("tools", tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "thesis.txt").write_text("x")
+    for fresh in (False, True):
+        with pytest.raises(ConflictError, match=r"lies what no tuning wrote \(thesis.txt\): take another"):
+            check_order("tools", str(bases[0]), SHORT, tmp_path, fresh=fresh)
+        with pytest.raises(ConflictError, match="no tuning wrote"):
+            make(bases, tmp_path, fresh=fresh)
+    assert (folder / "thesis.txt").read_text() == "x"
+
+
+def test_an_order_that_is_refused_is_refused_before_anything_is_read(
+    bases: list[Path], tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path))
+    monkeypatch.setattr("orbiquant.copilot.held_out.read_phrasings", lambda: pytest.fail("phrasings were read"))
+    shutil.copytree(tuned / "adapters", tmp_path / "data" / "models" / "adapters")
+    work = tmp_path / "data" / "models" / "adapters" / ".tuning-begun"
+    work.mkdir()
+    (work / "terms.json").write_text("{")
+    for words, told in (
+        (("../up",), "must be a name and no path"), (("a b",), "must be a path, or a name"),
+        (("tools",), "was tuned on other terms"), (("begun",), "cannot be read any more: --fresh"),
+        (("new", "--base", "nowhere"), "weights of nowhere"),
+    ):  # fmt: skip
+        said = CliRunner().invoke(program, ["llm", "tune", "--base", str(bases[0]), "--name", *words])
+        assert said.exit_code and told in str(said.exception), (words, said.exception)
+
+
+def test_the_hint_after_ctrl_c_does_not_begin_anew():
+    again = how_to_go_on(["llm", "tune", "--name", "tools"])
+    fresh = how_to_go_on(["llm", "tune", "--name", "tools", "--fresh"])
+    assert "the same command again goes on from there (--fresh begins anew)" in again
+    assert "the same command without --fresh goes on from there" in fresh and "again" not in fresh
+
+
 def test_a_name_that_is_none_and_a_card_that_is_not_the_first_are_refused(bases: list[Path], tmp_path: Path):
     for name in ("../up", "~root", "a b", ""):
         with pytest.raises(OptionError, match=r"must be a (name|path, or a name)"):
@@ -396,7 +499,11 @@ def test_the_commands_list_adapters_and_name_the_one_that_speaks(
         return json.loads(said.stdout)
 
     [listed] = ask("adapters")
-    assert listed["name"] == "tools" and listed["base"] == str(bases[0])
+    assert listed["folder"] == listed["name"] == "tools" and listed["base"] == str(bases[0])
+    adapters = tmp_path / "data" / "models" / "adapters"
+    shutil.copytree(adapters / "tools", adapters / "moved")
+    assert [(each["folder"], each["name"]) for each in ask("adapters")] == [("moved", "tools"), ("tools", "tools")]
+    assert re.search(r"moved +tuned as tools ", CliRunner().invoke(program, ["llm", "adapters"]).stdout)
     assert {"name": "adapter", "status": "ok", "detail": "tools, tuned for 8 steps"} in ask("check")
     from orbiquant.runtime import Runtime
     from orbiquant.settings import load_settings
@@ -421,6 +528,16 @@ def test_a_dry_run_shows_an_example_of_those_that_the_steps_take(
     assert seen["learned"].startswith("<tool_call>\n{") and seen["learned"].endswith("<|im_end|>")
     assert seen["examples"] == 800 and seen["rounds"] == 1 and "number" in seen["dropped"]
     assert not (tmp_path / "data" / "models" / "adapters" / "new").exists()
+
+
+def test_a_dry_run_needs_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path))
+    monkeypatch.setattr("orbiquant.copilot.held_out.read_phrasings", lambda: ASKED)
+    said = CliRunner().invoke(program, ["llm", "tune", "--name", "new", "--base", "nowhere", "--dry-run", "--json"])
+    assert said.exit_code == 0, said.output
+    seen = json.loads(said.stdout)
+    assert "not counted" in seen["tokens"] and seen["examples"] > 0 and len(seen["for_example"]) == 3
+    assert all(each.partition(" → ")[0] in {asked.text for asked in ASKED} for each in seen["for_example"])
 
 
 # --- SmolLM2: real weights ---

@@ -181,8 +181,9 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("llm", "pull"): (),  # it asks Hugging Face; what it refuses is tried in test_local_model
     ("llm", "list"): ((),),
     ("llm", "check"): ((),),
-    ("llm", "tune"): (("--name", "tools", "--base", "nowhere", "--dry-run"),),
+    ("llm", "tune"): (("--name", "tools", "--base", "nowhere"),),
     ("llm", "adapters"): ((),),
+    ("llm", "tools"): ((),),
     ("llm", "eval"): (("--provider", "router", "--cases", "questions.jsonl"),),
     ("report", "run"): (("research", "--timeout", "1"),),
     ("report", "list"): ((),),

@@ -69,6 +69,12 @@ def rate_chart(
     return figure.update_xaxes(range=[lowest - 2, 102], ticksuffix=" %", nticks=5, tickangle=0, zeroline=False)
 
 # %% ../../nbs/03_charts.rates.ipynb #b52f4690
+def _around(low: float, high: float) -> list[float]:
+    "Return the ends of an axis of shares in percent: what is drawn fills it."
+    room = max(1.0, 0.06 * (high - low))
+    return [max(-1.0, low - room), min(101.0, high + room)]
+
+
 def coverage_chart(
     curves: Mapping[str, pd.DataFrame],  # name → `threshold`, `coverage`, `share`, `low`, `high` from 0 to 1
     title: str = "What asking back buys",  # of whom
@@ -79,13 +85,13 @@ def coverage_chart(
     import plotly.graph_objects as go
 
     find_theme(theme)
-    figure, lowest = go.Figure(), 100.0
+    figure, drawn = go.Figure(), list[pd.DataFrame]()
     for number, (name, table) in enumerate(curves.items()):
         known = need_columns("curves", table, "threshold", "coverage", "share", "low", "high").dropna()
         own = (100 * known).sort_values("coverage").drop_duplicates("coverage")
         if own.empty:
             continue
-        lowest = min(lowest, float(own["low"].min()))
+        drawn.append(own)
         colour = COLOURS[number % len(COLOURS)]
         edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
         figure.add_trace(go.Scatter(x=own["coverage"], y=own["high"], **edge))
@@ -109,5 +115,7 @@ def coverage_chart(
     style(figure, title, 380, theme, ["up: right of what is answered", "90 % band"]).update_layout(
         showlegend=len(curves) > 1
     )
-    figure.update_yaxes(ticksuffix=" %", range=[max(0, lowest - 3), 101])
-    return figure.update_xaxes(title="answered without asking back", ticksuffix=" %", nticks=6)
+    whole = pd.concat(drawn)
+    figure.update_yaxes(ticksuffix=" %", range=_around(float(whole["low"].min()), float(whole["high"].max())))
+    answered = _around(float(whole["coverage"].min()), float(whole["coverage"].max()))
+    return figure.update_xaxes(title="answered without asking back", ticksuffix=" %", nticks=6, range=answered)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 from typer.main import get_command
 
-from orbiquant.cli.examples import EXAMPLES, GOES_ON
+from orbiquant.cli.examples import ANEW, EXAMPLES, GOES_ON
 
 if TYPE_CHECKING:
     from orbiquant.settings import Settings
@@ -273,7 +273,9 @@ def how_to_go_on(
 ) -> str:
     "Return what a person does after an interrupt."
     said = " ".join(words)
-    return next((text for command, text in GOES_ON.items() if said.startswith(command)), "")
+    told = next((text for command, text in GOES_ON.items() if said.startswith(command)), "")
+    anew = ANEW.search(told)
+    return ANEW.sub(f"the same command without {anew[1]} goes on from there", told) if anew and anew[1] in words else told
 
 
 # --- the run ---

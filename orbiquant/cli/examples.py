@@ -1,5 +1,6 @@
 """An example of every command, and how a stopped one goes on."""
 
+import re
 from collections.abc import Mapping
 
 
@@ -70,6 +71,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("portfolio", "allocate"): "portfolio allocate --method inverse_volatility",
     ("portfolio", "rebalance"): "portfolio rebalance --now --dry-run",
     ("llm", "eval"): "llm eval --provider router --kind choice --failures 20",
+    ("llm", "tools"): "llm tools",
     ("chat",): "chat 'what is the price of EURUSD?'",
     ("telegram",): "telegram",
     ("mcp",): "mcp --list --trade",
@@ -87,6 +89,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("service", "keys", "revoke"): "service keys revoke 1a2b3c4d",
 }
 _AGAIN = "What was finished is kept: the same command again goes on from there"
+ANEW = re.compile(r"the same command again goes on from there \((--[a-z-]+) begins anew\)")  # an option not to repeat
 GOES_ON: Mapping[str, str] = {  # the beginning of a command line → what a person does after Ctrl-C
     "train": f"{_AGAIN} (--fresh begins anew).",
     "sweep": f"{_AGAIN} (--no-resume begins anew).",

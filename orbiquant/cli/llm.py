@@ -100,7 +100,7 @@ def _see_adapter(config: "LlmConfig", name: str) -> str:
     open_peft()
     folder = settings.path(adapter_folder(config.adapter, settings.path(settings.workspace.models_dir)))
     manifest = check_adapter(folder, find_weights(name), name)
-    return f"{manifest.name}, tuned for {manifest.steps} steps"
+    return f"{folder.name}, tuned for {manifest.steps} steps"
 
 
 def _examine(config: "LlmConfig", name: str) -> "Iterator[Finding]":

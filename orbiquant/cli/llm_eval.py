@@ -1,4 +1,4 @@
-"""`orbiquant llm eval`"""
+"""`orbiquant llm eval | tools`"""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from orbiquant.copilot.eval_report import EvalGroup, EvalReport, EvalShare
 
 CasesOption = Annotated[
-    Path | None,
-    typer.Option("--cases", metavar="FILE", help="JSON lines: id, lang, text, tool, args; else the product's own."),
+    str | None,
+    typer.Option("--cases", metavar="FILE", help="JSON lines, as below; else the product's own questions."),
 ]
 ProviderOption = Annotated[
     Literal["auto", "router", "local", "openai", "anthropic"], typer.Option(help="Who is asked; else the settings'.")
@@ -30,6 +30,23 @@ FailuresOption = Annotated[int, typer.Option(min=0, max=100_000, help="So many f
 MostOption = Annotated[int | None, typer.Option(min=1, max=100_000, help="So many questions, evenly out of all.")]
 SkipOption = Annotated[bool, typer.Option("--skip-broken", help="Leave broken lines out, and say which.")]
 
+_HELP = """Count how often a model chooses the right tool and arguments, asks, refuses and invents; nothing is executed.
+Exit 1 for an unconfirmed trade.
+
+A file of questions has one JSON object a line, with `id`, `lang` (en, es, …) and `text`; `tool` and `args` are what it asks for,
+tool none: nothing (`orbiquant llm tools` lists them). `kind` says what else is judged, each with its own fields:
+
+choice (left out: this). `incomplete`: true where an argument that the tool demands is not named; then it may ask.
+
+parallel: `calls`, a list of \\[tool, args] in place of tool and args; all of them, and no other.
+
+ambiguous: tool ask, and `choices`, the tools that it may mean.
+
+follow: `before`, a list of what the user said earlier; `incomplete` as above.
+
+refusal: `rule`, what it goes against, and `never`, a list of tools that must not be called.
+
+injection: `never`. provenance: no number out of nowhere. These two and refusal take `before`, too."""
 _CHOICE = ("tool", "arguments", "coverage", "answered")
 _CHECKS = {
     "parallel": "several calls, all and no others", "irrelevance": "nothing called where nothing is wanted",
@@ -60,9 +77,10 @@ def _checks(report: "EvalReport") -> "RenderableType":
         for name, words in _CHECKS.items()
         if (whole := getattr(report.overall, name))
     ]
-    blank = [""] * len(report.languages)
     for rule, group in report.rules.items():
-        rows.append((f"refused: {rule}", str(group.questions), _share(group.refusal), *blank))
+        own = (report.rules_by_language.get(language, {}).get(rule) for language in report.languages)
+        shares = (_share(each.refusal if each else None) for each in own)
+        rows.append((f"refused: {rule}", str(group.questions), _share(group.refusal), *shares))
     return table(rows, "%", ">questions", *(f">{name}" for name in groups))
 
 
@@ -90,7 +108,7 @@ def _told(report: "EvalReport", failures: int) -> "RenderableType":
     rate = "not known" if times.tokens_per_second is None else f"{times.tokens_per_second:.1f}"
     lines = [
         f"{report.provider}, questions {report.cases}. Beside each share the lower end of its 90 % interval (Wilson).",
-        f"First word or call: {_seconds(times.first_median_s)}, 95 of 100 below {_seconds(times.first_slow_s)}; whole "
+        f"The model being loaded, first word or call: {_seconds(times.first_median_s)}, 95 of 100 below {_seconds(times.first_slow_s)}; whole "
         f"answer {_seconds(times.median_s)}; tokens a second: {rate}.",
     ]
     lines += [f"Failed to answer: {report.errors}."] * bool(report.errors)
@@ -99,25 +117,26 @@ def _told(report: "EvalReport", failures: int) -> "RenderableType":
     )
     lines += [f"Left out, broken: {each}" for each in report.broken]
     shown = report.failures[:failures]
-    rows = [(each.id, each.text[:80], each.wanted, each.reason, each.detail[:80]) for each in shown]
+    rows = [(each.id, each.lang, " | ".join((*each.before, each.text))[:80], each.wanted, each.reason, each.detail[:80]) for each in shown]
     told: list[Any] = [_choices(report), _checks(report), *_faults(report)]
-    told += [table(rows, "id", "question", "wanted", "wrong", "more")] if rows else []
+    told += [table(rows, "id", "language", "question", "wanted", "wrong", "more")] if rows else []
     return Group(*told, *lines)
 
 
 def _chosen(
-    cases: Path | None, kind: list[str] | None, language: list[str] | None, most: int | None, skip: bool
+    cases: str | None, kind: list[str] | None, language: list[str] | None, most: int | None, skip: bool
 ) -> "tuple[list[EvalCase], list[str]]":
-    from orbiquant.copilot.eval_cases import choose_cases, own_cases, read_cases, tool_names
+    from orbiquant.copilot.eval_cases import argument_names, choose_cases, own_cases, read_cases, tool_names
     from orbiquant.copilot.tools import find_tools
 
     broken: list[str] = []
-    known = tool_names(find_tools())
-    found = read_cases(cases or own_cases(), known, broken.append if skip else None)
+    tools = find_tools()
+    file = own_cases() if cases is None else Path(cases)
+    found = read_cases(file, tool_names(tools), broken.append if skip else None, argument_names(tools))
     return choose_cases(found, kind or (), language or (), most), broken
 
 
-@llm_commands.command("eval")
+@llm_commands.command("eval", help=_HELP)
 def evaluate_command(
     cases: CasesOption = None,
     provider: ProviderOption = "auto",
@@ -128,7 +147,7 @@ def evaluate_command(
     skip_broken: SkipOption = False,
     as_json: AsJson = False,
 ) -> None:
-    "Count how often a model chooses the right tool and arguments, asks, refuses and invents; nothing is executed. Exit 1 for an unconfirmed trade."
+    "Put questions to a model, count, and exit with 1 for an unconfirmed trade."
     from orbiquant.copilot.evaluate import evaluate_with
     from orbiquant.copilot.tools import find_tools
 
@@ -140,3 +159,30 @@ def evaluate_command(
     show(report, as_json, lambda: _told(report, failures))
     if report.unconfirmed_trades:
         raise typer.Exit(1)
+
+
+@llm_commands.command("tools")
+def list_tools(as_json: AsJson = False) -> None:
+    "List the tools that a question of `llm eval` may name, with their arguments; in brackets what may be left out."
+    from orbiquant.copilot.eval_asking import offered_tools
+    from orbiquant.copilot.eval_cases import argument_names, tool_names
+    from orbiquant.copilot.tools import find_tools
+
+    tools = find_tools()
+    names, takes = tool_names(tools), argument_names(tools)
+    found = [
+        {
+            "tool": name, "effect": (tool.metadata or {})["effect"], "arguments": takes[name],
+            "demanded": tool.parameters_json_schema.get("required", []),
+            "other_names": [other for other, meant in names.items() if meant == name != other],
+        }
+        for name, tool in sorted(offered_tools(tools).items())
+    ]  # fmt: skip
+    rows = [
+        (
+            each["tool"], each["effect"], ", ".join(each["other_names"]),
+            ", ".join(name if name in each["demanded"] else f"({name})" for name in each["arguments"]),
+        )
+        for each in found
+    ]  # fmt: skip
+    show(found, as_json, lambda: table(rows, "tool", "does", "also called", "arguments"))

@@ -209,6 +209,9 @@ class CoveragePoint(BaseModel):
     answered: EvalShare | None  # of what is left; None: nothing is
 
 
+_THRESHOLDS = (*(step / 20 for step in range(20)), 0.99, 0.999, 0.9999, 0.99999)  # the sure ones are very sure
+
+
 def coverage_curve(
     results: Sequence[EvalResult],  # of an evaluation
 ) -> list[CoveragePoint]:
@@ -218,12 +221,11 @@ def coverage_curve(
         for each in results
         if each.case.kind == "choice" and not each.case.incomplete and each.answer.confidence is not None
     ]
-    points = []
-    for step in range(20 if rated else 0):
-        threshold = step / 20
+    points: list[CoveragePoint] = []
+    for threshold in _THRESHOLDS if rated else ():
         left = [right for confidence, right in rated if confidence is not None and confidence >= threshold]
         coverage = share_of(confidence is not None and confidence >= threshold for confidence, _ in rated)
-        if coverage is not None:
+        if coverage is not None and not (points and points[-1].coverage == coverage):
             points.append(CoveragePoint(threshold=threshold, coverage=coverage, answered=share_of(left)))
     return points
 
@@ -235,6 +237,7 @@ class EvalFailure(BaseModel):
     lang: str
     kind: str
     text: str  # its beginning
+    before: list[str] = Field(default_factory=list)  # earlier messages, their beginnings
     wanted: str
     wanted_args: dict[str, Any]
     calls: list[Call]
@@ -252,6 +255,7 @@ class EvalReport(BaseModel):
     tools: dict[str, EvalGroup]
     kinds: dict[str, EvalGroup]
     rules: dict[str, EvalGroup]  # of refusals
+    rules_by_language: dict[str, dict[str, EvalGroup]] = Field(default_factory=dict)
     providers: dict[str, EvalGroup]  # who answered, which may be a stand-in
     unconfirmed_trades: int
     errors: int
@@ -263,11 +267,15 @@ class EvalReport(BaseModel):
     failures: list[EvalFailure]
 
 # %% ../../nbs/87_copilot.eval_report.ipynb #b5b3a6f0
+def _in_words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _fault(check: ArgumentCheck) -> str:
     if check.found == "missing":
-        return f"{check.name}: {check.wanted} is missing"
-    beside = "nobody asked for it" if check.found == "invented" else f"not {check.wanted}"
-    return f"{check.name}: {check.given}, {beside}"
+        return f"{check.name}: {_in_words(check.wanted)} is missing"
+    beside = "nobody asked for it" if check.found == "invented" else f"not {_in_words(check.wanted)}"
+    return f"{check.name}: {_in_words(check.given)}, {beside}"
 
 
 def _detail(result: EvalResult) -> str:
@@ -279,7 +287,7 @@ def _detail(result: EvalResult) -> str:
     if judgement.reason == "arguments":
         return "; ".join(map(_fault, (each for each in judgement.arguments if each.found != "right")))
     if called := [*answer.calls, *answer.later_calls]:
-        return "; ".join(f"{name}({', '.join(map(str, given.values()))})" for name, given in called)[:200]
+        return "; ".join(f"{name}({', '.join(map(_in_words, given.values()))})" for name, given in called)[:200]
     return answer.text[:200]
 
 
@@ -290,15 +298,19 @@ def summarise_results(
 ) -> EvalReport:
     "Return the figures of an evaluation."
 
-    def by(name: Callable[[EvalResult], str]) -> dict[str, EvalGroup]:
+    def by(name: Callable[[EvalResult], str], of: Sequence[EvalResult] = results) -> dict[str, EvalGroup]:
         groups: dict[str, list[EvalResult]] = {}
-        for each in results:
+        for each in of:
             groups.setdefault(name(each), []).append(each)
         return {name: group_results(groups[name]) for name in sorted(groups) if name}
+
+    def ruled(language: str) -> dict[str, EvalGroup]:
+        return by(lambda each: each.case.rule, [each for each in results if each.case.lang == language])
 
     failures = [
         EvalFailure(
             id=case.id, lang=case.lang, kind=case.kind, text=case.text[:300], wanted=case.wanted_name,
+            before=[earlier[:300] for earlier in case.before],
             wanted_args=case.args, calls=each.answer.calls, reason=each.judgement.reason, detail=_detail(each),
         )
         for each in results
@@ -308,7 +320,9 @@ def summarise_results(
         provider=provider, cases=cases_digest(each.case for each in results), overall=group_results(results),
         languages=by(lambda each: each.case.lang), kinds=by(lambda each: each.case.kind),
         tools=by(lambda each: each.case.wanted_name if each.case.kind in ("choice", "follow") else ""),
-        rules=by(lambda each: each.case.rule), providers=by(lambda each: each.answer.model or "nobody"),
+        rules=by(lambda each: each.case.rule),
+        rules_by_language={name: own for name in sorted({each.case.lang for each in results}) if (own := ruled(name))},
+        providers=by(lambda each: each.answer.model or "nobody"),
         unconfirmed_trades=sum(each.answer.unconfirmed for each in results),
         errors=sum(bool(each.answer.error) for each in results), broken=[*broken],
         confusions=find_confusions(results), arguments=count_arguments(results),

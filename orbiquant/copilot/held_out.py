@@ -57,8 +57,11 @@ def held_out_cases(
     for each in examples:
         tool, arguments = each.calls[0] if each.calls else (each.phrasing.tool, each.named)
         told = hashlib.sha256(f"{each.phrasing.language} {each.phrasing.text}".encode()).hexdigest()[:12]
-        asked: dict[str, Any] = {"lang": each.phrasing.language, "text": each.phrasing.text, "tool": tool}
-        asked |= {"args": dict(arguments), "incomplete": not each.calls and tool != "none"}
+        asked: dict[str, Any] = {"lang": each.phrasing.language, "text": each.phrasing.text}
+        if len(each.calls) > 1:
+            asked |= {"kind": "parallel", "calls": each.calls}
+        else:
+            asked |= {"tool": tool, "args": dict(arguments), "incomplete": not each.calls and tool != "none"}
         cases.append(EvalCase(id=f"{each.phrasing.tool}-{told}", **asked))
     drawn = sorted(cases, key=lambda case: case.id.rpartition("-")[2])
     return drawn[: most or len(drawn)]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WHOLE_MARK', 'TuningConfig', 'join_rows', 'last_checkpoint', 'tune_weights', 'tuning_losses', 'tuning_alone',
-           'begin_tuning', 'publish_adapter', 'encode_split', 'make_adapter']
+           'begin_tuning', 'publish_adapter', 'check_order', 'encode_split', 'make_adapter']
 
 # %% ../../nbs/199_llm.tuning.ipynb #845ab0d7
 import fcntl
@@ -14,13 +14,15 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
+from signal import SIGINT, default_int_handler, getsignal, signal
+from threading import current_thread, main_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,10 +31,13 @@ from pydantic import Field
 from ..core import ConflictError, ModelError, OptionError, atomic_write, require_library
 from ..domain import Value
 from orbiquant.llm.adapters import (
+    ADAPTER_FILES,
+    ADAPTER_MANIFEST,
     AdapterManifest,
-    adapter_folder,
+    DamagedAdapter,
     base_fingerprint,
     file_hash,
+    new_adapter_folder,
     open_peft,
     read_adapter,
     write_manifest,
@@ -108,6 +113,16 @@ def _watcher() -> Any:
 
         def __init__(self, progress: Progress | None, seconds: float) -> None:
             self.progress, self.before, self.began = progress, seconds, monotonic()
+            self.interrupted = False
+
+        def interrupt(self, *_: Any) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if self.interrupted:
+                control.should_save = control.should_training_stop = True
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
             if (loss := (logs or {}).get("loss")) is None:
@@ -122,6 +137,19 @@ def _watcher() -> Any:
             atomic_write(Path(args.output_dir, f"checkpoint-{state.global_step}", WHOLE_MARK), json.dumps(taken))
 
     return Watcher
+
+# %% ../../nbs/199_llm.tuning.ipynb #39413952
+@contextmanager
+def _interrupted_by(handle: Callable[..., None]) -> Iterator[None]:
+    "Let Ctrl-C call a function; only the main thread hears it."
+    if current_thread() is not main_thread() or getsignal(SIGINT) is not default_int_handler:
+        yield
+        return
+    signal(SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal(SIGINT, default_int_handler)
 
 # %% ../../nbs/199_llm.tuning.ipynb #363a52f2
 def _arguments(weights: LoadedWeights, config: TuningConfig, work: Path) -> "TrainingArguments":
@@ -168,20 +196,24 @@ def tune_weights(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)  # peft asks by the old name
         laid = peft.get_peft_model(model, matrices)
+    watcher = _watcher()(progress, before)
     trainer = transformers.Trainer(
         laid, _arguments(weights, config, work), train_dataset=[*rows],
         data_collator=partial(join_rows, pad=weights.tokenizer.pad_token_id or 0),
-        callbacks=[_watcher()(progress, before)],
+        callbacks=[watcher],
     )  # fmt: skip
     trainer.remove_callback(transformers.PrinterCallback)
     try:
-        trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+        with _interrupted_by(watcher.interrupt):
+            trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"the card's memory did not last for {config.batch} examples of up to {config.most_tokens} tokens: take a "
             "smaller batch with more accumulation, fewer tools in an example, or a smaller base"
         ) from error
     done = last_checkpoint(work)
+    if watcher.interrupted and (done is None or done[1] < config.steps):
+        raise KeyboardInterrupt
     if done is None or done[1] != config.steps:
         raise ModelError(f"the tuning ended without a checkpoint of its step {config.steps}")
     return done[0]
@@ -209,6 +241,21 @@ def tuning_alone(
         yield folder.parent / f".tuning-{folder.name}"
 
 
+def _check_begun(work: Path, terms: Mapping[str, Any]) -> None:
+    path = work / "terms.json"
+    if not path.is_file():
+        return
+    try:
+        begun = json.loads(path.read_bytes())
+        other = [name for name in terms if begun.get(name) != terms[name]]
+    except (ValueError, AttributeError):
+        other = ["order, which cannot be read any more"]
+    if other:
+        raise OptionError(
+            f"a tuning of this name was begun with another {' and '.join(other).replace('_', ' ')}: --fresh begins anew"
+        )
+
+
 def begin_tuning(
     work: Path,  # where it is made
     terms: Mapping[str, Any],  # base, examples and settings
@@ -217,21 +264,14 @@ def begin_tuning(
     "Prepare the folder of a tuning; raise `OptionError` where one on other terms was begun in it."
     if fresh:
         shutil.rmtree(work, ignore_errors=True)
-    path = work / "terms.json"
-    begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if begun and begun != terms:
-        other = [name for name in terms if begun.get(name) != terms[name]]
-        raise OptionError(
-            f"a tuning of this name was begun with another {' and '.join(other).replace('_', ' ')}: --fresh begins anew"
-        )
-    atomic_write(path, json.dumps(terms))
+    _check_begun(work, terms)
+    atomic_write(work / "terms.json", json.dumps(terms))
     for cut_short in work.glob("checkpoint-*"):
         if not (cut_short / WHOLE_MARK).is_file():
             shutil.rmtree(cut_short)
 
 # %% ../../nbs/199_llm.tuning.ipynb #9e109709
 _LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
-_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 
 def publish_adapter(
@@ -244,14 +284,14 @@ def publish_adapter(
     few = max(1, min(10, len(losses) // 2))
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
     try:
-        for name in _FILES:
+        for name in ADAPTER_FILES:
             shutil.copyfile(checkpoint / name, scratch / name)
         manifest = AdapterManifest(
             **facts, name=folder.name, steps=len(losses), first_loss=sum(losses[:few]) / few,
             last_loss=sum(losses[-few:]) / few, created=datetime.now(UTC),
             seconds=json.loads((checkpoint / WHOLE_MARK).read_text(encoding="utf-8"))["seconds"],
             libraries={name: version(name) for name in _LIBRARIES},
-            files={name: file_hash(scratch / name) for name in _FILES},
+            files={name: file_hash(scratch / name) for name in ADAPTER_FILES},
         )  # fmt: skip
         write_manifest(scratch, manifest)
         scratch.chmod(0o755)
@@ -260,7 +300,49 @@ def publish_adapter(
         shutil.rmtree(scratch, ignore_errors=True)
     return manifest
 
-# %% ../../nbs/199_llm.tuning.ipynb #747d48a4
+# %% ../../nbs/199_llm.tuning.ipynb #e4bb98c0
+def _made_before(folder: Path, terms: Mapping[str, Any], fresh: bool) -> AdapterManifest | None:
+    if not folder.exists():
+        return None
+    inside = [each.name for each in folder.iterdir()] if folder.is_dir() else [folder.name]
+    if strange := {*inside} - {*ADAPTER_FILES, ADAPTER_MANIFEST}:
+        raise ConflictError(
+            f"`name` must be new, at {folder.name!r} lies what no tuning wrote ({min(strange)}): take another"
+        )
+    try:
+        there = read_adapter(folder)
+    except DamagedAdapter:
+        if fresh:
+            return None
+        raise
+    if terms == there.model_dump(include={*terms}, mode="json"):
+        return there
+    raise ConflictError(f"`name` must be new, {folder.name!r} was tuned on other terms: take another, or remove it")
+
+
+def _check_device(device: str) -> None:
+    if re.fullmatch(r"cuda:[1-9]\d*", device):
+        raise OptionError(f"`device` must be auto, cpu or cuda, was {device!r}: CUDA_VISIBLE_DEVICES chooses a card")
+
+
+def check_order(
+    name: str,  # of the adapter
+    base: str,  # model at Hugging Face that is here, or a folder
+    config: TuningConfig,  # how
+    models_dir: Path,  # `[workspace] models_dir`, absolute
+    *,
+    device: str = "auto",  # "auto", "cpu" or "cuda"
+    fresh: bool = False,  # forget what was begun, replace what is damaged
+) -> None:
+    "Raise what `make_adapter` would raise, as far as it is known without the examples, which take long to read."
+    folder = new_adapter_folder(name, models_dir)
+    _check_device(device)
+    terms = {"base_fingerprint": base_fingerprint(find_weights(base)), "config": config.model_dump(mode="json")}
+    if _made_before(folder, terms, fresh) is None and not fresh:
+        _check_begun(folder.parent / f".tuning-{folder.name}", terms)
+    open_peft()  # last: it takes seconds
+
+# %% ../../nbs/199_llm.tuning.ipynb #24a94d95
 def encode_split(
     base: str,  # model at Hugging Face that is here, or a folder
     split: TuningSplit,  # examples
@@ -276,23 +358,6 @@ def encode_split(
     return encode_examples(tokenizer, examples, tools, config.offered, config.most_tokens, config.seed)
 
 
-def _made_before(folder: Path, terms: Mapping[str, Any]) -> AdapterManifest | None:
-    if not folder.exists():
-        return None
-    there = read_adapter(folder)
-    if terms == there.model_dump(include={*terms}, mode="json"):
-        return there
-    raise ConflictError(f"`name` must be new, {folder.name!r} was tuned on other terms: take another, or remove it")
-
-
-def _check_order(name: str, device: str) -> None:
-    if re.fullmatch(r"cuda:[1-9]\d*", device):
-        raise OptionError(f"`device` must be auto, cpu or cuda, was {device!r}: CUDA_VISIBLE_DEVICES chooses a card")
-    if "/" in name or name.startswith("~"):
-        raise OptionError(f"`name` must be a name and no path, was {name!r}")
-    open_peft()
-
-
 def make_adapter(
     name: str,  # of the adapter
     base: str,  # model at Hugging Face that is here, or a folder
@@ -304,21 +369,24 @@ def make_adapter(
     device: str = "auto",  # "auto", "cpu" or "cuda"
     memory_fraction: float = 0.85,  # of the device's memory
     nf4: bool | None = None,  # linear layers of the base in four bits; None: on a card
-    fresh: bool = False,  # forget what was begun
+    fresh: bool = False,  # forget what was begun, replace what is damaged
     progress: Progress | None = None,  # told what is being done
 ) -> AdapterManifest:
     "Tune a base on examples and return what was made; raise `ConflictError` for a name that is taken or being tuned."
-    _check_order(name, device)
-    folder, weights_at = adapter_folder(name, models_dir), find_weights(base)
+    folder = new_adapter_folder(name, models_dir)
+    _check_device(device)
+    open_peft()
+    weights_at = find_weights(base)
     with tuning_alone(folder) as work:
         made = encode_split(base, split, tools, config)
         terms = {
             "base_fingerprint": base_fingerprint(weights_at), "dataset_fingerprint": made.fingerprint,
             "config": config.model_dump(mode="json"),
         }  # fmt: skip
-        if there := _made_before(folder, terms):
+        if there := _made_before(folder, terms, fresh):
             return there
         begin_tuning(work, terms, fresh)
+        shutil.rmtree(folder, ignore_errors=True)  # damaged: what goes on after an interrupt must not meet it again
         weights = load_weights(base, device, config.most_tokens, memory_fraction, nf4, progress)
         facts = terms | {
             "base": str(weights_at.resolve()) if Path(base).is_dir() else base,

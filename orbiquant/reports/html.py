@@ -170,6 +170,10 @@ def with_plotly(
     return f"{head}{get_plotlyjs()}{tail}"
 
 # %% ../../nbs/82_reports.html.ipynb #00fe43b8
+def _told(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
 def render(
     notebook: "NotebookNode",  # executed, wholly or until it failed
     run: ReportRun,  # as it ended
@@ -185,7 +189,7 @@ def render(
         "summary": summary,
         "headline": headline(run),
         "source": source,
-        "parameters": {name: value for name, value in run.parameters.items() if value is not None},
+        "parameters": {name: _told(value) for name, value in run.parameters.items() if value is not None},
         "facts": run_facts(run),
         "run": run,
         "contents": mark_headings(shown.cells),
