@@ -49,7 +49,7 @@ def live(venue: RunningBinance, folder: Path, seed: int) -> None:
             desk.look()
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_while_it_trades(venue: RunningBinance, tmp_path: Path, kills: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(transport, "MOST_WEIGHT", 10**9)  # an hour takes a second here
     venue.control("reset")
