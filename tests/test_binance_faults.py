@@ -101,6 +101,8 @@ def test_after_a_restart_an_order_counts_as_just_sent(venue: RunningBinance):
 
 
 def test_the_same_order_sent_twice_is_told_not_taken_twice(venue: RunningBinance, broker: BinanceBroker):
+    assert broker.submit(entry(2)).broker_order_id == broker.submit(entry(2)).broker_order_id
+    assert sent(venue, entry(2).client_order_id) == 1, "it is filled: the venue would take its id again"
     waiting = entry(limit_price=D("59900"), type="limit")
     first = broker.submit(waiting)
     again = broker.submit(waiting)
@@ -109,9 +111,11 @@ def test_the_same_order_sent_twice_is_told_not_taken_twice(venue: RunningBinance
 
 
 def test_a_clock_that_is_off_is_set_again_and_no_order_is_sent_twice(venue: RunningBinance, broker: BinanceBroker):
-    venue.control("clock", offset_ms=-60_000)
+    fault(venue, "timestamp")
     with pytest.raises(BrokerRejected, match="-1021"):
-        broker.submit(entry(bracket=None))
+        broker.submit(entry())
+    assert broker.transport.offset_ms is None and sent(venue, entry().client_order_id) == 1
+    venue.control("clock", offset_ms=-60_000)
     assert broker.submit(entry(2)).state is OrderState.SUBMITTED
     venue.control("clock", offset_ms=60_000)
     assert broker.market.balances()["USDT"].total < 1_000_000, "a question is asked again"

@@ -125,6 +125,8 @@ class BinanceBroker:
         if fault:
             self.market.forget(order.symbol)
             raise BrokerRejected(fault, client_order_id=id_)
+        if (known := self._known(order)) is not None:
+            return taken(known, id_)
         told = self._place(*self._entry(order, rules, quantity), order)
         if order.bracket is not None and order.type is OrderType.MARKET:
             self._protect_now(order, rules, told)
@@ -166,6 +168,19 @@ class BinanceBroker:
             return found
         raise send_fault(VenueSilent(silent), id_)
 
+    def _known(self, order: Order) -> Mapping[str, Any] | None:
+        "Return the order that the venue has of this id already: once it is filled, the id would be taken again."
+        id_, said = order.client_order_id, ""
+        try:
+            return self.history.ask(order.symbol, id_)
+        except VenueRefused as error:
+            said = "" if error.code == NO_SUCH_ORDER else error.told
+        except (NotTaken, VenueSilent) as error:
+            said = str(error)
+        if said:
+            raise BrokerRejected(f"not sent: nobody can say whether it was sent before ({said})", client_order_id=id_)
+        return None
+
     def _look(self, symbol: TradedSymbol, client_order_id: str) -> Mapping[str, Any] | None:
         "Return what the venue says of an order now; None where it does not know it, or does not answer."
         try:
@@ -198,7 +213,7 @@ class BinanceBroker:
         if order.type is not OrderType.MARKET or order.side is not Side.SELL or fault:
             said = fault or f"an order that closes must be a sale at the market, was {order.side} {order.type}"
             raise BrokerRejected(said, client_order_id=id_)
-        if (known := self._look(order.symbol, id_)) is not None:
+        if (known := self._known(order)) is not None:
             return taken(known, id_)
         with self.guards.lifted(rules, order.group or id_) as lifted:
             free = self.market.balances().get(rules.base)
