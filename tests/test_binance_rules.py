@@ -185,7 +185,7 @@ def test_an_account_at_binance_is_read_without_asking_the_venue(monkeypatch: pyt
     standing = read_standing(runtime, "binance-usdt")
     assert standing.currency == "USDT" and isinstance(standing.broker, BinanceBroker)
     assert standing.account_of("atlas").equity == 0 and standing.terms("BTCUSDT").instrument.base == "BTC"
-    with pytest.raises(OptionError, match="on paper or at Binance"):
+    with pytest.raises(OptionError, match="must begin with paper-, binance- or mt4-"):
         runtime.broker("kraken-usdt", Pages(engine(f"sqlite:///{tmp_path / 'b.db'}")))
     migrate(runtime.engine)
     runtime.engine.dispose()

@@ -70,6 +70,7 @@ def found() -> dict[str, dict[str, list[str]]]:
 
 
 @pytest.mark.parametrize("name", BUGS)
+@pytest.mark.slow
 def test_the_judge_finds_a_planted_bug(found: dict[str, dict[str, list[str]]], name: str):
     assert {*BUGS[name].invariants} <= {*found[name]}, found[name]
 

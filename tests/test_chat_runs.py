@@ -299,6 +299,7 @@ def test_an_event_source_that_connects_again_and_again_comes_to_an_end(ana: http
     assert 3 < rounds < 30 and response.status_code == 204
 
 
+@pytest.mark.slow
 def test_two_hundred_runs_at_once(ana: httpx.Client, runtime: Runtime):
     names = [f"crowd-{number}" for number in range(200)]
     with ThreadPoolExecutor(16) as pool:

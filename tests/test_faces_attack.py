@@ -95,6 +95,7 @@ def siege(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Siege]:
         yield Siege(tmp_path_factory.mktemp("siege"), 60, 7, stack)
 
 
+@pytest.mark.slow
 def test_a_hundred_attempts_at_every_face(siege: Siege):
     for face in (siege.rest, siege.telegram):
         siege.approve(face)

@@ -248,6 +248,7 @@ def test_a_tuning_that_was_stopped_ends_as_one_that_was_not(bases: list[Path], t
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_the_last_checkpoint_and_a_second_tuning_waits(bases: list[Path], tmp_path: Path):
     config = SHORT.model_copy(update={"steps": 10_000, "save_steps": 2})
     child = os.fork()
@@ -286,6 +287,7 @@ def test_the_same_order_returns_what_is_there_and_another_is_refused(bases: list
         make(bases, tuned, SHORT.model_copy(update={"steps": 9}))
 
 
+@pytest.mark.slow
 def test_what_was_begun_goes_on_on_the_same_terms_only(bases: list[Path], tmp_path: Path):
     def stop(step: int, steps: int, text: str) -> None:
         if text.startswith("tuning"):
@@ -371,6 +373,7 @@ def test_what_is_damaged_is_said_and_made_anew(spoil: Any, bases: list[Path], tu
     check_order("tools", str(bases[0]), SHORT, tmp_path, fresh=True)
 
 
+@pytest.mark.slow
 def test_fresh_makes_a_damaged_adapter_anew_and_goes_on_after_an_interrupt(
     bases: list[Path], tuned: Path, tmp_path: Path
 ):
@@ -380,9 +383,12 @@ def test_fresh_makes_a_damaged_adapter_anew_and_goes_on_after_an_interrupt(
     with pytest.raises(OptionError, match="--fresh"):
         make(bases, tmp_path)
 
+    told: list[int] = []
+
     def stop(step: int, steps: int, text: str) -> None:
-        if text.startswith("tuning") and step == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+        if text.startswith("tuning") and not told:
+            told.append(step)
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         make(bases, tmp_path, fresh=True, progress=stop)

@@ -139,6 +139,7 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("agent", "start"): (("atlas",),),
     ("agent", "pause"): (("atlas",),),
     ("agent", "resume"): (("atlas",),),
+    ("agent", "adopt"): (("paper-usdt",),),
     ("agent", "stop"): (("atlas",),),
     ("agent", "status"): (("atlas",),),
     ("agent", "journal"): (("atlas",),),

@@ -87,6 +87,7 @@ def test_questions_are_frozen_and_enough():
     assert {each["concept"] for each in QUESTIONS} <= set(read_glossary().terms)
 
 
+@pytest.mark.slow
 def test_recall_at_five_in_each_language(runtime: Runtime):
     """Words alone, meaning alone and both, over glossary, courses and pages together; the shipped default encoder."""
     index = knowledge_of(runtime)

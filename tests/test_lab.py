@@ -196,6 +196,7 @@ def test_an_answer_grows_while_it_comes_and_is_stopped(talk: Open, home: ChatHom
     assert tag(4) in chat.answers.last.inner_text() and tag(40) in chat.answers.first.inner_text()
 
 
+@pytest.mark.slow
 def test_a_cell_runs_meanwhile(talk: Open):
     notebook = talk("chat = oq.Chat('meanwhile')\nchat", "import time\ntime.sleep(120)")
     chat = notebook.chat()
@@ -207,6 +208,7 @@ def test_a_cell_runs_meanwhile(talk: Open):
     notebook.page.wait_for_function("() => document.body.innerText.includes('KeyboardInterrupt')")
 
 
+@pytest.mark.slow
 def test_two_chats_at_once_in_one_notebook(talk: Open):
     notebook = talk("oq.Chat('left')", "oq.Chat('right')")
     left, right = notebook.chat(0), notebook.chat(1)
@@ -222,6 +224,7 @@ def test_two_chats_at_once_in_one_notebook(talk: Open):
     right.is_idle()
 
 
+@pytest.mark.slow
 def test_two_hundred_messages_are_drawn(talk: Open, home: ChatHome, capsys: Any):
     home.remember("long", 100)
     notebook = talk("chat = oq.Chat('long')")
@@ -241,6 +244,7 @@ def test_two_hundred_messages_are_drawn(talk: Open, home: ChatHome, capsys: Any)
     assert took < 5_000
 
 
+@pytest.mark.slow
 def test_markdown_bombs_and_a_flood_of_text_freeze_nothing(talk: Open, capsys: Any):
     notebook = talk()
     chat = notebook.chat()
@@ -286,6 +290,7 @@ def test_an_order_is_approved_and_another_denied(talk: Open, home: ChatHome):
     assert len(home.orders(bought)) == 1 and home.orders(left) == []
 
 
+@pytest.mark.slow
 def test_pressing_twice_and_in_two_views_is_one_order(talk: Open, home: ChatHome):
     notebook = talk("chat = oq.Chat('twice')\nchat", "chat")
     first, second = notebook.chat(0), notebook.chat(1)
@@ -301,6 +306,7 @@ def test_pressing_twice_and_in_two_views_is_one_order(talk: Open, home: ChatHome
     assert [row.state for row in home.tickets("twice")] == ["executed"] and len(home.orders(symbol)) == 1
 
 
+@pytest.mark.slow
 def test_a_ticket_waits_for_the_kernel_to_be_restarted(talk: Open, home: ChatHome, victim: str):
     notebook = talk(name="restarted", on=victim)
     symbol, words = home.order()
@@ -315,6 +321,7 @@ def test_a_ticket_waits_for_the_kernel_to_be_restarted(talk: Open, home: ChatHom
     assert [row.state for row in home.tickets("restarted")] == ["executed"] and len(home.orders(symbol)) == 1
 
 
+@pytest.mark.slow
 def test_a_page_is_loaded_anew_with_a_ticket_open(talk: Open, home: ChatHome):
     notebook = talk(name="reloaded")
     symbol, words = home.order()
@@ -329,6 +336,7 @@ def test_a_page_is_loaded_anew_with_a_ticket_open(talk: Open, home: ChatHome):
     assert [row.state for row in home.tickets("reloaded")] == ["executed"] and len(home.orders(symbol)) == 1
 
 
+@pytest.mark.slow
 def test_two_notebooks_of_one_user(talk: Open, context: BrowserContext, lab: Lab, home: ChatHome, victim: str):
     here = talk(name="shared")
     lab.write("shared-too.ipynb", "import orbiquant as oq\noq.Chat('shared')")
@@ -363,6 +371,7 @@ def test_two_notebooks_of_one_user(talk: Open, context: BrowserContext, lab: Lab
 # --- what others write ---
 
 
+@pytest.mark.slow
 def test_nothing_that_others_write_runs_or_trades(talk: Open, home: ChatHome):
     home.news.articles = [article(EVIL, 1), article(ORDERED, 2), article(FORGED, 3), article("x", 4, description=EVIL)]
     frames = "import pandas as pd\ntable = pd.DataFrame({EVIL: [1]})\n".replace("EVIL", repr(EVIL))
@@ -385,6 +394,7 @@ def test_nothing_that_others_write_runs_or_trades(talk: Open, home: ChatHome):
     assert home.runtime.engine.connect().exec_driver_sql("select count(*) from orders").scalar() == before
 
 
+@pytest.mark.slow
 def test_the_name_of_a_table_is_no_markup(talk: Open):
     notebook = talk(f"oq.Chat('named', frames={{{EVIL!r}: oq.load_bars('EURUSD')}})")
     notebook.page.locator(
@@ -396,6 +406,7 @@ def test_the_name_of_a_table_is_no_markup(talk: Open):
 # --- hands and eyes ---
 
 
+@pytest.mark.slow
 def test_with_the_keyboard_alone(talk: Open, home: ChatHome):
     notebook = talk(name="keys")
     chat, keys = notebook.chat(), notebook.page.keyboard
@@ -438,6 +449,7 @@ CONTRAST = """(element) => {
 }"""
 
 
+@pytest.mark.slow
 def test_it_can_be_read_in_the_dark(talk: Open, home: ChatHome):
     notebook = talk(name="dark")
     chat = notebook.chat()
@@ -456,6 +468,7 @@ def test_it_can_be_read_in_the_dark(talk: Open, home: ChatHome):
 # --- kernels that go away ---
 
 
+@pytest.mark.slow
 def test_a_kernel_is_killed_in_mid_answer(talk: Open, victim: str):
     notebook = talk(name="killed", on=victim)
     notebook.chat().ask("recite, please")
@@ -471,6 +484,7 @@ def test_a_kernel_is_killed_in_mid_answer(talk: Open, victim: str):
     chat.is_idle()
 
 
+@pytest.mark.slow
 def test_a_kernel_that_is_gone_is_told(talk: Open, home: ChatHome, victim: str):
     notebook = talk(name="gone", on=victim)
     chat = notebook.chat()

@@ -64,6 +64,7 @@ def check_identity(line: Line, bars: Bars, cut: int, policy: str = "aggressive_f
 # --- to the last bit ---
 
 
+@pytest.mark.slow
 def test_five_thousand_bars_one_by_one_are_the_table_to_the_last_bit():
     said = check_identity(Line(CRYPTO), synthetic_market(8000, "5m", seed=5, config=BITCOIN_LIKE).bars, 3000)
     assert (

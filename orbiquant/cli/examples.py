@@ -42,6 +42,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("agent", "start"): "agent start atlas --equity 5000",
     ("agent", "pause"): "agent pause atlas",
     ("agent", "resume"): "agent resume atlas",
+    ("agent", "adopt"): "agent adopt binance-usdt",
     ("agent", "stop"): "agent stop atlas",
     ("agent", "status"): "agent status atlas --decisions 5",
     ("agent", "journal"): "agent journal atlas --outcome denied",

@@ -7,6 +7,7 @@ __all__ = ['ANSWER_S', 'LiveFeed', 'followed_series', 'closed_since', 'ready_bar
            'start_agent', 'adopt_account', 'stay']
 
 # %% ../../nbs/75_research.room.ipynb #a84ca1c5
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -366,6 +367,8 @@ def adopt_account(
     who: str,  # says so
 ) -> EngineRequest:
     "Take an account as its venue has it, on a person's word, and return the request with its answer."
+    if not re.fullmatch(r"(binance|mt4|paper)-[a-z0-9]{2,10}", account):
+        raise OptionError(f"`account` must be one at a venue, such as binance-usdt, was {account[:40]!r}")
     id_ = f"adopt:{account}:{room.runtime.clock.now().isoformat()}"
     return checked(room.ask(id_[:100], account, "adopt", {}, who))
 
