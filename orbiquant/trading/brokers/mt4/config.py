@@ -9,7 +9,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ....core import OptionError, OrbiError
 from ....domain import Value
-from ....market.clocks import parse_zone
 from ....orders import TradedSymbol
 
 MAGICS = 1_000_000_000  # how many numbers from `magic_base` on are ours
@@ -27,7 +26,14 @@ def _read_pairs(given: Any) -> Any:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
+_USUAL_ZONE = "America/New_York+7"  # of most brokers: their day ends when New York's does
+
+
 def _check_zone(zone: str) -> str:
+    if zone == _USUAL_ZONE:
+        return zone
+    from ....market.clocks import parse_zone  # which brings pandas
+
     try:
         parse_zone(zone)
     except OrbiError as error:
@@ -52,7 +58,7 @@ class Mt4Config(Value):
     login: Annotated[int, Field(ge=0)] = 0  # number of the account: orders go there and nowhere else; 0: none
     state_folder: _Place = None  # where what was sent is remembered; it must outlive the terminal
     demo: bool = False  # on: the account trades no money
-    server_zone: Annotated[str, AfterValidator(_check_zone)] = "America/New_York+7"  # the clock of the trade server
+    server_zone: Annotated[str, AfterValidator(_check_zone)] = _USUAL_ZONE  # the clock of the trade server
     symbol_suffix: Annotated[str, Field(pattern=r"^[^,|\"\s]{0,12}$")] = ""  # what the broker appends, such as `.r`
     symbol_names: Annotated[
         Mapping[TradedSymbol, _Spelled], BeforeValidator(_read_pairs)
