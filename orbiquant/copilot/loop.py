@@ -25,7 +25,7 @@ from .turns import free_at_end, one_turn
 from ..core import OptionError
 from ..domain import Caller, Value
 from ..llm.language import find_language
-from ..llm.router_model import ATTACHED_MARK
+from ..llm.own_words import ATTACHED_MARK
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
