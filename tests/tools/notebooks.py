@@ -16,8 +16,10 @@ from nbdev.config import get_config
 from nbdev.test import test_nb
 
 PROCESSES = 2
-LIBRARIES = ("numba", "numpy", "pandas", "plotly.graph_objects", "pydantic_ai", "pydantic_settings", "pyarrow.dataset")
-LIBRARIES += ("scipy.stats", "sklearn.linear_model", "sqlalchemy", "vectorbt", "xgboost")
+LIBRARIES = ("alembic.command", "fastapi", "matplotlib_inline.backend_inline", "numba", "numpy", "pandas")
+LIBRARIES += ("plotly.graph_objects", "pydantic_ai", "pydantic_settings", "pyarrow.dataset", "scipy.stats")
+LIBRARIES += ("sklearn.linear_model", "sqlalchemy", "tokenizers", "torch", "transformers.models.llama")
+LIBRARIES += ("transformers.models.qwen3.modeling_qwen3", "vectorbt", "xgboost")
 SLOW = get_config(Path(__file__).parent).tst_flags  # the flag that plain `nbdev-test` leaves out, too
 
 
