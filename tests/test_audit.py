@@ -245,6 +245,7 @@ def test_a_policy_with_few_trades_gets_no_verdict_and_spoils_the_pass(clean: Nul
     assert set(few["verdict"]) == {"no verdict"} and clean.verdict == "no verdict"
 
 
+@pytest.mark.slow
 def test_a_planted_leak_fails_every_policy_that_trades_enough():
     line = trained(TRAINING.model_copy(update={"rounds": 30}), build=peeking)
     found = audit_null_market(line, null_market, seeds=(1,), least_trades=300, most=0)

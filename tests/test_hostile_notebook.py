@@ -73,7 +73,9 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "run_report symbol")) for name in CALLS]
+)
 def test_whatever_is_given_is_taken_or_refused_in_our_words(runtime: Runtime, name: str):
     for label, value in VALUES.items():
         try:

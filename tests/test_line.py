@@ -338,6 +338,7 @@ def home_runtime(place: Workspace) -> Runtime:
     return Runtime(load_settings(workspace={name: str(place) for name, place in places.items()}))
 
 
+@pytest.mark.slow
 def test_a_killed_import_leaves_a_store_that_reads(place: Workspace, tmp_path: Path):
     bars = synthetic_market(50_000, "5m", seed=5).bars
     sizes = {"first": 20_000, "whole": len(bars)}
@@ -404,7 +405,7 @@ def test_a_training_killed_at_any_moment_leaves_whole_models(place: Workspace, t
         check_models(place, trained)
 
 
-@pytest.mark.parametrize("fitting", [False, True])
+@pytest.mark.parametrize("fitting", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_a_training_with_130(fitting: bool, place: Workspace):
     home_runtime(place).store.upsert(EURUSD_1H, BARS)
     words = ("train", "--symbol", "EURUSD", "--timeframe", "1h", "--folds", "5", "--rounds", "3000")

@@ -244,6 +244,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Report
         yield {name: run.result() for name, run in zip(ENDS, runs, strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDS)
 def test_a_notebook_that_leaves_has_failed_in_the_cell_where_it_left(ended: dict[str, ReportRun], name: str):
     run = ended[name]
@@ -252,6 +253,7 @@ def test_a_notebook_that_leaves_has_failed_in_the_cell_where_it_left(ended: dict
     assert json.loads((run.folder / "result.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_leaving_is_told_in_words(ended: dict[str, ReportRun]):
     assert {ended[name].error.message for name in ("exit(0)", "exit()", "raise", "quit")} == {
         "the cell left the notebook before its end (exit 0)"

@@ -84,7 +84,9 @@ def assert_same_trades(found: SweepResult, combination: int) -> set[str]:
     return set(own["exit_reason"])
 
 
-@pytest.mark.parametrize("costs", [FREE, COSTS], ids=["free", "costs"])
+@pytest.mark.parametrize(
+    "costs", [pytest.param(FREE, id="free", marks=pytest.mark.slow), pytest.param(COSTS, id="costs")]
+)
 def test_every_combination_makes_the_trades_of_vectorbt_and_of_a_plain_loop(costs):
     reasons = set()
     for seed in range(2):
