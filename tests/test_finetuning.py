@@ -230,6 +230,7 @@ def test_an_adapter_that_is_loaded_by_name_says_to_the_bit_what_was_tuned(bases:
     assert torch.equal(laid, meant) and not torch.allclose(laid, plain)
 
 
+@pytest.mark.slow
 def test_a_tuning_that_was_stopped_ends_as_one_that_was_not(bases: list[Path], tuned: Path, tmp_path: Path):
     import torch
 
@@ -480,6 +481,7 @@ def test_the_gpu_script_tunes_the_8b_shape():
     assert "2 examples of 96 tokens a step" in line and "memory unmeasured" in line
 
 
+@pytest.mark.slow
 def test_what_was_held_out_is_asked_before_and_after(bases: list[Path], tuned: Path):
     folder, speaking = adapter_folder("tools", tuned), LlmConfig(device="cpu", context=4096)
     cases, told = held_out_cases(SPLIT.held_out, 1), list[str]()
