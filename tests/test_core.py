@@ -561,3 +561,21 @@ def test_nothing_is_put_in_the_place_of_a_device_or_a_pipe(tmp_path: Path):
     with pytest.raises(DataError, match="must be a file"):
         atomic_write(pipe, "x")
     assert pipe.is_fifo() and [*tmp_path.iterdir()] == [pipe]
+
+
+def test_the_names_of_other_systems_are_understood_and_ours_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path))
+    (tmp_path / ".env").write_text("DATABASE_URL=postgres://me:secret@db/quant\nREDIS_URL=redis://cache:6379\n")
+    monkeypatch.setenv("OLLAMA_URL", "http://ollama:11434")
+    monkeypatch.setenv("LLM_MODEL", "qwen3:8b")
+    found = load_settings()
+    assert (found.workspace.database_url, found.redis.url) == ("postgresql://me:secret@db/quant", "redis://cache:6379")
+    assert (found.llm.provider, found.llm.model) == ("openai", "qwen3:8b")
+    assert found.llm.base_url == "http://ollama:11434/v1"
+    monkeypatch.setenv("ORBIQUANT_LLM_PROVIDER", "router")
+    monkeypatch.setenv("ORBIQUANT_WORKSPACE_DATABASE_URL", "sqlite:///mine.db")
+    found = load_settings()
+    assert (found.llm.provider, found.workspace.database_url) == ("router", "sqlite:///mine.db")
+    monkeypatch.setenv("REDIS_URL", "cache:6379")
+    with pytest.raises(SettingsError, match=r"environment variable REDIS_URL \[redis\] url"):
+        load_settings()
