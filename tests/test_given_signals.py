@@ -134,6 +134,7 @@ def test_the_audit_of_delays_fails_a_seer_and_has_no_verdict_on_a_coin(ask: Ask,
     assert current().trials.count() == 2
 
 
+@pytest.mark.slow
 def test_surrogates_take_signals_and_costs(ask: Ask, files, tmp_path: Path):
     bars, signals = trend_market()
     bars.reset_index().to_parquet(tmp_path / "EURUSD_trend.parquet")

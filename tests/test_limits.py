@@ -149,6 +149,7 @@ def test_a_folder_of_ten_thousand_files_is_refused_at_once(
     assert code == 1 and "holds no ETHUSDT 1h" in said.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_a_folder_of_many_files_is_read_at_a_few_milliseconds_each(tmp_path: Path):
     many_files(tmp_path / "many", 200)
     begin = time.process_time()

@@ -92,6 +92,7 @@ def test_net_r_is_that_of_the_trade_s_own_prices_and_costs(unit: float):
     np.testing.assert_allclose(trades["r"], profit / trades["risk"], rtol=1e-12)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(2, 120), exponent=st.floats(-10, 7))
 def test_a_sweep_makes_the_same_r_in_any_unit_and_vectorbt_confirms_it(seed, rows, exponent):
