@@ -20,6 +20,7 @@ from orbiquant.settings import load_settings
 from orbiquant.trading.agents import Roster
 from orbiquant.trading.decisions import Reply
 from orbiquant.trading.replay import TableFeed
+from tests.fake_binance.routes import REST
 from tests.fake_binance.running import RunningBinance, running_binance
 from tests.tools.desk import random_signals
 
@@ -36,7 +37,7 @@ def venue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBinance]:
 class Desk:
     """Atlas at the fake venue as the settings compose it, on bars that close when a test says so."""
 
-    def __init__(self, folder: Path, venue: RunningBinance, count: int = 310) -> None:
+    def __init__(self, folder: Path, venue: RunningBinance, count: int = 310, ahead: int = 10) -> None:
         places = {"store_uri": f"{folder}/store", "models_dir": f"{folder}/models", "data_dir": str(folder)}
         own: dict[str, Any] = {"pairs": "BTCUSDT", "policy": "base", "min_reward_to_risk": 1, "min_confidence": 0.6}
         own |= {"strategies": "ml", "broker": "binance"}
@@ -48,7 +49,7 @@ class Desk:
         bars[["open", "high", "low", "close"]] *= 40_000
         end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - 3 * HOUR
         bars.index = pd.date_range(end=end, periods=count, freq="h", name=bars.index.name).as_unit(bars.index.unit)
-        self.bars, self.venue, self.at = bars, venue, count - 10
+        self.bars, self.venue, self.at = bars, venue, count - ahead
         self.clock = FixedClock((bars.index[self.at - 1] + HOUR + timedelta(seconds=3)).to_pydatetime())
         self.runtime = Runtime(settings, self.clock)
         self.runtime.store.upsert(BTCUSDT, bars.iloc[: self.at])
@@ -104,6 +105,26 @@ def test_an_agent_of_the_settings_trades_at_the_venue(desk: Desk):
     assert held or engine.books.trades("atlas")
     told = desk.venue.control("state")["accounts"][desk.venue.key]["open"]
     assert len(told) == 2 * len(held)
+
+
+def test_missed_bars_spend_no_minute_s_requests(tmp_path: Path, venue: RunningBinance):
+    configure_logging("CRITICAL")
+    venue.control("reset")
+    desk = Desk(tmp_path, venue, 330, 40)
+    start_agent(desk.room, "atlas", "binance-usdt", None, "a person")
+    for _ in range(30):
+        desk.close()
+    before = len(venue.log())
+    assert desk.room.turn("binance-usdt").bars == 30
+    heard = [each for each in venue.log()[before:] if each["kind"] == "heard"]
+    weight = sum(REST[each["method"], each["path"].removeprefix("/api/v3/")].weight for each in heard)
+    assert weight < 600, "of 6,000 a minute: what nobody can trade on any more asks for nothing"
+    engine = desk.room.engine_of("binance-usdt")
+    said = [each.reason for each in engine.journal.last("atlas", 30)]
+    assert sum(each.startswith("stale: the decision of") for each in said) > 15
+    assert not engine.watch.differences() and engine.books.ledger.check() == []
+    engine.broker.close()
+    desk.runtime.engine.dispose()
 
 
 def test_a_venue_that_is_not_there_is_said_and_traded_again_when_it_is(desk: Desk):

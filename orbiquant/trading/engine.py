@@ -115,7 +115,7 @@ class TradingEngine:
         "Ask where orders stand, book the fills that are not booked, and return how many those were."
         asked = {one.symbol for one in self.standing.seen} | {one.order.symbol for one in self.sender.waiting.values()}
         self.sender.settle()  # first: what it calls filled has its fills booked below
-        found = [f for symbol in sorted(asked) for f in self.broker.fills(symbol, self.books.cursors.get(symbol))]
+        found = [fill for symbol in sorted(asked) for fill in self.standing.new_fills(symbol)]
         for fill in found:
             self.book(fill)
         return len(found)
@@ -236,20 +236,19 @@ class TradingEngine:
         shortest: dict[str, PriceBar] = {}
         for series in sorted(bars, key=lambda series: series.timeframe.delta):
             shortest.setdefault(series.symbol, bars[series])
+        news = {name for name, bar in shortest.items() if self._paper or self.standing.has_news(name, bar.closed)}
         if self._paper is None:
-            self.sender.settle({*shortest})  # first: nobody may be without both an order on its way and its position
+            self.sender.settle(news)  # first: nobody may be without both an order on its way and its position
         for symbol, bar in shortest.items():
             self.standing.prices[symbol], self.standing.price_times[symbol] = exact(bar.close), bar.closed
-            for fill in self._fills(bar):
+            for fill in self._fills(bar) if symbol in news else []:
                 self.book(fill)
         if self._paper is not None and self.sender.waiting:
             self.sender.settle({*shortest})
 
     def _fills(self, bar: PriceBar) -> list[Fill]:
-        "Return what a venue filled since it was asked last."
-        if self._paper is not None:
-            return self._paper.advance(bar)
-        return self.broker.fills(bar.symbol, self.books.cursors.get(bar.symbol))
+        "Return what a bar fills on paper, or what a venue has filled meanwhile."
+        return self.standing.new_fills(bar.symbol) if self._paper is None else self._paper.advance(bar)
 
     def book(
         self,
