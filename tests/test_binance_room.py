@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal as D
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 import test_cli
 from test_cli import Ask
 
-from orbiquant.core import FixedClock, configure_logging
+from orbiquant.core import ConflictError, FixedClock, configure_logging
 from orbiquant.desk import series as desk_series
 from orbiquant.domain import SeriesId
 from orbiquant.market.synthetic import synthetic_market
+from orbiquant.research.accounts import account_faults, find_account, open_account, withdraw_money
 from orbiquant.research.room import TradingRoom, adopt_account, start_agent
 from orbiquant.runtime import Runtime, using
 from orbiquant.settings import load_settings
@@ -138,6 +140,12 @@ def test_a_venue_that_is_not_there_is_said_and_traded_again_when_it_is(desk: Des
     assert not desk.room.looks()[0].said
 
 
+def test_an_account_without_keys_stops_no_other(desk: Desk):
+    desk.room.box.put("start:mt4", "mt4-usd", "start", {"agent": "orion", "amount": None}, "a person")
+    turns = {turn.account: turn.said for turn in desk.room.looks()}
+    assert turns["binance-usdt"] == "" and turns["mt4-usd"].startswith("nothing is traded until this works again: `[")
+
+
 def test_a_person_adopts_and_goes_on(desk: Desk):
     desk.venue.control("account", balances={"ETH": 90})
     engine = desk.room.engine_of("binance-usdt")
@@ -148,6 +156,53 @@ def test_a_person_adopts_and_goes_on(desk: Desk):
     assert record.state == "halted" and "ETH beyond all books" in record.reason
     told = adopt_account(desk.room, "binance-usdt", "a person").answer
     assert told == {"adopted": {"ETH": "-10"}} or told == {"adopted": {"ETH": "-10.00000000"}}
+
+
+def test_investors_money_waits_for_the_venue_and_stays_until_it_is_taken_out(tmp_path: Path, venue: RunningBinance):
+    configure_logging("ERROR")
+    venue.control("reset")
+    venue.control("account", balances={"USDT": 10_500})
+    desk = Desk(tmp_path, venue)
+    desk.room.feeds["ml"].latest = lambda series: None
+    room, engine = desk.room, desk.room.engine_of("binance-usdt")
+
+    def turn() -> None:
+        desk.close()
+        for _ in range(2):
+            engine.broker.woken.set()
+            assert not room.turn("binance-usdt").said
+
+    def state() -> str:
+        return str(Roster(desk.runtime.engine, desk.clock).find("atlas").state)
+
+    with pytest.raises(ConflictError, match="at most the 10500"):
+        start_agent(room, "atlas", "binance-usdt", D(10_501), "a person")
+    start_agent(room, "atlas", "binance-usdt", D(10_000), "a person")
+    ana = open_account(room, "ana", "atlas-conservative", D(1000), "ana").id
+    turn()
+    shown = find_account(desk.runtime, ana)
+    assert (shown.pending_balance, shown.units) == (1000, 0), "only 500 are there that no agent has"
+    venue.control("account", balances={"USDT": 11_500})
+    turn()
+    shown = find_account(desk.runtime, ana)
+    assert (shown.pending_balance, shown.units) == (0, 1000) and engine.watch.differences() == {}
+    assert engine.books.cash_of("external", "USDT") == 500 and state() == "running"
+
+    assert withdraw_money(room, ana, D(400), "ana").status == "done"
+    turn()
+    assert engine.books.cash_of("external", "USDT") == 900 and engine.watch.differences() == {}, "paid out, still there"
+    venue.control("account", balances={"USDT": 11_100})
+    turn()
+    assert engine.watch.differences() == {"USDT": -400} and state() == "running", "taken out: named, and nobody halts"
+    assert not engine.watch.doubtful, "what is confirmed is not looked at every second"
+    assert adopt_account(room, "binance-usdt", "a person").answer == {"adopted": {"USDT": "-400.00000000"}}
+    assert engine.books.cash_of("external", "USDT") == 500 and engine.watch.differences() == {}
+    venue.control("account", balances={"USDT": 10_000})
+    turn()
+    assert state() == "halted", "that was an agent's"
+    assert engine.books.ledger.check() == [] and account_faults(desk.runtime) == []
+    engine.broker.close()
+    desk.runtime.engine.dispose()
 
 
 def test_what_is_typed(ask: Ask):

@@ -131,10 +131,13 @@ def sides_fault(
     own: Sequence[Position],  # of the agent
     known: Circumstances,  # what the broker can do
 ) -> Denied | None:
-    "Return whether the venue, or what is held, allows no position on this side."
+    "Return whether the venue, or what is held, allows no position of this kind."
     if intent.side is Side.SELL and not known.capabilities.short:
         said = f"{intent.symbol} cannot be sold short here: a SHORT closes and opens nothing"
         return Denied(RiskReason.NO_SHORT, said)
+    if intent.bracket.exits and not known.capabilities.moves_exits:
+        said = f"`exits` must be fixed here, for the venue moves no stop and no target, was {intent.bracket.exits}"
+        return Denied(RiskReason.EXITS_FIXED, said)
     if any(each.symbol == intent.symbol and each.quantity * intent.side.sign < 0 for each in own):
         return Denied(RiskReason.OPPOSITE_HELD, f"{intent.symbol} is held the other way: close that first")
     return None
