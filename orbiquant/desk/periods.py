@@ -11,7 +11,9 @@ from datetime import date, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from ..core import OptionError, OrbiError, get_logger
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..core import OptionError, get_logger
 from .agents import room_of
 from ..jobs.cron import Schedule
 from ..jobs.handlers import JobContext, job
@@ -91,8 +93,10 @@ class DayTeller:
             return
         try:
             finish_day(self.runtime, day)
-        except OrbiError as error:
-            get_logger("notices").error("the day cannot be told", day=f"{day}", reason=error.message)
+        except (SQLAlchemyError, OSError):
+            raise  # whoever looks says so, and looks again
+        except Exception as error:  # a summary that breaks ends no trading
+            get_logger("notices").error("the day cannot be told", day=f"{day}", reason=f"{error}"[:300])
         self.told = day
 
 # %% ../../nbs/79_desk.periods.ipynb #f8af5ef2
