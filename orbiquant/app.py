@@ -33,7 +33,7 @@ from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 from typing import Annotated
 
-app = create_app(public=["/api/health", "/api/v1/health", "/health", "/webhooks/ml-signals"], kept=["/api/analysis", "/api/health", "/api/market_data", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/signal", "/api/v1/explain", "/api/v1/signals/account/{account_id}", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"])
+app = create_app(public=["/api/health", "/api/v1/health", "/health", "/webhooks/ml-signals"], kept=["/api/analysis", "/api/health", "/api/market_data", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/signal", "/api/v1/explain", "/api/v1/signals/account/{account_id}", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"], signed=["/webhooks/ml-signals"])
 
 
 @app.get("/agents", tags=["agents"], dependencies=[needs("read")])

@@ -188,7 +188,7 @@ class Fill(Value):
     side: Side
     quantity: Positive
     price: Positive
-    fee: NotNegative
+    fee: Annotated[Decimal, Field(allow_inf_nan=False)]  # below nothing: the venue pays, as swap can
     fee_asset: str
     time: AwareDatetime
     role: OrderRole = OrderRole.ENTRY
@@ -252,6 +252,8 @@ class Capabilities(Value):
     bracket: bool = True  # protects a position by itself
     amend: bool = True
     partial_close: bool = True
+    timed: bool = True  # closes a position at its time by itself; else whoever trades does, at the market
+    moves_exits: bool = True  # plays an exit plan that moves stop or target; else exits stay where they were put
     id_length: Annotated[int, Field(ge=16, le=36)] = 36
     types: frozenset[OrderType] = frozenset(OrderType)
 

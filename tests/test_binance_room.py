@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal as D
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,18 @@ import pytest
 import test_cli
 from test_cli import Ask
 
-from orbiquant.core import FixedClock, configure_logging
+from orbiquant.core import ConflictError, FixedClock, configure_logging
 from orbiquant.desk import series as desk_series
 from orbiquant.domain import SeriesId
 from orbiquant.market.synthetic import synthetic_market
+from orbiquant.research.accounts import account_faults, find_account, open_account, withdraw_money
 from orbiquant.research.room import TradingRoom, adopt_account, start_agent
 from orbiquant.runtime import Runtime, using
 from orbiquant.settings import load_settings
 from orbiquant.trading.agents import Roster
 from orbiquant.trading.decisions import Reply
 from orbiquant.trading.replay import TableFeed
+from tests.fake_binance.routes import REST
 from tests.fake_binance.running import RunningBinance, running_binance
 from tests.tools.desk import random_signals
 
@@ -36,7 +39,7 @@ def venue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBinance]:
 class Desk:
     """Atlas at the fake venue as the settings compose it, on bars that close when a test says so."""
 
-    def __init__(self, folder: Path, venue: RunningBinance, count: int = 310) -> None:
+    def __init__(self, folder: Path, venue: RunningBinance, count: int = 310, ahead: int = 10) -> None:
         places = {"store_uri": f"{folder}/store", "models_dir": f"{folder}/models", "data_dir": str(folder)}
         own: dict[str, Any] = {"pairs": "BTCUSDT", "policy": "base", "min_reward_to_risk": 1, "min_confidence": 0.6}
         own |= {"strategies": "ml", "broker": "binance"}
@@ -48,7 +51,7 @@ class Desk:
         bars[["open", "high", "low", "close"]] *= 40_000
         end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - 3 * HOUR
         bars.index = pd.date_range(end=end, periods=count, freq="h", name=bars.index.name).as_unit(bars.index.unit)
-        self.bars, self.venue, self.at = bars, venue, count - 10
+        self.bars, self.venue, self.at = bars, venue, count - ahead
         self.clock = FixedClock((bars.index[self.at - 1] + HOUR + timedelta(seconds=3)).to_pydatetime())
         self.runtime = Runtime(settings, self.clock)
         self.runtime.store.upsert(BTCUSDT, bars.iloc[: self.at])
@@ -106,6 +109,26 @@ def test_an_agent_of_the_settings_trades_at_the_venue(desk: Desk):
     assert len(told) == 2 * len(held)
 
 
+def test_missed_bars_spend_no_minute_s_requests(tmp_path: Path, venue: RunningBinance):
+    configure_logging("CRITICAL")
+    venue.control("reset")
+    desk = Desk(tmp_path, venue, 330, 40)
+    start_agent(desk.room, "atlas", "binance-usdt", None, "a person")
+    for _ in range(30):
+        desk.close()
+    before = len(venue.log())
+    assert desk.room.turn("binance-usdt").bars == 30
+    heard = [each for each in venue.log()[before:] if each["kind"] == "heard"]
+    weight = sum(REST[each["method"], each["path"].removeprefix("/api/v3/")].weight for each in heard)
+    assert weight < 600, "of 6,000 a minute: what nobody can trade on any more asks for nothing"
+    engine = desk.room.engine_of("binance-usdt")
+    said = [each.reason for each in engine.journal.last("atlas", 30)]
+    assert sum(each.startswith("stale: the decision of") for each in said) > 15
+    assert not engine.watch.differences() and engine.books.ledger.check() == []
+    engine.broker.close()
+    desk.runtime.engine.dispose()
+
+
 def test_a_venue_that_is_not_there_is_said_and_traded_again_when_it_is(desk: Desk):
     engine = desk.room.engine_of("binance-usdt")
     desk.venue.control("fault", kind="html", count=None)
@@ -115,6 +138,12 @@ def test_a_venue_that_is_not_there_is_said_and_traded_again_when_it_is(desk: Des
     assert said.startswith("nothing is traded until this works again: Binance does not answer")
     desk.venue.control("faults/clear")
     assert not desk.room.looks()[0].said
+
+
+def test_an_account_without_keys_stops_no_other(desk: Desk):
+    desk.room.box.put("start:mt4", "mt4-usd", "start", {"agent": "orion", "amount": None}, "a person")
+    turns = {turn.account: turn.said for turn in desk.room.looks()}
+    assert turns["binance-usdt"] == "" and turns["mt4-usd"].startswith("nothing is traded until this works again: `[")
 
 
 def test_a_person_adopts_and_goes_on(desk: Desk):
@@ -127,6 +156,53 @@ def test_a_person_adopts_and_goes_on(desk: Desk):
     assert record.state == "halted" and "ETH beyond all books" in record.reason
     told = adopt_account(desk.room, "binance-usdt", "a person").answer
     assert told == {"adopted": {"ETH": "-10"}} or told == {"adopted": {"ETH": "-10.00000000"}}
+
+
+def test_investors_money_waits_for_the_venue_and_stays_until_it_is_taken_out(tmp_path: Path, venue: RunningBinance):
+    configure_logging("ERROR")
+    venue.control("reset")
+    venue.control("account", balances={"USDT": 10_500})
+    desk = Desk(tmp_path, venue)
+    desk.room.feeds["ml"].latest = lambda series: None
+    room, engine = desk.room, desk.room.engine_of("binance-usdt")
+
+    def turn() -> None:
+        desk.close()
+        for _ in range(2):
+            engine.broker.woken.set()
+            assert not room.turn("binance-usdt").said
+
+    def state() -> str:
+        return str(Roster(desk.runtime.engine, desk.clock).find("atlas").state)
+
+    with pytest.raises(ConflictError, match="at most the 10500"):
+        start_agent(room, "atlas", "binance-usdt", D(10_501), "a person")
+    start_agent(room, "atlas", "binance-usdt", D(10_000), "a person")
+    ana = open_account(room, "ana", "atlas-conservative", D(1000), "ana").id
+    turn()
+    shown = find_account(desk.runtime, ana)
+    assert (shown.pending_balance, shown.units) == (1000, 0), "only 500 are there that no agent has"
+    venue.control("account", balances={"USDT": 11_500})
+    turn()
+    shown = find_account(desk.runtime, ana)
+    assert (shown.pending_balance, shown.units) == (0, 1000) and engine.watch.differences() == {}
+    assert engine.books.cash_of("external", "USDT") == 500 and state() == "running"
+
+    assert withdraw_money(room, ana, D(400), "ana").status == "done"
+    turn()
+    assert engine.books.cash_of("external", "USDT") == 900 and engine.watch.differences() == {}, "paid out, still there"
+    venue.control("account", balances={"USDT": 11_100})
+    turn()
+    assert engine.watch.differences() == {"USDT": -400} and state() == "running", "taken out: named, and nobody halts"
+    assert not engine.watch.doubtful, "what is confirmed is not looked at every second"
+    assert adopt_account(room, "binance-usdt", "a person").answer == {"adopted": {"USDT": "-400.00000000"}}
+    assert engine.books.cash_of("external", "USDT") == 500 and engine.watch.differences() == {}
+    venue.control("account", balances={"USDT": 10_000})
+    turn()
+    assert state() == "halted", "that was an agent's"
+    assert engine.books.ledger.check() == [] and account_faults(desk.runtime) == []
+    engine.broker.close()
+    desk.runtime.engine.dispose()
 
 
 def test_what_is_typed(ask: Ask):

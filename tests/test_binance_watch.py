@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -130,6 +131,20 @@ def test_what_comes_from_nowhere_is_found_by_the_second_look(desk: BinanceDesk):
     assert wait_until(lambda: desk.broker.due() and not look_at_venue(desk.engine) and desk.record().state == "halted")
     assert "holds -1" in desk.record().reason and "ETH" in desk.record().reason
     assert adopt_venue(desk.engine, "a person")["adopted"]["ETH"].startswith("-1") and desk.agrees()
+
+
+def test_money_that_somebody_pays_in_is_named_and_written_down(desk: BinanceDesk, capsys: Any):
+    desk.enter()
+    owned = desk.broker.holdings()["USDT"]
+    desk.venue.control("account", balances={"USDT": str(owned + 500)})
+    for _ in range(3):
+        desk.look()
+    said = capsys.readouterr().err
+    assert said.count("+500") == 1 and "agent adopt binance-usdt" in said and desk.record().state == "running"
+    assert not desk.engine.standing.blocked("BTCUSDT") and not desk.engine.watch.doubtful
+    assert adopt_venue(desk.engine, "a person")["adopted"] == {"USDT": "+500.00000000"} and desk.agrees()
+    desk.engine.enlist("nova", D(500), "of that")
+    assert desk.agrees() and desk.engine.watch.free() == 990_000
 
 
 def test_a_venue_that_begins_anew_halts_everybody(desk: BinanceDesk):

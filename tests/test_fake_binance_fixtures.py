@@ -154,6 +154,45 @@ def test_balances_parse_as_in_the_examples(binance: RunningBinance, exchange: An
     assert set(parsed["info"]) == set(raw.split())
 
 
+# Answers with no example of their own: what ccxt makes of them is what the venue was told
+
+
+def test_the_market_parses_to_what_the_venue_was_told(binance: RunningBinance, exchange: Any) -> None:
+    begin = 1_700_000_040_000
+    bars = [[begin + 60_000 * at, 60_000 + at, 60_100 + at, 59_900, 60_050 + at, "2.5"] for at in range(3)]
+    binance.control("bars", symbol="BTCUSDT", bars=bars)
+    parsed = exchange.fetch_ohlcv("BTC/USDT", "1m", begin, 2)
+    assert parsed == [[opened, *map(float, numbers)] for opened, *numbers in bars[:2]]
+    ticker = exchange.fetch_ticker("BTC/USDT")
+    expected = {"symbol": "BTC/USDT", "last": 60_052, "close": 60_052, "open": 60_000, "high": 60_102, "low": 59_900}
+    expected |= {"baseVolume": 7.5, "change": 52}
+    assert chosen(ticker, " ".join(expected)) == expected and ticker["bid"] <= 60_052 <= ticker["ask"]
+    both = exchange.fetch_tickers(["BTC/USDT", "ETH/USDT"])
+    assert set(both) == {"BTC/USDT", "ETH/USDT"} and both["BTC/USDT"]["last"] == 60_052
+    book = exchange.fetch_order_book("BTC/USDT", 5)
+    assert book["bids"][0][0] < book["asks"][0][0] and book["bids"] == sorted(book["bids"], reverse=True)
+    rules = exchange.market("BTC/USDT")
+    assert (rules["spot"], rules["active"], rules["base"], rules["quote"]) == (True, True, "BTC", "USDT")
+    assert rules["precision"]["price"] == 0.01 and rules["limits"]["amount"]["min"] == rules["precision"]["amount"]
+
+
+def test_orders_parse_to_what_was_done(binance: RunningBinance, exchange: Any) -> None:
+    binance.price("LTCUSDT", 70)
+    bought = exchange.create_order("LTC/USDT", "market", "buy", 0.5)
+    waiting = exchange.create_order("LTC/USDT", "limit", "buy", 0.2, 50)
+    found = exchange.fetch_order(bought["id"], "LTC/USDT")
+    expected = {"status": "closed", "side": "buy", "filled": 0.5, "remaining": 0, "average": found["average"]}
+    expected |= {
+        "cost": pytest.approx(0.5 * found["average"]),
+        "type": "market",
+        "clientOrderId": bought["clientOrderId"],
+    }
+    assert chosen(found, " ".join(expected)) == expected and found["average"] == pytest.approx(70, rel=0.01)
+    assert [each["id"] for each in exchange.fetch_open_orders("LTC/USDT")] == [waiting["id"]]
+    assert exchange.cancel_order(waiting["id"], "LTC/USDT")["status"] == "canceled"
+    assert [each["status"] for each in exchange.fetch_orders("LTC/USDT")] == ["closed", "canceled"]
+
+
 # Shapes that Binance documents
 
 ACK = "symbol orderId orderListId clientOrderId transactTime"

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from orbiquant.core import BrokerRejected, BrokerUnavailable, ExecutionUnknown, FixedClock, SystemClock
 from orbiquant.domain import Costs, SeriesId, Signal
+from orbiquant.execution.config import parse_plan
 from orbiquant.market.instruments import find_instrument
 from orbiquant.orders import Bracket, Order, OrderRole, OrderState, OrderStatus
 from orbiquant.trading.brokers.mt4.broker import Mt4Broker
@@ -31,6 +32,7 @@ from orbiquant.trading.brokers.mt4.matching import magics
 from orbiquant.trading.brokers.mt4.wire import read_history_file, read_messages_file, read_orders_file, read_quotes_file
 from orbiquant.trading.brokers.terms import PaperTerms, PriceBar
 from orbiquant.trading.engine import TradingEngine
+from orbiquant.trading.lookout import adopt_venue, look_at_venue
 from orbiquant.trading.pages import Pages
 from orbiquant.trading.standing import Standing
 from orbiquant.trading.switches import Switches
@@ -515,16 +517,16 @@ def test_a_reboot_counts_messages_anew(terminal: FakeTerminal, broker: Mt4Broker
     assert broker.submit(order("b-ent")).state is OrderState.FILLED
 
 
-def test_swap_that_pays_is_no_fee_below_nothing(terminal: FakeTerminal, broker: Mt4Broker):
+def test_swap_that_pays_is_a_fee_below_nothing(terminal: FakeTerminal, broker: Mt4Broker):
     gold = order(quantity=10, symbol="XAUUSD")
     broker.submit(gold)
     for _ in range(10):
         terminal.tell("night")
     out = order("g-clo", "SELL", 10, symbol="XAUUSD", reduce_only=True, role="close", group=gold.client_order_id)
     broker.submit(out)
-    assert [fill.fee for fill in broker.fills("XAUUSD")] == [0, 0]
-    assert broker.credit() == Decimal("10") * Decimal("0.12") - Decimal("0.70")
-    assert broker.account().balance == 10_000 - 3 + broker.credit()
+    paid = Decimal("10") * Decimal("0.12") - Decimal("0.70")
+    assert [fill.fee for fill in broker.fills("XAUUSD")] == [0, -paid]
+    assert broker.account().balance == 10_000 - 3 + paid
 
 
 @pytest.mark.parametrize("after_put", [False, True])
@@ -723,6 +725,8 @@ class OneSignal:
     def latest(self, series: SeriesId) -> Signal | None:
         facts = {"amd_phase": "neutral", "horizon": "24h", "reasoning": ["said"], "features": [], "model_version": "t"}
         levels = {"entry_price": 1.1, "stop_loss": 1.095, "take_profit": 1.11, "confidence": 0.7}
+        if self.action == "SHORT":
+            levels |= {"stop_loss": 1.105, "take_profit": 1.09}
         when = {"symbol": "EURUSD", "timeframe": "1h", "time": self.clock.now() - HOUR}
         return Signal(**when | facts | levels, action=self.action) if self.action else None
 
@@ -771,6 +775,103 @@ def test_an_engine_trades_through_the_terminal(terminal: FakeTerminal, broker: M
     terminal.tell("manual", symbol="EURUSD", kind=0, lots="0.10")
     desk.hour()
     assert "in no agent's book" in desk.engine.standing.blocked("EURUSD")
+
+
+def entered(broker: Mt4Broker, folder: Path, action: str = "LONG") -> Desk:
+    """Return a desk whose agent holds euros, or owes some."""
+    desk = Desk(broker, folder)
+    desk.hour()
+    desk.feed.action = action
+    desk.hour()
+    desk.feed.action = ""
+    look(desk, broker)
+    assert desk.engine.books.positions("nova") and not desk.engine.watch.differences()
+    return desk
+
+
+def look(desk: Desk, broker: Mt4Broker) -> str:
+    """Look at the terminal between two bars, and return where the agent stands."""
+    broker._looked = float("-inf")
+    assert broker.due()
+    look_at_venue(desk.engine)
+    record = desk.engine.roster.find("nova")
+    return f"{record.state}: {record.reason}"
+
+
+def test_a_foreign_order_is_found_between_bars(terminal: FakeTerminal, broker: Mt4Broker, tmp_path: Path):
+    desk = entered(broker, tmp_path)
+    assert look(desk, broker).startswith("running") and not broker.due(), "seconds later there is nothing to see"
+    terminal.tell("manual", symbol="EURUSD", kind=0, lots="0.10")
+    assert "somebody else traded 10000 EURUSD" in look(desk, broker)
+    assert adopt_venue(desk.engine, "a person") == {"adopted": {}}
+    terminal.tell("manual", symbol="XAUUSD", kind=1, lots="0.10")
+    look(desk, broker)
+    desk.engine.roster.move("nova", "resume", "a person")
+    assert "the venue holds -10 XAU" in look(desk, broker)
+    assert terminal.log("close") == [], "nobody but a person ends what is foreign"
+
+
+def test_what_the_server_closed_is_booked_between_bars(terminal: FakeTerminal, broker: Mt4Broker, tmp_path: Path):
+    desk = entered(broker, tmp_path)
+    for _ in range(3):
+        terminal.tell("night")
+    terminal.tell("close", number=1001)  # as a stop-out does
+    assert look(desk, broker).startswith("running")
+    (trade,) = desk.engine.books.trades("nova")
+    assert trade.reason is OrderRole.CLOSE and trade.pnl == broker.account().balance - 10_000
+    assert not desk.engine.watch.differences() and desk.engine.books.ledger.check() == []
+
+
+def test_a_short_that_is_there_is_not_written_off(terminal: FakeTerminal, broker: Mt4Broker, tmp_path: Path):
+    desk = entered(broker, tmp_path, "SHORT")
+    held = desk.engine.books.positions("nova")[0]
+    assert broker.holdings()["EUR"] == held.signed < 0
+    terminal.tell("manual", symbol="EURUSD", kind=1, lots="0.10")
+    look(desk, broker)
+    adopt_venue(desk.engine, "a person")
+    assert desk.engine.books.positions("nova") == [held] and not desk.engine.watch.differences()
+    desk.engine.books.held[held.id].quantity += 20_000  # as if the books knew of more than there is
+    assert [each.id for each, _ in desk.engine.watch._lost()] == [held.id]
+
+
+def test_a_stop_that_somebody_took_away_is_put_back(terminal: FakeTerminal, broker: Mt4Broker, tmp_path: Path):
+    desk = entered(broker, tmp_path)
+    held = desk.engine.books.positions("nova")[0]
+    broker.dealing.modify(1001, Decimal(0), Decimal(0), f"{held.id}-ent")
+    look(desk, broker)
+    assert broker.positions()[0].bracket.stop_loss == held.bracket.stop_loss
+    changes = len(terminal.log("modify"))
+    look(desk, broker)
+    assert len(terminal.log("modify")) == changes, "what stands is left alone"
+
+
+def test_a_terminal_that_stopped_is_said_by_the_next_look(terminal: FakeTerminal, hasty: Mt4Broker, tmp_path: Path):
+    desk = entered(hasty, tmp_path)
+    terminal.tell("stop")
+    time.sleep(0.7)
+    with pytest.raises(BrokerUnavailable, match="is MetaTrader running"):
+        look(desk, hasty)
+    terminal.tell("start")
+    wait_until(lambda: "running" in _looked(desk, hasty))
+
+
+def _looked(desk: Desk, broker: Mt4Broker) -> str:
+    try:
+        return look(desk, broker)
+    except BrokerUnavailable:
+        return ""
+
+
+def test_exits_that_move_are_denied_before_anything_is_sent(terminal: FakeTerminal, broker: Mt4Broker, tmp_path: Path):
+    desk = Desk(broker, tmp_path)
+    plan = parse_plan("trail_atr=2")
+    desk.engine.profiles = {"nova": desk.engine.profiles["nova"].model_copy(update={"exits": plan})}
+    desk.engine.load()
+    desk.hour()
+    desk.feed.action = "LONG"
+    desk.hour()
+    answer = desk.engine.journal.last("nova")[0]
+    assert answer.outcome == "denied" and answer.reason.startswith("exits_fixed") and terminal.log("send") == []
 
 
 def test_an_engine_asks_where_the_terminal_left_it_in_doubt(terminal: FakeTerminal, broker: Mt4Broker, tmp_path: Path):

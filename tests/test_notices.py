@@ -18,7 +18,7 @@ from test_heard import SECRET, Floor, last_of
 
 from orbiquant.core import FixedClock
 from orbiquant.desk.agents import room_of
-from orbiquant.desk.periods import schedule_accounts
+from orbiquant.desk.periods import DayTeller, schedule_accounts
 from orbiquant.jobs.schedule import run_due
 from orbiquant.notices.courier import Courier
 from orbiquant.notices.outbox import FILLED, PAUSES, Notice, deliver, list_notices, put_notice
@@ -274,6 +274,32 @@ def test_two_processes_sum_up_each_fill_once(database: Engine):
 
 
 # --- a day ---
+
+
+def test_whoever_only_runs_agents_is_told_the_day_once(tmp_path: Path, receiver: Receiver):
+    floor = trading(tmp_path, ways(receiver.url))
+    floor.close()
+    day = floor.clock.now().date()
+
+    def trades() -> None:
+        room = room_of(floor.runtime)
+        room.beside = DayTeller(floor.runtime).look
+        for _ in range(2):
+            assert not room.looks()[0].said
+        assert floor.runtime.courier.rest(20)
+
+    trades()
+    assert not receiver.told("day.summary"), "the agent began today"
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+    floor.clock.advance(midnight + timedelta(seconds=10) - floor.clock.now())
+    for holder in ("one", "two"):
+        floor.restart()
+        trades()
+        schedule_accounts(floor.runtime)
+        run_due(floor.runtime.engine, holder, floor.clock, floor.runtime)
+        assert floor.runtime.courier.rest(20)
+    (told,) = receiver.told("day.summary")
+    assert told["data"]["day"] == f"{day}" and [each["agent"] for each in told["data"]["agents"]] == ["atlas"]
 
 
 def test_a_day_is_told_once_whatever_restarts(tmp_path: Path, receiver: Receiver):

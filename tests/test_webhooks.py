@@ -256,6 +256,9 @@ def test_every_failure_of_the_signature_is_one_answer(sender: httpx.Client, runt
         (ahead, signed(ahead)),
         (b"\xff\xff", {}),
         (b"", {}),
+        (body, {"Authorization": "Bearer of-another-system"}),
+        (body, {"X-API-Key": "oq_broken"} | signed(body, "another-secret-of-enough-length")),
+        (body, {"X-API-Key": "one", "Authorization": "Bearer another"}),
     ]
     answers = {
         (told.status_code, told.text, told.headers["www-authenticate"])
@@ -263,6 +266,8 @@ def test_every_failure_of_the_signature_is_one_answer(sender: httpx.Client, runt
     }
     assert len(answers) == 1 and next(iter(answers))[0] == 401 and UNSIGNED in next(iter(answers))[1]
     assert counts(runtime.engine) == begin, "nothing was written"
+    good = body_of(price=9)
+    assert sender.post(PATH, content=good, headers=signed(good) | {"X-API-Key": "oq_broken"}).status_code == 200
 
 
 HOSTILE = {

@@ -255,10 +255,12 @@ def run_command(
 
     from orbiquant.cli.console import console
     from orbiquant.desk.agents import room_of
+    from orbiquant.desk.periods import DayTeller
     from orbiquant.research.room import stay
 
     runtime, stop, say = open_trading(), Event(), console(stderr=True)
     room = room_of(runtime)
+    room.beside = DayTeller(runtime).look
 
     def tell(text: str) -> None:
         say.print(text, markup=False, soft_wrap=True)

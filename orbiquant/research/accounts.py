@@ -156,7 +156,7 @@ def flow_answer(
     told, asked = checked(request).answer or {}, request.content["amount"]
     number = {name: Decimal(told[name]) if name in told else None for name in ("amount", "units", "nav", "fee")}
     done = {"deposit": "units were bought", "withdrawal": "paid out"}[request.kind]
-    waits = "waits for the next price of the agent's book"
+    waits = "waits for the next price of the agent's book, and at a venue for its money to be there"
     return FlowAnswer(
         id=request.id, account_id=request.content["account_id"], kind=request.kind,
         status="done" if told else "pending", message=done if told else waits,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..core import BrokerError, ConflictError, FixedClock, NotFoundError, OptionError, get_logger
+from ..core import BrokerError, ConflictError, FixedClock, NotConfigured, NotFoundError, OptionError, get_logger
 from ..domain import Bars, SeriesId, Signal, Value
 from ..leases import claim_lease, own_name, release_lease
 from ..market.bars import known_at
@@ -207,6 +207,7 @@ class TradingRoom:
         self.feeds: dict[str, LiveFeed | StrategyFeed] = {ML: LiveFeed(live)}
         self.box, self.staying = RequestBox(runtime.engine, runtime.clock), False
         self.look = partial(outlook_of, runtime)
+        self.beside: Callable[[], object] = lambda: None  # done after every look at all accounts
         self._engines: dict[str, TradingEngine] = {}
         self._lock = RLock()
 
@@ -306,14 +307,16 @@ class TradingRoom:
     def looks(self) -> list[Turn]:
         "Return a turn of every account; what a disk, a database or a venue does not do is said, and tried again."
         try:
-            return [self._look(account) for account in self.accounts()]
+            turns = [self._look(account) for account in self.accounts()]
+            self.beside()
+            return turns
         except (SQLAlchemyError, OSError) as error:
             return [_stuck("every account", error)]
 
     def _look(self, account: str) -> Turn:
         try:
             return self.turn(account)
-        except (SQLAlchemyError, OSError, BrokerError) as error:
+        except (SQLAlchemyError, OSError, BrokerError, NotConfigured, OptionError) as error:
             return _stuck(account, error)
 
     def ask(

@@ -74,7 +74,8 @@ def tell_day(
 ) -> list[AgentDay]:
     "Lay the summary of a day into the outbox, once however often it is asked for, and return it."
     records = [record for record in Roster(runtime.engine, runtime.clock).all() if record.name in AGENTS]
-    found = [agent_day(runtime, record, day) for record in records]
+    days = [agent_day(runtime, record, day) for record in records]
+    found = [each for each in days if each.equity or each.profit or each.trades]  # others had not begun
     if found:
         text = "\n".join([f"{day:%Y-%m-%d}", *(each.told for each in found)])
         facts: dict[str, JsonValue] = {"day": f"{day}", "agents": [each.model_dump(mode="json") for each in found]}

@@ -332,6 +332,11 @@ def write_app(
         "public": [marked.info.path for marked in functions if marked.info.scope == "public"],
         "kept": [marked.info.path for marked in functions if marked.info.kept],
         "computing": [marked.info.path for marked in functions if marked.info.computes],
+        "signed": [
+            each.info.path
+            for each, parameters in read
+            if each.info.scope == "public" and any(p.kind == "RawRequest" for p in parameters)
+        ],
     }
     given = [f"{name}={json.dumps(paths)}" for name, paths in lists.items() if paths or name == "public"]
     parts = [HEADER, write_imports(bound), f"app = create_app({', '.join(given)})\n\n"]

@@ -61,7 +61,9 @@ async def raw_request_of(
         body = await request.body()
     except ClientDisconnect as error:
         raise HTTPException(400, "the body ended before its end") from error
-    return RawRequest(body, tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw))
+    return RawRequest(
+        body, tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw)
+    )
 
 
 async def check_scope(
@@ -103,6 +105,7 @@ def create_app(
     public: Iterable[str] = (),  # paths that need no key
     kept: Iterable[str] = (),  # paths whose answers are given again
     computing: Iterable[str] = (),  # paths that take their turn
+    signed: Iterable[str] = (),  # paths whose signature is the only identity
 ) -> FastAPI:
     "Return the application around the generated routes."
     app = FastAPI(
@@ -115,7 +118,8 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.router.route_class = NamedRoute
-    app.add_middleware(Gate, public=[*public, "/favicon.ico", *CHAT_PATHS], kept=kept, computing=computing)
+    open_to_all = [*public, "/favicon.ico", *CHAT_PATHS]
+    app.add_middleware(Gate, public=open_to_all, kept=kept, computing=computing, signed=signed)
     app.add_exception_handler(OrbiError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)

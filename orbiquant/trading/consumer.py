@@ -118,7 +118,8 @@ class SignalConsumer:
             return Answer(Reply.FILTERED, said)
         if (held := self._held(agent, signal)) is not None:
             return held
-        if said := self.standing.blocked(signal.symbol):
+        series = SeriesId(signal.symbol, signal.timeframe)
+        if said := self.standing.late(agent, series, signal.time) or self.standing.blocked(signal.symbol):
             return Answer(Reply.DENIED, said)
         plan = agent.profile.exits if terms.exits is None else terms.exits
         if plan.trail_atr is not None and atr is None:

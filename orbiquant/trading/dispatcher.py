@@ -261,8 +261,8 @@ class PlanDispatcher:
             return Sized((), f"the agent is {record.state}: {record.reason}")
         if against:
             return Sized((), f"{against} holds {symbol} the other way on this account")
-        if blocked := standing.blocked(symbol):
-            return Sized((), blocked)
+        if said := standing.late(agent, one.series, time) or standing.blocked(symbol):
+            return Sized((), said)
         sized = size_openings(standing, agent, planner, openings, time)
         there = {*standing.books.held, *(each.position_id for each in standing.sender.waiting.values())}
         known = [intent.id for intent, _, _ in sized.passed if intent.id in there]

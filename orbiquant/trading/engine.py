@@ -115,7 +115,7 @@ class TradingEngine:
         "Ask where orders stand, book the fills that are not booked, and return how many those were."
         asked = {one.symbol for one in self.standing.seen} | {one.order.symbol for one in self.sender.waiting.values()}
         self.sender.settle()  # first: what it calls filled has its fills booked below
-        found = [f for symbol in sorted(asked) for f in self.broker.fills(symbol, self.books.cursors.get(symbol))]
+        found = [fill for symbol in sorted(asked) for fill in self.standing.new_fills(symbol)]
         for fill in found:
             self.book(fill)
         return len(found)
@@ -156,6 +156,8 @@ class TradingEngine:
                 self.books.deposit(name, self.standing.currency, added, now, f"start:{account}:{key or name}")
                 if self._paper is not None:
                     self._paper.deposit(added)
+                if self.watch is not None:
+                    self.books.post_many(self.watch.moved(added, f"start:{account}:{key or name}"))
             self.roster.move(name, "start", "started")
         return added
 
@@ -224,7 +226,7 @@ class TradingEngine:
         self._mark(crew, now)
         self._count(bars, now)
         sent = [] if self.deferred else self._flatten(crew)
-        sent += [] if self.watch is None else self._time_out(now)
+        sent += self._time_out(now)
         sent += [order for agent in crew for order in self._decide(agent, bars)]
         self.standing.seen |= {series: bar.closed for series, bar in bars.items()}
         if not self.deferred:
@@ -236,20 +238,17 @@ class TradingEngine:
         shortest: dict[str, PriceBar] = {}
         for series in sorted(bars, key=lambda series: series.timeframe.delta):
             shortest.setdefault(series.symbol, bars[series])
+        news = {name for name, bar in shortest.items() if self._paper or self.standing.has_news(name, bar.closed)}
         if self._paper is None:
-            self.sender.settle({*shortest})  # first: nobody may be without both an order on its way and its position
+            self.sender.settle(news)  # first: nobody may be without both an order on its way and its position
         for symbol, bar in shortest.items():
             self.standing.prices[symbol], self.standing.price_times[symbol] = exact(bar.close), bar.closed
-            for fill in self._fills(bar):
-                self.book(fill)
+            if symbol in news:
+                found = self.standing.new_fills(symbol) if self._paper is None else self._paper.advance(bar)
+                for fill in found:
+                    self.book(fill)
         if self._paper is not None and self.sender.waiting:
             self.sender.settle({*shortest})
-
-    def _fills(self, bar: PriceBar) -> list[Fill]:
-        "Return what a venue filled since it was asked last."
-        if self._paper is not None:
-            return self._paper.advance(bar)
-        return self.broker.fills(bar.symbol, self.books.cursors.get(bar.symbol))
 
     def book(
         self,
@@ -342,7 +341,8 @@ class TradingEngine:
         "Return the orders that close what has been held for long enough, at a venue that does not do so by itself."
         leaving = {each.position_id for each in self.sender.waiting.values() if not each.opens}
         over = [e for e in self.books.positions() if e.bracket.close_at and e.bracket.close_at <= now]
-        return [self.consumer.close(held, OrderRole.TIME) for held in over if held.id not in leaving]
+        mine = [e for e in over if e.id not in leaving and not self.broker.capabilities(e.series.symbol).timed]
+        return [self.consumer.close(held, OrderRole.TIME) for held in mine]
 
     def _decide(self, agent: Agent, bars: Mapping[SeriesId, PriceBar]) -> list[Order]:
         "Return the orders that an agent's answers to its signals make; they are written, not sent."

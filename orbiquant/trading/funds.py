@@ -118,7 +118,9 @@ class FundWriter(FundState):
 
     def book(self, entries: Sequence[tuple[Entry, str]], flow: Decimal, before: Decimal, lots: Iterable[Lot]) -> None:
         "Write entries, lots and the marks of the agent; money that comes or goes is no profit and no loss."
-        self.books.post_many(entries)
+        watch = self.engine.watch
+        beside = [] if watch is None or not flow else watch.moved(flow, entries[-1][1])
+        self.books.post_many([*entries, *beside])
         if flow and isinstance(self.standing.broker, DrivenByBars):
             self.standing.broker.deposit(flow)
         with joined(self.database) as connection:

@@ -136,6 +136,8 @@ def _let_flow(engine: TradingEngine, name: str, amount: Decimal, key: str) -> No
         standing.books.deposit(name, standing.currency, amount, now, key)
         if isinstance(engine.broker, DrivenByBars):
             engine.broker.deposit(amount)
+        if engine.watch is not None:
+            standing.books.post_many(engine.watch.moved(amount, key))
         engine.roster.flow(name, before, standing.equity_of(name))
         return
     fund = Fund(engine, product)

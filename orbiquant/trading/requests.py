@@ -147,6 +147,8 @@ def add_capital(
     began = any(record.name == name for record in engine.roster.all())
     first = Decimal(0) if began else engine.profiles[name].initial_equity
     added, owner = first if amount is None else amount, fund.product.operator
+    if engine.watch is not None:
+        engine.watch.check_capital(added)
     fund.adopt(now)
     engine.enlist(name, Decimal(0), key)
     if added:
@@ -165,6 +167,7 @@ def flow_at(
     amount = None if text is None else Decimal(text)
     if request.kind == "deposit":
         ready = request.asked_at <= moment and is_priced(fund, request.asked_at)
+        ready = ready and (fund.engine.watch is None or fund.engine.watch.covers(amount or Decimal(0)))
         return (fund.subscribe(account, amount or Decimal(0), request.id, moment) if ready else None), []
     fund.check_held(account, amount)
     needed = fund.needed(account, amount)

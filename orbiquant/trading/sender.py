@@ -56,6 +56,7 @@ class Sender:
     ) -> None:
         "Take up what is on its way."
         self.pages, self.account, self.broker, self.switches, self.clock = pages, account, broker, switches, clock
+        self.stirred: set[str] = set()  # symbols whose orders moved since their fills were asked for
         self.load()
 
     def load(self) -> None:
@@ -184,6 +185,7 @@ class Sender:
             if waiting.state is OrderState.NEW:
                 waiting.sent_at = now
             waiting.state, waiting.message = state, message
+            self.stirred.add(waiting.order.symbol)
             self._keep(waiting, now if state.ended else None)
             if state.ended:
                 self.waiting.pop(waiting.order.client_order_id, None)

@@ -23,6 +23,7 @@ from . import tables
 from .agents import AgentRecord, Roster
 from .books import Books, Held
 from .brokers.terms import PaperTerms
+from .checks import moment_fault
 from .config import AgentProfile, RiskConfig
 from .correlations import Correlations
 from .decisions import DecisionJournal
@@ -94,6 +95,7 @@ class Standing:
                 self.seen[SeriesId.parse(row.symbol, row.timeframe)] = row.time
                 self.prices[row.symbol] = row.price
         self.price_times = {series.symbol: time for series, time in self.seen.items()}
+        self._asked: dict[str, datetime] = {}  # of each symbol: when its fills were asked for last
 
     def keep_place(self) -> None:
         "Write how far bars were gone through."
@@ -101,6 +103,25 @@ class Standing:
             row = {"account": self.account, "symbol": series.symbol, "timeframe": series.timeframe, "time": time,
                    "price": self.prices[series.symbol]}  # fmt: skip
             self.pages.put(tables.checkpoints, row, self.account, series.symbol, series.timeframe)
+
+    def has_news(
+        self,
+        symbol: TradedSymbol,  # of a bar
+        closed: datetime,  # when it did
+    ) -> bool:
+        "Say whether the venue may have filled something until a bar closed that nobody has asked it for."
+        asked = self._asked.get(symbol)
+        return asked is None or asked < closed or symbol in self.sender.stirred
+
+    def new_fills(
+        self,
+        symbol: TradedSymbol,  # whose
+    ) -> list[Fill]:
+        "Return what the venue filled since it was asked last."
+        now, found = self.clock.now(), self.broker.fills(symbol, self.books.cursors.get(symbol))
+        self._asked[symbol] = now
+        self.sender.stirred.discard(symbol)
+        return found
 
     @exactly
     def equity_of(
@@ -176,6 +197,19 @@ class Standing:
         others = [held for held in self.books.positions(EXTERNAL) if held.series.symbol == symbol]
         beyond = self.beyond_books(symbol).get(symbol, Decimal(0)) + sum((held.signed for held in others), Decimal(0))
         return f"the venue holds {beyond} {symbol} that is in no agent's book" if beyond else ""
+
+    def late(
+        self,
+        agent: Agent,  # that decides
+        series: SeriesId,  # on whose bar
+        opened: datetime,  # when the bar did
+    ) -> str:
+        "Return why a decision on a bar may open nothing at any venue, so that none needs to be asked; '' when it may."
+        if series.symbol not in self.prices:
+            return ""
+        calendar, now = self.terms(series.symbol).instrument.calendar, self.clock.now()
+        fault = moment_fault("the decision", opened, series.timeframe, now, calendar, agent.profile.stale_bars)
+        return "" if fault is None else f"{fault.reason}: {fault.said}"
 
     def beyond_books(
         self,

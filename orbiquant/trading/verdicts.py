@@ -34,6 +34,7 @@ class RiskReason(StrEnum):
     NO_TARGET = "no_target"
     REWARD_TO_RISK = "reward_to_risk"
     NO_SHORT = "no_short"
+    EXITS_FIXED = "exits_fixed"  # the venue moves none, and the plan says so
     OPPOSITE_HELD = "opposite_held"
     FROM_THE_FUTURE = "from_the_future"
     STALE = "stale"

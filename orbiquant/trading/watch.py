@@ -82,10 +82,10 @@ def external_entry(
 def _written_off(held: Held, asset: str, account: str, time: datetime) -> Entry:
     "Return the entry of a position that its owner has no more."
     postings = (
-        Posting(account=account_path("Assets", account, EXTERNAL), asset=asset, amount=held.quantity),
-        Posting(account=account_path("Assets", account, held.owner), asset=asset, amount=-held.quantity),
+        Posting(account=account_path("Assets", account, EXTERNAL), asset=asset, amount=held.signed),
+        Posting(account=account_path("Assets", account, held.owner), asset=asset, amount=-held.signed),
     )
-    said = f"{held.quantity:f} {asset} of {held.owner} is not at the venue"
+    said = f"{held.signed:f} {asset} of {held.owner} is not at the venue"
     return Entry(kind="written_off", time=time, description=said, postings=postings, reference=held.id)
 
 
@@ -103,7 +103,9 @@ class Watch:
     ) -> None:
         self.standing, self.venue = standing, venue
         self._before: dict[str, Decimal] = {}  # what the look before this one found
-        self._unsure = False  # whether protection stands
+        self._unsure = False  # whether protection stands, and whether a difference is one
+        self._free: Decimal | None = None  # of the currency, what the venue holds and no agent; None: not asked yet
+        self._named = Decimal(0)  # difference of the currency that a person was told of
         self.begun = False
 
     def begin(self) -> None:
@@ -111,8 +113,8 @@ class Watch:
         standing = self.standing
         key = _OPENED.format(account=standing.account)
         if (opened := standing.books.ledger.find(key)) is None:
-            there = {asset: held for asset, held in self.venue.holdings().items() if asset != standing.currency}
-            entry = external_entry(standing.account, there, standing.clock.now(), "what is there when the books open")
+            there, now = self.venue.holdings(), standing.clock.now()
+            entry = external_entry(standing.account, there, now, "what is there when the books open")
             standing.books.post_many([(entry, key)])
             time = entry.time
         else:
@@ -122,15 +124,18 @@ class Watch:
 
     @exactly
     def differences(self) -> dict[str, Decimal]:
-        "Return what the venue holds beyond all books, by asset; of the account's currency, what it lacks."
-        standing, books = self.standing, self.standing.books
-        held = self.venue.holdings()
-        left = {}
-        for asset in {*held, *(asset for _, asset in books.cash)}:
-            beyond = held.get(asset, Decimal(0)) - books.total_of(asset)
-            if beyond and (asset != standing.currency or beyond < 0):
-                left[asset] = beyond
-        return left
+        "Return what the venue holds beyond all books, by asset."
+        books, held = self.standing.books, self.venue.holdings()
+        self._free = held.get(self.standing.currency, Decimal(0)) - self._given
+        assets = {*held, *(asset for _, asset in books.cash)}
+        left = {asset: held.get(asset, Decimal(0)) - books.total_of(asset) for asset in sorted(assets)}
+        return {asset: beyond for asset, beyond in left.items() if beyond}
+
+    @property
+    def _given(self) -> Decimal:
+        "Return what the agents own of the account's currency."
+        books, currency = self.standing.books, self.standing.currency
+        return books.total_of(currency) - books.cash_of(EXTERNAL, currency)
 
     def strangers(self) -> list[str]:
         "Return the orders that stand and that nobody here sent; what protects a position that is gone is taken away."
@@ -156,31 +161,73 @@ class Watch:
 
     def find(self) -> str:
         "Return what is not as it should be, '' when all is well."
+        self._unsure = False
         gone = [each.order for each in self.standing.sender.waiting.values() if each.message == GONE]
         said = [f"the venue does not know {order.client_order_id} on {order.symbol} any more" for order in gone]
         said += [f"order {each} is none of ours" for each in self.strangers()]
         foreign = self.standing.books.positions(EXTERNAL)
         said += [f"somebody else traded {held.quantity:f} {held.series.symbol}" for held in foreign]
         found = self.differences()
-        if found and found == self._before:
-            said += [f"the venue holds {amount:+f} {asset} beyond all books" for asset, amount in found.items()]
-        self._before = found
+        confirmed = found if found == self._before else {}
+        self._unsure, self._before = self._unsure or found != confirmed, found
+        if self._free is not None and self._free >= 0:
+            self._name(confirmed.get(self.standing.currency, Decimal(0)))
+            confirmed = {asset: amount for asset, amount in confirmed.items() if asset != self.standing.currency}
+        said += [f"the venue holds {amount:+f} {asset} beyond all books" for asset, amount in confirmed.items()]
         return "; ".join([*said, REMEDY.format(account=self.standing.account)]) if said else ""
+
+    def _name(self, amount: Decimal) -> None:
+        "Tell once of money that came to the venue or left it without the books: no agent's is missing."
+        if amount and amount != self._named:
+            told = f"the venue holds {amount:+f} {self.standing.currency} beyond all books, of what no agent has"
+            told += f": `orbiquant agent adopt {self.standing.account}` writes it down"
+            get_logger("trading.watch").warning("money came or left", account=self.standing.account, said=told)
+        self._named = amount
 
     @property
     def doubtful(self) -> bool:
         "Say whether the last look found something that the next one is to tell more of."
-        return bool(self._before) or self._unsure
+        return self._unsure
 
     def check_capital(
         self,
         amount: Decimal,  # that an agent is to be given
     ) -> None:
         "Raise `ConflictError` for more money than the venue holds beyond what is given already."
-        currency = self.standing.currency
-        free = self.venue.holdings().get(currency, Decimal(0)) - self.standing.books.total_of(currency)
+        currency, free = self.standing.currency, self.free()
         if amount > max(free, Decimal(0)):
             raise ConflictError(f"`equity` must be at most the {free:f} {currency} that nobody has, was {amount:f}")
+
+    @exactly
+    def free(self) -> Decimal:
+        "Return what the venue holds of the account's currency, and no agent."
+        self._free = self.venue.holdings().get(self.standing.currency, Decimal(0)) - self._given
+        return self._free
+
+    def covers(
+        self,
+        amount: Decimal,  # of money that somebody pays in
+    ) -> bool:
+        "Say whether the venue holds money that an agent is to be given; where the last look saw too little, it waits."
+        return (self._free is None or self._free >= amount) and self.free() >= amount
+
+    @exactly
+    def moved(
+        self,
+        amount: Decimal,  # that comes to agents; less than nothing: that leaves them
+        key: str,  # of the entry that it comes with
+    ) -> list[tuple[Entry, str]]:
+        "Return what that means for the book `external`: it gives what agents get, and keeps what is paid out."
+        standing = self.standing
+        free = self.free() if self._free is None else self._free
+        unbooked = max(Decimal(0), free - standing.books.cash_of(EXTERNAL, standing.currency))
+        own = amount if amount < 0 else max(Decimal(0), amount - unbooked)
+        self._free = free - amount
+        if not own:
+            return []
+        said = "given to an agent" if own > 0 else "paid out, and still at the venue"
+        entry = external_entry(standing.account, {standing.currency: -own}, standing.clock.now(), said)
+        return [(entry, f"external:{key}")]
 
     def adopt(
         self,
@@ -209,15 +256,16 @@ class Watch:
         held = [(each, self.standing.terms(each.series.symbol).instrument.base)
                 for each in self.standing.books.positions() if each.owner != EXTERNAL]  # fmt: skip
         for each, asset in held:
-            needed[asset] = needed.get(asset, Decimal(0)) + each.quantity
-        return [(each, asset) for each, asset in held if there.get(asset, Decimal(0)) < needed[asset]]
+            needed[asset] = needed.get(asset, Decimal(0)) + each.signed
+        lacking = {asset: whole - there.get(asset, Decimal(0)) for asset, whole in needed.items()}
+        return [(each, asset) for each, asset in held if each.side.sign * lacking[asset] > 0]
 
     def protect(self) -> None:
         "See to it that what closes each position stands, unless the venue lacks it; what fails is tried again."
-        leaving, self._unsure = {e.position_id for e in self.standing.sender.waiting.values() if not e.opens}, False
+        leaving = {each.position_id for each in self.standing.sender.waiting.values() if not each.opens}
         for held in self.standing.books.positions():
-            asset = self.standing.terms(held.series.symbol).instrument.base
-            if held.owner != EXTERNAL and held.id not in leaving and self._before.get(asset, Decimal(0)) >= 0:
+            beyond = self._before.get(self.standing.terms(held.series.symbol).instrument.base, Decimal(0))
+            if held.owner != EXTERNAL and held.id not in leaving and held.side.sign * beyond >= 0:
                 self._protect(held)
 
     def _protect(self, held: Held) -> None:

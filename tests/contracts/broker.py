@@ -22,18 +22,27 @@ class BrokerContract:
     """
     Subclasses give two fixtures.
 
-    `broker` holds 1,000,000 of its currency and nothing else, on a market that stands at 100 and cannot be sold short;
-    `move(low, high, close)` lets the market trade from where it stands over both prices to the close.
+    `broker` holds 1,000,000 of its currency and nothing else, on a market that stands at 100; `move(low, high, close)`
+    lets the market trade from where it stands over both prices to the close. What venues differ in is said beside them.
     """
+
+    at_once = False  # an order at the market is filled before `submit` returns
+    shorts = False  # what is not held can be sold
+    cent = Decimal(0)  # that the venue may be off by: it rounds what a close has made
+
+    def cash(self, broker: Broker) -> Decimal:
+        """Return what is left when all that is held was paid."""
+        return broker.account().balance
 
     def test_it_is_a_broker(self, broker: Broker):
         assert isinstance(broker, Broker)
-        assert not broker.capabilities("BTCUSDT").short and broker.positions() == broker.open_orders() == []
+        assert broker.capabilities("BTCUSDT").short is self.shorts
+        assert broker.positions() == broker.open_orders() == []
         assert broker.account().equity == broker.account().balance == 1_000_000
 
     def test_an_order_is_filled_and_told_of(self, broker: Broker, move: Move):
-        assert broker.submit(order("a-ent")).state is OrderState.SUBMITTED
-        assert [each.client_order_id for each in broker.open_orders()] == ["a-ent"]
+        assert broker.submit(order("a-ent")).state is (OrderState.FILLED if self.at_once else OrderState.SUBMITTED)
+        assert [each.client_order_id for each in broker.open_orders()] == ([] if self.at_once else ["a-ent"])
         move(99, 101, 100)
         status, (fill,) = broker.order("BTCUSDT", "a-ent"), broker.fills("BTCUSDT")
         assert (status.state, status.filled_quantity, status.average_price) == (OrderState.FILLED, 1, fill.price)
@@ -49,12 +58,12 @@ class BrokerContract:
         for fill in broker.fills("BTCUSDT"):
             assert fill.fee_asset == "USDT"
             cash -= fill.side.sign * fill.price * fill.quantity + fill.fee
-        assert broker.account().balance == cash
-        assert broker.account().equity == cash + Decimal("0.66668") * 99
+        assert abs(self.cash(broker) - cash) <= self.cent
+        assert abs(broker.account().equity - cash - Decimal("0.66668") * 99) <= self.cent
 
     def test_sending_twice_buys_once(self, broker: Broker, move: Move):
         first = broker.submit(order("a-ent"))
-        assert broker.submit(order("a-ent")) == first and len(broker.open_orders()) == 1
+        assert broker.submit(order("a-ent")) == first and len(broker.open_orders()) == (not self.at_once)
         move(99, 101, 100)
         assert broker.submit(order("a-ent")).state is OrderState.FILLED
         move(99, 101, 100)
@@ -126,6 +135,8 @@ class BrokerContract:
 
     @pytest.mark.parametrize("change", [{"side": "SELL"}, {"quantity": "0.000001"}, {"symbol": "NOSUCHCOIN"}])
     def test_what_cannot_be_is_rejected_and_leaves_nothing(self, broker: Broker, change: dict[str, Any]):
+        if self.shorts and change == {"side": "SELL"}:
+            return
         with pytest.raises(BrokerRejected):
             broker.submit(order("a-ent").model_copy(update={"quantity": Decimal(1)} | _typed(change)))
         assert broker.open_orders() == [] and broker.account().equity == 1_000_000

@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any
 
 from tests.fake_mt4.expert import Expert
-from tests.fake_mt4.server import BALANCE, SELL, Server, Ticket
+from tests.fake_mt4.server import BALANCE, SELL, Market, Server, Ticket
 
 
 class Weather:
@@ -106,6 +106,13 @@ class Weather:
                       pnl=Decimal(amount), close_time=server.now())  # fmt: skip
         server.next_number += 1
         server.history.append(paid)
+
+    def coin(self, currency: str, balance: str, symbol: str, price: str) -> None:
+        """Let the account be of another currency, and quote a coin in it without a spread: lots of a thousandth."""
+        server, bid = self.server, Decimal(price)
+        server.currency, server.balance, server.commission = currency, Decimal(balance), Decimal(0)
+        most = self.expert.most_lots = Decimal(100_000)
+        server.quotes = {symbol: Market(2, Decimal("0.001"), bid, bid, most=most, swap=Decimal(0), quote=currency)}
 
     def login(self, number: int) -> None:
         """Let the terminal log in to another account."""

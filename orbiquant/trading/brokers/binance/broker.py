@@ -53,7 +53,9 @@ from .transport import RECV_WINDOW_MS, Transport
 SETTLED_S = RECV_WINDOW_MS / 1000 + 10.0 + 1.0  # recvWindow, what the matching engine may take, a margin
 HURRY_S = 1.0  # between two looks while an outcome is unknown or a position unprotected
 STEPS_IN_LOT = 100_000  # of a coin, as our instruments count
-ABLE = Capabilities(short=False, types=frozenset({OrderType.MARKET, OrderType.LIMIT}))
+ABLE = Capabilities(
+    short=False, types=frozenset({OrderType.MARKET, OrderType.LIMIT}), timed=False, moves_exits=False
+)
 
 
 class BinanceBroker:

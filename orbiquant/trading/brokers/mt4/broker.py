@@ -1,8 +1,9 @@
 """MetaTrader 4 behind the port of every broker: what was sent is asked about and never written again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from decimal import Decimal
+from time import monotonic
 
 from ....core import BrokerError, BrokerRejected, BrokerUnavailable, ExecutionUnknown, get_logger
 from ....orders import (
@@ -32,7 +33,8 @@ from .state import AccountMemory
 from .terminal import Terminal
 from .wire import Mt4Ticket
 
-HEDGED = Capabilities(short=True, id_length=MOST_ID)
+HEDGED = Capabilities(short=True, id_length=MOST_ID, moves_exits=False)
+_LOOK_S, _HURRY_S = 15.0, 1.0  # between two looks at the account, and while something is not as it should be
 
 
 class Mt4Broker:
@@ -52,6 +54,7 @@ class Mt4Broker:
         matcher = Matcher(config, self.contracts, self.state)
         self.lookout = Lookout(self.terminal, self.contracts, matcher)
         self.dealing = Dealing(self.lookout, clock)
+        self._looked, self._hurry = float("-inf"), False
 
     # --- what is there ---
 
@@ -117,10 +120,6 @@ class Mt4Broker:
         self.lookout.look()
         return self.state.fills(symbol, int(after or 0))
 
-    def credit(self) -> Decimal:
-        "Return what swap has paid in beyond all costs: a fill's fee is never below 0, so it is in the account alone."
-        return self.state.credit()
-
     def order(
         self,
         symbol: TradedSymbol,  # of the order
@@ -137,6 +136,62 @@ class Mt4Broker:
         if sent is not None and sent.text and sent.doubt:
             self.lookout.settled(sent)
         return None  # never written, or written and lost on the way, or taken and gone: the asker knows which
+
+    # --- a venue that goes on by itself ---
+
+    def begin(
+        self,
+        since: datetime,  # unused: a memory numbers what came in its time
+    ) -> None:
+        "Raise `BrokerUnavailable` unless the terminal lives: it is looked at, and says nothing by itself."
+        self.terminal.snapshot()
+
+    def due(self) -> bool:
+        "Say whether it is time to look at the account."
+        passed = monotonic() - self._looked
+        return passed >= _LOOK_S or (passed >= _HURRY_S and (self._hurry or self.state.in_doubt()))
+
+    def looked(
+        self,
+        again: bool,  # soon: something is not as it should be
+    ) -> None:
+        "Note that the account is being looked at."
+        self._looked, self._hurry = monotonic(), again
+
+    @exactly
+    def holdings(self) -> dict[str, Decimal]:
+        "Return what is owned, by asset, as if all that is held were bought; what is paid in other money, by symbol."
+        orders, owned = self.terminal.snapshot().orders, dict[str, Decimal]()
+        money = orders.account.currency
+        owned[money] = orders.account.balance
+        for each in orders.tickets:
+            if not each.held:
+                continue
+            symbol = self.contracts.symbol(each.symbol)
+            instrument, units = self.contracts.instrument(symbol), each.sign * self.contracts.units(symbol, each.lots)
+            asset = instrument.base if instrument.quote == money else symbol
+            owned[asset] = owned.get(asset, Decimal(0)) + units
+            owned[money] -= units * each.open_price if instrument.quote == money else 0
+        return {asset: amount for asset, amount in owned.items() if amount}
+
+    def resting(self) -> Collection[tuple[str, str]]:
+        "Return symbol and id of every order that waits for a price, whoever sent it."
+        return [(each.symbol, each.client_order_id) for each in self.open_orders()]
+
+    def guard(
+        self,
+        symbol: TradedSymbol,  # of a position
+        client_order_id: str,  # of the entry that it came from
+        quantity: Decimal,  # unused: a level at the server is of the whole ticket
+        bracket: Bracket,  # what closes it
+    ) -> str:
+        "See to it that exactly these levels stand at the server, and return what was done, '' for nothing."
+        ticket = self.lookout.find(client_order_id)
+        levels = tuple(self.contracts.price(symbol, each) for each in (bracket.stop_loss, bracket.take_profit))
+        if ticket is None or not ticket.held or (ticket.stop_loss, ticket.take_profit) == levels:
+            return ""
+        self.amend(symbol, client_order_id, bracket)
+        return "levels put back"
 
     # --- what is ordered ---
 

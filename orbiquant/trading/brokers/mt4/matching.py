@@ -88,7 +88,6 @@ class Event(NamedTuple):
 
     key: str  # unique
     fill: Fill
-    credit: Decimal  # paid in by swap, beyond all costs
 
 
 class Matcher:
@@ -175,7 +174,7 @@ class Matcher:
         symbol = self.contracts.symbol(first.symbol)
         lots = sum((each.lots for each in tickets), Decimal(0))
         quantity = self.contracts.units(symbol, lots) if known is None else known.order.quantity
-        return Event(f"open:{id_}", self._fill(id_, first, quantity, first.open_price, OrderRole.ENTRY), Decimal(0))
+        return Event(f"open:{id_}", self._fill(id_, first, quantity, first.open_price, OrderRole.ENTRY))
 
     @exactly
     def _closed(self, id_: str, ticket: Mt4Ticket) -> Event:
@@ -185,10 +184,9 @@ class Matcher:
         mine = closing is not None and role is closing.order.role
         name = closing.id if closing is not None and mine else f"{id_.removesuffix('-ent')}-{role.value[:3]}"
         quantity = self.contracts.units(self.contracts.symbol(ticket.symbol), ticket.lots)
-        paid = ticket.commission + ticket.swap  # both are below 0 where they cost
         fill = self._fill(name, ticket, quantity, ticket.close_price or Decimal(0), role)
-        fill = fill.model_copy(update={"fee": max(Decimal(0), -paid)})
-        return Event(f"close:{ticket.number}", fill, max(Decimal(0), paid))
+        fill = fill.model_copy(update={"fee": -(ticket.commission + ticket.swap) + 0})  # below 0 where they cost
+        return Event(f"close:{ticket.number}", fill)
 
     def _why(self, ticket: Mt4Ticket, closing: Sent | None) -> OrderRole:
         "Return why a position was closed: the server's mark, an order of ours, the price, or a person."

@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS commands (id INTEGER PRIMARY KEY, text TEXT NOT NULL,
 CREATE TABLE IF NOT EXISTS orders (order_id TEXT PRIMARY KEY, magic INTEGER UNIQUE, ticket INTEGER,
     content TEXT NOT NULL, text TEXT NOT NULL, beat_ns INTEGER NOT NULL, price TEXT NOT NULL, status TEXT NOT NULL, doubt TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS fills (number INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL UNIQUE,
-    symbol TEXT NOT NULL, credit TEXT NOT NULL, content TEXT NOT NULL);
+    symbol TEXT NOT NULL, content TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS due (order_id TEXT PRIMARY KEY, close_at TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
@@ -222,17 +222,17 @@ class AccountMemory:
 
     def record(
         self,
-        fills: Sequence[tuple[str, Fill, Decimal]],  # event, fill, and what it paid in instead of costing
+        fills: Sequence[tuple[str, Fill]],  # event and fill
     ) -> list[Fill]:
         "Number fills as they become known, each event once, and return the new ones."
         new = []
         with self._open() as base:
             base.execute("BEGIN IMMEDIATE")
-            for event, fill, credit in fills:
+            for event, fill in fills:
                 if base.execute("SELECT 1 FROM fills WHERE event = ?", (event,)).fetchone():
                     continue
-                row = base.execute("INSERT INTO fills (event, symbol, credit, content) VALUES (?, ?, ?, '')",
-                                   (event, fill.symbol, str(credit)))  # fmt: skip
+                row = base.execute("INSERT INTO fills (event, symbol, content) VALUES (?, ?, '')",
+                                   (event, fill.symbol))  # fmt: skip
                 new.append(fill.model_copy(update={"fill_id": str(row.lastrowid)}))
                 content = new[-1].model_dump_json()
                 base.execute("UPDATE fills SET content = ? WHERE number = ?", (content, row.lastrowid))
@@ -266,10 +266,6 @@ class AccountMemory:
     ) -> bool:
         "Say whether a fill was numbered here: another memory has other numbers."
         return bool(self._all("SELECT 1 FROM fills WHERE number = ?", number))
-
-    def credit(self) -> Decimal:
-        "Return what swap has paid in that no fill could carry."
-        return sum((Decimal(row["credit"]) for row in self._all("SELECT credit FROM fills")), Decimal(0))
 
     # --- time limits ---
 
