@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core import choose
 from ..domain import Value
-from .agents import account_of, profile_of, read_standing
+from .agents import account_of, lock_of, profile_of, read_standing
 from .live import Live
 from ..runtime import Runtime
 from ..strategies.config import ML
@@ -110,6 +110,8 @@ def why_idle(
     if engine_holder(runtime, standing.account) is None:
         said.append(f"no process trades {standing.account}: `orbiquant agent run` does")
     said += [str(kill) for kill in standing.switches.standing(name, standing.account)]
+    if locked := lock_of(runtime.settings, name, standing.account):
+        said.append(f"it opens nothing: {locked}")
     stored = [
         held.series for held in live.series()
         if held.series.timeframe is profile.timeframe and profile.trades(held.series.symbol)
