@@ -270,12 +270,15 @@ def test_a_run_ends_with_ctrl_c_and_its_agents_go_on_later(tmp_path: Path):
         second.send_signal(signal.SIGINT)
         assert f":{run.pid}:" in lines[1] and "is traded by another process" in lines[1]
         assert second.wait(timeout=20) == 0
+        second.stderr.close()
         listed = subprocess.run([*ORBIQUANT, "agent", "list", "--json"], env=home, capture_output=True, timeout=60)
         nova = next(each for each in json.loads(listed.stdout) if each["name"] == "nova")
         assert nova["status"] == "running" and f":{run.pid}:" in nova["engine"]
     finally:
         run.send_signal(signal.SIGINT)
-    assert run.wait(timeout=20) == 0 and "nothing was opened since the interrupt" in run.stderr.read()
+    assert run.wait(timeout=20) == 0
+    with run.stderr:
+        assert "nothing was opened since the interrupt" in run.stderr.read()
 
 
 def test_one_room_for_everybody_who_asks(desk: Desk):

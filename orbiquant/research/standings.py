@@ -107,11 +107,11 @@ def why_idle(
     said = []
     if record is None or record.state is not AgentState.RUNNING:
         said.append("it was never started" if record is None else f"it is {record.state}: {record.reason}")
+    if locked := lock_of(runtime.settings, name, standing.account):
+        said.append(f"it opens nothing: {locked}")
     if engine_holder(runtime, standing.account) is None:
         said.append(f"no process trades {standing.account}: `orbiquant agent run` does")
     said += [str(kill) for kill in standing.switches.standing(name, standing.account)]
-    if locked := lock_of(runtime.settings, name, standing.account):
-        said.append(f"it opens nothing: {locked}")
     stored = [
         held.series for held in live.series()
         if held.series.timeframe is profile.timeframe and profile.trades(held.series.symbol)
