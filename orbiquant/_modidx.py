@@ -7080,6 +7080,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'orbiquant/research/agents.py'),
                                            'orbiquant.research.agents.confirmation_of': ( 'research.agents.html#confirmation_of',
                                                                                           'orbiquant/research/agents.py'),
+                                           'orbiquant.research.agents.lock_of': ( 'research.agents.html#lock_of',
+                                                                                  'orbiquant/research/agents.py'),
                                            'orbiquant.research.agents.name_account': ( 'research.agents.html#name_account',
                                                                                        'orbiquant/research/agents.py'),
                                            'orbiquant.research.agents.open_engine': ( 'research.agents.html#open_engine',

@@ -263,19 +263,22 @@ def test_a_run_ends_with_ctrl_c_and_its_agents_go_on_later(tmp_path: Path):
     run = subprocess.Popen(command, env=home, stderr=subprocess.PIPE, text=True)
     try:
         assert run.stderr is not None and "Trading paper-usdt" in run.stderr.readline()
-        time.sleep(0.5)
+        assert run.stderr.readline().startswith("Note: pairs left out"), "what happens is told when it happens"
         second = subprocess.Popen(command, env=home, stderr=subprocess.PIPE, text=True)
         assert second.stderr is not None
         lines = [second.stderr.readline(), second.stderr.readline()]
         second.send_signal(signal.SIGINT)
         assert f":{run.pid}:" in lines[1] and "is traded by another process" in lines[1]
         assert second.wait(timeout=20) == 0
+        second.stderr.close()
         listed = subprocess.run([*ORBIQUANT, "agent", "list", "--json"], env=home, capture_output=True, timeout=60)
         nova = next(each for each in json.loads(listed.stdout) if each["name"] == "nova")
         assert nova["status"] == "running" and f":{run.pid}:" in nova["engine"]
     finally:
         run.send_signal(signal.SIGINT)
-    assert run.wait(timeout=20) == 0 and "nothing was opened since the interrupt" in run.stderr.read()
+    assert run.wait(timeout=20) == 0
+    with run.stderr:
+        assert "nothing was opened since the interrupt" in run.stderr.read()
 
 
 def test_one_room_for_everybody_who_asks(desk: Desk):

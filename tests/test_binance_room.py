@@ -205,6 +205,65 @@ def test_investors_money_waits_for_the_venue_and_stays_until_it_is_taken_out(tmp
     desk.runtime.engine.dispose()
 
 
+def test_an_order_of_a_stranger_is_cancelled_by_a_person_before_anything_is_taken(desk: Desk):
+    engine = desk.room.engine_of("binance-usdt")
+    engine.broker.transport.send(
+        "privatePostOrder",
+        {"symbol": "BTCUSDT", "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.01",
+         "price": "30000", "newClientOrderId": "web_17"},
+    )  # fmt: skip
+    with pytest.raises(ConflictError, match="cancel web_17 on BTCUSDT there first"):
+        adopt_account(desk.room, "binance-usdt", "a person")
+    engine.broker.cancel("BTCUSDT", "web_17")
+    desk.clock.advance(timedelta(seconds=1))
+    assert adopt_account(desk.room, "binance-usdt", "a person").answer == {"adopted": {}}
+
+
+def elsewhere(desk: Desk, **changes: dict[str, Any]) -> Runtime:
+    """Return the desk with other settings, on the same database."""
+    kept = desk.runtime.settings
+    same = {
+        name: getattr(kept, name).model_dump() | changes.get(name, {}) for name in ("workspace", "atlas", "binance")
+    }
+    return Runtime(load_settings(**same, trading=changes.get("trading", {})), desk.clock)
+
+
+def room_at(runtime: Runtime, feeds: dict[str, Any]) -> TradingRoom:
+    """Return a process' room."""
+    room = TradingRoom(runtime, desk_series.live_of(runtime))
+    room.feeds |= feeds
+    return room
+
+
+def test_books_of_a_play_are_not_carried_on_with_money(desk: Desk):
+    assert not desk.room.turn("binance-usdt").said
+    money = elsewhere(desk, binance={"environment": "mainnet"}, atlas={"live": True}, trading={"live": True})
+    room = room_at(money, desk.room.feeds)
+    (looked,) = room.looks()
+    assert "open at testnet" in looked.said and "other money has other books" in looked.said
+    record = next(each for each in Roster(money.engine, desk.clock).all() if each.name == "atlas")
+    assert record.state == "halted" and not desk.venue.control("state")["accounts"][desk.venue.key]["open"]
+    room.engine_of("binance-usdt").broker.close()
+    money.engine.dispose()
+
+
+def test_an_agent_at_a_venue_is_locked_by_what_its_settings_say_of_another(desk: Desk):
+    paper = elsewhere(desk, atlas={"broker": "paper"})
+    room = room_at(paper, desk.room.feeds)
+    with pytest.raises(ConflictError, match="its books are at binance-usdt and stay there"):
+        start_agent(room, "atlas", "paper-usdt", None, "a person")
+    given = {"agent": "atlas", "symbol": "BTCUSDT", "timeframe": "1h", "action": "LONG", "confidence": 0.9,
+             "price": float(desk.bars["close"].iloc[desk.at]), "time": desk.clock.now().isoformat()}  # fmt: skip
+    desk.close()
+    room.box.put("signal:1", "binance-usdt", "signal", given | {"time": desk.clock.now().isoformat()}, "webhook")
+    room.turn("binance-usdt")
+    engine = room.engine_of("binance-usdt")
+    assert engine.standing.locked["atlas"].startswith("`[atlas] broker` is paper")
+    assert not engine.sender.waiting and not engine.books.positions("atlas")
+    engine.broker.close()
+    paper.engine.dispose()
+
+
 def test_what_is_typed(ask: Ask):
     money: dict[str, Any] = {"binance": {"environment": "mainnet"}, "atlas": {"broker": "binance"}}
     with using(Runtime(load_settings(**money))):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orbiquant.core import BrokerRejected, NotConfigured, OptionError, SettingsError
+from orbiquant.core import BrokerRejected, BrokerUnavailable, NotConfigured, OptionError, SettingsError
 from orbiquant.orders import Bracket, Order, OrderState
 from orbiquant.persistence import engine, migrate
 from orbiquant.research.agents import check_live, confirmation_of, read_standing
@@ -16,6 +16,7 @@ from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
 from orbiquant.trading.brokers.binance.broker import BinanceBroker
 from orbiquant.trading.brokers.binance.config import BinanceConfig
+from orbiquant.trading.brokers.binance.errors import CLOCK, VenueRefused, read_fault
 from orbiquant.trading.brokers.binance.transport import Transport
 from orbiquant.trading.pages import Pages
 from tests.fake_binance.running import RunningBinance, running_binance
@@ -154,6 +155,26 @@ def test_three_things_are_needed_for_money(monkeypatch: pytest.MonkeyPatch, tmp_
         check_live(load_settings(**allowed), "atlas", "trade live orion")
     check_live(load_settings(**allowed), "atlas", "trade live atlas")
     assert confirmation_of(load_settings(**allowed), "orion") == "", "it trades on paper"
+    moved: dict[str, Any] = {"binance": {"environment": "mainnet"}, "trading": {"live": "on"}}
+    assert load_settings(**moved).atlas.broker == "paper", "and its books are at the venue since"
+    with pytest.raises(OptionError, match=r"\[atlas\] live` must be on, 'trade live atlas' must be typed"):
+        check_live(load_settings(**moved), "atlas", "", "binance-usdt")
+
+
+@pytest.mark.parametrize(
+    ("url", "money"),
+    [("https://api.binance.com/api/v3", True), ("https://proxy.example.org/api/v3", True), ("", False),
+     ("https://testnet.binance.vision/api/v3", False), ("https://demo-api.binance.com/api/v3", False),
+     ("http://127.0.0.1:8899/api/v3", False)],
+)  # fmt: skip
+def test_an_address_of_ones_own_counts_as_money_unless_it_is_known_to_be_a_play(url: str, money: bool):
+    config = BinanceConfig.model_validate({"environment": "testnet", "rest_url": url})
+    assert config.real_money is money and config.place.startswith("at testnet")
+
+
+def test_a_clock_that_does_not_meet_is_no_key_that_is_refused():
+    assert isinstance(read_fault(VenueRefused(CLOCK, "outside of the recvWindow")), BrokerUnavailable)
+    assert isinstance(read_fault(VenueRefused(-2015, "Invalid API-key")), BrokerRejected)
 
 
 def test_keys_come_from_the_environment_and_never_from_a_shared_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -87,9 +87,12 @@ def start_command(
     from orbiquant.desk.agents import find_agent, room_of, status_of
     from orbiquant.research.agents import account_of, confirmation_of, profile_of
     from orbiquant.research.room import start_agent
+    from orbiquant.research.standings import find_record
 
     runtime, name = open_trading(), find_agent(agent)
-    phrase, account = confirmation_of(runtime.settings, name), account_of(profile_of(runtime.settings, name))
+    known = find_record(runtime, name)
+    account = known.account if known else account_of(profile_of(runtime.settings, name))
+    phrase = confirmation_of(runtime.settings, name, account)
     if phrase and confirm is None and sys.stdin.isatty():
         confirm = typer.prompt(f"{name} will trade real money at {account}. Type {phrase!r} to go on", err=True)
     request = start_agent(room_of(runtime), name, account, equity, user_name(), confirm or "")
@@ -254,6 +257,7 @@ def run_command(
     from threading import Event
 
     from orbiquant.cli.console import console
+    from orbiquant.cli.follow import tell_at_once
     from orbiquant.desk.agents import room_of
     from orbiquant.desk.periods import DayTeller
     from orbiquant.research.room import stay
@@ -281,6 +285,7 @@ def run_command(
         return
     for each in (SIGINT, SIGTERM):
         signal(each, end)
+    tell_at_once(runtime, say)
     accounts = room.accounts()
     tell(f"Trading {', '.join(accounts) or 'nothing yet: `orbiquant agent start AGENT`'} (Ctrl-C ends it)")
     stay(room, stop, tell_turn, poll)

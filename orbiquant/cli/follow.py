@@ -21,17 +21,25 @@ if TYPE_CHECKING:
 FOLLOWED = tuple(name for name in SOURCES if name not in LOCAL)
 
 
+def tell_at_once(
+    runtime: "Runtime",  # whose settings say what is logged
+    say: "Console",  # where it is told
+) -> None:
+    "Tell notices as they come: a command that stays has no result beside which they could stand."
+    from orbiquant.core import configure_logging
+
+    logging = runtime.settings.logging
+    tell = lambda sentence: say.print(f"Note: {sentence}", markup=False, soft_wrap=True)  # noqa: E731
+    configure_logging(logging.level, logging.json_lines, tell)
+
+
 @contextmanager
 def until_interrupted(
     runtime: "Runtime",  # whose settings say what is logged
     say: "Console",  # where it is told
 ) -> Iterator[None]:
     "End the block on Ctrl-C or SIGTERM, as it is meant to end; notices are told as they come."
-    from orbiquant.core import configure_logging
-
-    logging = runtime.settings.logging
-    tell = lambda sentence: say.print(f"Note: {sentence}", markup=False, soft_wrap=True)  # noqa: E731
-    configure_logging(logging.level, logging.json_lines, tell)
+    tell_at_once(runtime, say)
     signal(SIGTERM, default_int_handler)
     with suppress(KeyboardInterrupt):
         yield

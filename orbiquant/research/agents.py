@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CURRENCY', 'name_account', 'quote_of', 'profile_of', 'account_of', 'read_standing', 'without_bars', 'confirmation_of',
-           'check_live', 'with_feeds', 'open_engine', 'own_account', 'profiles_at']
+           'check_live', 'lock_of', 'with_feeds', 'open_engine', 'own_account', 'profiles_at']
 
 # %% ../../nbs/75_research.agents.ipynb #373ff50a
 from collections.abc import Iterable, Mapping
@@ -79,7 +79,8 @@ def read_standing(
     broker, currency = runtime.broker(account, pages), account.split("-")[1].upper()
     facts = pages, broker, account, currency, broker.terms, runtime.switches, runtime.clock
     messenger = Messenger(pages, runtime.clock, account, runtime.settings.notices)
-    return Standing(*facts, correlations_of(runtime), messenger)
+    place = runtime.settings.binance.place if account.startswith("binance-") else ""
+    return Standing(*facts, correlations_of(runtime), messenger, place)
 
 # %% ../../nbs/75_research.agents.ipynb #9d45dc02
 def without_bars(
@@ -94,10 +95,12 @@ def without_bars(
 def confirmation_of(
     settings: Settings,  # where agents trade
     name: str,  # of an agent, or of a person's book
+    account: str = "",  # where it trades, whatever its `broker` is by now; empty: it has not begun
 ) -> str:
     "Return what a person must type before an agent may trade; '' where no money is at stake."
-    profile = getattr(settings, name, None) if name in AGENTS else None
-    venue = getattr(settings, profile.broker, None) if profile else None
+    if name not in AGENTS:
+        return ""
+    venue = getattr(settings, account.partition("-")[0] or profile_of(settings, name).broker, None)
     return f"trade live {name}" if venue and venue.real_money else ""
 
 
@@ -105,9 +108,10 @@ def check_live(
     settings: Settings,  # where agents trade
     name: str,  # of an agent, or of a person's book
     typed: str,  # by a person
+    account: str = "",  # where it trades; empty: it has not begun
 ) -> None:
     "Raise `OptionError` naming what is missing before an agent may trade real money."
-    if not (phrase := confirmation_of(settings, name)):
+    if not (phrase := confirmation_of(settings, name, account)):
         return
     missing = []
     if not settings.trading.live:
@@ -116,8 +120,29 @@ def check_live(
         missing.append(f"`[{name}] live` must be on")
     if typed.strip() != phrase:
         missing.append(f"{phrase!r} must be typed at `orbiquant agent start {name}`")
+    broker = account.partition("-")[0] or profile_of(settings, name).broker
+    demo = "; `[mt4] demo = yes` says that the account trades none" if missing and broker == "mt4" else ""
     if missing:
-        raise OptionError(f"{name} would trade real money: {', '.join(missing)}")
+        raise OptionError(f"{name} would trade real money: {', '.join(missing)}{demo}")
+
+# %% ../../nbs/75_research.agents.ipynb #f25c3ee2
+def lock_of(
+    settings: Settings,  # where agents trade
+    name: str,  # of an agent, or of a person's book
+    account: str,  # where it trades
+) -> str:
+    "Return why an agent opens nothing at its account, '' when it may."
+    if name not in AGENTS:
+        return ""
+    profile = profile_of(settings, name)
+    if profile.broker != account.partition("-")[0]:
+        return (
+            f"`[{name}] broker` is {profile.broker}, its books are at {account} and stay there: put it back, or begin "
+            "in a workspace of its own (`orbiquant init`)"
+        )
+    words = {"trading": settings.trading.live, name: profile.live}
+    off = [f"`[{section}] live` is off" for section, live in words.items() if not live]
+    return " and ".join(off) if confirmation_of(settings, name, account) else ""
 
 # %% ../../nbs/75_research.agents.ipynb #76756ee5
 def with_feeds(
@@ -147,16 +172,17 @@ def open_engine(
     "Return the engine of an account as it stands in the database."
     from orbiquant.trading.engine import TradingEngine
 
-    ready = {}
+    ready, locked = {}, {}
     for name, profile in profiles.items():
         try:
             ready[name] = with_feeds(name, profile, feeds)
-            if confirmation_of(runtime.settings, name) and not profile.live:  # keeps what it has, opens nothing
-                ready[name] = profile.model_copy(update={"strategies": ()})
-                get_logger("trading").warning("agent decides nothing", agent=name, reason=f"`[{name}] live` is off")
+            if said := lock_of(runtime.settings, name, account):  # keeps what it has, opens nothing
+                ready[name], locked[name] = profile.model_copy(update={"strategies": ()}), said
+                get_logger("trading").warning("agent opens nothing", agent=name, reason=said)
         except OptionError as error:  # the others trade on
             get_logger("trading").warning("agent left out", agent=name, reason=error.message)
     standing = read_standing(runtime, account)
+    standing.locked |= locked
     products = {
         each.agent: each for each in runtime.settings.products.products()
         if each.agent in ready and each.currency == standing.currency

@@ -27,7 +27,7 @@ from ..market.bars import known_at
 from ..market.follow import next_close
 from ..market.freshness import is_stale
 from ..ports import SignalFeed, StoredSeries
-from .agents import check_live, open_engine, profiles_at, without_bars
+from .agents import check_live, lock_of, open_engine, profiles_at, without_bars
 from .feeds import StrategyFeed, find_strategies, terms_by_name
 from .live import LIVE_MARGIN, Live, policy_of, recent_bars
 from .outlook import outlook_of
@@ -356,12 +356,15 @@ def start_agent(
     typed: str = "",  # by a person, where real money is at stake
 ) -> EngineRequest:
     "Let an agent trade with an operator's own capital, and return the request with its answer."
-    check_live(room.runtime.settings, name, typed)
     known = next((each for each in Roster(room.runtime.engine, room.runtime.clock).all() if each.name == name), None)
+    account = known.account if known else account
+    check_live(room.runtime.settings, name, typed, account)
+    if said := lock_of(room.runtime.settings, name, account):
+        raise ConflictError(f"{name} is not started: {said}")
     place = "new" if known is None else f"{known.state}:{known.changed_at.isoformat()}"
     id_ = f"start:{name}:{place}:{'' if amount is None else amount.normalize()}"
     content = {"agent": name, "amount": None if amount is None else f"{amount}"}
-    return checked(room.ask(id_, known.account if known else account, "start", content, who))
+    return checked(room.ask(id_, account, "start", content, who))
 
 
 def adopt_account(

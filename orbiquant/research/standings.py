@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core import choose
 from ..domain import Value
-from .agents import account_of, profile_of, read_standing
+from .agents import account_of, lock_of, profile_of, read_standing
 from .live import Live
 from ..runtime import Runtime
 from ..strategies.config import ML
@@ -107,6 +107,8 @@ def why_idle(
     said = []
     if record is None or record.state is not AgentState.RUNNING:
         said.append("it was never started" if record is None else f"it is {record.state}: {record.reason}")
+    if locked := lock_of(runtime.settings, name, standing.account):
+        said.append(f"it opens nothing: {locked}")
     if engine_holder(runtime, standing.account) is None:
         said.append(f"no process trades {standing.account}: `orbiquant agent run` does")
     said += [str(kill) for kill in standing.switches.standing(name, standing.account)]

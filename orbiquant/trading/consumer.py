@@ -156,6 +156,8 @@ class SignalConsumer:
     ) -> Answer:
         "Return what risk says of an intent, and the order that follows."
         standing, least = self.standing, self.terms.get(intent.strategy, ML_TERMS).reward_to_risk
+        if locked := standing.locked.get(agent.name):
+            return Answer(Reply.DENIED, f"{agent.name} opens nothing here: {locked}")
         known = standing.circumstances(agent, intent, least)
         verdict = agent.gate.review(intent, standing.account_of(agent.name), standing.risky(agent.name), known)
         said = f"{verdict.reason}: {verdict.said}"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import AwareDatetime, ValidationError
 
-from ..core import DataError, NotFoundError, rule_of
+from ..core import DataError, NotFoundError, OrbiError, rule_of
 from ..domain import Action, Phase, Price, Probability, SeriesId, Signal, Timeframe, Value
 from ..market.instruments import instrument_of
 from ..orders import Order, TradedSymbol
@@ -155,7 +155,10 @@ def heard_at(
         while journal.is_known(given.agent, WEBHOOK, given.series, time):  # a moment has one decision
             time += timedelta(microseconds=1)
     else:
-        answer = answer_given(engine, given, moment, look)
+        try:
+            answer = answer_given(engine, given, moment, look)
+        except OrbiError as error:  # a venue that is away: whoever sent it is gone, the journal is where they look
+            answer = Answer(Reply.DENIED, error.message)
     notice = instrument_of(given.symbol).notice
     reason = f"{answer.reason}; {notice}" if notice else answer.reason
     intent = None if answer.order is None else engine.sender.waiting[answer.order.client_order_id].intent.id

@@ -68,9 +68,11 @@ class Standing:
         clock: Clock,  # tells when
         correlations: Correlations | None = None,  # of symbols; None: nobody measures them
         messenger: Messenger | None = None,  # tells people; None: nobody is told
+        place: str = "",  # where the account is, of several that a venue has: "testnet"
     ) -> None:
         "Take up where the account stands."
-        self.correlations, self.messenger = correlations, messenger
+        self.correlations, self.messenger, self.place = correlations, messenger, place
+        self.locked: dict[str, str] = {}  # agents that open nothing here, whoever asks them to, and why
         self.pages, self.broker, self.account, self.currency = pages, broker, account, currency
         self.terms, self.switches, self.clock = cache(terms), switches, clock
         self.roster, self.journal = Roster(pages.database, clock), DecisionJournal(pages)

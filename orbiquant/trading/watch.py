@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Protocol, runtime_checkable
 
-from ..core import BrokerError, ConflictError, get_logger
+from ..core import BrokerError, BrokerRejected, ConflictError, get_logger
 from ..orders import Bracket, OrderRole, TradedSymbol, exactly
 from .books import Held
 from .journal import EXTERNAL, Entry, Posting, account_path
@@ -112,11 +112,17 @@ class Watch:
         "Open the books with what is there, the first time, and listen."
         standing = self.standing
         key = _OPENED.format(account=standing.account)
+        said = f"what is there when the books open {standing.place}".strip()
         if (opened := standing.books.ledger.find(key)) is None:
             there, now = self.venue.holdings(), standing.clock.now()
-            entry = external_entry(standing.account, there, now, "what is there when the books open")
+            entry = external_entry(standing.account, there, now, said)
             standing.books.post_many([(entry, key)])
             time = entry.time
+        elif opened.entry.description != said:
+            raise BrokerRejected(
+                f"the books of {standing.account} tell {opened.entry.description!r}, the settings' place is "
+                f"{standing.place!r}: other money has other books. Put it back, or begin in a workspace of its own"
+            )
         else:
             time = opened.entry.time
         self.venue.begin(time)
@@ -235,6 +241,10 @@ class Watch:
     ) -> dict[str, Decimal]:
         "Take the venue as it is: what differs goes to the book `external`, what is gone is written off; return both."
         standing, sender = self.standing, self.standing.sender
+        if foreign := self.strangers():
+            raise ConflictError(
+                f"nothing is taken while a stranger's order stands: cancel {', '.join(foreign)} there first"
+            )
         for each in [each for each in sender.waiting.values() if each.message == GONE]:
             sender.give_up(each)
         found = self.differences()

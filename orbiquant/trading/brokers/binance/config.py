@@ -1,5 +1,6 @@
 """Where Binance is, and with which keys: values from the settings; the keys never out of a file that is shared."""
 
+import re
 from decimal import Decimal
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -9,6 +10,12 @@ from pydantic import Field, SecretStr, field_validator
 from ....domain import Value
 
 Environment: TypeAlias = Literal["testnet", "demo", "mainnet"]
+
+_HERE = ("127.0.0.1", "localhost", "::1")
+
+
+def _is_play(host: str) -> bool:
+    return host in _HERE or not {"testnet", "demo"}.isdisjoint(re.split(r"[.-]", host))
 
 
 class BinanceConfig(Value):
@@ -35,14 +42,24 @@ class BinanceConfig(Value):
     @classmethod
     def _check_url(cls, url: str) -> str:
         parts = urlsplit(url)
-        if url and parts.scheme not in ("https", "wss") and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        if url and parts.scheme not in ("https", "wss") and parts.hostname not in _HERE:
             raise ValueError("must begin with https:// or wss://, unless it is on this machine: keys are sent there")
         return url
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        "Return the hosts that stand in the place of the environment's."
+        return tuple(dict.fromkeys(urlsplit(url).hostname or "" for url in (self.rest_url, self.stream_url) if url))
+
+    @property
+    def place(self) -> str:
+        "Return where an account is: books that were opened there are no other place's."
+        return " ".join(("at", self.environment, *self.hosts))
+
+    @property
     def real_money(self) -> bool:
-        "Say whether an order costs something."
-        return self.environment == "mainnet"
+        "Say whether an order costs something: at an address that is not known to be a play's it does."
+        return self.environment == "mainnet" or any(not _is_play(host) for host in self.hosts)
 
 
 class TradingConfig(Value):

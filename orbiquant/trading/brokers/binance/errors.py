@@ -75,8 +75,10 @@ def read_fault(
     error: Exception,  # of a question
 ) -> BrokerError:
     "Return what a question that failed means: it may be asked again, unless the venue refuses it."
-    if isinstance(error, VenueRefused):
+    if isinstance(error, VenueRefused) and error.code != CLOCK:
         return BrokerRejected(error.told)
+    if isinstance(error, VenueRefused):  # it took too long on its way, or a clock jumped: neither is for a person
+        return BrokerUnavailable(f"Binance's clock and ours do not meet: {error.said}")
     return BrokerUnavailable(f"Binance does not answer: {error}" if isinstance(error, VenueSilent) else str(error))
 
 
