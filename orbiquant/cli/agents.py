@@ -255,7 +255,8 @@ def run_command(
 
     from orbiquant.cli.console import console
     from orbiquant.desk.agents import room_of
-    from orbiquant.research.room import stay
+    from orbiquant.desk.alerts import judge_new_bars
+    from orbiquant.research.staying import stay
 
     runtime, stop, say = open_trading(), Event(), console(stderr=True)
     room = room_of(runtime)
@@ -281,5 +282,5 @@ def run_command(
         signal(each, end)
     accounts = room.accounts()
     tell(f"Trading {', '.join(accounts) or 'nothing yet: `orbiquant agent start AGENT`'} (Ctrl-C ends it)")
-    stay(room, stop, tell_turn, poll)
+    stay(room, stop, tell_turn, poll, [judge_new_bars])
     tell("Ended: nothing was opened since the interrupt, protective stops stay.")

@@ -14,13 +14,13 @@ from ....domain import SeriesId
 from ....orders import TradedSymbol
 from .errors import NotTaken, VenueRefused
 from .market import VenueMarket
+from .stream import FIRST_PAUSE_S, MOST_PAUSE_S
 from .transport import open_client
 
-FRESH_S = 5.0  # that a streamed price is believed: the venue tells a candle every two seconds
+BELIEVED_S = 5.0  # that a streamed price is believed: the venue tells a candle every two seconds
 SILENT_S = 20.0  # without a candle after which the venue is asked what there should have been
 OLD_S = 60.0  # since the last trade, while no stream vouches for a price
 LISTED_S = 600.0  # until a symbol that the venue did not have is asked for again
-FIRST_PAUSE_S, MOST_PAUSE_S = 0.5, 30.0
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class PriceFeed:
         market: VenueMarket,  # of the account
     ) -> None:
         self.market, self.transport = market, market.transport
-        self.fresh_s, self.silent_s, self.old_s = FRESH_S, SILENT_S, OLD_S
+        self.fresh_s, self.silent_s, self.old_s = BELIEVED_S, SILENT_S, OLD_S
         self.connected_since: float | None = None  # on the monotonic clock
         self.gaps = 0  # connections that ended: between them anything may have been missed
         self.stopped: dict[str, float] = {}  # symbols that the venue trades and the stream does not tell, since when
@@ -65,6 +65,7 @@ class PriceFeed:
         self._unlisted: dict[str, float] = {}  # when it was asked for, by symbol
         self._closed: Callable[[SeriesId], object] = lambda series: None
         self._checked, self._cut = 0.0, 0.0
+        self._garbled = False  # in this connection: said once
         self._task: asyncio.Task[None] | None = None
         self._client: Any = None
 
@@ -94,7 +95,7 @@ class PriceFeed:
         symbol: TradedSymbol,  # of a market
     ) -> Decimal | None:
         "Return the last price, None where the stream has told none for a while."
-        newest = self._newest(symbol)
+        newest = None if symbol in self.stopped else self._newest(symbol)
         return newest.price if newest is not None and self._age_s(newest) <= self.fresh_s else None
 
     def prices(
@@ -129,7 +130,7 @@ class PriceFeed:
     def _is_cut(self) -> bool:
         return self._task is not None and self.connected_since is None
 
-    def _newest(self, symbol: str) -> Candle | None:
+    def _newest(self, symbol: TradedSymbol) -> Candle | None:
         found = [candle for series, candle in [*self._candles.items()] if series.symbol == symbol]
         return max(found, key=lambda candle: candle.told_ms, default=None)
 
@@ -149,11 +150,13 @@ class PriceFeed:
                     self._hear(message)
                 read(client, message)
             except Exception as error:  # nobody would hear it there, and the connection would be deaf from then on
-                get_logger("trading.binance").warning("the stream said what is no candle", reason=repr(error)[:200])
+                if not self._garbled:
+                    get_logger("trading.binance").warning("the stream said what is no candle", reason=repr(error)[:200])
+                self._garbled = True
 
         def connect(client: Any, message: Any = None) -> None:
             connected(client, message)
-            self.connected_since = monotonic()
+            self.connected_since, self._garbled = monotonic(), False
             self._wake(*self._series)  # in between anything may have been missed
 
         self._client.handle_message, self._client.on_connected = receive, connect
@@ -209,7 +212,7 @@ class PriceFeed:
                 [self._client.safe_symbol(each.symbol), each.timeframe.value] for each in await self._listed()
             ]:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._client.watch_ohlcv_for_symbols(pairs), self.silent_s / 4)
+                    await asyncio.wait_for(self._client.watch_ohlcv_for_symbols(pairs), min(1.0, self.silent_s / 4))
             else:
                 await asyncio.sleep(1)
             if monotonic() - self._checked > self.silent_s / 4:
