@@ -13,6 +13,7 @@ from orbiquant.domain import SeriesId
 from orbiquant.orders import Order
 from orbiquant.trading.brokers.binance.broker import BinanceBroker
 from orbiquant.trading.brokers.binance.config import BinanceConfig
+from orbiquant.trading.brokers.binance.transport import open_client
 from tests.fake_binance.running import RunningBinance
 from tests.tools.binance_desk import open_broker, wait_until
 
@@ -169,6 +170,20 @@ def test_it_ends_without_a_thread_or_a_socket(binance: RunningBinance):
     assert {*threading.enumerate()} <= threads
     assert wait_until(lambda: binance.control("state")["watchers"] == 0)
     made.broker.close()
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ("mainnet", "wss://stream.binance.com:9443/ws"),
+        ("demo", "wss://demo-stream.binance.com/ws"),
+        ("testnet", "wss://stream.testnet.binance.vision/ws"),
+    ],
+)
+def test_where_candles_are_streamed(environment: str, url: str):
+    config = BinanceConfig(environment=environment, api_key="key", api_secret="secret")
+    made = open_client(config, lambda headers: None, streams=True)
+    assert made.urls["api"]["ws"]["spot"] == url and not made.apiKey and not made.secret
 
 
 def test_prices_of_another_place_than_the_orders_are_not_listened_to(binance: RunningBinance):

@@ -150,11 +150,11 @@ def test_a_person_adopts_and_goes_on(desk: Desk):
 
 
 @contextmanager
-def staying(desk: Desk) -> Iterator[list[Turn]]:
+def staying(desk: Desk, poll_s: float = 30.0) -> Iterator[list[Turn]]:
     """Let a process stay at the accounts, and yield what it tells."""
     told, stop = list[Turn](), Event()
     desk.venue.control("history", symbol="BTCUSDT", bars=desk.rows(0, desk.at))
-    thread = Thread(target=stay, args=(desk.room, stop, told.append, 30.0))
+    thread = Thread(target=stay, args=(desk.room, stop, told.append, poll_s))
     thread.start()
     feed = desk.room.engine_of("binance-usdt").broker.feed
     try:
@@ -176,7 +176,7 @@ def test_a_close_on_the_stream_is_decided_on_without_another_program(desk: Desk)
             assert wait_until(lambda: len(journal.last("atlas")) > before, 20), told  # noqa: B023 - of this bar
             print(f"decided {monotonic() - begin:.2f} s after the close")
         assert len(desk.runtime.store.read(BTCUSDT)) == desk.at, "what is stored is what the source answers"
-        assert sum(turn.bars for turn in told) >= 2 and not any(turn.noted for turn in told)
+        assert wait_until(lambda: sum(turn.bars for turn in told) == 2) and not any(turn.noted for turn in told)
     answered = journal.last("atlas")[0]
     assert answered.outcome is not Reply.DENIED, answered.reason
 
@@ -186,7 +186,7 @@ def test_prices_that_stop_are_said_beside_what_is_done_and_bars_come_all_the_sam
     broker = desk.room.engine_of("binance-usdt").broker
     broker.feed.silent_s = 1.0
     journal = desk.room.engine_of("binance-usdt").journal
-    with staying(desk) as told:
+    with staying(desk, 0.5) as told:
         desk.close_there()
         assert wait_until(lambda: bool(journal.last("atlas")), 20)
         resting = desk.venue.control("state")["accounts"][desk.venue.key]["open"]
@@ -196,9 +196,12 @@ def test_prices_that_stop_are_said_beside_what_is_done_and_bars_come_all_the_sam
         assert wait_until(lambda: len(desk.runtime.store.read(BTCUSDT)) == desk.at, 20), "it reconnects, which wakes"
         assert len(desk.venue.control("state")["accounts"][desk.venue.key]["open"]) >= len(resting)
         desk.venue.control("mute", on=False)
-        assert wait_until(lambda: broker.feed.connected_since is not None, 60)
-        desk.close_there()
-        assert wait_until(lambda: not broker.feed.fault and told[-1].noted == "", 60)
+
+        def speaks_again() -> bool:
+            desk.venue.control("bars", symbol="BTCUSDT", bars=desk.rows(desk.at - 1, desk.at, 59))
+            return not broker.feed.fault
+
+        assert wait_until(speaks_again, 60) and wait_until(lambda: told[-1].noted == "")
 
 
 def test_what_is_typed(ask: Ask):

@@ -80,7 +80,10 @@ class PriceFeed:
         self._closed = closed
         self._series = self._series | {*series}  # another one: the loop may be going through it
         if self._task is None and self._series and self.transport.config.streamed:
-            self._cut = monotonic()
+            self._cut, self._client = (
+                monotonic(),
+                open_client(self.transport.config, self.transport.count, streams=True),
+            )
             self.transport.threads.run(self._begin(), 5)
 
     def stop(self) -> None:
@@ -122,13 +125,13 @@ class PriceFeed:
     def fault(self) -> str:
         "Return what is wrong with the prices, '' for nothing."
         said = [f"the stream of {symbol} has stopped" for symbol in sorted(self.stopped)]
-        if self._is_cut() and monotonic() - self._cut > self.fresh_s:
+        if self._is_cut():
             said = ["the stream of prices is cut off"]
         said += [f"Binance has no {symbol}" for symbol in sorted(self._unlisted)]
         return "; ".join(said)
 
     def _is_cut(self) -> bool:
-        return self._task is not None and self.connected_since is None
+        return self._task is not None and self.connected_since is None and monotonic() - self._cut > self.fresh_s
 
     def _newest(self, symbol: TradedSymbol) -> Candle | None:
         found = [candle for series, candle in [*self._candles.items()] if series.symbol == symbol]
@@ -141,7 +144,6 @@ class PriceFeed:
     # --- what it hears ---
 
     async def _begin(self) -> None:
-        self._client = open_client(self.transport.config, self.transport.count, streams=True)
         read, connected = self._client.handle_message, self._client.on_connected
 
         def receive(client: Any, message: Any) -> None:
