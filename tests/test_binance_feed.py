@@ -133,6 +133,7 @@ def test_a_feed_that_stops_is_named_takes_no_risk_and_comes_back(heard: Heard):
     assert wait_until(comes_back, 8) and not heard.feed.fault and heard.woken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["shutdown", "disconnect"])
 def test_a_stream_that_is_cut_comes_back_and_is_taken_for_a_gap(heard: Heard, end: str):
     heard.connected(BTC)
@@ -143,6 +144,7 @@ def test_a_stream_that_is_cut_comes_back_and_is_taken_for_a_gap(heard: Heard, en
     assert wait_until(lambda: heard.feed.price("BTCUSDT") == 61_000)
 
 
+@pytest.mark.slow
 def test_a_page_instead_of_a_socket_is_named_until_it_is_gone(heard: Heard):
     heard.feed.fresh_s = 0.2
     heard.venue.control("page")
