@@ -25,7 +25,8 @@ from orbiquant.domain import Action, Bars, SeriesId, Signals
 from orbiquant.leases import acquire_lease
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.persistence import engine, writing
-from orbiquant.research.room import TradingRoom, Turn, start_agent, stay
+from orbiquant.research.room import TradingRoom, Turn, start_agent
+from orbiquant.research.staying import stay
 from orbiquant.runtime import Runtime, current
 from orbiquant.settings import load_settings
 from orbiquant.trading.decisions import Answered, Reply

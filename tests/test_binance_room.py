@@ -1,9 +1,13 @@
 """The whole way in: settings, account, room, engine, and what a person types."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal as D
 from pathlib import Path
+from threading import Event, Thread
+from threading import enumerate as enumerate_threads
+from time import monotonic, sleep
 from typing import Any
 
 import pandas as pd
@@ -16,7 +20,8 @@ from orbiquant.desk import series as desk_series
 from orbiquant.domain import SeriesId
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.research.accounts import account_faults, find_account, open_account, withdraw_money
-from orbiquant.research.room import TradingRoom, adopt_account, start_agent
+from orbiquant.research.room import TradingRoom, Turn, adopt_account, start_agent
+from orbiquant.research.staying import stay
 from orbiquant.runtime import Runtime, using
 from orbiquant.settings import load_settings
 from orbiquant.trading.agents import Roster
@@ -24,6 +29,7 @@ from orbiquant.trading.decisions import Reply
 from orbiquant.trading.replay import TableFeed
 from tests.fake_binance.routes import REST
 from tests.fake_binance.running import RunningBinance, running_binance
+from tests.tools.binance_desk import wait_until
 from tests.tools.desk import random_signals
 
 ask = test_cli.ask  # the fixture
@@ -45,10 +51,12 @@ class Desk:
         own |= {"strategies": "ml", "broker": "binance"}
         keys = {"api_key": venue.key, "api_secret": venue.secret, "rest_url": f"{venue.url}/api/v3"}
         keys |= {"stream_url": f"{venue.ws_url}/ws-api/v3", "environment": "testnet"}
+        keys |= {"market_url": f"{venue.ws_url}/ws"}
         database = {"database_url": f"sqlite:///{folder}/o.db"}
-        settings = load_settings(workspace=places | database, atlas=own, binance=keys)
+        bars_from = {"exchange_urls": f"binance={venue.url}"}
+        settings = load_settings(workspace=places | database, atlas=own, binance=keys, providers=bars_from)
         bars = synthetic_market(count, "1h", seed=3).bars
-        bars[["open", "high", "low", "close"]] *= 40_000
+        bars[["open", "high", "low", "close"]] = (bars[["open", "high", "low", "close"]] * 40_000).round(2)
         end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - 3 * HOUR
         bars.index = pd.date_range(end=end, periods=count, freq="h", name=bars.index.name).as_unit(bars.index.unit)
         self.bars, self.venue, self.at = bars, venue, count - ahead
@@ -73,6 +81,19 @@ class Desk:
                 return None
 
         self.room.feeds["ml"] = Feed()
+
+    def rows(self, begin: int, end: int, minute: int = 0) -> list[list[Any]]:
+        """Return bars as the venue is told them, each as one minute of its hour."""
+        prices = self.bars.iloc[begin:end][["open", "high", "low", "close"]]
+        return [[int(time.timestamp() * 1000) + minute * 60_000, *row, 1]
+                for time, *row in prices.itertuples()]  # fmt: skip
+
+    def close_there(self) -> None:
+        """Let a bar close at the venue only."""
+        with self.room._lock:  # no hour passes in the middle of a look
+            self.clock.advance(HOUR)
+        self.at += 1
+        self.venue.control("bars", symbol="BTCUSDT", bars=self.rows(self.at - 1, self.at, 59))
 
     def close(self) -> None:
         """Let a bar close, at the venue too."""
@@ -262,6 +283,62 @@ def test_an_agent_at_a_venue_is_locked_by_what_its_settings_say_of_another(desk:
     assert not engine.sender.waiting and not engine.books.positions("atlas")
     engine.broker.close()
     paper.engine.dispose()
+
+
+@contextmanager
+def staying(desk: Desk, poll_s: float = 30.0) -> Iterator[list[Turn]]:
+    """Let a process stay at the accounts, and yield what it tells."""
+    told, stop = list[Turn](), Event()
+    desk.venue.control("history", symbol="BTCUSDT", bars=desk.rows(0, desk.at))
+    thread = Thread(target=stay, args=(desk.room, stop, told.append, poll_s))
+    thread.start()
+    feed = desk.room.engine_of("binance-usdt").broker.feed
+    try:
+        assert wait_until(lambda: feed.connected_since is not None, 10)
+        sleep(0.3)
+        yield told
+    finally:
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive() and {each.name for each in enumerate_threads()}.isdisjoint({"bars"})
+
+
+def test_a_close_on_the_stream_is_decided_on_without_another_program(desk: Desk):
+    journal = desk.room.engine_of("binance-usdt").journal
+    with staying(desk) as told:
+        for count in (1, 2):
+            before, begin = len(journal.last("atlas")), monotonic()
+            desk.close_there()
+            assert wait_until(lambda: len(journal.last("atlas")) > before, 20), told  # noqa: B023 - of this bar
+            print(f"decided {monotonic() - begin:.2f} s after the close")
+            assert wait_until(lambda: sum(turn.bars for turn in told) == count), told  # noqa: B023
+        assert len(desk.runtime.store.read(BTCUSDT)) == desk.at, "what is stored is what the source answers"
+        assert not any(turn.noted for turn in told), told
+    answered = journal.last("atlas")[0]
+    assert answered.outcome is not Reply.DENIED, answered.reason
+
+
+@pytest.mark.slow
+def test_prices_that_stop_are_said_beside_what_is_done_and_bars_come_all_the_same(desk: Desk):
+    broker = desk.room.engine_of("binance-usdt").broker
+    broker.feed.silent_s = 1.0
+    journal = desk.room.engine_of("binance-usdt").journal
+    with staying(desk, 0.5) as told:
+        desk.close_there()
+        assert wait_until(lambda: bool(journal.last("atlas")), 20)
+        resting = desk.venue.control("state")["accounts"][desk.venue.key]["open"]
+        desk.venue.control("mute")
+        desk.close_there()
+        assert wait_until(lambda: any("the stream of BTCUSDT has stopped" in turn.told for turn in told), 40)
+        assert wait_until(lambda: len(desk.runtime.store.read(BTCUSDT)) == desk.at, 20), "it reconnects, which wakes"
+        assert len(desk.venue.control("state")["accounts"][desk.venue.key]["open"]) >= len(resting)
+        desk.venue.control("mute", on=False)
+
+        def speaks_again() -> bool:
+            desk.venue.control("bars", symbol="BTCUSDT", bars=desk.rows(desk.at - 1, desk.at, 59))
+            return not broker.feed.fault
+
+        assert wait_until(speaks_again, 60) and wait_until(lambda: told[-1].noted == "")
 
 
 def test_what_is_typed(ask: Ask):

@@ -259,8 +259,9 @@ def run_command(
     from orbiquant.cli.console import console
     from orbiquant.cli.follow import tell_at_once
     from orbiquant.desk.agents import room_of
+    from orbiquant.desk.alerts import judge_new_bars
     from orbiquant.desk.periods import DayTeller
-    from orbiquant.research.room import stay
+    from orbiquant.research.staying import stay
 
     runtime, stop, say = open_trading(), Event(), console(stderr=True)
     room = room_of(runtime)
@@ -288,5 +289,5 @@ def run_command(
     tell_at_once(runtime, say)
     accounts = room.accounts()
     tell(f"Trading {', '.join(accounts) or 'nothing yet: `orbiquant agent start AGENT`'} (Ctrl-C ends it)")
-    stay(room, stop, tell_turn, poll)
+    stay(room, stop, tell_turn, poll, [judge_new_bars])
     tell("Ended: nothing was opened since the interrupt, protective stops stay.")

@@ -52,13 +52,10 @@ def scheduled_source(
 ) -> str:
     "Return the source that a scheduled job follows a series from; raise `OptionError` when none does."
     from orbiquant.core import OptionError
-    from orbiquant.domain import SeriesId
-    from orbiquant.jobs.schedule import list_jobs
+    from orbiquant.research.staying import followed_from
 
-    for job in list_jobs(runtime.engine):
-        given = {name: str(value) for name, value in job.arguments.items()}
-        if job.handler == "data.follow" and SeriesId.parse(given["symbol"], given["timeframe"]) == series:
-            return given["source"]
+    if (found := followed_from(runtime, series)) is not None:
+        return found
     raise OptionError(f"`SOURCE` must be one of {', '.join(FOLLOWED)} or another exchange, was not given for {series}")
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Listener', 'LATE', 'SETTLES_S', 'PIECE_S', 'due_bars', 'next_close', 'Followed', 'follow_once', 'tell_listeners',
-           'pause_after', 'follow_bars']
+           'pause_after', 'Follower', 'follow_bars']
 
 # %% ../../nbs/18_market.follow.ipynb #71a4c01e
 from collections.abc import Callable, Sequence
@@ -160,6 +160,42 @@ def pause_after(
     return max(1.0, min(LATE.pause_s(min(misses, 20)), closes_s) if look.late else closes_s)
 
 
+class Follower:
+    "Looks at series when what they wait for has closed, or somebody says that it has."
+
+    def __init__(
+        self,
+        store: BarStore,  # that holds the series
+        source: MarketData,  # where what closed comes from
+        listeners: Sequence[Listener] = (),  # told what is new
+        clock: Clock | None = None,  # None: the system's
+    ) -> None:
+        self.store, self.source, self.listeners, self.clock = store, source, listeners, clock or SystemClock()
+        self.looks: dict[SeriesId, Followed] = {}  # the last of each
+        self._misses: dict[SeriesId, int] = {}
+        self._until: dict[SeriesId, datetime] = {}
+
+    def look(
+        self,
+        series: SeriesId,  # which bars
+    ) -> Followed:
+        "Look once, and return what it came to; raise `NotFoundError` for what cannot be had."
+        self._until[series] = self.clock.now() + timedelta(seconds=LATE.max_pause_s)  # where this look fails
+        look = self.looks[series] = follow_once(self.store, self.source, series, self.listeners, self.clock)
+        misses = self._misses[series] = self._misses.get(series, 0) + 1 if look.late else 0
+        now = self.clock.now()
+        self._until[series] = now + timedelta(seconds=pause_after(look, misses, now))
+        return look
+
+    def pause_s(
+        self,
+        series: SeriesId,  # which bars
+    ) -> float:
+        "Return how many seconds are left until the next look, 0 or less when it is time."
+        until = self._until.get(series)
+        return 0.0 if until is None else (until - self.clock.now()).total_seconds()
+
+# %% ../../nbs/18_market.follow.ipynb #c126b445
 def follow_bars(
     store: BarStore,  # that holds the series
     source: MarketData,  # where what closed comes from
@@ -171,11 +207,8 @@ def follow_bars(
     goes_on: Callable[[], bool] = lambda: True,  # asked before each look and each piece of a pause
 ) -> None:
     "Keep a series current until it is told to stop."
-    clock, misses = clock or SystemClock(), 0
+    follower = Follower(store, source, listeners, clock)
     while goes_on():
-        look = follow_once(store, source, series, listeners, clock)
-        tell(look)
-        misses = misses + 1 if look.late else 0
-        until = clock.now() + timedelta(seconds=pause_after(look, misses, clock.now()))
-        while goes_on() and (left := (until - clock.now()).total_seconds()) > 0:
+        tell(follower.look(series))
+        while goes_on() and (left := follower.pause_s(series)) > 0:
             wait(min(left, PIECE_S))

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['ANSWER_S', 'LiveFeed', 'followed_series', 'closed_since', 'ready_bars', 'Turn', 'TradingRoom', 'checked',
-           'start_agent', 'adopt_account', 'stay']
+           'start_agent', 'adopt_account']
 
 # %% ../../nbs/75_research.room.ipynb #a84ca1c5
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from threading import Event, RLock
+from threading import RLock
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -186,12 +186,14 @@ class Turn(Value):
     bars: int = 0
     requests: int = 0
     said: str = ""  # why nothing was done
+    noted: str = ""  # what is wrong though it goes on
 
     @property
     def told(self) -> str:
         "Return it as a sentence."
         done = [f"{self.bars:,} bars"] * bool(self.bars) + [f"{self.requests} requests"] * bool(self.requests)
-        return f"{self.account}: {self.said or ', '.join(done) or 'nothing new'}"
+        said = [self.said or ", ".join(done) or "nothing new", *[self.noted] * bool(self.noted)]
+        return f"{self.account}: {'; '.join(said)}"
 
 # %% ../../nbs/75_research.room.ipynb #980a70fa
 class TradingRoom:
@@ -267,6 +269,13 @@ class TradingRoom:
     ) -> None:
         "Let another process be the account's engine."
         release_lease(self.runtime.engine, f"engine:{account}", own_name())
+
+    def end(self) -> None:
+        "Let no new risk pass any more in this process, and other processes be the engines."
+        self.staying = False
+        self.runtime.switches.close("the engine's process is ending")
+        for account in [*self._engines]:
+            self.leave(account)
 
     def turn(
         self,
@@ -377,25 +386,3 @@ def adopt_account(
         raise OptionError(f"`account` must be one at a venue, such as binance-usdt, was {account[:40]!r}")
     id_ = f"adopt:{account}:{room.runtime.clock.now().isoformat()}"
     return checked(room.ask(id_[:100], account, "adopt", {}, who))
-
-# %% ../../nbs/75_research.room.ipynb #f0f6cbc3
-def stay(
-    room: TradingRoom,  # of this process
-    stop: Event,  # ends it
-    tell: Callable[[Turn], object] = lambda turn: None,  # told what was done, or why nothing can be
-    poll_s: float = 1.0,  # between two looks
-) -> None:
-    "Stay at the accounts until told to stop; then no new risk passes any more in this process."
-    room.staying, said = True, dict[str, str]()
-    try:
-        while not stop.is_set():
-            for turn in room.looks():
-                if turn.bars or turn.requests or turn.said != said.get(turn.account, ""):
-                    tell(turn)
-                said[turn.account] = turn.said
-            stop.wait(poll_s)
-    finally:
-        room.staying = False
-        room.runtime.switches.close("the engine's process is ending")
-        for account in [*room._engines]:
-            room.leave(account)

@@ -131,6 +131,17 @@ def mute(venue: Venue, told: Told) -> Any:
     venue.muted = bool(told.get("on", True))
 
 
+def page(venue: Venue, told: Told) -> Any:
+    """Let whoever opens a market data stream get a page for people instead, or no more."""
+    venue.paged = bool(told.get("on", True))
+
+
+def say(venue: Venue, told: Told) -> Any:
+    """Send a text to everybody who watches the market, as it is."""
+    for watcher in list(venue.watchers):
+        watcher.say(told["text"])
+
+
 def reset_venue(venue: Venue, told: Told) -> Any:
     """Begin again."""
     venue.reset()
@@ -205,6 +216,8 @@ DEEDS: dict[str, Callable[[Venue, Told], Any]] = {
     "clock": set_clock,
     "limits": set_limits,
     "mute": mute,
+    "page": page,
+    "say": say,
     "reset": reset_venue,
     "reset_account": reset_account,
     "shutdown": shut_down,

@@ -279,7 +279,7 @@ class Engine:
 
     def publish_trade(self, market: Market, number: int, price: Decimal, quantity: Decimal, buyer_makes: bool) -> None:
         """Have a trade told to whoever watches the market."""
-        now_ms = self.clock.now_ms()
+        now_ms = market.traded_ms = self.clock.now_ms()
         name = market.symbol.name
         told = {"e": "trade", "E": now_ms, "s": name, "t": number, "p": text(price), "q": text(quantity)}
         self.public.append((f"{name.lower()}@trade", told | {"T": now_ms, "m": buyer_makes, "M": True}))

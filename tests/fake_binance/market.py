@@ -59,6 +59,7 @@ class Market:
     liquidity: Decimal | None = None
     bars: dict[int, Bar] = field(default_factory=dict)
     trade_id: int = 0
+    traded_ms: int = 0
     update_id: int = 0
 
     @property

@@ -97,7 +97,7 @@ def average(engine: Engine, params: Params) -> dict[str, Any]:
     """Tell the average price that filters look at."""
     market = market_of(engine.markets, params)
     assert market is not None
-    return {"mins": 5, "price": text(market.average_price()), "closeTime": engine.clock.now_ms()}
+    return {"mins": 5, "price": text(market.average_price()), "closeTime": market.traded_ms}
 
 
 def klines(engine: Engine, params: Params) -> list[list[Any]]:

@@ -73,6 +73,7 @@ class Venue:
     ping_s: float = 20.0
     tick_s: float = 0.0
     muted: bool = False
+    paged: bool = False
     clock: Clock = field(default_factory=Clock)
     listeners: list[Listener] = field(default_factory=list)
     sockets: set[Any] = field(default_factory=set)
@@ -86,12 +87,12 @@ class Venue:
     def reset(self) -> None:
         """Begin again: markets, accounts, limits, faults and the clock."""
         self.clock.set()
-        self.muted = False
+        self.muted = self.paged = False
         self.engine = Engine(self.clock, self.log)
         self.limits = Limits()
         self.faults = Faults(self.seed, self.rate)
         for symbol, price in starting_symbols():
-            self.engine.markets[symbol.name] = Market(symbol, price)
+            self.engine.markets[symbol.name] = Market(symbol, price, traded_ms=self.clock.now_ms())
         self.add_account(KEY, SECRET, dict(STARTING_MONEY))
         self.log.write("started", seed=self.seed, rate=self.rate)
         self.tell()

@@ -10,7 +10,7 @@ from aiohttp import WSMsgType, web
 
 from tests.fake_binance.market import LENGTHS_MS, opened_at
 from tests.fake_binance.rest import VENUE
-from tests.fake_binance.service import Venue
+from tests.fake_binance.service import PAGE, Venue
 
 
 class Watcher:
@@ -21,7 +21,7 @@ class Watcher:
         self.socket = socket
         self.combined = combined
         self.names = set(names)
-        self._out: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._out: asyncio.Queue[dict[str, Any] | str | None] = asyncio.Queue()
 
     async def run(self) -> None:
         """Serve until either side ends it."""
@@ -39,7 +39,7 @@ class Watcher:
         """Send what waits, in its order."""
         while (told := await self._out.get()) is not None:
             if not self.socket.closed:
-                await self.socket.send_str(json.dumps(told, ensure_ascii=False))
+                await self.socket.send_str(told if isinstance(told, str) else json.dumps(told, ensure_ascii=False))
         await self.socket.close()
 
     def end(self) -> None:
@@ -91,14 +91,20 @@ class Watcher:
         """Have an event sent."""
         self._out.put_nowait({"stream": name, "data": payload} if self.combined else payload)
 
+    def say(self, text: str) -> None:
+        """Have a text sent as it is."""
+        self._out.put_nowait(text)
+
     def shut_down(self) -> None:
         """Say that the server goes away."""
         self.tell("!serverShutdown", {"e": "serverShutdown", "E": self.venue.clock.now_ms()})
 
 
-async def serve_stream(request: web.Request) -> web.WebSocketResponse:
-    """Open a connection."""
+async def serve_stream(request: web.Request) -> web.StreamResponse:
+    """Open a connection, or send the page that a gateway sends."""
     venue = request.app[VENUE]
+    if venue.paged:
+        return web.Response(text=PAGE, content_type="text/html")
     socket = web.WebSocketResponse(heartbeat=venue.ping_s)
     await socket.prepare(request)
     combined = request.path.startswith("/stream")

@@ -37,7 +37,8 @@ CAPITAL = Decimal(10_000)
 def config_of(venue: RunningBinance, **changes: Any) -> BinanceConfig:
     """Return how the fake venue is reached."""
     facts = {"api_key": venue.key, "api_secret": venue.secret, "rest_url": f"{venue.url}/api/v3"}
-    facts |= {"stream_url": f"{venue.ws_url}/ws-api/v3", "timeout_s": 2, "environment": "testnet"}
+    facts |= {"stream_url": f"{venue.ws_url}/ws-api/v3", "market_url": f"{venue.ws_url}/ws", "environment": "testnet"}
+    facts |= {"timeout_s": 2}
     return BinanceConfig.model_validate(facts | changes)
 
 

@@ -46,8 +46,11 @@ PLAIN = {
     *("service.request_log", "service.routes", "service.warming", "trading.tables"),
     *(f"trading.brokers.mt4.{name}" for name in ("broker", "commands", "config", "contracts", "dealing", "files")),
     *(f"trading.brokers.mt4.{name}" for name in ("lookout", "matching", "state", "terminal", "wire")),
-    *(f"trading.brokers.binance.{name}" for name in ("broker", "config", "errors", "filters", "guards", "history")),
-    *(f"trading.brokers.binance.{name}" for name in ("ids", "market", "protection", "reports", "stream", "transport")),
+    *(f"trading.brokers.binance.{name}" for name in ("broker", "config", "errors", "feed", "filters", "guards")),
+    *(
+        f"trading.brokers.binance.{name}"
+        for name in ("history", "ids", "market", "protection", "reports", "stream", "transport")
+    ),
 }
 HAND_WRITTEN = {"", "_modidx", "_version", "_caches", "app"}  # and what another tool writes
 

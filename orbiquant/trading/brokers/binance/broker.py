@@ -41,6 +41,7 @@ from .errors import (
     VenueSilent,
     send_fault,
 )
+from .feed import PriceFeed
 from .filters import ExitLevels, SymbolRules, check_tradable, entry_fault, quantity_fault, value_fault
 from .guards import Guards
 from .history import OrderHistory, open_order_of
@@ -75,7 +76,7 @@ class BinanceBroker:
         self.market = VenueMarket(transport)
         self.history = OrderHistory(self.market, currency)
         self.guards = Guards(self.market, transport.config.stop_gap)
-        self.woken = Event()
+        self.woken, self.feed = Event(), PriceFeed(self.market)
         self.stream = UserStream(transport, self.woken)
         self.settled_s = SETTLED_S
         self._began, self._sent_at = monotonic(), dict[str, float]()
@@ -120,6 +121,7 @@ class BinanceBroker:
                 raise BrokerRejected(f"`[trading] live` must be on for an order with real money, {id_} was not sent")
             quantity = rules.whole_lots(order.quantity, order.type is OrderType.MARKET)
             fault = _shape_fault(order) or entry_fault(rules, order, quantity, self.market.average(order.symbol))
+            fault = fault or self.feed.risk_fault(order.symbol)
             if order.bracket is not None and order.bracket.stop_loss is not None:
                 fault = fault or self.guards.room_fault(rules)
         except (BrokerUnavailable, NotFoundError, NotConfigured) as error:  # of a question before: nothing was sent
@@ -307,21 +309,26 @@ class BinanceBroker:
     @exactly
     def positions(self) -> list[Position]:
         "Return what is held of everything that the currency buys, at its last price; whose it is, the books say."
-        prices, now = self.market.prices(), datetime.now().astimezone()
+        owned, now = self.market.balances(), datetime.now().astimezone()
+        prices = self._prices(owned)
         return [
             Position(owner=self.name, symbol=symbol, quantity=balance.total, average_price=prices[symbol],
                      opened_at=now)
-            for asset, balance in self.market.balances().items()
+            for asset, balance in owned.items()
             if (symbol := f"{asset}{self.currency}") in prices
         ]  # fmt: skip
 
     @exactly
     def account(self) -> Account:
         "Return what is owned, everything at its last price."
-        prices, owned = self.market.prices(), self.market.balances()
+        owned = self.market.balances()
+        prices = self._prices(owned)
         cash = owned[self.currency].total if self.currency in owned else Decimal(0)
         worth = [balance.total * prices.get(f"{asset}{self.currency}", Decimal(0)) for asset, balance in owned.items()]
         return Account(owner=self.name, currency=self.currency, balance=cash, equity=cash + sum(worth, Decimal(0)))
+
+    def _prices(self, owned: Collection[str]) -> dict[str, Decimal]:
+        return self.feed.prices([f"{asset}{self.currency}" for asset in owned if asset != self.currency])
 
     def fills(
         self,
@@ -367,6 +374,7 @@ class BinanceBroker:
 
     def close(self) -> None:
         "Let go of the venue."
+        self.feed.stop()
         self.stream.stop()
         self.transport.close()
 

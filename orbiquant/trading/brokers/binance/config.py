@@ -26,6 +26,9 @@ class BinanceConfig(Value):
     api_secret: SecretStr = SecretStr("")
     rest_url: str = ""  # up to /api/v3; empty: the environment's
     stream_url: str = ""  # of the WebSocket API; empty: the environment's
+    market_url: str = (
+        ""  # of the streams of prices, up to /ws; empty: the environment's, none beside another `rest_url`
+    )
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
     sweep_s: Annotated[float, Field(gt=0, le=30)] = 15.0  # between two looks at the venue, where no event wakes us
     stop_gap: Annotated[Decimal, Field(gt=0, lt=1)] = Decimal("0.02")  # of the price, where a stop must name a limit
@@ -38,7 +41,7 @@ class BinanceConfig(Value):
             raise ValueError("must be printable ASCII, was not")
         return SecretStr(value)
 
-    @field_validator("rest_url", "stream_url")
+    @field_validator("rest_url", "stream_url", "market_url")
     @classmethod
     def _check_url(cls, url: str) -> str:
         parts = urlsplit(url)
@@ -55,6 +58,11 @@ class BinanceConfig(Value):
     def place(self) -> str:
         "Return where an account is: books that were opened there are no other place's."
         return " ".join(("at", self.environment, *self.hosts))
+
+    @property
+    def streamed(self) -> bool:
+        "Say whether it is known where prices are streamed that belong to the orders."
+        return bool(self.market_url) or not self.rest_url
 
     @property
     def real_money(self) -> bool:

@@ -81,6 +81,13 @@ class VenueMarket:
         "Return the average price that the venue's band is around."
         return Decimal(self.transport.read("publicGetAvgPrice", {"symbol": symbol})["price"])
 
+    def traded_ms(
+        self,
+        symbol: TradedSymbol,  # "BTCUSDT"
+    ) -> int:
+        "Return when a symbol was traded last, by the venue's clock."
+        return int(self.transport.read("publicGetAvgPrice", {"symbol": symbol})["closeTime"])
+
     def prices(self) -> dict[str, Decimal]:
         "Return the last price of every symbol."
         told = self.transport.read("publicGetTickerPrice", {})

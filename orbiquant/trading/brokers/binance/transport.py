@@ -66,9 +66,13 @@ async def _end_others() -> None:
 def open_client(
     config: BinanceConfig,  # keys and addresses
     used: Callable[[Mapping[str, str]], None],  # told the headers of every answer
+    streams: bool = False,  # of the market's prices, for which no key is needed
 ) -> Any:
     "Return ccxt's client of the environment; what the venue answers is read by us."
-    ccxt = require_library("ccxt.async_support", "exchange")
+    ccxt = require_library("ccxt.pro" if streams else "ccxt.async_support", "exchange")
+    keys = (
+        {} if streams else {"apiKey": config.api_key.get_secret_value(), "secret": config.api_secret.get_secret_value()}
+    )
 
     class Client(ccxt.binance):  # type: ignore[name-defined]
         "ccxt signs, paces and sends."
@@ -84,8 +88,7 @@ def open_client(
 
     client = Client(
         {
-            "apiKey": config.api_key.get_secret_value(),
-            "secret": config.api_secret.get_secret_value(),
+            **keys,
             "enableRateLimit": False,  # by what the venue says is used, below: a queue would let an order wait
             "timeout": int(config.timeout_s * 1000),
             "number": str,
@@ -94,6 +97,7 @@ def open_client(
                 "defaultType": "spot",
                 "fetchMarkets": {"types": ["spot"]},
                 "fetchCurrencies": False,
+                "fetchMargins": False,
                 "warnOnFetchOpenOrdersWithoutSymbol": False,
             },
         }
@@ -105,6 +109,8 @@ def open_client(
     if config.rest_url:
         client.urls["api"] = {**client.urls["api"], "public": config.rest_url, "private": config.rest_url}
         client.urls["api"]["sapi"] = config.rest_url.replace("/api/v3", "/sapi/v1")
+    if streams and config.market_url:
+        client.urls["api"]["ws"] = {"spot": config.market_url}
     return client
 
 
@@ -135,7 +141,7 @@ class Transport:
                         "BINANCE_API_KEY and BINANCE_API_SECRET must be set in the environment or in .env, were empty"
                     )
                 self._threads = LoopThread()
-                self._client = open_client(self.config, self._count)
+                self._client = open_client(self.config, self.count)
                 atexit.register(self.close)
             return self._threads
 
@@ -156,7 +162,10 @@ class Transport:
         finally:
             threads.close()
 
-    def _count(self, headers: Mapping[str, str]) -> None:
+    def count(
+        self,
+        headers: Mapping[str, str],  # of an answer
+    ) -> None:
         "Note what was used of this minute's weight: what is left belongs to orders."
         used = next((value for name, value in headers.items() if name.lower() == WEIGHT), "")
         if used.isdecimal() and int(used) > self.most_weight:
@@ -178,18 +187,27 @@ class Transport:
         self._looked = monotonic()
         self.client.options["timeDifference"] = -self.offset_ms  # what ccxt takes from its own clock
 
-    def _raw(self, method: str, parameters: Mapping[str, Any]) -> Any:
-        "Return the answer to one request, sent once; raise one of the three ways in which it can fail."
+    async def once(
+        self,
+        ask: Callable[[], Coroutine[Any, Any, _T]],  # sends one request, in this loop
+    ) -> _T:
+        "Return the answer to a request, unless the venue asks to be left alone."
         if (left := self.pause_until - monotonic()) > 0:
             raise VenueBusy(left)
-        threads, failed = self.threads, ""
         try:
-            return threads.run(getattr(self._client, method)(dict(parameters)), self.config.timeout_s + 30)
+            return await ask()
         except VenueBusy as error:
             self.pause_until = max(self.pause_until, monotonic() + error.pause_s)
             get_logger("trading.binance").warning("left alone", pause_s=error.pause_s)
             raise
-        except (VenueRefused, VenueSilent):
+
+    def _raw(self, method: str, parameters: Mapping[str, Any]) -> Any:
+        "Return the answer to one request, sent once; raise one of the three ways in which it can fail."
+        threads, failed = self.threads, ""
+        try:
+            asked = self.once(lambda: getattr(self._client, method)(dict(parameters)))
+            return threads.run(asked, self.config.timeout_s + 30)
+        except (VenueBusy, VenueRefused, VenueSilent):
             raise
         except Exception as error:  # its text holds the address with the signature
             failed = type(error).__name__
