@@ -87,6 +87,7 @@ class Venue:
         """Begin again: markets, accounts, limits, faults and the clock."""
         self.clock.set()
         self.muted = False
+        self.spoilt: set[int] = set()
         self.engine = Engine(self.clock, self.log)
         self.limits = Limits()
         self.faults = Faults(self.seed, self.rate)
