@@ -132,6 +132,18 @@ def test_what_comes_from_nowhere_is_found_by_the_second_look(desk: BinanceDesk):
     assert adopt_venue(desk.engine, "a person")["adopted"]["ETH"].startswith("-1") and desk.agrees()
 
 
+def test_before_it_is_found_twice_nobody_adds_risk(desk: BinanceDesk):
+    desk.hour()
+    desk.venue.control("spoil", number=1, act="coins", symbol="ETHUSDT")
+    assert not desk.broker.due(), "nobody was told of it"
+    look_at_venue(desk.engine, now=True)
+    desk.feed.say()
+    desk.hour()
+    assert desk.answers()[-1] == ("denied", "the venue holds +1.00000000 ETH beyond all books")
+    desk.look()
+    assert desk.record().state == "halted"
+
+
 def test_a_venue_that_begins_anew_halts_everybody(desk: BinanceDesk):
     desk.enter()
     desk.venue.control("reset_account", balances={"USDT": 1_000_000})

@@ -20,12 +20,14 @@ from orbiquant.trading.books import Books
 from orbiquant.trading.brokers.paper_book import PaperBook
 from orbiquant.trading.engine import TradingEngine
 from orbiquant.trading.funds import Fund
+from orbiquant.trading.journal import EXTERNAL
 from orbiquant.trading.ledger import Ledger
 from orbiquant.trading.risk import RiskGate
 from orbiquant.trading.sender import GONE, Sender
 from orbiquant.trading.switches import Switches
 from orbiquant.trading.units import Lot
 from orbiquant.trading.verdicts import Denied
+from orbiquant.trading.watch import Watch
 from tests.chaos import victim
 
 DUE = 5  # the so many-th time a bug shows
@@ -286,6 +288,48 @@ def keep_money_from_the_venue() -> None:
     PaperBook.pay = paid  # type: ignore[method-assign]
 
 
+def adopt_nothing() -> None:
+    """Say that a venue was taken as it is, and book nothing."""
+
+    def adopted(self: Watch, key: str) -> dict[str, Decimal]:
+        self.standing.books.forget(self.standing.books.positions(EXTERNAL))
+        self._before, self.standing.doubt = {}, ""
+        return {}
+
+    Watch.adopt = adopted  # type: ignore[method-assign]
+
+
+def see_nobody() -> None:
+    """Look at the venue, and find all well."""
+    Watch.find = lambda self: ""  # type: ignore[method-assign]
+
+
+def doubt_nothing() -> None:
+    """Let risk be added until a difference was found twice."""
+    find = Watch.find
+
+    def found(self: Watch) -> str:
+        said = find(self)
+        self.standing.doubt = ""
+        return said
+
+    Watch.find = found  # type: ignore[method-assign]
+
+
+def protect_nothing() -> None:
+    """Hold what was bought, and put up no stop."""
+    from orbiquant.trading.brokers.binance.guards import Guards
+
+    Guards._put = lambda *arguments: None  # type: ignore[method-assign]
+
+
+def wait_for_ever() -> None:
+    """Never believe that an order did not arrive."""
+    from orbiquant.trading.brokers.binance import broker
+
+    broker.SETTLED_S = 1e9
+
+
 def _afterwards(*statements: str) -> Callable[[], None]:
     """Return a bug that changes the database behind everybody's back, when the bars are over."""
 
@@ -344,4 +388,9 @@ BUGS = {
     "lose the cents": Bug(lose_the_cents, ("shares",), bars=60, seed=1),
     "skip a month": _bug(skip_a_month, "ends"),
     "keep money from the venue": _bug(keep_money_from_the_venue, "money"),
+    "adopt nothing": Bug(adopt_nothing, ("holdings",), venue="binance"),
+    "see nobody": Bug(see_nobody, ("found",), venue="binance"),
+    "doubt nothing": Bug(doubt_nothing, ("no new risk",), venue="binance", seed=0),
+    "protect nothing": Bug(protect_nothing, ("protection", "bare"), venue="binance"),
+    "wait for ever": Bug(wait_for_ever, ("settled",), venue="binance", seed=2),
 }  # fmt: skip

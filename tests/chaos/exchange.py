@@ -25,7 +25,6 @@ from tests.chaos.wire import LoggedVenue
 from tests.fake_binance.running import RunningBinance, running_binance
 from tests.tools.binance_desk import ACCOUNT, config_of
 
-SCALE = 10.0  # that clocks run faster
 RATE = 0.2  # of requests and events about an order that go wrong
 KINDS = ("drop", "delay", "cut", "timeout_late", "timeout_never", "unavailable", "html")
 EVENTS = ("event_first", "event_late", "event_drop", "event_twice")
@@ -78,7 +77,7 @@ def limits_of(symbols: int) -> dict[str, Any]:
 
 @contextmanager
 def running_exchange(
-    folder: Path, seed: int, symbols: int = len(PRICES), scale: float = SCALE, rate: float = RATE
+    folder: Path, seed: int, symbols: int, scale: float, rate: float = RATE
 ) -> Iterator[RunningBinance]:
     """Yield the fake Binance with the symbols of a market, where things go wrong by chance."""
     with running_binance(folder, "--seed", str(seed), "--ping", str(PING_S / scale)) as venue:
@@ -136,7 +135,7 @@ class ExchangeVictim(Victim):
 
     def go_through(self, bars: dict[Any, PriceBar]) -> None:
         """Look, go through a moment, and look again, as the room does."""
-        look_at_venue(self.engine)
+        look_at_venue(self.engine, now=True)
         self.engine.step(bars)
         look_at_venue(self.engine)
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,6 +36,8 @@ WINDOWS = {False: 26, True: 9}
 INSTRUCTIONS = 25_000  # of which one is the last
 LONGEST_S = 60  # of one life
 OWN, EXCHANGE = "own", "binance"  # venues beside the one on paper
+INTENTS = 0.6  # of a symbol and bar, where nearly every signal wants to trade
+SCALE = 10.0  # that the clocks there run faster
 SLOWER = 40  # that a bar takes at the exchange, whose every question goes over the wire
 NONE = {"": "", "at the venue": OWN, "at the exchange": EXCHANGE}  # no bug is planted, by where
 BUG_SEED = 5  # whose orders lose some replies, and vanish at the venue
@@ -256,14 +258,17 @@ class Databases:
 
 
 @contextmanager
-def staged(folder: Path, seed: int, bars: int, venue: str, symbols: int, share: float) -> Iterator[dict[str, Any]]:
+def staged(
+    folder: Path, seed: int, bars: int, venue: str, symbols: int = len(PRICES), share: float = SHARE,
+    scale: float = SCALE,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Keep a market in a folder, and yield where it is traded, as `run_seed` takes it."""
     if venue == EXCHANGE:
-        from tests.chaos.exchange import SCALE, limits_of, make_exchange_market, running_exchange
+        from tests.chaos.exchange import limits_of, make_exchange_market, running_exchange
 
-        keep_market(make_exchange_market(seed, bars, symbols, share), folder, scale=SCALE, **limits_of(symbols))
-        with running_exchange(folder, seed, symbols) as running:
-            yield {"venue": str(running.port), "scale": SCALE}
+        keep_market(make_exchange_market(seed, bars, symbols, share), folder, scale=scale, **limits_of(symbols))
+        with running_exchange(folder, seed, symbols, scale) as running:
+            yield {"venue": str(running.port), "scale": scale}
         return
     keep_market(make_market(seed, bars), folder)
     if venue == OWN:
@@ -277,14 +282,14 @@ def staged(folder: Path, seed: int, bars: int, venue: str, symbols: int, share: 
 
 def campaign(
     seeds: list[int], kind: str, results: Path, keep: Path | None, venue: str, kills: int, bars: int = BARS,
-    symbols: int = len(PRICES), share: float = SHARE,
+    symbols: int = len(PRICES), share: float = SHARE, scale: float = SCALE,
 ) -> None:  # fmt: skip
     """Run the seeds that a results file does not hold yet, and add each as a line."""
     from orbiquant.core import code_version
 
     version = code_version()
     known = {(row["seed"], row["database"]) for row in read_results(results)}
-    name = kind + {"": "", OWN: "+venue", EXCHANGE: f"+binance of {symbols} symbols"}[venue]
+    name = kind + {"": "", OWN: "+venue", EXCHANGE: f"+binance of {symbols} symbols, clocks × {scale:g}"}[venue]
     with ExitStack() as stack:
         server = ""
         if kind == "postgresql":
@@ -295,7 +300,8 @@ def campaign(
         stack.callback(databases.forget)
         for seed in [seed for seed in seeds if (seed, name) not in known]:
             folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
-            with databases.fresh(folder, seed) as url, staged(folder, seed, bars, venue, symbols, share) as place:
+            stage = staged(folder, seed, bars, venue, symbols, share, scale)
+            with databases.fresh(folder, seed) as url, stage as place:
                 run = run_seed(seed, name, url, folder, kills=kills, bars=bars, **place)
             run.code = version
             results.parent.mkdir(parents=True, exist_ok=True)
@@ -309,13 +315,13 @@ def campaign(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def plant_bugs(seed: int) -> dict[str, dict[str, list[str]]]:
-    """Return what the judge finds of each planted bug, and of none: on paper, and at the venue where it shows there."""
+def plant_bugs(names: Iterable[str], seed: int = BUG_SEED) -> dict[str, dict[str, list[str]]]:
+    """Return what the judges find of planted bugs, and of none, each where it shows."""
     from tests.chaos.bugs import BUGS
 
     found = {}
     databases = Databases("sqlite")
-    for name in [*NONE, *BUGS]:
+    for name in names:
         bug = BUGS.get(name)
         folder = Path(tempfile.mkdtemp(prefix="chaos-bug-", dir=FAST))
         venue = bug.venue if bug else NONE.get(name, "")
@@ -323,7 +329,7 @@ def plant_bugs(seed: int) -> dict[str, dict[str, list[str]]]:
         number = seed if bug is None or bug.seed is None else bug.seed
         with (
             databases.fresh(folder, number) as url,
-            staged(folder, number, bars, venue, len(PRICES), SHARE) as place,
+            staged(folder, number, bars, venue) as place,
         ):
             told = {"kills": 0, "bars": bars, "bug": name if bug else "", "cold_share": 0} | place
             run = run_seed(number, "sqlite", url, folder, **told, apart=False)
@@ -346,15 +352,22 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("build/chaos.jsonl"), help="file of lines that add up")
     parser.add_argument("--keep", type=Path, help="folder for what a bad seed left")
     parser.add_argument("--bars", type=int, default=BARS, help="of each symbol")
-    parser.add_argument("--bugs", action="store_true", help="plant each bug, and print what the judge finds as JSON")
+    said = "plant each bug, or none, or these, and print what the judges find as JSON"
+    parser.add_argument("--bugs", nargs="*", metavar="NAME", help=said)
+    parser.add_argument("--scale", type=float, default=SCALE, help="that clocks run faster, there and here")
+    parser.add_argument("--intents", type=int, help="about how many there are to be, in the place of --bars")
     options = parser.parse_args()
+    if options.intents:
+        options.bars = round(options.intents / (INTENTS * options.symbols))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended
-    if options.bugs:
-        print(json.dumps(plant_bugs(BUG_SEED), indent=1))
+    if options.bugs is not None:
+        from tests.chaos.bugs import BUGS
+
+        print(json.dumps(plant_bugs(options.bugs or [*NONE, *BUGS]), indent=1))
         return
     first, _, last = options.seeds.partition("-")
     seeds = list(range(int(first), int(last or first) + 1))
-    told = (options.venue, options.kills, options.bars, options.symbols, options.share)
+    told = (options.venue, options.kills, options.bars, options.symbols, options.share, options.scale)
     campaign(seeds, options.database, options.results, options.keep, *told)
     rows = read_results(options.results)
     print(summary(rows))

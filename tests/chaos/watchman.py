@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 SETTLED_S = 16.0 + 2.0  # after which it is known what became of an order
+WALL_S = 0.5  # of the wall, that a question takes where others use the machine too
 FOUND_S = 60.0  # after which somebody else's deed is known
 QUOTE = "USDT"
 STANDING = ("NEW", "PARTIALLY_FILLED")
@@ -64,7 +65,6 @@ class Watchman:
         held: dict[str, Decimal] = defaultdict(Decimal)
         stops: dict[str, dict[int, Decimal]] = defaultdict(dict)
         begun: dict[str, int] = {}
-        protected: set[str] = set()
         rows = [row for row in self.venue if row["kind"] in ("trade", "order")]
         for _, deed in groupby(rows, key=lambda row: row["deed"]):
             touched = {}
@@ -88,13 +88,12 @@ class Watchman:
                     begun.setdefault(position, row["wall_ns"])
                 elif position in begun:
                     self.seconds["bare"].append(self.between(begun.pop(position), row["wall_ns"]))
-                protected |= {position} if stops[position] else set()
         self.counts["positions"] = len(held)
         for position in begun:
             self.say("bare", f"{position} stands without a stop at the end")
 
     def settled(self) -> None:
-        """Nobody waits longer for what became of an order than it takes to know; a kill in between begins anew."""
+        """Whoever asks late enough is told what became of an order; a kill in between begins anew."""
         open_: dict[str, tuple[int, int]] = {}
         for row in self.wire:
             if row["kind"] == "reply" and row["outcome"] == "unknown":
@@ -102,16 +101,15 @@ class Watchman:
             if row["kind"] not in ("asked", "cancelled") or row["id"] not in open_:
                 continue
             begin, life = open_[row["id"]]
-            if row["outcome"] in ("unknown", "unsettled"):
-                continue
-            del open_[row["id"]]
-            if life != row["life"]:
-                self.counts["settled in another life"] += 1
-                continue
-            self.seconds["settled"].append(took := self.between(begin, row["wall"]))
-            if took > SETTLED_S:
-                self.say("settled", f"what became of {row['id']} was known after {took:.1f} s")
-        self.counts["never settled"] = len(open_)
+            took, own = self.between(begin, row["wall"]), life == row["life"]
+            if row["outcome"] not in ("unknown", "unsettled"):
+                del open_[row["id"]]
+                if own:
+                    self.seconds["settled"].append(took)
+            elif own and took > SETTLED_S + WALL_S * self.scale:
+                self.say("settled", f"what became of {row['id']} was not known after {took:.1f} s")
+        for id_ in open_:
+            self.say("settled", f"what became of {id_} was never known")
 
     def beyond(self) -> None:
         """What somebody else did at the account is found, and no risk is added before a person has looked."""

@@ -1,13 +1,14 @@
 """A position is never left without its stop on purpose: what must be lifted to be changed is put back in the same breath.
 
 A pair locks what it would sell, so the venue cannot hold an old and a new one at once, and no request replaces a pair
-by a pair. What is possible: cancel, and place in the next request of the same call; where the new one is refused, the old
-one is put back, and where that is refused too, the position is sold at the market. A single stop is replaced in one request.
+by a pair. A sale takes a pair's place in one request: where that is lost, the pair still stands. A single stop is replaced in
+one request. Else what is possible: cancel, and place in the next request of the same call; where the new one is refused, the
+old one is put back, and where that is refused too, the position is sold at the market.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from time import monotonic
 
@@ -18,7 +19,7 @@ from . import ids
 from .errors import NOT_CANCELLED, NotTaken, VenueRefused, VenueSilent
 from .filters import ExitLevels, SymbolRules, quantity_fault, value_fault
 from .market import VenueMarket
-from .protection import Resident, find_standing, pair_request, single_request
+from .protection import Resident, find_standing, pair_request, sale_request, single_request
 
 TRIGGERED_S = 5.0  # that a stop with a limit may work without being filled
 
@@ -105,10 +106,7 @@ class Guards:
     def _sell(self, rules: SymbolRules, entry_id: str, quantity: Decimal, number: int, why: str) -> None:
         "Close a position at the market, as its stop would."
         get_logger("trading.binance").error("closed at the market: protection refused", order=entry_id, said=why)
-        request = {
-            "symbol": rules.symbol, "side": "SELL", "type": "MARKET", "quantity": f"{quantity:f}",
-            "newClientOrderId": ids.leg_id(entry_id, ids.STOP_LEG, number + 1), "newOrderRespType": "RESULT",
-        }  # fmt: skip
+        request = sale_request(rules, ids.leg_id(entry_id, ids.STOP_LEG, number + 1), quantity)
         try:
             self.transport.send("privatePostOrder", request)
         except VenueRefused as error:
@@ -234,9 +232,9 @@ class Guards:
         self,
         rules: SymbolRules,  # of the symbol
         entry_id: str,  # of the order that opened a position
+        standing: Resident | None,  # what protects it
     ) -> Iterator[Lifted]:
         "Take protection away for a sale inside the block; afterwards what was not sold is protected again."
-        standing = self.find(rules, entry_id)
         if standing is not None and not self._cancel(rules, standing):
             standing = None
         lifted, certain = Lifted(standing), True
@@ -247,10 +245,17 @@ class Guards:
             raise
         finally:
             if standing is not None and certain:
-                self._put_back(rules, entry_id, replace(standing, quantity=standing.quantity - lifted.sold))
+                self.put_back(rules, entry_id, standing, lifted.sold)
 
-    def _put_back(self, rules: SymbolRules, entry_id: str, standing: Resident) -> None:
-        if quantity_fault(rules, left := rules.whole_lots(standing.quantity), market=False):
+    def put_back(
+        self,
+        rules: SymbolRules,  # of the symbol
+        entry_id: str,  # of the order that opened a position
+        standing: Resident,  # what protected it until a sale
+        sold: Decimal,  # of it
+    ) -> None:
+        "Protect again what was not sold."
+        if quantity_fault(rules, left := rules.whole_lots(standing.quantity - sold), market=False):
             return
         try:
             self.place(rules, entry_id, left, standing.levels, standing.number + 1)
