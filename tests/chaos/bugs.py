@@ -305,13 +305,13 @@ def see_nobody() -> None:
 
 
 def doubt_nothing() -> None:
-    """Let risk be added until a difference was found twice."""
-    find = Watch.find
+    """Let risk be added until a difference was found again and again."""
+    find, looks = Watch.find, count(1)
 
     def found(self: Watch) -> str:
         said = find(self)
         self.standing.doubt = ""
-        return said
+        return said if said and next(looks) > 4 * DUE else ""
 
     Watch.find = found  # type: ignore[method-assign]
 
@@ -390,7 +390,7 @@ BUGS = {
     "keep money from the venue": _bug(keep_money_from_the_venue, "money"),
     "adopt nothing": Bug(adopt_nothing, ("holdings",), venue="binance"),
     "see nobody": Bug(see_nobody, ("found",), venue="binance"),
-    "doubt nothing": Bug(doubt_nothing, ("no new risk",), venue="binance", seed=0),
+    "doubt nothing": Bug(doubt_nothing, ("no new risk",), venue="binance"),
     "protect nothing": Bug(protect_nothing, ("protection", "bare"), venue="binance"),
     "wait for ever": Bug(wait_for_ever, ("settled",), venue="binance", seed=2),
 }  # fmt: skip

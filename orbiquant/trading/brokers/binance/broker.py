@@ -16,7 +16,6 @@ from ....core import (
     ExecutionUnknown,
     NotConfigured,
     NotFoundError,
-    get_logger,
 )
 from orbiquant.orders import (
     Account,
@@ -48,7 +47,7 @@ from .guards import Guards
 from .history import OrderHistory, open_order_of
 from .market import VenueMarket
 from .protection import Resident, entry_list_request, sale_request
-from .reports import bought, order_status, taken
+from .reports import order_status, taken
 from .stream import UserStream
 from .transport import RECV_WINDOW_MS, Transport
 
@@ -131,7 +130,8 @@ class BinanceBroker:
             return taken(known, id_)
         told = self._place(*self._entry(order, rules, quantity), order)
         if order.bracket is not None and order.type is OrderType.MARKET:
-            self._protect_now(order, rules, told)
+            levels = ExitLevels.of(rules, order.bracket)
+            self._hurry |= not self.guards.protect_at_once(rules, id_, told, levels)
         return taken(told, id_)
 
     def _entry(self, order: Order, rules: SymbolRules, quantity: Decimal) -> tuple[str, dict[str, str]]:
@@ -194,21 +194,6 @@ class BinanceBroker:
             return None
         self._unsettled.discard(client_order_id)
         return told
-
-    def _protect_now(self, order: Order, rules: SymbolRules, told: Mapping[str, Any]) -> None:
-        "Put up protection in the same breath; what fails, the next look at the account does again."
-        begin, kept = monotonic(), rules.whole_lots(bought(told, rules.base))
-        if told["status"] != "FILLED" or "fills" not in told:
-            self._hurry = True
-            return
-        try:
-            self.guards.place(rules, order.client_order_id, kept, ExitLevels.of(rules, order.bracket))
-            get_logger("trading.binance").info(
-                "protected", order=order.client_order_id, unprotected_s=round(monotonic() - begin, 3)
-            )
-        except BrokerError as error:
-            self._hurry = True
-            get_logger("trading.binance").error("not protected yet", order=order.client_order_id, said=error.message)
 
     def _reduce(self, order: Order, rules: SymbolRules) -> OrderStatus:
         "Sell what a position holds, or a part of it; what protects it is put back where that fails."

@@ -11,16 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from time import monotonic
+from typing import Any
 
 
 from ....core import BrokerError, BrokerRejected, BrokerUnavailable, ExecutionUnknown, get_logger
 from ....orders import Bracket
 from . import ids
 from .errors import NOT_CANCELLED, NotTaken, VenueRefused, VenueSilent
-from .filters import ExitLevels, SymbolRules, quantity_fault, value_fault
+from .filters import TAKER_FEE, ExitLevels, SymbolRules, quantity_fault, value_fault
 from .market import VenueMarket
 from .protection import Resident, find_standing, pair_request, sale_request, single_request
+from .reports import bought
 
+TRIES = 2  # to protect a position before a look has to
 TRIGGERED_S = 5.0  # that a stop with a limit may work without being filled
 
 
@@ -80,6 +83,32 @@ class Guards:
             self._put(rules, entry_id, quantity, levels, number)
         except VenueRefused as error:
             self._sell(rules, entry_id, quantity, number, error.told)
+
+    def protect_at_once(
+        self,
+        rules: SymbolRules,  # of the symbol
+        entry_id: str,  # of an order that opens at the market
+        told: Mapping[str, Any],  # what the venue says of it
+        levels: ExitLevels,  # at least one
+    ) -> bool:
+        "Protect what an entry brought, in the same breath, and say whether no look has to do so."
+        log, begin = get_logger("trading.binance"), monotonic()
+        if told["status"] != "FILLED":
+            return False
+        exactly_known = "fills" in told  # else its answer was lost, and what fees took is not told: a look knows
+        quantity = bought(told, rules.base) if exactly_known else Decimal(told["executedQty"]) * (1 - TAKER_FEE)
+        for number in range(TRIES):
+            try:
+                self.place(rules, entry_id, rules.whole_lots(quantity), levels, number)
+            except BrokerUnavailable as error:
+                log.error("not protected yet", order=entry_id, said=error.message)
+            except BrokerError as error:
+                log.error("not protected", order=entry_id, said=error.message)
+                return False
+            else:
+                log.info("protected", order=entry_id, unprotected_s=round(monotonic() - begin, 3))
+                return exactly_known
+        return False
 
     def _put(self, rules: SymbolRules, entry_id: str, quantity: Decimal, levels: ExitLevels, number: int) -> None:
         "Send protection once; raise `VenueRefused`, or `BrokerUnavailable` where it does not stand for certain."
