@@ -94,6 +94,17 @@ def test_protection_that_is_lost_is_sent_again_in_the_same_breath(
     assert {each["origQty"] for each in resting} == {"0.00999000"}
 
 
+def test_protection_that_arrives_late_stands_once(venue: RunningBinance, broker: BinanceBroker):
+    fault(venue, "timeout_late", path="oco", seconds=0.3)
+    broker.submit(entry())
+    assert wait_until(lambda: any("oco" in each["path"] and each.get("late") for each in venue.log("refused")))
+    assert len(venue.control("state")["accounts"][venue.key]["open"]) == 2, "there are coins of others to be sold, too"
+    fault(venue, "timeout_late", path="oco", seconds=0.0)
+    broker.submit(entry(2))
+    sleep(0.2)
+    assert len(venue.control("state")["accounts"][venue.key]["open"]) == 4
+
+
 def said(broker: BinanceBroker, id_: str) -> str:
     try:
         status = broker.order("BTCUSDT", id_)

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -131,10 +132,12 @@ def switch_row(venue: RunningBinance, folder: Path) -> Row:
 
 def trade_with_faults(seed: int) -> Run:
     """Trade a market at the exchange, where a fifth of all goes wrong and somebody else trades, by real clocks."""
-    databases, folder = Databases("sqlite"), Path(tempfile.mkdtemp(prefix="bench-venue-"))
-    place = staged(folder, seed, BARS, EXCHANGE, share=2 * SHARE, scale=1)
-    with databases.fresh(folder, seed) as url, place as where:
-        run = run_seed(seed, "sqlite", url, folder, kills=0, bars=BARS, cold_share=0, **where)
+    databases = Databases("sqlite")
+    with tempfile.TemporaryDirectory(prefix="bench-venue-") as name:
+        folder = Path(name)
+        place = staged(folder, seed, BARS, EXCHANGE, share=2 * SHARE, scale=1)
+        with databases.fresh(folder, seed) as url, place as where:
+            run = run_seed(seed, "sqlite", url, folder, kills=0, bars=BARS, cold_share=0, **where)
     databases.forget()
     assert not run.error, run.error
     return run
@@ -145,11 +148,11 @@ def faulty_rows() -> Iterator[Row]:
     runs = [trade_with_faults(seed) for seed in SEEDS]
     seconds = {name: [each for run in runs for each in run.seconds[name]] for name in ("bare", "settled", "found")}
     counts = {name: sum(run.counts[name] for run in runs) for name in ("intents", "faults", "deeds of somebody else")}
-    found = {name: faults for run in runs for name, faults in run.found.items()}
+    found = sum((Counter({name: len(each) for name, each in run.found.items()}) for run in runs), Counter())
     how = (
         f"seeds {', '.join(map(str, SEEDS))} with {BARS} bars of 3 symbols each, {counts['intents']} intents, "
         f"{RATE:.0%} of requests and events with a fault, {counts['faults']} in all, clocks × 1; "
-        f"the judges find {found or 'nothing'}"
+        f"the judges find {dict(found) or 'nothing'}"
     )
     bare, settled, others = seconds["bare"], seconds["settled"], seconds["found"]
     p99 = float(np.percentile(bare, 99))
@@ -157,7 +160,7 @@ def faulty_rows() -> Iterator[Row]:
               f"{len(bare)} times that a stop was not there yet, or was changed; {how}")  # fmt: skip
     yield row("unknown orders settled, Binance", spread(settled), f"≤ {MOST_SETTLED_S:g} s",
               max(settled) <= MOST_SETTLED_S, f"{len(settled)} orders whose answer was lost; {how}")  # fmt: skip
-    risk = len(found.get("no new risk", ()))
+    risk = found["no new risk"]
     met = len(others) == counts["deeds of somebody else"] and max(others) <= MOST_FOUND_S and not risk
     yield row("coins, orders and trades of somebody else found, Binance", f"{len(others)} of "
               f"{counts['deeds of somebody else']}, {spread(others)}, {risk} orders that add risk meanwhile",

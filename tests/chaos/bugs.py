@@ -323,6 +323,20 @@ def protect_nothing() -> None:
     Guards._put = lambda *arguments: None  # type: ignore[method-assign]
 
 
+def protect_twice() -> None:
+    """Put up a second stop beside the first."""
+    from orbiquant.trading.brokers.binance.guards import Guards
+
+    put = Guards._put
+
+    def doubled(self: Guards, rules: Any, entry_id: str, quantity: Any, levels: Any, number: int) -> None:
+        put(self, rules, entry_id, quantity, levels, number)
+        with suppress(Exception):
+            put(self, rules, entry_id, quantity, levels, number + 1)
+
+    Guards._put = doubled  # type: ignore[method-assign]
+
+
 def wait_for_ever() -> None:
     """Never believe that an order did not arrive."""
     from orbiquant.trading.brokers.binance import broker
@@ -392,5 +406,6 @@ BUGS = {
     "see nobody": Bug(see_nobody, ("found",), venue="binance"),
     "doubt nothing": Bug(doubt_nothing, ("no new risk",), venue="binance"),
     "protect nothing": Bug(protect_nothing, ("protection", "bare"), venue="binance"),
+    "protect twice": Bug(protect_twice, ("sold once",), venue="binance"),
     "wait for ever": Bug(wait_for_ever, ("settled",), venue="binance", seed=2),
 }  # fmt: skip

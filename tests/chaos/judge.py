@@ -56,6 +56,12 @@ def role_of(id_: str) -> str:
     return ROLES.get(id_.rpartition("-")[2][:3], "entry")
 
 
+def decisions(wire: list[dict[str, Any]]) -> list[tuple[int, str]]:
+    """Return when it was decided to send something, by the wall and by the market's time."""
+    wrote = [row for row in wire if row["kind"] == "committed" and any(each[0] == "intents" for each in row["rows"])]
+    return [(row["wall"], row["moment"]) for row in wrote]
+
+
 def is_leg(id_: str, position: str | None = None) -> bool:
     """Say whether an order protects a position, or this one."""
     return role_of(id_) in ("stop", "target") and position in (None, id_.rpartition("-")[0])
@@ -79,6 +85,7 @@ class Venue:
         """Read orders, fills, what is held, and the cash."""
         rows = read_lines(folder / "venue.jsonl")
         self.vanished, self.legs = set[str](), set[str]()
+        self.oversold: dict[str, Decimal] = {}
         self.unprotected_s = 0
         self.holdings: dict[str, Decimal] | None = None  # at the end, by asset; None: it does not tell
         self.steps = {symbol: Decimal(step) for symbol, step in steps.items()}
@@ -95,13 +102,13 @@ class Venue:
         ids = Counter(row["clientOrderId"] for row in last.values())
         self.orders = Counter({id_: count for id_, count in ids.items() if not (is_leg(id_) or is_strange(id_))})
         self.legs = {id_ for id_ in ids if is_leg(id_)}
-        moments = [(row["wall"], row["moment"]) for row in wire if row["moment"]] or [(0, "2000-01-01T00:00:00")]
+        moments = [(0, "2000-01-01T00:00:00"), *decisions(wire)]  # what is filled before one, it knows
         walls = [wall for wall, _ in moments]
         self.fills = [
             {"symbol": row["symbol"], "fill_id": str(row["id"]), "client_order_id": row["clientOrderId"],
              "side": "BUY" if row["isBuyer"] else "SELL", "quantity": row["qty"], "price": row["price"],
              "fee": row["commission"], "fee_asset": row["commissionAsset"], "role": role_of(row["clientOrderId"]),
-             "time": moments[max(0, bisect_right(walls, row["wall_ns"]) - 1)][1]}
+             "time": moments[bisect_right(walls, row["wall_ns"]) - 1][1]}
             for row in rows if row["kind"] == "trade"
         ]  # fmt: skip
         self.cash = None
@@ -130,6 +137,7 @@ class Venue:
             held[position] += moved(fill, asset)
             symbols[position] = fill["symbol"]
         self.guards = {}
+        self.oversold = {id_: left for id_, left in held.items() if left <= -self.steps[symbols[id_]]}
         for position, quantity in held.items():
             step = self.steps[symbols[position]]
             if quantity < step:
@@ -351,6 +359,8 @@ class Judge:
             self.say("fills", f"booked and not traded: {each[:3]}")
         for each in traded - booked:
             self.say("fills", f"traded and not booked: {each[:3]}")
+        for position, left in self.venue.oversold.items():
+            self.say("sold once", f"{left} is left of {position}: what was sold was somebody else's")
         trades = sum(row["kind"] == "trade" for row in self.dump["journal_entries"])
         if trades != len(self.venue.fills):
             self.say("fills", f"{len(self.venue.fills)} trades at the venue, {trades} in the journal")

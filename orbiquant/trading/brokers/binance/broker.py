@@ -35,7 +35,6 @@ from .config import check_rights
 from .errors import (
     NO_SUCH_ORDER,
     NOT_CANCELLED,
-    ORDER_REFUSED,
     HalfDone,
     NotTaken,
     VenueRefused,
@@ -156,7 +155,7 @@ class BinanceBroker:
             told = told.get("newOrderResponse", told)
             return next((each for each in told.get("orderReports", ()) if each["clientOrderId"] == id_), told)
         except VenueRefused as error:
-            if error.code != ORDER_REFUSED or "duplicate" not in error.said.lower():
+            if not error.is_duplicate:
                 self.market.forget(order.symbol)
                 raise send_fault(error, id_) from None
             silent = error.said

@@ -30,6 +30,11 @@ class VenueRefused(Exception):
         self.code, self.said = code, said
 
     @property
+    def is_duplicate(self) -> bool:
+        "Say whether an order of this id stands already."
+        return self.code == ORDER_REFUSED and "duplicate" in self.said.lower()
+
+    @property
     def told(self) -> str:
         "Return a sentence for a person."
         return f"Binance refused it ({self.code}: {self.said})" + (f"; {_KEY_SAID}" if self.code in KEY_FAULTS else "")

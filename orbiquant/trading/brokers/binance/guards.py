@@ -97,9 +97,9 @@ class Guards:
             return False
         exactly_known = "fills" in told  # else its answer was lost, and what fees took is not told: a look knows
         quantity = bought(told, rules.base) if exactly_known else Decimal(told["executedQty"]) * (1 - TAKER_FEE)
-        for number in range(TRIES):
+        for _ in range(TRIES):  # under the same ids: of one that arrives late only one can rest
             try:
-                self.place(rules, entry_id, rules.whole_lots(quantity), levels, number)
+                self.place(rules, entry_id, rules.whole_lots(quantity), levels)
             except BrokerUnavailable as error:
                 log.error("not protected yet", order=entry_id, said=error.message)
             except BrokerError as error:
@@ -124,6 +124,9 @@ class Guards:
     def _send(self, method: str, request: Mapping[str, str], rules: SymbolRules, entry_id: str, number: int) -> None:
         try:
             self.transport.send(method, request)
+        except VenueRefused as error:
+            if not error.is_duplicate:
+                raise
         except NotTaken as error:
             raise BrokerUnavailable(f"protection of {entry_id} was not placed: {error}") from None
         except VenueSilent as error:
