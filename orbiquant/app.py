@@ -4,52 +4,16 @@
 
 from fastapi import Body, Depends, Header, Path, Query
 from orbiquant.copilot.analysis import FullAnalysis
-from orbiquant.copilot.api import (
-    catalogue as copilot_api_catalogue,
-    chat as copilot_api_chat,
-    conversations as copilot_api_conversations,
-    personal as copilot_api_personal,
-    questions as copilot_api_questions,
-    resume as copilot_api_resume,
-)
+from orbiquant.copilot.api import catalogue as copilot_api_catalogue, chat as copilot_api_chat, conversations as copilot_api_conversations, personal as copilot_api_personal, questions as copilot_api_questions, resume as copilot_api_resume
 from orbiquant.copilot.api.catalogue import ModelChoice, Plan, ToolCatalogue
-from orbiquant.copilot.api.chat import (
-    ChatAnswer,
-    ChatRequest,
-    ChatState,
-    ConversationId,
-    DecisionRequest,
-    SimpleAnswer,
-    SimpleChat,
-)
+from orbiquant.copilot.api.chat import ChatAnswer, ChatRequest, ChatState, ConversationId, DecisionRequest, SimpleAnswer, SimpleChat
 from orbiquant.copilot.api.conversations import ChatHistory, ConversationList
 from orbiquant.copilot.api.personal import Erasure, ErasureRequest, PreferenceChanges
 from orbiquant.copilot.api.questions import AnalyzeRequest, ExplainRequest, StrategyRequest
 from orbiquant.copilot.preferences import Preferences
 from orbiquant.copilot.strategy import StrategyProposal
-from orbiquant.desk import (
-    accounts as desk_accounts,
-    agents as desk_agents,
-    alerts as desk_alerts,
-    health as desk_health,
-    identity as desk_identity,
-    kills as desk_kills,
-    market as desk_market,
-    signals as desk_signals,
-    trade as desk_trade,
-    webhooks as desk_webhooks,
-)
-from orbiquant.desk.accounts import (
-    AccountList,
-    AccountView,
-    Deposit,
-    FlowView,
-    OpenAccount,
-    PerformanceView,
-    ProductList,
-    TransactionPage,
-    Withdrawal,
-)
+from orbiquant.desk import accounts as desk_accounts, agents as desk_agents, alerts as desk_alerts, health as desk_health, identity as desk_identity, kills as desk_kills, market as desk_market, signals as desk_signals, trade as desk_trade, webhooks as desk_webhooks
+from orbiquant.desk.accounts import AccountList, AccountView, Deposit, FlowView, OpenAccount, PerformanceView, ProductList, TransactionPage, Withdrawal
 from orbiquant.desk.agents import AgentJournal, AgentList, HeldPositions, StartAgent
 from orbiquant.desk.alerts import AlertAnswer, AlertList, NewAlert, RequestId, UserId
 from orbiquant.desk.health import Health, SimpleHealth
@@ -69,27 +33,7 @@ from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 from typing import Annotated
 
-app = create_app(
-    public=["/api/health", "/api/v1/health", "/health", "/webhooks/ml-signals"],
-    kept=[
-        "/api/analysis",
-        "/api/health",
-        "/api/market_data",
-        "/api/signal",
-        "/api/v1/health",
-        "/api/v1/signals/latest/{symbol:path}",
-        "/health",
-    ],
-    computing=[
-        "/api/analysis",
-        "/api/market_data",
-        "/api/signal",
-        "/api/v1/explain",
-        "/api/v1/signals/account/{account_id}",
-        "/api/v1/signals/batch",
-        "/api/v1/signals/latest/{symbol:path}",
-    ],
-)
+app = create_app(public=["/api/health", "/api/v1/health", "/health", "/webhooks/ml-signals"], kept=["/api/analysis", "/api/health", "/api/market_data", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/signal", "/api/v1/explain", "/api/v1/signals/account/{account_id}", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"])
 
 
 @app.get("/agents", tags=["agents"], dependencies=[needs("read")])
@@ -125,13 +69,9 @@ def lift_kill(
 @app.get("/agents/{name}/journal", tags=["agents"], dependencies=[needs("read")])
 def agent_journal(
     name: Annotated[str, Path(description="atlas, orion or nova")],
-    outcome: Annotated[
-        str | None, Query(description="taken, resized, closed, hold, filtered, denied or rejected; left out: any")
-    ] = None,
+    outcome: Annotated[str | None, Query(description="taken, resized, closed, hold, filtered, denied or rejected; left out: any")] = None,
     limit: Annotated[int, Field(ge=1, le=1000), Query(description="the newest so many")] = 100,
-    after: Annotated[
-        Annotated[int, Field(ge=0, lt=2**31)] | None, Query(description="`next` of the page before")
-    ] = None,
+    after: Annotated[Annotated[int, Field(ge=0, lt=2 ** 31)] | None, Query(description="`next` of the page before")] = None,
 ) -> AgentJournal:
     "Return what an agent decided on each signal, and why."
     return desk_agents.agent_journal(name=name, outcome=outcome, limit=limit, after=after)
@@ -231,9 +171,7 @@ def delete_alert(
 @app.get("/api/analysis", tags=["market"], dependencies=[needs("read")])
 def analysis(
     symbol: Annotated[str, Query(description="any spelling, e.g. EURUSD or EUR/USD")],
-    timeframe: Annotated[
-        Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")
-    ] = None,
+    timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,
 ) -> Analysis:
     "Return phase, context, levels, trend and volatility of a market at its last closed bar."
     return desk_market.analysis(symbol=symbol, timeframe=timeframe)
@@ -251,7 +189,7 @@ async def simple_chat(
 @app.post("/api/clear_history", tags=["copilot"], dependencies=[needs("write")])
 async def clear_history(
     caller: Annotated[Caller, Depends(caller_of)],
-    session_id: Annotated[ConversationId, Query(description="which conversation")] = "default",
+    session_id: Annotated[ConversationId, Query(description="which conversation")] = 'default',
 ) -> ChatState:
     "Forget a conversation, in the simple form."
     return await copilot_api_chat.clear_history(caller=caller, session_id=session_id)
@@ -266,9 +204,7 @@ def health_simple() -> SimpleHealth:
 @app.get("/api/market_data", tags=["market"], dependencies=[needs("read")])
 def market_data(
     symbol: Annotated[str, Query(description="any spelling, e.g. EURUSD or EUR/USD")],
-    timeframe: Annotated[
-        Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")
-    ] = None,
+    timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,
     bars: Annotated[int, Field(ge=1, le=500), Query(description="how many of the newest bars")] = 100,
 ) -> MarketBars:
     "Return the newest bars of a series; the last one may still form."
@@ -279,9 +215,7 @@ def market_data(
 def portfolio(
     caller: Annotated[Caller, Depends(caller_of)],
     user_id: Annotated[UserId | None, Query(description="another's, for a key with the scope act_for")] = None,
-    currency: Annotated[
-        CurrencyCode | None, Query(description="of the account; left out: of one that there is, or USDT")
-    ] = None,
+    currency: Annotated[CurrencyCode | None, Query(description="of the account; left out: of one that there is, or USDT")] = None,
 ) -> Portfolio:
     "Return what the caller owns on paper: balance, equity, positions, profit of the day and the week."
     return desk_trade.portfolio(caller=caller, user_id=user_id, currency=currency)
@@ -290,9 +224,7 @@ def portfolio(
 @app.get("/api/signal", tags=["signals"], dependencies=[needs("read")])
 def signal(
     symbol: Annotated[str, Query(description="any spelling, e.g. EURUSD or EUR/USD")],
-    timeframe: Annotated[
-        Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")
-    ] = None,
+    timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,
 ) -> ServedSignal:
     "Return the signal of the last closed bar, in the words of the copilot."
     return desk_signals.signal(symbol=symbol, timeframe=timeframe)
@@ -380,22 +312,11 @@ async def resume_chat(
     conversation_id: Annotated[ConversationId, Path(description="which")],
     caller: Annotated[Caller, Depends(caller_of)],
     last_event_id: Annotated[str | None, Query(description="of the last event that was seen, RUN-NUMBER")] = None,
-    sent_event_id: Annotated[
-        str | None,
-        Header(
-            alias="Last-Event-ID", description="the same, as a browser sends it; counts before the one in the address"
-        ),
-    ] = None,
+    sent_event_id: Annotated[str | None, Header(alias="Last-Event-ID", description="the same, as a browser sends it; counts before the one in the address")] = None,
     user_id: Annotated[UserId | None, Query(description="another's, for a key with act_for")] = None,
 ) -> Response:
     "Send the events of a turn after the last one seen, and those to come; 204 when there is nothing more."
-    return await copilot_api_resume.resume_chat(
-        conversation_id=conversation_id,
-        caller=caller,
-        last_event_id=last_event_id,
-        sent_event_id=sent_event_id,
-        user_id=user_id,
-    )
+    return await copilot_api_resume.resume_chat(conversation_id=conversation_id, caller=caller, last_event_id=last_event_id, sent_event_id=sent_event_id, user_id=user_id)
 
 
 @app.delete("/api/v1/context/{user_id}/{conversation_id}", tags=["copilot"], dependencies=[needs("write")])
@@ -465,12 +386,8 @@ def account_signals(
 
 @app.post("/api/v1/signals/batch", tags=["signals"], dependencies=[needs("read")])
 def batch_signals(
-    symbols: Annotated[
-        list[SymbolText], Field(min_length=1, max_length=MOST_SYMBOLS), Body(description="any spelling")
-    ],
-    timeframe: Annotated[
-        Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")
-    ] = None,
+    symbols: Annotated[list[SymbolText], Field(min_length=1, max_length=MOST_SYMBOLS), Body(description="any spelling")],
+    timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,
 ) -> SignalBatch:
     "Return the latest signal of many symbols; one that cannot be answered has its reason in its place."
     return desk_signals.batch_signals(symbols=symbols, timeframe=timeframe)
@@ -479,9 +396,7 @@ def batch_signals(
 @app.get("/api/v1/signals/latest/{symbol:path}", tags=["signals"], dependencies=[needs("read")])
 def latest_signal(
     symbol: Annotated[str, Path(description="any spelling, e.g. EURUSD or EUR/USD")],
-    timeframe: Annotated[
-        Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")
-    ] = None,
+    timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,
 ) -> LatestSignal:
     "Return the signal of the last closed bar, in the words of agents."
     return desk_signals.latest_signal(symbol=symbol, timeframe=timeframe)
@@ -549,9 +464,7 @@ def account_state(
     return desk_accounts.account_state(account_id=account_id, caller=caller)
 
 
-@app.post(
-    "/investment/accounts/{account_id}/deposits", status_code=201, tags=["accounts"], dependencies=[needs("trade")]
-)
+@app.post("/investment/accounts/{account_id}/deposits", status_code=201, tags=["accounts"], dependencies=[needs("trade")])
 def deposit_into(
     account_id: Annotated[str, Field(max_length=100), Path(description="whose")],
     caller: Annotated[Caller, Depends(caller_of)],
@@ -559,9 +472,7 @@ def deposit_into(
     idempotency_key: Annotated[RequestId | None, Header(description="the same again is the same deposit")] = None,
 ) -> FlowView:
     "Pay money in, which buys units at the next price; the agent is told."
-    return desk_accounts.deposit_into(
-        account_id=account_id, caller=caller, deposit=deposit, idempotency_key=idempotency_key
-    )
+    return desk_accounts.deposit_into(account_id=account_id, caller=caller, deposit=deposit, idempotency_key=idempotency_key)
 
 
 @app.get("/investment/accounts/{account_id}/flows/{flow_id}", tags=["accounts"], dependencies=[needs("read")])
@@ -588,17 +499,13 @@ def account_transactions_page(
     account_id: Annotated[str, Field(max_length=100), Path(description="whose")],
     caller: Annotated[Caller, Depends(caller_of)],
     limit: Annotated[int, Field(ge=1, le=1000), Query(description="the newest so many")] = 100,
-    after: Annotated[
-        Annotated[int, Field(ge=0, lt=2**31)] | None, Query(description="`next` of the page before")
-    ] = None,
+    after: Annotated[Annotated[int, Field(ge=0, lt=2 ** 31)] | None, Query(description="`next` of the page before")] = None,
 ) -> TransactionPage:
     "Return what moved an account's balance, newest first."
     return desk_accounts.account_transactions_page(account_id=account_id, caller=caller, limit=limit, after=after)
 
 
-@app.post(
-    "/investment/accounts/{account_id}/withdrawals", status_code=201, tags=["accounts"], dependencies=[needs("trade")]
-)
+@app.post("/investment/accounts/{account_id}/withdrawals", status_code=201, tags=["accounts"], dependencies=[needs("trade")])
 def withdraw_from(
     account_id: Annotated[str, Field(max_length=100), Path(description="whose")],
     caller: Annotated[Caller, Depends(caller_of)],
@@ -606,9 +513,7 @@ def withdraw_from(
     idempotency_key: Annotated[RequestId | None, Header(description="the same again is the same withdrawal")] = None,
 ) -> FlowView:
     "Take money out at the next price, first what was distributed; the agent is told. Every plan may."
-    return desk_accounts.withdraw_from(
-        account_id=account_id, caller=caller, withdrawal=withdrawal, idempotency_key=idempotency_key
-    )
+    return desk_accounts.withdraw_from(account_id=account_id, caller=caller, withdrawal=withdrawal, idempotency_key=idempotency_key)
 
 
 @app.get("/investment/products", tags=["accounts"], dependencies=[needs("read")])

@@ -275,9 +275,7 @@ def how_to_go_on(
     said = " ".join(words)
     told = next((text for command, text in GOES_ON.items() if said.startswith(command)), "")
     anew = ANEW.search(told)
-    return (
-        ANEW.sub(f"the same command without {anew[1]} goes on from there", told) if anew and anew[1] in words else told
-    )
+    return ANEW.sub(f"the same command without {anew[1]} goes on from there", told) if anew and anew[1] in words else told
 
 
 # --- the run ---

@@ -117,10 +117,7 @@ def _told(report: "EvalReport", failures: int) -> "RenderableType":
     )
     lines += [f"Left out, broken: {each}" for each in report.broken]
     shown = report.failures[:failures]
-    rows = [
-        (each.id, each.lang, " | ".join((*each.before, each.text))[:80], each.wanted, each.reason, each.detail[:80])
-        for each in shown
-    ]
+    rows = [(each.id, each.lang, " | ".join((*each.before, each.text))[:80], each.wanted, each.reason, each.detail[:80]) for each in shown]
     told: list[Any] = [_choices(report), _checks(report), *_faults(report)]
     told += [table(rows, "id", "language", "question", "wanted", "wrong", "more")] if rows else []
     return Group(*told, *lines)

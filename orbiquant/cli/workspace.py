@@ -55,7 +55,5 @@ def init(
     facts = {"workspace": str(place), "made": ", ".join(new) or "nothing", "left as they were": ", ".join(left) or None}
     if (home := os.environ.get("ORBIQUANT_HOME")) and Path(home).resolve() != place:
         facts["but"] = f"ORBIQUANT_HOME is {home}: commands and notebooks work there until it is unset"
-    steps = next_steps(
-        place, ("orbiquant", "demo"), ("jupyter", "lab tutorial.ipynb"), ("jupyter", "lab copilot.ipynb")
-    )
+    steps = next_steps(place, ("orbiquant", "demo"), ("jupyter", "lab tutorial.ipynb"), ("jupyter", "lab copilot.ipynb"))
     show({"workspace": place, "made": new, "left": left}, as_json, lambda: Group(fields(facts), steps))

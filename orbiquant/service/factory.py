@@ -61,9 +61,7 @@ async def raw_request_of(
         body = await request.body()
     except ClientDisconnect as error:
         raise HTTPException(400, "the body ended before its end") from error
-    return RawRequest(
-        body, tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw)
-    )
+    return RawRequest(body, tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw))
 
 
 async def check_scope(
