@@ -57,8 +57,9 @@ def test_at_a_venue_that_fails_as_venues_do(tmp_path: Path):
 
 
 def test_at_the_fake_binance(tmp_path: Path):
-    row = run_seeds(tmp_path / "results.jsonl", "2", "--kills", 1, "--venue", "binance", bars=5)[0]
-    assert not row["found"] and not row["error"] and row["kills"] == 1 and row["scale"] == 10
+    words = ("--venue", "binance", "--kills", 1, "--scale", 5)
+    row = run_seeds(tmp_path / "results.jsonl", "2", *words, bars=5)[0]
+    assert not row["found"] and not row["error"] and row["kills"] == 1 and row["scale"] == 5
     assert row["counts"]["faults"] and row["counts"]["fills"] and row["seconds"]["bare"]
 
 

@@ -9,7 +9,7 @@ import sys
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from decimal import Decimal
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,15 @@ class Watchman:
     def between(self, begin: int, end: int) -> float:
         """Return how long it is from one wall to another, in the exchange's seconds."""
         return (end - begin) / 1e9 * self.scale
+
+    def alive(self, begin: int, end: int) -> float:
+        """Return how much of that an engine was there to see it: not between a kill and a safe state."""
+        gone = 0.0
+        for before, after in pairwise(self.wire):
+            if before["life"] != after["life"]:
+                safe = (row["wall"] for row in self.wire if row["kind"] == "safe" and row["life"] == after["life"])
+                gone += max(0.0, self.between(max(begin, before["wall"]), min(end, next(safe, end))))
+        return self.between(begin, end) - gone
 
     def bare(self) -> None:
         """How long each position stood without a stop over all of it; only the state after each deed counts."""
@@ -126,7 +135,7 @@ class Watchman:
             if at == len(found):
                 self.say("found", f"{what} was never found")
                 continue
-            self.seconds["found"].append(took := self.between(begin, found[at]))
+            self.seconds["found"].append(took := self.alive(begin, found[at]))
             if took > FOUND_S:
                 self.say("found", f"{what} was found after {took:.1f} s")
             until = next((wall for wall in adopted if wall > begin), found[-1])
