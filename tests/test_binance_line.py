@@ -243,7 +243,7 @@ def test_a_crash_after_sending_is_found_out_and_protected(venue: RunningBinance,
     send, desk.engine.sender.send = desk.engine.sender.send, lambda id_: kill(id_)
 
     def kill(id_: str) -> None:
-        venue.control("fault", kind="drop", path="orderList/oco", method="POST")
+        venue.control("fault", kind="drop", path="orderList/oco", method="POST", count=2)
         send(id_)
         raise KeyboardInterrupt
 
