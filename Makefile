@@ -77,8 +77,9 @@ lab: $(ENOUGH)  ## JupyterLab on the workspace's tutorial
 	@$(BIN)/orbiquant init '$(WORKSPACE)' > /dev/null
 	@cd '$(WORKSPACE)' && '$(HERE)/$(BIN)/jupyter' lab tutorial.ipynb
 
-chaos: $(READY)  ## kill an engine again and again, and judge what is left; SEEDS=0-499 DATABASE=postgresql VENUE=1
-	$(BIN)/python -m tests.chaos.run --seeds $(or $(SEEDS),0-49) --database $(or $(DATABASE),sqlite) $(if $(VENUE),--venue)
+chaos: $(READY)  ## kill an engine again and again, and judge what is left; SEEDS=0-499 DATABASE=postgresql VENUE=own or binance
+	$(BIN)/python -m tests.chaos.run --seeds $(or $(SEEDS),0-49) --database $(or $(DATABASE),sqlite) \
+		--venue '$(patsubst 1,own,$(VENUE))' $(if $(INTENTS),--symbols 40 --share 0.9 --intents $(INTENTS))
 
 bench: $(READY)  ## figures to reports/benchmarks/
 	$(BIN)/python -m tests.benchmarks.bench_line

@@ -81,6 +81,30 @@ def test_an_order_whose_answer_is_lost_is_unknown_or_found_and_never_sent_again(
     assert sent(venue, id_) == 1
 
 
+@pytest.mark.parametrize(
+    "kind, path", [("drop", "orderList/oco"), ("timeout_never", "orderList/oco"), ("cut", "order")]
+)
+def test_protection_that_is_lost_is_sent_again_in_the_same_breath(
+    venue: RunningBinance, broker: BinanceBroker, kind: str, path: str
+):
+    fault(venue, kind, path=path)
+    assert broker.submit(entry()).state is OrderState.SUBMITTED
+    resting = venue.control("state")["accounts"][venue.key]["open"]
+    assert {each["type"] for each in resting} == {"LIMIT_MAKER", "STOP_LOSS"} and len(resting) == 2
+    assert {each["origQty"] for each in resting} == {"0.00999000"}
+
+
+def test_protection_that_arrives_late_stands_once(venue: RunningBinance, broker: BinanceBroker):
+    fault(venue, "timeout_late", path="oco", seconds=0.3)
+    broker.submit(entry())
+    assert wait_until(lambda: any("oco" in each["path"] and each.get("late") for each in venue.log("refused")))
+    assert len(venue.control("state")["accounts"][venue.key]["open"]) == 2, "there are coins of others to be sold, too"
+    fault(venue, "timeout_late", path="oco", seconds=0.0)
+    broker.submit(entry(2))
+    sleep(0.2)
+    assert len(venue.control("state")["accounts"][venue.key]["open"]) == 4
+
+
 def said(broker: BinanceBroker, id_: str) -> str:
     try:
         status = broker.order("BTCUSDT", id_)

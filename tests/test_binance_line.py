@@ -1,13 +1,14 @@
 """From a signal to the venue and back: an entry, its protection, what it comes to in the books."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orbiquant.orders import Bracket, Intent, Order, OrderRole, intent_id
+from orbiquant.orders import Bracket, Intent, Order, OrderRole, OrderState, intent_id
 from orbiquant.trading.kills import SwitchScope
 from tests.fake_binance.running import RunningBinance, running_binance
 from tests.tools.binance_desk import BinanceDesk, wait_until
@@ -151,6 +152,41 @@ def waiting_order(desk: BinanceDesk, **more: Any) -> Order:
     return order
 
 
+@pytest.mark.parametrize("kind", ["drop", "timeout_never"])
+def test_a_sale_that_is_lost_leaves_what_protects_standing(desk: BinanceDesk, kind: str):
+    desk.enter()
+    held, before = desk.engine.books.positions("nova")[0], {each["orderId"] for each in desk.resting()}
+    order = desk.engine.consumer.close(held)
+    desk.venue.control("fault", kind=kind, client_id=order.client_order_id, path="cancelReplace")
+    assert desk.engine.sender.send(order.client_order_id) is OrderState.UNKNOWN
+    assert {each["orderId"] for each in desk.resting()} == before and len(before) == 2
+    desk.broker.settled_s = 0.0
+    desk.look()
+    again = desk.engine.consumer.close(held, moment=desk.clock.now() + timedelta(minutes=1))
+    assert desk.engine.sender.send(again.client_order_id) is OrderState.SUBMITTED
+    desk.look()
+    assert not desk.resting() and not desk.engine.books.held and desk.agrees()
+
+
+def test_a_sale_that_finds_nobody_puts_back_what_protected(desk: BinanceDesk):
+    desk.enter()
+    order = desk.engine.consumer.close(desk.engine.books.positions("nova")[0])
+    desk.venue.control("liquidity", symbol="BTCUSDT", quantity=0)
+    assert desk.engine.sender.send(order.client_order_id) is OrderState.EXPIRED
+    assert len(desk.resting()) == 2 and desk.engine.books.held and desk.agrees()
+    desk.venue.control("liquidity", symbol="BTCUSDT")
+
+
+def test_a_sale_that_is_refused_though_its_protection_is_gone_is_known_at_once(desk: BinanceDesk):
+    desk.enter()
+    order, owned = desk.engine.consumer.close(desk.engine.books.positions("nova")[0]), desk.broker.holdings()["BTC"]
+    desk.venue.control("account", balances={"BTC": -1})
+    assert desk.engine.sender.send(order.client_order_id) is OrderState.REJECTED and not desk.resting()
+    desk.venue.control("account", balances={"BTC": owned})
+    desk.look()
+    assert len(desk.resting()) == 2 and desk.engine.books.held and desk.agrees()
+
+
 def test_a_part_of_a_waiting_entry_is_protected_and_the_rest_taken_back(desk: BinanceDesk):
     desk.hour()
     order = waiting_order(desk)
@@ -207,7 +243,7 @@ def test_a_crash_after_sending_is_found_out_and_protected(venue: RunningBinance,
     send, desk.engine.sender.send = desk.engine.sender.send, lambda id_: kill(id_)
 
     def kill(id_: str) -> None:
-        venue.control("fault", kind="drop", path="orderList/oco", method="POST")
+        venue.control("fault", kind="drop", path="orderList/oco", method="POST", count=2)
         send(id_)
         raise KeyboardInterrupt
 

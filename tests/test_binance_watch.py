@@ -147,6 +147,18 @@ def test_money_that_somebody_pays_in_is_named_and_written_down(desk: BinanceDesk
     assert desk.agrees() and desk.engine.watch.free() == 990_000
 
 
+def test_before_it_is_found_twice_nobody_adds_risk(desk: BinanceDesk):
+    desk.hour()
+    desk.venue.control("spoil", number=1, act="coins", symbol="ETHUSDT")
+    assert not desk.broker.due(), "nobody was told of it"
+    look_at_venue(desk.engine, now=True)
+    desk.feed.say()
+    desk.hour()
+    assert desk.answers()[-1] == ("denied", "the venue holds +1.00000000 ETH beyond all books")
+    desk.look()
+    assert desk.record().state == "halted"
+
+
 def test_a_venue_that_begins_anew_halts_everybody(desk: BinanceDesk):
     desk.enter()
     desk.venue.control("reset_account", balances={"USDT": 1_000_000})

@@ -17,6 +17,7 @@ from tests.tools.house import ROOT
 from tests.tools.postgres import find_binaries
 
 CHAOS = ROOT / "tests" / "chaos"
+JUDGES = ("judge", "accountant", "watchman")
 
 
 def run_module(name: str, *words: object) -> subprocess.CompletedProcess[str]:
@@ -25,9 +26,9 @@ def run_module(name: str, *words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
 
 
-def run_seeds(results: Path, seeds: str, *words: object) -> list[dict[str, Any]]:
+def run_seeds(results: Path, seeds: str, *words: object, bars: int = 24) -> list[dict[str, Any]]:
     """Kill through a range of seeds, and return the lines of the results."""
-    done = run_module("run", "--seeds", seeds, "--results", results, "--bars", 24, *words)
+    done = run_module("run", "--seeds", seeds, "--results", results, "--bars", bars, *words)
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     assert done.returncode == 0, (done.stdout[-3000:], done.stderr[-3000:])
     return rows
@@ -51,8 +52,30 @@ def test_kills_lose_and_double_nothing_and_ranges_of_seeds_add_up(tmp_path: Path
 
 @pytest.mark.slow
 def test_at_a_venue_that_fails_as_venues_do(tmp_path: Path):
-    rows = run_seeds(tmp_path / "results.jsonl", "0", "--kills", 8, "--venue")
+    rows = run_seeds(tmp_path / "results.jsonl", "0", "--kills", 8, "--venue", "own")
     check_kills([*rows, *rows], 8)
+
+
+def test_at_the_fake_binance(tmp_path: Path):
+    words = ("--venue", "binance", "--kills", 1, "--scale", 5)
+    row = run_seeds(tmp_path / "results.jsonl", "2", *words, bars=5)[0]
+    assert not row["found"] and not row["error"] and row["kills"] == 1 and row["scale"] == 5
+    assert row["counts"]["faults"] and row["counts"]["fills"] and row["seconds"]["bare"]
+
+
+@pytest.mark.slow
+def test_many_kills_at_the_fake_binance(tmp_path: Path):
+    rows = run_seeds(tmp_path / "results.jsonl", "0-1", "--kills", 8, "--venue", "binance")
+    assert [row for row in rows if row["found"] or row["error"]] == [] and sum(row["kills"] for row in rows) == 16
+    deeds = sum(row["counts"]["deeds of somebody else"] for row in rows)
+    assert sum(len(row["seconds"]["found"]) for row in rows) == deeds > 4
+
+
+@pytest.mark.slow
+def test_many_symbols_at_the_fake_binance(tmp_path: Path):
+    words = ("--venue", "binance", "--symbols", 40, "--share", 0.9, "--kills", 0)
+    row = run_seeds(tmp_path / "results.jsonl", "3", *words, bars=6)[0]
+    assert not row["found"] and not row["error"] and row["counts"]["intents"] > 60 and row["counts"]["faults"] > 30
 
 
 @pytest.mark.slow
@@ -63,8 +86,13 @@ def test_on_postgresql(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, dict[str, list[str]]]:
-    """Return what the judge finds of each planted bug."""
-    done = run_module("run", "--bugs")
+    """Return what the judges find of each planted bug."""
+    return plant(*BUGS)
+
+
+def plant(*names: str) -> dict[str, dict[str, list[str]]]:
+    """Return what the judges find of some bugs, "" for none."""
+    done = run_module("run", "--bugs", *names)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -75,23 +103,27 @@ def test_the_judge_finds_a_planted_bug(found: dict[str, dict[str, list[str]]], n
     assert {*BUGS[name].invariants} <= {*found[name]}, found[name]
 
 
+def test_the_judge_finds_nothing_where_nothing_is_planted():
+    assert plant("", "at the venue") == {"": {}, "at the venue": {}}
+
+
 @pytest.mark.slow
-def test_the_judge_finds_nothing_where_nothing_is_planted(found: dict[str, dict[str, list[str]]]):
-    assert found[""] == {} and found["at the venue"] == {}
+def test_the_judges_find_nothing_at_the_exchange_where_nothing_is_planted():
+    assert plant("at the exchange") == {"at the exchange": {}}
 
 
 def test_every_invariant_of_the_judge_has_a_planted_bug():
-    trees = [ast.parse((CHAOS / f"{name}.py").read_text()) for name in ("judge", "accountant")]
+    trees = [ast.parse((CHAOS / f"{name}.py").read_text()) for name in JUDGES]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
     said = {node.args[0].value for node in calls if node.func.attr == "say" and isinstance(node.args[0], ast.Constant)}
-    assert said == {each for bug in BUGS.values() for each in bug.invariants} and len(said) == 20
+    assert said == {each for bug in BUGS.values() for each in bug.invariants} and len(said) == 26
 
 
-@pytest.mark.parametrize("name", ["judge.py", "accountant.py", "dump.py"])
+@pytest.mark.parametrize("name", [*JUDGES, "dump"])
 def test_the_judge_knows_none_of_the_code_that_it_judges(name: str):
     imported = set()
-    for node in ast.walk(ast.parse((CHAOS / name).read_text())):
+    for node in ast.walk(ast.parse((CHAOS / f"{name}.py").read_text())):
         if isinstance(node, ast.Import):
             imported |= {each.name.split(".")[0] for each in node.names}
         if isinstance(node, ast.ImportFrom):

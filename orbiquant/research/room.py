@@ -8,7 +8,7 @@ __all__ = ['ANSWER_S', 'LiveFeed', 'followed_series', 'closed_since', 'ready_bar
 
 # %% ../../nbs/75_research.room.ipynb #a84ca1c5
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -303,8 +303,10 @@ class TradingRoom:
         look_at_venue(engine)
         waiting = [each.content for each in self.box.waiting(engine.standing.account)]
         asked = {SeriesId.parse(each["symbol"], each["timeframe"]) for each in waiting if "symbol" in each}
-        count = 0
-        for moment, closing in moments(ready_bars(engine, self.live, asked)):
+        count, ready = 0, ready_bars(engine, self.live, asked)
+        if ready:
+            look_at_venue(engine, now=True)
+        for moment, closing in moments(ready):
             for feed in self.feeds.values():
                 feed.moment = moment
             engine.step(closing)

@@ -18,9 +18,10 @@ from .watch import Watch
 @exactly
 def look_at_venue(
     engine: TradingEngine,  # alone on its account
+    now: bool = False,  # whether it is time to or not: before somebody decides
 ) -> int:
     "Look at an engine's venue when it is time to, and return how many fills were booked."
-    if engine.watch is None or not engine.watch.venue.due():
+    if engine.watch is None or not (now or engine.watch.venue.due()):
         return 0
     engine.watch.venue.looked(again=False)
     try:

@@ -73,6 +73,7 @@ class Standing:
         "Take up where the account stands."
         self.correlations, self.messenger, self.place = correlations, messenger, place
         self.locked: dict[str, str] = {}  # agents that open nothing here, whoever asks them to, and why
+        self.doubt = ""  # why nobody is to add risk before the venue was looked at again
         self.pages, self.broker, self.account, self.currency = pages, broker, account, currency
         self.terms, self.switches, self.clock = cache(terms), switches, clock
         self.roster, self.journal = Roster(pages.database, clock), DecisionJournal(pages)
@@ -192,6 +193,8 @@ class Standing:
         "Return why nobody may add risk on a symbol, '' when they may."
         if symbol not in self.prices:
             return f"no bar of {symbol} was seen"
+        if self.doubt:
+            return self.doubt
         if any(
             each.order.symbol == symbol and each.state is OrderState.UNKNOWN for each in self.sender.waiting.values()
         ):

@@ -178,8 +178,10 @@ class Watch:
         self._unsure, self._before = self._unsure or found != confirmed, found
         if self._free is not None and self._free >= 0:
             self._name(confirmed.get(self.standing.currency, Decimal(0)))
-            confirmed = {asset: amount for asset, amount in confirmed.items() if asset != self.standing.currency}
-        said += [f"the venue holds {amount:+f} {asset} beyond all books" for asset, amount in confirmed.items()]
+            found = {asset: amount for asset, amount in found.items() if asset != self.standing.currency}
+        beyond = [f"the venue holds {amount:+f} {asset} beyond all books" for asset, amount in found.items()]
+        self.standing.doubt = "; ".join(beyond)
+        said += beyond if confirmed else []
         return "; ".join([*said, REMEDY.format(account=self.standing.account)]) if said else ""
 
     def _name(self, amount: Decimal) -> None:
@@ -257,7 +259,7 @@ class Watch:
         if entries:
             standing.books.post_many(entries)
         standing.books.forget([*standing.books.positions(EXTERNAL), *(held for held, _ in lost)])
-        self._before = {}
+        self._before, self.standing.doubt = {}, ""
         return found
 
     def _lost(self) -> list[tuple[Held, str]]:

@@ -20,12 +20,14 @@ from orbiquant.trading.books import Books
 from orbiquant.trading.brokers.paper_book import PaperBook
 from orbiquant.trading.engine import TradingEngine
 from orbiquant.trading.funds import Fund
+from orbiquant.trading.journal import EXTERNAL
 from orbiquant.trading.ledger import Ledger
 from orbiquant.trading.risk import RiskGate
 from orbiquant.trading.sender import GONE, Sender
 from orbiquant.trading.switches import Switches
 from orbiquant.trading.units import Lot
 from orbiquant.trading.verdicts import Denied
+from orbiquant.trading.watch import Watch
 from tests.chaos import victim
 
 DUE = 5  # the so many-th time a bug shows
@@ -36,7 +38,7 @@ class Bug(NamedTuple):
 
     plant: Callable[[], None]
     invariants: tuple[str, ...]
-    venue: bool = False  # it shows at a foreign venue only
+    venue: str = ""  # at which it shows: OWN or EXCHANGE of `tests.chaos.run`; "": on paper
     bars: int = 16  # that it takes to show
     seed: int | None = None  # whose market shows it
 
@@ -151,7 +153,7 @@ def risk_too_much() -> None:
 def one_position_too_many() -> None:
     """Let an agent hold one position more than it may."""
     profile = victim.profile
-    victim.profile = lambda name: profile(name).model_copy(update={"max_positions": 3})
+    victim.profile = lambda *told: profile(*told).model_copy(update={"max_positions": 3})
 
 
 def send_without_stop() -> None:
@@ -286,6 +288,62 @@ def keep_money_from_the_venue() -> None:
     PaperBook.pay = paid  # type: ignore[method-assign]
 
 
+def adopt_nothing() -> None:
+    """Say that a venue was taken as it is, and book nothing."""
+
+    def adopted(self: Watch, key: str) -> dict[str, Decimal]:
+        self.standing.books.forget(self.standing.books.positions(EXTERNAL))
+        self._before, self.standing.doubt = {}, ""
+        return {}
+
+    Watch.adopt = adopted  # type: ignore[method-assign]
+
+
+def see_nobody() -> None:
+    """Look at the venue, and find all well."""
+    Watch.find = lambda self: ""  # type: ignore[method-assign]
+
+
+def doubt_nothing() -> None:
+    """Let risk be added until a difference was found again and again."""
+    find, looks = Watch.find, count(1)
+
+    def found(self: Watch) -> str:
+        said = find(self)
+        self.standing.doubt = ""
+        return said if said and next(looks) > 4 * DUE else ""
+
+    Watch.find = found  # type: ignore[method-assign]
+
+
+def protect_nothing() -> None:
+    """Hold what was bought, and put up no stop."""
+    from orbiquant.trading.brokers.binance.guards import Guards
+
+    Guards._put = lambda *arguments: None  # type: ignore[method-assign]
+
+
+def protect_twice() -> None:
+    """Put up a second stop beside the first."""
+    from orbiquant.trading.brokers.binance.guards import Guards
+
+    put = Guards._put
+
+    def doubled(self: Guards, rules: Any, entry_id: str, quantity: Any, levels: Any, number: int) -> None:
+        put(self, rules, entry_id, quantity, levels, number)
+        with suppress(Exception):
+            put(self, rules, entry_id, quantity, levels, number + 1)
+
+    Guards._put = doubled  # type: ignore[method-assign]
+
+
+def wait_for_ever() -> None:
+    """Never believe that an order did not arrive."""
+    from orbiquant.trading.brokers.binance import broker
+
+    broker.SETTLED_S = 1e9
+
+
 def _afterwards(*statements: str) -> Callable[[], None]:
     """Return a bug that changes the database behind everybody's back, when the bars are over."""
 
@@ -312,7 +370,7 @@ BUGS = {
     "send before commit": _bug(send_before_commit, "intent first"),
     "resend unknown": _bug(resend_unknown, "not while unknown", "sent once"),
     "two orders an intent": _bug(two_orders_an_intent, "one order"),
-    "end what vanished": Bug(end_what_vanished, ("not while unknown",), venue=True, bars=64),
+    "end what vanished": Bug(end_what_vanished, ("not while unknown",), venue="own", bars=64),
     "book twice": _bug(book_twice, "money", "fills"),
     "drop a fill": _bug(drop_fill, "fills"),
     "keep the fee": _bug(keep_the_fee, "money"),
@@ -344,4 +402,10 @@ BUGS = {
     "lose the cents": Bug(lose_the_cents, ("shares",), bars=60, seed=1),
     "skip a month": _bug(skip_a_month, "ends"),
     "keep money from the venue": _bug(keep_money_from_the_venue, "money"),
+    "adopt nothing": Bug(adopt_nothing, ("holdings",), venue="binance"),
+    "see nobody": Bug(see_nobody, ("found",), venue="binance"),
+    "doubt nothing": Bug(doubt_nothing, ("no new risk",), venue="binance"),
+    "protect nothing": Bug(protect_nothing, ("protection", "bare"), venue="binance"),
+    "protect twice": Bug(protect_twice, ("sold once",), venue="binance"),
+    "wait for ever": Bug(wait_for_ever, ("settled",), venue="binance", seed=2),
 }  # fmt: skip

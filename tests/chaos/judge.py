@@ -6,9 +6,11 @@ It imports nothing of the package that it judges, and counts everything anew. `j
 
 import json
 import sys
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from datetime import datetime
 from decimal import Decimal, getcontext
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,9 @@ KEYS = {
     "fund_events": ("product_id", "key"),
 }
 QUOTE = "USDT"
-VENUE = "Assets:Paper:"  # the books of the agents
+VENUE = "Assets:Paper:"  # the books of the agents, where no other are named
+ROLES = {"ent": "entry", "sto": "stop", "tar": "target", "tim": "time", "clo": "close", "end": "end"}
+STANDING = ("NEW", "PARTIALLY_FILLED", "PENDING_NEW")
 LEAST = Decimal("1e-18")
 
 
@@ -47,19 +51,105 @@ def moment(text: str) -> str:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
+def role_of(id_: str) -> str:
+    """Return what an order is there for, by its id."""
+    return ROLES.get(id_.rpartition("-")[2][:3], "entry")
+
+
+def decisions(wire: list[dict[str, Any]]) -> list[tuple[int, str]]:
+    """Return when it was decided to send something, by the wall and by the market's time."""
+    wrote = [row for row in wire if row["kind"] == "committed" and any(each[0] == "intents" for each in row["rows"])]
+    return [(row["wall"], row["moment"]) for row in wrote]
+
+
+def is_leg(id_: str, position: str | None = None) -> bool:
+    """Say whether an order protects a position, or this one."""
+    return role_of(id_) in ("stop", "target") and position in (None, id_.rpartition("-")[0])
+
+
+def is_strange(id_: str) -> bool:
+    """Say whether an order was placed by somebody else, by hand."""
+    return id_.startswith("web_")
+
+
+def moved(fill: dict[str, Any], asset: str) -> Decimal:
+    """Return what a fill brought of what is traded, less than nothing where it went; a fee may be taken from it."""
+    quantity, fee = Decimal(str(fill["quantity"])), Decimal(str(fill["fee"]))
+    return (quantity if fill["side"] == "BUY" else -quantity) - (fee if fill["fee_asset"] == asset else 0)
+
+
 class Venue:
     """What the venue did: its own log, or the tables of the one on paper."""
 
-    def __init__(self, folder: Path, dump: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, dump: dict[str, Any], wire: list[dict[str, Any]], steps: dict[str, str]) -> None:
         """Read orders, fills, what is held, and the cash."""
-        path = folder / "venue.jsonl"
-        self.foreign = path.exists()
-        self.vanished: set[str] = set()
+        rows = read_lines(folder / "venue.jsonl")
+        self.vanished, self.legs = set[str](), set[str]()
+        self.oversold: dict[str, Decimal] = {}
         self.unprotected_s = 0
-        if self.foreign:
-            self._read(read_lines(path))
+        self.holdings: dict[str, Decimal] | None = None  # at the end, by asset; None: it does not tell
+        self.steps = {symbol: Decimal(step) for symbol, step in steps.items()}
+        if any(row["kind"] == "started" for row in rows):
+            self._read_exchange(rows, wire)
+        elif rows:
+            self._read(rows)
         else:
             self._read_paper(dump)
+
+    def _read_exchange(self, rows: list[dict[str, Any]], wire: list[dict[str, Any]]) -> None:
+        """Read what an exchange says of an account's orders: what protects a position is named after its entry."""
+        last = {row["orderId"]: row for row in rows if row["kind"] == "order"}
+        ids = Counter(row["clientOrderId"] for row in last.values())
+        self.orders = Counter({id_: count for id_, count in ids.items() if not (is_leg(id_) or is_strange(id_))})
+        self.legs = {id_ for id_ in ids if is_leg(id_)}
+        moments = [(0, "2000-01-01T00:00:00"), *decisions(wire)]  # what is filled before one, it knows
+        walls = [wall for wall, _ in moments]
+        self.fills = [
+            {"symbol": row["symbol"], "fill_id": str(row["id"]), "client_order_id": row["clientOrderId"],
+             "side": "BUY" if row["isBuyer"] else "SELL", "quantity": row["qty"], "price": row["price"],
+             "fee": row["commission"], "fee_asset": row["commissionAsset"], "role": role_of(row["clientOrderId"]),
+             "time": moments[bisect_right(walls, row["wall_ns"]) - 1][1]}
+            for row in rows if row["kind"] == "trade"
+        ]  # fmt: skip
+        self.cash = None
+        self.open = {
+            row["clientOrderId"] for row in last.values()
+            if row["status"] in STANDING and not is_leg(row["clientOrderId"])
+        }  # fmt: skip
+        groups = {row["id"]: row["order"]["group"] for row in wire if row["kind"] == "submit"}
+        self._find_guards(last, groups)
+        self.holdings = {}
+        for row in rows:
+            if row["kind"] == "account":
+                self.holdings |= {asset: Decimal(amount) for asset, amount in row["free"].items()}
+            if row["kind"] == "balance":
+                self.holdings |= {each["a"]: Decimal(each["f"]) + Decimal(each["l"]) for each in row["balances"]}
+
+    def _find_guards(self, last: dict[int, dict[str, Any]], groups: dict[str, str]) -> None:
+        """Note what is held of each entry, and the stop over it."""
+        held: dict[str, Decimal] = defaultdict(Decimal)
+        symbols = {}
+        for fill in self.fills:
+            if is_strange(fill["client_order_id"]):
+                continue
+            position = (groups.get(fill["client_order_id"]) or fill["client_order_id"]).rpartition("-")[0]
+            asset = fill["symbol"].removesuffix(QUOTE)
+            held[position] += moved(fill, asset)
+            symbols[position] = fill["symbol"]
+        self.guards = {}
+        self.oversold = {id_: left for id_, left in held.items() if left <= -self.steps[symbols[id_]]}
+        for position, quantity in held.items():
+            step = self.steps[symbols[position]]
+            if quantity < step:
+                continue
+            stops = [
+                row for row in last.values()
+                if is_leg(row["clientOrderId"], position)
+                and row["status"] in STANDING and row["type"].startswith("STOP")
+            ]  # fmt: skip
+            covered = sum((Decimal(row["origQty"]) - Decimal(row["executedQty"]) for row in stops), Decimal(0))
+            stop = stops[0]["stopPrice"] if stops and quantity - covered < step else None
+            self.guards[f"{position}-ent"] = {"quantity": str(quantity), "stop_loss": stop}
 
     def _read(self, rows: list[dict[str, Any]]) -> None:
         self.orders = Counter(row["order"]["client_order_id"] for row in rows if row["kind"] == "accepted")
@@ -83,6 +173,40 @@ class Venue:
         self.cash = sum((Decimal(row["cash"]) for row in dump["paper_accounts"]), Decimal(0))
 
 
+class Holder:
+    """What an agent has at a moment, by its capital and the venue's fills."""
+
+    def __init__(self, capital: list[tuple[str, Decimal]], fills: list[tuple[str, str, dict[str, Any]]]) -> None:
+        """Begin with nothing."""
+        self.capital, self.fills = sorted(capital), sorted(fills, key=lambda each: each[0])
+        self.cash = Decimal(0)
+        self.held: dict[tuple[str, str], Decimal] = defaultdict(Decimal)  # by symbol and position
+        self.bought: dict[str, Decimal] = defaultdict(Decimal)  # by an entry, and what was paid for it
+        self.spent: dict[str, Decimal] = defaultdict(Decimal)
+
+    def go_to(self, now: str) -> None:
+        """Go through what came before a moment."""
+        while self.capital and self.capital[0][0] < now:
+            self.cash += self.capital.pop(0)[1]
+        while self.fills and self.fills[0][0] < now:
+            _, position, fill = self.fills.pop(0)
+            quantity, price, fee = (Decimal(str(fill[name])) for name in ("quantity", "price", "fee"))
+            self.cash -= (quantity if fill["side"] == "BUY" else -quantity) * price
+            self.cash -= fee if fill["fee_asset"] == QUOTE else 0
+            place = fill["symbol"], position
+            self.held[place] += moved(fill, fill["symbol"].removesuffix(QUOTE))
+            if not self.held[place]:
+                del self.held[place]
+            if fill["client_order_id"] == f"{position}-ent":
+                self.bought[position] += quantity
+                self.spent[position] += quantity * price
+
+
+def _price(closes: list[tuple[str, float]], now: str) -> Decimal:
+    """Return the close of the last bar that had opened before a moment."""
+    return Decimal(str(closes[max(0, bisect_left(closes, (now,)) - 1)][1]))
+
+
 class Judge:
     """Everything that there is to read, and what is wrong with it."""
 
@@ -92,7 +216,8 @@ class Judge:
         self.dump = json.loads((folder / "dump.json").read_text())
         self.market = json.loads((folder / "market.json").read_text())
         self.limits = json.loads((folder / "limits.json").read_text()) if (folder / "limits.json").exists() else {}
-        self.venue = Venue(folder, self.dump)
+        self.books = self.limits.get("books", VENUE)
+        self.venue = Venue(folder, self.dump, self.wire, self.market.get("steps", {}))
         self.submits = [row for row in self.wire if row["kind"] == "submit"]
         self.found: dict[str, list[str]] = defaultdict(list)
         self.counts: Counter[str] = Counter()
@@ -125,7 +250,7 @@ class Judge:
             if count > 1:
                 self.say("one order", f"intent {id_} has {count} entries")
         sent = {row["id"] for row in self.submits}
-        for id_ in self.venue.orders:
+        for id_ in {*self.venue.orders, *(f"{id_.rpartition('-')[0]}-ent" for id_ in self.venue.legs)}:
             if id_ not in sent:
                 self.say("one order", f"the venue has {id_}, which no log saw sent")
 
@@ -197,15 +322,13 @@ class Judge:
         """What came in, plus fills, minus fees, is what is there: in the journal, and at the venue."""
         expected: dict[str, Decimal] = defaultdict(Decimal)
         held: dict[str, Decimal] = defaultdict(Decimal)
-        deposits = Decimal(0)
         kinds = {row["id"]: row["kind"] for row in self.dump["journal_entries"]}
         for row in self.dump["journal_postings"]:
-            if row["account"].startswith(VENUE):
+            if row["account"].startswith(self.books):
                 held[row["asset"]] += Decimal(row["amount"])
-                if kinds.get(row["entry_id"]) != "trade":  # capital that comes or goes
-                    deposits += Decimal(row["amount"])
-        cash = deposits
-        expected[QUOTE] = deposits
+                if kinds.get(row["entry_id"]) != "trade":  # capital that comes or goes, and what is nobody's
+                    expected[row["asset"]] += Decimal(row["amount"])
+        cash = expected[QUOTE]
         for fill in self.venue.fills:
             sign = 1 if fill["side"] == "BUY" else -1
             quantity, price, fee = (Decimal(str(fill[name])) for name in ("quantity", "price", "fee"))
@@ -218,6 +341,10 @@ class Judge:
                 self.say("money", f"{asset}: the venue's fills make {expected[asset]}, the books hold {held[asset]}")
         if self.venue.cash is not None and cash != self.venue.cash:
             self.say("money", f"the venue's fills make {cash} {QUOTE} of cash, it says {self.venue.cash}")
+        there = self.venue.holdings
+        for asset in {*there, *held} - {QUOTE} if there is not None else ():
+            if there.get(asset, Decimal(0)) != held[asset]:
+                self.say("holdings", f"{asset}: {there.get(asset)} at the venue, {held[asset]} in all books")
 
     def fills(self) -> None:
         """Booked fills are the venue's trades, as sets; each has one entry in the journal."""
@@ -232,6 +359,8 @@ class Judge:
             self.say("fills", f"booked and not traded: {each[:3]}")
         for each in traded - booked:
             self.say("fills", f"traded and not booked: {each[:3]}")
+        for position, left in self.venue.oversold.items():
+            self.say("sold once", f"{left} is left of {position}: what was sold was somebody else's")
         trades = sum(row["kind"] == "trade" for row in self.dump["journal_entries"])
         if trades != len(self.venue.fills):
             self.say("fills", f"{len(self.venue.fills)} trades at the venue, {trades} in the journal")
@@ -262,80 +391,63 @@ class Judge:
         """Positions and open risk of an agent stay within its limits, counted anew at each order."""
         if not self.limits:
             return
-        agents = self._agents()
-        fills = sorted(self.venue.fills, key=lambda fill: moment(fill["time"]))
-        closes = {
-            symbol: {moment(row[0]): Decimal(str(row[4])) for row in rows}
-            for symbol, rows in self.market["bars"].items()
-        }
-        entries = {row["id"].rpartition("-")[0]: row for row in self._opens()}
-        for row in self._opens():
-            owner = agents.get(row["id"], "")
-            self._check_order(row, owner, agents, fills, closes, entries)
+        agents, opens = self._agents(), sorted(self._opens(), key=lambda row: (moment(row["moment"]), row["wall"]))
+        holders = {name: self._holder(name, agents) for name in {*agents.values()}}
+        closes = {symbol: [(moment(row[0]), row[4]) for row in rows] for symbol, rows in self.market["bars"].items()}
+        entries = {row["id"].rpartition("-")[0]: row for row in opens}
+        for now, rows in groupby(opens, key=lambda row: moment(row["moment"])):
+            prices = {symbol: _price(known, now) for symbol, known in closes.items()}
+            same: dict[str, list[dict[str, Any]]] = defaultdict(list)
+            for row in rows:
+                owner = agents.get(row["id"], "")
+                if owner in holders:
+                    holders[owner].go_to(now)
+                    self._check_order(row, owner, holders[owner], same[owner], prices, entries)
+                    same[owner].append(row)
+
+    def _holder(self, name: str, agents: dict[str, str]) -> "Holder":
+        """Return what there is to know of an agent's money: when capital came, and its fills."""
+        groups = {row["id"]: row["order"]["group"] for row in self.submits}
+        own = []
+        for fill in self.venue.fills:
+            position = (groups.get(fill["client_order_id"]) or fill["client_order_id"]).rpartition("-")[0]
+            if agents.get(f"{position}-ent") == name:
+                own.append((moment(fill["time"]), position, fill))
+        came = {row["id"]: row["recorded_at"] for row in self.dump["journal_entries"] if row["kind"] != "trade"}
+        capital = [
+            (came[row["entry_id"]], Decimal(row["amount"])) for row in self.dump["journal_postings"]
+            if row["entry_id"] in came and row["account"] == self.books + name and row["asset"] == QUOTE
+        ]  # fmt: skip
+        return Holder(capital, own)
 
     def _check_order(
-        self, row: dict[str, Any], owner: str, agents: dict[str, str], fills: list[Any], closes: Any, entries: Any
-    ) -> None:
+        self, row: dict[str, Any], owner: str, holder: "Holder", same: list[dict[str, Any]],
+        prices: dict[str, Decimal], entries: dict[str, dict[str, Any]],
+    ) -> None:  # fmt: skip
         """Count what an agent held when it sent an order."""
-        now, order = moment(row["moment"]), row["order"]
-        groups = {row["id"]: row["order"]["group"] for row in self.submits}
-        cash, held = self._capital(owner, now), defaultdict(Decimal)  # type: Decimal, Any
-        for fill in fills:
-            id_ = fill["client_order_id"]
-            position = (groups.get(id_) or id_).rpartition("-")[0]
-            mine = agents.get(f"{position}-ent")
-            if mine != owner or moment(fill["time"]) >= now:
-                continue
-            sign = 1 if fill["side"] == "BUY" else -1
-            quantity, price = Decimal(str(fill["quantity"])), Decimal(str(fill["price"]))
-            cash -= sign * quantity * price + Decimal(str(fill["fee"]))
-            held[fill["symbol"], position] += sign * quantity
-        open_ = {key: quantity for key, quantity in held.items() if quantity}
-        same = [
-            each for each in self._opens()
-            if each["moment"] == row["moment"] and each["wall"] < row["wall"] and agents.get(each["id"]) == owner
-        ]  # fmt: skip
-        price_at = {symbol: self._price(closes[symbol], now) for symbol in closes}
-        equity = cash + sum((quantity * price_at[symbol] for (symbol, _), quantity in open_.items()), Decimal(0))
+        order, steps = row["order"], self.venue.steps
+        open_ = {key: left for key, left in holder.held.items() if left and abs(left) >= steps.get(key[0], 0)}
+        equity = holder.cash + sum((left * prices[symbol] for (symbol, _), left in holder.held.items()), Decimal(0))
         count = len(open_) + len(same) + 1
         if count > self.limits["max_positions"]:
             self.say(
                 "limits", f"{row['id']} is position {count} of {owner}, {self.limits['max_positions']} are allowed"
             )
-        risk = self._risk(order, price_at[order["symbol"]])
+        risk = self._risk(order, prices[order["symbol"]])
         share = max(Decimal(self.limits["risk_per_trade"]), Decimal(0))
         if risk > share * equity * Decimal("1.000001"):
             self.say("limits", f"{row['id']} risks {risk:.2f} of {equity:.2f}, {share:%} are allowed")
-        others = sum((self._risk(each["order"], price_at[each["order"]["symbol"]]) for each in same), Decimal(0))
+        others = sum((self._risk(each["order"], prices[each["order"]["symbol"]]) for each in same), Decimal(0))
         for (_, position), quantity in open_.items():
             if position in entries:
                 stop = (entries[position]["order"].get("bracket") or {}).get("stop_loss")
-                paid = self._paid(position, fills)
+                paid = holder.spent[position] / holder.bought[position]
                 others += max(Decimal(0), quantity * (paid - Decimal(stop))) if stop else abs(quantity) * paid
         most = Decimal(self.limits["open_risk_share"]) * Decimal(self.limits["max_drawdown"]) * equity
         if risk + others > most * Decimal("1.000001"):
             self.say(
                 "limits", f"{row['id']} makes the open risk of {owner} {risk + others:.2f}, {most:.2f} are allowed"
             )
-
-    def _capital(self, owner: str, now: str) -> Decimal:
-        known = {
-            row["id"] for row in self.dump["journal_entries"] if row["kind"] != "trade" and row["recorded_at"] < now
-        }
-        own = [
-            row for row in self.dump["journal_postings"] if row["account"] == VENUE + owner and row["asset"] == QUOTE
-        ]
-        return sum((Decimal(row["amount"]) for row in own if row["entry_id"] in known), Decimal(0))
-
-    def _price(self, closes: dict[str, Decimal], now: str) -> Decimal:
-        known = [time for time in closes if time < now]
-        return closes[max(known)] if known else next(iter(closes.values()))
-
-    def _paid(self, position: str, fills: list[Any]) -> Decimal:
-        entry = [fill for fill in fills if fill["client_order_id"] == f"{position}-ent"]
-        quantity = sum((Decimal(str(fill["quantity"])) for fill in entry), Decimal(0))
-        spent = sum((Decimal(str(fill["quantity"])) * Decimal(str(fill["price"])) for fill in entry), Decimal(0))
-        return spent / quantity if quantity else Decimal(0)
 
     def _risk(self, order: dict[str, Any], price: Decimal) -> Decimal:
         stop = (order.get("bracket") or {}).get("stop_loss")

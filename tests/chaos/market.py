@@ -6,9 +6,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-SYMBOLS = ("BTCUSDT", "ETHUSDT", "XRPUSDT")
+PRICES = {"BTCUSDT": 40_000.0, "ETHUSDT": 2_500.0, "XRPUSDT": 100.0}  # at first, by symbol
 AGENTS = {"atlas": "ml", "orion": "trend_following", "nova": "breakout"}  # name: strategy
 STEP = timedelta(minutes=5)
+SHARE = 0.35  # of the signals that want to trade
 MONTHS = (datetime(2024, 2, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC))  # each ends in the midst of some bars
 PRODUCTS = {  # by agent
     "atlas": {"id": "atlas-conservative", "distribution": "pay_out"},
@@ -36,11 +37,17 @@ def opens_of(bars: int) -> list[datetime]:
     return [end + (number - count // 2) * STEP for end, count in halves for number in range(count)]
 
 
-def make_market(seed: int, bars: int) -> dict[str, Any]:
+def prices_of(count: int) -> dict[str, float]:
+    """Return so many symbols with their first prices: the usual ones, and coins of no name behind them."""
+    coins = {f"COIN{number}USDT": 50.0 + number for number in range(count - len(PRICES))}
+    return dict([*PRICES.items(), *coins.items()][:count])
+
+
+def make_market(seed: int, bars: int, symbols: int = len(PRICES), share: float = SHARE) -> dict[str, Any]:
     """Return bars and signals by symbol, and what investors want; the same for the same seed."""
     chance, opens = Random(f"market {seed}"), opens_of(bars)
     made: dict[str, list[list[Any]]] = {}
-    for symbol, price in zip(SYMBOLS, (40_000.0, 2_500.0, 100.0), strict=True):
+    for symbol, price in prices_of(symbols).items():
         rows = []
         for number in range(bars):
             end = price * (1 + chance.gauss(0, 0.003))
@@ -50,7 +57,7 @@ def make_market(seed: int, bars: int) -> dict[str, Any]:
             rows.append([opens[number].isoformat(), *values, 1000.0])
             price = values[3]
         made[symbol] = rows
-    signals = {name: _signals(made, chance) for name in AGENTS.values()}
+    signals = {name: _signals(made, chance, share) for name in AGENTS.values()}
     return {"seed": seed, "bars": made, "signals": signals, "flows": make_flows(seed, bars)}
 
 
@@ -70,15 +77,15 @@ def make_flows(seed: int, bars: int) -> list[dict[str, Any]]:
     return found
 
 
-def _signals(bars: dict[str, list[list[Any]]], chance: Random) -> dict[str, list[dict[str, Any]]]:
-    """Return one signal a bar: a third of them want to trade."""
+def _signals(bars: dict[str, list[list[Any]]], chance: Random, share: float) -> dict[str, list[dict[str, Any]]]:
+    """Return one signal a bar: a share of them want to trade."""
     found: dict[str, list[dict[str, Any]]] = {}
     for symbol, rows in bars.items():
         found[symbol] = []
         for time, *_, close, _volume in rows:
             sign, distance = chance.choice((1, -1)), close * chance.uniform(0.002, 0.006)
             signal = {"time": time, "action": "HOLD", "entry_price": close, "horizon": chance.choice(("10m", "30m"))}
-            if chance.random() < 0.35:
+            if chance.random() < share:
                 signal["action"] = "LONG" if sign > 0 else "SHORT"
             signal["stop_loss"] = round(close - sign * distance, 2)
             signal["take_profit"] = round(close + 2.5 * sign * distance, 2)
@@ -86,9 +93,9 @@ def _signals(bars: dict[str, list[list[Any]]], chance: Random) -> dict[str, list
     return found
 
 
-def keep_market(market: dict[str, Any], folder: Path) -> None:
-    """Write a market where the judge finds it."""
+def keep_market(market: dict[str, Any], folder: Path, **limits: Any) -> None:
+    """Write a market where the judge finds it, and what agents may do there beside the usual."""
     (folder / "market.json").write_text(json.dumps(market))
-    (folder / "limits.json").write_text(json.dumps(LIMITS | {"cash": CASH}))
+    (folder / "limits.json").write_text(json.dumps(LIMITS | {"cash": CASH} | limits))
     terms = {each["id"]: TERMS | each | {"agent": agent} for agent, each in PRODUCTS.items()}
     (folder / "products.json").write_text(json.dumps(terms))

@@ -11,7 +11,8 @@ UNBALANCED = ("journal", "money")
 
 def read_results(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a results file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [{"seconds": {}, "scale": 0.0} | row for row in rows]
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -36,6 +37,17 @@ def summary(rows: list[dict[str, Any]]) -> str:
 def _function(place: str) -> str:
     """Return where a process died, without line and instruction."""
     return f"{place.partition(':')[0]} {place.rpartition(' of ')[2]}"
+
+
+def _at_the_exchange(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Return what was measured by an exchange's clock."""
+    names = {"bare": "without a resident stop, s", "settled": "unknown until, s", "found": "deeds of others found, s"}
+    seconds = {key: [each for row in rows for each in row["seconds"].get(key, ())] for key in names}
+    if not any(row["scale"] for row in rows):
+        return {}
+    counts = {key: sum(row["counts"].get(key, 0) for row in rows) for key in ("intents", "positions", "faults")}
+    said = ", ".join(f"{count} {key}" for key, count in counts.items())
+    return {"by the exchange": said} | {what: spread(seconds[key]) for key, what in names.items()}
 
 
 def _paragraph(name: str, rows: list[dict[str, Any]]) -> str:
@@ -67,6 +79,7 @@ def _paragraph(name: str, rows: list[dict[str, Any]]) -> str:
         "faults of the ledger's balance": faults(*UNBALANCED),
         "other faults": others,
         "without a resident stop": f"{count('unprotected_s')} s",
+        **_at_the_exchange(rows),
         "safe after, s, forked": seconds("safe_s"),
         "safe after, s, with imports": seconds("cold_s"),
         "of a processor, s, forked": seconds("cpu_s"),

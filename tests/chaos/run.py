@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 
 from orbiquant.execution.fills import as_fraction_of, leave_bar
 from tests.chaos import victim
-from tests.chaos.market import keep_market, make_market
+from tests.chaos.market import PRICES, SHARE, keep_market, make_market
 from tests.chaos.results import read_results, summary
 from tests.chaos.victim import Orders
 from tests.chaos.wire import Gate
@@ -35,6 +35,11 @@ KILLS = 10  # of each seed
 WINDOWS = {False: 26, True: 9}
 INSTRUCTIONS = 25_000  # of which one is the last
 LONGEST_S = 60  # of one life
+OWN, EXCHANGE = "own", "binance"  # venues beside the one on paper
+INTENTS = 0.6  # of a symbol and bar, where nearly every signal wants to trade
+SCALE = 10.0  # that the clocks there run faster
+SLOWER = 40  # that a bar takes at the exchange, whose every question goes over the wire
+NONE = {"": "", "at the venue": OWN, "at the exchange": EXCHANGE}  # no bug is planted, by where
 BUG_SEED = 5  # whose orders lose some replies, and vanish at the venue
 FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # for what kills nobody's disk: planted bugs
 
@@ -56,6 +61,8 @@ class Run:
     cold_cpu_s: list[float] = field(default_factory=list)  # the same with the imports
     found: dict[str, list[str]] = field(default_factory=dict)  # by invariant, of the judge
     counts: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, list[float]] = field(default_factory=dict)  # of the exchange, that the watchman measured
+    scale: float = 0.0  # that its clocks and the engine's ran faster
     places: list[str] = field(default_factory=list)  # where it was killed
     error: str = ""  # of a life that ended by itself, badly
 
@@ -92,9 +99,9 @@ def cold(orders: Orders) -> int:
     return started.pid
 
 
-def wait(pid: int, kill_after_s: float | None) -> int:
+def wait(pid: int, kill_after_s: float | None, longest_s: float = LONGEST_S) -> int:
     """Wait for the end of a life, or end it after a time; return what `waitpid` says."""
-    end = time.monotonic() + (LONGEST_S if kill_after_s is None else kill_after_s)
+    end = time.monotonic() + (longest_s if kill_after_s is None else kill_after_s)
     while time.monotonic() < end:
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
@@ -103,30 +110,31 @@ def wait(pid: int, kill_after_s: float | None) -> int:
     os.kill(pid, signal.SIGKILL)
     status = os.waitpid(pid, 0)[1]
     if kill_after_s is None:
-        raise TimeoutError(f"a life of more than {LONGEST_S} s was ended")
+        raise TimeoutError(f"a life of more than {longest_s} s was ended")
     return status
 
 
 def run_seed(
     seed: int, database: str, url: str, folder: Path, *, kills: int = KILLS, bars: int = BARS, bug: str = "",
-    venue: str = "", cold_share: float = 0.04, apart: bool = True,
+    venue: str = "", scale: float = 0.0, cold_share: float = 0.04, apart: bool = True,
 ) -> Run:  # fmt: skip
-    """Let an engine live through a market, killed and started again, and have it judged."""
-    run, gate = Run(seed, database), Gate(folder / "gate")
-    keep_market(make_market(seed, bars), folder)
+    """Let an engine live through the market in its folder, killed and started again, and have it judged."""
+    run, gate = Run(seed, database, scale=scale), Gate(folder / "gate")
     for life in range(kills + 1):
         chance = Random(f"kill {seed} {life}")
         timed, sending = chance.random() < 0.1, chance.random() < 0.4
         most = max(3, round(WINDOWS[sending] * (bars / BARS) / (max(kills, 1) / KILLS)))
         window, instruction = 1 + chance.randrange(most), 1 + chance.randrange(INSTRUCTIONS)
         last = life == kills
-        orders = Orders(folder, url, seed, life, 0 if last or timed else window, instruction, sending, venue, bug)
+        window = 0 if last or timed else window
+        orders = Orders(folder, url, seed, life, window, instruction, sending, venue, scale, bug)
         start, by_hand = time.time_ns(), chance.random() < cold_share
         gate.clear()
         pid = cold(orders) if by_hand else fork(orders)
-        delay = chance.uniform(0.02, 0.5 * bars / BARS) + (2 if by_hand else 0)
+        slower = SLOWER if scale else 1
+        delay = chance.uniform(0.02, 0.5 * slower * bars / BARS) + (2 if by_hand else 0)
         try:
-            status = wait(pid, delay if timed and not last else None)
+            status = wait(pid, delay if timed and not last else None, LONGEST_S * slower)
         except TimeoutError as error:
             run.error = str(error)
             break
@@ -172,20 +180,22 @@ def judge(run: Run, url: str, folder: Path, apart: bool = True) -> None:
         from tests.chaos.accountant import Accountant
         from tests.chaos.dump import dump
         from tests.chaos.judge import Judge
+        from tests.chaos.watchman import Watchman
 
         (folder / "dump.json").write_text(json.dumps(dump(url)))
-        for found in (Judge(folder), Accountant(folder)):
+        for found in (Judge(folder), Accountant(folder), *((Watchman(folder),) if run.scale else ())):
             found.run()
             run.counts, run.found = run.counts | found.counts, run.found | found.found
         return
     subprocess.run([sys.executable, HERE / "dump.py", url, folder / "dump.json"], check=True)
-    for name in ("judge", "accountant"):
+    for name in ("judge", "accountant", *(("watchman",) if run.scale else ())):
         told = subprocess.run([sys.executable, "-I", HERE / f"{name}.py", folder], capture_output=True, text=True)
         if not told.stdout:
             run.found[name] = [told.stderr[-1500:]]
             continue
         verdict = json.loads(told.stdout)
         run.counts |= verdict["counts"]
+        run.seconds |= verdict.get("seconds", {})
         for each, faults in verdict["found"].items():
             run.found.setdefault(each, []).extend(faults)
 
@@ -247,15 +257,39 @@ class Databases:
 # --- campaigns ---
 
 
+@contextmanager
+def staged(
+    folder: Path, seed: int, bars: int, venue: str, symbols: int = len(PRICES), share: float = SHARE,
+    scale: float = SCALE,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Keep a market in a folder, and yield where it is traded, as `run_seed` takes it."""
+    if venue == EXCHANGE:
+        from tests.chaos.exchange import limits_of, make_exchange_market, running_exchange
+
+        keep_market(make_exchange_market(seed, bars, symbols, share), folder, scale=scale, **limits_of(symbols))
+        with running_exchange(folder, seed, symbols, scale) as running:
+            yield {"venue": str(running.port), "scale": scale}
+        return
+    keep_market(make_market(seed, bars), folder)
+    if venue == OWN:
+        from tests.chaos.venue import running_venue
+
+        with running_venue(folder, seed) as address:
+            yield {"venue": address}
+        return
+    yield {}
+
+
 def campaign(
-    seeds: list[int], kind: str, results: Path, keep: Path | None, venue: bool, kills: int, bars: int = BARS
-) -> None:
+    seeds: list[int], kind: str, results: Path, keep: Path | None, venue: str, kills: int, bars: int = BARS,
+    symbols: int = len(PRICES), share: float = SHARE, scale: float = SCALE,
+) -> None:  # fmt: skip
     """Run the seeds that a results file does not hold yet, and add each as a line."""
     from orbiquant.core import code_version
 
     version = code_version()
     known = {(row["seed"], row["database"]) for row in read_results(results)}
-    name = f"{kind}+venue" if venue else kind
+    name = kind + {"": "", OWN: "+venue", EXCHANGE: f"+binance of {symbols} symbols, clocks × {scale:g}"}[venue]
     with ExitStack() as stack:
         server = ""
         if kind == "postgresql":
@@ -266,14 +300,9 @@ def campaign(
         stack.callback(databases.forget)
         for seed in [seed for seed in seeds if (seed, name) not in known]:
             folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
-            keep_market(make_market(seed, bars), folder)
-            with databases.fresh(folder, seed) as url, ExitStack() as beside:
-                address = ""
-                if venue:
-                    from tests.chaos.venue import running_venue
-
-                    address = beside.enter_context(running_venue(folder, seed))
-                run = run_seed(seed, name, url, folder, kills=kills, bars=bars, venue=address)
+            stage = staged(folder, seed, bars, venue, symbols, share, scale)
+            with databases.fresh(folder, seed) as url, stage as place:
+                run = run_seed(seed, name, url, folder, kills=kills, bars=bars, **place)
             run.code = version
             results.parent.mkdir(parents=True, exist_ok=True)
             with results.open("a") as file:
@@ -286,23 +315,23 @@ def campaign(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def plant_bugs(seed: int) -> dict[str, dict[str, list[str]]]:
-    """Return what the judge finds of each planted bug, and of none: on paper, and at the venue where it shows there."""
+def plant_bugs(names: Iterable[str], seed: int = BUG_SEED) -> dict[str, dict[str, list[str]]]:
+    """Return what the judges find of planted bugs, and of none, each where it shows."""
     from tests.chaos.bugs import BUGS
-    from tests.chaos.venue import running_venue
 
     found = {}
     databases = Databases("sqlite")
-    for name in ["", "at the venue", *BUGS]:
+    for name in names:
         bug = BUGS.get(name)
         folder = Path(tempfile.mkdtemp(prefix="chaos-bug-", dir=FAST))
-        foreign = name == "at the venue" or (bug is not None and bug.venue)
-        bars = max(32 if foreign else 16, bug.bars if bug else 0)  # the more, the likelier is a fault of the venue
+        venue = bug.venue if bug else NONE.get(name, "")
+        bars = max(32 if venue else 16, bug.bars if bug else 0)  # the more, the likelier is a fault of the venue
         number = seed if bug is None or bug.seed is None else bug.seed
-        keep_market(make_market(number, bars), folder)
-        with databases.fresh(folder, number) as url, ExitStack() as beside:
-            address = beside.enter_context(running_venue(folder, number)) if foreign else ""
-            told = {"kills": 0, "bars": bars, "bug": name if bug else "", "venue": address, "cold_share": 0}
+        with (
+            databases.fresh(folder, number) as url,
+            staged(folder, number, bars, venue) as place,
+        ):
+            told = {"kills": 0, "bars": bars, "bug": name if bug else "", "cold_share": 0} | place
             run = run_seed(number, "sqlite", url, folder, **told, apart=False)
         found[name] = run.found | ({"error": [run.error]} if run.error else {})
         shutil.rmtree(folder)
@@ -315,20 +344,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Kill an engine again and again, and judge what is left.")
     parser.add_argument("--seeds", default="0-9", help="a seed, or the first and the last: 0-499")
     parser.add_argument("--database", default="sqlite", choices=["sqlite", "postgresql"])
-    parser.add_argument("--venue", action="store_true", help="orders go to a venue of its own, which fails by chance")
+    said = "orders go to a venue of the tests, or to the fake Binance: both fail by chance"
+    parser.add_argument("--venue", default="", choices=["", OWN, EXCHANGE], help=said)
+    parser.add_argument("--symbols", type=int, default=len(PRICES), help="that are traded at the fake Binance")
+    parser.add_argument("--share", type=float, default=SHARE, help="of the signals there that want to trade")
     parser.add_argument("--kills", type=int, default=KILLS, help="of each seed")
     parser.add_argument("--results", type=Path, default=Path("build/chaos.jsonl"), help="file of lines that add up")
     parser.add_argument("--keep", type=Path, help="folder for what a bad seed left")
     parser.add_argument("--bars", type=int, default=BARS, help="of each symbol")
-    parser.add_argument("--bugs", action="store_true", help="plant each bug, and print what the judge finds as JSON")
+    said = "plant each bug, or none, or these, and print what the judges find as JSON"
+    parser.add_argument("--bugs", nargs="*", metavar="NAME", help=said)
+    parser.add_argument("--scale", type=float, default=SCALE, help="that clocks run faster, there and here")
+    parser.add_argument("--intents", type=int, help="about how many there are to be, in the place of --bars")
     options = parser.parse_args()
+    if options.intents:
+        options.bars = round(options.intents / (INTENTS * options.symbols))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended
-    if options.bugs:
-        print(json.dumps(plant_bugs(BUG_SEED), indent=1))
+    if options.bugs is not None:
+        from tests.chaos.bugs import BUGS
+
+        print(json.dumps(plant_bugs(options.bugs or [*NONE, *BUGS]), indent=1))
         return
     first, _, last = options.seeds.partition("-")
     seeds = list(range(int(first), int(last or first) + 1))
-    campaign(seeds, options.database, options.results, options.keep, options.venue, options.kills, options.bars)
+    told = (options.venue, options.kills, options.bars, options.symbols, options.share, options.scale)
+    campaign(seeds, options.database, options.results, options.keep, *told)
     rows = read_results(options.results)
     print(summary(rows))
     sys.exit(any(row["found"] or row["error"] for row in rows))

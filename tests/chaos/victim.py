@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -38,7 +38,7 @@ from orbiquant.trading.sender import GONE, Sender
 from orbiquant.trading.standing import Standing
 from orbiquant.trading.switches import Switches, SwitchScope
 from tests.chaos.killer import Countdown
-from tests.chaos.market import AGENTS, CASH, LIMITS, PRODUCTS, STEP, SYMBOLS, TERMS
+from tests.chaos.market import AGENTS, LIMITS, PRODUCTS, STEP, TERMS
 from tests.chaos.wire import Gate, LoggedBroker, LoggedPaper, Wire
 
 ACCOUNT = "paper"
@@ -67,6 +67,7 @@ class Orders:
     instruction: int = 1  # of that window, or of those after it
     sending: bool = False  # aim between the commit of an intent and its answer's
     venue: str = ""  # address of a venue; "": on paper
+    scale: float = 0.0  # that venue is the fake Binance, whose clock and the victim's run so many times as fast
     bug: str = ""  # that is planted
     cold: float = 0.0  # when the process was started, if it is to be told
 
@@ -211,13 +212,13 @@ def _said(table: str, row: Mapping[str, Any]) -> list[Any] | None:
 PLANS = {"orion": "break_even_r=0.5 trail_atr=2 targets=1:0.5"}  # that the venue on paper plays by itself
 
 
-def profile(name: str) -> AgentProfile:
+def profile(name: str, limits: Mapping[str, Any], pairs: Collection[str]) -> AgentProfile:
     """Return what an agent trades and may lose."""
-    facts = {key: value for key, value in LIMITS.items() if key != "open_risk_share"}
+    facts = {key: limits[key] for key in LIMITS if key != "open_risk_share"}
     return AgentProfile.model_validate(
         facts
-        | {"profile": "aggressive", "strategies": (AGENTS[name],), "pairs": SYMBOLS, "timeframe": FRAME}
-        | {"target_month": "0.1", "min_win_rate": "0.5", "initial_equity": CASH, "min_confidence": 0.6}
+        | {"profile": "aggressive", "strategies": (AGENTS[name],), "pairs": tuple(pairs), "timeframe": FRAME}
+        | {"target_month": "0.1", "min_win_rate": "0.5", "initial_equity": limits["cash"], "min_confidence": 0.6}
         | {"exits": PLANS.get(name, "fixed")}
     )
 
@@ -244,21 +245,24 @@ def capabilities(seed: int) -> Any:
 class Victim:
     """An engine on an account, from wherever an earlier life left it."""
 
+    account = ACCOUNT
+
     def __init__(self, orders: Orders, wire: Wire) -> None:
         self.orders, self.wire = orders, wire
         self.database = persistence.engine(orders.url)
         self.market = json.loads((orders.folder / "market.json").read_text())
-        self.begin = datetime.fromisoformat(self.market["bars"][SYMBOLS[0]][0][0])
+        self.limits = json.loads((orders.folder / "limits.json").read_text())
+        self.begin = datetime.fromisoformat(next(iter(self.market["bars"].values()))[0][0])
         self.clock = FixedClock(self.begin)
         self.pages = Pages(self.database)
         self.switches = Switches(self.database, orders.folder / "switches", self.clock)
         self.inner = self.connect()
-        self.broker = (LoggedBroker if orders.venue else LoggedPaper)(self.inner, wire)
+        self.broker = self.logged()
         feeds = {strategy: Feed(signals, wire) for strategy, signals in self.market["signals"].items()}
-        profiles = {name: profile(name) for name in AGENTS}
+        profiles = {name: profile(name, self.limits, self.market["bars"]) for name in AGENTS}
         if orders.venue:
             profiles = {name: each.model_copy(update={"exits": ExitPlan()}) for name, each in profiles.items()}
-        standing = Standing(self.pages, self.broker, ACCOUNT, "USDT", terms, self.switches, self.clock)
+        standing = Standing(self.pages, self.broker, self.account, "USDT", self.terms, self.switches, self.clock)
         self.products = (
             {}
             if orders.venue
@@ -278,6 +282,14 @@ class Victim:
         if self.orders.seed % 2:
             LossyReplies(0.2).install(broker)
         return broker
+
+    def logged(self) -> Any:
+        """Return the broker behind what writes down each order."""
+        return (LoggedBroker if self.orders.venue else LoggedPaper)(self.inner, self.wire)
+
+    def terms(self, symbol: str) -> PaperTerms:
+        """Return what a symbol costs."""
+        return terms(symbol)
 
     def difference(self) -> dict[str, str]:
         """Return what venue and books do not agree on."""
@@ -316,21 +328,29 @@ class Victim:
 
     def run(self) -> None:
         """Go through what is left of the bars."""
-        plan = kill_plan(self.orders.seed, len(self.market["bars"][SYMBOLS[0]]))
+        plan = kill_plan(self.orders.seed, len(next(iter(self.market["bars"].values()))), self.account)
         for number, bars in self.moments():
             moment = next(iter(bars.values())).closed
             self.clock.advance(moment - self.clock.now())
+            self.pass_time(number)
             self.wire.moment = moment.isoformat()
             for begin, end, scope, name in plan:
                 if begin <= number < end:
                     self.throw(scope, name)
                 elif number >= end:
                     self.lift(scope, name)
-            if self.orders.venue:
-                self.inner.pass_bars(number)
             self.step(bars)
             self.ask(number)
+            self.stay(number)
         self.wait_until_settled()  # of what was sent last nobody has been asked yet
+
+    def pass_time(self, number: int) -> None:
+        """Let a venue's time come to the end of a bar."""
+        if self.orders.venue:
+            self.inner.pass_bars(number)
+
+    def stay(self, number: int) -> None:
+        """Do what is to be done between two bars: a venue that bars fill does nothing."""
 
     def wait_until_settled(self, most_s: float = 3) -> None:
         """Ask until every answer is there, or for a while."""
@@ -388,13 +408,22 @@ class Victim:
             self.switches.lift(scope, name, who="chaos", why="it was in the plan")
 
 
-def kill_plan(seed: int, bars: int) -> list[tuple[int, int, SwitchScope, str]]:
+def kill_plan(seed: int, bars: int, account: str) -> list[tuple[int, int, SwitchScope, str]]:
     """Return when whose new risk is killed and lifted again, by the number of the moment."""
     chance = Random(f"switches {seed}")
     begin = chance.randrange(bars // 4, bars // 2)
     end = begin + bars // 8
     agent = chance.choice([*AGENTS])
-    return [(begin, end, SwitchScope.ACCOUNT, ACCOUNT), (end + 4, end + 4 + bars // 8, SwitchScope.AGENT, agent)]
+    return [(begin, end, SwitchScope.ACCOUNT, account), (end + 4, end + 4 + bars // 8, SwitchScope.AGENT, agent)]
+
+
+def victim_of(orders: Orders, wire: Wire) -> Victim:
+    """Return the victim of a venue."""
+    if orders.scale:
+        from tests.chaos.exchange import ExchangeVictim
+
+        return ExchangeVictim(orders, wire)
+    return Victim(orders, wire)
 
 
 def live(orders: Orders) -> None:
@@ -411,7 +440,7 @@ def live(orders: Orders) -> None:
         from tests.chaos.bugs import BUGS
 
         BUGS[orders.bug].plant()
-    victim = Victim(orders, wire)
+    victim = victim_of(orders, wire)
     victim.recover()
     victim.run()
     wire.write("end", difference=victim.difference(), windows=countdown.windows)

@@ -4,8 +4,9 @@ import json
 import mmap
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,37 @@ class LoggedBroker:
             raise
         self.wire.write("asked", id=client_order_id, outcome="never" if status is None else status.state)
         return status
+
+
+class LoggedVenue(LoggedBroker):
+    """The same for a venue that goes on by itself: what is looked at passes through, protection is written down."""
+
+    def begin(self, since: datetime) -> None:
+        """Listen to what happens."""
+        self.broker.begin(since)
+
+    def due(self) -> bool:
+        """Say whether it is time to look."""
+        return self.broker.due()
+
+    def looked(self, again: bool) -> None:
+        """Note that somebody looks."""
+        self.broker.looked(again)
+
+    def holdings(self) -> dict[str, Decimal]:
+        """Return what is owned, by asset."""
+        return self.broker.holdings()
+
+    def resting(self) -> Collection[tuple[str, str]]:
+        """Return symbol and id of every order that stands."""
+        return self.broker.resting()
+
+    def guard(self, symbol: str, client_order_id: str, quantity: Decimal, bracket: Bracket) -> str:
+        """See to it that protection stands, and write what was done."""
+        said = self.broker.guard(symbol, client_order_id, quantity, bracket)
+        if said:
+            self.wire.write("guarded", id=client_order_id, said=said)
+        return said
 
 
 class LoggedPaper(LoggedBroker):

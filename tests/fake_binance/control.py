@@ -10,10 +10,11 @@ from typing import Any
 from aiohttp import web
 
 from tests.fake_binance.market import Bar, Market
-from tests.fake_binance.records import Account
+from tests.fake_binance.records import Account, text
 from tests.fake_binance.rest import VENUE
 from tests.fake_binance.service import KEY, SECRET, Venue
 from tests.fake_binance.symbols import Symbol
+from tests.fake_binance.trading import new_order
 from tests.fake_binance.views import account_view, queried
 
 Told = dict[str, Any]
@@ -142,6 +143,25 @@ def say(venue: Venue, told: Told) -> Any:
         watcher.say(told["text"])
 
 
+def spoil_account(venue: Venue, told: Told) -> Any:
+    """Do to an account what its owner does not know of, once a `number`: coins come, an order or a trade by hand."""
+    account, symbol, name = account_of(venue, told), told["symbol"], f"web_{told['number']}"
+    market = venue.engine.markets[symbol]
+    if told["number"] in venue.spoilt:
+        return
+    venue.spoilt.add(told["number"])
+    if told["act"] == "coins":
+        account.add(market.symbol.base, Decimal(1))
+        held = account.free[market.symbol.base], account.locked.get(market.symbol.base, Decimal(0))
+        told = {"a": market.symbol.base, "f": text(held[0]), "l": text(held[1])}
+        venue.log.write("balance", account=account.key, balances=[told])
+        return
+    order = {"symbol": symbol, "side": "BUY", "quantity": text(1000 * market.symbol.step), "newClientOrderId": name}
+    kinds = {"trade": {"type": "MARKET"},
+             "order": {"type": "LIMIT", "timeInForce": "GTC", "price": text(market.last // 2)}}  # fmt: skip
+    new_order(venue.engine, account, order | kinds[told["act"]])
+
+
 def reset_venue(venue: Venue, told: Told) -> Any:
     """Begin again."""
     venue.reset()
@@ -218,6 +238,7 @@ DEEDS: dict[str, Callable[[Venue, Told], Any]] = {
     "mute": mute,
     "page": page,
     "say": say,
+    "spoil": spoil_account,
     "reset": reset_venue,
     "reset_account": reset_account,
     "shutdown": shut_down,

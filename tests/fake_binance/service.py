@@ -88,6 +88,7 @@ class Venue:
         """Begin again: markets, accounts, limits, faults and the clock."""
         self.clock.set()
         self.muted = self.paged = False
+        self.spoilt: set[int] = set()
         self.engine = Engine(self.clock, self.log)
         self.limits = Limits()
         self.faults = Faults(self.seed, self.rate)

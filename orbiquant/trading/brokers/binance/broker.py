@@ -16,7 +16,6 @@ from ....core import (
     ExecutionUnknown,
     NotConfigured,
     NotFoundError,
-    get_logger,
 )
 from orbiquant.orders import (
     Account,
@@ -32,10 +31,11 @@ from orbiquant.orders import (
     exactly,
 )
 from ...brokers.terms import PaperTerms
+from .config import check_rights
 from .errors import (
     NO_SUCH_ORDER,
     NOT_CANCELLED,
-    ORDER_REFUSED,
+    HalfDone,
     NotTaken,
     VenueRefused,
     VenueSilent,
@@ -46,8 +46,8 @@ from .filters import ExitLevels, SymbolRules, check_tradable, entry_fault, quant
 from .guards import Guards
 from .history import OrderHistory, open_order_of
 from .market import VenueMarket
-from .protection import entry_list_request
-from .reports import bought, order_status, taken
+from .protection import Resident, entry_list_request, sale_request
+from .reports import order_status, taken
 from .stream import UserStream
 from .transport import RECV_WINDOW_MS, Transport
 
@@ -133,7 +133,8 @@ class BinanceBroker:
             return taken(known, id_)
         told = self._place(*self._entry(order, rules, quantity), order)
         if order.bracket is not None and order.type is OrderType.MARKET:
-            self._protect_now(order, rules, told)
+            levels = ExitLevels.of(rules, order.bracket)
+            self._hurry |= not self.guards.protect_at_once(rules, id_, told, levels)
         return taken(told, id_)
 
     def _entry(self, order: Order, rules: SymbolRules, quantity: Decimal) -> tuple[str, dict[str, str]]:
@@ -155,14 +156,17 @@ class BinanceBroker:
         self._sent_at[id_] = monotonic()
         try:
             told: Mapping[str, Any] = self.transport.send(method, request)
+            told = told.get("newOrderResponse", told)
             return next((each for each in told.get("orderReports", ()) if each["clientOrderId"] == id_), told)
         except VenueRefused as error:
-            if error.code != ORDER_REFUSED or "duplicate" not in error.said.lower():
+            if not error.is_duplicate:
                 self.market.forget(order.symbol)
                 raise send_fault(error, id_) from None
             silent = error.said
         except NotTaken as error:
             raise send_fault(error, id_) from None
+        except HalfDone:
+            raise
         except VenueSilent as error:
             silent = str(error)
         finally:
@@ -194,21 +198,6 @@ class BinanceBroker:
         self._unsettled.discard(client_order_id)
         return told
 
-    def _protect_now(self, order: Order, rules: SymbolRules, told: Mapping[str, Any]) -> None:
-        "Put up protection in the same breath; what fails, the next look at the account does again."
-        begin, kept = monotonic(), rules.whole_lots(bought(told, rules.base))
-        if told["status"] != "FILLED" or "fills" not in told:
-            self._hurry = True
-            return
-        try:
-            self.guards.place(rules, order.client_order_id, kept, ExitLevels.of(rules, order.bracket))
-            get_logger("trading.binance").info(
-                "protected", order=order.client_order_id, unprotected_s=round(monotonic() - begin, 3)
-            )
-        except BrokerError as error:
-            self._hurry = True
-            get_logger("trading.binance").error("not protected yet", order=order.client_order_id, said=error.message)
-
     def _reduce(self, order: Order, rules: SymbolRules) -> OrderStatus:
         "Sell what a position holds, or a part of it; what protects it is put back where that fails."
         id_, average = order.client_order_id, self.market.average(order.symbol)
@@ -219,17 +208,28 @@ class BinanceBroker:
             raise BrokerRejected(said, client_order_id=id_)
         if (known := self._known(order)) is not None:
             return taken(known, id_)
-        with self.guards.lifted(rules, order.group or id_) as lifted:
+        standing = self.guards.find(rules, order.group or id_)
+        if rules.replaces and standing is not None and standing.quantity >= quantity:
+            return self._sell_for(order, rules, standing, sale_request(rules, id_, quantity))
+        with self.guards.lifted(rules, order.group or id_, standing) as lifted:
             free = self.market.balances().get(rules.base)
             quantity = rules.whole_lots(min(quantity, Decimal(0) if free is None else free.free))
             if not quantity:
                 raise BrokerRejected(f"nothing of {order.symbol} is there to be reduced", client_order_id=id_)
-            request = {
-                "symbol": rules.symbol, "side": "SELL", "type": "MARKET", "quantity": f"{quantity:f}",
-                "newClientOrderId": id_, "newOrderRespType": "FULL",
-            }  # fmt: skip
-            told = self._place("privatePostOrder", request, order)
+            told = self._place("privatePostOrder", sale_request(rules, id_, quantity), order)
             lifted.sold = Decimal(str(told["executedQty"]))
+        return taken(told, id_)
+
+    def _sell_for(self, order: Order, rules: SymbolRules, standing: Resident, sale: Mapping[str, str]) -> OrderStatus:
+        "Sell in the place of what protects, in one request: where that is lost, what protects still stands."
+        id_ = order.client_order_id
+        request = {**sale, "cancelReplaceMode": "STOP_ON_FAILURE", "cancelOrigClientOrderId": standing.order_ids[0]}
+        try:
+            told = self._place("privatePostOrderCancelReplace", request, order)
+        except HalfDone as error:
+            self.guards.put_back(rules, order.group or id_, standing, Decimal(0))
+            raise BrokerRejected(f"Binance refused the sale: {error}", client_order_id=id_) from None
+        self.guards.put_back(rules, order.group or id_, standing, Decimal(str(told["executedQty"])))
         return taken(told, id_)
 
     def amend(
@@ -377,16 +377,6 @@ class BinanceBroker:
         self.feed.stop()
         self.stream.stop()
         self.transport.close()
-
-
-def check_rights(
-    told: Mapping[str, Any],  # what a key may do
-) -> None:
-    "Raise `BrokerRejected` for a key that may take money out, or may not trade."
-    if told.get("enableWithdrawals") or told.get("enableInternalTransfer") or told.get("permitsUniversalTransfer"):
-        raise BrokerRejected("the key may withdraw or transfer: make one that may only read and trade spot")
-    if not told.get("enableSpotAndMarginTrading"):
-        raise BrokerRejected("the key may not trade: allow spot trading for it, from this address only")
 
 
 def _shape_fault(order: Order) -> str:

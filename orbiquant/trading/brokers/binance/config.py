@@ -1,12 +1,14 @@
 """Where Binance is, and with which keys: values from the settings; the keys never out of a file that is shared."""
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
+from ....core import BrokerRejected
 from ....domain import Value
 
 Environment: TypeAlias = Literal["testnet", "demo", "mainnet"]
@@ -74,3 +76,13 @@ class TradingConfig(Value):
     "The section `[trading]`."
 
     live: bool = False  # whether any agent may trade money
+
+
+def check_rights(
+    told: Mapping[str, Any],  # what a key may do
+) -> None:
+    "Raise `BrokerRejected` for a key that may take money out, or may not trade."
+    if told.get("enableWithdrawals") or told.get("enableInternalTransfer") or told.get("permitsUniversalTransfer"):
+        raise BrokerRejected("the key may withdraw or transfer: make one that may only read and trade spot")
+    if not told.get("enableSpotAndMarginTrading"):
+        raise BrokerRejected("the key may not trade: allow spot trading for it, from this address only")

@@ -30,6 +30,11 @@ class VenueRefused(Exception):
         self.code, self.said = code, said
 
     @property
+    def is_duplicate(self) -> bool:
+        "Say whether an order of this id stands already."
+        return self.code == ORDER_REFUSED and "duplicate" in self.said.lower()
+
+    @property
     def told(self) -> str:
         "Return a sentence for a person."
         return f"Binance refused it ({self.code}: {self.said})" + (f"; {_KEY_SAID}" if self.code in KEY_FAULTS else "")
@@ -54,6 +59,10 @@ class VenueSilent(Exception):
     "Nothing came back that says what became of the request."
 
 
+class HalfDone(VenueSilent):
+    "What was to be replaced is gone, and what was to take its place was refused."
+
+
 def read_answer(
     status: int,  # of HTTP
     headers: Mapping[str, str],  # of the answer
@@ -65,7 +74,9 @@ def read_answer(
         raise VenueBusy(float(asked) if asked.strip().isdecimal() else USUAL_PAUSES_S[status])
     if 200 <= status < 300 and isinstance(answer, dict | list):
         return
-    code = answer.get("code") if isinstance(answer, dict) else None
+    code, data = (answer.get("code"), answer.get("data")) if isinstance(answer, dict) else (None, None)
+    if isinstance(data, dict) and (data.get("cancelResult"), data.get("newOrderResult")) == ("SUCCESS", "FAILURE"):
+        raise HalfDone(excerpt(str((data.get("newOrderResponse") or {}).get("msg", ""))))
     if not isinstance(code, int) or code in NOT_KNOWN or status >= 500 or status in (403, 409):
         raise VenueSilent(f"HTTP {status}" + (f", {code}" if code else ", no JSON" if answer is None else ""))
     raise VenueRefused(code, excerpt(answer.get("msg", "")))

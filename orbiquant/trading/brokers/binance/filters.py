@@ -44,6 +44,7 @@ class SymbolRules:
     most_value: Decimal
     band: Band | None
     most_stops: int  # that may rest at once
+    replaces: bool  # an order by another, in one request
 
     @classmethod
     def of(
@@ -68,6 +69,7 @@ class SymbolRules:
             lot=lots[0], market_lot=lots[1], least_value=_number(filters, value, "minNotional"),
             most_value=_number(filters, value, "maxNotional"), band=_band(filters),
             most_stops=int(_number(filters, "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders")),
+            replaces=bool(told.get("cancelReplaceAllowed")),
         )  # fmt: skip
 
     @property

@@ -1,25 +1,29 @@
 """A position is never left without its stop on purpose: what must be lifted to be changed is put back in the same breath.
 
 A pair locks what it would sell, so the venue cannot hold an old and a new one at once, and no request replaces a pair
-by a pair. What is possible: cancel, and place in the next request of the same call; where the new one is refused, the old
-one is put back, and where that is refused too, the position is sold at the market. A single stop is replaced in one request.
+by a pair. A sale takes a pair's place in one request: where that is lost, the pair still stands. A single stop is replaced in
+one request. Else what is possible: cancel, and place in the next request of the same call; where the new one is refused, the
+old one is put back, and where that is refused too, the position is sold at the market.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from time import monotonic
+from typing import Any
 
 
 from ....core import BrokerError, BrokerRejected, BrokerUnavailable, ExecutionUnknown, get_logger
 from ....orders import Bracket
 from . import ids
 from .errors import NOT_CANCELLED, NotTaken, VenueRefused, VenueSilent
-from .filters import ExitLevels, SymbolRules, quantity_fault, value_fault
+from .filters import TAKER_FEE, ExitLevels, SymbolRules, quantity_fault, value_fault
 from .market import VenueMarket
-from .protection import Resident, find_standing, pair_request, single_request
+from .protection import Resident, find_standing, pair_request, sale_request, single_request
+from .reports import bought
 
+TRIES = 2  # to protect a position before a look has to
 TRIGGERED_S = 5.0  # that a stop with a limit may work without being filled
 
 
@@ -80,6 +84,32 @@ class Guards:
         except VenueRefused as error:
             self._sell(rules, entry_id, quantity, number, error.told)
 
+    def protect_at_once(
+        self,
+        rules: SymbolRules,  # of the symbol
+        entry_id: str,  # of an order that opens at the market
+        told: Mapping[str, Any],  # what the venue says of it
+        levels: ExitLevels,  # at least one
+    ) -> bool:
+        "Protect what an entry brought, in the same breath, and say whether no look has to do so."
+        log, begin = get_logger("trading.binance"), monotonic()
+        if told["status"] != "FILLED":
+            return False
+        exactly_known = "fills" in told  # else its answer was lost, and what fees took is not told: a look knows
+        quantity = bought(told, rules.base) if exactly_known else Decimal(told["executedQty"]) * (1 - TAKER_FEE)
+        for _ in range(TRIES):  # under the same ids: of one that arrives late only one can rest
+            try:
+                self.place(rules, entry_id, rules.whole_lots(quantity), levels)
+            except BrokerUnavailable as error:
+                log.error("not protected yet", order=entry_id, said=error.message)
+            except BrokerError as error:
+                log.error("not protected", order=entry_id, said=error.message)
+                return False
+            else:
+                log.info("protected", order=entry_id, unprotected_s=round(monotonic() - begin, 3))
+                return exactly_known
+        return False
+
     def _put(self, rules: SymbolRules, entry_id: str, quantity: Decimal, levels: ExitLevels, number: int) -> None:
         "Send protection once; raise `VenueRefused`, or `BrokerUnavailable` where it does not stand for certain."
         if levels.stop is not None and levels.target is not None:
@@ -94,6 +124,9 @@ class Guards:
     def _send(self, method: str, request: Mapping[str, str], rules: SymbolRules, entry_id: str, number: int) -> None:
         try:
             self.transport.send(method, request)
+        except VenueRefused as error:
+            if not error.is_duplicate:
+                raise
         except NotTaken as error:
             raise BrokerUnavailable(f"protection of {entry_id} was not placed: {error}") from None
         except VenueSilent as error:
@@ -105,10 +138,7 @@ class Guards:
     def _sell(self, rules: SymbolRules, entry_id: str, quantity: Decimal, number: int, why: str) -> None:
         "Close a position at the market, as its stop would."
         get_logger("trading.binance").error("closed at the market: protection refused", order=entry_id, said=why)
-        request = {
-            "symbol": rules.symbol, "side": "SELL", "type": "MARKET", "quantity": f"{quantity:f}",
-            "newClientOrderId": ids.leg_id(entry_id, ids.STOP_LEG, number + 1), "newOrderRespType": "RESULT",
-        }  # fmt: skip
+        request = sale_request(rules, ids.leg_id(entry_id, ids.STOP_LEG, number + 1), quantity)
         try:
             self.transport.send("privatePostOrder", request)
         except VenueRefused as error:
@@ -234,9 +264,9 @@ class Guards:
         self,
         rules: SymbolRules,  # of the symbol
         entry_id: str,  # of the order that opened a position
+        standing: Resident | None,  # what protects it
     ) -> Iterator[Lifted]:
         "Take protection away for a sale inside the block; afterwards what was not sold is protected again."
-        standing = self.find(rules, entry_id)
         if standing is not None and not self._cancel(rules, standing):
             standing = None
         lifted, certain = Lifted(standing), True
@@ -247,10 +277,17 @@ class Guards:
             raise
         finally:
             if standing is not None and certain:
-                self._put_back(rules, entry_id, replace(standing, quantity=standing.quantity - lifted.sold))
+                self.put_back(rules, entry_id, standing, lifted.sold)
 
-    def _put_back(self, rules: SymbolRules, entry_id: str, standing: Resident) -> None:
-        if quantity_fault(rules, left := rules.whole_lots(standing.quantity), market=False):
+    def put_back(
+        self,
+        rules: SymbolRules,  # of the symbol
+        entry_id: str,  # of the order that opened a position
+        standing: Resident,  # what protected it until a sale
+        sold: Decimal,  # of it
+    ) -> None:
+        "Protect again what was not sold."
+        if quantity_fault(rules, left := rules.whole_lots(standing.quantity - sold), market=False):
             return
         try:
             self.place(rules, entry_id, left, standing.levels, standing.number + 1)

@@ -65,6 +65,18 @@ def pair_request(
     } | stop_leg(rules, levels.stop, gap, "below")  # fmt: skip
 
 
+def sale_request(
+    rules: SymbolRules,  # of the symbol
+    client_order_id: str,  # of the sale
+    quantity: Decimal,  # in whole lots
+) -> Parameters:
+    "Return the request for a sale at the market."
+    return {
+        "symbol": rules.symbol, "side": "SELL", "type": "MARKET", "quantity": f"{quantity:f}",
+        "newClientOrderId": client_order_id, "newOrderRespType": "FULL",
+    }  # fmt: skip
+
+
 def single_request(
     rules: SymbolRules,  # of the symbol
     entry_id: str,  # of the order that opened the position
