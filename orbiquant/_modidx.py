@@ -7769,6 +7769,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'orbiquant.settings.Settings.settings_customise_sources': ( 'settings.html#settings.settings_customise_sources',
                                                                                                 'orbiquant/settings.py'),
                                     'orbiquant.settings._environment': ('settings.html#_environment', 'orbiquant/settings.py'),
+                                    'orbiquant.settings._names': ('settings.html#_names', 'orbiquant/settings.py'),
                                     'orbiquant.settings._origin': ('settings.html#_origin', 'orbiquant/settings.py'),
                                     'orbiquant.settings._refuse': ('settings.html#_refuse', 'orbiquant/settings.py'),
                                     'orbiquant.settings.check_environment': ('settings.html#check_environment', 'orbiquant/settings.py'),
@@ -7780,7 +7781,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'orbiquant.settings.explain': ('settings.html#explain', 'orbiquant/settings.py'),
                                     'orbiquant.settings.find_fault': ('settings.html#find_fault', 'orbiquant/settings.py'),
                                     'orbiquant.settings.load_settings': ('settings.html#load_settings', 'orbiquant/settings.py'),
-                                    'orbiquant.settings.read_dotenv': ('settings.html#read_dotenv', 'orbiquant/settings.py'),
                                     'orbiquant.settings.read_foreign_names': ('settings.html#read_foreign_names', 'orbiquant/settings.py')},
             'orbiquant.signals': { 'orbiquant.signals.Context': ('signals.html#context', 'orbiquant/signals.py'),
                                    'orbiquant.signals.Predictor': ('signals.html#predictor', 'orbiquant/signals.py'),
@@ -9385,4 +9385,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'orbiquant.workspace.is_workspace': ('workspace.html#is_workspace', 'orbiquant/workspace.py'),
                                      'orbiquant.workspace.make_workspace': ('workspace.html#make_workspace', 'orbiquant/workspace.py'),
                                      'orbiquant.workspace.package_name': ('workspace.html#package_name', 'orbiquant/workspace.py'),
+                                     'orbiquant.workspace.read_dotenv': ('workspace.html#read_dotenv', 'orbiquant/workspace.py'),
                                      'orbiquant.workspace.workspace': ('workspace.html#workspace', 'orbiquant/workspace.py')}}}

@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENV_PREFIX', 'NOT_SETTINGS', 'OUTSIDE_ONLY', 'FOREIGN_NAMES', 'check_origin', 'check_network', 'ServiceConfig',
-           'ReportConfig', 'LoggingConfig', 'find_fault', 'check_known', 'read_dotenv', 'read_foreign_names',
-           'ForeignNames', 'IniSource', 'check_frozen', 'check_strategies', 'Settings', 'check_environment', 'explain',
-           'load_settings']
+           'ReportConfig', 'LoggingConfig', 'find_fault', 'check_known', 'read_foreign_names', 'ForeignNames',
+           'IniSource', 'check_frozen', 'check_strategies', 'Settings', 'check_environment', 'explain', 'load_settings']
 
 # %% ../nbs/70_settings.ipynb #33a78a75
 import configparser
@@ -14,7 +13,6 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from io import StringIO
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,7 +40,7 @@ from .trading.brokers.mt4.config import Mt4Config
 from .trading.config import AgentProfile, RiskConfig, UniverseConfig
 from .trading.portfolio_config import PortfolioConfig
 from .trading.products import ProductConfig
-from .workspace import WorkspaceConfig, workspace
+from .workspace import WorkspaceConfig, read_dotenv, workspace
 
 # %% ../nbs/70_settings.ipynb #ba5851f1
 def check_origin(
@@ -113,11 +111,9 @@ def find_fault(
 # %% ../nbs/70_settings.ipynb #f8c090c2
 ENV_PREFIX = "ORBIQUANT_"
 NOT_SETTINGS = {"ORBIQUANT_HOME", "ORBIQUANT_SAMPLE_DATA"}
-OUTSIDE_ONLY = {  # who has one may trade: no file of settings holds it; by section and key, the variable's name
-    ("binance", "api_key"): "BINANCE_API_KEY",
-    ("binance", "api_secret"): "BINANCE_API_SECRET",
-    ("webhooks", "secret"): "ORBIQUANT_WEBHOOKS_SECRET",
-    ("webhooks", "previous_secret"): "ORBIQUANT_WEBHOOKS_PREVIOUS_SECRET",
+OUTSIDE_ONLY = {  # who has one may trade: it stands in no file of settings
+    "binance": ("api_key", "api_secret"),
+    "webhooks": ("secret", "previous_secret"),
 }
 
 
@@ -136,25 +132,6 @@ def check_known(
         raise SettingsError(f"{origin} [{section}]: must name one of the section's keys: {', '.join(keys)}")
     if key not in keys:
         raise SettingsError(f"{origin} [{section}] {key}: unknown key{suggest(key, keys)}")
-
-# %% ../nbs/70_settings.ipynb #d0be5c9e
-def read_dotenv(
-    path: Path,  # a `.env` file; a missing one is empty
-) -> dict[str, str]:
-    "Return the variables of a `.env` file; raise `SettingsError` naming the line that is none."
-    from dotenv import dotenv_values
-    from dotenv.parser import parse_stream
-
-    try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read as settings: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path} cannot be read as settings: it is no UTF-8 text") from None
-    for line in parse_stream(StringIO(text)):
-        if line.error or "\0" in line.original.string:  # its text may hold a key
-            raise SettingsError(f"{path} cannot be read as settings: line {line.original.line} must be NAME=value")
-    return {name: value or "" for name, value in dotenv_values(stream=StringIO(text)).items()}
 
 # %% ../nbs/70_settings.ipynb #fb924f0a
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
@@ -180,6 +157,12 @@ _AS_OURS: dict[str, Callable[[str], str]] = {
     "OLLAMA_URL": lambda text: f"{text.rstrip('/').removesuffix('/v1')}/v1",
     "BINANCE_TESTNET": _environment,
 }
+
+
+def _names(section: str, key: str) -> list[str]:
+    "Return the variables that a setting may stand in, ours before another program's."
+    others = [name for name, place in FOREIGN_NAMES.items() if place == (section, key)]
+    return [f"{ENV_PREFIX}{section}_{key}".upper(), *others]
 
 
 def read_foreign_names(
@@ -239,7 +222,8 @@ class IniSource(PydanticBaseSettingsSource):
         for section, keys in values.items():
             for key, text in keys.items():
                 check_known(self.settings_cls, section, key, str(self.path))
-                if text.strip() and (name := OUTSIDE_ONLY.get((section, key))):
+                if text.strip() and key in OUTSIDE_ONLY.get(section, ()):
+                    name = _names(section, key)[-1]
                     told = f"must be set as {name} in the environment or in .env, never in a file that is shared"
                     raise SettingsError(f"{self.path} [{section}] {key}: {told}")
         return values
@@ -373,11 +357,10 @@ def check_environment(
 # %% ../nbs/70_settings.ipynb #2c6409f4
 def _origin(section: str, key: str, dotenv: Path) -> str:
     "Return where the value in force stands: our name before another program's, the environment before `.env`."
-    others = [name for name, place in FOREIGN_NAMES.items() if place == (section, key)]
-    for names in ([f"{ENV_PREFIX}{section}_{key}".upper()], others):
+    for name in _names(section, key):
         for place, variables in (("environment variable", os.environ), (f"{dotenv}", read_dotenv(dotenv))):
-            if found := [name for name, text in variables.items() if name.upper() in names and text]:
-                return f"{place} {found[0].upper()}"
+            if any(each.upper() == name and text for each, text in variables.items()):
+                return f"{place} {name}"
     ini = workspace() / "settings.ini"
     return str(ini if key in IniSource(Settings, ini)().get(section, {}) else asset("settings.ini"))
 
