@@ -4479,6 +4479,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'orbiquant.llm.sentiment.sentiment_label': ( 'llm.sentiment.html#sentiment_label',
                                                                                       'orbiquant/llm/sentiment.py')},
             'orbiquant.llm.slots': { 'orbiquant.llm.slots._claims': ('llm.slots.html#_claims', 'orbiquant/llm/slots.py'),
+                                     'orbiquant.llm.slots._digits_end': ('llm.slots.html#_digits_end', 'orbiquant/llm/slots.py'),
                                      'orbiquant.llm.slots._inside': ('llm.slots.html#_inside', 'orbiquant/llm/slots.py'),
                                      'orbiquant.llm.slots._quoting': ('llm.slots.html#_quoting', 'orbiquant/llm/slots.py'),
                                      'orbiquant.llm.slots._role': ('llm.slots.html#_role', 'orbiquant/llm/slots.py'),

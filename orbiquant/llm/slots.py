@@ -182,6 +182,10 @@ def _inside(figure: SpokenFigure, symbols: Sequence[Named]) -> bool:
 MASKS = {"symbol": "EURUSD", "timeframe": "4h", "number": "5"}
 
 
+def _digits_end(text: str, figure: SpokenFigure) -> int:
+    return figure.start + len(re.findall(r"^[\d.,]*", text[figure.start : figure.end])[0])
+
+
 def mask(
     text: str,  # a message
     vocabulary: Vocabulary,  # what is traded
@@ -189,11 +193,8 @@ def mask(
     "Return a message with every symbol, timeframe and number replaced by one of each."
     symbols = [(each.start, each.end, MASKS["symbol"]) for each in find_symbols(text, vocabulary)]
     frames = [(each.start, each.end, MASKS["timeframe"]) for each in find_timeframes(text)]
-    figures = [(each.start, each.end, MASKS["number"]) for each in find_figures(text) if each.unit == ""]
-    figures += [
-        (each.start, each.start + len(re.findall(r"^[\d.,]*", text[each.start : each.end])[0]), MASKS["number"])
-        for each in find_figures(text)
-        if each.unit
+    figures = [
+        (each.start, _digits_end(text, each) if each.unit else each.end, MASKS["number"]) for each in find_figures(text)
     ]
     masked, free = text, len(text) + 1
     for start, end, name in sorted([*symbols, *frames, *figures], reverse=True):
