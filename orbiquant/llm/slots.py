@@ -11,7 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from .figures import THREE_DIGITS, SpokenFigure, count_days, find_figures, find_since, find_timeframes
+from orbiquant.llm.figures import (
+    THREE_DIGITS,
+    SpokenFigure,
+    count_days,
+    find_count,
+    find_figures,
+    find_since,
+    find_timeframes,
+)
 from .lexicon import find_words, role_patterns, word_patterns
 from .naming import find_job_id, find_table
 from .vocabulary import Named, Vocabulary, find_symbols, fold
@@ -165,6 +173,8 @@ def read_slots(
     figures = [each for each in figures if not _CALLED.search(text[: each.start])]
     quoting = _quoting(symbols[0].symbol) if symbols else ""
     found |= read_slot_figures(text, figures, quoting, spanish) | _words_of(text, fold(text))
+    if "limit" not in found and (count := find_count(text)):
+        found["limit"] = float(count[2])
     if "stop_points" in found and symbols and _INDEX.fullmatch(symbols[0].symbol):
         found.setdefault("stop_pips", found["stop_points"])
     if today and (since := find_since(text, today)):
