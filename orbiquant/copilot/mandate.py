@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ..llm.own_words import unquoted
+from ..llm.unwished import denies_next, takes_back
 from ..llm.vocabulary import NAMES, Vocabulary, find_symbols
 
 # %% ../../nbs/85_copilot.mandate.ipynb #f255b4d2
@@ -28,7 +29,6 @@ _POLITE = re.compile(
     r"[¿\s]*(?:(?:please|por favor),?\s+)?"
     r"(?:(?:can|could|will)\b|puedes?\b|podrias?\b|me (?:compras|vendes|abres)\b)"
 )
-_NOT = r"(?:do not|don't|dont|never|not|no|nunca|jamas|sin|ni|nor|without|avoid|evita)"
 
 
 def _plain(text: str) -> str:
@@ -65,7 +65,6 @@ _VERBS = {
     rf"|{_OPEN}short|short{_NO_SIDE}|{_ABRE}cort[oa]s?",
 }
 _SIDES = {side: re.compile(rf"\b(?:{verbs})(?!\w)") for side, verbs in _VERBS.items()}
-_DENIED = re.compile(rf"\b{_NOT}\s+(?:\w+\s+){{0,3}}?$")
 _CLOSES = re.compile(r"\b(close|exit|flatten|cierra\w*|cerrar|cierre)\b")
 _THING = re.compile(r"\b(the|this|that|my|la|las|el|los|mi|mis|esta|esa)\s+$")  # a purchase that there is
 _WISHING = (
@@ -86,7 +85,7 @@ def _named(pattern: re.Pattern[str], sentence: str) -> bool:
 
 def _is_wish(before: str) -> bool:
     words = re.findall(r"[a-z']+", _PAIR.sub(" ", before))
-    if _DENIED.search(before) or _THING.search(before):
+    if denies_next(before) or _THING.search(before):
         return False
     return all(word in _BEFORE or word in NAMES for word in words)
 
@@ -142,13 +141,6 @@ def readings(
     return found
 
 # %% ../../nbs/85_copilot.mandate.ipynb #0c8d1d17
-_CANCELS = re.compile(
-    r"\b(?:cancel\w*|anul\w*|forget (?:it|that|about)|never ?mind|scratch that|ignore that|second thoughts?|wait"
-    r"|hold on|changed? my mind|actually,? (?:no|not|don't|do not)|(?:better|rather) not|olvid\w+|mejor no|espera"
-    r"|dejalo|(?:he cambiado|cambie|cambio) de (?:idea|opinion)|me arrepent\w+|no lo hagas"
-    r"|(?:don't|do not) do (?:it|that))\b"
-    r"|(?:^|[.,;]\s*)(?:don't|do not|no)\s*[.!]*$"
-)
 _TIME = r"(?:sec\w*|min\w*|hours?|days?|weeks?|segundos?|horas?|dias?|semanas?)"
 _UNSUPPORTED = {
     "a limit or stop entry": re.compile(
@@ -171,8 +163,8 @@ def why_unclear(
     "Return why nobody can tell which order is meant, as what to ask the user; empty when it is clear."
     text = " ".join(sentences)
     asked = {side: [each.start() for each in pattern.finditer(text)] for side, pattern in _SIDES.items()}
-    denied = any(_DENIED.search(text[:start]) for starts in asked.values() for start in starts)
-    if denied or any(_CANCELS.search(each) for each in sentences):
+    denied = any(denies_next(text[:start]) for starts in asked.values() for start in starts)
+    if denied or any(takes_back(each) for each in sentences):
         return "the user's message also takes the order back: ask them whether they want it"
     if (named := next((name for name, pattern in _UNSUPPORTED.items() if pattern.search(text)), None)) is not None:
         return (

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core import require_library
-from .phrasings import KeptVectors, masked_phrasings, read_phrasings
+from .phrasings import KeptVectors, Phrasing
 from .slots import read_slots
 from .vocabulary import Vocabulary, fold
 
@@ -120,9 +120,11 @@ def fit_weights(
 
 # %% ../../nbs/194_llm.classifier.ipynb #9a52f6a9
 def phrasing_sentences(
-    known: Sequence[KeptVectors],  # of the phrasings, one an encoder
+    phrasings: Sequence[Phrasing],
+    masked: Sequence[str],  # their texts
+    known: Sequence[KeptVectors],  # of the masked texts, one an encoder
 ) -> Sentences:
-    "Return the training phrasings as the model reads them."
+    "Return phrasings as the model reads them."
     plain = Vocabulary()
-    flags = [flags_of(read_slots(each.text, plain, each.language), each.text) for each in read_phrasings()]
-    return Sentences(masked_phrasings(), [part.vectors for part in known], np.array(flags))
+    flags = [flags_of(read_slots(each.text, plain, each.language), each.text) for each in phrasings]
+    return Sentences(masked, [part.vectors for part in known], np.array(flags))

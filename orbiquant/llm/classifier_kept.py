@@ -80,8 +80,9 @@ MOST_BUILT = 4  # classifiers, of several versions or sets of encoders
 
 
 def _fit(embedder: JoinedEmbedder) -> bytes:
-    known = [known_vectors(part, masked_phrasings()) for part in embedder.parts]
-    weights = fit_weights(phrasing_sentences(known), [each.tool for each in read_phrasings()])
+    asked, masked = read_phrasings(), masked_phrasings()
+    known = [known_vectors(part, masked) for part in embedder.parts]
+    weights = fit_weights(phrasing_sentences(asked, masked, known), [each.tool for each in asked])
     return pack_weights(weights, [part.directions for part in known])
 
 

@@ -11,7 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from .figures import THREE_DIGITS, SpokenFigure, count_days, find_figures, find_since, find_timeframes
+from orbiquant.llm.figures import (
+    THREE_DIGITS,
+    SpokenFigure,
+    count_days,
+    find_count,
+    find_figures,
+    find_since,
+    find_timeframes,
+)
 from .lexicon import find_words, role_patterns, word_patterns
 from .naming import find_job_id, find_table
 from .vocabulary import Named, Vocabulary, find_symbols, fold
@@ -165,6 +173,8 @@ def read_slots(
     figures = [each for each in figures if not _CALLED.search(text[: each.start])]
     quoting = _quoting(symbols[0].symbol) if symbols else ""
     found |= read_slot_figures(text, figures, quoting, spanish) | _words_of(text, fold(text))
+    if "limit" not in found and (count := find_count(text)):
+        found["limit"] = float(count[2])
     if "stop_points" in found and symbols and _INDEX.fullmatch(symbols[0].symbol):
         found.setdefault("stop_pips", found["stop_points"])
     if today and (since := find_since(text, today)):
@@ -182,6 +192,10 @@ def _inside(figure: SpokenFigure, symbols: Sequence[Named]) -> bool:
 MASKS = {"symbol": "EURUSD", "timeframe": "4h", "number": "5"}
 
 
+def _digits_end(text: str, figure: SpokenFigure) -> int:
+    return figure.start + len(re.findall(r"^[\d.,]*", text[figure.start : figure.end])[0])
+
+
 def mask(
     text: str,  # a message
     vocabulary: Vocabulary,  # what is traded
@@ -189,11 +203,8 @@ def mask(
     "Return a message with every symbol, timeframe and number replaced by one of each."
     symbols = [(each.start, each.end, MASKS["symbol"]) for each in find_symbols(text, vocabulary)]
     frames = [(each.start, each.end, MASKS["timeframe"]) for each in find_timeframes(text)]
-    figures = [(each.start, each.end, MASKS["number"]) for each in find_figures(text) if each.unit == ""]
-    figures += [
-        (each.start, each.start + len(re.findall(r"^[\d.,]*", text[each.start : each.end])[0]), MASKS["number"])
-        for each in find_figures(text)
-        if each.unit
+    figures = [
+        (each.start, _digits_end(text, each) if each.unit else each.end, MASKS["number"]) for each in find_figures(text)
     ]
     masked, free = text, len(text) + 1
     for start, end, name in sorted([*symbols, *frames, *figures], reverse=True):

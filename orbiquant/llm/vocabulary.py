@@ -20,6 +20,7 @@ from ..core import asset
 from ..domain import AssetClass, Instrument
 
 # %% ../../nbs/192_llm.vocabulary.ipynb #bf1e0175
+@lru_cache(maxsize=64)  # each rule that reads a message folds it
 def fold(
     text: str,  # as a person wrote it
 ) -> str:
