@@ -65,7 +65,7 @@ def set_alert_for(
     most: int,  # that may wait
 ) -> AlertAnswer:
     "Set an alert and say on which bars it is judged; raise `NotFoundError` for a symbol that the store has no bars of."
-    from orbiquant.notices.alerts import add_alert
+    from orbiquant.notices.alerts import add_alert, list_alerts
 
     held = choose_series(runtime, asked.symbol, None)
     symbol = held.series.symbol
@@ -78,6 +78,9 @@ def set_alert_for(
     said = side if passed else f"the last close is {last:g}"
     told = f"you are told once when {symbol} crosses to {asked.condition} {asked.price:f}"
     told += f", judged when bars of {', '.join(frames)} close; {said}"
+    waiting = [each for each in list_alerts(runtime.engine, user_id, AlertStatus.ACTIVE) if each.symbol == symbol]
+    if others := [f"{each.condition} {each.price:f}" for each in waiting if each.id != made.id]:
+        told += f"; you are still told of {', '.join(others[-5:])}, too"
     return AlertAnswer(alert_id=made.id, status=made.status.value, message=told)
 
 
