@@ -53,8 +53,8 @@ def carries_on(
         return False  # RSI of gold
     small = (_LANGUAGES, *worded, follow["filler"], follow["bars"], follow["again"], word_patterns("vague")["look"])
     named = symbols or find_timeframes(text) or find_figures(text) or find_count(text) or asked_language(text)
-    named = named or any(each.search(folded) for each in worded)
-    return bool(named) and not words_left(text, vocabulary, small)
+    told = bool(named) or any(each.search(folded) for each in worded)
+    return told and not words_left(text, vocabulary, small)
 
 # %% ../../nbs/194_llm.leaning.ipynb #7b268e6f
 _WORDS = ("timeframe", "indicators", "strategy", "policy", "level", "language")
