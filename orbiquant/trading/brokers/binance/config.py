@@ -28,9 +28,7 @@ class BinanceConfig(Value):
     api_secret: SecretStr = SecretStr("")
     rest_url: str = ""  # up to /api/v3; empty: the environment's
     stream_url: str = ""  # of the WebSocket API; empty: the environment's
-    market_url: str = (
-        ""  # of the streams of prices, up to /ws; empty: the environment's, none beside another `rest_url`
-    )
+    market_url: str = ""  # of the streams of prices, up to /ws; empty: the environment's, none beside a `rest_url`
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
     sweep_s: Annotated[float, Field(gt=0, le=30)] = 15.0  # between two looks at the venue, where no event wakes us
     stop_gap: Annotated[Decimal, Field(gt=0, lt=1)] = Decimal("0.02")  # of the price, where a stop must name a limit
