@@ -27,6 +27,7 @@ from orbiquant.runtime import current
 from orbiquant.service.chat_page import CHAT_PATHS, add_chat_page
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
 from orbiquant.service.gate import Gate, Gatekeeper
+from orbiquant.service.metrics import add_metrics
 from orbiquant.service.routes import NamedRoute
 
 BEARER_KEY = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key or the console's token.")
@@ -125,6 +126,7 @@ def create_app(
     app.add_exception_handler(HTTPException, on_http_error)
     add_api_page(app)
     add_chat_page(app)
+    add_metrics(app, needs("read"))
     return app
 
 

@@ -41,6 +41,7 @@ PLAIN = {
         "service.kept",
         "service.known",
         "service.mcp_http",
+        "service.metrics",
         "service.origins",
     ),
     *("service.request_log", "service.routes", "service.warming", "trading.tables"),
