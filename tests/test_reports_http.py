@@ -1,7 +1,6 @@
 """Reports over real HTTP: the list, a run that is queued, worked on in a kernel of its own, and its page."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest

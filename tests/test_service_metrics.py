@@ -86,9 +86,12 @@ def test_a_part_that_cannot_be_read_hides_no_other(tmp_path: Path):
     runtime = make_runtime(tmp_path)
     runtime = type(runtime)(runtime.settings.model_copy(update={"atlas": unset.atlas}))
     app.state.console_token = TOKEN
-    with using(runtime), running(app, runtime) as address:
-        with httpx.Client(base_url=address, headers={"X-API-Key": TOKEN}) as client:
-            reading = read(client)
+    with (
+        using(runtime),
+        running(app, runtime) as address,
+        httpx.Client(base_url=address, headers={"X-API-Key": TOKEN}) as client,
+    ):
+        reading = read(client)
     unreadable = {
         dict(labels)["part"]: value for (name, labels), value in reading.items() if name == "orbiquant_part_unreadable"
     }

@@ -93,7 +93,7 @@ def models_answer(
             live.latest(series)
     return bool(runtime.registry.series())
 
-
+# %% ../../nbs/78_desk.health.ipynb #8da09d40
 def redis_answers(
     runtime: Runtime,  # whose settings name one
 ) -> bool:

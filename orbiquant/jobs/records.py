@@ -191,9 +191,9 @@ def count_runs(
     engine: Engine,  # a migrated database
 ) -> dict[str, int]:
     "Return how many runs are kept of each status."
-    asked = select(job_runs.c.status, func.count()).group_by(job_runs.c.status)
+    asked = select(job_runs.c.status, func.count().label("runs")).group_by(job_runs.c.status)
     with querying(engine) as connection:
-        return {status: count for status, count in connection.execute(asked)}
+        return {str(row.status): int(row.runs) for row in connection.execute(asked)}
 
 # %% ../../nbs/07_jobs.records.ipynb #0eedc8a7
 CLAIM_LOCK = 0x0B1_0A28  # one claim at a time: two must not both see that a job has no run

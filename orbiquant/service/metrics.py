@@ -34,7 +34,7 @@ METRICS_PATH = "/metrics"
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the library's name for the folder that workers share
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 UNKNOWN_ROUTE = "unknown"
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"})
+COUNTED_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"})
 MOST_BOUND = 4096  # series whose counters are at hand
 
 disable_created_metrics()  # a second series for each, of which nobody asks
@@ -66,7 +66,7 @@ class Meters:
         route = scope.get("state", {}).get("route") or getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
         bound = self._bound.get((method, route, status))
         if bound is None:
-            known = method if method in METHODS else "OTHER"
+            known = method if method in COUNTED_METHODS else "OTHER"
             bound = self.requests.labels(known, route, status or "none"), self.seconds.labels(route)
             if len(self._bound) < MOST_BOUND:
                 self._bound[method, route, status] = bound
@@ -90,7 +90,7 @@ def gauge(
     return family
 
 
-def health_metrics(
+def read_health(
     runtime: Runtime,  # whose parts are looked at
 ) -> Iterator[Metric]:
     "Yield the state of every part."
@@ -102,7 +102,7 @@ def health_metrics(
     yield gauge("agents_running", "Agents that may trade.", [({}, seen.agents_running)])
 
 
-def bar_metrics(
+def read_ages(
     runtime: Runtime,  # whose store is looked at
 ) -> Iterator[Metric]:
     "Yield how old the newest bar of every series is."
@@ -119,7 +119,7 @@ def bar_metrics(
     yield gauge("bars_age_seconds", "Since the newest stored bar closed.", rows)
 
 
-def job_metrics(
+def read_jobs(
     runtime: Runtime,  # whose database is asked
 ) -> Iterator[Metric]:
     "Yield how many jobs wait, run, or ended how."
@@ -129,7 +129,7 @@ def job_metrics(
     yield gauge("job_runs", "Runs of jobs that are kept, by status.", rows)
 
 
-def agent_metrics(
+def read_agents(
     runtime: Runtime,  # whose database is asked
 ) -> Iterator[Metric]:
     "Yield where each agent stands, and what is killed."
@@ -138,24 +138,28 @@ def agent_metrics(
 
     agents = list_agents().agents
     names = [{"agent": each.name, "account": each.account, "currency": each.currency} for each in agents]
-    yield gauge("agent_running", "1: the agent may trade.", zip(names, (float(a.status == "running") for a in agents)))
-    yield gauge("agent_halted", "1: a person must let it go on.", zip(names, (float(a.status == "halted") for a in agents)))
-    yield gauge("agent_equity", "In the account's currency.", zip(names, (a.equity for a in agents)))
-    yield gauge("agent_drawdown_ratio", "Fall from the highest equity, 0 to 1.", zip(names, (a.drawdown for a in agents)))
-    yield gauge("agent_open_positions", "Positions held.", zip(names, (float(a.open_positions) for a in agents)))
-    yield gauge("agent_engine_up", "1: a process trades its account.", zip(names, (float(bool(a.engine)) for a in agents)))
+
+    def told(name: str, said: str, values: Iterable[float]) -> Metric:
+        return gauge(f"agent_{name}", said, zip(names, values, strict=True))
+
+    yield told("running", "1: the agent may trade.", (float(a.status == "running") for a in agents))
+    yield told("halted", "1: a person must let it go on.", (float(a.status == "halted") for a in agents))
+    yield told("equity", "In the account's currency.", (a.equity for a in agents))
+    yield told("drawdown_ratio", "Fall from the highest equity, 0 to 1.", (a.drawdown for a in agents))
+    yield told("open_positions", "Positions held.", (float(a.open_positions) for a in agents))
+    yield told("engine_up", "1: a process trades its account.", (float(bool(a.engine)) for a in agents))
     yield gauge("kill_switches", "Kill switches that stand.", [({}, float(len(list_kills().kills)))])
 
 
 PARTS: dict[str, Callable[[Runtime], Iterator[Metric]]] = {
-    "health": health_metrics,
-    "bars": bar_metrics,
-    "jobs": job_metrics,
-    "agents": agent_metrics,
+    "health": read_health,
+    "bars": read_ages,
+    "jobs": read_jobs,
+    "agents": read_agents,
 }
 
 
-class Standing:
+class Readings:
     "Reads how everything stands, at the moment it is asked."
 
     def __init__(
@@ -184,7 +188,7 @@ def write_metrics(
 ) -> bytes:
     "Return everything in Prometheus's text form."
     asked = CollectorRegistry()
-    asked.register(Standing(runtime))
+    asked.register(Readings(runtime))
     if os.environ.get(FOLDER):
         MultiProcessCollector(asked)
         return generate_latest(asked)
@@ -202,7 +206,9 @@ def add_metrics(
         "Return the service's metrics in Prometheus's text form."
         return Response(write_metrics(current()), media_type=CONTENT_TYPE_LATEST)
 
-    text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics as text"}}
+    text: dict[int | str, dict[str, Any]] = {
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics as text"}
+    }
     app.add_api_route(
         METRICS_PATH, metrics, dependencies=[needed], tags=["health"], response_class=Response, responses=text
     )
