@@ -37,12 +37,12 @@ def store_files(
     store: "DeltaBarStore",  # on disk or object storage
 ) -> "FileSystem":
     "Return the files of a store's table, wherever they lie; a folder on disk is made."
-    from deltalake.fs import DeltaStorageHandler
-    from pyarrow.fs import PyFileSystem
+    from pyarrow.fs import FileSystem, SubTreeFileSystem
 
     if "://" not in store.uri:
         Path(store.uri).mkdir(parents=True, exist_ok=True)
-    return PyFileSystem(DeltaStorageHandler(store.uri, store.storage_options))
+    files, base = FileSystem.from_uri(store.uri)
+    return SubTreeFileSystem(base, files)
 
 
 def files_until(
