@@ -13,6 +13,7 @@ from . import (  # noqa: F401
     alerts,
     chat,
     claims,
+    endpoints,
     follow,
     imports,
     jobs,
@@ -131,6 +132,7 @@ program.add_typer(ledger.ledger_commands, name="ledger")
 program.add_typer(llm.llm_commands, name="llm")
 program.add_typer(portfolio.portfolio_commands, name="portfolio")
 program.add_typer(serving.service, name="service")
+program.add_typer(endpoints.endpoints, name="endpoint")
 program.command("init")(workspace.init)
 program.command("demo")(research.demo)
 program.command("train")(models.train_command)

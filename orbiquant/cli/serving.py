@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from orbiquant.cli.console import TIMEFRAMES, AsJson, console, fields, open_runtime, progress_bar, show, table
+from orbiquant.cli.endpoints import AloneOption, PackageOption, chosen_app, project_here, refuse_ours
 
 if TYPE_CHECKING:
     from orbiquant.reports import Report
@@ -21,13 +22,12 @@ service.add_typer(keys, name="keys")
 def serve_command(
     host: Annotated[str | None, typer.Option(help="Address to listen on; else the settings'.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one; else the settings'.")] = None,
+    export: Annotated[bool, typer.Option("--export", help="Run nbdev-export on your notebooks first.")] = False,
+    package: PackageOption = None,
+    alone: AloneOption = False,
 ) -> None:
-    "Serve signals, analysis and market data over HTTP until interrupted."
+    "Serve signals, analysis, market data, and what your own notebooks mark, over HTTP until interrupted."
     signal(SIGINT, end_at_once)  # until `serve` ends in its own way; nothing is begun that needs more
-    from orbiquant.app import app
-    from orbiquant.service.serving import leave, serve
-
-    open_runtime(service=True)
     say = console(stderr=True)
 
     def announce(address: str) -> None:
@@ -36,6 +36,10 @@ def serve_command(
     def tell(text: str) -> None:
         say.print(text, markup=False, soft_wrap=True)
 
+    app = chosen_app(package, alone, export, tell)
+    from orbiquant.service.serving import leave, serve
+
+    open_runtime(service=True)
     serve(app, host, port, announce, tell)
     leave(0)
 
@@ -48,13 +52,18 @@ def end_at_once(*_: Any) -> NoReturn:
 
 @service.command("build")
 def build_command(
+    package: PackageOption = None,
+    alone: AloneOption = False,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when something is stale.")] = False,
     as_json: AsJson = False,
 ) -> None:
     "Generate app.py and openapi.json from the marked functions."
     from orbiquant.service.build import build_service
 
-    changes = build_service(check=check)
+    project = project_here(package)
+    if alone and project is None:
+        raise refuse_ours("--alone")
+    changes = build_service(check, project, alone)
     words = "is stale" if check else "was written"
     view = f"{changes.rstrip()}\nThe service {words}." if changes else "The service is up to date."
     show({"changed": bool(changes), "diff": changes}, as_json, lambda: view)

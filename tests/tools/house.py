@@ -36,6 +36,7 @@ SIBLINGS = ({"market", "llm"}, {"backtest", "trading"})  # neither knows the oth
 PLAIN = {
     *("cli", "reports.worker", "service.gate", "service.factory", "service.serving"),
     *(
+        "service.beside",
         "service.chat_page",
         "service.connections",
         "service.kept",
