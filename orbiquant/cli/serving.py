@@ -65,7 +65,9 @@ def build_command(
         raise refuse_ours("--alone")
     changes = build_service(check, project, alone)
     words = "is stale" if check else "was written"
-    view = f"{changes.rstrip()}\nThe service {words}." if changes else "The service is up to date."
+    routes, named, api = changes.partition(f"--- {project.package if project else 'orbiquant'}/openapi.json\n")
+    told = f"{routes}{named}{f'({len(api.splitlines()):,} lines)' if named else ''}" if project else changes
+    view = f"{told.rstrip()}\nThe service {words}." if changes else "The service is up to date."
     show({"changed": bool(changes), "diff": changes}, as_json, lambda: view)
     if check and changes:
         raise typer.Exit(1)

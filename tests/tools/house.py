@@ -42,6 +42,7 @@ PLAIN = {
         "service.kept",
         "service.known",
         "service.mcp_http",
+        "service.notebook",
         "service.origins",
     ),
     *("service.request_log", "service.routes", "service.warming", "trading.tables"),
