@@ -29,6 +29,8 @@ from orbiquant.core import get_logger
 def fails() -> int:
     "Fail."
     get_logger("mine").warning("nearly there")
+    print("said in passing")
+    warnings.warn("a warning")
     return 1 // 0
 """
 
@@ -92,6 +94,8 @@ def test_a_request_writes_into_no_cell_and_a_failure_is_kept(kernel: Kernel):
     assert ran.text.strip() == "" and ran.status == "ok"
     log = kernel.run('print("\\n".join(service.log))')
     assert "GET '/fails' 500" in log and "ZeroDivisionError" in log and "warning: nearly there" in log
+    assert "said in passing" in log and "UserWarning: a warning" in log
+    assert kernel.run("print('to the cell')") == "to the cell"
     assert "Note: mine" in kernel.run('get_logger("mine").warning("mine")'), "the notebook's own notices stay"
 
 
@@ -120,6 +124,7 @@ def test_what_cannot_be_served_is_refused_and_what_is_served_stays(kernel: Kerne
 def test_stopping_ends_it_and_another_begins_with_another_token(kernel: Kernel):
     line = kernel.run("service = oq.serve_notebook()").splitlines()[1]
     assert "stopped: " in kernel.run("service.stop()\nprint(service)")
+    assert kernel.run("import sys\nprint(type(sys.stdout).__name__, end='')") == "OutStream"
     with pytest.raises(httpx.ConnectError):
         ask(line)
     port = int(re.search(r":(\d+)/", line)[1])

@@ -142,6 +142,7 @@ def test_a_notebook_of_ones_own_ends_in_a_backtest_chart_and_exports_a_package(m
     assert asked.returncode == 0 and int(asked.stdout.split()[-1]) > 20, asked.stderr
 
 
+@pytest.mark.slow
 def test_a_function_of_ones_own_is_served_from_its_notebook(made: Path):
     ran = execute(made / "nbs" / "01_routes.ipynb")
     said = "".join("".join(output.get("text", "")) for output in outputs(ran))

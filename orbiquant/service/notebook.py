@@ -2,7 +2,7 @@
 
 # The application is made as that of a package is, from the functions that the notebook holds now, and replaced when it is
 # asked for again: address and token stay. What is served lives as long as the kernel. Nothing that a request says may land
-# in a cell, whichever runs at the time: requests and failures are kept in `log`, and notices go there, too.
+# in a cell, whichever runs at the time: requests, failures, notices and what a function prints are kept in `log`.
 
 import ast
 import inspect
@@ -33,7 +33,8 @@ from orbiquant.service.reading import Parameter, route_parameters
 from orbiquant.service.request_log import RequestLog
 from orbiquant.service.serving import address, listen, make_server, url_of
 
-HOST, START_S, STOP_S, LINES_KEPT = "127.0.0.1", 30.0, 5.0, 1000
+HOST, START_S, STOP_S = "127.0.0.1", 30.0, 5.0
+LINES_KEPT, FRAMES = 1000, 4  # of the log; of a failure, the innermost
 _heard: ContextVar["deque[str] | None"] = ContextVar("served_notebook", default=None)
 _running: list["NotebookService"] = []
 
@@ -99,7 +100,7 @@ class NotebookService:
 
     def start(self) -> None:
         "Begin to serve; raise `OptionError` when that does not come about."
-        divert_notices()
+        keep_apart()
         self.thread.start()
         until = time.monotonic() + START_S
         while not self.server.started:
@@ -123,6 +124,10 @@ class NotebookService:
         self.listener.close()
         if self in _running:
             _running.remove(self)
+        if not _running:
+            for name in ("stdout", "stderr"):
+                stream: Any = getattr(sys, name)
+                setattr(sys, name, stream.stream if isinstance(stream, Apart) else stream)
 
     def __repr__(self) -> str:
         "Return where it is, without its token: what is shown is saved with the notebook."
@@ -130,10 +135,40 @@ class NotebookService:
         return f"<NotebookService {self.url}, {state}: {', '.join(each.name for each in self.functions)}>"
 
 
-def divert_notices() -> None:
-    "Keep out of cells what is logged while a request is answered."
+class Apart:
+    "A stream of the notebook's: what is written while a request is answered is kept, all else goes where it went."
+
+    def __init__(
+        self,
+        stream: Any,  # the kernel's own
+    ) -> None:
+        self.stream = stream
+
+    def write(
+        self,
+        text: str,  # of anybody
+    ) -> int:
+        "Write to the cell that runs, or keep what no cell has written."
+        lines = _heard.get()
+        if lines is None:
+            return int(self.stream.write(text))
+        if text.strip():
+            lines.append(text.rstrip())
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        "Return whatever else the stream has."
+        return getattr(self.stream, name)
+
+
+def keep_apart() -> None:
+    "Keep out of cells what is logged, and what a function prints, while a request is answered."
     import structlog
 
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if not isinstance(stream, Apart):
+            setattr(sys, name, Apart(stream))
     get_logger("service")  # sets up logging where nobody has
     before = structlog.get_config()["processors"]
     if keep_notice not in before:
@@ -157,7 +192,7 @@ def keep_notice(
     if isinstance(error, BaseException):
         import traceback
 
-        lines.append("".join(traceback.format_exception(error)))
+        lines.append("".join(traceback.format_exception(error, limit=-FRAMES)))
     raise structlog.DropEvent
 
 

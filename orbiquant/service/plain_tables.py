@@ -55,6 +55,12 @@ def column_values(
     "Return the cells of a column as JSON knows them; raise `DataError` for what it has no form for."
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return _times(column)
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf":
+        cells: list[JsonValue] = column.tolist()
+        gaps = np.flatnonzero(~np.isfinite(column.to_numpy()))
+        for gap in gaps.tolist():
+            cells[gap] = None
+        return cells
     try:
         return to_jsonable_python(without_gaps(column.tolist()), inf_nan_mode="null", fallback=_other)
     except (TypeError, ValueError) as error:
