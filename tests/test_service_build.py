@@ -466,6 +466,11 @@ def test_a_clash_with_our_own_routes_is_refused_with_a_cure(shop: Shop, decorato
         write_app(find_marked(name), Project(name, Path()), find_marked("orbiquant"))
 
 
+def test_what_a_module_prints_is_no_result(shop: Shop, capsys: pytest.CaptureFixture[str]):
+    assert find_marked(shop('print("hello")\n' + one(") -> int")))
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 def test_nothing_marked_says_how_to_mark(shop: Shop, tmp_path: Path):
     name = shop("")
     with pytest.raises(BuildError, match=rf"nothing in the package {name} \(.*is marked: put `#\| export`"):
@@ -486,6 +491,7 @@ def test_a_module_of_ones_own_named_app_is_neither_skipped_nor_written_over(shop
 BROKEN = {
     "no Python": ("def do_it(:\n", r"nbs/72_shop.ipynb#cell-id=bbbb2222: this is no Python"),
     "an error": ("1 / 0\n", r"cell-id=bbbb2222: shop_\d+.goods cannot be imported: ZeroDivisionError: division by"),
+    "an end": ("raise SystemExit(3)\n", "cell-id=bbbb2222: .*SystemExit: 3"),
     "not installed": ("import nowhere\n", "cell-id=bbbb2222: .*ModuleNotFoundError: No module named 'nowhere'"),
 }
 

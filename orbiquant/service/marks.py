@@ -13,6 +13,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -162,8 +163,9 @@ def load_module(
 ) -> ModuleType:
     "Import a module; raise `BuildError` naming the cell that fails."
     try:
-        return import_module(name)
-    except Exception as error:
+        with redirect_stdout(sys.stderr):  # what a module says is no result of ours
+            return import_module(name)
+    except (Exception, SystemExit) as error:
         root = name.partition(".")[0]
         files = [(frame.filename, frame.lineno or 1) for frame in traceback.extract_tb(error.__traceback__)]
         if isinstance(error, SyntaxError) and error.filename:
