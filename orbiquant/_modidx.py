@@ -7798,6 +7798,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'orbiquant/service/reading.py'),
                                            'orbiquant.service.reading.check_forms': ( 'service.reading.html#check_forms',
                                                                                       'orbiquant/service/reading.py'),
+                                           'orbiquant.service.reading.check_kept': ( 'service.reading.html#check_kept',
+                                                                                     'orbiquant/service/reading.py'),
                                            'orbiquant.service.reading.check_parameters': ( 'service.reading.html#check_parameters',
                                                                                            'orbiquant/service/reading.py'),
                                            'orbiquant.service.reading.check_signature': ( 'service.reading.html#check_signature',

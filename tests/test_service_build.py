@@ -453,6 +453,16 @@ def test_two_packages_share_no_alias_and_keep_their_own_titles(shop: Shop, tmp_p
 TAKEN = {
     "path": ('"GET", "/agents"', "do_it", "GET /agents is taken by list_agents .nbs/79_desk.agents.ipynb#cell-id="),
     "shape": ('"GET", "/agents/{a}/status"', "do_it", "GET /agents/{a}/status is taken by"),
+    "kept by us": (
+        '"GET", "/api/v1/signals/latest/mine"',
+        "do_it",
+        "latest/mine is also a path of /api/v1/signals/latest/{symbol:path}, whose answers are kept",
+    ),
+    "kept by me": (
+        '"GET", "/{a}", kept=True',
+        "do_it",
+        "do_it .*/agents is also a path of /{a}, whose",
+    ),
     "name": ('"GET", "/x"', "list_agents", "the name list_agents is taken by list_agents"),
     "chat": ('"GET", "/chat"', "do_it", "/chat is reserved"),
 }

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['expression_text', 'Parameter', 'read_definition', 'path_parameters', 'check_signature', 'parameter_kind',
-           'check_forms', 'check_parameters', 'route_parameters', 'answer_model', 'answers_table', 'check_together']
+           'check_forms', 'check_parameters', 'route_parameters', 'answer_model', 'answers_table', 'check_kept',
+           'check_together']
 
 # %% ../../nbs/79_service.reading.ipynb #fa05e0ed
 import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -231,6 +232,25 @@ _RESERVED_PATHS = ("/", "/docs", "/favicon.ico", "/openapi.json", "/chat")
 _WHO = "; call yours something else, or serve it without OrbiQuant's routes: --alone"
 
 
+def check_kept(
+    functions: Iterable[Marked],  # that are served together
+    others: Container[int],  # ids of those that somebody else wrote
+) -> None:
+    "Raise `BuildError` for a path under one whose answers are kept: what it answers would be given to the next caller."
+    from starlette.routing import compile_path
+
+    asked = [marked for marked in functions if marked.info.method == "GET"]
+    for kept in (marked for marked in asked if marked.info.kept):
+        pattern = compile_path(kept.info.path)[0]
+        for marked in asked:
+            if not marked.info.kept and pattern.match(marked.info.path):
+                to_blame, other = (kept, marked) if id(marked) in others else (marked, kept)
+                raise to_blame.refuse(
+                    f"{marked.info.path} is also a path of {kept.info.path}, whose answers are kept, "
+                    f"by {other.name} ({other.place}): choose another path"
+                )
+
+
 def check_together(
     functions: Iterable[Marked],  # of the whole package
     beside: Iterable[Marked] = (),  # of another one that is served beside it
@@ -255,3 +275,4 @@ def check_together(
                     f"{what} is taken by {other.name} ({other.place}){_WHO if id(other) in others else ''}"
                 )
             seen[key] = marked
+    check_kept([first for key, first in seen.items() if key[0] == "name"], others)
