@@ -107,11 +107,14 @@ def create_app(
     kept: Iterable[str] = (),  # paths whose answers are given again
     computing: Iterable[str] = (),  # paths that take their turn
     signed: Iterable[str] = (),  # paths whose signature is the only identity
+    title: str = "OrbiQuant",  # of the API
+    version: str = __version__,  # of the API
+    chat: bool = True,  # whether the chat's page is there, which asks the copilot's routes
 ) -> FastAPI:
     "Return the application around the generated routes."
     app = FastAPI(
-        title="OrbiQuant",
-        version=__version__,
+        title=title,
+        version=version,
         lifespan=lifespan,
         openapi_url=None,
         redirect_slashes=False,  # they would go to wherever `Host` says
@@ -119,13 +122,14 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.router.route_class = NamedRoute
-    open_to_all = [*public, "/favicon.ico", *CHAT_PATHS]
+    open_to_all = [*public, "/favicon.ico", *(CHAT_PATHS if chat else ())]
     app.add_middleware(Gate, public=open_to_all, kept=kept, computing=computing, signed=signed)
     app.add_exception_handler(OrbiError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)
     add_api_page(app)
-    add_chat_page(app)
+    if chat:
+        add_chat_page(app)
     add_metrics(app, needs("read"))
     return app
 
