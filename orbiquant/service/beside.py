@@ -18,9 +18,7 @@ def serve_beside(
 ) -> None:
     "Serve another application's routes beside an app's own: a literal path before one with parameters."
     routes = app.router.routes
-    there = {(route.path, *(route.methods or ())) for route in routes if isinstance(route, NamedRoute)}  # the metrics are in both
-    described = [route for route in other.router.routes if isinstance(route, NamedRoute) and route.include_in_schema]
-    routes += [route for route in described if (route.path, *(route.methods or ())) not in there]
+    routes += [route for route in other.router.routes if isinstance(route, NamedRoute) and route.include_in_schema]
     routes.sort(key=lambda route: str(getattr(route, "path", "")))
     gate, theirs = _gate_of(app), _gate_of(other)
     for name, paths in theirs.items():

@@ -206,9 +206,4 @@ def add_metrics(
         "Return the service's metrics in Prometheus's text form."
         return Response(write_metrics(current()), media_type=CONTENT_TYPE_LATEST)
 
-    text: dict[int | str, dict[str, Any]] = {
-        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics as text"}
-    }
-    app.add_api_route(
-        METRICS_PATH, metrics, dependencies=[needed], tags=["health"], response_class=Response, responses=text
-    )
+    app.add_api_route(METRICS_PATH, metrics, dependencies=[needed], include_in_schema=False)
