@@ -16,6 +16,7 @@ from . import (  # noqa: F401
     follow,
     imports,
     jobs,
+    keys,
     kill,
     ledger,
     llm,
@@ -130,6 +131,7 @@ program.add_typer(accounts.account_commands, name="account")
 program.add_typer(ledger.ledger_commands, name="ledger")
 program.add_typer(llm.llm_commands, name="llm")
 program.add_typer(portfolio.portfolio_commands, name="portfolio")
+serving.service.add_typer(keys.key_commands, name="keys")
 program.add_typer(serving.service, name="service")
 program.command("init")(workspace.init)
 program.command("demo")(research.demo)
