@@ -161,7 +161,7 @@ def serve_app(
 ) -> None:
     "Serve until interrupted; raise `SettingsError` when others could reach it and there is no API key."
     runtime = current()
-    if not has_key(runtime.engine) and not is_loopback(host):
+    if not has_key(runtime.engine, runtime.clock) and not is_loopback(host):
         raise SettingsError(
             f"`host` {host} can be reached by others, and there is no API key yet: "
             "make one with `orbiquant service keys create`, or serve on 127.0.0.1"
