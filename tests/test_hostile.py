@@ -194,6 +194,7 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("service", "keys", "list"): ((),),
     ("service", "keys", "revoke"): (("1a2b3c4d",),),
     ("service", "keys", "rotate"): (("1a2b3c4d",),),
+    ("service", "token"): (("ana",),),
     ("serve",): (("--host", "203.0.113.7"),),  # no address of this machine: it cannot begin to serve
 }
 

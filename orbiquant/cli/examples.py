@@ -88,6 +88,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("service", "keys", "create"): "service keys create dashboard --scope read --expires 90d",
     ("service", "keys", "list"): "service keys list",
     ("service", "keys", "revoke"): "service keys revoke 1a2b3c4d",
+    ("service", "token"): "service token ana --plan pro --scope read --minutes 15",
     ("service", "keys", "rotate"): "service keys rotate 1a2b3c4d --grace 7d",
 }
 _AGAIN = "What was finished is kept: the same command again goes on from there"

@@ -1,4 +1,4 @@
-"""`orbiquant service keys`"""
+"""`orbiquant service keys create | list | revoke | rotate`, `orbiquant service token`"""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +17,10 @@ Prefix = Annotated[str, typer.Argument(help='The eight characters after "oq_".')
 Expires = Annotated[
     str | None, typer.Option(metavar="WHEN", help="When it ends: 12h, 90d, 8w, 2027-01-31; else when it is revoked.")
 ]
+PlanOption = Annotated[Literal["free", "pro", "premium"], typer.Option(help="What it may use.")]
+ScopeOption = Annotated[
+    list[str] | None, typer.Option(help="What it may do: read, write, trade, operate, act_for; may be repeated.")
+]
 
 
 def moment_of(
@@ -33,10 +37,8 @@ def moment_of(
 def create_key(
     name: Annotated[str, typer.Argument(help="What it is for, e.g. dashboard.")],
     user: Annotated[str, typer.Option(help="Whose requests it carries.")] = "owner",
-    plan: Annotated[Literal["free", "pro", "premium"], typer.Option(help="What it may use.")] = "premium",
-    scope: Annotated[
-        list[str] | None, typer.Option(help="What it may do: read, write, trade, operate, act_for; may be repeated.")
-    ] = None,
+    plan: PlanOption = "premium",
+    scope: ScopeOption = None,
     expires: Expires = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,7 +59,17 @@ def list_keys(as_json: AsJson = False) -> None:
 
     found = list_api_keys(open_runtime().engine)
     rows = [
-        (k.name, k.prefix, k.user_id, k.plan, ", ".join(k.scopes), k.created_at, k.last_used_at, k.expires_at, k.revoked_at)
+        (
+            k.name,
+            k.prefix,
+            k.user_id,
+            k.plan,
+            ", ".join(k.scopes),
+            k.created_at,
+            k.last_used_at,
+            k.expires_at,
+            k.revoked_at,
+        )
         for k in found
     ]
     heads = ("name", "prefix", "user", "plan", "scopes", "made", "last used", "expires", "revoked")
@@ -95,3 +107,21 @@ def rotate_key(
     key = rotate_api_key(runtime.engine, prefix, runtime.clock, read_grace(grace), moment_of(runtime, expires))
     told = f"{key}\nKeep it: it is not shown again. The old one ends in {grace}, or when it would have ended anyway."
     show({"prefix": prefix, "key": key, "grace": grace}, as_json, lambda: told)
+
+
+def token_command(
+    user: Annotated[str, typer.Argument(help="Who comes with it.")],
+    plan: PlanOption = "free",
+    scope: ScopeOption = None,
+    minutes: Annotated[int, typer.Option(min=1, max=527_040, help="How long it is good.")] = 15,
+    as_json: AsJson = False,
+) -> None:
+    "Sign a token (JWT) with the secret of [tokens] and print it: for tests, and for a backend of one's own."
+    from datetime import timedelta
+
+    from orbiquant.service.tokens import mint_token
+
+    runtime = open_runtime()
+    lasts, tokens = timedelta(minutes=minutes), runtime.settings.tokens
+    token = mint_token(tokens, user, plan, scope or ["read"], runtime.clock, lasts)
+    show({"user": user, "token": token, "expires_in_s": 60 * minutes}, as_json, lambda: token)

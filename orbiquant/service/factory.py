@@ -29,7 +29,7 @@ from orbiquant.service.errors import Problem, on_error, on_http_error, on_invali
 from orbiquant.service.gate import Gate, Gatekeeper
 from orbiquant.service.routes import NamedRoute
 
-BEARER_KEY = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key or the console's token.")
+BEARER_KEY = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key, a signed token (JWT) or the console's token.")
 HEADER_KEY = APIKeyHeader(auto_error=False, scheme_name="header", name="X-API-Key")
 QUERY_KEY = APIKeyQuery(auto_error=False, scheme_name="query", name="token", description="On GET only.")
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -95,10 +95,9 @@ async def lifespan(
 ) -> AsyncIterator[None]:
     "Open what the settings name before the first request."
     runtime = current()
-    limit = runtime.settings.service.requests_per_minute
-    token = getattr(app.state, "console_token", None)
-    app.state.gatekeeper = Gatekeeper(runtime.engine, runtime.clock, limit, token)
+    gatekeeper = app.state.gatekeeper = Gatekeeper(runtime, getattr(app.state, "console_token", None))
     yield
+    await gatekeeper.close()
 
 
 def create_app(

@@ -5,31 +5,30 @@
 # ever logged.
 
 import asyncio
-import math
 import re
 import secrets
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
+from typing import Any
 from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orbiquant.core import AuthError, log_context
+from orbiquant.core import AuthError, Plan, log_context
 from orbiquant.domain import Caller, local_caller
-from orbiquant.ports import Clock
+from orbiquant.runtime import Runtime
 from orbiquant.service.auth import find_credential
 from orbiquant.service.errors import RateLimitError, UnavailableError, answer_error
 from orbiquant.service.kept import KeptAnswers
+from orbiquant.service.keys import authenticate
 from orbiquant.service.known import KnownKeys
+from orbiquant.service.rates import Rates, SharedCounts, RateStanding
 from orbiquant.service.request_log import RequestLog
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
+from orbiquant.service.tokens import TokenReader, looks_signed
 
 MAX_BODY_BYTES = 1_048_576
+STRANGERS: Plan = "pro"  # as much as on this plan may be asked from one address without a key
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
 _HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
@@ -40,30 +39,25 @@ class Gatekeeper:
 
     def __init__(
         self,
-        engine: "Engine",  # a migrated database with the keys
-        clock: Clock,  # when keys are used
-        requests_per_minute: int,  # of one caller
+        runtime: Runtime,  # settings, clock, and a migrated database with the keys
         console_token: str | None = None,  # accepted besides keys; None: keys only
     ) -> None:
-        from limits import RateLimitItemPerMinute
-        from limits.aio.storage import MemoryStorage
-        from limits.aio.strategies import SlidingWindowCounterRateLimiter
-
-        self.engine, self.clock = engine, clock
-        self.console_token = console_token
-        self.rate = RateLimitItemPerMinute(requests_per_minute)
-        self.limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self.known = KnownKeys(self.verify)
+        settings = runtime.settings
+        self.runtime, self.config, self.console_token = runtime, settings.service, console_token
+        keys_file = settings.tokens.keys_file
+        self.tokens = TokenReader(settings.tokens, runtime.clock, settings.path(keys_file) if keys_file else None)
+        self.rates = Rates(SharedCounts(settings.redis) if settings.redis.url else None)
+        self.known = KnownKeys(self.verify, runtime.clock)
         self.log = RequestLog()
 
     async def verify(
         self,
-        key: str,  # what a caller sent
+        credential: str,  # what a caller sent
     ) -> Caller:
-        "Return whose key it is by the database; raise `AuthError` for one that is not valid."
-        from orbiquant.service.keys import authenticate
-
-        return await run_in_threadpool(authenticate, self.engine, key, self.clock)
+        "Return who comes with a token, or whose key it is by the database; raise `AuthError` for neither."
+        if looks_signed(credential):
+            return self.tokens.read(credential)
+        return await run_in_threadpool(authenticate, self.runtime.engine, credential, self.runtime.clock)
 
     async def identify(
         self,
@@ -103,13 +97,19 @@ class Gatekeeper:
         connection: HTTPConnection,  # which has it
     ) -> None:
         "Count one request; raise `RateLimitError` when there were too many."
-        who = caller.id if caller else f"address:{connection.client.host if connection.client else 'unknown'}"
-        if not await self.limiter.hit(self.rate, who):
-            stats = await self.limiter.get_window_stats(self.rate, who)
-            wait_s = max(1, math.ceil(stats.reset_time - time.time()))
-            raise RateLimitError(
-                f"more than {self.rate.amount} requests a minute; try again in {wait_s} s", retry_after_s=wait_s
-            )
+        if caller:
+            plan, policy, who = caller.plan, str(caller.plan), caller.user_id
+        else:
+            plan, policy, who = STRANGERS, "address", connection.client.host if connection.client else "unknown"
+        standing = await self.rates.hit(f"{policy}:{who}", policy, self.config.per_minute(plan))
+        connection.scope.setdefault("state", {})["standing"] = standing
+        if standing.wait_s:
+            said = f"more than {standing.limit} requests a minute; try again in {standing.wait_s} s"
+            raise RateLimitError(said, retry_after_s=standing.wait_s)
+
+    async def close(self) -> None:
+        "Leave what was opened."
+        await self.rates.close()
 
 
 class Gate:
@@ -135,7 +135,7 @@ class Gate:
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
         request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
-        await self.handle(scope, receive, NamedSend(send, request_id))
+        await self.handle(scope, receive, NamedSend(send, request_id, scope.setdefault("state", {})))
 
     async def handle(
         self,
@@ -152,7 +152,7 @@ class Gate:
             if scope["path"] not in self.signed:  # there a key says nothing, be it foreign or broken
                 caller = await gatekeeper.identify(connection, scope["path"] in self.public)
             await gatekeeper.count(caller, connection)
-            scope.setdefault("state", {})["caller"] = caller
+            scope["state"]["caller"] = caller
             if answer := self.answers.find(scope):
                 answer.check(caller)
                 await answer.send_to(send)
@@ -213,8 +213,9 @@ class NamedSend:
         self,
         send: Send,  # the server's
         request_id: str,  # put in the answer's headers
+        state: dict[str, Any],  # of the connection; may hold how its caller stands
     ) -> None:
-        self.send, self.request_id = send, request_id
+        self.send, self.request_id, self.state = send, request_id, state
         self.status: int | None = None
 
     async def __call__(self, message: Message) -> None:
@@ -222,5 +223,7 @@ class NamedSend:
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
             named = (b"x-request-id", self.request_id.encode())
-            message = {**message, "headers": [*message["headers"], *_HEADERS, named]}
+            standing: RateStanding | None = self.state.get("standing")
+            counted = standing.headers if standing else ()
+            message = {**message, "headers": [*message["headers"], *_HEADERS, *counted, named]}
         await self.send(message)

@@ -19,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
+from orbiquant.access import ServiceConfig
 from orbiquant.copilot.runs import end_runs
 from orbiquant.core import SettingsError, get_logger
 from orbiquant.runtime import current
@@ -34,7 +35,6 @@ from orbiquant.service.gate import MAX_BODY_BYTES
 from orbiquant.service.keys import has_key
 from orbiquant.service.origins import Origins
 from orbiquant.service.warming import warming
-from orbiquant.settings import ServiceConfig
 
 ANSWER_AFTER_S, END_AFTER_S = 2.5, 3  # from the signal on
 TURNS_END_S = 2.0  # for turns of the copilot to be stopped and kept
@@ -161,10 +161,10 @@ def serve_app(
 ) -> None:
     "Serve until interrupted; raise `SettingsError` when others could reach it and there is no API key."
     runtime = current()
-    if not has_key(runtime.engine, runtime.clock) and not is_loopback(host):
+    if not is_loopback(host) and not runtime.settings.tokens.on and not has_key(runtime.engine, runtime.clock):
         raise SettingsError(
-            f"`host` {host} can be reached by others, and there is no API key yet: "
-            "make one with `orbiquant service keys create`, or serve on 127.0.0.1"
+            f"`host` {host} can be reached by others, and there is no API key in force and no issuer of tokens: "
+            "make a key with `orbiquant service keys create`, or serve on 127.0.0.1"
         )
     token = secrets.token_urlsafe(32) if is_loopback(host) else None
     server = make_server(make(token), runtime.settings.service, host, alone=True)

@@ -23,7 +23,7 @@ PACKAGE = "orbiquant"
 # From the ground up: a room may import the rooms before it.
 ROOMS = (
     *("_version", "_caches", "core", "wire", "arrays", "cards", "domain", "orders", "ports", "workspace"),
-    *("charts", "net", "compute", "persistence", "leases", "notices", "jobs"),
+    *("charts", "net", "compute", "persistence", "leases", "notices", "access", "jobs"),
     *("market", "llm", "features", "models"),
     *("execution", "performance", "traits", "policies", "signals", "strategies", "line"),
     *("backtest", "trading", "settings", "runtime"),
@@ -43,7 +43,7 @@ PLAIN = {
         "service.mcp_http",
         "service.origins",
     ),
-    *("service.request_log", "service.routes", "service.warming", "trading.tables"),
+    *("service.rates", "service.request_log", "service.routes", "service.warming", "trading.tables"),
     *(f"trading.brokers.mt4.{name}" for name in ("broker", "commands", "config", "contracts", "dealing", "files")),
     *(f"trading.brokers.mt4.{name}" for name in ("lookout", "matching", "state", "terminal", "wire")),
     *(f"trading.brokers.binance.{name}" for name in ("broker", "config", "errors", "feed", "filters", "guards")),
