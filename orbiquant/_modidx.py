@@ -7707,6 +7707,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'orbiquant/service/errors.py'),
                                           'orbiquant.service.errors.RateLimitError': ( 'service.errors.html#ratelimiterror',
                                                                                        'orbiquant/service/errors.py'),
+                                          'orbiquant.service.errors.TimedOutError': ( 'service.errors.html#timedouterror',
+                                                                                      'orbiquant/service/errors.py'),
                                           'orbiquant.service.errors.UnavailableError': ( 'service.errors.html#unavailableerror',
                                                                                          'orbiquant/service/errors.py'),
                                           'orbiquant.service.errors.answer_error': ( 'service.errors.html#answer_error',

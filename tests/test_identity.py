@@ -54,10 +54,11 @@ NOBODYS = {
     ),  # numbers as text, and places in a list
 }
 EXAMPLES: dict[str, Any] = {
-    "symbol": "BTCUSDT", "timeframe": "1h", "name": "atlas", "condition": "above", "price": 1e9, "message": "price of BTCUSDT",
-    "product_id": PRODUCT, "initial_deposit": 1000, "amount": 1, "action": "BUY", "size": 0.01, "stop_loss": 1, "why": "a test",
-    "take_profit": 1e9, "risk_tolerance": "moderate", "concept": "liquidity", "level": "beginner", "changes": {"language": "en"}, "currency": "USDT",
-    "decisions": {"nothing": {"approved": False}}, "conversation_id": "talk", "session_id": "talk",
+    "symbol": "BTCUSDT", "timeframe": "1h", "name": "atlas", "condition": "above", "price": 1e9, "message": "BTCUSDT?",
+    "product_id": PRODUCT, "initial_deposit": 1000, "amount": 1, "action": "BUY", "size": 0.01, "stop_loss": 1,
+    "take_profit": 1e9, "risk_tolerance": "moderate", "concept": "liquidity", "level": "beginner", "why": "a test",
+    "changes": {"language": "en"}, "decisions": {"nothing": {"approved": False}}, "currency": "USDT",
+    "conversation_id": "talk", "session_id": "talk",
 }  # fmt: skip
 
 

@@ -41,7 +41,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         404: "Nothing of this name",
         422: "Not valid",
         429: "Too many requests",
-        503: "Not now: no usable model, or the service is ending",
+        503: "Not now: no usable model, too many turns wait, or the service is ending",
+        504: "Takes longer than the service waits; it may still be carried out",
     }.items()
 }
 

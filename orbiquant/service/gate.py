@@ -8,8 +8,8 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -19,7 +19,7 @@ from orbiquant.core import AuthError, Plan, log_context
 from orbiquant.domain import Caller, local_caller
 from orbiquant.runtime import Runtime
 from orbiquant.service.auth import find_credential
-from orbiquant.service.errors import RateLimitError, UnavailableError, answer_error
+from orbiquant.service.errors import RateLimitError, TimedOutError, UnavailableError, answer_error
 from orbiquant.service.kept import KeptAnswers
 from orbiquant.service.keys import authenticate
 from orbiquant.service.known import KnownKeys
@@ -29,6 +29,7 @@ from orbiquant.service.tokens import TokenReader, looks_signed
 
 MAX_BODY_BYTES = 1_048_576
 STRANGERS: Plan = "pro"  # as much as on this plan may be asked from one address without a key
+RETRY_READ_S = 5  # before what took too long to read is asked for again
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
 _HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
@@ -133,9 +134,10 @@ class Gate:
             self.answers = KeptAnswers(self.app, *self.marks)  # another life may have another runtime and another loop
             await self.app(scope, until_cancelled(receive), send)
             return
+        scope.setdefault("state", {})
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
         request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
-        await self.handle(scope, receive, NamedSend(send, request_id, scope.setdefault("state", {})))
+        await self.handle(scope, receive, NamedSend(send, request_id, scope))
 
     async def handle(
         self,
@@ -157,7 +159,7 @@ class Gate:
                 answer.check(caller)
                 await answer.send_to(send)
             else:
-                with log_context(request_id=send.request_id):
+                with log_context(request_id=send.request_id), answered_in(gatekeeper.config.request_timeout_s, send):
                     await self.answers(scope, limit_body(receive), send)
         except asyncio.CancelledError:  # the service is ending
             if scope["type"] == "http" and send.status is None:
@@ -189,6 +191,22 @@ def until_cancelled(
     return read
 
 
+@contextmanager
+def answered_in(
+    timeout_s: float,  # from now to the first byte
+    send: "NamedSend",  # the output of a request
+) -> Iterator[None]:
+    "Answer a request that takes too long, whose work goes on inside the block; what it says later is not heard."
+    if send.scope["type"] != "http":
+        yield
+        return
+    late = asyncio.get_running_loop().call_later(timeout_s, send.give_up, timeout_s)
+    try:
+        yield
+    finally:
+        late.cancel()
+
+
 def limit_body(
     receive: Receive,  # a request's input
 ) -> Receive:
@@ -213,17 +231,43 @@ class NamedSend:
         self,
         send: Send,  # the server's
         request_id: str,  # put in the answer's headers
-        state: dict[str, Any],  # of the connection; may hold how its caller stands
+        scope: Scope,  # the connection; its state may hold how its caller stands
     ) -> None:
-        self.send, self.request_id, self.state = send, request_id, state
+        self.send, self.request_id, self.scope = send, request_id, scope
         self.status: int | None = None
+        self.late: asyncio.Task[None] | None = None  # answers in the place of what takes too long
 
     async def __call__(self, message: Message) -> None:
         "Send one message."
+        if self.late is None:
+            await self.pass_on(message)
+
+    async def pass_on(
+        self,
+        message: Message,  # of the answer that counts
+    ) -> None:
+        "Send one message with what is added to it."
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
             named = (b"x-request-id", self.request_id.encode())
-            standing: RateStanding | None = self.state.get("standing")
+            standing: RateStanding | None = self.scope["state"].get("standing")
             counted = standing.headers if standing else ()
             message = {**message, "headers": [*message["headers"], *_HEADERS, *counted, named]}
         await self.send(message)
+
+    def give_up(
+        self,
+        waited_s: float,  # until now
+    ) -> None:
+        "Answer in the place of what takes too long, unless an answer has begun."
+        if self.status is not None:
+            return
+        reading = self.scope["method"] in ("GET", "HEAD")
+        told = "ask again in a moment" if reading else "it may still be carried out: look before you ask again"
+        again = {"retry_after_s": RETRY_READ_S} if reading else {}
+        error = TimedOutError(f"this takes longer than {waited_s:g} s; {told}", **again)
+
+        async def nothing() -> Message:
+            return {"type": "http.disconnect"}
+
+        self.late = asyncio.create_task(answer_error(error)(self.scope, nothing, self.pass_on))

@@ -46,6 +46,14 @@ def rate_policy(
     return b'"%b";q=%d;w=%d' % (name.encode(), limit, WINDOW_S)
 
 
+def past_count(
+    before: int,  # requests in the minute before
+    elapsed_s: float,  # of this minute
+) -> int:
+    "Return how many requests of the minute before count still."
+    return int(before * (WINDOW_S - elapsed_s) / WINDOW_S)
+
+
 def wait_for(
     before: int,  # requests in the minute before
     taken: int,  # and in this one
@@ -57,7 +65,7 @@ def wait_for(
         wait_s = WINDOW_S * (1 - (limit - taken) / max(before, 1)) - elapsed_s
     else:
         wait_s = WINDOW_S - elapsed_s + WINDOW_S * (1 - limit / taken)
-    return max(1, math.ceil(wait_s))
+    return max(1, math.floor(wait_s + 1e-6) + 1)  # later than that moment, at which it does not fit yet
 
 
 @dataclass
@@ -108,7 +116,7 @@ class SharedCounts:
             total = await self.storage.incr(here, 2 * WINDOW_S, size)
             if not tally.taken:
                 tally.before = await self.storage.get(f"{who}/{window - 1:.0f}")
-            past = math.floor(tally.before * (1 - elapsed / WINDOW_S))
+            past = past_count(tally.before, elapsed)
             got = min(size, max(0, limit - past - (total - size)))
             if got < size:
                 total = await self.storage.incr(here, 2 * WINDOW_S, got - size)
@@ -150,11 +158,11 @@ class Rates:
         "Count one request, unless it is one too many, and return how the caller stands."
         moment = time.time()
         tally, elapsed = self._tally(who, int(moment // WINDOW_S)), moment % WINDOW_S
-        past = math.floor(tally.before * (1 - elapsed / WINDOW_S))
+        past = past_count(tally.before, elapsed)
         if not tally.spare:
             if self.shared and self.shared.up and moment >= tally.full_until:
                 claimed = await self.shared.claim(tally, who, limit, moment)
-                past = math.floor(tally.before * (1 - elapsed / WINDOW_S))
+                past = past_count(tally.before, elapsed)
             else:
                 claimed = False
             if not claimed and tally.full_until <= moment and past + tally.taken < limit:
