@@ -106,9 +106,7 @@ class TokenConfig(Value):
         if any(given.values()) or self.previous_signing_secret.get_secret_value():
             for key, value in given.items():
                 if not value:
-                    said = (
-                        "must be set, with issuer, audience and signing_secret or keys_file, for tokens, was empty"
-                    )
+                    said = "must be set, with issuer, audience and signing_secret or keys_file, for tokens, was empty"
                     raise PydanticCustomError("setting", "{said}", {"said": said, "key": key})
         return self
 
