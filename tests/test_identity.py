@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jwt
 import pytest
@@ -17,7 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 from test_accounts_http import BARS, BTC, PRODUCT
 from test_service_http import check_problem
 
-from orbiquant.core import SCOPES, configure_logging
+from orbiquant.core import SCOPES, DataError, configure_logging
 from orbiquant.runtime import Runtime, using
 from orbiquant.service.keys import create_api_key
 from orbiquant.service.tokens import TOKEN_FAULTS, mint_token
@@ -294,6 +295,52 @@ def test_a_backend_that_may_speak_for_its_users_sees_what_each_has(ground: Groun
     backend = ground.key("backend", "read", "act_for")
     told = ground.client.get("/api/alerts", params={"user_id": "ana"}, headers=backend).json()
     assert CANARY in str(told) and ground.client.get("/api/alerts", headers=backend).json()["alerts"] == []
+
+
+ODD = {
+    "a null": "a\x00b",
+    "control characters": "a\x1b[2J\r\n",
+    "a surrogate": "a\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+    "long": "a" * 3000,
+    "a path": "../../../etc/passwd",
+    "below zero": "-1",
+    "another's digits": "٣",
+}
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD.keys())
+def test_no_odd_name_is_our_fault_or_finds_anything(ground: Ground, value: str):
+    for route in ROUTES:
+        for name in sorted(set(route.places) & (PERSON | OBJECT | OWN_NAME) - {"decisions"}):
+            if route.places[name] == "header":
+                continue  # no client can send it
+            own = {key for key, place in route.places.items() if place != "header"}
+            theirs = {key: ground.theirs[key] for key in own & set(ground.theirs)}
+            sent = quote(value, safe="") if route.places[name] == "path" else value
+            answer = ground.attack(route, ground.ana, theirs | {"user_id": "ana", name: sent})
+            place = f"{route.method} {route.path} {name}: {answer.status_code} {answer.text[:200]}"
+            assert answer.status_code < 500 and CANARY not in answer.text, place
+            if name in PERSON | OBJECT:
+                assert answer.status_code >= 400, place
+
+
+def test_a_key_of_an_odd_form_is_no_key(ground: Ground):
+    key = ground.ana["X-API-Key"]
+    for odd in (f"{key}\x00", key[:-1], f"{key}a", key.upper(), f"oq_{'a' * 9000}", "oq_", "\x01", "é" * 10):
+        told = check_problem(ground.client.get("/api/v1/me", params={"token": odd}), 401, "UNAUTHORIZED")
+        assert told["message"] == "the API key is not valid" and told["details"] == {}
+    ended = create_api_key(ground.runtime.engine, "k", "ana", "pro", ["read"], ground.runtime.clock, soon(0.4))
+    assert ground.client.get("/api/v1/me", headers={"X-API-Key": ended}).status_code == 200
+    time.sleep(0.45)
+    check_problem(ground.client.get("/api/v1/me", headers={"X-API-Key": ended}), 401, "UNAUTHORIZED")
+    for moment in (soon(0), soon(-1), datetime.min.replace(tzinfo=UTC)):
+        with pytest.raises(DataError, match="`expires_at` must be later than now"):
+            create_api_key(ground.runtime.engine, "k", "ana", "pro", ["read"], ground.runtime.clock, moment)
+
+
+def soon(seconds: float) -> datetime:
+    """Return a moment so far from now."""
+    return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
 # --- tokens ---

@@ -163,7 +163,7 @@ def serve_app(
     runtime = current()
     if not is_loopback(host) and not runtime.settings.tokens.on and not has_key(runtime.engine, runtime.clock):
         raise SettingsError(
-            f"`host` {host} can be reached by others, and there is no API key in force and no issuer of tokens: "
+            f"`host` {host} can be reached by others, and there is no API key yet, nor an issuer of tokens: "
             "make a key with `orbiquant service keys create`, or serve on 127.0.0.1"
         )
     token = secrets.token_urlsafe(32) if is_loopback(host) else None
