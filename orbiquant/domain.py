@@ -10,7 +10,7 @@ __all__ = ['BAR_COLUMNS', 'Seed', 'MIN_CONFIDENCE', 'Probability', 'Price', 'MOS
 # %% ../nbs/01_domain.ipynb #37004ebc
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, get_args
@@ -303,6 +303,7 @@ class Caller:
     user_id: str
     plan: Plan
     scopes: frozenset[Scope]
+    expires_at: datetime | None = None  # what proved it ends then, and so does what was opened with it
 
     def require(
         self,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import sleep
 from typing import Any, NamedTuple
@@ -443,6 +444,35 @@ def test_keys_are_made_listed_and_ended(ask: Ask):
     assert ask("service", "keys", "revoke", key["prefix"]).code == 0
     assert ask("service", "keys", "revoke", key["prefix"]).code == 1
     assert ask("service", "keys", "create", "x", "--plan", "gold").code == 2
+
+
+def test_keys_end_and_are_changed(ask: Ask):
+    made = ask("service", "keys", "create", "backend", "--scope", "write", "--expires", "90d", "--json").json
+    prefix = made["key"][3:11]
+    following = ask("service", "keys", "rotate", prefix, "--grace", "2d", "--json").json
+    old, new = ask("service", "keys", "list", "--json").json
+    assert following["key"].startswith(f"oq_{new['prefix']}_") and new["scopes"] == ["write"]
+    left = {each["prefix"]: datetime.fromisoformat(each["expires_at"]) - datetime.now(UTC) for each in (old, new)}
+    assert timedelta(days=1.9) < left[prefix] <= timedelta(days=2) < timedelta(days=89) < left[new["prefix"]]
+    assert "expires" in ask("service", "keys", "list").out
+    for words in (("create", "x", "--expires", "soon"), ("create", "x", "--expires=-1d"), ("rotate", "00000000")):
+        assert ask("service", "keys", *words).code == 1
+    assert "`grace` must be" in ask("service", "keys", "rotate", new["prefix"], "--grace", "long").err
+
+
+def test_no_token_is_signed_without_a_secret(ask: Ask):
+    assert "`[tokens] signing_secret` must be set" in ask("service", "token", "ana").err
+
+
+def test_a_token_is_signed_where_there_is_a_secret(ask: Ask, monkeypatch: pytest.MonkeyPatch):
+    for name in ("ISSUER", "AUDIENCE", "SIGNING_SECRET"):
+        monkeypatch.setenv(f"ORBIQUANT_TOKENS_{name}", "a text of thirty-two bytes or more")
+    with using(Runtime()):
+        made = ask("service", "token", "ana", "--plan", "pro", "--minutes", "5", "--json").json
+    assert made["token"].count(".") == 2 and made["expires_in_s"] == 300
+    shown = ask("settings", "show", "tokens", "--json").json["tokens"]
+    assert set(shown["signing_secret"]) == {"*"} and shown["issuer"].startswith("a text")
+    assert ask("service", "token", "local").code == 1
 
 
 def test_the_service_can_be_checked(ask: Ask):

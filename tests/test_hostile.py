@@ -200,6 +200,8 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("database", "status"): ((),),
     ("database", "migrate"): ((),),
     ("work",): (),  # it stays; what it is told is tried in test_crew
+    ("service", "keys", "rotate"): (("1a2b3c4d",),),
+    ("service", "token"): (("ana",),),
     ("serve",): (("--host", "203.0.113.7"),),  # no address of this machine: it cannot begin to serve
 }
 

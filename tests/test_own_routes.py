@@ -14,8 +14,8 @@ import httpx
 import nbformat
 import pytest
 
+from orbiquant.cli.choosing import chosen_app
 from orbiquant.core import OptionError, OrbiError, SettingsError
-from orbiquant.service.choosing import chosen_app
 from orbiquant.service.marks import BuildError
 from orbiquant.workspace import make_workspace
 from tests.tools.house import ROOT

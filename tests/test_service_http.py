@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orbiquant.access import ServiceConfig
 from orbiquant.core import DataError, OptionError, SettingsError, configure_logging, missing_library
 from orbiquant.domain import SeriesId
 from orbiquant.market.synthetic import synthetic_market
@@ -53,7 +54,7 @@ def make_runtime(folder: Path, **service: Any) -> Runtime:
     }
     update = {
         "workspace": loaded.workspace.model_copy(update=places),
-        "service": loaded.service.model_copy(update=service),
+        "service": ServiceConfig.model_validate(loaded.service.model_dump() | service),
     }
     return Runtime(loaded.model_copy(update=update))
 
@@ -470,7 +471,7 @@ def test_floats_that_are_no_numbers_are_null(small: tuple[httpx.Client, Runtime]
 
 def test_who_asks_too_often_is_told_when_to_come_back(small: tuple[httpx.Client, Runtime]):
     client, runtime = small
-    keys = [create_api_key(runtime.engine, name, "ana", "free", ["read"], runtime.clock) for name in ("a", "b")]
+    keys = [create_api_key(runtime.engine, name, name, "free", ["read"], runtime.clock) for name in ("ana", "ben")]
     answers = [client.get("/numbers", headers={"X-API-Key": keys[0]}) for _ in range(22)]
     assert [answer.status_code for answer in answers] == [200] * 20 + [429] * 2
     problem = check_problem(answers[-1], 429, "RATE_LIMITED")

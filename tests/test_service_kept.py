@@ -171,11 +171,11 @@ def test_few_are_kept_and_no_large_one(counted: tuple[Counted, httpx.Client, Run
 def test_a_key_is_looked_up_once_a_second_and_refused_a_second_after_another_process_revoked_it(
     counted: tuple[Counted, httpx.Client, Runtime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from orbiquant.service import keys
+    from orbiquant.service import gate
 
     _, client, runtime = counted
-    looked_up, verify = [], keys.authenticate
-    monkeypatch.setattr(keys, "authenticate", lambda *what: (looked_up.append(1), verify(*what))[1])
+    looked_up, verify = [], gate.authenticate
+    monkeypatch.setattr(gate, "authenticate", lambda *what: (looked_up.append(1), verify(*what))[1])
     key = create_api_key(runtime.engine, "k", "ana", "free", ["read"], runtime.clock)
     headers = {"X-API-Key": key}
     began = time.monotonic()

@@ -64,10 +64,10 @@ def test_requests_are_counted_by_template_kept_ones_and_refused_ones_too(client:
 
 def test_what_strangers_put_into_paths_makes_no_series(client: httpx.Client):
     first = len(read(client))
-    for number in range(30):
+    for number in range(100):
         client.get(f"/{number}/../nothing-{number}")
         client.request(f"ODD{number}", "/health")
-    assert len(read(client)) <= first + 20  # one route and one method more, and not sixty
+    assert len(read(client)) <= first + 50  # a route and a method more, and not two hundred
 
 
 def test_how_things_stand_is_told_with_units(client: httpx.Client):

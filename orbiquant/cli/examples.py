@@ -92,9 +92,11 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("report", "runs"): "report runs --limit 5",
     ("service", "build"): "service build --check",
     ("endpoint", "list"): "endpoint list --package orbiquant",
-    ("service", "keys", "create"): "service keys create dashboard --scope read",
+    ("service", "keys", "create"): "service keys create dashboard --scope read --expires 90d",
     ("service", "keys", "list"): "service keys list",
     ("service", "keys", "revoke"): "service keys revoke 1a2b3c4d",
+    ("service", "token"): "service token ana --plan pro --scope read --minutes 15",
+    ("service", "keys", "rotate"): "service keys rotate 1a2b3c4d --grace 7d",
 }
 _AGAIN = "What was finished is kept: the same command again goes on from there"
 ANEW = re.compile(r"the same command again goes on from there \((--[a-z-]+) begins anew\)")  # an option not to repeat

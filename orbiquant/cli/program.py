@@ -18,6 +18,7 @@ from . import (  # noqa: F401
     follow,
     imports,
     jobs,
+    keys,
     kill,
     ledger,
     llm,
@@ -133,6 +134,8 @@ program.add_typer(accounts.account_commands, name="account")
 program.add_typer(ledger.ledger_commands, name="ledger")
 program.add_typer(llm.llm_commands, name="llm")
 program.add_typer(portfolio.portfolio_commands, name="portfolio")
+serving.service.add_typer(keys.key_commands, name="keys")
+serving.service.command("token")(keys.token_command)
 program.add_typer(serving.service, name="service")
 program.add_typer(backup.backup_commands, name="backup")
 program.add_typer(backup.database_commands, name="database")

@@ -1,8 +1,9 @@
-"""`orbiquant serve`, `orbiquant service build | keys`, `orbiquant report run | list | runs`"""
+"""`orbiquant serve`, `orbiquant service build`, `orbiquant report run | list | runs`"""
 
 import os
+import sys
 from signal import SIGINT, signal
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -14,9 +15,8 @@ if TYPE_CHECKING:
     from orbiquant.runtime import Runtime
 
 
+WORKER = (sys.executable, "-m", "orbiquant.cli.worker")
 service = typer.Typer(help="Generate the service, and manage who may call it.", no_args_is_help=True)
-keys = typer.Typer(help="API keys; only their hashes are stored.", no_args_is_help=True)
-service.add_typer(keys, name="keys")
 
 
 def serve_command(
@@ -40,7 +40,7 @@ def serve_command(
     def tell(text: str) -> None:
         say.print(text, markup=False, soft_wrap=True)
 
-    from orbiquant.service.choosing import chosen_app
+    from orbiquant.cli.choosing import chosen_app
 
     app = chosen_app(package, alone, export, tell)
     from orbiquant.service.crew import working
@@ -50,7 +50,7 @@ def serve_command(
     if workers > 1:
         if not runtime.settings.redis.url:
             tell(f"Each of {workers} processes counts limits for itself: name a Redis in `[redis] url` to share them")
-        serve_many({"package": package, "alone": alone}, workers, host, port, announce, beside)
+        serve_many(WORKER, {"package": package, "alone": alone}, workers, host, port, announce, beside)
     else:
         serve(app, host, port, announce, tell, beside)
     leave(0)
@@ -71,7 +71,7 @@ def build_command(
 ) -> None:
     "Generate app.py and openapi.json from the marked functions."
     from orbiquant.service.build import build_service
-    from orbiquant.service.choosing import project_here, refuse_ours
+    from orbiquant.cli.choosing import project_here, refuse_ours
 
     project = project_here(package)
     if alone and project is None:
@@ -84,53 +84,6 @@ def build_command(
     show({"changed": bool(changes), "diff": changes}, as_json, lambda: view)
     if check and changes:
         raise typer.Exit(1)
-
-
-@keys.command("create")
-def create_key(
-    name: Annotated[str, typer.Argument(help="What it is for, e.g. dashboard.")],
-    user: Annotated[str, typer.Option(help="Whose requests it carries.")] = "owner",
-    plan: Annotated[Literal["free", "pro", "premium"], typer.Option(help="What it may use.")] = "premium",
-    scope: Annotated[
-        list[str] | None, typer.Option(help="What it may do: read, write, trade, operate, act_for; may be repeated.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    "Make an API key and print it; it cannot be shown again."
-    from orbiquant.service.keys import create_api_key
-
-    runtime = open_runtime()
-    key = create_api_key(runtime.engine, name, user, plan, scope or ["read"], runtime.clock)
-    show({"name": name, "key": key}, as_json, lambda: f"{key}\nKeep it: it is not shown again.")
-
-
-@keys.command("list")
-def list_keys(as_json: AsJson = False) -> None:
-    "List every key there ever was."
-    from orbiquant.service.keys import list_api_keys
-
-    found = list_api_keys(open_runtime().engine)
-    rows = [
-        (k.name, k.prefix, k.user_id, k.plan, ", ".join(k.scopes), k.created_at, k.last_used_at, k.revoked_at)
-        for k in found
-    ]
-    heads = ("name", "prefix", "user", "plan", "scopes", "made", "last used", "revoked")
-    show(
-        found, as_json, lambda: table(rows, *heads) if rows else "No keys. Make one: orbiquant service keys create NAME"
-    )
-
-
-@keys.command("revoke")
-def revoke_key(
-    prefix: Annotated[str, typer.Argument(help='The eight characters after "oq_".')],
-    as_json: AsJson = False,
-) -> None:
-    "End a key for good."
-    from orbiquant.service.keys import revoke_api_key
-
-    runtime = open_runtime()
-    revoke_api_key(runtime.engine, prefix, runtime.clock)
-    show({"prefix": prefix, "revoked": True}, as_json, lambda: f"{prefix} is revoked.")
 
 
 reports = typer.Typer(help="Run report notebooks and find their pages.", no_args_is_help=True)

@@ -19,6 +19,7 @@ from pydantic import StrictBool
 from .calls import Session, as_toolset, tell_outcome
 from .drawn import draw_messages
 from .flow import TurnFlow
+from .queue import TurnQueue
 from .tickets import Ticket, TicketBook, TicketState, approve_ticket, settle_ticket, tell_ticket
 from .tools import find_tools
 from .turns import free_at_end, one_turn
@@ -230,6 +231,7 @@ class Copilot:
         self.stores = _in_memory() if stores is None else stores
         self.instructions, self.check, self.capabilities = instructions, check, capabilities
         self._running: dict[tuple[str, str], CancellationToken] = {}
+        self.queue = TurnQueue(runtime.settings.llm.turns_at_once, runtime.settings.llm.turns_waiting)
 
     def agent(self) -> "Agent[Session, Any]":
         "Return the agent that a turn runs."
@@ -255,12 +257,13 @@ class Copilot:
         symbol: str = "",  # that a face says it is about; the model hears it, the mandate does not
         attached: str = "",  # a traceback or code that goes with it; read by the model, no word of the user
     ) -> AsyncGenerator[dict[str, Any]]:
-        "Yield a turn's events; raise `OptionError` or `ConflictError` before the first, tell later errors in them."
+        "Yield a turn's events; raise `OptionError`, `ConflictError` or `BusyError` before the first."
         from pydantic_ai.messages import ModelRequest, UserPromptPart
 
         from orbiquant.copilot.events import looks_spanish, ticket_chunk
 
         said, name, read = clean_message(message), _check_name(conversation_id), clean_attached(attached)
+        self.queue.refuse_when_full()
         async with one_turn(self.runtime, caller.user_id, name):
             store, conversation = await self._load(caller, name)
             parts, changed = await asyncio.to_thread(settle_waiting, self.runtime, caller, conversation)
@@ -373,8 +376,10 @@ class Copilot:
 
         told = await asyncio.to_thread(self.instructions, session) if self.instructions else ""
         key, cancel = (session.caller.user_id, session.conversation_id), CancellationToken()
-        self._running[key] = cancel
+        self._running[key], seat = cancel, self.queue.join()
         try:
+            async for place in seat.places(lambda: cancel.cancelled):
+                yield place
             flow = TurnFlow(
                 session, store, conversation, cancel, approvals, first,
                 [*self.capabilities, *_about(session.symbol, session.attached)], told, spanish,
@@ -383,3 +388,4 @@ class Copilot:
                 yield event
         finally:
             del self._running[key]
+            self.queue.leave(seat)

@@ -42,6 +42,8 @@ class LlmConfig(Value):
     tool_timeout_s: Annotated[float, Field(gt=0, le=600)] = 30
     tool_tries: Annotated[int, Field(ge=1, le=10)] = 3  # only where the effect is read
     parallel_tools: Annotated[int, Field(ge=1, le=32)] = 6
+    turns_at_once: Annotated[int, Field(ge=1, le=1000)] = 8  # of all users, in one process
+    turns_waiting: Annotated[int, Field(ge=0, le=10_000)] = 64  # behind them; who comes later is refused
     keep_days: Annotated[int, Field(ge=1)] = 365  # conversations older than this are deleted
     sentiment_model: str = ""  # folder of FinBERT's weights; empty: headlines are read by our own words
 

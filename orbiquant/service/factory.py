@@ -30,7 +30,7 @@ from orbiquant.service.gate import Gate, Gatekeeper
 from orbiquant.service.metrics import add_metrics
 from orbiquant.service.routes import NamedRoute
 
-BEARER_KEY = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key or the console's token.")
+BEARER_KEY = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key, a signed token (JWT) or the console's token.")
 HEADER_KEY = APIKeyHeader(auto_error=False, scheme_name="header", name="X-API-Key")
 QUERY_KEY = APIKeyQuery(auto_error=False, scheme_name="query", name="token", description="On GET only.")
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -42,7 +42,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         404: "Nothing of this name",
         422: "Not valid",
         429: "Too many requests",
-        503: "Not now: no usable model, or the service is ending",
+        503: "Not now: no usable model, too many turns wait, or the service is ending",
+        504: "Takes longer than the service waits; it may still be carried out",
     }.items()
 }
 
@@ -96,10 +97,9 @@ async def lifespan(
 ) -> AsyncIterator[None]:
     "Open what the settings name before the first request."
     runtime = current()
-    limit = runtime.settings.service.requests_per_minute
-    token = getattr(app.state, "console_token", None)
-    app.state.gatekeeper = Gatekeeper(runtime.engine, runtime.clock, limit, token)
+    gatekeeper = app.state.gatekeeper = Gatekeeper(runtime, getattr(app.state, "console_token", None))
     yield
+    await gatekeeper.close()
 
 
 def create_app(

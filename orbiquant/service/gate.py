@@ -5,32 +5,32 @@
 # ever logged.
 
 import asyncio
-import math
 import re
 import secrets
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orbiquant.core import AuthError, log_context
+from orbiquant.core import AuthError, Plan, log_context
 from orbiquant.domain import Caller, local_caller
-from orbiquant.ports import Clock
+from orbiquant.runtime import Runtime
 from orbiquant.service.auth import find_credential
-from orbiquant.service.errors import RateLimitError, UnavailableError, answer_error
+from orbiquant.service.errors import RateLimitError, TimedOutError, UnavailableError, answer_error
 from orbiquant.service.kept import KeptAnswers
+from orbiquant.service.keys import authenticate
 from orbiquant.service.known import KnownKeys
 from orbiquant.service.metrics import METERS
+from orbiquant.service.rates import Rates, SharedCounts, RateStanding
 from orbiquant.service.request_log import RequestLog
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
+from orbiquant.service.tokens import TokenReader, looks_signed
 
 MAX_BODY_BYTES = 1_048_576
+STRANGERS: Plan = "pro"  # as much as on this plan may be asked from one address without a key
+RETRY_READ_S = 5  # before what took too long to read is asked for again
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
 _HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
@@ -41,30 +41,25 @@ class Gatekeeper:
 
     def __init__(
         self,
-        engine: "Engine",  # a migrated database with the keys
-        clock: Clock,  # when keys are used
-        requests_per_minute: int,  # of one caller
+        runtime: Runtime,  # settings, clock, and a migrated database with the keys
         console_token: str | None = None,  # accepted besides keys; None: keys only
     ) -> None:
-        from limits import RateLimitItemPerMinute
-        from limits.aio.storage import MemoryStorage
-        from limits.aio.strategies import SlidingWindowCounterRateLimiter
-
-        self.engine, self.clock = engine, clock
-        self.console_token = console_token
-        self.rate = RateLimitItemPerMinute(requests_per_minute)
-        self.limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self.known = KnownKeys(self.verify)
+        settings = runtime.settings
+        self.runtime, self.config, self.console_token = runtime, settings.service, console_token
+        keys_file = settings.tokens.keys_file
+        self.tokens = TokenReader(settings.tokens, runtime.clock, settings.path(keys_file) if keys_file else None)
+        self.rates = Rates(SharedCounts(settings.redis) if settings.redis.url else None)
+        self.known = KnownKeys(self.verify, runtime.clock)
         self.log = RequestLog()
 
     async def verify(
         self,
-        key: str,  # what a caller sent
+        credential: str,  # what a caller sent
     ) -> Caller:
-        "Return whose key it is by the database; raise `AuthError` for one that is not valid."
-        from orbiquant.service.keys import authenticate
-
-        return await run_in_threadpool(authenticate, self.engine, key, self.clock)
+        "Return who comes with a token, or whose key it is by the database; raise `AuthError` for neither."
+        if looks_signed(credential):
+            return self.tokens.read(credential)
+        return await run_in_threadpool(authenticate, self.runtime.engine, credential, self.runtime.clock)
 
     async def identify(
         self,
@@ -104,13 +99,19 @@ class Gatekeeper:
         connection: HTTPConnection,  # which has it
     ) -> None:
         "Count one request; raise `RateLimitError` when there were too many."
-        who = caller.id if caller else f"address:{connection.client.host if connection.client else 'unknown'}"
-        if not await self.limiter.hit(self.rate, who):
-            stats = await self.limiter.get_window_stats(self.rate, who)
-            wait_s = max(1, math.ceil(stats.reset_time - time.time()))
-            raise RateLimitError(
-                f"more than {self.rate.amount} requests a minute; try again in {wait_s} s", retry_after_s=wait_s
-            )
+        if caller:
+            plan, policy, who = caller.plan, str(caller.plan), caller.user_id
+        else:
+            plan, policy, who = STRANGERS, "address", connection.client.host if connection.client else "unknown"
+        standing = await self.rates.hit(f"{policy}:{who}", policy, self.config.per_minute(plan))
+        connection.scope.setdefault("state", {})["standing"] = standing
+        if standing.wait_s:
+            said = f"more than {standing.limit} requests a minute; try again in {standing.wait_s} s"
+            raise RateLimitError(said, retry_after_s=standing.wait_s)
+
+    async def close(self) -> None:
+        "Leave what was opened."
+        await self.rates.close()
 
 
 class Gate:
@@ -134,9 +135,10 @@ class Gate:
             self.answers = KeptAnswers(self.app, *self.marks)  # another life may have another runtime and another loop
             await self.app(scope, until_cancelled(receive), send)
             return
+        scope.setdefault("state", {})
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
         request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
-        await self.handle(scope, receive, NamedSend(send, request_id))
+        await self.handle(scope, receive, NamedSend(send, request_id, scope))
 
     async def handle(
         self,
@@ -153,12 +155,12 @@ class Gate:
             if scope["path"] not in self.signed:  # there a key says nothing, be it foreign or broken
                 caller = await gatekeeper.identify(connection, scope["path"] in self.public)
             await gatekeeper.count(caller, connection)
-            scope.setdefault("state", {})["caller"] = caller
+            scope["state"]["caller"] = caller
             if answer := self.answers.find(scope):
                 answer.check(caller)
                 await answer.send_to(send)
             else:
-                with log_context(request_id=send.request_id):
+                with log_context(request_id=send.request_id), answered_in(gatekeeper.config.request_timeout_s, send):
                     await self.answers(scope, limit_body(receive), send)
         except asyncio.CancelledError:  # the service is ending
             if scope["type"] == "http" and send.status is None:
@@ -191,6 +193,22 @@ def until_cancelled(
     return read
 
 
+@contextmanager
+def answered_in(
+    timeout_s: float,  # from now to the first byte
+    send: "NamedSend",  # the output of a request
+) -> Iterator[None]:
+    "Answer a request that takes too long, whose work goes on inside the block; what it says later is not heard."
+    if send.scope["type"] != "http":
+        yield
+        return
+    late = asyncio.get_running_loop().call_later(timeout_s, send.give_up, timeout_s)
+    try:
+        yield
+    finally:
+        late.cancel()
+
+
 def limit_body(
     receive: Receive,  # a request's input
 ) -> Receive:
@@ -215,14 +233,43 @@ class NamedSend:
         self,
         send: Send,  # the server's
         request_id: str,  # put in the answer's headers
+        scope: Scope,  # the connection; its state may hold how its caller stands
     ) -> None:
-        self.send, self.request_id = send, request_id
+        self.send, self.request_id, self.scope = send, request_id, scope
         self.status: int | None = None
+        self.late: asyncio.Task[None] | None = None  # answers in the place of what takes too long
 
     async def __call__(self, message: Message) -> None:
         "Send one message."
+        if self.late is None:
+            await self.pass_on(message)
+
+    async def pass_on(
+        self,
+        message: Message,  # of the answer that counts
+    ) -> None:
+        "Send one message with what is added to it."
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
             named = (b"x-request-id", self.request_id.encode())
-            message = {**message, "headers": [*message["headers"], *_HEADERS, named]}
+            standing: RateStanding | None = self.scope["state"].get("standing")
+            counted = standing.headers if standing else ()
+            message = {**message, "headers": [*message["headers"], *_HEADERS, *counted, named]}
         await self.send(message)
+
+    def give_up(
+        self,
+        waited_s: float,  # until now
+    ) -> None:
+        "Answer in the place of what takes too long, unless an answer has begun."
+        if self.status is not None:
+            return
+        reading = self.scope["method"] in ("GET", "HEAD")
+        told = "ask again in a moment" if reading else "it may still be carried out: look before you ask again"
+        again = {"retry_after_s": RETRY_READ_S} if reading else {}
+        error = TimedOutError(f"this takes longer than {waited_s:g} s; {told}", **again)
+
+        async def nothing() -> Message:
+            return {"type": "http.disconnect"}
+
+        self.late = asyncio.create_task(answer_error(error)(self.scope, nothing, self.pass_on))

@@ -1,25 +1,27 @@
-"""Keys that were verified a moment ago: a revoked one is refused within `KNOWN_S`, whoever revoked it."""
+"""Keys and tokens that were verified a moment ago: a revoked one is refused within `KNOWN_S`, one that ends when it ends."""
 
-# Only what the database said yes to is remembered, under its hash; a wrong key is looked up every time, and counted.
+# Only what was found to be good is remembered, under its hash; a wrong key is looked up every time, and counted.
 
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
 
 from orbiquant.domain import Caller
+from orbiquant.ports import Clock
 
 KNOWN_S = 1.0
 MOST_KEYS = 4096
 
 
 class KnownKeys:
-    "Whose keys are in force, by what the database said last."
+    "Who comes with what, by what was found last."
 
     def __init__(
         self,
-        verify: Callable[[str], Awaitable[Caller]],  # asks the database; raises `AuthError`
+        verify: Callable[[str], Awaitable[Caller]],  # looks closely; raises `AuthError`
+        clock: Clock,  # tells how long one is good
     ) -> None:
-        self.verify = verify
+        self.verify, self.clock = verify, clock
         self._known: dict[bytes, tuple[Caller, float]] = {}
 
     async def find(
@@ -35,5 +37,8 @@ class KnownKeys:
         caller = await self.verify(key)
         if len(self._known) >= MOST_KEYS:
             self._known = {name: entry for name, entry in self._known.items() if now < entry[1]}
-        self._known[name] = caller, now + KNOWN_S  # counted from before the database was asked
+        left = KNOWN_S
+        if caller.expires_at is not None:
+            left = min(left, (caller.expires_at - self.clock.now()).total_seconds())
+        self._known[name] = caller, now + left  # counted from before the database was asked
         return caller

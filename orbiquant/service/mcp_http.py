@@ -79,9 +79,10 @@ def mcp_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[Any]:
-        app.state.gatekeeper = Gatekeeper(runtime.engine, runtime.clock, config.requests_per_minute, token)
+        gatekeeper = app.state.gatekeeper = Gatekeeper(runtime, token)
         async with protocol(app) as state:
             yield state
+        await gatekeeper.close()
 
     app.router.lifespan_context = lifespan
     app.add_exception_handler(HTTPException, on_http_error)

@@ -84,8 +84,7 @@ class NotebookService:
     ) -> None:
         runtime = current()
         self.token, self.log = secrets.token_urlsafe(32), deque[str](maxlen=LINES_KEPT)
-        limit = runtime.settings.service.requests_per_minute
-        self.gatekeeper = Gatekeeper(runtime.engine, runtime.clock, limit, self.token)
+        self.gatekeeper = Gatekeeper(runtime, self.token)
         self.gatekeeper.log = KeptLog(self.log)
         self.newest, self.functions = Newest(), list[Marked]()
         self.server = make_server(self.newest, runtime.settings.service, HOST)

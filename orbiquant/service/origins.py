@@ -17,7 +17,7 @@ from orbiquant.service.errors import Problem, respond
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 SENT_HEADERS = ("Authorization", "X-API-Key", "X-Request-ID")
-READ_HEADERS = ("X-Request-ID", "Retry-After")
+READ_HEADERS = ("X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy")
 
 
 def bare_host(

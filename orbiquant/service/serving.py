@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -22,6 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
+from orbiquant.access import ServiceConfig
 from orbiquant.copilot.runs import end_runs
 from orbiquant.core import SettingsError, get_logger
 from orbiquant.runtime import current
@@ -39,7 +40,6 @@ from orbiquant.service.keys import has_key
 from orbiquant.service.metrics import FOLDER
 from orbiquant.service.origins import Origins
 from orbiquant.service.warming import warming
-from orbiquant.settings import ServiceConfig
 
 ANSWER_AFTER_S, END_AFTER_S = 2.5, 3  # from the signal on
 TURNS_END_S = 2.0  # for turns of the copilot to be stopped and kept
@@ -180,10 +180,11 @@ def console_token(
     "Return a new token for whoever sits here, None when others can reach us; raise `SettingsError` when nobody could ask."
     if is_loopback(host):
         return secrets.token_urlsafe(32)
-    if not has_key(current().engine):
+    runtime = current()
+    if not runtime.settings.tokens.on and not has_key(runtime.engine, runtime.clock):
         raise SettingsError(
-            f"`host` {host} can be reached by others, and there is no API key yet: "
-            "make one with `orbiquant service keys create`, or serve on 127.0.0.1"
+            f"`host` {host} can be reached by others, and there is no API key yet, nor an issuer of tokens: "
+            "make a key with `orbiquant service keys create`, or serve on 127.0.0.1"
         )
     return None
 
@@ -211,11 +212,9 @@ def serve(
     serve_app(make, place, config.port if port is None else port, told, [warming(runtime, tell), Crew(beside)])
 
 
-WORKER = (sys.executable, "-m", "orbiquant.service.worker")
-
-
 def serve_many(
-    chosen: Mapping[str, Any],  # what each serves, as `chosen_app` takes it
+    worker: Sequence[str],  # command of a process that serves what it is told
+    chosen: Mapping[str, Any],  # what that is
     workers: int,  # processes that serve
     host: str | None = None,  # address to listen on; None: the settings'
     port: int | None = None,  # 0: any free one; None: the settings'
@@ -234,7 +233,7 @@ def serve_many(
         told = {"chosen": dict(chosen), "socket": listener.fileno(), "host": place, "token": token}
         env = os.environ | {FOLDER: shared}
         serving = [
-            Member(f"serve {number}", WORKER, told, (listener.fileno(),), env, patience_s=END_AFTER_S + 2)
+            Member(f"serve {number}", worker, told, (listener.fileno(),), env, patience_s=END_AFTER_S + 2)
             for number in range(1, workers + 1)
         ]
         announce(address(place, listener.getsockname()[1], token))

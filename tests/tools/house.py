@@ -23,7 +23,7 @@ PACKAGE = "orbiquant"
 # From the ground up: a room may import the rooms before it.
 ROOMS = (
     *("_version", "_caches", "core", "wire", "arrays", "cards", "domain", "orders", "ports", "workspace"),
-    *("charts", "net", "compute", "persistence", "leases", "notices", "jobs"),
+    *("charts", "net", "compute", "persistence", "leases", "notices", "access", "jobs"),
     *("market", "llm", "features", "models"),
     *("execution", "performance", "traits", "policies", "signals", "strategies", "line"),
     *("backtest", "trading", "settings", "runtime", "backup"),
@@ -38,7 +38,6 @@ PLAIN = {
     *(
         "service.beside",
         "service.chat_page",
-        "service.choosing",
         "service.connections",
         "service.crew",
         "service.kept",
@@ -48,7 +47,7 @@ PLAIN = {
         "service.notebook",
         "service.origins",
     ),
-    *("service.request_log", "service.routes", "service.warming", "service.worker", "trading.tables"),
+    *("service.rates", "service.request_log", "service.routes", "service.warming", "trading.tables"),
     *(f"trading.brokers.mt4.{name}" for name in ("broker", "commands", "config", "contracts", "dealing", "files")),
     *(f"trading.brokers.mt4.{name}" for name in ("lookout", "matching", "state", "terminal", "wire")),
     *(f"trading.brokers.binance.{name}" for name in ("broker", "config", "errors", "feed", "filters", "guards")),

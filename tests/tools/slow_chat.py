@@ -40,13 +40,13 @@ async def speak(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[
         yield f"I have read {len(messages)}."
 
 
-def slow_runtime(folder: Path, database: str | None = None) -> Runtime:
+def slow_runtime(folder: Path, database: str | None = None, **llm: int) -> Runtime:
     """Return a runtime over a folder, and over another database than the folder's where one is named."""
     places = {"store_uri": f"{folder}/store", "models_dir": folder / "models", "data_dir": folder}
     settings = load_settings(
         workspace=places | {"database_url": database or f"sqlite:///{folder}/o.db"},
         service={"requests_per_minute": 100_000},
-        llm={"provider": "router"},
+        llm={"provider": "router"} | llm,
     )
     made = Runtime(settings)
     made.__dict__["chat_model"] = FunctionModel(stream_function=speak)

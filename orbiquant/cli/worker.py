@@ -1,4 +1,4 @@
-"""One of several processes that serve the same address: `python -m orbiquant.service.worker`, begun by `orbiquant serve`."""
+"""One of several processes that serve the same address: `python -m orbiquant.cli.worker`, begun by `orbiquant serve`."""
 
 import json
 import socket
@@ -6,13 +6,13 @@ import sys
 
 from orbiquant.core import configure_logging, get_logger
 from orbiquant.runtime import current
-from orbiquant.service.choosing import chosen_app
+from orbiquant.cli.choosing import chosen_app
 from orbiquant.service.crew import end_with_parent
 from orbiquant.service.serving import leave, make_server
 from orbiquant.service.warming import warming
 
 
-def serve_beside() -> None:
+def serve_handed() -> None:
     "Serve on the socket that was handed over, until told to end."
     told = json.loads(sys.stdin.readline())
     runtime = current()
@@ -32,4 +32,4 @@ def serve_beside() -> None:
 
 
 if __name__ == "__main__":
-    serve_beside()
+    serve_handed()
