@@ -28,6 +28,8 @@ from orbiquant.service.chat_page import CHAT_PATHS, add_chat_page
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
 from orbiquant.service.gate import Gate, Gatekeeper
 from orbiquant.service.routes import NamedRoute
+from orbiquant.service.socket import SOCKET_PATH, add_socket, open_socket
+from orbiquant.service.stream_routes import Streams, add_streams
 
 BEARER_KEY = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key or the console's token.")
 HEADER_KEY = APIKeyHeader(auto_error=False, scheme_name="header", name="X-API-Key")
@@ -98,7 +100,9 @@ async def lifespan(
     limit = runtime.settings.service.requests_per_minute
     token = getattr(app.state, "console_token", None)
     app.state.gatekeeper = Gatekeeper(runtime.engine, runtime.clock, limit, token)
+    app.state.streams, app.state.socket = Streams(runtime), open_socket(runtime, app.state.gatekeeper)
     yield
+    await app.state.streams.close()
 
 
 def create_app(
@@ -118,13 +122,15 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.router.route_class = NamedRoute
-    open_to_all = [*public, "/favicon.ico", *CHAT_PATHS]
+    open_to_all = [*public, "/favicon.ico", *CHAT_PATHS, SOCKET_PATH]  # who opens a socket says who it is in it
     app.add_middleware(Gate, public=open_to_all, kept=kept, computing=computing, signed=signed)
     app.add_exception_handler(OrbiError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)
     add_api_page(app)
     add_chat_page(app)
+    add_streams(app)
+    add_socket(app)
     return app
 
 
