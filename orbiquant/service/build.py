@@ -174,7 +174,7 @@ def route_parameters(
     return found
 
 # %% ../../nbs/80_service.build.ipynb #d8d1dcc9
-_RESERVED_PATHS = ("/", "/docs", "/favicon.ico", "/openapi.json")
+_RESERVED_PATHS = ("/", "/docs", "/favicon.ico", "/openapi.json", "/socket.io", "/ws")
 
 
 def check_together(

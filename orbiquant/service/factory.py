@@ -27,6 +27,7 @@ from orbiquant.runtime import current
 from orbiquant.service.chat_page import CHAT_PATHS, add_chat_page
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
 from orbiquant.service.gate import Gate, Gatekeeper
+from orbiquant.service.openai_form import OpenAiErrors
 from orbiquant.service.routes import NamedRoute
 from orbiquant.service.socket import SOCKET_PATH, add_socket, open_socket
 from orbiquant.service.stream_routes import Streams, add_streams
@@ -124,6 +125,7 @@ def create_app(
     app.router.route_class = NamedRoute
     open_to_all = [*public, "/favicon.ico", *CHAT_PATHS, SOCKET_PATH]  # who opens a socket says who it is in it
     app.add_middleware(Gate, public=open_to_all, kept=kept, computing=computing, signed=signed)
+    app.add_middleware(OpenAiErrors)  # around the gate, whose refusals are told so, too
     app.add_exception_handler(OrbiError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)

@@ -29,7 +29,7 @@ from orbiquant.wire import without_gaps
 
 SOCKET_PATH, NAMESPACE = "/socket.io/", "/copilot"
 SAY_WHO_S = 10.0  # for a connection to say whose it is
-MOST_BYTES = 65_536  # of a message
+MOST_SOCKET_BYTES = 65_536  # of a message
 PING_S, PONG_S = 20, 20  # between two pings; for an answer to one
 
 
@@ -38,7 +38,7 @@ class SocketMessage(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    conversationId: ConversationId  # noqa: N815
+    conversationId: ConversationId
     content: MessageText
 
 
@@ -47,8 +47,8 @@ class SocketReturn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    conversationId: ConversationId  # noqa: N815
-    lastEventId: Annotated[str | None, Field(max_length=60)] = None  # noqa: N815
+    conversationId: ConversationId
+    lastEventId: Annotated[str | None, Field(max_length=60)] = None
 
 
 def _problem(error: OrbiError, conversation: str | None = None) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def open_socket(
     server = socketio.AsyncServer(
         async_mode="asgi", transports=["websocket"], client_manager=manager, namespaces=[NAMESPACE],
         cors_allowed_origins=[],  # `Origins` has looked at them
-        max_http_buffer_size=MOST_BYTES, ping_interval=PING_S, ping_timeout=PONG_S,
+        max_http_buffer_size=MOST_SOCKET_BYTES, ping_interval=PING_S, ping_timeout=PONG_S,
     )  # fmt: skip
     CopilotSocket(runtime, gatekeeper, server)
     return socketio.ASGIApp(server, socketio_path=None)

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from orbiquant.core import get_logger, require_library
 from orbiquant.domain import SeriesId
 from orbiquant.llm.config import RedisConfig
-from orbiquant.service.streams import KEPT_EVENTS, Hub, StreamEvent, event_text
+from orbiquant.service.streams import STREAM_KEPT, Hub, StreamEvent, event_text
 
 READ_WAIT_S = 1.0  # that a look for the next event waits; then the epoch is looked at
-ANSWER_S = 5.0  # that Redis has to answer in
-AGAIN_S = 1.0  # before it is asked again
+REDIS_ANSWER_S = 5.0  # that Redis has to answer in
+RELAY_AGAIN_S = 1.0  # before it is asked again
 
 
 class Relay(Protocol):
@@ -103,7 +103,7 @@ class RedisRelay:
         from redis.asyncio import Redis
 
         self.hub, self.ready = hub, asyncio.Event()
-        waits = {"socket_timeout": ANSWER_S, "socket_connect_timeout": ANSWER_S}
+        waits: dict[str, Any] = {"socket_timeout": REDIS_ANSWER_S, "socket_connect_timeout": REDIS_ANSWER_S}
         self.client = Redis.from_url(config.url, db=config.db, decode_responses=True, protocol=2, **waits)
         self.keys = [f"{config.prefix}stream:{hub.name}", f"{config.prefix}stream:{hub.name}:state"]
         self._begin, self._publish = self.client.register_script(_BEGIN), self.client.register_script(_PUBLISH)
@@ -116,7 +116,7 @@ class RedisRelay:
 
     async def publish(self, kind: str, series: SeriesId, time: datetime, body: str) -> None:
         "Tell of a bar, unless it was told."
-        told = [token_hex(8), str(series), moment(time), kind, body, KEPT_EVENTS]
+        told: list[str | int] = [token_hex(8), str(series), moment(time), kind, body, STREAM_KEPT]
         await self._publish(keys=self.keys, args=told)
 
     async def run(self) -> None:
@@ -136,19 +136,19 @@ class RedisRelay:
                         get_logger("streams").warning("Redis does not answer", stream=self.hub.name, reason=reason)
                     quiet = True
                     self.ready.clear()
-                    await asyncio.sleep(AGAIN_S)
+                    await asyncio.sleep(RELAY_AGAIN_S)
         finally:
             await self.client.aclose()
 
     async def _follow(self) -> None:
         epoch, seq = await self._begin(keys=self.keys, args=[token_hex(8)])
         if epoch != self.hub.epoch:
-            found = await self.client.xrevrange(self.keys[0], max=f"{seq}-0", count=KEPT_EVENTS)
+            found: Any = await self.client.xrevrange(self.keys[0], max=f"{seq}-0", count=STREAM_KEPT)
             self.hub.begin(epoch, int(seq), [self._event(*each) for each in reversed(found)])
         self.ready.set()
         while True:
-            asked = {self.keys[0]: f"{self.hub.seq}-0"}
-            got = await self.client.xread(asked, count=KEPT_EVENTS, block=int(1000 * READ_WAIT_S))
+            asked: dict[Any, Any] = {self.keys[0]: f"{self.hub.seq}-0"}
+            got: Any = await self.client.xread(asked, count=STREAM_KEPT, block=int(1000 * READ_WAIT_S))
             for id_, fields in got[0][1] if got else ():
                 if fields["e"] != self.hub.epoch:
                     raise _OtherEpoch

@@ -5,6 +5,7 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -25,14 +26,14 @@ from orbiquant.service.stream_wire import (
     read_opening,
     read_wish,
 )
-from orbiquant.service.streams import Hub, Listener, message_text
+from orbiquant.service.streams import Hub, StreamListener, message_text
 
 STREAMS = ("market", "signals")
 READY_S = 3.0  # that a client waits for the stream
 MOST_FAULTS = 10  # of a client, one after the other
 RECHECK_S = 30.0  # between two looks at a key
 LAST_WORD_S = 1.0  # for a client that is let go to be told so
-GOING_AWAY, REFUSED, LATER = 1012, 1008, 1013
+CLOSE_REFUSED, CLOSE_LATER = 1008, 1013
 
 
 class Streams:
@@ -57,8 +58,10 @@ class Streams:
             self.relays = {
                 name: RedisRelay(hub, redis) if redis.url else LocalRelay(hub) for name, hub in self.hubs.items()
             }
-            self.watcher = Watcher(self.runtime, *(self.relays[each] for each in STREAMS), shared=bool(redis.url))
-            self._tasks = [asyncio.create_task(each.run()) for each in (*self.relays.values(), self.watcher)]
+            market, signals = (self.relays[each] for each in STREAMS)
+            self.watcher = Watcher(self.runtime, market, signals, shared=bool(redis.url))
+            running = [each.run() for each in self.relays.values()]
+            self._tasks = [asyncio.create_task(each) for each in (*running, self.watcher.run())]
         try:
             async with asyncio.timeout(READY_S):
                 await self.relays[name].ready.wait()
@@ -85,7 +88,7 @@ class StreamSession:
         name: str,  # "market" or "signals"
     ) -> None:
         self.websocket, self.streams, self.name = websocket, streams, name
-        self.listener, self.faults = Listener(), 0
+        self.listener, self.faults = StreamListener(), 0
         self.gatekeeper: Gatekeeper = websocket.app.state.gatekeeper
 
     async def run(self) -> None:
@@ -95,7 +98,7 @@ class StreamSession:
             opening = read_opening(self.websocket.query_params)
             hub = await self.streams.hub(self.name)
         except OrbiError as error:
-            await self._end(LATER if isinstance(error, UnavailableError) else REFUSED, error)
+            await self._end(CLOSE_LATER if isinstance(error, UnavailableError) else CLOSE_REFUSED, error)
             return
         try:
             await self._open(hub, opening)
@@ -111,9 +114,7 @@ class StreamSession:
             raise PlanRequired("signals need the plan pro or higher", upgradeUrl="/pricing")
 
     async def _open(self, hub: Hub, opening: StreamOpening) -> None:
-        found, refused = await asyncio.to_thread(
-            find_series, self.streams.runtime, opening.symbols, opening.timeframe
-        )
+        found, refused = await asyncio.to_thread(find_series, self.streams.runtime, opening.symbols, opening.timeframe)
         self.listener.series |= {*found}
         hub.join(self.listener, opening.epoch, opening.since)
         self._answer(found, refused)
@@ -121,7 +122,7 @@ class StreamSession:
     async def _talk(self) -> None:
         reader, sender = asyncio.create_task(self._read()), asyncio.create_task(self._send())
         slow = asyncio.create_task(self.listener.overflow.wait())
-        tasks: set[asyncio.Task[object]] = {reader, sender, slow}  # type: ignore[arg-type]
+        tasks: set[asyncio.Task[Any]] = {reader, sender, slow}
         try:
             while not (await asyncio.wait(tasks, timeout=RECHECK_S, return_when=asyncio.FIRST_COMPLETED))[0]:
                 await self.gatekeeper.identify(self.websocket, public=False)
@@ -130,16 +131,16 @@ class StreamSession:
                     await task
         except AuthError as error:
             await self._stop(tasks)
-            await self._end(REFUSED, error)
+            await self._end(CLOSE_REFUSED, error)
         except (WebSocketDisconnect, RuntimeError):
-            pass  # it has left
+            get_logger("streams").debug("a client has left", stream=self.name)
         finally:
             await self._stop(tasks)
         if slow.done() and not slow.cancelled():
             get_logger("streams").warning("a client was too slow", stream=self.name)
-            await self._end(LATER, None)
+            await self._end(CLOSE_LATER, None)
 
-    async def _stop(self, tasks: set["asyncio.Task[object]"]) -> None:
+    async def _stop(self, tasks: set["asyncio.Task[Any]"]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)

@@ -23,9 +23,9 @@ from orbiquant.service.stream_relay import Relay
 from orbiquant.wire import to_wire
 
 LOOK_EVERY_S, ASK_EVERY_S = 0.1, 2.0  # at a folder; at object storage, which has to be asked
-MOST_AT_ONCE = 500  # bars of a series that are told after one look; of more, the newest
-LEASE, LEASE_S = "streams", 15.0
-AGAIN_S = 2.0  # after a failure
+MOST_NEW_BARS = 500  # bars of a series that are told after one look; of more, the newest
+STREAM_LEASE, STREAM_LEASE_S = "streams", 15.0
+LOOK_AGAIN_S = 2.0  # after a failure
 _TICK = timedelta(microseconds=1)
 
 
@@ -86,7 +86,7 @@ class ClosedBars:
             known = known_at(bars, held.series.timeframe)
             closes += [*known[known > now][:1]]
             if (known <= now).any():
-                found.append(NewBars(held.series, bars[known <= now].iloc[-MOST_AT_ONCE:]))
+                found.append(NewBars(held.series, bars[known <= now].iloc[-MOST_NEW_BARS:]))
         self._seen, self._next = state, min(closes, default=None)
         return found
 
@@ -133,17 +133,17 @@ class Watcher:
                         get_logger("streams").warning("the store was not looked at", reason=repr(error)[:300])
                     quiet = True
                     self.closed.forget()
-                    await asyncio.sleep(AGAIN_S)
+                    await asyncio.sleep(LOOK_AGAIN_S)
         finally:
             if self.shared and self._until:
-                await asyncio.shield(asyncio.to_thread(release_lease, self.runtime.engine, LEASE, own_name()))
+                await asyncio.shield(asyncio.to_thread(release_lease, self.runtime.engine, STREAM_LEASE, own_name()))
 
     async def _may_publish(self) -> bool:
         now = asyncio.get_running_loop().time()
-        if not self.shared or now < self._until - 2 * LEASE_S / 3:
+        if not self.shared or now < self._until - 2 * STREAM_LEASE_S / 3:
             return True
-        runtime, length = self.runtime, timedelta(seconds=LEASE_S)
-        other = await asyncio.to_thread(claim_lease, runtime.engine, LEASE, own_name(), length, runtime.clock)
+        runtime, length = self.runtime, timedelta(seconds=STREAM_LEASE_S)
+        other = await asyncio.to_thread(claim_lease, runtime.engine, STREAM_LEASE, own_name(), length, runtime.clock)
         if other is not None:
             self._until = 0.0
             self.looked.set()
@@ -152,7 +152,7 @@ class Watcher:
         if not self._until:  # others have told meanwhile
             self.closed.told.clear()
             self.closed.forget()
-        self._until = now + LEASE_S
+        self._until = now + STREAM_LEASE_S
         return True
 
     async def _look(self) -> None:

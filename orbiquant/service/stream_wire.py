@@ -14,7 +14,7 @@ from orbiquant.runtime import Runtime
 from orbiquant.service.errors import Problem, shorten
 from orbiquant.service.streams import message_text
 
-MOST_TEXT = 16_384  # characters of a message
+MOST_STREAM_TEXT = 16_384  # characters of a message
 MOST_SERIES = 200  # that one client may wait for
 
 Symbols = Annotated[list[SymbolText], Field(min_length=1, max_length=MOST_SERIES)]
@@ -72,8 +72,8 @@ def read_wish(
     text: str,  # of a message
 ) -> StreamWish:
     "Return what a message asks for; raise `OptionError` for what is no message."
-    if len(text) > MOST_TEXT:
-        raise OptionError(f"a message must have at most {MOST_TEXT:,} characters, had {len(text):,}")
+    if len(text) > MOST_STREAM_TEXT:
+        raise OptionError(f"a message must have at most {MOST_STREAM_TEXT:,} characters, had {len(text):,}")
     try:
         return _WISH.validate_python(json.loads(text))
     except ValidationError as error:

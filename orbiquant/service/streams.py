@@ -13,7 +13,7 @@ from typing import NamedTuple
 from orbiquant.domain import SeriesId
 from orbiquant.wire import to_wire
 
-KEPT_EVENTS = 1_000  # of a stream, for clients that come back
+STREAM_KEPT = 1_000  # of a stream, for clients that come back
 QUEUED_EVENTS = 500  # that a client may be behind before it is let go
 
 
@@ -42,7 +42,7 @@ def message_text(
     return to_wire({"type": kind} | fields).decode()
 
 
-class Listener:
+class StreamListener:
     "What one client waits for, and what waits for it."
 
     def __init__(
@@ -79,10 +79,10 @@ class Hub:
     def __init__(
         self,
         name: str,  # "market" or "signals"
-        most: int = KEPT_EVENTS,  # events that are kept
+        most: int = STREAM_KEPT,  # events that are kept
     ) -> None:
         self.name, self.epoch, self.seq = name, token_hex(8), 0
-        self.kept, self.listeners = deque[StreamEvent](maxlen=most), set[Listener]()
+        self.kept, self.listeners = deque[StreamEvent](maxlen=most), set[StreamListener]()
 
     def begin(
         self,
@@ -118,7 +118,7 @@ class Hub:
 
     def join(
         self,
-        listener: Listener,  # a new one, with its series
+        listener: StreamListener,  # a new one, with its series
         epoch: str = "",  # that its number is of; empty: it has seen nothing
         since: int | None = None,  # the last number that it has seen
     ) -> None:
@@ -134,12 +134,12 @@ class Hub:
 
     def leave(
         self,
-        listener: Listener,  # that is gone
+        listener: StreamListener,  # that is gone
     ) -> None:
         "Forget a client."
         self.listeners.discard(listener)
 
-    def _resume(self, listener: Listener, since: int) -> None:
+    def _resume(self, listener: StreamListener, since: int) -> None:
         oldest = self.kept[0].seq if self.kept else self.seq + 1
         missed = [event.text for event in self.kept if event.seq > since and event.series in listener.series]
         listener.most += len(missed) + 2
