@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from orbiquant.core import get_logger, require_library
 from orbiquant.domain import SeriesId
 from orbiquant.llm.config import RedisConfig
-from orbiquant.service.streams import STREAM_KEPT, Hub, StreamEvent, event_text
+from orbiquant.service.streams import STREAM_KEPT, Hub, StreamEvent, numbered_text
 
 READ_WAIT_S = 1.0  # that a look for the next event waits; then the epoch is looked at
 REDIS_ANSWER_S = 5.0  # that Redis has to answer in
@@ -58,7 +58,7 @@ class LocalRelay:
             return
         self.told[series] = time
         seq = self.hub.seq + 1
-        self.hub.add(StreamEvent(seq, series, event_text(kind, seq, body)))
+        self.hub.add(StreamEvent(seq, series, numbered_text(kind, seq, body)))
 
     async def run(self) -> None:
         "Wait: nothing comes from elsewhere."
@@ -158,4 +158,4 @@ class RedisRelay:
 
     def _event(self, id_: str, fields: dict[str, Any]) -> StreamEvent:
         seq, (symbol, frame) = int(id_.partition("-")[0]), fields["s"].rsplit(" ", 1)
-        return StreamEvent(seq, SeriesId.parse(symbol, frame), event_text(fields["k"], seq, fields["b"]))
+        return StreamEvent(seq, SeriesId.parse(symbol, frame), numbered_text(fields["k"], seq, fields["b"]))

@@ -17,11 +17,11 @@ from orbiquant.runtime import Runtime
 from orbiquant.service.errors import UnavailableError
 from orbiquant.service.gate import Gatekeeper
 from orbiquant.service.stream_relay import LocalRelay, RedisRelay, Relay
-from orbiquant.service.stream_watch import Watcher
+from orbiquant.service.stream_watch import StreamWatcher
 from orbiquant.service.stream_wire import (
     MOST_SERIES,
     StreamOpening,
-    find_series,
+    wanted_series,
     problem_text,
     read_opening,
     read_wish,
@@ -45,7 +45,7 @@ class Streams:
     ) -> None:
         self.runtime, self.hubs = runtime, {name: Hub(name) for name in STREAMS}
         self.relays: dict[str, Relay] = {}
-        self.watcher: Watcher | None = None
+        self.watcher: StreamWatcher | None = None
         self._tasks = list[asyncio.Task[None]]()
 
     async def hub(
@@ -59,9 +59,11 @@ class Streams:
                 name: RedisRelay(hub, redis) if redis.url else LocalRelay(hub) for name, hub in self.hubs.items()
             }
             market, signals = (self.relays[each] for each in STREAMS)
-            self.watcher = Watcher(self.runtime, market, signals, shared=bool(redis.url))
+            self.watcher = StreamWatcher(self.runtime, market, signals, shared=bool(redis.url))
             running = [each.run() for each in self.relays.values()]
-            self._tasks = [asyncio.create_task(each) for each in (*running, self.watcher.run())]
+            self._tasks = [
+                asyncio.create_task(each) for each in (*running, self.watcher.run(), self.watcher.tell_signals())
+            ]
         try:
             async with asyncio.timeout(READY_S):
                 await self.relays[name].ready.wait()
@@ -114,7 +116,9 @@ class StreamSession:
             raise PlanRequired("signals need the plan pro or higher", upgradeUrl="/pricing")
 
     async def _open(self, hub: Hub, opening: StreamOpening) -> None:
-        found, refused = await asyncio.to_thread(find_series, self.streams.runtime, opening.symbols, opening.timeframe)
+        found, refused = await asyncio.to_thread(
+            wanted_series, self.streams.runtime, opening.symbols, opening.timeframe
+        )
         self.listener.series |= {*found}
         hub.join(self.listener, opening.epoch, opening.since)
         self._answer(found, refused)
@@ -167,7 +171,7 @@ class StreamSession:
         if text is None:
             raise OptionError("a message must be text, was binary")
         wish = read_wish(text)
-        found, refused = await asyncio.to_thread(find_series, self.streams.runtime, wish.symbols, wish.timeframe)
+        found, refused = await asyncio.to_thread(wanted_series, self.streams.runtime, wish.symbols, wish.timeframe)
         if wish.type == "unsubscribe":
             self.listener.series -= {*found}
         elif len(self.listener.series | {*found}) > MOST_SERIES:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from orbiquant.core import NotFoundError, OrbiError, get_logger
+from orbiquant.core import NotFoundError, get_logger
 from orbiquant.desk.market import Bar
 from orbiquant.desk.series import has_model, live_of
 from orbiquant.desk.signals import for_agents, latest_of
@@ -103,7 +103,7 @@ def newest_signal(
     return signal.time, to_wire(named | {"signal": signal.model_dump(mode="json")}).decode()
 
 
-class Watcher:
+class StreamWatcher:
     "Looks at the store and publishes what closed: in one process where several share a relay."
 
     def __init__(
@@ -117,6 +117,8 @@ class Watcher:
         self.closed = ClosedBars(runtime)
         self.looked = asyncio.Event()  # what closes from now on is told
         self._until = 0.0  # the lease is held, by the loop's clock
+        self._due = dict[SeriesId, None]()  # whose signal is to be told, in order
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
         "Publish for as long as the service runs."
@@ -160,20 +162,32 @@ class Watcher:
         first = not self.closed.told
         for series, last in unknown.items():
             begun = last if first else last - _TICK  # one that is new is told of with its newest bar
-            self.closed.told[series] = await self.bars.begin(series, begun)
-            await self.signals.begin(series, begun)
+            told, said = await self.bars.begin(series, begun), await self.signals.begin(series, begun)
+            self.closed.told[series] = told
+            if said < told:  # whoever told of the bar has ended before it told of the signal
+                self._due[series] = None
         for new in await asyncio.to_thread(self.closed.look):
             for time, body in bar_bodies(new):
                 await self.bars.publish("bar", new.series, time, body)
-            await self._tell_signal(new)
             self.closed.told[new.series] = to_utc(new.bars.index[-1])
+            self._due[new.series] = None
+        if self._due:
+            self._news.set()
         self.looked.set()
 
-    async def _tell_signal(self, new: NewBars) -> None:
-        try:
-            newest = await asyncio.to_thread(newest_signal, self.runtime, new.series)
-        except OrbiError as error:
-            get_logger("streams").warning("no signal of a new bar", series=str(new.series), reason=error.message)
-            return
-        if newest is not None:
-            await self.signals.publish("signal", new.series, *newest)
+    async def tell_signals(self) -> None:
+        "Tell the signals of what has closed: beside the bars, which do not wait for a model."
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._due:
+                series = next(iter(self._due))
+                del self._due[series]
+                try:
+                    newest = await asyncio.to_thread(newest_signal, self.runtime, series)
+                    if newest is not None:
+                        await self.signals.publish("signal", series, *newest)
+                except Exception as error:
+                    get_logger("streams").warning(
+                        "no signal of a new bar", series=str(series), reason=repr(error)[:300]
+                    )

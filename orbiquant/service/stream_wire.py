@@ -82,7 +82,7 @@ def read_wish(
         raise OptionError("a message must be a JSON object") from None
 
 
-def find_series(
+def wanted_series(
     runtime: Runtime,  # whose store is asked
     symbols: list[str],  # in any spelling
     timeframe: Timeframe | None,  # None: 1h, or one that has a model

@@ -25,7 +25,7 @@ class StreamEvent(NamedTuple):
     text: str
 
 
-def event_text(
+def numbered_text(
     kind: str,  # "bar" or "signal"
     seq: int,  # its number
     body: str,  # the rest of it, a JSON object

@@ -20,7 +20,7 @@ from orbiquant.copilot.completions import (
     COMPLETION_MODELS,
     CompletionRequest,
     StatelessTurn,
-    check_model,
+    known_speaker,
     chunks_of,
     completion_of,
 )
@@ -58,7 +58,7 @@ def completion_model(
     model: str,  # e.g. orbiquant
 ) -> CompletionModel:
     "Return one of them."
-    return CompletionModel(id=check_model(model))
+    return CompletionModel(id=known_speaker(model))
 
 # %% ../../../nbs/88_copilot.api.completions.ipynb #8d277cec
 async def completion_lines(
