@@ -98,7 +98,7 @@ class CopilotSocket:
             caller = await self._known(key)
         except OrbiError as error:
             await self.gatekeeper.count(None, connection)
-            raise ConnectionRefusedError(_problem(error)) from None
+            raise ConnectionRefusedError(error.message, _problem(error)) from None
         scope["state"]["said_who"] = True
         await self.server.save_session(sid, {"key": key, "user": caller.user_id}, namespace=NAMESPACE)
 
