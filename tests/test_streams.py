@@ -20,6 +20,7 @@ from orbiquant.domain import SeriesId
 from orbiquant.service import serving, stream_routes
 from orbiquant.service.keys import create_api_key, list_api_keys, revoke_api_key
 from orbiquant.service.streams import Hub, StreamEvent, StreamListener, numbered_text
+from tests.benchmarks.bench_streams import measure_streams
 
 GBPUSD = SeriesId.parse("GBPUSD", "1h")
 
@@ -274,3 +275,9 @@ def test_a_half_open_client_dies_by_its_missing_pong(market: Market, monkeypatch
             time.sleep(0.02)
         assert not hub.listeners, "no pong came"
         line.close()
+
+
+@pytest.mark.slow
+def test_many_clients_of_another_process_miss_nothing():
+    pace = measure_streams(clients=50, per_s=10, seconds=3)
+    assert (pace.missing, pace.twice) == (0, 0), pace
