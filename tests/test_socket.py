@@ -3,18 +3,21 @@
 import asyncio
 import json
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 import socketio
 from socketio.exceptions import ConnectionError as Refused
 from test_service_http import TOKEN, running
+from test_streams_redis import started
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -197,3 +200,22 @@ def test_the_javascript_client_hears_the_same(address: str, tmp_path: Path):
     told = run(TOKEN)
     assert told["said"] == told["whole"]["response"] == "w1 w2 w3 w4 w5 "
     assert run("wrong")["refused"]["error"] == "UNAUTHORIZED", "and it reads why it was not let in"
+
+
+@pytest.mark.slow
+def test_a_service_that_everybody_listens_to_ends_in_time(tmp_path: Path):
+    async def main(process: Any, place: str, token: str) -> None:
+        async with chatting(f"http://{place}", token) as chat, connect(f"ws://{place}/ws/market?token={token}") as line:
+            await chat.say(conversationId="long", content=count(2_000, 10))
+            client = openai.AsyncOpenAI(base_url=f"http://{place}/v1", api_key=token, max_retries=0)
+            said: Any = [{"role": "user", "content": count(2_000, 10)}]
+            stream = await client.chat.completions.create(model="orbiquant", messages=said, stream=True)
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, 20) == 0 and time.monotonic() - began < 10
+            await line.wait_closed()
+            assert line.close_code == 1012
+            await stream.close()
+
+    with ExitStack() as stack:
+        asyncio.run(main(*started(stack, tmp_path, "")))

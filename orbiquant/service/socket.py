@@ -30,7 +30,7 @@ from orbiquant.wire import without_gaps
 SOCKET_PATH, NAMESPACE = "/socket.io/", "/copilot"
 SAY_WHO_S = 10.0  # for a connection to say whose it is
 MOST_SOCKET_BYTES = 65_536  # of a message
-PING_S, PONG_S = 20, 20  # between two pings; for an answer to one
+SOCKET_PING_S, SOCKET_PONG_S = 20, 20  # between two pings; for an answer to one
 
 
 class SocketMessage(BaseModel):
@@ -202,7 +202,7 @@ def open_socket(
     server = socketio.AsyncServer(
         async_mode="asgi", transports=["websocket"], client_manager=manager, namespaces=[NAMESPACE],
         cors_allowed_origins=[],  # `Origins` has looked at them
-        max_http_buffer_size=MOST_SOCKET_BYTES, ping_interval=PING_S, ping_timeout=PONG_S,
+        max_http_buffer_size=MOST_SOCKET_BYTES, ping_interval=SOCKET_PING_S, ping_timeout=SOCKET_PONG_S,
     )  # fmt: skip
     CopilotSocket(runtime, gatekeeper, server)
     return socketio.ASGIApp(server, socketio_path=None)

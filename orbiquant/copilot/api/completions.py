@@ -20,9 +20,9 @@ from orbiquant.copilot.completions import (
     COMPLETION_MODELS,
     CompletionRequest,
     StatelessTurn,
-    known_speaker,
     chunks_of,
     completion_of,
+    known_speaker,
 )
 from ..sse import kept_alive
 from ...core import OrbiError, endpoint
