@@ -138,7 +138,8 @@ def started(stack: ExitStack, folder: Path, redis: str) -> "tuple[subprocess.Pop
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_service(server: ValkeyServer, tmp_path: Path):
+@pytest.mark.parametrize(("end", "code", "rc"), [(signal.SIGTERM, 1012, 0), (signal.SIGKILL, 1006, -signal.SIGKILL)])
+def test_two_processes_are_one_service(server: ValkeyServer, tmp_path: Path, end: signal.Signals, code: int, rc: int):
     desk = Desk(tmp_path, server.connection_url)
     made = engine(desk.runtime.settings.workspace.database_url)
     migrate(made)
@@ -159,12 +160,12 @@ def test_two_processes_are_one_service(server: ValkeyServer, tmp_path: Path):
             told += [await other.next("bar") for _ in range(3)]
             async with connect(f"ws://{here}/ws/market?token={key}&{query}") as last:
                 began = asyncio.get_running_loop().time()
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(end)
                 with pytest.raises(ConnectionClosed):
                     while True:
                         await asyncio.wait_for(last.recv(), 10)
-                assert last.close_code == 1012
-            assert await asyncio.to_thread(process.wait, 15) == 0
+                assert last.close_code == code
+            assert await asyncio.to_thread(process.wait, 15) == rc
             assert asyncio.get_running_loop().time() - began < 10, "the process ends in time"
             await asyncio.to_thread(desk.close, 4)
             told += [await other.next("bar") for _ in range(4)]

@@ -1,5 +1,15 @@
 """What a client of a stream may say: in the address that opens it, and in its messages."""
 
+# The service tells, each a JSON text:
+#   {"type": "hello", "stream": "market", "epoch": "…", "seq": 7}   what follows has numbers after 7 of this epoch
+#   {"type": "subscribed" | "unsubscribed", "series": [{"symbol": "EURUSD", "timeframe": "1h"}]}
+#   {"type": "bar", "seq": 8, "symbol": "EURUSD", "timeframe": "1h", "bar": {time, open, high, low, close, volume}}
+#   {"type": "signal", "seq": 8, "symbol": "EURUSD", "timeframe": "1h", "signal": {what …/signals/latest answers}}
+#   {"type": "gap", "from": 3, "to": 6}   numbers that are no longer kept: ask /api/market_data or …/signals/latest anew
+#   {"type": "error", "error": "NOT_FOUND", "message": "…", "details": {}}
+# Numbers are the stream's: where events of other series lie between, a client sees them jump. After a gap of another
+# epoch the last number and epoch are those of the newest hello.
+
 import json
 from typing import Annotated, Literal
 
