@@ -27,6 +27,7 @@ from orbiquant.runtime import current
 from orbiquant.service.chat_page import CHAT_PATHS, add_chat_page
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
 from orbiquant.service.gate import Gate, Gatekeeper
+from orbiquant.service.metrics import add_metrics
 from orbiquant.service.openai_form import OpenAiErrors
 from orbiquant.service.routes import NamedRoute
 from orbiquant.service.socket import SOCKET_PATH, add_socket, open_socket
@@ -133,6 +134,7 @@ def create_app(
     add_chat_page(app)
     add_streams(app)
     add_socket(app)
+    add_metrics(app, needs("read"))
     return app
 
 
