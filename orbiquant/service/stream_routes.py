@@ -4,6 +4,7 @@
 # the service ends; 1013 for who reads too slowly, or when Redis is away: come back with the last number that was seen.
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -120,8 +121,7 @@ class StreamSession:
             wanted_series, self.streams.runtime, opening.symbols, opening.timeframe
         )
         self.listener.series |= {*found}
-        hub.join(self.listener, opening.epoch, opening.since)
-        self._answer(found, refused)
+        hub.join(self.listener, opening.epoch, opening.since, [*self._answers(found, refused)])
 
     async def _talk(self) -> None:
         reader, sender = asyncio.create_task(self._read()), asyncio.create_task(self._send())
@@ -178,14 +178,14 @@ class StreamSession:
             raise OptionError(f"one client may wait for {MOST_SERIES} series")
         else:
             self.listener.series |= {*found}
-        self._answer(found, refused, wish.type + "d")
+        for text in self._answers(found, refused, wish.type + "d"):
+            self.listener.put(text)
 
-    def _answer(self, found: list[SeriesId], refused: list[OrbiError], kind: str = "subscribed") -> None:
+    def _answers(self, found: list[SeriesId], refused: list[OrbiError], kind: str = "subscribed") -> Iterator[str]:
         if found:
             series = [{"symbol": each.symbol, "timeframe": each.timeframe} for each in found]
-            self.listener.put(message_text(kind, series=series))
-        for error in refused:
-            self.listener.put(problem_text(error))
+            yield message_text(kind, series=series)
+        yield from map(problem_text, refused)
 
     async def _end(self, code: int, error: OrbiError | None) -> None:
         with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):

@@ -6,7 +6,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from secrets import token_hex
 from typing import NamedTuple
 
@@ -121,15 +121,18 @@ class Hub:
         listener: StreamListener,  # a new one, with its series
         epoch: str = "",  # that its number is of; empty: it has seen nothing
         since: int | None = None,  # the last number that it has seen
+        answers: Sequence[str] = (),  # messages for it, after hello and before any event
     ) -> None:
         "Let a client listen from now on, or from where it was."
-        if since is None or not epoch:
-            listener.put(self._hello(self.seq))
-        elif epoch != self.epoch or since > self.seq:
-            listener.put(self._hello(self.seq))
+        known = since is not None and epoch == self.epoch and since <= self.seq
+        begin = since if known and since is not None else self.seq
+        listener.most += len(answers) + 2
+        for text in (self._hello(begin), *answers):
+            listener.put(text)
+        if known:
+            self._resume(listener, begin)
+        elif since is not None and epoch:
             listener.put(message_text("gap", **{"from": 1, "to": self.seq}))
-        else:
-            self._resume(listener, since)
         self.listeners.add(listener)
 
     def leave(
@@ -142,8 +145,7 @@ class Hub:
     def _resume(self, listener: StreamListener, since: int) -> None:
         oldest = self.kept[0].seq if self.kept else self.seq + 1
         missed = [event.text for event in self.kept if event.seq > since and event.series in listener.series]
-        listener.most += len(missed) + 2
-        listener.put(self._hello(since))
+        listener.most += len(missed)
         if since + 1 < oldest:
             listener.put(message_text("gap", **{"from": since + 1, "to": oldest - 1}))
         for text in missed:
