@@ -4,12 +4,14 @@
 
 from fastapi import Body, Depends, Header, Path, Query
 from orbiquant.copilot.analysis import FullAnalysis
-from orbiquant.copilot.api import catalogue as copilot_api_catalogue, chat as copilot_api_chat, conversations as copilot_api_conversations, personal as copilot_api_personal, questions as copilot_api_questions, resume as copilot_api_resume
+from orbiquant.copilot.api import catalogue as copilot_api_catalogue, chat as copilot_api_chat, completions as copilot_api_completions, conversations as copilot_api_conversations, personal as copilot_api_personal, questions as copilot_api_questions, resume as copilot_api_resume
 from orbiquant.copilot.api.catalogue import ModelChoice, Plan, ToolCatalogue
 from orbiquant.copilot.api.chat import ChatAnswer, ChatRequest, ChatState, ConversationId, DecisionRequest, SimpleAnswer, SimpleChat
+from orbiquant.copilot.api.completions import CompletionModel, CompletionModels
 from orbiquant.copilot.api.conversations import ChatHistory, ConversationList
 from orbiquant.copilot.api.personal import Erasure, ErasureRequest, PreferenceChanges
 from orbiquant.copilot.api.questions import AnalyzeRequest, ExplainRequest, StrategyRequest
+from orbiquant.copilot.completions import CompletionRequest
 from orbiquant.copilot.preferences import Preferences
 from orbiquant.copilot.strategy import StrategyProposal
 from orbiquant.desk import accounts as desk_accounts, agents as desk_agents, alerts as desk_alerts, health as desk_health, identity as desk_identity, kills as desk_kills, market as desk_market, signals as desk_signals, trade as desk_trade, webhooks as desk_webhooks
@@ -33,7 +35,7 @@ from orbiquant.research.tickets import OrderTicket
 from orbiquant.service.factory import caller_of, create_app, needs, raw_request_of
 from pydantic import Field
 from starlette.responses import HTMLResponse, Response, StreamingResponse
-from typing import Annotated
+from typing import Annotated, Any
 
 app = create_app(public=["/api/health", "/api/v1/health", "/health", "/webhooks/ml-signals"], kept=["/api/analysis", "/api/health", "/api/market_data", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/signal", "/api/v1/explain", "/api/v1/signals/account/{account_id}", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"], signed=["/webhooks/ml-signals"])
 
@@ -565,6 +567,29 @@ def start_report(
 ) -> ReportRunView:
     "Queue a run of a report: it is checked now, and run by whoever works on jobs."
     return reports_api.start_report(name=name, caller=caller, order=order)
+
+
+@app.post("/v1/chat/completions", tags=["openai"], dependencies=[needs("write")], response_model=dict[str, Any])
+async def chat_completions(
+    caller: Annotated[Caller, Depends(caller_of)],
+    asked: Annotated[CompletionRequest, Body(description="the whole conversation")],
+) -> dict[str, Any] | Response:
+    "Go on with a conversation as OpenAI's API does; nothing is kept of it, and no order can be placed here."
+    return await copilot_api_completions.chat_completions(caller=caller, asked=asked)
+
+
+@app.get("/v1/models", tags=["openai"], dependencies=[needs("read")])
+def completion_models() -> CompletionModels:
+    "Return the models that answer at /v1/chat/completions."
+    return copilot_api_completions.completion_models()
+
+
+@app.get("/v1/models/{model}", tags=["openai"], dependencies=[needs("read")])
+def completion_model(
+    model: Annotated[str, Path(description="e.g. orbiquant")],
+) -> CompletionModel:
+    "Return one of them."
+    return copilot_api_completions.completion_model(model=model)
 
 
 @app.post("/webhooks/ml-signals", tags=["webhooks"])

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from test_agents_http import Market, keyed
 from test_service_http import check_problem, running
 
+from orbiquant.copilot.tickets import tickets
 from orbiquant.core import configure_logging
 from orbiquant.trading import tables
 
@@ -85,6 +86,30 @@ def test_the_simple_form_speaks_older_names(client: httpx.Client):
     assert client.post("/api/clear_history?session_id=s").json() == {"status": "cleared"}
     health = client.get("/api/health").json()
     assert health["status"] in ("healthy", "degraded") and health["llm_status"] == "router"
+
+
+def test_programs_made_for_openai_ask_the_router_and_cannot_trade(client: httpx.Client, market: Market):
+    def said(*messages: str) -> tuple[str, list[str]]:
+        roles = ("user", "assistant") * len(messages)
+        sent = [{"role": role, "content": text} for role, text in zip(roles, messages, strict=False)]
+        asked = {"model": "orbiquant:router", "messages": sent}
+        told = client.post("/v1/chat/completions", json=asked, timeout=60).raise_for_status().json()
+        return told["choices"][0]["message"]["content"], told["tools_used"]
+
+    before = waiting_tickets(market)
+    price, tools = said("what is the price of EURUSD?")
+    assert "EURUSD" in price and tools == ["get_price"], "ours are called here, and only named"
+    again, tools = said("what is the RSI of EURUSD?", "50", "and the price?")
+    assert "EURUSD" in again and tools == ["get_price"], "what it is about stands in what was sent"
+    _, tools = said(order(market), "Shall I?", "yes, approved")
+    refused, more = said(order(market))
+    assert tools == more == [] and "no tool" in refused and waiting_tickets(market) == before
+
+
+def waiting_tickets(market: Market) -> int:
+    """Return how many orders were ever proposed."""
+    with market.runtime.engine.connect() as connection:
+        return connection.scalar(select(func.count()).select_from(tickets)) or 0
 
 
 def test_an_order_waits_for_a_decision_and_is_placed_once(client: httpx.Client, market: Market):

@@ -199,7 +199,8 @@ def test_what_is_answered_stands_in_the_description(owner: httpx.Client):
             assert ("413" in answers) == (method in ("post", "put")), path
             for status in set(answers) - {"200", "201"}:
                 schema = answers[status]["content"]["application/json"]["schema"]
-                assert schema == {"$ref": "#/components/schemas/Problem"}, (path, status)
+                form = "OpenAiProblem" if path.startswith("/v1/") else "Problem"
+                assert schema == {"$ref": f"#/components/schemas/{form}"}, (path, status)
     assert "HTTPValidationError" not in described["components"]["schemas"]
 
 
@@ -339,7 +340,7 @@ UPGRADE = (
 
 
 def test_a_websocket_to_nowhere_is_refused(address: str):
-    for path in ("/ws/signals", "/health", "/docs", "/", "/%00", "/%ff"):
+    for path in ("/ws/signal", "/ws", "/health", "/docs", "/", "/%00", "/%ff"):
         for key in (TOKEN, "wrong"):
             found = say(address, UPGRADE.format(path=path, host="localhost", key=key, more="").encode())
             assert re.match(rb"HTTP/1\.1 4\d\d", found), (path, found[:200])

@@ -109,11 +109,12 @@ def owner(address: str) -> Iterator[httpx.Client]:
 
 
 def check_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """Assert that an answer is an error in the service's own form, and return it."""
+    """Assert that an answer is an error in the service's own form, or OpenAI's under /v1, and return it."""
     assert answer.status_code == status, answer.text
     problem = answer.json()
     assert set(problem) == {"error", "message", "details"}
-    assert problem["error"] == code
+    told = problem["error"]
+    assert (told["code"] if answer.request.url.path.startswith("/v1/") else told) == code
     assert problem["message"]
     return problem
 

@@ -7,7 +7,7 @@ __all__ = ['MOST_REQUESTS', 'MOST_TURN_CALLS', 'turn_limits', 'TurnFlow']
 
 # %% ../../nbs/86_copilot.flow.ipynb #4ccb5f10
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -58,13 +58,14 @@ class TurnFlow:
     capabilities: Sequence[Any] = ()
     instructions: str = ""
     spanish: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)  # more of a run, such as toolsets of its own
     saved: bool = False
     run_id: str = field(default_factory=lambda: uuid4().hex)
 
     async def events(
         self,
         agent: "Agent[Session, Any]",  # that answers
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any]]:
         "Yield the events of the run; who stops reading stops it."
         chunks: asyncio.Queue[Any] = asyncio.Queue()
         work = asyncio.create_task(self._work(agent, chunks.put_nowait))
@@ -115,7 +116,7 @@ class TurnFlow:
         running = agent.run_stream_events(
             conversation=self.conversation, deferred_tool_results=self.approvals, deps=self.session, run_id=self.run_id,
             usage_limits=limits, cancellation_token=self.cancel, capabilities=[*self.capabilities],
-            instructions=self.instructions or None,
+            instructions=self.instructions or None, **self.options,
         )  # fmt: skip
         async with agent, running as events:
             async for event in events:

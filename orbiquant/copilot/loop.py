@@ -21,7 +21,7 @@ from .drawn import draw_messages
 from .flow import TurnFlow
 from .queue import TurnQueue
 from .tickets import Ticket, TicketBook, TicketState, approve_ticket, settle_ticket, tell_ticket
-from .tools import find_tools
+from .tools import Tool, find_tools
 from .turns import free_at_end, one_turn
 from ..core import OptionError
 from ..domain import Caller, Value
@@ -225,8 +225,9 @@ class Copilot:
         instructions: Instructions | None = None,  # what the model is told
         check: "OpenFilter | None" = None,  # what its words pass through, a filter an answer
         capabilities: Sequence[Any] = (),  # of pydantic-ai, such as a window over the history
+        tools: Mapping[str, Tool] | None = None,  # by name; None: all there are
     ) -> None:
-        self.runtime, self.tools = runtime, dict(find_tools())
+        self.runtime, self.tools = runtime, dict(find_tools() if tools is None else tools)
         self.model = runtime.chat_model if model is None else model
         self.stores = _in_memory() if stores is None else stores
         self.instructions, self.check, self.capabilities = instructions, check, capabilities

@@ -174,7 +174,7 @@ def write_app(
     given = [f"{name}={json.dumps(paths)}" for name, paths in lists.items() if paths or name == "public"]
     if project:
         given[:0] = [f"title={json.dumps(project.title)}", f"version={json.dumps(project.version)}"]
-        given += [] if beside else ["chat=False"]
+        given += [] if beside else ["ours=False"]
     parts = [write_head(project, not beside), write_imports(bound), f"app = create_app({', '.join(given)})\n\n"]
     routes = [write_route(*pair) for pair in read] + (["serve_beside(app, orbiquant_app)\n"] if beside else [])
     return "\n".join([*parts, "\n\n".join(routes)])

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
@@ -68,6 +69,7 @@ class Connections:
     malformed: int = 0  # what was no HTTP
     # What each had done and since when; who stands still for longest comes first, who is new last.
     moved: dict["GuardedProtocol", tuple[Any, float]] = field(default_factory=dict)
+    closing: WeakKeyDictionary[Any, float] = field(default_factory=WeakKeyDictionary)  # WebSockets, and since when
 
     def sweep(
         self,
@@ -77,8 +79,9 @@ class Connections:
         now, late = time.monotonic(), 0
         moved: dict[GuardedProtocol, tuple[Any, float]] = {}
         for each in list(state.connections):
-            if not isinstance(each, GuardedProtocol):
-                continue  # a WebSocket: has a ping of its own
+            if not isinstance(each, GuardedProtocol):  # a WebSocket: has a ping of its own, until it is being ended
+                self._end_closing(each, now)
+                continue
             done = each.progress()
             known, since = self.moved.get(each, (None, now))
             since = since if known == done else now
@@ -90,6 +93,15 @@ class Connections:
         if late:
             self.timed_out += late
             get_logger("service").warning("connections timed out", now=late, ever=self.timed_out, open=len(moved))
+
+    def _end_closing(self, socket: Any, now: float) -> None:
+        "Tear a WebSocket that is being ended, and whose client does not take what was still to be said."
+        transport = getattr(socket, "transport", None)
+        if transport is None or not transport.is_closing():
+            return
+        since = self.closing.setdefault(socket, now)
+        if now - since >= self.patience_s:
+            transport.abort()
 
     def make_room(
         self,

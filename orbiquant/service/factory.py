@@ -28,7 +28,10 @@ from orbiquant.service.chat_page import CHAT_PATHS, add_chat_page
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
 from orbiquant.service.gate import Gate, Gatekeeper
 from orbiquant.service.metrics import add_metrics
+from orbiquant.service.openai_form import OpenAiErrors
 from orbiquant.service.routes import NamedRoute
+from orbiquant.service.socket import SOCKET_PATH, add_socket, open_socket
+from orbiquant.service.stream_routes import Streams, add_streams
 
 BEARER_KEY = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key, a signed token (JWT) or the console's token.")
 HEADER_KEY = APIKeyHeader(auto_error=False, scheme_name="header", name="X-API-Key")
@@ -98,7 +101,9 @@ async def lifespan(
     "Open what the settings name before the first request."
     runtime = current()
     gatekeeper = app.state.gatekeeper = Gatekeeper(runtime, getattr(app.state, "console_token", None))
+    app.state.streams, app.state.socket = Streams(runtime), open_socket(runtime, gatekeeper)
     yield
+    await app.state.streams.close()
     await gatekeeper.close()
 
 
@@ -109,7 +114,7 @@ def create_app(
     signed: Iterable[str] = (),  # paths whose signature is the only identity
     title: str = "OrbiQuant",  # of the API
     version: str = __version__,  # of the API
-    chat: bool = True,  # whether the chat's page is there, which asks the copilot's routes
+    ours: bool = True,  # whether OrbiQuant's own pages and streams are there
 ) -> FastAPI:
     "Return the application around the generated routes."
     app = FastAPI(
@@ -122,14 +127,19 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.router.route_class = NamedRoute
-    open_to_all = [*public, "/favicon.ico", *(CHAT_PATHS if chat else ())]
+    open_to_all = [*public, "/favicon.ico"]
+    if ours:
+        open_to_all += [*CHAT_PATHS, SOCKET_PATH]  # who opens a socket says who it is in it
     app.add_middleware(Gate, public=open_to_all, kept=kept, computing=computing, signed=signed)
+    app.add_middleware(OpenAiErrors)  # around the gate, whose refusals are told so, too
     app.add_exception_handler(OrbiError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)
     add_api_page(app)
-    if chat:
+    if ours:
         add_chat_page(app)
+        add_streams(app)
+        add_socket(app)
     add_metrics(app, needs("read"))
     return app
 

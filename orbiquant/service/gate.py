@@ -89,6 +89,13 @@ class Gatekeeper:
         key = find_credential(method, connection.headers, query)
         if key is None:
             return None
+        return await self.owner_of(key)
+
+    async def owner_of(
+        self,
+        key: str,  # what a caller sent
+    ) -> Caller:
+        "Return whose key it is; raise `AuthError` for one that is not valid."
         if self.console_token and secrets.compare_digest(key.encode(), self.console_token.encode()):
             return local_caller("console")
         return await self.known.find(key)

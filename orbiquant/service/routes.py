@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from orbiquant.core import suggest
 from orbiquant.domain import RawRequest
 from orbiquant.service.errors import Problem
+from orbiquant.service.openai_form import OPENAI_PATHS, OpenAiProblem
 
 KEY = "token"  # where a key may stand in the address of a GET
 MOST_NAMED = 20  # problems that one answer tells
@@ -111,6 +112,9 @@ class NamedRoute(APIRoute):
         if {"POST", "PUT", "PATCH"} & set(options.get("methods") or ()):
             large = {413: {"model": Problem, "description": "Too large a body"}}
             options["responses"] = large | (options.get("responses") or {})
+        if path.startswith(OPENAI_PATHS):
+            given = options.get("responses") or {}
+            options["responses"] = {status: each | {"model": OpenAiProblem} for status, each in given.items()}
         if body := described_body(options["endpoint"]):
             options["openapi_extra"] = body | (options.get("openapi_extra") or {})
         super().__init__(path, **options)

@@ -43,6 +43,7 @@ from orbiquant.service.warming import warming
 
 ANSWER_AFTER_S, END_AFTER_S = 2.5, 3  # from the signal on
 TURNS_END_S = 2.0  # for turns of the copilot to be stopped and kept
+PING_S = 20.0  # between two pings of a WebSocket, and for the answer to one
 
 
 def listen(
@@ -141,6 +142,8 @@ def make_server(
             Origins(app, host, config.origins),
             http=protocol_for(guard),
             ws_max_size=MAX_BODY_BYTES,
+            ws_ping_interval=PING_S,
+            ws_ping_timeout=PING_S,
             ws_per_message_deflate=False,  # costs memory for each connection
             access_log=False,
             log_level="error",  # a warning for each malformed request would let strangers fill the disk
