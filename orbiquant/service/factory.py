@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import APIKeyHeader, APIKeyQuery, HTTPBearer, SecurityScopes
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
@@ -25,6 +25,7 @@ from orbiquant.core import AuthError, OrbiError, Scope
 from orbiquant.domain import Caller, RawRequest
 from orbiquant.runtime import current
 from orbiquant.service.chat_page import CHAT_PATHS, add_chat_page
+from orbiquant.service.dashboard import DASHBOARD_PATHS, add_dashboard
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
 from orbiquant.service.gate import Gate, Gatekeeper
 from orbiquant.service.routes import NamedRoute
@@ -118,13 +119,14 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.router.route_class = NamedRoute
-    open_to_all = [*public, "/favicon.ico", *CHAT_PATHS]
+    open_to_all = [*public, "/favicon.ico", *CHAT_PATHS, *DASHBOARD_PATHS]
     app.add_middleware(Gate, public=open_to_all, kept=kept, computing=computing, signed=signed)
     app.add_exception_handler(OrbiError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)
     add_api_page(app)
     add_chat_page(app)
+    add_dashboard(app)
     return app
 
 
@@ -165,7 +167,7 @@ class Assets(StaticFiles):
 def add_api_page(
     app: FastAPI,  # gets /docs and /openapi.json
 ) -> None:
-    "Add the description of the API and a page to try it, where `/` leads; all need a key like everything else."
+    "Add the description of the API and a page to try it; both need a key like everything else."
     app.mount("/docs/assets", Assets(packages=[("fastapi_offline", "static")]))
 
     def openapi() -> JSONResponse:
@@ -174,9 +176,6 @@ def add_api_page(
     def token_of(request: Request) -> str:
         return quote(request.query_params.get("token", ""), safe="")
 
-    def home(request: Request) -> RedirectResponse:
-        return RedirectResponse(f"docs?token={token}" if (token := token_of(request)) else "docs")
-
     def icon() -> Response:
         return Response(status_code=204)  # browsers ask for it without a key
 
@@ -184,6 +183,6 @@ def add_api_page(
         token = token_of(request)
         return HTMLResponse(API_PAGE.substitute(title=app.title, token=token))
 
-    own: dict[str, Callable[..., Any]] = {"/": home, "/favicon.ico": icon, "/docs": docs, "/openapi.json": openapi}
+    own: dict[str, Callable[..., Any]] = {"/favicon.ico": icon, "/docs": docs, "/openapi.json": openapi}
     for path, function in own.items():
         app.add_api_route(path, function, include_in_schema=False)

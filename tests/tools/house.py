@@ -38,6 +38,7 @@ PLAIN = {
     *(
         "service.chat_page",
         "service.connections",
+        "service.dashboard",
         "service.kept",
         "service.known",
         "service.mcp_http",
