@@ -14,6 +14,7 @@ from orbiquant.core import FixedClock, configure_logging
 from orbiquant.desk.agents import step_agents
 from orbiquant.domain import SeriesId
 from orbiquant.jobs.handlers import JobContext
+from orbiquant.market.resampling import resample
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.runtime import Runtime
 from orbiquant.service.keys import create_api_key
@@ -43,6 +44,7 @@ class DashboardHome:
         self.runtime = Runtime(settings, self.clock)
         if stored:
             self.runtime.store.upsert(EURUSD, BARS.iloc[: self.at])
+            self.runtime.store.upsert(EURUSD_4H, resample(BARS.iloc[: self.at], "1h", "4h", "crypto"))
             self.runtime.store.upsert(BITCOIN, (BARS.iloc[: self.at] * 60_000).round(2))
 
     def close(self, count: int = 1) -> None:

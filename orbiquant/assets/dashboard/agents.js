@@ -1,7 +1,7 @@
 // Who trades: state, account, limits and how near they are, why one does not; and the switch that stops all new risk.
 import { ask, choice, field } from "./dialogs.js";
 import { element, pushButton } from "./dom.js";
-import { badge, capital, empty, facts, keyed, profitOf, renew, timeOf, trouble, writeCount, writeMoney, writeShare } from "./format.js";
+import { badge, capital, empty, facts, keyed, profitOf, prose, renew, timeOf, trouble, writeCount, writeMoney, writeShare } from "./format.js";
 
 const TONES = { running: "good", halted: "bad", paused: "warn" };
 const MOVES = {
@@ -87,7 +87,7 @@ export class Agents {
     const running = this.agents.filter((each) => each.status === "running").length;
     at("agents-told").textContent = this.agents.length ? `${running} of ${this.agents.length} running` : "";
     if (!this.agents.length)
-      return renew(at("agents-list"), this.refusal ? trouble(capital(this.refusal.message)) : empty("No agents."));
+      return renew(at("agents-list"), this.refusal ? trouble(this.refusal) : empty("No agents."));
     renew(at("agents-list"), ...this.agents.map((each) => this.card(each)));
   }
 
@@ -119,8 +119,8 @@ export class Agents {
       meter("Drawdown", agent.drawdown, agent.max_drawdown),
       meter("Loss today", agent.day_loss, agent.daily_loss),
       ...agent.warnings.map((each) => element("p", "warned", each)),
-      first ? element("p", "note why", `Does not trade: ${first}`) : null,
-      others.length ? keyed(`why-${name}`, element("details", "", element("summary", "", `${others.length} more`), element("ul", "", ...others.map((each) => element("li", "", each))))) : null,
+      first ? prose("p", "note why", `Does not trade: ${first}`) : null,
+      others.length ? keyed(`why-${name}`, element("details", "", element("summary", "", `${others.length} more`), element("ul", "", ...others.map((each) => prose("li", "", each))))) : null,
       this.acts(agent),
     );
     card.setAttribute("aria-labelledby", head.id);
@@ -161,8 +161,8 @@ export class Agents {
       }),
     );
     at("kill").disabled = !may;
-    at("kill-why").textContent = may ? "Stops all new risk; asks first" : "Needs the scope operate";
-    at("kill").title = at("kill-why").textContent;
+    at("kill-why").textContent = may ? "Stops all new risk; asks first" : may === false ? "Needs the scope operate" : "";
+    at("kill-why").className = may === false ? "note" : "unseen";
   }
 
   askMove(name, move) {

@@ -73,7 +73,7 @@ export class Alerts {
     this.set.disabled = !may || !this.market.line;
     this.set.title = may ? "" : "Needs the scope write";
     this.needs.hidden = may !== false;
-    if (!alerts) return renew(at("alerts-list"), this.refusal ? trouble(capital(this.refusal.message)) : null);
+    if (!alerts) return renew(at("alerts-list"), this.refusal ? trouble(this.refusal) : null);
     const waiting = alerts.filter((each) => each.status === "active").length;
     at("alerts-told").textContent = alerts.length ? `${waiting} waiting` : "";
     if (!alerts.length) return renew(at("alerts-list"), empty("No alerts."));
@@ -82,10 +82,11 @@ export class Alerts {
       const remove = keyed(`remove-${each.alert_id}`, pushButton("quiet", "Remove", () => this.askRemove(each, price)));
       remove.setAttribute("aria-label", `Remove the alert ${each.symbol} ${each.condition} ${price}`);
       remove.disabled = !may;
-      const state = each.status === "fired" ? element("span", "", badge("Fired", "good"), " ", timeOf(each.fired_at)) : badge("Waiting");
-      return { cells: [`${each.symbol} ${each.condition} ${price}`, state, each.message, remove] };
+      const state = each.status === "fired" ? element("span", "", badge("Fired", "good"), element("span", "note beneath", timeOf(each.fired_at))) : badge("Waiting");
+      const said = element("span", "", `${each.symbol} ${each.condition} ${price}`, each.message ? element("span", "note beneath", each.message) : null);
+      return { cells: [said, state, remove] };
     });
-    const heads = [{ name: "Alert" }, { name: "State" }, { name: "Note", kind: "why" }, { name: "Remove" }];
+    const heads = [{ name: "Alert", kind: "wide" }, { name: "State" }, { name: "Remove" }];
     renew(at("alerts-list"), tableOf("Your alerts, newest first", heads, rows));
   }
 

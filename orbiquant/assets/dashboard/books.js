@@ -40,14 +40,14 @@ export class Positions {
       const price = (value) => (value === null ? "–" : writePrice(value, this.decimalsOf(held.symbol)));
       return {
         cells: [
-          held.symbol, who, element("span", held.side === "LONG" ? "good" : "bad", held.side === "LONG" ? "▲ Long" : "▼ Short"), writeCount(held.size, 8), price(held.open_price),
-          price(held.current_price), profitOf(held.profit, (value) => writeMoney(value, currency)), price(held.stop_loss), price(held.take_profit), held.strategy, timeOf(held.opened_at),
+          held.symbol, who, element("span", held.side === "LONG" ? "good" : "bad", held.side === "LONG" ? "▲ Long" : "▼ Short"), profitOf(held.profit, (value) => writeMoney(value, currency)), writeCount(held.size, 8),
+          price(held.open_price), price(held.current_price), price(held.stop_loss), price(held.take_profit), held.strategy, timeOf(held.opened_at),
         ],
       };
     });
     const heads = [
-      { name: "Symbol" }, { name: "Owner" }, { name: "Side" }, { name: "Size", number: true }, { name: "Opened at", number: true }, { name: "Now", number: true },
-      { name: "Profit", number: true }, { name: "Stop", number: true }, { name: "Target", number: true }, { name: "Strategy" }, { name: "Since" },
+      { name: "Symbol" }, { name: "Owner" }, { name: "Side" }, { name: "Profit", number: true }, { name: "Size", number: true }, { name: "Opened at", number: true },
+      { name: "Now", number: true }, { name: "Stop", number: true }, { name: "Target", number: true }, { name: "Strategy" }, { name: "Since" },
     ];
     at("positions-told").textContent = rows.length ? `${rows.length} open` : "";
     const money = (value) => writeMoney(value, own?.currency);
@@ -61,7 +61,7 @@ export class Positions {
             ["Closed today", profitOf(own.daily_pnl, money)],
             ["Closed in 7 days", profitOf(own.weekly_pnl, money)],
           ])
-        : this.refusal && trouble(capital(this.refusal.message)),
+        : this.refusal && trouble(this.refusal),
       rows.length ? tableOf("Open positions", heads, rows) : empty("Nobody holds anything."),
     );
   }
@@ -96,15 +96,17 @@ export class Decisions {
     if (!this.lines.length)
       return renew(
         at("decisions-list"),
-        this.refusal?.status ? trouble(capital(this.refusal.message)) : empty(at("outcome").value ? "No decision came out so." : "No agent has decided anything yet."),
+        this.refusal?.status ? trouble(this.refusal) : empty(at("outcome").value ? "No decision came out so." : "No agent has decided anything yet."),
       );
     const rows = this.lines.map((each) => ({
       cells: [
-        timeOf(each.decided_at), capital(each.agent), `${each.symbol} ${each.timeframe}`, capital(each.action.toLowerCase()), badge(capital(each.outcome), TONES[each.outcome] ?? ""),
-        writeShare(each.confidence, 0), each.reason,
+        timeOf(each.decided_at),
+        element("span", "", capital(each.agent), element("span", "note beneath", `${each.symbol} ${each.timeframe}, ${each.strategy}`)),
+        element("span", "", badge(capital(each.outcome), TONES[each.outcome] ?? ""), element("span", "note beneath", `${capital(each.action.toLowerCase())}, ${writeShare(each.confidence, 0)}`)),
+        each.reason,
       ],
     }));
-    const heads = [{ name: "Decided" }, { name: "Agent" }, { name: "Market" }, { name: "Signal" }, { name: "Outcome" }, { name: "Confidence", number: true }, { name: "Why", kind: "why" }];
+    const heads = [{ name: "Decided" }, { name: "Agent" }, { name: "Outcome" }, { name: "Why", kind: "why" }];
     renew(at("decisions-list"), keyed("decisions", tableOf("Recent decisions, newest first", heads, rows)));
   }
 }

@@ -118,5 +118,17 @@ export function keyed(key, made) {
   return made;
 }
 
-export const empty = (text) => element("p", "empty", text);
-export const trouble = (text) => element("p", "empty trouble", text);
+// What the service says: what stands between backticks is something to type.
+export function prose(tag, className, text) {
+  const parts = String(text).split("`");
+  if (parts.length % 2 === 0) return element(tag, className, text);
+  return element(tag, className, ...parts.map((each, place) => (place % 2 ? element("code", "", each) : each)));
+}
+
+export const empty = (text) => prose("p", "empty", text);
+
+// Why something is not there. That nobody is signed in, or that nobody answers, is told once, above all.
+export function trouble(refusal) {
+  if (refusal.status === 0) return empty("Nothing yet: the service does not answer.");
+  return refusal.status === 401 ? empty("Sign in to see this.") : prose("p", "empty trouble", capital(refusal.message));
+}

@@ -16,9 +16,15 @@ export class HealthPanel {
       this.model ??= (await this.service.ask("/api/health")).llm_status;
       this.show(told);
     } catch (refusal) {
-      renew(at("health-told"), badge(refusal.status ? "Unknown" : "Does not answer", "bad"));
-      if (refusal.status) renew(at("health-list"), trouble(capital(refusal.message)));
+      if (!refusal.status) return this.gone();
+      renew(at("health-told"), badge("Unknown", "bad"));
+      renew(at("health-list"), trouble(refusal));
     }
+  }
+
+  gone() {
+    renew(at("health-told"), badge("Does not answer", "bad"));
+    renew(at("health-list"));
   }
 
   show(told) {

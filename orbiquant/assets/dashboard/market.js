@@ -35,8 +35,8 @@ export class Market {
     return this.lines.find((each) => each.symbol === symbol)?.decimals;
   }
 
-  path(route, more = "") {
-    return `${route}?symbol=${encodeURIComponent(this.line.symbol)}&timeframe=${this.line.timeframe}${more}`;
+  path(route, more = "", { symbol, timeframe } = this.line) {
+    return `${route}?symbol=${encodeURIComponent(symbol)}&timeframe=${timeframe}${more}`;
   }
 
   async list() {
@@ -44,7 +44,7 @@ export class Market {
     try {
       told = await this.service.ask("/api/series");
     } catch (refusal) {
-      if (!this.lines.length) renew(at("price"), trouble(capital(refusal.message)));
+      if (!this.lines.length) for (const each of ["price", "reading", "signal-card"]) renew(at(each), trouble(refusal));
       return;
     }
     const before = JSON.stringify(this.lines.map(({ symbol, timeframe }) => [symbol, timeframe]));
@@ -71,13 +71,13 @@ export class Market {
   none() {
     renew(at("price"), empty("The store holds no bars yet. `orbiquant data pull` or `orbiquant data import` brings some."));
     at("chart").hidden = true;
-    at("signal").dataset.none = "true";
+    renew(at("reading"));
     renew(at("signal-card"), empty("Without bars there is no signal."));
   }
 
   offer() {
     const symbols = [...new Set(this.lines.map((each) => each.symbol))];
-    at("symbol").disabled = !symbols.length;
+    at("symbol").hidden = !symbols.length;
     at("symbol").replaceChildren(
       ...symbols.map((each) => {
         const name = this.lines.find((line) => line.symbol === each).name;
@@ -111,7 +111,6 @@ export class Market {
     this.choice += 1;
     sessionStorage.setItem(CHOSEN, `${line.symbol} ${line.timeframe}`);
     at("symbol").value = line.symbol;
-    at("chart").hidden = false;
     this.offerTimes();
     this.changed();
   }
@@ -119,21 +118,21 @@ export class Market {
   // Everything about the market that is shown.
   async load() {
     if (!this.line) return;
-    const choice = this.choice;
-    const get = async (path, put) => {
+    const { choice, line } = this;
+    const get = async (route, put, more = "") => {
+      if (choice !== this.choice) return;
       try {
-        const told = await this.service.ask(path);
+        const told = await this.service.ask(this.path(route, more, line));
         if (choice === this.choice) put(told, null);
       } catch (refusal) {
-        if (choice === this.choice && refusal.status) put(null, refusal);
+        if (choice === this.choice && ![0, 429].includes(refusal.status)) put(null, refusal); // those are told above all
       }
     };
-    const line = this.line;
-    await get(this.path("/api/market_data", `&bars=${BARS}`), (told, refusal) => this.showBars(told?.data ?? [], refusal));
-    await get(this.path("/api/phases", `&bars=${BARS}`), (told) => this.showPhases(told?.stretches ?? []));
-    await get(this.path("/api/analysis"), (told, refusal) => this.showReading(told, refusal));
-    if (line.has_model) await get(this.path("/api/signal"), (told, refusal) => this.showSignal(told, refusal));
-    else this.showSignal(null, null);
+    await get("/api/market_data", (told, refusal) => this.showBars(told?.data ?? [], refusal), `&bars=${BARS}`);
+    await get("/api/phases", (told) => this.showPhases(told?.stretches ?? []), `&bars=${BARS}`);
+    await get("/api/analysis", (told, refusal) => this.showReading(told, refusal));
+    if (line.has_model) await get("/api/signal", (told, refusal) => this.showSignal(told, refusal));
+    else if (choice === this.choice) this.showSignal(null, null);
   }
 
   // The newest bars alone, while no stream tells them; true where another bar began.
@@ -157,9 +156,11 @@ export class Market {
     const fresh = !this.bars.length;
     this.bars = bars;
     if (refusal || !bars.length) {
-      renew(at("price"), refusal ? trouble(capital(refusal.message)) : empty("There are no bars of it."));
+      at("chart").hidden = true;
+      renew(at("price"), refusal ? trouble(refusal) : empty("There are no bars of it."));
       return;
     }
+    at("chart").hidden = false;
     this.chart ??= new CandleChart(at("chart"), { language: LANGUAGE, zone: ZONE });
     this.paint();
     this.chart.show(bars, { decimals: this.line.decimals, step_s: this.step_s, keep: !fresh });
@@ -203,7 +204,7 @@ export class Market {
 
   showReading(told, refusal) {
     this.analysis = told;
-    if (!told) return renew(at("reading"), refusal ? trouble(capital(refusal.message)) : null);
+    if (!told) return renew(at("reading"), refusal ? trouble(refusal) : null);
     const ict = told.ict_context;
     const way = { bullish: "↑ Bullish", bearish: "↓ Bearish", neutral: "→ Neutral" };
     renew(
@@ -216,8 +217,8 @@ export class Market {
         ["Killzone", capital(ict.killzone.replaceAll("_", " "))],
         ["Zone", capital(ict.ote_zone)],
         ["Context score", writeShare(ict.score, 0)],
-        ["As of the bar of", timeOf(told.time)],
       ]),
+      element("p", "note", "As of the bar of ", timeOf(told.time), ", the last that has closed."),
     );
     this.mark();
     if (this.bars.length) this.showPrice();
@@ -229,7 +230,7 @@ export class Market {
     if (!signal) {
       const none = this.line.has_model ? "There is no signal." : `No model of ${this.line.symbol} ${this.line.timeframe} is trained yet, so it has no signals.`;
       renew(at("signal-told"));
-      renew(at("signal-card"), refusal ? trouble(capital(refusal.message)) : empty(none));
+      renew(at("signal-card"), refusal ? trouble(refusal) : empty(none));
       return this.mark();
     }
     const action = actionOf(signal);

@@ -117,7 +117,7 @@ function showConnection() {
   const [way, ...words] = state;
   const place = at("connection");
   const text = words.map((each) => each.textContent ?? each).join("");
-  document.documentElement.dataset.way = way;
+  document.documentElement.dataset.reach = way;
   if (place.textContent === text && place.dataset.way === way) return;
   place.dataset.way = way;
   renew(place, element("span", "", ...words));
@@ -125,10 +125,16 @@ function showConnection() {
     renew(at("notices"), element("p", "notice bad", "The service does not answer. What you see is from before ", timeOf(service.offlineSince), "; it is asked again every few seconds."));
   } else if (service.signedOut) {
     const sign = pushButton("main", "Sign in…", signIn);
-    renew(at("notices"), element("p", "notice warn", "This page has no key that the service accepts. Open the address that `orbiquant serve` printed, or ", sign));
+    renew(at("notices"), element("p", "notice warn", "This page has no key that the service accepts. Open the address that ", element("code", "", "orbiquant serve"), " printed, or ", sign));
   } else renew(at("notices"));
-  if (wasOffline && !service.offlineSince) told("The service answers again");
-  if (service.offlineSince && !wasOffline) told("The service does not answer");
+  if (wasOffline && !service.offlineSince) {
+    told("The service answers again");
+    rounds.soon("health", "market", "agents", "positions", "decisions", "alerts");
+  }
+  if (service.offlineSince && !wasOffline) {
+    told("The service does not answer");
+    health.gone();
+  }
   wasOffline = Boolean(service.offlineSince);
 }
 service.changed = showConnection;

@@ -1,6 +1,7 @@
 // What the page asks of the service, and how often: gently, never while nobody looks, never sooner than it was told.
 
 const WAIT_S = 30; // after a refusal that names no time
+const PUBLIC = /\bhealth$/;
 const NEAR = 5; // requests left in a window: the rest is left to whoever acts by hand
 
 export class Refusal extends Error {
@@ -34,6 +35,7 @@ export class Service {
   }
 
   async ask(path, { method = "GET", body } = {}) {
+    if (this.held && method === "GET") throw new Refusal(429, "HELD", "too many requests: it is asked again in a moment");
     const key = this.keyOf();
     const headers = key ? { Authorization: `Bearer ${key}` } : {};
     if (body) headers["Content-Type"] = "application/json";
@@ -50,7 +52,8 @@ export class Service {
     const near = nearLimit(response.headers);
     if (response.status === 429) this.hold(Number(response.headers.get("Retry-After")) || WAIT_S);
     else if (near) this.hold(near);
-    this.signedOut = response.status === 401;
+    if (response.status === 401) this.signedOut = true;
+    else if (key && response.ok && !PUBLIC.test(path)) this.signedOut = false; // there a stranger is answered, too
     this.changed();
     if (response.ok) return told;
     const said = typeof told?.message === "string" ? told.message : `the service answered ${response.status}`;
