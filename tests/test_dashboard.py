@@ -15,12 +15,10 @@ from test_chat_page import CONTRAST, MARKUP
 from orbiquant.service.chat_page import POLICY
 from orbiquant.service.dashboard import DASHBOARD_PARTS
 from tests.tools.browser import Witness, running_browser
-from tests.tools.dashboard_home import BARS, TOKEN, DashboardHome, dashboard_home
+from tests.tools.dashboard_home import ATTACK, BARS, TOKEN, DashboardHome, Stream, dashboard_home
 
 pytestmark = pytest.mark.browser
 MOST_BYTES = 360_000  # of the page without the chat, as it is sent
-ATTACK = "<img src=x onerror=window.hurt=1><script>window.hurt=1</script>"
-STREAM = re.compile(r"/ws/(market|signals)")
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, a[href]")].filter((each) => {
   const label = each.labels?.[0]?.textContent ?? "";
   return !(each.getAttribute("aria-label") || each.textContent || label).trim();
@@ -71,28 +69,6 @@ def address(served: tuple[DashboardHome, str]) -> str:
 def browser() -> Iterator[Browser]:
     with running_browser() as found:
         yield found
-
-
-class Stream:
-    """The service's streams, as their contract has them, told by the test."""
-
-    def __init__(self, page: Page) -> None:
-        self.opened: dict[str, list[WebSocketRoute]] = {"market": [], "signals": []}
-        self.refuses, self.epoch, self.seq = False, "one", 5
-        page.route_web_socket(STREAM, self.open)
-
-    def open(self, socket: WebSocketRoute) -> None:
-        """Greet whoever comes."""
-        name = STREAM.search(socket.url)[1]  # type: ignore[index]
-        self.opened[name].append(socket)
-        if self.refuses:
-            socket.close()
-        else:
-            socket.send(f'{{"type":"hello","stream":"{name}","epoch":"{self.epoch}","seq":{self.seq}}}')
-
-    def say(self, text: str, name: str = "market") -> None:
-        """Tell whoever came last."""
-        self.opened[name][-1].send(text)
 
 
 class Visit:
@@ -288,7 +264,7 @@ def test_a_keyboard_reaches_everything_in_order(page: Page):
     assert page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
-def test_a_stream_is_followed_and_taken_up_again(page: Page, visit: Visit, home: DashboardHome):
+def test_a_stream_is_followed_and_taken_up_again(page: Page, visit: Visit, home: DashboardHome, address: str):
     stream = visit.stream
     expect(page.locator("#connection")).to_have_text("Live")
     price = page.locator("#price .last")
@@ -314,10 +290,7 @@ def test_a_stream_is_followed_and_taken_up_again(page: Page, visit: Visit, home:
     assert (
         "epoch=one&since=20" in stream.opened["market"][-1].url and f"token={TOKEN}" in stream.opened["market"][-1].url
     )
-    signal = '{"type":"signal","seq":6,"symbol":"EURUSD","timeframe":"1h","signal":'
-    made = httpx.get(f"{page.url}api/signal?symbol=EURUSD", headers={"X-API-Key": TOKEN}).json()
-    told = made | {"action": "LONG", "confidence": 0.81, "stop_loss": 0.9, "take_profit": 1.1, "reasoning": [ATTACK]}
-    stream.say(signal + httpx.Response(200, json=told).text + "}", "signals")
+    stream.tell_signal(address)
     expect(page.locator("#signal-card")).to_contain_text("▲ Long with 81 % confidence")
     expect(page.locator("#signal-card")).to_contain_text(ATTACK)
 

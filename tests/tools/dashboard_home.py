@@ -1,5 +1,7 @@
 """A workspace to look at: two markets, a model, an agent that has decided, a position, alerts."""
 
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from playwright.sync_api import Page, WebSocketRoute
 from test_service_http import TOKEN, running
 
 from orbiquant.core import FixedClock, configure_logging
@@ -24,6 +27,38 @@ MODELS = Path(__file__).parents[1] / "fixtures" / "models"
 EURUSD, EURUSD_4H, BITCOIN = (SeriesId.parse(*each) for each in (("EURUSD", "1h"), ("EURUSD", "4h"), ("BTCUSDT", "1h")))
 BARS = synthetic_market(2600, "1h", seed=11).bars
 HELD_BACK = 60
+ATTACK = "<img src=x onerror=window.hurt=1><script>window.hurt=1</script>"
+STREAM = re.compile(r"/ws/(market|signals)")
+
+
+class Stream:
+    """The service's streams, as their contract has them, told by the test."""
+
+    def __init__(self, page: Page) -> None:
+        self.opened: dict[str, list[WebSocketRoute]] = {"market": [], "signals": []}
+        self.refuses, self.epoch, self.seq = False, "one", 5
+        page.route_web_socket(STREAM, self.open)
+
+    def open(self, socket: WebSocketRoute) -> None:
+        """Greet whoever comes."""
+        name = STREAM.search(socket.url)[1]  # type: ignore[index]
+        self.opened[name].append(socket)
+        if self.refuses:
+            socket.close()
+        else:
+            socket.send(f'{{"type":"hello","stream":"{name}","epoch":"{self.epoch}","seq":{self.seq}}}')
+
+    def say(self, text: str, name: str = "market") -> None:
+        """Tell whoever came last."""
+        self.opened[name][-1].send(text)
+
+    def tell_signal(self, address: str) -> None:
+        """Tell a signal to buy, by the one that the service serves."""
+        made = httpx.get(f"{address}/api/signal?symbol=EURUSD", headers={"X-API-Key": TOKEN}).raise_for_status().json()
+        price = made["entry_price"]
+        changed = {"action": "LONG", "confidence": 0.81, "stop_loss": price - 0.003, "take_profit": price + 0.006}
+        event = {"type": "signal", "seq": self.seq + 1, "symbol": "EURUSD", "timeframe": "1h"}
+        self.say(json.dumps(event | {"signal": made | changed | {"reasoning": [ATTACK]}}), "signals")
 
 
 class DashboardHome:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page
 
-from tests.tools.dashboard_home import TOKEN, DashboardHome, dashboard_home
+from tests.tools.dashboard_home import TOKEN, DashboardHome, Stream, dashboard_home
 
 DESK, PHONE = (1440, 900), (390, 844)
 
@@ -45,6 +45,16 @@ class DashboardStills:
                 page.locator("#chat .oq-welcome").wait_for()
                 page.evaluate("() => scrollTo(0, 0)")
                 self.take(page, f"{name}-{scheme}")
+
+    def live(self, address: str) -> None:
+        """Take it while streams tell a bar and a signal."""
+        page = self.browser.new_page(viewport={"width": 1440, "height": 900}, device_scale_factor=1.5)
+        stream = Stream(page)
+        page.goto(f"{address}/#token={TOKEN}")
+        page.locator("#signal-card .facts").wait_for()
+        stream.tell_signal(address)
+        page.get_by_text("▲ Long").first.wait_for()
+        self.take(page, "live", whole=False)
 
     def killed(self, address: str) -> None:
         """Take the question before a kill, and what stands after it."""
@@ -85,6 +95,7 @@ def take_dashboard(browser: Browser, place: Path) -> None:
         with dashboard_home(Path(folder)) as (home, address):
             stills.lit(address)
             stills.refused(home, address)
+            stills.live(address)
             stills.killed(address)
             page = stills.open(address)
             page.locator("#signal-card .facts").wait_for()

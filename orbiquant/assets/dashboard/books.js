@@ -62,7 +62,7 @@ export class Positions {
             ["Closed in 7 days", profitOf(own.weekly_pnl, money)],
           ])
         : this.refusal && trouble(this.refusal),
-      rows.length ? tableOf("Open positions", heads, rows) : empty("Nobody holds anything."),
+      rows.length ? tableOf("Open positions", heads, rows) : own && empty("Nobody holds anything."),
     );
   }
 }
@@ -93,10 +93,11 @@ export class Decisions {
   }
 
   show() {
+    const refusal = this.refusal ?? this.agents.refusal;
     if (!this.lines.length)
       return renew(
         at("decisions-list"),
-        this.refusal?.status ? trouble(this.refusal) : empty(at("outcome").value ? "No decision came out so." : "No agent has decided anything yet."),
+        refusal ? trouble(refusal) : empty(at("outcome").value ? "No decision came out so." : "No agent has decided anything yet."),
       );
     const rows = this.lines.map((each) => ({
       cells: [

@@ -44,7 +44,7 @@ export class Market {
     try {
       told = await this.service.ask("/api/series");
     } catch (refusal) {
-      if (!this.lines.length) for (const each of ["price", "reading", "signal-card"]) renew(at(each), trouble(refusal));
+      if (!this.lines.length) for (const each of ["price", "signal-card"]) renew(at(each), trouble(refusal));
       return;
     }
     const before = JSON.stringify(this.lines.map(({ symbol, timeframe }) => [symbol, timeframe]));
@@ -70,8 +70,7 @@ export class Market {
 
   none() {
     renew(at("price"), empty("The store holds no bars yet. `orbiquant data pull` or `orbiquant data import` brings some."));
-    at("chart").hidden = true;
-    renew(at("reading"));
+    at("market").classList.add("bare");
     renew(at("signal-card"), empty("Without bars there is no signal."));
   }
 
@@ -156,11 +155,11 @@ export class Market {
     const fresh = !this.bars.length;
     this.bars = bars;
     if (refusal || !bars.length) {
-      at("chart").hidden = true;
+      at("market").classList.add("bare");
       renew(at("price"), refusal ? trouble(refusal) : empty("There are no bars of it."));
       return;
     }
-    at("chart").hidden = false;
+    at("market").classList.remove("bare");
     this.chart ??= new CandleChart(at("chart"), { language: LANGUAGE, zone: ZONE });
     this.paint();
     this.chart.show(bars, { decimals: this.line.decimals, step_s: this.step_s, keep: !fresh });
