@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 from playwright.sync_api import Page, WebSocketRoute
-from test_service_http import TOKEN, running
 
 from orbiquant.core import FixedClock, configure_logging
 from orbiquant.desk.agents import step_agents
@@ -22,6 +21,7 @@ from orbiquant.market.synthetic import synthetic_market
 from orbiquant.runtime import Runtime
 from orbiquant.service.keys import create_api_key
 from orbiquant.settings import load_settings
+from tests.test_service_http import TOKEN, running
 
 MODELS = Path(__file__).parents[1] / "fixtures" / "models"
 EURUSD, EURUSD_4H, BITCOIN = (SeriesId.parse(*each) for each in (("EURUSD", "1h"), ("EURUSD", "4h"), ("BTCUSDT", "1h")))

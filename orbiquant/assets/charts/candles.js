@@ -103,10 +103,13 @@ export class CandleChart {
       layout: { attributionLogo: false, background: { color: "transparent" }, fontSize: 11 }, // its logo brings a style of its own, which a strict policy refuses: the page links instead
       crosshair: { mode: CrosshairMode.Normal },
       rightPriceScale: { borderVisible: false, scaleMargins: { top: 0.1, bottom: 0.22 } },
-      timeScale: { borderVisible: false, timeVisible: true, secondsVisible: false, rightOffset: 4, minBarSpacing: 1 },
+      timeScale: { borderVisible: false, timeVisible: true, secondsVisible: false, rightOffset: 8, minBarSpacing: 1 },
       handleScroll: { vertTouchDrag: false },
     });
-    this.candles = this.chart.addSeries(CandlestickSeries, { borderVisible: false });
+    this.candles = this.chart.addSeries(CandlestickSeries, {
+      borderVisible: false,
+      autoscaleInfoProvider: (original) => this.widen(original()),
+    });
     this.volumes = this.chart.addSeries(HistogramSeries, {
       priceScaleId: "volume",
       priceFormat: { type: "volume" },
@@ -134,6 +137,17 @@ export class CandleChart {
     if (this.levels) this.draw(this.levels);
   }
 
+  // What is drawn solid is seen: the scale makes room for it, up to as much again as the candles take.
+  widen(info) {
+    if (!info?.priceRange) return info;
+    const { minValue, maxValue } = info.priceRange;
+    const room = maxValue - minValue;
+    const seen = (this.levels ?? [])
+      .filter(({ price, solid }) => solid && price > minValue - room && price < maxValue + room)
+      .map(({ price }) => price);
+    return { ...info, priceRange: { minValue: Math.min(minValue, ...seen), maxValue: Math.max(maxValue, ...seen) } };
+  }
+
   volumeOf(bar) {
     const colour = bar.close >= bar.open ? this.colours.up : this.colours.down;
     return { time: seconds(bar.time), value: bar.volume, color: faded(colour, 0.35) };
@@ -152,7 +166,7 @@ export class CandleChart {
     this.volumes.setData(this.bars.map((bar) => this.volumeOf(bar)));
     if (keep) return;
     const shown = Math.min(this.bars.length, Math.max(40, Math.floor(this.chart.timeScale().width() / 7)));
-    this.chart.timeScale().setVisibleLogicalRange({ from: this.bars.length - shown, to: this.bars.length + 3 });
+    this.chart.timeScale().setVisibleLogicalRange({ from: this.bars.length - shown, to: this.bars.length + 7 });
   }
 
   // A bar that is new, or forms.
