@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BARS_BEFORE', 'SeriesLine', 'SeriesLines', 'list_lines', 'list_series_held', 'PhaseStretch', 'PhaseStretches',
-           'stretches_of', 'recent_stretches', 'phase_history']
+           'phase_stretches', 'recent_stretches', 'phase_history']
 
 # %% ../../nbs/78_desk.chart.ipynb #e52a4915
 from typing import Annotated
@@ -93,8 +93,8 @@ class PhaseStretches(BaseModel):
     timeframe: Timeframe
     stretches: list[PhaseStretch]
 
-
-def stretches_of(
+# %% ../../nbs/78_desk.chart.ipynb #7ba7d076
+def phase_stretches(
     phases: pd.DataFrame,  # of a detector: a row a bar
 ) -> list[PhaseStretch]:
     "Return the stretches that lie behind each other, oldest first."
@@ -124,7 +124,7 @@ def recent_stretches(
     closed = stored[stored.index + held.series.timeframe.delta <= runtime.clock.now()]
     settings, shown = runtime.settings, stored.index[-count:]
     phases = runtime.detector(settings.signals.phase_detector)(closed, settings.phases) if len(closed) else None
-    found = [] if phases is None else stretches_of(phases[phases.index.isin(shown)])
+    found = [] if phases is None else phase_stretches(phases[phases.index.isin(shown)])
     return PhaseStretches(symbol=held.series.symbol, timeframe=held.series.timeframe, stretches=found)
 
 

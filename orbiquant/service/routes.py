@@ -83,11 +83,7 @@ def described_body(
 ) -> dict[str, Any]:
     "Return what tells the model of a body that the function reads for itself; empty where there is none."
     for hint in get_type_hints(function, include_extras=True).values():
-        if (
-            get_origin(hint) is Annotated
-            and get_args(hint)[0] is RawRequest
-            and issubclass(get_args(hint)[1], BaseModel)
-        ):
+        if get_origin(hint) is Annotated and get_args(hint)[0] is RawRequest and issubclass(get_args(hint)[1], BaseModel):
             schema = inlined(get_args(hint)[1].model_json_schema())
             return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
     return {}
