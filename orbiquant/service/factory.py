@@ -173,14 +173,11 @@ def add_api_page(
     def openapi() -> JSONResponse:
         return JSONResponse(app.openapi())
 
-    def token_of(request: Request) -> str:
-        return quote(request.query_params.get("token", ""), safe="")
-
     def icon() -> Response:
         return Response(status_code=204)  # browsers ask for it without a key
 
     def docs(request: Request) -> HTMLResponse:
-        token = token_of(request)
+        token = quote(request.query_params.get("token", ""), safe="")
         return HTMLResponse(API_PAGE.substitute(title=app.title, token=token))
 
     own: dict[str, Callable[..., Any]] = {"/favicon.ico": icon, "/docs": docs, "/openapi.json": openapi}
