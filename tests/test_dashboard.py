@@ -254,10 +254,21 @@ def test_a_keyboard_reaches_everything_in_order(page: Page):
     page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
     page.locator(".skip").focus()
     seen: list[str] = []
-    for _ in range(40):
+    for _ in range(60):
         seen.append(page.evaluate(FOCUSED))
         page.keyboard.press("Tab")
-    wanted = ("Skip to the market", "Market", "Chat", "theme", "docs", "kill", "symbol", "frame-1h", "TradingView")
+    wanted = (
+        "Skip to the market",
+        "Market",
+        "Chat",
+        "theme",
+        "docs",
+        "kill",
+        "symbol",
+        "frame-1h",
+        "Earlier",
+        "TradingView",
+    )
     wanted += ("Pause Atlas", "Kill Atlas…", "Kill Nova…", "alert-condition", "Set alert", "outcome", "chat-page")
     places = [seen.index(each) if each in seen else -1 for each in wanted]
     assert -1 not in places and places == sorted(places), [*zip(wanted, places, strict=True)]
@@ -293,6 +304,33 @@ def test_a_stream_is_followed_and_taken_up_again(page: Page, visit: Visit, home:
     stream.tell_signal(address)
     expect(page.locator("#signal-card")).to_contain_text("▲ Long with 81 % confidence")
     expect(page.locator("#signal-card")).to_contain_text(ATTACK)
+
+
+def test_the_chart_is_moved_by_buttons_and_says_what_is_pointed_at(page: Page, home: DashboardHome):
+    pointed, chart = page.locator("#pointed"), page.locator("#chart")
+    last = f"C {BARS['close'].iloc[home.at - 1]:.5f}"
+    expect(pointed).to_contain_text(last)
+    chart.hover(position={"x": 60, "y": 200})
+    expect(pointed).not_to_contain_text(last)
+    expect(pointed).to_have_text(
+        re.compile("O .* H .* L .* C .* V .* (Neutral|Accumulation|Manipulation|Distribution)$")
+    )
+    for place, name in enumerate(("Earlier", "Fewer bars")):
+        before = pointed.inner_text()
+        page.get_by_role("button", name=name).press("Enter")
+        chart.hover(position={"x": 61 + place, "y": 200})
+        expect(pointed).not_to_have_text(before)
+    page.get_by_role("button", name="Newest bars").press("Enter")
+    page.locator("#market-name").hover()
+    expect(pointed).to_contain_text(last)
+
+
+def test_it_asks_gently(page: Page, visit: Visit):
+    asked = asked_for(page, visit.address)
+    for _ in range(120):
+        page.clock.run_for(1_000)
+    page.wait_for_timeout(300)
+    assert 20 < len(asked) < 2 * 40  # in two minutes; the free plan has 60 a minute
 
 
 def test_the_service_is_left_alone_while_it_says_so_and_while_nobody_looks(page: Page):

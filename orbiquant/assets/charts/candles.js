@@ -93,8 +93,8 @@ function clockOf(language, zone, daily) {
 }
 
 export class CandleChart {
-  // host: an element with a height. language, zone: of whoever looks.
-  constructor(host, { language = "en", zone } = {}) {
+  // host: an element with a height. language, zone: of whoever looks. pointed: told the bar that somebody points at.
+  constructor(host, { language = "en", zone, pointed = () => {} } = {}) {
     this.language = language;
     this.zone = zone;
     this.lines = [];
@@ -120,6 +120,7 @@ export class CandleChart {
     this.bands = new PhaseBands();
     this.candles.attachPrimitive(this.bands);
     this.marks = createSeriesMarkers(this.candles, []);
+    this.chart.subscribeCrosshairMove(({ time }) => pointed(this.bars?.find((bar) => seconds(bar.time) === time) ?? null));
   }
 
   // colours: ink, soft, line, paper, up, down, and one a phase; font: a family.
@@ -167,6 +168,22 @@ export class CandleChart {
     if (keep) return;
     const shown = Math.min(this.bars.length, Math.max(40, Math.floor(this.chart.timeScale().width() / 7)));
     this.chart.timeScale().setVisibleLogicalRange({ from: this.bars.length - shown, to: this.bars.length + 7 });
+  }
+
+  // What a wheel and a finger do, for whoever has neither: shares of what is seen.
+  move(share) {
+    const { from, to } = this.chart.timeScale().getVisibleLogicalRange();
+    const step = share * (to - from);
+    this.chart.timeScale().setVisibleLogicalRange({ from: from + step, to: to + step });
+  }
+
+  zoom(factor) {
+    const { from, to } = this.chart.timeScale().getVisibleLogicalRange();
+    this.chart.timeScale().setVisibleLogicalRange({ from: to - factor * (to - from), to });
+  }
+
+  newest() {
+    this.chart.timeScale().scrollToRealTime();
   }
 
   // A bar that is new, or forms.

@@ -5,11 +5,12 @@
 // `gap`, and everything is asked for anew.
 
 const WAITS_S = [1, 2, 4, 8, 15, 30, 60];
+const FINAL = ["UNAUTHORIZED", "FORBIDDEN", "PLAN_REQUIRED"]; // nothing changes by asking again
 const SETTLED_MS = 5_000; // a line that held for so long was one
 
 export class Feed {
   constructor(address, { heard, missed, changed }) {
-    Object.assign(this, { address, heard, missed, changed, epoch: null, seq: null, tries: 0, live: false, ended: false });
+    Object.assign(this, { address, heard, missed, changed, epoch: null, seq: null, tries: 0, live: false, ended: false, fault: "" });
     this.open();
   }
 
@@ -39,6 +40,8 @@ export class Feed {
       this.mark(true);
       this.settled = setTimeout(() => (this.tries = 0), SETTLED_MS);
       if (other) this.missed();
+    } else if (told.type === "error") {
+      this.fault = told.error ?? "";
     } else if (told.type === "gap") {
       this.seq = told.to ?? this.seq;
       this.missed();
@@ -53,7 +56,7 @@ export class Feed {
   lost() {
     clearTimeout(this.settled);
     this.mark(false);
-    if (this.ended) return;
+    if (this.ended || FINAL.includes(this.fault)) return;
     const wait_s = WAITS_S[Math.min(this.tries, WAITS_S.length - 1)];
     this.tries += 1;
     this.again = setTimeout(() => this.open(), 1000 * wait_s * (0.75 + Math.random() / 2));

@@ -1,8 +1,8 @@
 // A market: which one, its candles with phases, signals and levels, what is read in them, and the same as a table.
 import { CandleChart } from "./candles.js";
-import { element } from "./dom.js";
+import { element, pushButton } from "./dom.js";
 import {
-  LANGUAGE, ZONE, badge, capital, empty, facts, keyed, profitOf, renew, tableOf, timeOf, trouble, writeCount, writePrice,
+  LANGUAGE, ZONE, badge, capital, empty, facts, keyed, profitOf, renew, tableOf, timeOf, trouble, writeCount, writeMoment, writePrice,
   writeShare, writeSpan,
 } from "./format.js";
 
@@ -24,6 +24,20 @@ export class Market {
     Object.assign(this, { service, changed, told, ahead, lines: [], line: null, bars: [], said: [], decisions: [] });
     this.choice = 0; // an answer to a market that is no longer shown is dropped
     this.chart = null;
+    const moves = [
+      ["◀", "Earlier", (chart) => chart.move(-0.5)],
+      ["▶", "Later", (chart) => chart.move(0.5)],
+      ["−", "More bars", (chart) => chart.zoom(1.5)],
+      ["+", "Fewer bars", (chart) => chart.zoom(1 / 1.5)],
+      ["Newest", "Newest bars", (chart) => chart.newest()],
+    ];
+    at("moves").append(
+      ...moves.map(([sign, label, act]) => {
+        const made = pushButton("", sign, () => this.chart && act(this.chart));
+        made.setAttribute("aria-label", label);
+        return made;
+      }),
+    );
     at("symbol").addEventListener("change", (event) => this.choose(event.target.value, this.line?.timeframe));
   }
 
@@ -160,7 +174,7 @@ export class Market {
       return;
     }
     at("market").classList.remove("bare");
-    this.chart ??= new CandleChart(at("chart"), { language: LANGUAGE, zone: ZONE });
+    this.chart ??= new CandleChart(at("chart"), { language: LANGUAGE, zone: ZONE, pointed: (bar) => this.point(bar) });
     this.paint();
     this.chart.show(bars, { decimals: this.line.decimals, step_s: this.step_s, keep: !fresh });
     this.chart.phases(this.stretches ?? []);
@@ -180,7 +194,17 @@ export class Market {
     }));
   }
 
+  // The bar under the pointer, in a line; without one the last.
+  point(bar = null) {
+    const shown = bar ?? this.bars.at(-1);
+    const time = Date.parse(shown.time);
+    const phase = this.stretches?.find(({ first, last }) => Date.parse(first) <= time && time <= Date.parse(last))?.phase;
+    const prices = ["open", "high", "low", "close"].map((name) => `${name[0].toUpperCase()} ${writePrice(shown[name], this.line.decimals)}`);
+    at("pointed").textContent = [writeMoment(shown.time), ...prices, `V ${writeCount(shown.volume, 2)}`, phase && capital(phase)].filter(Boolean).join("   ");
+  }
+
   showPrice() {
+    this.point();
     const last = this.bars.at(-1);
     const [end, day] = [Date.parse(last.time), 86_400_000];
     const before = this.bars.findLast((each) => Date.parse(each.time) <= end - day) ?? this.bars[0];
