@@ -27,11 +27,13 @@ from orbiquant.desk.trade import CurrencyCode, Portfolio, TradeAnswer, TradeOrde
 from orbiquant.desk.webhooks import MlWebhook, Received
 from orbiquant.domain import Caller, RawRequest, Timeframe
 from orbiquant.notices.crossings import AlertStatus
+from orbiquant.reports import api as reports_api
+from orbiquant.reports.api import ReportList, ReportName, ReportOrder, ReportRunId, ReportRunList, ReportRunView
 from orbiquant.research.standings import AgentMetrics, AgentStatus
 from orbiquant.research.tickets import OrderTicket
 from orbiquant.service.factory import caller_of, create_app, needs, raw_request_of
 from pydantic import Field
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 from typing import Annotated
 
 app = create_app(public=["/api/health", "/api/v1/health", "/health", "/webhooks/ml-signals"], kept=["/api/analysis", "/api/health", "/api/market_data", "/api/phases", "/api/series", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/phases", "/api/signal", "/api/v1/explain", "/api/v1/signals/account/{account_id}", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"], signed=["/webhooks/ml-signals"])
@@ -537,6 +539,49 @@ def withdraw_from(
 def list_products() -> ProductList:
     "Return what somebody can put money into, and on which terms."
     return desk_accounts.list_products()
+
+
+@app.get("/reports", tags=["reports"], dependencies=[needs("read")])
+def served_reports() -> ReportList:
+    "Return the reports and what they take."
+    return reports_api.served_reports()
+
+
+@app.get("/reports/runs", tags=["reports"], dependencies=[needs("read")])
+def served_runs(
+    caller: Annotated[Caller, Depends(caller_of)],
+    limit: Annotated[int, Field(ge=1, le=100), Query(description="the newest so many")] = 20,
+) -> ReportRunList:
+    "Return the caller's runs, newest first."
+    return reports_api.served_runs(caller=caller, limit=limit)
+
+
+@app.get("/reports/runs/{run_id}", tags=["reports"], dependencies=[needs("read")])
+def served_run(
+    run_id: Annotated[ReportRunId, Path(description="as it was told")],
+    caller: Annotated[Caller, Depends(caller_of)],
+) -> ReportRunView:
+    "Return how far a run is, and its figures when it has ended."
+    return reports_api.served_run(run_id=run_id, caller=caller)
+
+
+@app.get("/reports/runs/{run_id}/page", tags=["reports"], dependencies=[needs("read")])
+def served_page(
+    run_id: Annotated[ReportRunId, Path(description="as it was told")],
+    caller: Annotated[Caller, Depends(caller_of)],
+) -> HTMLResponse:
+    "Return the page of a run that has ended, a failed one too; 410 when it is no longer kept where we are."
+    return reports_api.served_page(run_id=run_id, caller=caller)
+
+
+@app.post("/reports/{name}/runs", status_code=202, tags=["reports"], dependencies=[needs("write")])
+def start_report(
+    name: Annotated[ReportName, Path(description="as the list has it")],
+    caller: Annotated[Caller, Depends(caller_of)],
+    order: Annotated[ReportOrder | None, Body(description="what it is run with")] = None,
+) -> ReportRunView:
+    "Queue a run of a report: it is checked now, and run by whoever works on jobs."
+    return reports_api.start_report(name=name, caller=caller, order=order)
 
 
 @app.post("/webhooks/ml-signals", tags=["webhooks"])

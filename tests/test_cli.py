@@ -495,7 +495,9 @@ def test_serving_needs_a_key_when_others_can_reach_it(ask: Ask):
 
 def test_the_service_starts_and_says_where(tmp_path: Path):
     environment = os.environ | {"ORBIQUANT_HOME": str(tmp_path)}
-    with run_program([*ORBIQUANT, "serve", "--port", "0"], stderr=-1, stdout=-1, text=True, env=environment) as process:
+    with run_program(
+        [*ORBIQUANT, "serve", "--port", "0", "--no-work"], stderr=-1, stdout=-1, text=True, env=environment
+    ) as process:
         assert process.stderr is not None
         begun = time.monotonic()
         line = process.stderr.readline()

@@ -316,7 +316,7 @@ def test_one_process_receives_and_another_trades(tmp_path: Path):
         start_agent(room_of(runtime), "atlas", "paper-usdt", None, "a person")
     program = [sys.executable, "-c", "from orbiquant.cli import main; main()"]
     options: dict[str, Any] = {"env": os.environ | own, "stderr": subprocess.PIPE, "text": True}
-    with run_program([*program, "serve", "--port", "0"], **options) as service:
+    with run_program([*program, "serve", "--port", "0", "--no-work"], **options) as service:
         address = place_of(service)
         with run_program([*program, "agent", "run"], **options) as trader:
             signal = {"symbol": "BTCUSDT", "action": "buy", "confidence": 0.85, "price": float(bars["close"].iloc[-1])}

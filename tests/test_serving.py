@@ -29,7 +29,7 @@ from orbiquant.service.factory import create_app, needs
 from orbiquant.service.keys import authenticate, create_api_key, list_api_keys
 from tests.tools.programs import run_program
 
-PROGRAM = [str(Path(sys.executable).parent / "orbiquant"), "serve", "--port", "0"]
+PROGRAM = [str(Path(sys.executable).parent / "orbiquant"), "serve", "--port", "0", "--no-work"]
 KEY = {"X-API-Key": TOKEN}
 
 
@@ -64,7 +64,7 @@ class Loading:
             print("ours", flush=True)
 sys.meta_path.insert(0, Loading())
 from orbiquant.cli import main
-main(["serve", "--port", "0"])
+main(["serve", "--port", "0", "--no-work"])
 """
 
 

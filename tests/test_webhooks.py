@@ -465,7 +465,7 @@ def test_two_services_that_receive_it_at_once_do_it_once(database: Engine, tmp_p
         ),
         "ORBIQUANT_SERVICE_REQUESTS_PER_MINUTE": "1000000",
     }
-    command = [sys.executable, "-c", "from orbiquant.cli import main; main()", "serve", "--port", "0"]
+    command = [sys.executable, "-c", "from orbiquant.cli import main; main()", "serve", "--port", "0", "--no-work"]
     options: dict[str, Any] = {"env": os.environ | own, "stderr": subprocess.PIPE, "text": True}
     with ExitStack() as stack:
         services = [stack.enter_context(run_program(command, **options)) for _ in range(2)]

@@ -17,10 +17,12 @@ from orbiquant.cli.console import (
 
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from collections.abc import Callable
+
+    from rich.console import Console, Group
     from rich.table import Table
 
-    from orbiquant.research.room import Turn
+    from orbiquant.research.room import TradingRoom, Turn
     from orbiquant.research.standings import AgentMetrics, AgentStatus, HeldPosition
     from orbiquant.runtime import Runtime
     from orbiquant.trading.decisions import Answered
@@ -253,41 +255,73 @@ def run_command(
     as_json: AsJson = False,
 ) -> None:
     "Trade what was started, until interrupted: no new risk from the first Ctrl-C on, stops stay."
-    from signal import SIGINT, SIGTERM, signal
     from threading import Event
 
     from orbiquant.cli.console import console
     from orbiquant.cli.follow import tell_at_once
-    from orbiquant.desk.agents import room_of
     from orbiquant.desk.alerts import judge_new_bars
-    from orbiquant.desk.periods import DayTeller
     from orbiquant.research.staying import stay
 
     runtime, stop, say = open_trading(), Event(), console(stderr=True)
-    room = room_of(runtime)
-    room.beside = DayTeller(runtime).look
-
-    def tell(text: str) -> None:
-        say.print(text, markup=False, soft_wrap=True)
-
-    def tell_turn(turn: "Turn") -> None:
-        if as_json:
-            print(" ".join(to_text(turn).split()), flush=True)
-        else:
-            tell(turn.told)
-
-    def end(*_: Any) -> None:
-        runtime.switches.close("the engine's process is ending")
-        stop.set()
-
+    room, tell_turn = room_with_summary(runtime), turn_teller(say, as_json)
     if once:
         for turn in [room.turn(account) for account in room.accounts()]:
             tell_turn(turn)
         return
+    close_on_signals(runtime, stop.set)
+    tell_at_once(runtime, say)
+    say.print(f"{trading_told(room)} (Ctrl-C ends it)", markup=False, soft_wrap=True)
+    stay(room, stop, tell_turn, poll, [judge_new_bars])
+    say.print(ENDED_TOLD, markup=False, soft_wrap=True)
+
+
+ENDED_TOLD = "Ended: nothing was opened since the interrupt, protective stops stay."
+
+
+def room_with_summary(
+    runtime: "Runtime",  # whose accounts are traded
+) -> "TradingRoom":
+    "Return this process's trading room, which tells the day's summary, too."
+    from orbiquant.desk.agents import room_of
+    from orbiquant.desk.periods import DayTeller
+
+    room = room_of(runtime)
+    room.beside = DayTeller(runtime).look
+    return room
+
+
+def trading_told(
+    room: "TradingRoom",  # of this process
+) -> str:
+    "Return what is traded from now on, in words."
+    return f"Trading {', '.join(room.accounts()) or 'nothing yet: `orbiquant agent start AGENT`'}"
+
+
+def turn_teller(
+    say: "Console",  # where it is told
+    as_json: bool,  # as one line of JSON on standard output instead
+) -> "Callable[[Turn], None]":
+    "Return what tells a turn."
+
+    def tell(turn: "Turn") -> None:
+        if as_json:
+            print(" ".join(to_text(turn).split()), flush=True)
+        else:
+            say.print(turn.told, markup=False, soft_wrap=True)
+
+    return tell
+
+
+def close_on_signals(
+    runtime: "Runtime",  # in whose process no new risk passes from then on
+    stop: "Callable[[], object]",  # called in the signal handler: it may set a flag and no more
+) -> None:
+    "Let Ctrl-C and SIGTERM shut the door to new risk and ask for the end."
+    from signal import SIGINT, SIGTERM, signal
+
+    def end(*_: Any) -> None:
+        runtime.switches.close("the engine's process is ending")
+        stop()
+
     for each in (SIGINT, SIGTERM):
         signal(each, end)
-    tell_at_once(runtime, say)
-    accounts = room.accounts()
-    tell(f"Trading {', '.join(accounts) or 'nothing yet: `orbiquant agent start AGENT`'} (Ctrl-C ends it)")
-    stay(room, stop, tell_turn, poll, [judge_new_bars])
-    tell("Ended: nothing was opened since the interrupt, protective stops stay.")

@@ -14,6 +14,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("backtest",): "backtest --symbol EURUSD --timeframe 1h",
     ("sweep",): "sweep --symbol EURUSD --timeframe 1h --stop-atr 1:2:0.5",
     ("serve",): "serve --port 8003",
+    ("work",): "work --threads 1",
     ("kill",): 'kill --agent atlas --why "it buys tops"',
     ("settings", "show"): "settings show models",
     ("data", "import"): "data import EURUSD_1h.csv --zone Europe/Athens",

@@ -9,6 +9,10 @@ from orbiquant.cli.console import AsJson, console, fields, open_runtime, show, t
 from orbiquant.cli.follow import until_interrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
     from orbiquant.jobs.records import JobRun
     from orbiquant.runtime import Runtime
 
@@ -190,6 +194,22 @@ def seconds_of(
     return (run.finished_at - run.started_at).total_seconds()
 
 
+def run_teller(
+    say: "Console",  # where it is told
+    as_json: bool,  # as one line of JSON on standard output instead
+) -> "Callable[[JobRun], None]":
+    "Return what tells a run as it ended."
+
+    def tell(run: "JobRun") -> None:
+        if as_json:
+            print(" ".join(to_text(run).split()), flush=True)
+            return
+        line = f"{run.job or run.handler}, due {run.due_at:%Y-%m-%d %H:%M:%S}: {run.status} {tell_end(run)}"
+        say.print(line.strip(), markup=False, soft_wrap=True)
+
+    return tell
+
+
 @job_commands.command("work")
 def work_command(
     threads: Annotated[int, typer.Option(min=0, max=64, help="Long jobs at once.")] = 2,
@@ -200,15 +220,7 @@ def work_command(
 
     runtime = open_jobs()
     say = console(stderr=True)
-
-    def tell(run: "JobRun") -> None:
-        if as_json:
-            print(" ".join(to_text(run).split()), flush=True)
-            return
-        line = f"{run.job or run.handler}, due {run.due_at:%Y-%m-%d %H:%M:%S}: {run.status} {tell_end(run)}"
-        say.print(line.strip(), markup=False, soft_wrap=True)
-
-    worker = Worker(runtime.engine, runtime, runtime.clock, threads, tell=tell)
+    worker = Worker(runtime.engine, runtime, runtime.clock, threads, tell=run_teller(say, as_json))
 
     def ask() -> None:
         worker.asked = True

@@ -31,6 +31,7 @@ from . import (  # noqa: F401
     telegram,
     vacuum,
     warmup,
+    work,
     workspace,
 )
 from orbiquant.cli.console import AsJson, show, table
@@ -141,6 +142,7 @@ program.command("chat")(chat.chat_command)
 program.command("telegram")(telegram.telegram_command)
 program.command("mcp")(mcp.mcp_command)
 program.command("warmup")(warmup.warmup)
+program.command("work")(work.work_alone)
 program.command("kill")(kill.kill_command)
 
 

@@ -21,14 +21,18 @@ service.add_typer(keys, name="keys")
 def serve_command(
     host: Annotated[str | None, typer.Option(help="Address to listen on; else the settings'.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one; else the settings'.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that serve.")] = 1,
+    work: Annotated[
+        bool, typer.Option("--work/--no-work", help="Also trade, keep the schedule and do jobs, in a process beside it.")
+    ] = True,
 ) -> None:
     "Serve signals, analysis and market data over HTTP until interrupted."
     signal(SIGINT, end_at_once)  # until `serve` ends in its own way; nothing is begun that needs more
-    from orbiquant.app import app
-    from orbiquant.service.serving import leave, serve
+    from orbiquant.service.crew import working
+    from orbiquant.service.serving import leave, serve, serve_many
 
-    open_runtime(service=True)
-    say = console(stderr=True)
+    runtime = open_runtime(service=True)
+    say, beside = console(stderr=True), [working()] if work else []
 
     def announce(address: str) -> None:
         say.print(f"Serving on {address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
@@ -36,7 +40,14 @@ def serve_command(
     def tell(text: str) -> None:
         say.print(text, markup=False, soft_wrap=True)
 
-    serve(app, host, port, announce, tell)
+    if workers > 1:
+        if not runtime.settings.redis.url:
+            tell(f"Each of {workers} processes counts limits for itself: name a Redis in `[redis] url` to share them")
+        serve_many("orbiquant.app", workers, host, port, announce, beside)
+    else:
+        from orbiquant.app import app
+
+        serve(app, host, port, announce, tell, beside)
     leave(0)
 
 

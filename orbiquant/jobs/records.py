@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Missed', 'scheduled_jobs', 'JobStatus', 'Lane', 'job_runs', 'FORGOTTEN_AFTER', 'CLAIM_LOCK', 'MOST_ATTEMPTS',
            'EXPIRED', 'ScheduledJob', 'JobRun', 'insert_run', 'start_job', 'get_job', 'forget_runs', 'list_job_runs',
-           'claim_next', 'change_run', 'recover_runs', 'cancel_job']
+           'count_runs', 'claim_next', 'change_run', 'recover_runs', 'cancel_job']
 
 # %% ../../nbs/07_jobs.records.ipynb #a127b4f3
 from collections.abc import Mapping
@@ -185,6 +185,15 @@ def list_job_runs(
         asked = asked.where(job_runs.c.job == job)
     with querying(engine) as connection:
         return [JobRun.model_validate(dict(row._mapping)) for row in connection.execute(asked)]
+
+# %% ../../nbs/07_jobs.records.ipynb #6c3d3c06
+def count_runs(
+    engine: Engine,  # a migrated database
+) -> dict[str, int]:
+    "Return how many runs are kept of each status."
+    asked = select(job_runs.c.status, func.count().label("runs")).group_by(job_runs.c.status)
+    with querying(engine) as connection:
+        return {str(row.status): int(row.runs) for row in connection.execute(asked)}
 
 # %% ../../nbs/07_jobs.records.ipynb #0eedc8a7
 CLAIM_LOCK = 0x0B1_0A28  # one claim at a time: two must not both see that a job has no run

@@ -28,6 +28,7 @@ from orbiquant.service.chat_page import CHAT_PATHS, add_chat_page
 from orbiquant.service.dashboard import DASHBOARD_PATHS, add_dashboard
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
 from orbiquant.service.gate import Gate, Gatekeeper
+from orbiquant.service.metrics import add_metrics
 from orbiquant.service.routes import NamedRoute
 
 BEARER_KEY = HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key or the console's token.")
@@ -127,6 +128,7 @@ def create_app(
     add_api_page(app)
     add_chat_page(app)
     add_dashboard(app)
+    add_metrics(app, needs("read"))
     return app
 
 

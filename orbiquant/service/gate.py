@@ -24,6 +24,7 @@ from orbiquant.service.auth import find_credential
 from orbiquant.service.errors import RateLimitError, UnavailableError, answer_error
 from orbiquant.service.kept import KeptAnswers
 from orbiquant.service.known import KnownKeys
+from orbiquant.service.metrics import METERS
 from orbiquant.service.request_log import RequestLog
 
 if TYPE_CHECKING:
@@ -169,10 +170,11 @@ class Gate:
                 await send({"type": "websocket.close", "code": 1008})
             elif send.status is None:
                 await problem(scope, receive, send)
-        took_ms = (time.perf_counter() - begin) * 1000
+        took_s = time.perf_counter() - begin
         method = scope.get("asked_method") or scope.get("method", "WEBSOCKET")
         who = caller.id if caller else None
-        gatekeeper.log.write(send.request_id, method, scope["path"], send.status, took_ms, who)
+        gatekeeper.log.write(send.request_id, method, scope["path"], send.status, took_s * 1000, who)
+        METERS.count(method, scope, send.status, took_s)
 
 
 def until_cancelled(

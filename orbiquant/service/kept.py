@@ -38,6 +38,7 @@ class KeptAnswer(NamedTuple):
     body: bytes
     scopes: tuple[str, ...]  # that a caller must have
     made_s: float  # by the monotonic clock
+    route: str = ""  # template of its path
 
     def check(
         self,
@@ -93,7 +94,10 @@ class KeptAnswers:
         if scope["type"] != "http" or scope["method"] != "GET":
             return None
         found = self._answers.get(question_of(scope))
-        return found if found and time.monotonic() - found.made_s < FRESH_S else None
+        if found is None or time.monotonic() - found.made_s >= FRESH_S:
+            return None
+        scope["state"]["route"] = found.route
+        return found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         "Answer a request that has been through the gate."
@@ -110,6 +114,7 @@ class KeptAnswers:
         if answer is None:
             await self._fly(question, scope, receive, send)
             return
+        scope["state"]["route"] = answer.route
         answer.check(caller)
         await answer.send_to(send)
 
@@ -122,7 +127,7 @@ class KeptAnswers:
         try:
             async with self._turns if scope["path"] in self.computing and not warm else nullcontext():
                 await self.app(scope, receive, draft)
-            answer = draft.kept(tuple(scope["state"].get("needed", ())))
+            answer = draft.kept(tuple(scope["state"].get("needed", ())), getattr(scope.get("route"), "path", ""))
             if answer:
                 self._keep(question, answer)
             if first:
@@ -175,9 +180,10 @@ class Draft:
     def kept(
         self,
         scopes: tuple[str, ...],  # that the route needs
+        route: str,  # template of the path
     ) -> KeptAnswer | None:
         "Return what was sent, None when it is not to be given again."
         if self.start is None or self.start["status"] != 200 or not self.whole or len(self.body) > MOST_BYTES:
             return None
         headers = [(name, value) for name, value in self.start["headers"] if name.lower() in NAMED_HEADERS]
-        return KeptAnswer(200, headers, self.body, scopes, time.monotonic())
+        return KeptAnswer(200, headers, self.body, scopes, time.monotonic(), route)

@@ -12,8 +12,10 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from tempfile import TemporaryDirectory
+from threading import Event
 
 import uvicorn
 from fastapi import FastAPI
@@ -30,8 +32,10 @@ from orbiquant.service.connections import (
     allowed_connections,
     protocol_for,
 )
+from orbiquant.service.crew import Crew, Member
 from orbiquant.service.gate import MAX_BODY_BYTES
 from orbiquant.service.keys import has_key
+from orbiquant.service.metrics import FOLDER
 from orbiquant.service.origins import Origins
 from orbiquant.service.warming import warming
 from orbiquant.settings import ServiceConfig
@@ -157,21 +161,30 @@ def serve_app(
     host: str,  # address to listen on
     port: int,  # 0: any free one
     announce: Callable[[int, str | None], None],  # told the port that is listened on, and the console's token
-    meanwhile: AbstractContextManager[object] | None = None,  # what is done beside it
+    meanwhile: Iterable[AbstractContextManager[object]] = (),  # what is done beside it
 ) -> None:
     "Serve until interrupted; raise `SettingsError` when others could reach it and there is no API key."
-    runtime = current()
-    if not has_key(runtime.engine) and not is_loopback(host):
+    token = console_token(host)
+    server = make_server(make(token), current().settings.service, host, alone=True)
+    with listen(host, port) as listener, server.until_signalled(), ExitStack() as beside:
+        announce(listener.getsockname()[1], token)
+        for each in meanwhile:
+            beside.enter_context(each)
+        server.run(sockets=[listener])
+
+
+def console_token(
+    host: str,  # address to listen on
+) -> str | None:
+    "Return a new token for whoever sits here, None when others can reach us; raise `SettingsError` when nobody could ask."
+    if is_loopback(host):
+        return secrets.token_urlsafe(32)
+    if not has_key(current().engine):
         raise SettingsError(
             f"`host` {host} can be reached by others, and there is no API key yet: "
             "make one with `orbiquant service keys create`, or serve on 127.0.0.1"
         )
-    token = secrets.token_urlsafe(32) if is_loopback(host) else None
-    server = make_server(make(token), runtime.settings.service, host, alone=True)
-    with listen(host, port) as listener, server.until_signalled():
-        announce(listener.getsockname()[1], token)
-        with meanwhile or nullcontext():
-            server.run(sockets=[listener])
+    return None
 
 
 def serve(
@@ -180,6 +193,7 @@ def serve(
     port: int | None = None,  # 0: any free one; None: the settings'
     announce: Callable[[str], None] = print,  # told where the service is
     tell: Callable[[str], None] = lambda text: None,  # told what it does before anybody asks
+    beside: Iterable[Member] = (),  # processes that live as long as it does
 ) -> None:
     "Serve the generated routes until interrupted, and warm up beside it."
     runtime = current()
@@ -193,7 +207,51 @@ def serve(
     def told(bound: int, token: str | None) -> None:
         announce(address(place, bound, token))
 
-    serve_app(make, place, config.port if port is None else port, told, warming(runtime, tell))
+    serve_app(make, place, config.port if port is None else port, told, [warming(runtime, tell), Crew(beside)])
+
+
+WORKER = (sys.executable, "-m", "orbiquant.service.worker")
+
+
+def serve_many(
+    app: str,  # module that has the application
+    workers: int,  # processes that serve
+    host: str | None = None,  # address to listen on; None: the settings'
+    port: int | None = None,  # 0: any free one; None: the settings'
+    announce: Callable[[str], None] = print,  # told where the service is
+    beside: Iterable[Member] = (),  # further processes that live as long as it does
+) -> None:
+    "Serve from several processes until interrupted: they share the socket, the console's token and the metrics."
+    config, ended = current().settings.service, Event()
+    place = host or config.host
+    token = console_token(place)
+    with (
+        listen(place, config.port if port is None else port) as listener,
+        TemporaryDirectory(prefix="orbiquant-metrics-") as shared,
+        ending(ended),
+    ):
+        told = {"app": app, "socket": listener.fileno(), "host": place, "token": token}
+        env = os.environ | {FOLDER: shared}
+        serving = [
+            Member(f"serve {number}", WORKER, told, (listener.fileno(),), env, patience_s=END_AFTER_S + 2)
+            for number in range(1, workers + 1)
+        ]
+        announce(address(place, listener.getsockname()[1], token))
+        with Crew([*serving, *beside]):
+            ended.wait()
+
+
+@contextmanager
+def ending(
+    ended: Event,  # set by Ctrl-C and SIGTERM
+) -> Iterator[None]:
+    "Let Ctrl-C and SIGTERM end what a `with` block waits for, and mean nothing else."
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def url_of(

@@ -242,7 +242,10 @@ def served(home: Path) -> Iterator[tuple[str, dict[str, str]]]:
         [PROGRAM, "service", "keys", "create", "bench", "--json"], **run, capture_output=True, text=True, check=True
     )
     log = home / "serve.log"
-    with log.open("w") as output, subprocess.Popen([PROGRAM, "serve", "--port", "0"], **run, stderr=output) as server:
+    with (
+        log.open("w") as output,
+        subprocess.Popen([PROGRAM, "serve", "--port", "0", "--no-work"], **run, stderr=output) as server,
+    ):
         try:
             yield wait_for_address(log, server), {"X-API-Key": json.loads(made.stdout)["key"]}
         finally:
