@@ -285,7 +285,11 @@ def test_a_stream_is_followed_and_taken_up_again(page: Page, visit: Visit, home:
     stream.say(bar_told(7, 0.98002, home.at))
     expect(price).to_have_text("0.98002")
     loaded = asked_for(page, "market_data")
-    stream.say('{"type":"gap","from":8,"to":20}')
+    stream.say(bar_told(10, 0.98003, home.at))  # 8 and 9 were of other markets
+    expect(price).to_have_text("0.98003")
+    page.clock.run_for(1_500)
+    assert loaded == []
+    stream.say('{"type":"gap","from":11,"to":20}')
     page.clock.run_for(1_500)
     expect(price).to_have_text(f"{BARS['close'].iloc[home.at - 1]:.5f}")  # the store is asked, which has no such bar
     assert loaded and loaded[0].endswith("bars=300")

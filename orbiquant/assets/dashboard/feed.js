@@ -1,8 +1,8 @@
 // A stream of events over a WebSocket that is taken up again where it broke off.
 //
-// The server says `hello` with its epoch and the number of its last event, then events with numbers that follow one
-// another. After a break the page tells epoch and number, and gets what it missed; where that is gone the server says
-// `gap`, and everything is asked for anew.
+// The server says `hello` with its epoch and the number of its last event, then events with higher numbers; those between
+// are of other markets. After a break the page tells epoch and number, and gets what it missed; where that is gone the
+// server says `gap`, and everything is asked for anew.
 
 const WAITS_S = [1, 2, 4, 8, 15, 30, 60];
 const FINAL = ["UNAUTHORIZED", "FORBIDDEN", "PLAN_REQUIRED"]; // nothing changes by asking again
@@ -47,7 +47,6 @@ export class Feed {
       this.missed();
     } else if (typeof told.seq === "number") {
       if (told.seq <= this.seq) return; // twice
-      if (told.seq > this.seq + 1) this.missed();
       this.seq = told.seq;
       this.heard(told);
     }

@@ -14,6 +14,7 @@ const KEY = "orbiquant-key";
 const THEME = "orbiquant-theme";
 const POLL_S = 15;
 const [FAST_S, SLOW_S, SERIES_S] = [15, 60, 300];
+const CHAT_MS = 1_500; // that the market and the agents have for themselves
 const CLOSED_MS = 2_000; // after a bar began, until what follows from it is asked for
 
 const at = (id) => document.getElementById(id);
@@ -197,7 +198,7 @@ const near = new IntersectionObserver(
   },
   { rootMargin: "300px" },
 );
-near.observe(at("chat"));
+setTimeout(() => near.observe(at("chat")), CHAT_MS);
 
 rounds.begin();
 setInterval(showConnection, 1000);
