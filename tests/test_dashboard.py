@@ -242,6 +242,11 @@ def test_it_fits_and_can_be_read(page: Page, size: tuple[int, int], scheme: Any)
     assert dark == (scheme == "dark")
     assert page.evaluate(CONTRAST.replace(".oq-chat *", "body *").replace(".u-legend", ".unseen")) == []
     assert page.evaluate(NAMELESS) == [] and page.evaluate(BROKEN) == []
+    page.get_by_role("button", name="Kill switch").click()
+    box = page.get_by_role("dialog").bounding_box()
+    assert box and box["x"] >= 0 and box["x"] + box["width"] <= size[0] and box["height"] <= size[1]
+    assert page.evaluate(CONTRAST.replace(".oq-chat *", "dialog *")) == [] and page.evaluate(NAMELESS) == []
+    page.keyboard.press("Escape")
     page.locator("#theme").select_option("light" if dark else "dark")
     assert (page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 21)") != dark
     page.locator("#theme").select_option("")

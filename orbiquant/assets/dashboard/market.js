@@ -298,7 +298,7 @@ export class Market {
   }
 
   hearSignal(signal) {
-    this.said.push(signal);
+    this.said = [...this.said, signal].slice(-BARS);
     this.showSignal({ ...signal, stale: false, age_s: 0 }, null);
   }
 
