@@ -197,6 +197,7 @@ def test_the_switch_kills_and_is_lifted(page: Page, home: DashboardHome):
     page.get_by_label("Reason").fill("seen to")
     page.get_by_role("button", name="Lift it").click()
     expect(banner).to_have_count(0)
+    expect(switch).to_be_focused()  # what was pressed has gone
     assert home.runtime.switches.all() == [] and page.evaluate("() => window.hurt ?? null") is None
 
 
@@ -206,6 +207,7 @@ def test_an_agent_is_paused_and_goes_on(page: Page):
         atlas.get_by_role("button", name=f"{move} Atlas").click()
         page.get_by_role("dialog").get_by_role("button", name=move).click()
         expect(atlas.locator(".badge").first).to_have_text(state)
+    expect(page.locator("#agents")).to_be_focused()
 
 
 def test_an_alert_is_set_and_removed(page: Page):
@@ -423,6 +425,7 @@ def test_nothing_there_and_nobody_there_are_told(browser: Browser, tmp_path: Pat
     page.clock.run_for(31_000)
     expect(page.locator("#connection")).to_contain_text("Offline since")
     expect(page.locator("#notices")).to_contain_text("What you see is from before")
+    expect(page.locator("#notices code")).to_have_text("orbiquant kill --all --why …")
     page.close()
 
 

@@ -12,7 +12,7 @@ const MOVES = {
   stopped: ["start"],
 };
 const SAID = {
-  start: "It trades on paper from the next bar on.",
+  start: "It trades from the next bar on; at its first start with the capital of its profile.",
   pause: "It opens nothing more for now; what it holds stays protected.",
   resume: "It goes on trading.",
   stop: "It trades no more; what it holds stays protected until its stop, its target or its time.",
@@ -107,7 +107,7 @@ export class Agents {
     const card = element(
       "article",
       "agent",
-      element("div", "agent-head", head, badge(capital(status), TONES[status] ?? ""), kill ? badge("Killed", "bad") : null, element("span", "note", agent.profile)),
+      element("div", "agent-head", head, badge(capital(status), TONES[status] ?? ""), kill ? badge("Killed", "bad") : null, element("span", "note", `${agent.profile}, ${agent.account}`)),
       facts([
         ["Equity", money(agent.equity)],
         ["Open profit", status === "created" ? null : profitOf(open, money)],

@@ -110,7 +110,9 @@ export function renew(host, ...inside) {
   host.replaceChildren(...inside.filter((each) => each !== null && each !== undefined));
   for (const each of host.querySelectorAll("details")) if (keyOf(each) && open.has(keyOf(each))) each.open = true;
   if (scrolled) host.querySelector(".scroll")?.scrollTo({ left: scrolled });
-  if (held) [...host.querySelectorAll("[data-key]")].find((each) => keyOf(each) === held)?.focus({ preventScroll: true });
+  if (!held) return;
+  const same = [...host.querySelectorAll("[data-key]")].find((each) => keyOf(each) === held && !each.disabled);
+  (same ?? host.closest("[tabindex]") ?? document.getElementById("kill")).focus({ preventScroll: true }); // not lost with a button
 }
 
 export function keyed(key, made) {

@@ -123,7 +123,7 @@ function showConnection() {
   place.dataset.way = way;
   renew(place, element("span", "", ...words));
   if (service.offlineSince) {
-    renew(at("notices"), element("p", "notice bad", "The service does not answer. What you see is from before ", timeOf(service.offlineSince), "; it is asked again every few seconds."));
+    renew(at("notices"), element("p", "notice bad", "The service does not answer. What you see is from before ", timeOf(service.offlineSince), "; it is asked again every few seconds. To stop the agents meanwhile, on the machine they run on: ", element("code", "", "orbiquant kill --all --why …")));
   } else if (service.signedOut) {
     const sign = pushButton("main", "Sign in…", signIn);
     renew(at("notices"), element("p", "notice warn", "This page has no key that the service accepts. Open the address that ", element("code", "", "orbiquant serve"), " printed, or ", sign));
