@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['INVESTMENT', 'BUSY_TIMEOUT_S', 'OWNER_ONLY', 'PRAGMAS', 'PRECISION', 'SCALE', 'LAST_DIGIT', 'NAMING',
            'MIGRATION_LOCK', 'metadata', 'database_location', 'database_made', 'file_number', 'narrow', 'engine',
-           'writing', 'joined', 'querying', 'decimal_text', 'ExactDecimal', 'UtcDateTime', 'migration_steps', 'migrate']
+           'writing', 'joined', 'querying', 'decimal_text', 'ExactDecimal', 'UtcDateTime', 'migration_steps',
+           'head_revision', 'known_revision', 'migrate', 'require_current']
 
 # %% ../nbs/04_persistence.ipynb #dfac486b
 import os
@@ -316,40 +317,71 @@ def migration_steps(
     connection: Connection,  # in a transaction that may write
 ) -> "Config":
     "Return what Alembic's commands take, so that they go up and down on this connection."
+    config = _steps()
+    config.attributes["connection"] = connection
+    return config
+
+
+def _steps() -> "Config":
     from alembic.config import Config
 
     config = Config()
     folder = str(resources.files("orbiquant").joinpath("migrations"))
     config.set_main_option("script_location", folder.replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
     return config
 
+# %% ../nbs/04_persistence.ipynb #549f19dc
+def head_revision() -> str:
+    "Return the version of the tables that this code needs."
+    from alembic.script import ScriptDirectory
 
+    return str(ScriptDirectory.from_config(_steps()).get_current_head())
+
+
+def known_revision(
+    engine: Engine,  # from `engine()`
+) -> str | None:
+    "Return the version of the tables that are there, None for a database without any."
+    from alembic.migration import MigrationContext
+
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except SQLAlchemyError as error:
+        raise _unusable(engine, error) from error
+
+
+def _unusable(engine: Engine, error: SQLAlchemyError) -> DataError:
+    place = engine.url.render_as_string(hide_password=True)
+    return DataError(f"the database {place} cannot be used: {getattr(error, 'orig', None) or error}")
+
+# %% ../nbs/04_persistence.ipynb #a95b46ee
 def migrate(
     engine: Engine,  # from `engine()`
 ) -> str:
     "Bring the schema up to date and return its revision; raise `DataError` when a newer OrbiQuant has been here."
     from alembic import command
-    from alembic.migration import MigrationContext
-    from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
+    if (known := known_revision(engine)) == head_revision():  # what is up to date waits for no writer
+        return str(known)
     try:
-        with engine.connect() as connection:  # what is up to date waits for no writer
-            known = MigrationContext.configure(connection).get_current_revision()
-            if (
-                known is not None
-                and known == ScriptDirectory.from_config(migration_steps(connection)).get_current_head()
-            ):
-                return known
         with writing(engine) as connection:
             if engine.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             command.upgrade(migration_steps(connection), "head")
-            return str(MigrationContext.configure(connection).get_current_revision())
     except CommandError as error:
         raise DataError(f"the database needs a newer OrbiQuant: {error}") from error
     except SQLAlchemyError as error:
-        place = engine.url.render_as_string(hide_password=True)
-        raise DataError(f"the database {place} cannot be used: {getattr(error, 'orig', None) or error}") from error
+        raise _unusable(engine, error) from error
+    return head_revision()
+
+
+def require_current(
+    engine: Engine,  # from `engine()`
+) -> None:
+    "Raise `SettingsError` for a database that this code would have to change first."
+    if (known := known_revision(engine)) != (needed := head_revision()):
+        had = f"is at {known}" if known else "has no tables"
+        raise SettingsError(f"the database {had}, this OrbiQuant needs {needed}: `orbiquant database migrate`")

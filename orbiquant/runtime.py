@@ -76,11 +76,12 @@ class Runtime:
 
     @cached_property
     def engine(self) -> "Engine":
-        "Return the engine of `[workspace] database_url`, its tables migrated to this version's."
-        from orbiquant.persistence import engine, migrate
+        "Return the engine of `[workspace] database_url`, its tables migrated to this version's, or refused."
+        from orbiquant.persistence import engine, migrate, require_current
 
         opened = engine(self.settings.workspace.database_url)
-        migrate(opened)
+        bring = migrate if self.settings.workspace.migration == "auto" else require_current
+        bring(opened)
         return opened
 
     @cached_property

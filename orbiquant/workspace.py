@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from string import Template
+from typing import Literal
 
 from .core import OptionError, SettingsError, asset, atomic_write
 from .domain import Value
@@ -24,6 +25,7 @@ class WorkspaceConfig(Value):
     data_dir: Path = Path("data")
     reports_dir: Path = Path("reports/runs")
     database_url: str = "sqlite:///data/orbiquant.db"
+    migration: Literal["auto", "by_hand"] = "auto"
     store_uri: str = "data/store"
     models_dir: Path = Path("data/models")
 

@@ -31,11 +31,14 @@ def example() -> dict[str, str]:
 
 
 def is_command(words: list[str]) -> bool:
-    """Say whether words behind `orbiquant` are one of its commands."""
+    """Say whether words behind `orbiquant` are one of its commands, with options that it has."""
     found: Any = get_command(program)
-    for word in words:
-        found = getattr(found, "commands", {}).get(word)
-    return found is not None and not hasattr(found, "commands")
+    while words and (under := getattr(found, "commands", {}).get(words[0])):
+        found, words = under, words[1:]
+    if hasattr(found, "commands"):
+        return False
+    options = {name for each in found.params for name in (*each.opts, *each.secondary_opts)}
+    return all(word in options for word in words if word.startswith("-")) and (not words or words[0].startswith("-"))
 
 
 def test_every_variable_is_one_that_the_settings_understand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -62,14 +65,15 @@ def test_no_secret_is_given_a_value():
 def test_every_command_is_one_of_ours_and_every_service_can_be_told_to_end():
     services = compose()["services"]
     ours = {name: each for name, each in services.items() if each["image"] == "orbiquant"}
-    assert ours.keys() == {"service", "agents", "jobs"}
+    assert ours.keys() == {"service", "work"}
     for each in ours.values():
         assert each["command"][0] == "orbiquant" and is_command(each["command"][1:])
         assert each["read_only"] and each["cap_drop"] == ["ALL"] and each["restart"] == "unless-stopped"
         assert all(services[name]["healthcheck"]["test"] for name in each["depends_on"])
     unit = (DEPLOY / "orbiquant@.service").read_text()
-    assert all(is_command(words.split()) for words in re.findall(r"exec \S+/orbiquant ([a-z ]+?) ;;", unit))
+    assert all(is_command(words.split()) for words in re.findall(r"exec \S+/orbiquant ([a-z -]+?) ;;", unit))
     assert not is_command(["agent"]) and not is_command(["agents", "run"])
+    assert not is_command(["serve", "--workrs", "2"]) and not is_command(["serve", "now"])
 
 
 def test_the_port_and_the_route_that_health_is_asked_at_are_the_services():

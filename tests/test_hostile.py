@@ -193,6 +193,11 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("service", "keys", "create"): (("dashboard",),),
     ("service", "keys", "list"): ((),),
     ("service", "keys", "revoke"): (("1a2b3c4d",),),
+    ("backup", "create"): (("desk.tar",),),
+    ("backup", "check"): (("desk.tar",),),
+    ("backup", "restore"): (("desk.tar",),),
+    ("database", "status"): ((),),
+    ("database", "migrate"): ((),),
     ("work",): (),  # it stays; what it is told is tried in test_crew
     ("serve",): (("--host", "203.0.113.7"),),  # no address of this machine: it cannot begin to serve
 }

@@ -11,6 +11,7 @@ from . import (  # noqa: F401
     accounts,
     agents,
     alerts,
+    backup,
     chat,
     claims,
     follow,
@@ -132,6 +133,8 @@ program.add_typer(ledger.ledger_commands, name="ledger")
 program.add_typer(llm.llm_commands, name="llm")
 program.add_typer(portfolio.portfolio_commands, name="portfolio")
 program.add_typer(serving.service, name="service")
+program.add_typer(backup.backup_commands, name="backup")
+program.add_typer(backup.database_commands, name="database")
 program.command("init")(workspace.init)
 program.command("demo")(research.demo)
 program.command("train")(models.train_command)

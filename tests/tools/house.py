@@ -26,7 +26,7 @@ ROOMS = (
     *("charts", "net", "compute", "persistence", "leases", "notices", "jobs"),
     *("market", "llm", "features", "models"),
     *("execution", "performance", "traits", "policies", "signals", "strategies", "line"),
-    *("backtest", "trading", "settings", "runtime"),
+    *("backtest", "trading", "settings", "runtime", "backup"),
     *("research", "desk", "reports", "copilot", "service"),
     *("app", "demo", "cli"),
 )
