@@ -184,17 +184,25 @@ paint(at("theme").value);
 
 // --- the chat, as soon as somebody comes near it ---
 
+let tries = 0; // a module that failed is kept as failed under its name
+
+async function openChat() {
+  const room = at("chat-room");
+  try {
+    const { httpLink, mountChat } = await import(`../chat/face.js#${tries}`);
+    const headers = () => (keyOf() ? { Authorization: `Bearer ${keyOf()}` } : {});
+    renew(room);
+    mountChat(room, httpLink({ base, conversation: sessionStorage.getItem("orbiquant-conversation") ?? "web", headers }));
+  } catch {
+    tries += 1;
+    renew(room, element("p", "empty trouble", "The chat could not be loaded. "), pushButton("", "Try again", openChat));
+  }
+}
 const near = new IntersectionObserver(
-  async (seen) => {
+  (seen) => {
     if (!seen.some((each) => each.isIntersecting)) return;
     near.disconnect();
-    try {
-      const { httpLink, mountChat } = await import("../chat/face.js");
-      const headers = () => (keyOf() ? { Authorization: `Bearer ${keyOf()}` } : {});
-      mountChat(at("chat-room"), httpLink({ base, conversation: sessionStorage.getItem("orbiquant-conversation") ?? "web", headers }));
-    } catch {
-      renew(at("chat-room"), element("p", "empty trouble", "The chat could not be loaded."));
-    }
+    openChat();
   },
   { rootMargin: "300px" },
 );
