@@ -41,6 +41,7 @@ _ROOMS = {
     "charts.equity": ("equity_chart",),
     "copilot.widget": ("Chat",),
     "core": ("endpoint", "tool"),
+    "service.notebook": ("serve_notebook",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = ["__version__", *_ROOM_OF]

@@ -71,7 +71,10 @@ def package_name(
     return f"my_{name}".rstrip("_") if taken or not name.isidentifier() or name == "nbs" else name
 
 # %% ../nbs/03_workspace.ipynb #e7974cff
-_FILES = ("settings.ini", "pyproject.toml", "gitignore", "tutorial.ipynb", "copilot.ipynb", "nbs/00_ideas.ipynb")
+_FILES = (
+    *("settings.ini", "pyproject.toml", "gitignore", "tutorial.ipynb", "copilot.ipynb"),
+    *("nbs/00_ideas.ipynb", "nbs/01_routes.ipynb"),
+)
 _FOLDERS = ("nbs", "reports", "data")
 
 

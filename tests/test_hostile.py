@@ -190,6 +190,7 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("report", "list"): ((),),
     ("report", "runs"): ((),),
     ("service", "build"): (("--check",),),
+    ("endpoint", "list"): ((),),
     ("service", "keys", "create"): (("dashboard",),),
     ("service", "keys", "list"): ((),),
     ("service", "keys", "revoke"): (("1a2b3c4d",),),

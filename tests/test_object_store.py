@@ -1,4 +1,4 @@
-"""Bars in object storage by settings alone, at a real S3 server: several writers, travel in time, a move from a disk."""
+"""Bars in object storage by settings alone, at a real S3 server: several writers, old versions, a move from a disk."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

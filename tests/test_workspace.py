@@ -12,7 +12,8 @@ from orbiquant.workspace import is_workspace, make_workspace, workspace
 from tests.tools.house import ROOT
 
 BIN = Path(sys.executable).parent
-FILES = {"settings.ini", "pyproject.toml", ".gitignore", "tutorial.ipynb", "copilot.ipynb", "nbs/00_ideas.ipynb"}
+FILES = {"settings.ini", "pyproject.toml", ".gitignore", "tutorial.ipynb", "copilot.ipynb"}
+FILES |= {"nbs/00_ideas.ipynb", "nbs/01_routes.ipynb"}
 
 
 def run(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -139,3 +140,11 @@ def test_a_notebook_of_ones_own_ends_in_a_backtest_chart_and_exports_a_package(m
     used = "import orbiquant as oq; from gold_desk.ideas import breakout; print(len(breakout(oq.load_bars('EURUSD'))))"
     asked = run("python", "-c", used, cwd=made, PYTHONPATH=f"{made}{os.pathsep}{ROOT}")
     assert asked.returncode == 0 and int(asked.stdout.split()[-1]) > 20, asked.stderr
+
+
+@pytest.mark.slow
+def test_a_function_of_ones_own_is_served_from_its_notebook(made: Path):
+    ran = execute(made / "nbs" / "01_routes.ipynb")
+    said = "".join("".join(output.get("text", "")) for output in outputs(ran))
+    assert "Serving `ranges` on http://127.0.0.1:" in said and "/ranges/EURUSD'" in said
+    assert not [output for output in outputs(ran) if output["output_type"] == "error"]

@@ -91,6 +91,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("report", "list"): "report list",
     ("report", "runs"): "report runs --limit 5",
     ("service", "build"): "service build --check",
+    ("endpoint", "list"): "endpoint list --package orbiquant",
     ("service", "keys", "create"): "service keys create dashboard --scope read",
     ("service", "keys", "list"): "service keys list",
     ("service", "keys", "revoke"): "service keys revoke 1a2b3c4d",

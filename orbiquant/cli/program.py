@@ -14,6 +14,7 @@ from . import (  # noqa: F401
     backup,
     chat,
     claims,
+    endpoints,
     follow,
     imports,
     jobs,
@@ -135,6 +136,7 @@ program.add_typer(portfolio.portfolio_commands, name="portfolio")
 program.add_typer(serving.service, name="service")
 program.add_typer(backup.backup_commands, name="backup")
 program.add_typer(backup.database_commands, name="database")
+program.add_typer(endpoints.endpoints, name="endpoint")
 program.command("init")(workspace.init)
 program.command("demo")(research.demo)
 program.command("train")(models.train_command)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from orbiquant.cli.console import TIMEFRAMES, AsJson, console, fields, open_runtime, progress_bar, show, table
+from orbiquant.cli.endpoints import AloneOption, PackageOption
 
 if TYPE_CHECKING:
     from orbiquant.reports import Report
@@ -25,14 +26,13 @@ def serve_command(
     work: Annotated[
         bool, typer.Option("--work/--no-work", help="Also trade, keep the schedule and do jobs, in a process beside it.")
     ] = True,
+    export: Annotated[bool, typer.Option("--export", help="Run nbdev-export on your notebooks first.")] = False,
+    package: PackageOption = None,
+    alone: AloneOption = False,
 ) -> None:
-    "Serve signals, analysis and market data over HTTP until interrupted."
+    "Serve signals, analysis, market data, and what your own notebooks mark, over HTTP until interrupted."
     signal(SIGINT, end_at_once)  # until `serve` ends in its own way; nothing is begun that needs more
-    from orbiquant.service.crew import working
-    from orbiquant.service.serving import leave, serve, serve_many
-
-    runtime = open_runtime(service=True)
-    say, beside = console(stderr=True), [working()] if work else []
+    say = console(stderr=True)
 
     def announce(address: str) -> None:
         say.print(f"Serving on {address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
@@ -40,13 +40,18 @@ def serve_command(
     def tell(text: str) -> None:
         say.print(text, markup=False, soft_wrap=True)
 
+    from orbiquant.service.choosing import chosen_app
+
+    app = chosen_app(package, alone, export, tell)
+    from orbiquant.service.crew import working
+    from orbiquant.service.serving import leave, serve, serve_many
+
+    runtime, beside = open_runtime(service=True), [working()] if work else []
     if workers > 1:
         if not runtime.settings.redis.url:
             tell(f"Each of {workers} processes counts limits for itself: name a Redis in `[redis] url` to share them")
-        serve_many("orbiquant.app", workers, host, port, announce, beside)
+        serve_many({"package": package, "alone": alone}, workers, host, port, announce, beside)
     else:
-        from orbiquant.app import app
-
         serve(app, host, port, announce, tell, beside)
     leave(0)
 
@@ -59,15 +64,23 @@ def end_at_once(*_: Any) -> NoReturn:
 
 @service.command("build")
 def build_command(
+    package: PackageOption = None,
+    alone: AloneOption = False,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when something is stale.")] = False,
     as_json: AsJson = False,
 ) -> None:
     "Generate app.py and openapi.json from the marked functions."
     from orbiquant.service.build import build_service
+    from orbiquant.service.choosing import project_here, refuse_ours
 
-    changes = build_service(check=check)
+    project = project_here(package)
+    if alone and project is None:
+        raise refuse_ours("--alone")
+    changes = build_service(check, project, alone)
     words = "is stale" if check else "was written"
-    view = f"{changes.rstrip()}\nThe service {words}." if changes else "The service is up to date."
+    routes, named, api = changes.partition(f"--- {project.package if project else 'orbiquant'}/openapi.json\n")
+    told = f"{routes}{named}{f'({len(api.splitlines()):,} lines)' if named else ''}" if project else changes
+    view = f"{told.rstrip()}\nThe service {words}." if changes else "The service is up to date."
     show({"changed": bool(changes), "diff": changes}, as_json, lambda: view)
     if check and changes:
         raise typer.Exit(1)

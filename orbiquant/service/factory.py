@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.security import APIKeyHeader, APIKeyQuery, HTTPBearer, SecurityScopes
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
@@ -108,11 +108,14 @@ def create_app(
     kept: Iterable[str] = (),  # paths whose answers are given again
     computing: Iterable[str] = (),  # paths that take their turn
     signed: Iterable[str] = (),  # paths whose signature is the only identity
+    title: str = "OrbiQuant",  # of the API
+    version: str = __version__,  # of the API
+    chat: bool = True,  # whether the dashboard and the chat are there, which ask our routes
 ) -> FastAPI:
     "Return the application around the generated routes."
     app = FastAPI(
-        title="OrbiQuant",
-        version=__version__,
+        title=title,
+        version=version,
         lifespan=lifespan,
         openapi_url=None,
         redirect_slashes=False,  # they would go to wherever `Host` says
@@ -120,14 +123,15 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.router.route_class = NamedRoute
-    open_to_all = [*public, "/favicon.ico", *CHAT_PATHS, *DASHBOARD_PATHS]
+    open_to_all = [*public, "/favicon.ico", *((*CHAT_PATHS, *DASHBOARD_PATHS) if chat else ())]
     app.add_middleware(Gate, public=open_to_all, kept=kept, computing=computing, signed=signed)
     app.add_exception_handler(OrbiError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)
-    add_api_page(app)
-    add_chat_page(app)
-    add_dashboard(app)
+    add_api_page(app, home=not chat)
+    if chat:
+        add_chat_page(app)
+        add_dashboard(app)
     add_metrics(app, needs("read"))
     return app
 
@@ -168,20 +172,26 @@ class Assets(StaticFiles):
 
 def add_api_page(
     app: FastAPI,  # gets /docs and /openapi.json
+    home: bool = False,  # whether `/` leads there
 ) -> None:
-    "Add the description of the API and a page to try it; both need a key like everything else."
+    "Add the description of the API and a page to try it; all need a key like everything else."
     app.mount("/docs/assets", Assets(packages=[("fastapi_offline", "static")]))
 
     def openapi() -> JSONResponse:
         return JSONResponse(app.openapi())
 
+    def token_of(request: Request) -> str:
+        return quote(request.query_params.get("token", ""), safe="")
+
+    def lead(request: Request) -> RedirectResponse:
+        return RedirectResponse(f"docs?token={token}" if (token := token_of(request)) else "docs")
+
     def icon() -> Response:
         return Response(status_code=204)  # browsers ask for it without a key
 
     def docs(request: Request) -> HTMLResponse:
-        token = quote(request.query_params.get("token", ""), safe="")
-        return HTMLResponse(API_PAGE.substitute(title=app.title, token=token))
+        return HTMLResponse(API_PAGE.substitute(title=app.title, token=token_of(request)))
 
     own: dict[str, Callable[..., Any]] = {"/favicon.ico": icon, "/docs": docs, "/openapi.json": openapi}
-    for path, function in own.items():
+    for path, function in (own | ({"/": lead} if home else {})).items():
         app.add_api_route(path, function, include_in_schema=False)

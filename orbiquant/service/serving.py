@@ -12,10 +12,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from tempfile import TemporaryDirectory
 from threading import Event
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -214,7 +215,7 @@ WORKER = (sys.executable, "-m", "orbiquant.service.worker")
 
 
 def serve_many(
-    app: str,  # module that has the application
+    chosen: Mapping[str, Any],  # what each serves, as `chosen_app` takes it
     workers: int,  # processes that serve
     host: str | None = None,  # address to listen on; None: the settings'
     port: int | None = None,  # 0: any free one; None: the settings'
@@ -230,7 +231,7 @@ def serve_many(
         TemporaryDirectory(prefix="orbiquant-metrics-") as shared,
         ending(ended),
     ):
-        told = {"app": app, "socket": listener.fileno(), "host": place, "token": token}
+        told = {"chosen": dict(chosen), "socket": listener.fileno(), "host": place, "token": token}
         env = os.environ | {FOLDER: shared}
         serving = [
             Member(f"serve {number}", WORKER, told, (listener.fileno(),), env, patience_s=END_AFTER_S + 2)

@@ -3,10 +3,10 @@
 import json
 import socket
 import sys
-from importlib import import_module
 
 from orbiquant.core import configure_logging, get_logger
 from orbiquant.runtime import current
+from orbiquant.service.choosing import chosen_app
 from orbiquant.service.crew import end_with_parent
 from orbiquant.service.serving import leave, make_server
 from orbiquant.service.warming import warming
@@ -18,7 +18,7 @@ def serve_beside() -> None:
     runtime = current()
     logging = runtime.settings.logging
     configure_logging("INFO" if logging.level == "AUTO" else logging.level, logging.json_lines)
-    app = import_module(told["app"]).app
+    app = chosen_app(**told["chosen"])
     app.state.console_token = told["token"]
     server = make_server(app, runtime.settings.service, told["host"], alone=True)
     end_with_parent()

@@ -36,7 +36,9 @@ SIBLINGS = ({"market", "llm"}, {"backtest", "trading"})  # neither knows the oth
 PLAIN = {
     *("cli", "reports.worker", "service.gate", "service.factory", "service.serving"),
     *(
+        "service.beside",
         "service.chat_page",
+        "service.choosing",
         "service.connections",
         "service.crew",
         "service.dashboard",
@@ -44,6 +46,7 @@ PLAIN = {
         "service.known",
         "service.mcp_http",
         "service.metrics",
+        "service.notebook",
         "service.origins",
     ),
     *("service.request_log", "service.routes", "service.warming", "service.worker", "trading.tables"),
