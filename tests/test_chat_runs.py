@@ -341,7 +341,7 @@ def programs(runtime: Runtime, address: str) -> Iterator[list[Program]]:
     with ExitStack() as stack:
         started = [stack.enter_context(run_program(command, stdout=subprocess.PIPE, text=True)) for _ in range(3)]
         try:
-            places = [each.stdout.readline().partition("/#")[0].strip() for each in started if each.stdout]
+            places = [each.stdout.readline().partition("/docs")[0].strip() for each in started if each.stdout]
             assert all(places), "a service did not start"
             yield [*zip(started, places, strict=True)]
         finally:

@@ -596,7 +596,7 @@ def test_a_started_service_prints_its_address_logs_no_secret_and_ends_on_ctrl_c(
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment(tmp_path)}
     with run_program([sys.executable, "-c", SERVE], **pipes) as process:
         url = process.stdout.readline().strip()
-        form = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/#token=([\w-]{43})", url)
+        form = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/docs\?token=([\w-]{43})", url)
         assert form, url + process.stderr.read()
         assert httpx.get(url, timeout=30).status_code == 200
         assert httpx.get(f"{form[1]}/docs?token=wrong", timeout=30).status_code == 401
@@ -635,9 +635,9 @@ def test_a_port_in_use_is_a_clear_error(tmp_path: Path):
 @pytest.mark.parametrize(
     ("host", "token", "page"),
     [
-        ("127.0.0.1", "abc", "http://127.0.0.1:8003/#token=abc"),
-        ("::1", None, "http://[::1]:8003/"),
-        ("example.org", None, "http://example.org:8003/"),
+        ("127.0.0.1", "abc", "http://127.0.0.1:8003/docs?token=abc"),
+        ("::1", None, "http://[::1]:8003/docs"),
+        ("example.org", None, "http://example.org:8003/docs"),
     ],
 )
 def test_the_printed_address_can_be_opened(host: str, token: str | None, page: str):

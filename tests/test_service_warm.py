@@ -44,7 +44,7 @@ def serving(home: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     with run_program(SERVE, cwd=home, env=kept, **pipes) as process:
         try:
             line = process.stderr.readline()
-            found = re.search(r"Serving on (http://[\w.:]+)/#token=([\w-]+)", line)
+            found = re.search(r"Serving on (http://[\w.:]+)/docs\?token=([\w-]+)", line)
             assert found, line + process.stderr.read()
             yield process, found[1], found[2]
         finally:

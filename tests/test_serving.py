@@ -139,7 +139,7 @@ def test_an_end_answers_what_is_in_flight_and_takes_under_five_seconds(tmp_path:
         [sys.executable, "-c", SLOW], stderr=-1, stdout=-1, text=True, env=environment(tmp_path)
     ) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().partition("/#")[0]
+        url = process.stdout.readline().partition("/docs")[0]
         assert url.startswith("http"), process.stderr
         asked = [threading.Thread(target=ask, args=(url, path)) for path in ("/quick", "/long", "/waiting", "/begun")]
         for thread in asked:
@@ -165,7 +165,7 @@ def test_who_interrupts_twice_waits_for_nothing(tmp_path: Path):
         [sys.executable, "-c", SLOW], stderr=-1, stdout=-1, text=True, env=environment(tmp_path)
     ) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().partition("/#")[0]
+        url = process.stdout.readline().partition("/docs")[0]
         answers: list[httpx.Response] = []
         asked = threading.Thread(target=lambda: answers.append(httpx.get(url + "/long", timeout=30)))
         asked.start()
@@ -366,7 +366,7 @@ def test_a_service_does_not_run_out_of_files(tmp_path: Path):
         [sys.executable, "-c", FEW_FILES], stderr=-1, stdout=-1, text=True, env=environment(tmp_path)
     ) as process:
         assert process.stdout is not None
-        url = process.stdout.readline().partition("/#")[0]
+        url = process.stdout.readline().partition("/docs")[0]
         idle = [line_to(url) for _ in range(300)]
         assert httpx.get(f"{url}/open", timeout=30).json() == 200
         for line in idle:

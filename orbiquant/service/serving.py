@@ -269,5 +269,5 @@ def address(
     port: int,  # that is listened on
     token: str | None,  # the console's token, if there is one
 ) -> str:
-    "Return the address of the dashboard, ready to be opened; what stands behind the # is sent to nobody."
-    return url_of(host, port, "/") + (f"#token={token}" if token else "")
+    "Return the address of the API page, ready to be opened."
+    return url_of(host, port, "/docs") + (f"?token={token}" if token else "")

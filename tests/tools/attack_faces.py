@@ -129,7 +129,7 @@ class Service:
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
         assert said.startswith("http://"), said
-        self.address = said.split("/#")[0].strip()
+        self.address = said.split("/docs")[0].strip()
 
     def kill(self) -> None:
         """End it as the power does."""
