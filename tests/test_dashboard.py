@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 from test_chat_page import CONTRAST, MARKUP
 
 from orbiquant.service.chat_page import POLICY
-from orbiquant.service.dashboard import DASHBOARD_PARTS
+from orbiquant.service.dashboard import DASHBOARD_PARTS, dashboard_of
 from tests.tools.browser import Witness, running_browser
 from tests.tools.dashboard_home import ATTACK, BARS, TOKEN, DashboardHome, Stream, dashboard_home
 
@@ -429,6 +429,11 @@ def test_nothing_there_and_nobody_there_are_told(browser: Browser, tmp_path: Pat
     expect(page.locator("#notices")).to_contain_text("What you see is from before")
     expect(page.locator("#notices code")).to_have_text("orbiquant kill --all --why …")
     page.close()
+
+
+def test_its_address_sends_no_key():
+    assert dashboard_of("http://127.0.0.1:8003/docs?token=a-b_c") == "http://127.0.0.1:8003/#token=a-b_c"
+    assert dashboard_of("https://example.org/docs") == "https://example.org/"
 
 
 def test_the_page_is_whole_small_and_closed(address: str):

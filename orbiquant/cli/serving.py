@@ -24,7 +24,8 @@ def serve_command(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one; else the settings'.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that serve.")] = 1,
     work: Annotated[
-        bool, typer.Option("--work/--no-work", help="Also trade, keep the schedule and do jobs, in a process beside it.")
+        bool,
+        typer.Option("--work/--no-work", help="Also trade, keep the schedule and do jobs, in a process beside it."),
     ] = True,
     export: Annotated[bool, typer.Option("--export", help="Run nbdev-export on your notebooks first.")] = False,
     package: PackageOption = None,
@@ -36,6 +37,8 @@ def serve_command(
 
     def announce(address: str) -> None:
         say.print(f"Serving on {address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
+        if not alone:
+            tell(f"The dashboard is at {dashboard_of(address)}")
 
     def tell(text: str) -> None:
         say.print(text, markup=False, soft_wrap=True)
@@ -44,6 +47,7 @@ def serve_command(
 
     app = chosen_app(package, alone, export, tell)
     from orbiquant.service.crew import working
+    from orbiquant.service.dashboard import dashboard_of
     from orbiquant.service.serving import leave, serve, serve_many
 
     runtime, beside = open_runtime(service=True), [working()] if work else []

@@ -47,6 +47,14 @@ DASHBOARD_PARTS = {
 DASHBOARD_PATHS = (*DASHBOARD_PARTS,)
 
 
+def dashboard_of(
+    address: str,  # of the API page, with its key
+) -> str:
+    "Return the dashboard's address beside the API page's; the key moves behind the #, which browsers send to nobody."
+    place, _, key = address.partition("/docs")
+    return f"{place}/{key.replace('?', '#', 1)}"
+
+
 def add_dashboard(
     app: FastAPI,  # gets `/`
 ) -> None:
