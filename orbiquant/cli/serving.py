@@ -24,8 +24,7 @@ def serve_command(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one; else the settings'.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that serve.")] = 1,
     work: Annotated[
-        bool,
-        typer.Option("--work/--no-work", help="Also trade, keep the schedule and do jobs, in a process beside it."),
+        bool, typer.Option("--work/--no-work", help="Also trade, keep the schedule and do jobs, in a process beside it.")
     ] = True,
     export: Annotated[bool, typer.Option("--export", help="Run nbdev-export on your notebooks first.")] = False,
     package: PackageOption = None,
