@@ -59,7 +59,7 @@ reference: $(READY)  ## the reference figures, run anew on the shared bars (abou
 	$(BIN)/jupyter nbconvert --log-level=WARN --to markdown nbs/90_reference.ipynb --no-input --stdout \
 		--NbConvertBase.display_data_priority='["text/plain", "text/markdown"]' | cat -s > reports/reference.md
 
-faces: $(READY)  ## the chat in every state that a person may meet it in, as images in build/faces
+faces: $(READY)  ## the chat and the dashboard in every state that a person may meet them in, as images in build/faces
 	$(BIN)/python -m tests.tools.face_stills
 
 stills: $(READY)  ## an image beside each interactive chart of the notebooks, for code hosts

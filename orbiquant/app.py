@@ -14,10 +14,11 @@ from orbiquant.copilot.api.questions import AnalyzeRequest, ExplainRequest, Stra
 from orbiquant.copilot.completions import CompletionRequest
 from orbiquant.copilot.preferences import Preferences
 from orbiquant.copilot.strategy import StrategyProposal
-from orbiquant.desk import accounts as desk_accounts, agents as desk_agents, alerts as desk_alerts, health as desk_health, identity as desk_identity, kills as desk_kills, market as desk_market, signals as desk_signals, trade as desk_trade, webhooks as desk_webhooks
+from orbiquant.desk import accounts as desk_accounts, agents as desk_agents, alerts as desk_alerts, chart as desk_chart, health as desk_health, identity as desk_identity, kills as desk_kills, market as desk_market, signals as desk_signals, trade as desk_trade, webhooks as desk_webhooks
 from orbiquant.desk.accounts import AccountList, AccountView, Deposit, FlowView, OpenAccount, PerformanceView, ProductList, TransactionPage, Withdrawal
 from orbiquant.desk.agents import AgentJournal, AgentList, HeldPositions, StartAgent
 from orbiquant.desk.alerts import AlertAnswer, AlertList, NewAlert, RequestId, UserId
+from orbiquant.desk.chart import PhaseStretches, SeriesLines
 from orbiquant.desk.health import Health, SimpleHealth
 from orbiquant.desk.identity import Me
 from orbiquant.desk.kills import KillList, KillOrder, KillView, WhichSwitch
@@ -37,7 +38,7 @@ from pydantic import Field
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from typing import Annotated, Any
 
-app = create_app(public=["/api/health", "/api/v1/health", "/health", "/webhooks/ml-signals"], kept=["/api/analysis", "/api/health", "/api/market_data", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/signal", "/api/v1/explain", "/api/v1/signals/account/{account_id}", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"], signed=["/webhooks/ml-signals"])
+app = create_app(public=["/api/health", "/api/v1/health", "/health", "/webhooks/ml-signals"], kept=["/api/analysis", "/api/health", "/api/market_data", "/api/phases", "/api/series", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/phases", "/api/signal", "/api/v1/explain", "/api/v1/signals/account/{account_id}", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"], signed=["/webhooks/ml-signals"])
 
 
 @app.get("/agents", tags=["agents"], dependencies=[needs("read")])
@@ -215,6 +216,16 @@ def market_data(
     return desk_market.market_data(symbol=symbol, timeframe=timeframe, bars=bars)
 
 
+@app.get("/api/phases", tags=["market"], dependencies=[needs("read")])
+def phase_history(
+    symbol: Annotated[str, Query(description="any spelling, e.g. EURUSD or EUR/USD")],
+    timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,
+    bars: Annotated[int, Field(ge=1, le=500), Query(description="of how many of the newest bars")] = 100,
+) -> PhaseStretches:
+    "Return the AMD phases of the newest bars; one that still forms has none."
+    return desk_chart.phase_history(symbol=symbol, timeframe=timeframe, bars=bars)
+
+
 @app.get("/api/portfolio", tags=["portfolio"], dependencies=[needs("read")])
 def portfolio(
     caller: Annotated[Caller, Depends(caller_of)],
@@ -223,6 +234,12 @@ def portfolio(
 ) -> Portfolio:
     "Return what the caller owns on paper: balance, equity, positions, profit of the day and the week."
     return desk_trade.portfolio(caller=caller, user_id=user_id, currency=currency)
+
+
+@app.get("/api/series", tags=["market"], dependencies=[needs("read")])
+def list_series_held() -> SeriesLines:
+    "Return every series that the store holds, with its digits, its model and its age."
+    return desk_chart.list_series_held()
 
 
 @app.get("/api/signal", tags=["signals"], dependencies=[needs("read")])

@@ -260,6 +260,7 @@ def test_who_trades_needs_the_scope(house: House, address: str, backend: httpx.C
 SHARED = {  # what is everybody's: the market, the agents as a whole, what a key says of itself
     *(f"GET /{name}" for name in ("health", "api/health", "api/v1/health", "agents", "agents/kill", "api/v1/me")),
     *(f"GET /agents/{{name}}/{part}" for part in ("journal", "metrics", "positions", "status")),
+    *("GET /api/phases", "GET /api/series"),
     *("GET /api/analysis", "GET /api/market_data", "GET /api/signal", "GET /api/v1/signals/latest/{symbol}"),
     *("POST /api/v1/signals/batch", "GET /investment/products"),
     *("GET /api/v1/models", "GET /api/v1/tools", "POST /api/v1/explain"),

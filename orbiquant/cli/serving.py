@@ -36,6 +36,8 @@ def serve_command(
 
     def announce(address: str) -> None:
         say.print(f"Serving on {address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
+        if not alone:
+            tell(f"The dashboard is at {dashboard_of(address)}")
 
     def tell(text: str) -> None:
         say.print(text, markup=False, soft_wrap=True)
@@ -44,6 +46,7 @@ def serve_command(
 
     app = chosen_app(package, alone, export, tell)
     from orbiquant.service.crew import working
+    from orbiquant.service.dashboard import dashboard_of
     from orbiquant.service.serving import leave, serve, serve_many
 
     runtime, beside = open_runtime(service=True), [working()] if work else []

@@ -25,6 +25,7 @@ from orbiquant.core import AuthError, OrbiError, Scope
 from orbiquant.domain import Caller, RawRequest
 from orbiquant.runtime import current
 from orbiquant.service.chat_page import CHAT_PATHS, add_chat_page
+from orbiquant.service.dashboard import DASHBOARD_PATHS, add_dashboard
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
 from orbiquant.service.gate import Gate, Gatekeeper
 from orbiquant.service.metrics import add_metrics
@@ -129,15 +130,16 @@ def create_app(
     app.router.route_class = NamedRoute
     open_to_all = [*public, "/favicon.ico"]
     if ours:
-        open_to_all += [*CHAT_PATHS, SOCKET_PATH]  # who opens a socket says who it is in it
+        open_to_all += [*CHAT_PATHS, *DASHBOARD_PATHS, SOCKET_PATH]  # who opens a socket says who it is in it
     app.add_middleware(Gate, public=open_to_all, kept=kept, computing=computing, signed=signed)
     app.add_middleware(OpenAiErrors)  # around the gate, whose refusals are told so, too
     app.add_exception_handler(OrbiError, on_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http_error)
-    add_api_page(app)
+    add_api_page(app, home=not ours)
     if ours:
         add_chat_page(app)
+        add_dashboard(app)
         add_streams(app)
         add_socket(app)
     add_metrics(app, needs("read"))
@@ -180,8 +182,9 @@ class Assets(StaticFiles):
 
 def add_api_page(
     app: FastAPI,  # gets /docs and /openapi.json
+    home: bool = False,  # whether `/` leads there
 ) -> None:
-    "Add the description of the API and a page to try it, where `/` leads; all need a key like everything else."
+    "Add the description of the API and a page to try it; all need a key like everything else."
     app.mount("/docs/assets", Assets(packages=[("fastapi_offline", "static")]))
 
     def openapi() -> JSONResponse:
@@ -190,16 +193,15 @@ def add_api_page(
     def token_of(request: Request) -> str:
         return quote(request.query_params.get("token", ""), safe="")
 
-    def home(request: Request) -> RedirectResponse:
+    def lead(request: Request) -> RedirectResponse:
         return RedirectResponse(f"docs?token={token}" if (token := token_of(request)) else "docs")
 
     def icon() -> Response:
         return Response(status_code=204)  # browsers ask for it without a key
 
     def docs(request: Request) -> HTMLResponse:
-        token = token_of(request)
-        return HTMLResponse(API_PAGE.substitute(title=app.title, token=token))
+        return HTMLResponse(API_PAGE.substitute(title=app.title, token=token_of(request)))
 
-    own: dict[str, Callable[..., Any]] = {"/": home, "/favicon.ico": icon, "/docs": docs, "/openapi.json": openapi}
-    for path, function in own.items():
+    own: dict[str, Callable[..., Any]] = {"/favicon.ico": icon, "/docs": docs, "/openapi.json": openapi}
+    for path, function in (own | ({"/": lead} if home else {})).items():
         app.add_api_route(path, function, include_in_schema=False)

@@ -1,4 +1,4 @@
-"""Photograph the chat in every state that a person may meet it in: `python -m tests.tools.face_stills`."""
+"""Photograph the chat and the dashboard as a person may meet them: `python -m tests.tools.face_stills [PART …]`."""
 
 import sys
 import tempfile
@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Locator, Page
 
 from tests.tools.browser import running_browser
 from tests.tools.chat_home import TABLE, ChatHome, chat_home
+from tests.tools.dashboard_stills import take_dashboard
 from tests.tools.lab import ChatView, Lab, OpenNotebook, running_lab
 from tests.tools.model_server import Act, Step, look, recite
 
@@ -164,6 +165,12 @@ PARTS: tuple[Callable[[Studio], None], ...] = (answers, tools, orders, surroundi
 def main(wanted: list[str]) -> None:
     """Take the pictures, or those of some parts."""
     PLACE.mkdir(parents=True, exist_ok=True)
+    if not wanted or "dashboard" in wanted:
+        with running_browser() as browser:
+            take_dashboard(browser, PLACE)
+    parts = [part for part in PARTS if not wanted or part.__name__ in wanted]
+    if not parts:
+        return
     with (
         tempfile.TemporaryDirectory() as folder,
         running_browser() as browser,
@@ -172,9 +179,8 @@ def main(wanted: list[str]) -> None:
     ):
         home.keep_models()
         studio = Studio(lab, browser, home, PLACE)
-        for part in PARTS:
-            if not wanted or part.__name__ in wanted:
-                part(studio)
+        for part in parts:
+            part(studio)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ PLAIN = {
         "service.chat_page",
         "service.connections",
         "service.crew",
+        "service.dashboard",
         "service.kept",
         "service.known",
         "service.mcp_http",
