@@ -31,18 +31,23 @@ SIGNED = {("POST", "/webhooks/ml-signals")}  # whose signature is the only ident
 OPEN_PAGES = {
     "/favicon.ico",
     *(f"/chat{part}" for part in ("", "/face.js", "/page.css", "/page.js")),
+    "/",
+    *(f"/dashboard/{part}.js" for part in ("agents", "alerts", "books", "candles", "dialogs", "dom", "feed", "format")),
+    *(f"/dashboard/{part}" for part in ("health.js", "lightweight-charts.js", "market.js", "page.css", "page.js")),
+    "/dashboard/service.js",
 }  # a page without a word of anybody's
-PAGES = {"/", "/docs", "/openapi.json", "/docs/assets"}  # outside of the description, with a key
+PAGES = {"/docs", "/openapi.json", "/docs/assets", "/metrics", "/socket.io"}  # outside of the description, with a key
 
 # What a text in a request may name. A new one must be put where it belongs, or the tests here fail: `PERSON` names a
 # user, `OBJECT` something that belongs to one, `OWN_NAME` something that everybody has under names of their own.
 PERSON = {"user_id"}
-OBJECT = {"account_id", "alert_id", "flow_id", "last_event_id", "Last-Event-ID", "ticket"}
+OBJECT = {"account_id", "alert_id", "flow_id", "last_event_id", "Last-Event-ID", "run_id", "ticket"}
 OWN_NAME = {"conversation_id", "session_id", "decisions"}
 NOBODYS = {
     *("name", "agent", "agent_name", "account", "everybody", "why", "outcome"),  # of agents, with their own scope
     *("symbol", "timeframe", "currency", "product_id", "language", "concept", "price", "timestamp"),  # of markets
     *("message", "changes", "confirm", "request_id", "idempotency-key", "reason"),  # told by the caller
+    *("id", "text", "type", "content", "model", "stop", "arguments", "description", "tool_call_id"),  # of a completion
     *(
         "initial_deposit",
         "amount",
@@ -169,6 +174,7 @@ class Ground:
             "alert_id": self.ask("POST", "/api/alerts", json=alert).json()["alert_id"],
             "flow_id": self.ask("POST", f"{place}/deposits", json={"amount": 77}).json()["id"],
             "ticket": self.ask("POST", "/api/trade", json=order).json()["ticket"],
+            "run_id": self.ask("POST", "/reports/research/runs", json={"parameters": {"symbol": "BTCUSDT"}}).json()["id"],
             "conversation_id": "talk", "session_id": "talk",
         }  # fmt: skip
 

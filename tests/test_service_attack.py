@@ -157,7 +157,7 @@ def test_collections_may_repeat_and_a_closed_body_takes_no_other_names(tmp_path:
 
 
 def test_head_is_get_without_a_body(owner: httpx.Client, stranger: httpx.Client):
-    varying = {"date", "x-request-id"}
+    varying = {"date", "x-request-id", "ratelimit"}
     for path in ("/health", "/docs", "/openapi.json", "/", "/api/market_data?symbol=EURUSD", "/nothing",
                  "/api/market_data?symbol=XAUUSD", "/favicon.ico", "/docs/assets/swagger-ui.css"):  # fmt: skip
         for client in (owner, stranger):
