@@ -1,4 +1,4 @@
-"""Every route asked what its description allows and what it does not, by Schemathesis: never a 5xx, always as described."""
+"""Every route asked what its description allows and what it does not: never a 5xx, always as described."""
 
 import json
 import os

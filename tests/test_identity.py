@@ -167,14 +167,14 @@ class Ground:
         account = self.ask("POST", "/investment/accounts", json={"product_id": PRODUCT, "initial_deposit": 1000}).json()
         place = f"/investment/accounts/{account['id']}"
         order = {"symbol": "BTCUSDT", "action": "BUY", "size": 0.01}
-        price = float(BARS["close"].iloc[-1])
+        price, report = float(BARS["close"].iloc[-1]), {"symbol": "BTCUSDT"}
         order |= {"stop_loss": round(price * 0.99, 2), "take_profit": round(price * 1.03, 2)}
         self.theirs: dict[str, Any] = {
             "user_id": "ana", "last_event_id": last, "Last-Event-ID": last, "account_id": account["id"],
             "alert_id": self.ask("POST", "/api/alerts", json=alert).json()["alert_id"],
             "flow_id": self.ask("POST", f"{place}/deposits", json={"amount": 77}).json()["id"],
             "ticket": self.ask("POST", "/api/trade", json=order).json()["ticket"],
-            "run_id": self.ask("POST", "/reports/research/runs", json={"parameters": {"symbol": "BTCUSDT"}}).json()["id"],
+            "run_id": self.ask("POST", "/reports/research/runs", json={"parameters": report}).json()["id"],
             "conversation_id": "talk", "session_id": "talk",
         }  # fmt: skip
 

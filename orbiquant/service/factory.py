@@ -44,8 +44,11 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         401: "No valid key",
         403: "Wrong scope",
         404: "Nothing of this name",
+        409: "Not as things stand",
+        410: "No longer kept",
         422: "Not valid",
         429: "Too many requests",
+        501: "A library that is not installed here",
         503: "Not now: no usable model, too many turns wait, or the service is ending",
         504: "Takes longer than the service waits; it may still be carried out",
     }.items()
