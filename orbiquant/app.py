@@ -242,7 +242,7 @@ def list_series_held() -> SeriesLines:
     return desk_chart.list_series_held()
 
 
-@app.get("/api/signal", tags=["signals"], dependencies=[needs("read")])
+@app.get("/api/signal", tags=["signals"], dependencies=[needs("read", "pro")])
 def signal(
     symbol: Annotated[str, Query(description="any spelling, e.g. EURUSD or EUR/USD")],
     timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,
@@ -405,7 +405,7 @@ def account_signals(
     return desk_accounts.account_signals(account_id=account_id, caller=caller)
 
 
-@app.post("/api/v1/signals/batch", tags=["signals"], dependencies=[needs("read")])
+@app.post("/api/v1/signals/batch", tags=["signals"], dependencies=[needs("read", "pro")])
 def batch_signals(
     symbols: Annotated[list[SymbolText], Field(min_length=1, max_length=MOST_SYMBOLS), Body(description="any spelling")],
     timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,
@@ -414,7 +414,7 @@ def batch_signals(
     return desk_signals.batch_signals(symbols=symbols, timeframe=timeframe)
 
 
-@app.get("/api/v1/signals/latest/{symbol:path}", tags=["signals"], dependencies=[needs("read")])
+@app.get("/api/v1/signals/latest/{symbol:path}", tags=["signals"], dependencies=[needs("read", "pro")])
 def latest_signal(
     symbol: Annotated[str, Path(description="any spelling, e.g. EURUSD or EUR/USD")],
     timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,

@@ -433,6 +433,7 @@ class EndpointInfo:
     tags: tuple[str, ...]
     kept: bool = False
     computes: bool = False
+    plan: Plan = "free"
 
 
 @dataclass(frozen=True)
@@ -453,13 +454,14 @@ def endpoint(
     tags: tuple[str, ...] = (),  # groups in the API page
     kept: bool = False,  # the same for everybody: an answer is given again for a second, and made once however many ask
     computes: bool = False,  # takes its turn among the few that compute at once
+    plan: Plan = "free",  # the cheapest plan that may ask
 ) -> Callable[[_F], _F]:
     "Mark a function as a service route; the function itself is returned unchanged."
     if not path.startswith("/"):
         raise OrbiError(f"`path` must begin with '/', was {path!r}")
 
     def mark(function: _F) -> _F:
-        info = EndpointInfo(method, path, scope, status, tags, kept, computes)
+        info = EndpointInfo(method, path, scope, status, tags, kept, computes, plan)
         function.__orbiquant_endpoint__ = info  # type: ignore[attr-defined]
         return function
 

@@ -112,7 +112,8 @@ class Route:
     @property
     def scopes(self) -> set[str]:
         """Return what it needs."""
-        return {scope for way in self.said.get("security", ()) for scopes in way.values() for scope in scopes}
+        named = {each for way in self.said.get("security", ()) for scopes in way.values() for each in scopes}
+        return {each for each in named if not each.startswith("plan:")}
 
     @property
     def texts(self) -> set[str]:
@@ -462,3 +463,17 @@ def test_a_token_ends_when_it_says_and_not_when_it_is_forgotten(ground: Ground):
         check_problem(ground.client.get("/api/v1/me", headers=brief), 401, "UNAUTHORIZED")["details"]["reason"]
         == "expired"
     )
+
+
+def test_the_free_plan_sees_no_signal_kept_or_fresh(ground: Ground):
+    keys = {plan: ground.key("ana", "read", plan=plan) for plan in ("free", "pro")}
+    asked: list[dict[str, Any]] = [
+        {"method": "GET", "url": "/api/v1/signals/latest/BTCUSDT"},
+        {"method": "GET", "url": "/api/signal?symbol=BTCUSDT"},
+        {"method": "POST", "url": "/api/v1/signals/batch", "json": ["BTCUSDT"]},
+    ]
+    for each in asked:
+        assert ground.client.request(**each, headers=keys["pro"]).status_code in (200, 404), each  # no model: 404
+        told = check_problem(ground.client.request(**each, headers=keys["free"]), 403, "PLAN_REQUIRED")
+        assert told["details"] == {"upgradeUrl": "/pricing"} and "plan pro" in told["message"]
+    assert ground.client.get("/api/market_data?symbol=BTCUSDT&timeframe=1h", headers=keys["free"]).status_code == 200

@@ -31,7 +31,7 @@ def list_endpoints(package: PackageOption = None, as_json: AsJson = False) -> No
             "path": each.info.path,
             "function": f"{each.module.__name__}.{each.name}",
             "scope": each.info.scope,
-            "plan": getattr(getattr(each.function, "__orbiquant_tool__", None), "plan", None),
+            "plan": each.info.plan,
             "place": each.place,
         }
         for each in marked

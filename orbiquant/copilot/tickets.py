@@ -18,7 +18,7 @@ from sqlalchemy import JSON, Boolean, Column, Engine, PrimaryKeyConstraint, Stri
 from sqlalchemy.exc import IntegrityError
 
 from ..core import ConflictError, ForbiddenError, NotFoundError, OptionError, OrbiError, get_logger
-from ..desk.identity import PlanRequired
+from ..desk.identity import require_plan
 from ..desk.trade import FILLED_NEXT, TradeAnswer, TradeOrder, ask_order
 from ..desk.trade_proposal import weigh_trade
 from ..domain import Caller, SeriesId, Value
@@ -254,8 +254,7 @@ def approve_ticket(
 ) -> Ticket:
     "Place a ticket's order once, and return its outcome, now or of the time before; refuse one that is void."
     caller.require("trade")
-    if caller.plan == "free":
-        raise PlanRequired("trading needs the plan pro, this one is free", upgradeUrl="/pricing")
+    require_plan(caller.plan, "pro", "trading")
     if ticket.user_id != caller.user_id:
         raise NotFoundError(f"this conversation has no ticket {ticket.id[:100]!r}")
     if ticket.state is TicketState.PENDING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, Field
 
 from ..core import NotFoundError, OrbiError, endpoint
-from .identity import PlanRequired, RequestId, UserId, may_see, request_key
+from .identity import RequestId, UserId, may_see, request_key, require_plan
 from .rooms import room_of
 from .series import live_of
 from .signals import MOST_SYMBOLS, AgentSignal, Refusal, SignalBatch, for_agents, latest_of
@@ -113,8 +113,7 @@ def check_plan(
     caller: Caller,  # who pays in
 ) -> None:
     "Raise `PlanRequired` for a plan that does not trade."
-    if caller.plan == "free":
-        raise PlanRequired("an account needs the plan pro, this one is free", upgradeUrl="/pricing")
+    require_plan(caller.plan, "pro", "an account")
 
 # %% ../../nbs/79_desk.accounts.ipynb #f7cd6e95
 @endpoint("POST", "/investment/accounts", scope="trade", status=201, tags=("accounts",))
@@ -348,8 +347,7 @@ def account_signals(
     "Return the latest signal of each market that the account's agent trades."
     runtime = current()
     seen = account_seen(runtime, caller, account_id)
-    if caller.plan == "free":
-        raise PlanRequired("signals need the plan pro, this one is free", upgradeUrl="/pricing")
+    require_plan(caller.plan, "pro", "a signal")
 
     def answer(series: SeriesId) -> AgentSignal | Refusal:
         try:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from ..core import OptionError, endpoint, get_logger
-from .identity import PlanRequired, RequestId, UserId, request_key
+from .identity import RequestId, UserId, request_key, require_plan
 from .jobs import hears_new_bars
 from .series import choose_series, live_of
 from ..domain import Bars, Caller, Plan, SeriesId
@@ -53,8 +53,7 @@ def most_alerts(
     plan: Plan,  # of whoever asks
 ) -> int:
     "Return how many alerts of one user may wait; raise `PlanRequired` where the plan has none."
-    if plan == "free":
-        raise PlanRequired("alerts need the plan pro, this one is free", upgradeUrl="/pricing")
+    require_plan(plan, "pro", "an alert")
     return config.alerts * (MORE_ON_PREMIUM if plan == "premium" else 1)
 
 # %% ../../nbs/79_desk.alerts.ipynb #bd3ae085

@@ -61,7 +61,7 @@ def queue_work(
         raise OptionError(f"at most {MOST_OPEN} jobs of one user may wait or run: ask again when one has ended")
     given = dict(arguments) | {"user_id": caller.user_id}
     run_id = start_job(runtime.engine, find_handler(handler), given, runtime.clock)
-    message = f"queued; a process that works (`orbiquant jobs work`) takes it. Ask with get_job, job_id {run_id}"
+    message = f"queued; a process that works (`orbiquant work`) takes it. Ask with get_job, job_id {run_id}"
     return JobTold(job_id=run_id, status="queued", message=message)
 
 # %% ../../nbs/79_desk.long_work.ipynb #bec13690
@@ -147,7 +147,7 @@ def job_seen(
     result, cut = cut_job_result(run.result)
     told = {
         "the result was longer than a conversation holds: the rest was left out": cut,
-        "it waits for a process that works: `orbiquant jobs work`": run.status == "queued",
+        "it waits for a process that works: `orbiquant work`": run.status == "queued",
         "no job was named: this is the newest one": job_id is None,
     }
     return JobSeen(

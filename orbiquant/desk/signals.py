@@ -109,7 +109,7 @@ class LatestSignal(Carded, BaseModel):
         return self.signal.as_card()
 
 
-@endpoint("GET", "/api/v1/signals/latest/{symbol:path}", tags=("signals",), kept=True, computes=True)
+@endpoint("GET", "/api/v1/signals/latest/{symbol:path}", tags=("signals",), kept=True, computes=True, plan="pro")
 def latest_signal(
     symbol: str,  # any spelling, e.g. EURUSD or EUR/USD
     timeframe: Timeframe | None = None,  # length of a bar; left out: 1h, or one that has a model
@@ -118,7 +118,7 @@ def latest_signal(
     return LatestSignal(signal=for_agents(latest_of(current(), symbol, timeframe)))
 
 # %% ../../nbs/77_desk.signals.ipynb #086772b5
-@endpoint("GET", "/api/signal", tags=("signals",), kept=True, computes=True)
+@endpoint("GET", "/api/signal", tags=("signals",), kept=True, computes=True, plan="pro")
 def signal(
     symbol: str,  # any spelling, e.g. EURUSD or EUR/USD
     timeframe: Timeframe | None = None,  # length of a bar; left out: 1h, or one that has a model
@@ -127,7 +127,7 @@ def signal(
     return latest_of(current(), symbol, timeframe)
 
 # %% ../../nbs/77_desk.signals.ipynb #cc00aed6
-@endpoint("POST", "/api/v1/signals/batch", tags=("signals",), computes=True)
+@endpoint("POST", "/api/v1/signals/batch", tags=("signals",), computes=True, plan="pro")
 def batch_signals(
     symbols: Annotated[list[SymbolText], Field(min_length=1, max_length=MOST_SYMBOLS)],  # any spelling
     timeframe: Timeframe | None = None,  # length of a bar; left out: 1h, or one that has a model

@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import BaseModel, Field
 
 from ..core import endpoint
-from .identity import PlanRequired, RequestId, UserId, request_key
+from .identity import RequestId, UserId, request_key, require_plan
 from .rooms import room_of
 from .series import choose_series
 from ..domain import Caller, Plan, SeriesId
@@ -145,8 +145,7 @@ def trade_by_hand(
 ) -> TradeAnswer:
     "Trade on paper through the risk gate and the kill switch; the other side of what is held closes it."
     runtime, user = current(), caller.speaks_for(order.user_id)
-    if caller.on_plan(order.user_plan) == "free":
-        raise PlanRequired("trading needs the plan pro, this one is free", upgradeUrl="/pricing")
+    require_plan(caller.on_plan(order.user_plan), "pro", "trading")
     held, key = choose_series(runtime, order.symbol, None), request_key(idempotency_key, order.request_id)
     return ask_order(runtime, user, order, held.series, key or uuid4().hex)
 

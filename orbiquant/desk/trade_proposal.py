@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from ..core import NotFoundError, OptionError, OrbiError, tool
 from .bars import line_age
 from .freshness import tell_age
-from .identity import PlanRequired
+from .identity import require_plan
 from .series import choose_series
 from .signals import ServedSignal, SymbolText, latest_of
 from .trade import TradeOrder, own_portfolio
@@ -154,8 +154,7 @@ def execute_trade(
     account: Annotated[str, Field(max_length=100)] | None = None,  # the user's own account; left out: of the currency
 ) -> TradeProposal:
     "Propose an order that the user asked for in this very message; it is placed only after they approve the ticket."
-    if caller.plan == "free":
-        raise PlanRequired("trading needs the plan pro, this one is free", upgradeUrl="/pricing")
+    require_plan(caller.plan, "pro", "trading")
     facts = {"symbol": symbol, "action": action, "size": size, "stop_loss": stop_loss, "take_profit": take_profit}
     weighed = weigh_trade(current(), caller.user_id, TradeOrder.model_validate(facts))
     if account not in (None, weighed.account_id):

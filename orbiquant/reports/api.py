@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from ..core import GoneError, NotFoundError, endpoint, tool
 from ..desk.bars import AskedTimeframe, stored_lines
-from ..desk.identity import PlanRequired
+from ..desk.identity import require_plan
 from ..desk.long_work import JobTold, own_run, own_runs, queue_work
 from ..domain import Caller, Timeframe
 from ..jobs.handlers import JobContext, job
@@ -140,8 +140,7 @@ def start_report(
     order: ReportOrder | None = None,  # what it is run with
 ) -> ReportRunView:
     "Queue a run of a report: it is checked now, and run by whoever works on jobs."
-    if caller.plan != "premium":
-        raise PlanRequired(f"reports are run on the plan premium, this one is {caller.plan}", upgradeUrl="/pricing")
+    require_plan(caller.plan, "premium", "a report")
     told = queue_report(caller, name, parameters=order.parameters if order else None)
     return ReportRunView.of(own_run(current(), caller, told.job_id))
 

@@ -110,7 +110,7 @@ def why_idle(
     if locked := lock_of(runtime.settings, name, standing.account):
         said.append(f"it opens nothing: {locked}")
     if engine_holder(runtime, standing.account) is None:
-        said.append(f"no process trades {standing.account}: `orbiquant agent run` does")
+        said.append(f"no process trades {standing.account}: `orbiquant work` does")
     said += [str(kill) for kill in standing.switches.standing(name, standing.account)]
     stored = [
         held.series for held in live.series()

@@ -85,7 +85,8 @@ def write_route(
     info, definition = marked.info, read_definition(marked)
     status = f", status_code={info.status}" if info.status != 200 else ""
     tags = f", tags={json.dumps(list(info.tags))}" if info.tags else ""
-    scope = "" if info.scope == "public" else f', dependencies=[needs("{info.scope}")]'
+    plan = "" if info.plan == "free" else f', "{info.plan}"'
+    scope = "" if info.scope == "public" else f', dependencies=[needs("{info.scope}"{plan})]'
     awaited = "await " if isinstance(definition, ast.AsyncFunctionDef) else ""
     head = f"{'async ' if awaited else ''}def {marked.name}("
     table = answers_table(marked)

@@ -21,13 +21,14 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from orbiquant._version import __version__
-from orbiquant.core import AuthError, OrbiError, Scope
+from orbiquant.core import OrbiError, Plan, Scope
 from orbiquant.domain import Caller, RawRequest
 from orbiquant.runtime import current
 from orbiquant.service.chat_page import CHAT_PATHS, add_chat_page
 from orbiquant.service.dashboard import DASHBOARD_PATHS, add_dashboard
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
 from orbiquant.service.gate import Gate, Gatekeeper
+from orbiquant.service.kept import PLAN_MARK, check_needs
 from orbiquant.service.metrics import add_metrics
 from orbiquant.service.openai_form import OpenAiErrors
 from orbiquant.service.routes import NamedRoute
@@ -82,20 +83,18 @@ async def check_scope(
     header: Annotated[Any, Security(HEADER_KEY)],  # declared for the API page
     query: Annotated[Any, Security(QUERY_KEY)],  # declared for the API page
 ) -> None:
-    "Raise `AuthError` for a stranger, `ForbiddenError` unless the caller has every scope."
+    "Raise `AuthError` for a stranger, `ForbiddenError` unless the caller has every scope and the plan."
     caller: Caller | None = request.state.caller
-    if caller is None:  # the gate let a stranger pass for another method of this path
-        raise AuthError("an API key is needed, was none")
     request.state.needed = needed.scopes  # whoever is given the same answer again must have them too
-    for scope in needed.scopes:
-        caller.require(scope)
+    check_needs(caller, needed.scopes)  # the gate lets a stranger pass for another method of this path
 
 
 def needs(
     scope: Scope,  # "read", "write" or "trade"
+    plan: Plan = "free",  # the cheapest that may ask
 ) -> Any:
-    "Return the dependency that lets only callers with a scope pass."
-    return Security(check_scope, scopes=[scope])
+    "Return the dependency that lets only callers with a scope, and on a plan, pass."
+    return Security(check_scope, scopes=[scope] if plan == "free" else [scope, f"{PLAN_MARK}{plan}"])
 
 
 @asynccontextmanager

@@ -11,23 +11,39 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.routing import compile_path
 from starlette.types import Message, Receive, Scope, Send
 
-from orbiquant.core import AuthError
+from orbiquant.core import AuthError, Plan
+from orbiquant.desk.identity import require_plan
 from orbiquant.domain import Caller
 
 FRESH_S = 1.0  # an answer is given again for so long
 WARM_S = 10.0  # one that is not older is made anew without waiting for a turn
 COMPUTING = 4  # questions that are computed at once
 MOST_ANSWERS, MOST_BYTES = 256, 131_072  # kept at most, and of one
+PLAN_MARK = "plan:"  # of a plan among the scopes that a route needs
 NAMED_HEADERS = frozenset({b"content-type", b"content-length"})  # of an answer, given again with it
 
 Question = tuple[str, bytes]  # path and query, without a key
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def check_needs(
+    caller: Caller | None,  # who asks; None: a stranger
+    needed: Iterable[str],  # scopes, and "plan:pro" for a plan
+) -> None:
+    "Raise `AuthError` for a stranger, `ForbiddenError` unless a caller has every scope and the plan."
+    for each in needed:
+        if caller is None:
+            raise AuthError("an API key is needed, was none")
+        if each.startswith(PLAN_MARK):
+            require_plan(caller.plan, cast(Plan, each.removeprefix(PLAN_MARK)), "this")
+        else:
+            caller.require(each)
 
 
 class KeptAnswer(NamedTuple):
@@ -36,7 +52,7 @@ class KeptAnswer(NamedTuple):
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
-    scopes: tuple[str, ...]  # that a caller must have
+    scopes: tuple[str, ...]  # that a caller must have, a plan as "plan:pro" among them
     made_s: float  # by the monotonic clock
     route: str = ""  # template of its path
 
@@ -45,10 +61,7 @@ class KeptAnswer(NamedTuple):
         caller: Caller | None,  # who wants it
     ) -> None:
         "Raise `AuthError` for a stranger, `ForbiddenError` for a caller who may not have it."
-        for scope in self.scopes:
-            if caller is None:
-                raise AuthError("an API key is needed, was none")
-            caller.require(scope)
+        check_needs(caller, self.scopes)
 
     async def send_to(
         self,

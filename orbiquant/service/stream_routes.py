@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from orbiquant.core import AuthError, OptionError, OrbiError, get_logger
-from orbiquant.desk.identity import PlanRequired
+from orbiquant.desk.identity import require_plan
 from orbiquant.domain import Caller, SeriesId
 from orbiquant.runtime import Runtime
 from orbiquant.service.errors import UnavailableError
@@ -113,8 +113,8 @@ class StreamSession:
         if caller is None:
             raise AuthError("an API key is needed, was none")
         caller.require("read")
-        if self.name == "signals" and caller.plan == "free":
-            raise PlanRequired("signals need the plan pro or higher", upgradeUrl="/pricing")
+        if self.name == "signals":
+            require_plan(caller.plan, "pro", "a signal")
 
     async def _open(self, hub: Hub, opening: StreamOpening) -> None:
         found, refused = await asyncio.to_thread(
