@@ -31,7 +31,7 @@ from orbiquant.service.gate import Gate, Gatekeeper
 from orbiquant.service.kept import PLAN_MARK, check_needs
 from orbiquant.service.metrics import add_metrics
 from orbiquant.service.openai_form import OpenAiErrors
-from orbiquant.service.routes import NamedRoute, refusal
+from orbiquant.service.routes import NamedRoute, described_refusal
 from orbiquant.service.socket import SOCKET_PATH, add_socket, open_socket
 from orbiquant.service.stream_routes import Streams, add_streams
 
@@ -39,7 +39,7 @@ BEARER_KEY = HTTPBearer(auto_error=False, scheme_name="bearer", description="An 
 HEADER_KEY = APIKeyHeader(auto_error=False, scheme_name="header", name="X-API-Key")
 QUERY_KEY = APIKeyQuery(auto_error=False, scheme_name="query", name="token", description="On GET only.")
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: refusal(text)
+    status: described_refusal(text)
     for status, text in {
         400: "Not readable",
         401: "No valid key",
@@ -110,7 +110,7 @@ async def lifespan(
     await gatekeeper.close()
 
 
-class Described(FastAPI):
+class DescribedApp(FastAPI):
     "An application whose description has the model of a problem once, to which every refusal refers."
 
     def openapi(self) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def create_app(
     ours: bool = True,  # whether OrbiQuant's own pages and streams are there
 ) -> FastAPI:
     "Return the application around the generated routes."
-    app = Described(
+    app = DescribedApp(
         title=title,
         version=version,
         lifespan=lifespan,

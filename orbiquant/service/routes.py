@@ -23,7 +23,7 @@ MOST_NAMED = 20  # problems that one answer tells
 MOST_NAME_LETTERS = 100  # of a name that is told back
 
 
-def refusal(
+def described_refusal(
     said: str,  # when it is answered
 ) -> dict[str, Any]:
     "Return how a problem is described at a route: by the name of its model, which would be built anew for each of them."
@@ -116,7 +116,7 @@ class NamedRoute(APIRoute):
 
     def __init__(self, path: str, **options: Any) -> None:
         if {"POST", "PUT", "PATCH"} & set(options.get("methods") or ()):
-            large = {413: refusal("Too large a body")}
+            large = {413: described_refusal("Too large a body")}
             options["responses"] = large | (options.get("responses") or {})
         if path.startswith(OPENAI_PATHS):
             given = options.get("responses") or {}
