@@ -12,7 +12,7 @@ ASSETS  := orbiquant/assets
 WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie elsewhere
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm bench-faces gpu tune study-meta reference stills faces chaos lint generate knowledge hooks lock wheel clean
+.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm bench-faces soak gpu tune study-meta reference stills faces chaos lint generate knowledge hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,8 +87,13 @@ bench: $(READY)  ## figures to reports/benchmarks/
 bench-quant: $(PEERS)  ## the quant core beside its peers, to reports/benchmarks/quant.md
 	$(BIN)/python -m tests.benchmarks.bench_quant
 
-bench-service: $(READY)  ## the service beside a bare route that returns the same bytes (three minutes)
+bench-service: $(READY)  ## the service beside a bare route, at a rate, at its streams (six minutes)
 	$(BIN)/python -m tests.benchmarks.bench_service
+	$(BIN)/python -m tests.benchmarks.bench_load rate
+	$(BIN)/python -m tests.benchmarks.bench_streams
+
+soak: $(READY)  ## the service at 50 requests a second with agents running, for MINUTES=120
+	$(BIN)/python -m tests.benchmarks.bench_load soak --minutes $(or $(MINUTES),120)
 
 bench-trading: $(READY)  ## the trading wing, to reports/benchmarks/trading.md; PEER_PYTHON has nautilus_trader
 	$(BIN)/python -m tests.benchmarks.bench_trading
