@@ -43,6 +43,7 @@ def check_kills(rows: list[dict[str, Any]], least: int) -> None:
     assert max(each for row in rows for each in row["safe_s"]) < 5
 
 
+@pytest.mark.slow
 def test_kills_lose_and_double_nothing_and_ranges_of_seeds_add_up(tmp_path: Path):
     first = run_seeds(tmp_path / "results.jsonl", "0", "--kills", 10)
     both = run_seeds(tmp_path / "results.jsonl", "0-1", "--kills", 10)
@@ -56,6 +57,7 @@ def test_at_a_venue_that_fails_as_venues_do(tmp_path: Path):
     check_kills([*rows, *rows], 8)
 
 
+@pytest.mark.slow
 def test_at_the_fake_binance(tmp_path: Path):
     words = ("--venue", "binance", "--kills", 1, "--scale", 5)
     row = run_seeds(tmp_path / "results.jsonl", "2", *words, bars=5)[0]

@@ -192,9 +192,10 @@ def test_nobody_reads_the_turn_of_somebody_else(runtime: Runtime, address: str, 
     "last", ["20", "x-1", "0" * 32 + "-+1", "0" * 32 + "-1e3", "0" * 32 + "-" + "9" * 30, "a" * 5000]
 )
 def test_an_id_that_is_none_is_refused(ana: httpx.Client, last: str):
-    leave_at(ana, "forged", count(1, 1), 1)
+    talk = uuid4().hex
+    leave_at(ana, talk, count(1, 1), 1)
     for sent in ({"headers": {"Last-Event-ID": last}}, {"params": {"last_event_id": last}}):
-        check_problem(ana.get("/api/v1/chat/forged/stream", **sent), 422, "OPTION_INVALID")
+        check_problem(ana.get(f"/api/v1/chat/{talk}/stream", **sent), 422, "OPTION_INVALID")
 
 
 def test_a_run_that_is_not_kept_is_gone(ana: httpx.Client):

@@ -169,6 +169,7 @@ def settle_after(siege: Siege, face: Face, talk: str, id_: str, order: Placed) -
     siege.ground.settle(face, talk, id_, order, outcome_of(siege.ground, id_))
 
 
+@pytest.mark.slow
 def test_a_program_killed_in_mid_approval_leaves_one_order(siege: Siege):
     press_and_kill(siege, siege.rest, siege.service.kill)
     press_and_kill(siege, siege.widget, siege.kernel.kill)

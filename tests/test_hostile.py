@@ -454,6 +454,7 @@ def test_a_screen_of_ascii_shows_everything(home: Path):
         assert not FOREIGN.search(done.stderr.decode()), done.stderr
 
 
+@pytest.mark.slow
 def test_streams_that_are_full_or_closed_end_a_command_in_a_line(home: Path):
     full = shell("$O data list --json > /dev/full", home)
     assert full.returncode == 1 and full.stderr.decode().splitlines()[0].startswith("Error: standard output")

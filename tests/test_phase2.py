@@ -135,6 +135,7 @@ def test_predictions_without_the_rest_are_those_of_a_whole_training(bars, featur
     pd.testing.assert_frame_equal(alone, whole.predictions, check_exact=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_threads_change_nothing(bars, features, training, threads):
     same(Phase2Pipeline(CONFIG.model_copy(update={"threads": threads})).run(bars, features), training)

@@ -181,6 +181,7 @@ def test_who_interrupts_twice_waits_for_nothing(tmp_path: Path):
     check_problem(answers[0], 503, "UNAVAILABLE")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_idle_service_ends_at_once(tmp_path: Path, number: int):
     with run_program(PROGRAM, stderr=-1, stdout=-1, text=True, env=environment(tmp_path)) as process:

@@ -53,6 +53,7 @@ def are_called(wanted: list[tuple[str, dict[str, Any]]], found: list[Routing]) -
     return not left and all(each.ready for each in found)
 
 
+@pytest.mark.slow
 def test_several_wishes_are_that_many_calls(router: Router):
     asked = table("wishes.jsonl", lambda line: "calls" in line)
     missed = [each["text"] for each in asked if not are_called(each["calls"], router.route(each["text"], SCHEMAS))]

@@ -122,6 +122,7 @@ def test_the_tutorial_goes_from_bars_to_a_signal_with_a_picture_at_every_step(ma
     assert models and (made / "reports" / "runs").exists() and not (made / "nbs" / "data").exists()
 
 
+@pytest.mark.slow
 def test_the_guide_to_the_copilot_asks_backtests_and_proposes(made: Path):
     ran = execute(made / "copilot.ipynb")
     said = "\n".join(

@@ -137,6 +137,8 @@ def read_manifest(
     path: Path,  # of an archive
 ) -> Manifest:
     "Return what an archive holds, after every part has been summed; raise `DataError` for what is not whole."
+    if not path.is_file():  # what is none, such as a pipe, may never end
+        raise DataError(f"`path` must be a backup, {str(path)!r} is no file")
     parts: dict[str, KeptPart] = {}
     manifest: Manifest | None = None
     try:

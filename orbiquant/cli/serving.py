@@ -38,6 +38,8 @@ def serve_command(
         say.print(f"Serving on {address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
         if not alone:
             tell(f"The dashboard is at {dashboard_of(address)}")
+        if workers > 1 and not runtime.settings.redis.url:
+            tell(f"Each of {workers} processes counts limits for itself: name a Redis in `[redis] url` to share them")
 
     def tell(text: str) -> None:
         say.print(text, markup=False, soft_wrap=True)
@@ -51,8 +53,6 @@ def serve_command(
 
     runtime, beside = open_runtime(service=True), [working()] if work else []
     if workers > 1:
-        if not runtime.settings.redis.url:
-            tell(f"Each of {workers} processes counts limits for itself: name a Redis in `[redis] url` to share them")
         serve_many(WORKER, {"package": package, "alone": alone}, workers, host, port, announce, beside)
     else:
         serve(app, host, port, announce, tell, beside)
