@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import product
 from pathlib import Path
 from statistics import quantiles
 from tempfile import TemporaryDirectory
@@ -42,7 +43,10 @@ SOAKED = (
     "/metrics",
     "/investment/products",
 )
-ALERT = json.dumps({"symbol": "EURUSD", "condition": "above", "price": 9.5, "message": "bench"}).encode()
+WRITES = {  # a row alone, and one that is looked at beside the newest bar of the store
+    "PUT /api/v1/preferences": json.dumps({"changes": {"level": "beginner"}}).encode(),
+    "POST /api/alerts": json.dumps({"symbol": "EURUSD", "condition": "above", "price": 9.5, "message": "x"}).encode(),
+}
 
 
 class Latency(NamedTuple):
@@ -75,12 +79,11 @@ class Client:
         for _ in range(self.size):
             self.free.put_nowait(await asyncio.open_connection("127.0.0.1", self.port))
 
-    async def ask(self, path: str, due: float, body: bytes = b"") -> None:
+    async def ask(self, what: str, due: float, body: bytes = b"") -> None:
         """Ask, and note how long after it was due the answer was there."""
         reader, writer = await self.free.get()
-        method = f"POST {path}" if body else f"GET {path}"
         sent = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
-        head = f"{method} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {self.key}\r\n{sent}\r\n"
+        head = f"{what} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {self.key}\r\n{sent}\r\n"
         writer.write(head.encode() + body)
         answer = await reader.readuntil(b"\r\n\r\n")
         length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length"))
@@ -104,12 +107,12 @@ async def at_rate(port: int, key: str, paths: Sequence[str], per_s: float, secon
         due = begin + number / per_s
         if (early := due - time.perf_counter()) > 0:
             await asyncio.sleep(early)
-        asked.append(asyncio.create_task(client.ask(paths[number % len(paths)], due)))
+        asked.append(asyncio.create_task(client.ask(f"GET {paths[number % len(paths)]}", due)))
     await asyncio.gather(*asked)
     return client.latency(time.perf_counter() - begin)
 
 
-async def writing(port: int, key: str, connections: int, seconds: float) -> Latency:
+async def writing(port: int, key: str, what: str, connections: int, seconds: float) -> Latency:
     """Write as fast as so many clients can who each wait for their answer."""
     client = Client(port, key, connections)
     await client.open()
@@ -117,15 +120,15 @@ async def writing(port: int, key: str, connections: int, seconds: float) -> Late
 
     async def keep_on() -> None:
         while time.perf_counter() < begin + seconds:
-            await client.ask("/api/alerts", time.perf_counter(), ALERT)
+            await client.ask(what, time.perf_counter(), WRITES[what])
 
     await asyncio.gather(*(keep_on() for _ in range(connections)))
     return client.latency(time.perf_counter() - begin)
 
 
-def apart(what: str, port: int, key: str, **facts: Any) -> Latency:
+def apart(load: str, port: int, key: str, **facts: Any) -> Latency:
     """Run a load in a process of its own."""
-    words = [sys.executable, "-m", "tests.benchmarks.bench_load", "client", json.dumps([what, port, key, facts])]
+    words = [sys.executable, "-m", "tests.benchmarks.bench_load", "client", json.dumps([load, port, key, facts])]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
@@ -136,8 +139,8 @@ def client_main(text: str) -> None:
     """Be the client of a load."""
     import uvloop
 
-    what, port, key, facts = json.loads(text)
-    print(json.dumps(uvloop.run({"rate": at_rate, "writing": writing}[what](port, key, **facts))))
+    load, port, key, facts = json.loads(text)
+    print(json.dumps(uvloop.run({"rate": at_rate, "writing": writing}[load](port, key, **facts))))
 
 
 @contextmanager
@@ -145,7 +148,7 @@ def served(*options: str, **settings: str) -> Iterator[tuple[psutil.Process, int
     """Yield a service with bars, a model and a key for everything: its process, port and key."""
     with TemporaryDirectory() as folder:
         home = Path(folder)
-        plenty = {"ORBIQUANT_NOTICES_ALERTS": "1000000"} | settings
+        plenty = {"ORBIQUANT_NOTICES_ALERTS": "100000"} | settings
         os.environ |= plenty
         make_home(home)
         words = [PROGRAM, "service", "keys", "create", "load", "--json", *(f"--scope={s}" for s in SCOPES)]
@@ -171,9 +174,9 @@ def measure_rates() -> None:
         with running_postgres(durable=True) if database == "postgresql" else nullcontext("") as url:
             said = {"ORBIQUANT_WORKSPACE_DATABASE_URL": url} if url else {}
             with served("--no-work", **said) as (_, port, key):
-                for clients in (1, 8, 32):
-                    told = apart("writing", port, key, connections=clients, seconds=5)
-                    print(f"durable writes on {database}, {clients} clients: {told}", flush=True)
+                for what, clients in product(WRITES, (1, 8, 32)):
+                    told = apart("writing", port, key, what=what, connections=clients, seconds=5)
+                    print(f"{what} on {database}, {clients} clients: {told}", flush=True)
             os.environ.pop("ORBIQUANT_WORKSPACE_DATABASE_URL", None)
 
 
