@@ -48,7 +48,7 @@ def check_component(
 
 # %% ../../nbs/78_desk.health.ipynb #2dfbc0de
 WITHIN_S = 2.0  # that a part may take to answer
-_looking: dict[str, Thread] = {}
+_hanging: dict[str, Thread] = {}  # a look that did not end in time, by component
 
 
 def check_all(
@@ -62,12 +62,14 @@ def check_all(
         found[name] = check_component(name, checks[name])
 
     until = monotonic() + within_s
-    asked = [name for name in checks if name not in _looking or not _looking[name].is_alive()]
-    for name in asked:
-        _looking[name] = Thread(target=look, args=(name,), name=f"health of {name}", daemon=True)
-        _looking[name].start()
-    for name in asked:
-        _looking[name].join(max(0.0, until - monotonic()))
+    free = [name for name in checks if name not in _hanging or not _hanging[name].is_alive()]
+    looks = {name: Thread(target=look, args=(name,), name=f"health of {name}", daemon=True) for name in free}
+    for thread in looks.values():
+        thread.start()
+    for name, thread in looks.items():
+        thread.join(max(0.0, until - monotonic()))
+        if thread.is_alive():
+            _hanging[name] = thread
     if late := [name for name in checks if name not in found]:
         get_logger("desk").warning("components do not answer", components=", ".join(late), within_s=within_s)
     return {name: found.get(name, "error") for name in checks}
