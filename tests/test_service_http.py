@@ -50,6 +50,7 @@ def make_runtime(folder: Path, **service: Any) -> Runtime:
     places = {
         "store_uri": f"{folder}/store",
         "models_dir": folder / "models",
+        "data_dir": folder / "data",
         "database_url": f"sqlite:///{folder}/o.db",
     }
     update = {
