@@ -12,7 +12,6 @@ from orbiquant.cli.console import (
     open_runtime,
     show,
     table,
-    to_text,
 )
 
 
@@ -302,14 +301,9 @@ def turn_teller(
     as_json: bool,  # as one line of JSON on standard output instead
 ) -> "Callable[[Turn], None]":
     "Return what tells a turn."
+    from orbiquant.cli.follow import line_teller
 
-    def tell(turn: "Turn") -> None:
-        if as_json:
-            print(" ".join(to_text(turn).split()), flush=True)
-        else:
-            say.print(turn.told, markup=False, soft_wrap=True)
-
-    return tell
+    return line_teller(say, as_json, lambda turn: turn.told)
 
 
 def close_on_signals(

@@ -1,9 +1,9 @@
 """`orbiquant data follow`"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from signal import SIGTERM, default_int_handler, signal
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,22 @@ def tell_at_once(
     logging = runtime.settings.logging
     tell = lambda sentence: say.print(f"Note: {sentence}", markup=False, soft_wrap=True)  # noqa: E731
     configure_logging(logging.level, logging.json_lines, tell)
+
+
+def line_teller(
+    say: "Console",  # where it is told
+    as_json: bool,  # as one line of JSON on standard output instead
+    words: Callable[[Any], str],  # of what happened
+) -> Callable[[Any], None]:
+    "Return what tells each thing that happens in a command that stays."
+
+    def tell(what: Any) -> None:
+        if as_json:
+            print(" ".join(to_text(what).split()), flush=True)
+        else:
+            say.print(words(what), markup=False, soft_wrap=True)
+
+    return tell
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orbiquant.cli.console import AsJson, console, fields, open_runtime, show, table, to_text
-from orbiquant.cli.follow import until_interrupted
+from orbiquant.cli.console import AsJson, console, fields, open_runtime, show, table
+from orbiquant.cli.follow import line_teller, until_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,14 +200,10 @@ def run_teller(
 ) -> "Callable[[JobRun], None]":
     "Return what tells a run as it ended."
 
-    def tell(run: "JobRun") -> None:
-        if as_json:
-            print(" ".join(to_text(run).split()), flush=True)
-            return
-        line = f"{run.job or run.handler}, due {run.due_at:%Y-%m-%d %H:%M:%S}: {run.status} {tell_end(run)}"
-        say.print(line.strip(), markup=False, soft_wrap=True)
+    def line(run: "JobRun") -> str:
+        return f"{run.job or run.handler}, due {run.due_at:%Y-%m-%d %H:%M:%S}: {run.status} {tell_end(run)}".strip()
 
-    return tell
+    return line_teller(say, as_json, line)
 
 
 @job_commands.command("work")
