@@ -24,13 +24,13 @@ _SYMBOL, _TIMEFRAME = "EURUSD", "1h"
 def ask_service(
     runtime: Runtime,  # whose database holds the key
 ) -> dict[str, Any]:
-    "Ask the generated service for the latest signal, with a key that is revoked again."
+    "Ask the generated service for the latest signal, with a key of the plan that sees signals; it is revoked again."
     from fastapi.testclient import TestClient
 
     from orbiquant.app import app
     from orbiquant.service.keys import create_api_key, revoke_api_key
 
-    key = create_api_key(runtime.engine, "demo", "demo", "free", ("read",), runtime.clock)
+    key = create_api_key(runtime.engine, "demo", "demo", "pro", ("read",), runtime.clock)
     try:
         with TestClient(app) as client:
             answer = client.get(
