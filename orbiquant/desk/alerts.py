@@ -57,6 +57,9 @@ def most_alerts(
     return config.alerts * (MORE_ON_PREMIUM if plan == "premium" else 1)
 
 # %% ../../nbs/79_desk.alerts.ipynb #bd3ae085
+_OTHERS_TOLD = 5
+
+
 def set_alert_for(
     runtime: Runtime,  # store, database
     user_id: str,  # who wants to be told
@@ -77,9 +80,9 @@ def set_alert_for(
     said = side if passed else f"the last close is {last:g}"
     told = f"you are told once when {symbol} crosses to {asked.condition} {asked.price:f}"
     told += f", judged when bars of {', '.join(frames)} close; {said}"
-    waiting = [each for each in list_alerts(runtime.engine, user_id, AlertStatus.ACTIVE) if each.symbol == symbol]
+    waiting = list_alerts(runtime.engine, user_id, AlertStatus.ACTIVE, symbol, _OTHERS_TOLD + 1)
     if others := [f"{each.condition} {each.price:f}" for each in waiting if each.id != made.id]:
-        told += f"; you are still told of {', '.join(others[-5:])}, too"
+        told += f"; you are still told of {', '.join(others[-_OTHERS_TOLD:])}, too"
     return AlertAnswer(alert_id=made.id, status=made.status.value, message=told)
 
 

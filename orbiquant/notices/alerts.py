@@ -76,9 +76,11 @@ def _in_line(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ALERT_LOCK})
 
 
-def _alerts(connection: Connection, *conditions: object) -> list[PriceAlert]:
-    asked = select(price_alerts).where(*conditions).order_by(price_alerts.c.made_at, price_alerts.c.id)  # type: ignore[arg-type]
-    return [PriceAlert.model_validate(dict(row._mapping)) for row in connection.execute(asked)]
+def _alerts(connection: Connection, *conditions: object, most: int | None = None) -> list[PriceAlert]:
+    "Return the newest alerts that fit, the oldest of them first."
+    newest = select(price_alerts).where(*conditions)  # type: ignore[arg-type]
+    newest = newest.order_by(price_alerts.c.made_at.desc(), price_alerts.c.id.desc()).limit(most)
+    return [PriceAlert.model_validate(dict(row._mapping)) for row in connection.execute(newest)][::-1]
 
 
 def _alert_id(user_id: str, request_id: str | None) -> str:
@@ -122,11 +124,14 @@ def list_alerts(
     database: Engine,  # migrated
     user_id: str,  # whose
     status: AlertStatus | None = None,  # None: any
+    symbol: TradedSymbol | None = None,  # None: any
+    most: int | None = None,  # the newest so many; None: all
 ) -> list[PriceAlert]:
     "Return somebody's alerts, the oldest first."
-    alerts = price_alerts.c
+    asked = {"user_id": user_id, "status": status, "symbol": symbol}
+    conditions = [price_alerts.c[name] == value for name, value in asked.items() if value is not None]
     with querying(database) as connection:
-        return _alerts(connection, alerts.user_id == user_id, *([alerts.status == status] if status else []))
+        return _alerts(connection, *conditions, most=most)
 
 
 def waited_for(
