@@ -7,12 +7,13 @@ from orbiquant.copilot.analysis import FullAnalysis
 from orbiquant.copilot.api import catalogue as copilot_api_catalogue, chat as copilot_api_chat, completions as copilot_api_completions, conversations as copilot_api_conversations, personal as copilot_api_personal, questions as copilot_api_questions, resume as copilot_api_resume
 from orbiquant.copilot.api.catalogue import ModelChoice, Plan, ToolCatalogue
 from orbiquant.copilot.api.chat import ChatAnswer, ChatRequest, ChatState, ConversationId, DecisionRequest, SimpleAnswer, SimpleChat
-from orbiquant.copilot.api.completions import CompletionModel, CompletionModels
+from orbiquant.copilot.api.completions import CompletionModel, CompletionModels, WholeAnswer
 from orbiquant.copilot.api.conversations import ChatHistory, ConversationList
 from orbiquant.copilot.api.personal import Erasure, ErasureRequest, PreferenceChanges
 from orbiquant.copilot.api.questions import AnalyzeRequest, ExplainRequest, StrategyRequest
 from orbiquant.copilot.completions import CompletionRequest
 from orbiquant.copilot.preferences import Preferences
+from orbiquant.copilot.sse import EventStream
 from orbiquant.copilot.strategy import StrategyProposal
 from orbiquant.desk import accounts as desk_accounts, agents as desk_agents, alerts as desk_alerts, chart as desk_chart, health as desk_health, identity as desk_identity, kills as desk_kills, market as desk_market, signals as desk_signals, trade as desk_trade, webhooks as desk_webhooks
 from orbiquant.desk.accounts import AccountList, AccountView, Deposit, FlowView, OpenAccount, PerformanceView, ProductList, TransactionPage, Withdrawal
@@ -35,8 +36,8 @@ from orbiquant.research.standings import AgentMetrics, AgentStatus
 from orbiquant.research.tickets import OrderTicket
 from orbiquant.service.factory import caller_of, create_app, needs, raw_request_of
 from pydantic import Field
-from starlette.responses import HTMLResponse, Response, StreamingResponse
-from typing import Annotated, Any
+from starlette.responses import HTMLResponse, Response
+from typing import Annotated
 
 app = create_app(public=["/api/health", "/api/v1/health", "/health", "/webhooks/ml-signals"], kept=["/api/analysis", "/api/health", "/api/market_data", "/api/phases", "/api/series", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/phases", "/api/signal", "/api/v1/explain", "/api/v1/signals/account/{account_id}", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"], signed=["/webhooks/ml-signals"])
 
@@ -275,7 +276,7 @@ def trade_ticket(
 async def analyze_symbol(
     caller: Annotated[Caller, Depends(caller_of)],
     asked: Annotated[AnalyzeRequest, Body(description="which market")],
-) -> FullAnalysis | StreamingResponse:
+) -> FullAnalysis | EventStream:
     "Analyse a market: price, indicators, patterns, news, sentiment, signal, and an opportunity or why there is none."
     return await copilot_api_questions.analyze_symbol(caller=caller, asked=asked)
 
@@ -294,7 +295,7 @@ async def chat_conversations(
 async def chat(
     caller: Annotated[Caller, Depends(caller_of)],
     asked: Annotated[ChatRequest, Body(description="what they say")],
-) -> ChatAnswer | StreamingResponse:
+) -> ChatAnswer | EventStream:
     "Answer a message with tools; an order waits for a decision of its own and is never placed by words."
     return await copilot_api_chat.chat(caller=caller, asked=asked)
 
@@ -303,7 +304,7 @@ async def chat(
 async def chat_decisions(
     caller: Annotated[Caller, Depends(caller_of)],
     asked: Annotated[DecisionRequest, Body(description="on which tickets, and how")],
-) -> ChatAnswer | StreamingResponse:
+) -> ChatAnswer | EventStream:
     "Approve or deny proposed orders: each is carried out once, however often it is approved."
     return await copilot_api_chat.chat_decisions(caller=caller, asked=asked)
 
@@ -328,14 +329,14 @@ async def stop_chat(
     return await copilot_api_chat.stop_chat(conversation_id=conversation_id, caller=caller, user_id=user_id)
 
 
-@app.get("/api/v1/chat/{conversation_id}/stream", tags=["copilot"], dependencies=[needs("read")])
+@app.get("/api/v1/chat/{conversation_id}/stream", tags=["copilot"], dependencies=[needs("read")], response_model=None)
 async def resume_chat(
     conversation_id: Annotated[ConversationId, Path(description="which")],
     caller: Annotated[Caller, Depends(caller_of)],
     last_event_id: Annotated[str | None, Query(description="of the last event that was seen, RUN-NUMBER")] = None,
     sent_event_id: Annotated[str | None, Header(alias="Last-Event-ID", description="the same, as a browser sends it; counts before the one in the address")] = None,
     user_id: Annotated[UserId | None, Query(description="another's, for a key with act_for")] = None,
-) -> Response:
+) -> EventStream | Response:
     "Send the events of a turn after the last one seen, and those to come; 204 when there is nothing more."
     return await copilot_api_resume.resume_chat(conversation_id=conversation_id, caller=caller, last_event_id=last_event_id, sent_event_id=sent_event_id, user_id=user_id)
 
@@ -586,11 +587,11 @@ def start_report(
     return reports_api.start_report(name=name, caller=caller, order=order)
 
 
-@app.post("/v1/chat/completions", tags=["openai"], dependencies=[needs("write")], response_model=dict[str, Any])
+@app.post("/v1/chat/completions", tags=["openai"], dependencies=[needs("write")], response_model=None)
 async def chat_completions(
     caller: Annotated[Caller, Depends(caller_of)],
     asked: Annotated[CompletionRequest, Body(description="the whole conversation")],
-) -> dict[str, Any] | Response:
+) -> EventStream | WholeAnswer:
     "Go on with a conversation as OpenAI's API does; nothing is kept of it, and no order can be placed here."
     return await copilot_api_completions.chat_completions(caller=caller, asked=asked)
 

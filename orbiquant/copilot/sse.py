@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEEP_ALIVE_S', 'KEEP_ALIVE', 'STREAM_HEADERS', 'event_id', 'read_event_id', 'event_lines', 'kept_alive',
-           'run_response', 'as_stream']
+           'EventStream', 'run_response', 'as_stream']
 
 # %% ../../nbs/87_copilot.sse.ipynb #cbf98f50
 import asyncio
@@ -82,6 +82,12 @@ async def kept_alive(
 async def _next(lines: AsyncIterator[bytes]) -> bytes:
     return await anext(lines, b"")
 
+
+class EventStream(StreamingResponse):
+    "Events as they come; a route that returns one is described as such."
+
+    media_type = "text/event-stream"
+
 # %% ../../nbs/87_copilot.sse.ipynb #f29b756d
 STREAM_HEADERS = {"x-vercel-ai-ui-message-stream": "v1", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -89,7 +95,7 @@ STREAM_HEADERS = {"x-vercel-ai-ui-message-stream": "v1", "cache-control": "no-ca
 def run_response(
     run: TurnRun | KeptRun,  # on its way, or ended lately
     after: int = 0,  # number of the last event that the client has
-) -> StreamingResponse:
+) -> EventStream:
     "Return a response that sends the events of a run after one; who leaves it ends nothing."
 
     async def lines() -> AsyncIterator[bytes]:
@@ -98,12 +104,12 @@ def run_response(
                 yield event_lines(event, event_id(run.id, number))
 
     named = {"x-conversation-id": quote(run.conversation_id, safe=""), "x-run-id": run.id}
-    return StreamingResponse(kept_alive(lines()), media_type="text/event-stream", headers=STREAM_HEADERS | named)
+    return EventStream(kept_alive(lines()), headers=STREAM_HEADERS | named)
 
 
 async def as_stream(
     events: AsyncIterator[dict[str, Any]],  # of an answer that is no turn of a conversation
-) -> StreamingResponse:
+) -> EventStream:
     "Return a response that sends events as they come, which nobody can come back to."
     first = await anext(events)
 
@@ -113,4 +119,4 @@ async def as_stream(
             yield event_lines(event)
             event = await anext(events, None)
 
-    return StreamingResponse(kept_alive(lines()), media_type="text/event-stream", headers=STREAM_HEADERS)
+    return EventStream(kept_alive(lines()), headers=STREAM_HEADERS)

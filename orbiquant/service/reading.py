@@ -218,7 +218,7 @@ def answer_model(
         return ""
     either = {expression_text(returns.left): get_args(hint)[0], expression_text(returns.right): get_args(hint)[-1]}
     models = [text for text, kind in either.items() if not (isinstance(kind, type) and issubclass(kind, Response))]
-    return f", response_model={models[0]}" if len(models) == 1 else ""
+    return f", response_model={models[0] if models else None}" if len(models) < 2 else ""
 
 
 def answers_table(

@@ -5,8 +5,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from types import NoneType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -96,6 +96,22 @@ def described_body(
     return {}
 
 
+def described_answer(
+    function: Callable[..., Any],  # of a route
+    status: int,  # of a good answer
+) -> dict[str, Any]:
+    "Return the options that tell what kinds of answer a function may send beside JSON; empty where it sends none."
+    hint = get_type_hints(function).get("return")
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    sent = [each for each in members if isinstance(each, type) and issubclass(each, Response)]
+    kinds = [str(each.media_type) for each in sent if each.media_type]
+    if not kinds:
+        return {}
+    content = {kind: {"schema": {} if "json" in kind else {"type": "string"}} for kind in kinds}
+    only = len(sent) == len(members) and "application/json" not in kinds
+    return {"responses": {status: {"content": content}}} | ({"response_class": sent[0]} if only else {})
+
+
 def inlined(
     schema: Any,  # of a model that holds others, but not itself
     parts: dict[str, Any] | None = None,  # those others; None: in the schema itself
@@ -121,6 +137,8 @@ class NamedRoute(APIRoute):
         if path.startswith(OPENAI_PATHS):
             given = options.get("responses") or {}
             options["responses"] = {status: each | {"model": OpenAiProblem} for status, each in given.items()}
+        answer = described_answer(options["endpoint"], options.get("status_code") or 200)
+        options |= answer | {"responses": (options.get("responses") or {}) | answer.get("responses", {})}
         if body := described_body(options["endpoint"]):
             options["openapi_extra"] = body | (options.get("openapi_extra") or {})
         super().__init__(path, **options)

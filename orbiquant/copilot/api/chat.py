@@ -16,14 +16,13 @@ from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..assembly import copilot_of, forget_chat
 from ..loop import TicketDecision, TurnAnswer, gathered
 from ..run_book import ask_stop
 from ..runs import TurnRun, runs_of
-from ..sse import run_response
+from ..sse import EventStream, run_response
 from ...core import Plan, endpoint
 from ...desk.identity import UserId
 from ...domain import Caller, normalise_symbol
@@ -103,7 +102,7 @@ async def begin_turn(
 async def chat(
     caller: Caller,  # who speaks
     asked: ChatRequest,  # what they say
-) -> ChatAnswer | StreamingResponse:
+) -> ChatAnswer | EventStream:
     "Answer a message with tools; an order waits for a decision of its own and is never placed by words."
     speaker, conversation = speaker_of(caller, asked), asked.conversation_id or uuid4().hex
     run = await begin_turn(speaker, conversation, asked.message)
@@ -127,7 +126,7 @@ class DecisionRequest(Spoken):
 async def chat_decisions(
     caller: Caller,  # who decides; an approval needs the scope trade
     asked: DecisionRequest,  # on which tickets, and how
-) -> ChatAnswer | StreamingResponse:
+) -> ChatAnswer | EventStream:
     "Approve or deny proposed orders: each is carried out once, however often it is approved."
     runtime, speaker = current(), speaker_of(caller, asked)
     copilot, conversation = copilot_of(runtime), asked.conversation_id

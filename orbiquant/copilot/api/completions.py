@@ -10,9 +10,9 @@ __all__ = ['CompletionModel', 'CompletionModels', 'completion_models', 'completi
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
@@ -24,7 +24,7 @@ from orbiquant.copilot.completions import (
     completion_of,
     known_speaker,
 )
-from ..sse import kept_alive
+from ..sse import EventStream, kept_alive
 from ...core import OrbiError, endpoint
 from ...domain import Caller
 from ...runtime import current
@@ -79,11 +79,13 @@ async def completion_lines(
 class WholeAnswer(Response):
     "An answer in one piece, which is not worked out for somebody who has left."
 
+    media_type = "application/json"
+
     def __init__(
         self,
         turn: StatelessTurn,  # that begins with this
     ) -> None:
-        super().__init__(media_type="application/json")
+        super().__init__()
         self.turn = turn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,10 +111,10 @@ class WholeAnswer(Response):
 async def chat_completions(
     caller: Caller,  # on whose plan
     asked: CompletionRequest,  # the whole conversation
-) -> dict[str, Any] | Response:
+) -> EventStream | WholeAnswer:
     "Go on with a conversation as OpenAI's API does; nothing is kept of it, and no order can be placed here."
     turn = StatelessTurn(current(), caller, asked)
     if asked.stream:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        return StreamingResponse(kept_alive(completion_lines(turn)), media_type="text/event-stream", headers=headers)
+        return EventStream(kept_alive(completion_lines(turn)), headers=headers)
     return WholeAnswer(turn)

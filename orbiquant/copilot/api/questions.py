@@ -11,13 +11,12 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..analysis import FullAnalysis
 from ..analyze import AnalysisAsked, analyze, analyze_whole
 from .chat import Spoken, speaker_of
-from ..sse import as_stream
+from ..sse import EventStream, as_stream
 from ..strategy import RiskTolerance, StrategyAskedFor, StrategyProposal, propose_strategy
 from ..tools import find_tools
 from ...core import NotFoundError, endpoint
@@ -57,7 +56,7 @@ class AnalyzeRequest(Spoken):
 async def analyze_symbol(
     caller: Caller,  # on whose plan
     asked: AnalyzeRequest,  # which market
-) -> FullAnalysis | StreamingResponse:
+) -> FullAnalysis | EventStream:
     "Analyse a market: price, indicators, patterns, news, sentiment, signal, and an opportunity or why there is none."
     runtime = current()
     choose_series(runtime, asked.symbol, None)  # a symbol without bars is an answer of its own

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from .chat import ConversationId, Spoken, speaker_of
 from ..assembly import copilot_of
 from ..runs import runs_of
-from ..sse import read_event_id, run_response
+from ..sse import EventStream, read_event_id, run_response
 from ...core import GoneError, NotFoundError, endpoint
 from ...desk.identity import UserId
 from ...domain import Caller
@@ -25,7 +25,7 @@ async def resume_chat(
     last_event_id: str | None = None,  # of the last event that was seen, RUN-NUMBER
     sent_event_id: str | None = None,  # the same, as a browser sends it; counts before the one in the address
     user_id: UserId | None = None,  # another's, for a key with act_for
-) -> Response:
+) -> EventStream | Response:
     "Send the events of a turn after the last one seen, and those to come; 204 when there is nothing more."
     runtime, speaker = current(), speaker_of(caller, Spoken(user_id=user_id))
     seen = read_event_id(sent_event_id or last_event_id)
