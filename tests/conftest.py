@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from orbiquant.runtime import Runtime
 from tests.fake_binance.running import RunningBinance, running_binance
 
 # A shell ignores Ctrl-C in what it runs in the background, and so would all programs that a test starts.
@@ -24,6 +25,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def own_logging() -> None:
     """Begin each file with logging that nobody has set up: what another file told it would hide notices."""
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module")
+def address(runtime: Runtime) -> Iterator[str]:
+    """Serve a file's `runtime` for all its tests."""
+    from test_service_http import running
+
+    from orbiquant.app import app
+
+    with running(app, runtime) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from uuid import uuid4
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from test_service_http import running
 
 from orbiquant.copilot.face_source import face_source, face_style
 from orbiquant.copilot.tickets import TicketBook, TicketState
@@ -59,14 +58,6 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     with using(made):
         store_sample()
     return made
-
-
-@pytest.fixture(scope="module")
-def address(runtime: Runtime) -> Iterator[str]:
-    from orbiquant.app import app
-
-    with running(app, runtime) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from sqlalchemy import Engine, func, select
-from test_service_http import check_problem, running
+from test_service_http import check_problem
 
 from orbiquant.copilot.conversation_tables import (
     conversation_entries,
@@ -45,14 +45,6 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     with using(made):
         store_sample()
     return made
-
-
-@pytest.fixture(scope="module")
-def address(runtime: Runtime) -> Iterator[str]:
-    from orbiquant.app import app
-
-    with running(app, runtime) as url:
-        yield url
 
 
 def keyed(runtime: Runtime, address: str, user: str, *scopes: str) -> httpx.Client:

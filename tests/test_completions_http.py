@@ -13,7 +13,6 @@ from openai.types.chat import ChatCompletionChunk
 from pydantic_ai.messages import ModelMessage, ModelRequest, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 from sqlalchemy import func, select
-from test_service_http import running
 
 from orbiquant.copilot.conversation_tables import conversations
 from orbiquant.copilot.tickets import tickets
@@ -82,14 +81,6 @@ def make_runtime(folder: Any, provider: str) -> Runtime:
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     configure_logging("ERROR")
     return make_runtime(tmp_path_factory.mktemp("completions"), "openai")
-
-
-@pytest.fixture(scope="module")
-def address(runtime: Runtime) -> Iterator[str]:
-    from orbiquant.app import app
-
-    with running(app, runtime) as url:
-        yield url
 
 
 def key_of(runtime: Runtime, *scopes: str, plan: str = "pro") -> str:

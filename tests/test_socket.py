@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import openai
 import pytest
 import socketio
 from socketio.exceptions import ConnectionError as Refused
-from test_service_http import TOKEN, running
+from test_service_http import TOKEN
 from test_streams_redis import started
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -50,14 +50,6 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     with using(made):
         store_sample()
     return made
-
-
-@pytest.fixture(scope="module")
-def address(runtime: Runtime) -> Iterator[str]:
-    from orbiquant.app import app
-
-    with running(app, runtime) as url:
-        yield url
 
 
 def key_of(runtime: Runtime, *scopes: str, user: str = "ana") -> str:
