@@ -31,16 +31,16 @@ _TOLD = {
         "Esta pregunta necesitaba más pasos de los que caben en un turno. Pide menos de una vez.",
     ),
     "model": (
-        "The language model cannot be reached. Your message is kept; send the next one when you like.",
-        "No se puede hablar con el modelo de lenguaje. Tu mensaje queda guardado; sigue cuando quieras.",
+        "The language model cannot be reached. Ask again when you like.",
+        "No se puede hablar con el modelo de lenguaje. Pregunta otra vez cuando quieras.",
     ),
     "nonsense": (
         "The language model gave an answer that cannot be used. Please ask again in other words.",
         "El modelo de lenguaje dio una respuesta que no se puede usar. Pregunta de nuevo con otras palabras.",
     ),
     "fault": (
-        "Something failed on our side; the log says what. Your message is kept.",
-        "Algo ha fallado de nuestro lado; el registro dice qué. Tu mensaje queda guardado.",
+        "Something failed on our side; the log says what. Ask again when you like.",
+        "Algo ha fallado de nuestro lado; el registro dice qué. Pregunta otra vez cuando quieras.",
     ),
 }
 _SPANISH = re.compile(r"[¿¡áéíóúñ]|\b(el|la|los|las|de|que|es|en|por|para|una?|dame|compra|vende|precio)\b")
