@@ -86,17 +86,20 @@ class Feed:
 
 
 @pytest.mark.slow
-def test_an_account_an_agent_a_signed_signal_and_a_position_under_node(built: Path, tmp_path: Path):
+def test_an_account_an_agent_a_signed_signal_and_a_position_under_node(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     own = os.environ | {
         "ORBIQUANT_HOME": str(tmp_path), "ORBIQUANT_WEBHOOKS_SECRET": SECRET, "ORBIQUANT_ATLAS_POLICY": "base",
         "ORBIQUANT_ATLAS_STRATEGIES": "ml", "ORBIQUANT_ATLAS_PAIRS": "BTC/USDT", "ORBIQUANT_ATLAS_TIMEFRAME": "1m",
         "ORBIQUANT_RISK_CRYPTO_LEVERAGE": "100", "ORBIQUANT_LOGGING_LEVEL": "WARNING",
     }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ORBIQUANT_HOME", str(tmp_path))
-        runtime = Runtime(load_settings())
+    monkeypatch.setenv("ORBIQUANT_HOME", str(tmp_path))
     options: dict[str, Any] = {"env": own, "stderr": subprocess.PIPE, "text": True}
-    with Feed(runtime) as feed, run_program([*ORBIQUANT, "serve", "--port", "0"], **options) as service:
+    with (
+        Feed(Runtime(load_settings())) as feed,
+        run_program([*ORBIQUANT, "serve", "--port", "0"], **options) as service,
+    ):
         address, token = told_address(service)
         said = {"ORBIQUANT_URL": address, "ORBIQUANT_KEY": token, "ORBIQUANT_SECRET": SECRET}
         story = ["node", "example/story.mjs", "BTCUSDT", str(feed.price)]

@@ -6,7 +6,6 @@ const { ORBIQUANT_URL, ORBIQUANT_KEY, ORBIQUANT_SECRET } = process.env;
 const [symbol, price] = process.argv.slice(2);
 const orbiquant = new OrbiQuantClient({ baseUrl: ORBIQUANT_URL, apiKey: ORBIQUANT_KEY, signalSecret: ORBIQUANT_SECRET });
 
-const health = await orbiquant.healthCheck();
 const opened = await orbiquant.api.POST("/investment/accounts", {
   body: { product_id: "atlas-conservative", initial_deposit: "10000" },
 });
@@ -22,6 +21,7 @@ async function until(ask, holds, withinMs = 240_000) {
   }
 }
 
+const health = await until(() => orbiquant.healthCheck(), (seen) => seen.status === "healthy");
 const status = await until(() => orbiquant.getAgentStatus("atlas"), (seen) => seen.status === "running" && seen.equity > 0);
 const signal = { symbol, action: "buy", confidence: 0.85, price: Number(price), timestamp: new Date().toISOString() };
 const received = await orbiquant.sendSignal(signal);
