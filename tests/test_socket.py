@@ -11,6 +11,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import openai
 import pytest
@@ -60,8 +61,8 @@ def key_of(runtime: Runtime, *scopes: str, user: str = "ana") -> str:
 class Chat:
     """A client, and what it heard."""
 
-    def __init__(self) -> None:
-        self.io = socketio.AsyncClient(reconnection=False)
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.io = socketio.AsyncClient(reconnection=False, http_session=session)
         self.heard: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
         self.io.on("*", lambda event, data: self.heard.put_nowait((event, data)), namespace=SPACE)
 
@@ -82,10 +83,13 @@ class Chat:
 @asynccontextmanager
 async def chatting(address: str, key: Any = TOKEN) -> AsyncIterator[Chat]:
     """Yield a client that was let in."""
-    chat = Chat()
-    await chat.io.connect(address, auth={"token": key}, namespaces=[SPACE], transports=["websocket"], wait_timeout=10)
-    yield chat
-    await chat.io.disconnect()
+    async with aiohttp.ClientSession() as session:
+        chat = Chat(session)
+        await chat.io.connect(
+            address, auth={"token": key}, namespaces=[SPACE], transports=["websocket"], wait_timeout=10
+        )
+        yield chat
+        await chat.io.disconnect()
 
 
 def words(told: list[dict[str, Any]]) -> str:
