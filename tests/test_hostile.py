@@ -189,6 +189,11 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("report", "run"): (("research", "--timeout", "1"),),
     ("report", "list"): ((),),
     ("report", "runs"): ((),),
+    ("report", "schedule", "add"): (("monday", "research", "--schedule=@daily"),),
+    ("report", "schedule", "list"): ((),),
+    ("report", "schedule", "remove"): (("monday",),),
+    ("report", "schedule", "run-due"): ((),),
+    ("report", "schedule", "daemon"): (),  # it does not end by itself
     ("service", "build"): (("--check",),),
     ("endpoint", "list"): ((),),
     ("service", "keys", "create"): (("dashboard",),),

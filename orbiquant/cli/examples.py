@@ -90,6 +90,13 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("report", "run"): "report run research --symbol EURUSD --timeframe 1h",
     ("report", "list"): "report list",
     ("report", "runs"): "report runs --limit 5",
+    ("report", "schedule", "add"): (
+        "report schedule add monday research --schedule '30 6 * * 1' --zone Europe/Madrid --param symbol=EURUSD"
+    ),
+    ("report", "schedule", "list"): "report schedule list",
+    ("report", "schedule", "remove"): "report schedule remove monday",
+    ("report", "schedule", "run-due"): "report schedule run-due",
+    ("report", "schedule", "daemon"): "report schedule daemon --at-once 2",
     ("service", "build"): "service build --check",
     ("endpoint", "list"): "endpoint list --package orbiquant",
     ("service", "keys", "create"): "service keys create dashboard --scope read --expires 90d",

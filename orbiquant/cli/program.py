@@ -29,6 +29,7 @@ from . import (  # noqa: F401
     portfolio,
     replays,
     research,
+    schedules,
     serving,
     sweep,
     telegram,

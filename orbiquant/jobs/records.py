@@ -205,12 +205,14 @@ def claim_next(
     lane: Lane,  # from which queue
     clock: Clock,  # tells when it begins
     run_id: str | None = None,  # this one or none
+    handler: str | None = None,  # only what this does
 ) -> JobRun | None:
     "Take the queued run that was due first; None when there is none, or its job has another that runs."
     busy = select(job_runs.c.job).where(job_runs.c.status == "running", job_runs.c.job.is_not(None))
     free = job_runs.c.job.is_(None) | job_runs.c.job.not_in(busy)
     asked = select(job_runs.c.id).where(job_runs.c.status == "queued", job_runs.c.lane == lane, free)
-    asked = asked if run_id is None else asked.where(job_runs.c.id == run_id)
+    only = {job_runs.c.id: run_id, job_runs.c.handler: handler}
+    asked = asked.where(*(column == value for column, value in only.items() if value is not None))
     first = asked.order_by(job_runs.c.due_at, job_runs.c.job, job_runs.c.id).limit(1)
     with querying(engine) as connection:
         if connection.execute(first).scalar() is None:

@@ -209,6 +209,7 @@ def run_due(
     tell: Callable[[JobRun], object] = lambda run: None,  # told each run as it ended
     began: Callable[[JobContext], object] = lambda context: None,  # told each run's context, to end it
     goes_on: Callable[[], bool] = lambda: True,  # asked before each run, and at each heartbeat
+    only: str | None = None,  # what this handler does; all is planned
 ) -> DueStep:
     "Run what is due and has not been run, in due order; what a handler raises stops no other."
     length, ran = timedelta(seconds=pulse.expires_s), list[JobRun]()
@@ -224,7 +225,7 @@ def run_due(
         for run_id in recover_runs(engine, length, clock):
             get_logger("jobs").warning("a process ended in the middle of a run", run=run_id)
         plan_due(engine, clock)
-        while renew() and (run := claim_next(engine, holder, "schedule", clock)):
+        while renew() and (run := claim_next(engine, holder, "schedule", clock, handler=only)):
             ran.append(run_claimed(engine, run, clock, shared, pulse, renew, began))
             tell(ran[-1])
     finally:

@@ -68,6 +68,7 @@ class Worker:
     tidies_at: float = 0.0  # on the monotonic clock
 
     asked: bool = False  # to end, by a signal
+    only: str | None = None  # what this handler does; None: everything
 
     def work(self) -> None:
         "Run what is due and what is asked for, until it is told to stop."
@@ -112,12 +113,12 @@ class Worker:
         if monotonic() >= self.tidies_at:
             self.tidies_at = monotonic() + TIDIES_EVERY_S
             forget_runs(self.engine, self.clock)
-        ways = self.tell_end, self.began, self.goes_on
+        ways = self.tell_end, self.began, self.goes_on, self.only
         run_due(self.engine, self.holder, self.clock, self.shared, self.pulse, *ways)
         return False
 
     def _take_long(self) -> bool:
-        run = claim_next(self.engine, self.holder, "long", self.clock)
+        run = claim_next(self.engine, self.holder, "long", self.clock, handler=self.only)
         if run is None:
             return False
         self.tell_end(run_claimed(self.engine, run, self.clock, self.shared, self.pulse, began=self.began))
