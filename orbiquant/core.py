@@ -457,6 +457,7 @@ def endpoint(
     plan: Plan = "free",  # the cheapest plan that may ask
 ) -> Callable[[_F], _F]:
     "Mark a function as a service route; the function itself is returned unchanged."
+    choose("method", method, get_args(Method))
     if not path.startswith("/"):
         raise OrbiError(f"`path` must begin with '/', was {path!r}")
 

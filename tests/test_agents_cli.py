@@ -27,7 +27,7 @@ from orbiquant.market.synthetic import synthetic_market
 from orbiquant.persistence import engine, writing
 from orbiquant.research.room import TradingRoom, Turn, start_agent
 from orbiquant.research.staying import stay
-from orbiquant.runtime import Runtime, current
+from orbiquant.runtime import Runtime, current, using
 from orbiquant.settings import load_settings
 from orbiquant.trading.decisions import Answered, Reply
 from orbiquant.trading.engine import LEASE
@@ -47,6 +47,16 @@ def test_agents_of_an_empty_workspace(ask: Ask):
     assert "0.00% of at most 5%" in status.out and "the store holds no 1h bars of BTCUSDT" in status.out
     assert "Nothing was decided yet" in ask("agent", "journal").out
     assert ask("agent", "journal", "nova", "--json").json == []
+
+
+def test_bars_in_another_currency_than_the_accounts_are_told_as_such(ask: Ask, monkeypatch: pytest.MonkeyPatch):
+    assert ask("agent", "start", "nova").code == 0, "its account is paper-usdt from now on"
+    assert ask("data", "pull", "sample", "EURUSD", "1h").code == 0
+    monkeypatch.setenv("ORBIQUANT_NOVA_PAIRS", "EURUSD")
+    monkeypatch.setenv("ORBIQUANT_NOVA_TIMEFRAME", "1h")
+    with using(Runtime()):
+        told = ask("agent", "status", "nova").out
+    assert "EURUSD is priced in USD: paper-usdt trades what is priced in USDT" in told and "holds no" not in told
 
 
 def test_an_agent_lives(ask: Ask):

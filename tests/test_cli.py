@@ -464,6 +464,19 @@ def test_no_token_is_signed_without_a_secret(ask: Ask):
     assert "`[tokens] signing_secret` must be set" in ask("service", "token", "ana").err
 
 
+def test_a_token_is_one_line_however_long_it_is(ask: Ask, monkeypatch: pytest.MonkeyPatch):
+    for name in ("ISSUER", "AUDIENCE", "SIGNING_SECRET"):
+        monkeypatch.setenv(f"ORBIQUANT_TOKENS_{name}", "a text of thirty-two bytes or more")
+    with using(Runtime()):
+        printed = ask("service", "token", "ana", "--scope", "read", "--scope", "write").out
+    assert len(printed) > 250 and len(printed.split()) == 1, "a shell's $(…) takes it whole"
+
+
+def test_a_section_of_the_settings_is_read_in_help(ask: Ask):
+    assert "secret of [tokens] and" in ask("service", "token", "--help").out
+    assert "[llm] device" in ask("llm", "tune", "--help").out and "[notices]" in ask("telegram", "--help").out
+
+
 def test_a_token_is_signed_where_there_is_a_secret(ask: Ask, monkeypatch: pytest.MonkeyPatch):
     for name in ("ISSUER", "AUDIENCE", "SIGNING_SECRET"):
         monkeypatch.setenv(f"ORBIQUANT_TOKENS_{name}", "a text of thirty-two bytes or more")

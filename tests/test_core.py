@@ -361,6 +361,8 @@ def test_decorators_return_the_function_itself():
     assert (marked.__orbiquant_tool__.plan, marked.__orbiquant_tool__.effect) == ("pro", "trade")
     with pytest.raises(OrbiError, match="`path` must begin with '/', was 'x'"):
         endpoint("GET", "x")
+    with pytest.raises(OrbiError, match="`method` must be one of GET, POST, PUT, PATCH, DELETE, was 'FETCH'"):
+        endpoint("FETCH", "/x")  # type: ignore[arg-type]
 
 
 # --- the shared nouns ---

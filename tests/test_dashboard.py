@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 from test_chat_page import CONTRAST, MARKUP
 
 from orbiquant.service.chat_page import POLICY
@@ -395,6 +395,8 @@ def test_without_a_key_it_asks_for_one(browser: Browser, address: str):
     Stream(page)
     page.goto(address)
     expect(page.locator("#connection")).to_have_text("Not signed in")
+    for part in ("#agents-list", "#decisions-list"):
+        expect(page.locator(part)).to_have_text("Sign in to see this.")
     page.get_by_role("button", name="Sign in…").click()
     page.get_by_label("Key").fill("nobody's")
     page.get_by_role("dialog").get_by_role("button", name="Sign in").click()
@@ -402,6 +404,23 @@ def test_without_a_key_it_asks_for_one(browser: Browser, address: str):
     page.get_by_label("Key").fill(TOKEN)
     page.get_by_role("dialog").get_by_role("button", name="Sign in").click()
     expect(page.locator("#agents-list h3")).to_have_count(3)
+    page.close()
+
+
+def test_what_nobody_has_answered_yet_is_not_said_to_be_nothing(browser: Browser, address: str):
+    page = browser.new_page()
+    page.set_default_timeout(15_000)
+    Stream(page)
+    held: list[Route] = []
+    page.route(re.compile(r"/agents$"), lambda route: held.append(route))
+    page.goto(f"{address}/#token={TOKEN}")
+    expect(page.locator("#alerts-list")).not_to_have_text("Loading…")
+    expect(page.locator("#positions-list")).not_to_have_text("Loading…")
+    for part in ("#agents-list", "#decisions-list"):
+        expect(page.locator(part)).to_have_text("Loading…")
+    held[0].continue_()
+    expect(page.locator("#agents-list h3")).to_have_count(3)
+    expect(page.locator("#decisions-list")).not_to_have_text("Loading…")
     page.close()
 
 

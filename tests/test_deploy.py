@@ -50,10 +50,22 @@ def test_every_variable_is_one_that_the_settings_understand(monkeypatch: pytest.
     assert {"DATABASE_URL", "REDIS_URL", "OLLAMA_URL", "LLM_MODEL", "BINANCE_TESTNET"} <= told.keys()
     for name, text in told.items():
         filled = text.replace("${POSTGRES_PASSWORD:?set it in deploy/.env}", "hush") or "x" * 32
-        monkeypatch.setenv(name, filled)
+        monkeypatch.setenv(name, re.sub(rf"^\$\{{{name}:-(.*)\}}$", r"\1", filled))
     found = load_settings()
     assert found.workspace.database_url == "postgresql://orbiquant:hush@postgres:5432/orbiquant"
     assert found.llm.provider == "openai" and found.redis.url == "redis://valkey:6379"
+
+
+def test_what_env_names_is_not_overruled_by_the_compose_file():
+    fixed = compose()["services"]["service"]["environment"]
+    assert fixed.keys() & example().keys() == {"DATABASE_URL", "REDIS_URL"}
+    assert all(text.startswith(f"${{{name}:-") for name, text in fixed.items()), "`environment` wins over `env_file`"
+
+
+def test_the_key_that_the_compose_file_makes_can_open_the_dashboard_and_act():
+    made = re.findall(r"orbiquant service (keys create .+)$", (DEPLOY / "compose.yaml").read_text(), re.MULTILINE)[0]
+    scopes = re.findall(r"--scope (\w+)", made)
+    assert set(scopes) == {"read", "write", "trade", "operate"}, "a key may what its scopes say, and nothing besides"
 
 
 def test_no_secret_is_given_a_value():

@@ -150,7 +150,14 @@ def test_what_is_wrong_is_told_and_again_and_again_is_the_end(address: str, mark
                 while True:
                     await ear.next()
             assert ear.line.close_code == 1008
-        for query in ("since=x", "timeframe=2h", "epoch=a&epoch=b", "symbls=EURUSD"):
+        for query in (
+            "since=x",
+            "timeframe=2h",
+            "epoch=a&epoch=b",
+            "symbls=EURUSD",
+            "epoch=a&since=1",
+            "symbols=EURUSD&since=1",
+        ):
             async with connect(f"{address}/ws/market?token={TOKEN}&{query}") as line:
                 assert json.loads(await line.recv())["type"] == "error"
                 await line.wait_closed()

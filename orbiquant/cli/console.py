@@ -188,8 +188,10 @@ def show(
         print(in_encoding(text, getattr(sys.stdout, "encoding", None)), flush=True)
     else:
         screen = console()
+        seen = view()
+        copied = isinstance(seen, str) and any(len(word) > screen.width for word in seen.split())  # a token: never broken
         with screen.capture() as held:
-            screen.print(view(), markup=False)
+            screen.print(seen, markup=False, soft_wrap=copied)
         printed = re.sub(r"[ \t]+$", "", held.get(), flags=re.MULTILINE)
         meant = legend(re.sub(r"\x1b\[[0-9;]*m", "", printed))
         print(f"{printed}{meant}" if meant else printed.removesuffix("\n"), flush=True)

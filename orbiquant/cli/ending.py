@@ -30,7 +30,7 @@ EXTRAS = {
 }  # fmt: skip
 HINTS = {
     "SETTINGS_INVALID": "`orbiquant settings show` prints what is in force, `orbiquant doctor` looks at the rest",
-    "NOT_FOUND": "`orbiquant data list`, `models list` and `report list` show what there is",
+    "NOT_FOUND": "`orbiquant data list`, `models list`, `report list` and `service keys list` show what there is",
 }
 EMPTY = "`orbiquant data pull sample EURUSD 1h` fills it, ORBIQUANT_HOME names another workspace"
 MACHINE = "`orbiquant doctor` tries a write in every folder of the settings"
@@ -166,13 +166,20 @@ def harden(
 ) -> Any:
     "Return a command that checks what is typed, answers `-h` and shows an example, and so do those below it."
     command.context_settings = {**(command.context_settings or {}), "help_option_names": ["-h", "--help"]}
+    command.help = _plain(command.help)
     for parameter in command.params:
         parameter.callback = _checked(parameter.callback)
+        parameter.help = _plain(getattr(parameter, "help", None))
     for name, below in getattr(command, "commands", {}).items():
         harden(below, (*words, name))
     if words in EXAMPLES:
         command.epilog = f"Example: orbiquant {EXAMPLES[words]}"
     return command
+
+
+def _plain(text: str | None) -> str | None:
+    "Return a help text in which a section of the settings, `[llm]`, is not taken for a style."
+    return re.sub(r"(?<!\\)\[(?=[a-z_0-9]+\])", r"\\[", text) if text else text
 
 
 def _checked(then: Any) -> Any:

@@ -25,7 +25,7 @@ async def until_ended(
 
 
 def telegram_command() -> None:
-    "Let the copilot answer in Telegram until interrupted: the people of `\\[telegram]`, with the token of `\\[notices]`."
+    "Let the copilot answer in Telegram until interrupted: the people of `[telegram]`, with the token of `[notices]`."
     from orbiquant.copilot.assembly import copilot_of
     from orbiquant.copilot.telegram import telegram_bot
 

@@ -112,14 +112,15 @@ def why_idle(
     if engine_holder(runtime, standing.account) is None:
         said.append(f"no process trades {standing.account}: `orbiquant work` does")
     said += [str(kill) for kill in standing.switches.standing(name, standing.account)]
-    stored = [
-        held.series for held in live.series()
-        if held.series.timeframe is profile.timeframe and profile.trades(held.series.symbol)
-        and standing.terms(held.series.symbol).instrument.quote == standing.currency
-    ]  # fmt: skip
+    listed = [each.series for each in live.series() if each.series.timeframe is profile.timeframe]
+    listed = [series for series in listed if profile.trades(series.symbol)]
+    quotes = {series: standing.terms(series.symbol).instrument.quote for series in listed}
+    stored = [series for series in listed if quotes[series] == standing.currency]
     served = set(runtime.registry.series())
     if not stored:
-        said.append(f"the store holds no {profile.timeframe} bars of {', '.join(profile.pairs)}")
+        said.append(f"the store holds no {profile.timeframe} bars of {', '.join(profile.pairs)}" if not listed else
+            f"{', '.join(f'{series.symbol} is priced in {quotes[series]}' for series in listed)}: "
+            f"{standing.account} trades what is priced in {standing.currency}")  # fmt: skip
         return said
     spoken = [name for name in profile.strategies if name not in find_planners(runtime, profile.strategies)]
     said += [f"strategy {name} cannot speak: {fault}" for name, fault in find_strategies(runtime, spoken)[1].items()]

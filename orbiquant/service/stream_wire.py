@@ -73,9 +73,12 @@ def read_opening(
     named = str(fields.get("symbols", ""))
     try:
         symbols = [each.strip() for each in named.split(",") if each.strip()]
-        return StreamOpening.model_validate(fields | {"symbols": symbols})
+        opening = StreamOpening.model_validate(fields | {"symbols": symbols})
     except ValidationError as error:
         raise _refuse(error, dict.fromkeys(StreamOpening.model_fields)) from None
+    if opening.since is not None and not (opening.symbols and opening.epoch):
+        raise OptionError("`since` needs `epoch` and `symbols` beside it: what was missed is sent of those symbols")
+    return opening
 
 
 def read_wish(

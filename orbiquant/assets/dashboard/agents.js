@@ -42,7 +42,7 @@ const target = ({ scope, name }) => (scope === "all" ? { everybody: true } : { [
 
 export class Agents {
   constructor(service, { may, acted, told }) {
-    Object.assign(this, { service, may, acted, told, agents: [], kills: [], metrics: new Map(), held: new Map(), refusal: null });
+    Object.assign(this, { service, may, acted, told, agents: [], kills: [], metrics: new Map(), held: new Map(), known: false, refusal: null });
     at("kill").addEventListener("click", () => this.askKill("all:"));
   }
 
@@ -64,6 +64,7 @@ export class Agents {
     } catch (refusal) {
       this.refusal = refusal;
     }
+    this.known = true;
     this.show();
   }
 
@@ -86,6 +87,7 @@ export class Agents {
     this.showKills();
     const running = this.agents.filter((each) => each.status === "running").length;
     at("agents-told").textContent = this.agents.length ? `${running} of ${this.agents.length} running` : "";
+    if (!this.known) return; // nobody has answered yet: "Loading…" stays
     if (!this.agents.length)
       return renew(at("agents-list"), this.refusal ? trouble(this.refusal) : empty("No agents."));
     renew(at("agents-list"), ...this.agents.map((each) => this.card(each)));

@@ -94,6 +94,7 @@ export class Decisions {
 
   show() {
     const refusal = this.refusal ?? this.agents.refusal;
+    if (!this.agents.known) return; // whose decisions is not known yet: "Loading…" stays
     if (!this.lines.length)
       return renew(
         at("decisions-list"),

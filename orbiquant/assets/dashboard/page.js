@@ -61,8 +61,9 @@ rounds.add("bars", () => POLL_S, async () => {
   if (!live() && (await market.look())) ahead();
 });
 rounds.add("agents", () => FAST_S, async () => {
-  const before = agents.begun.length;
+  const { begun: { length: before }, known } = agents;
   await agents.load();
+  if (!known) decisions.show();
   if (agents.begun.length !== before) rounds.soon("positions", "figures", "decisions");
 });
 rounds.add("alerts", () => 2 * FAST_S, () => alerts.load());
