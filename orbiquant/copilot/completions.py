@@ -210,6 +210,8 @@ class StatelessTurn:
     def __post_init__(self) -> None:
         "Refuse what cannot be answered before anything is sent."
         known_speaker(self.asked.model)
+        self.queue = copilot_of(self.runtime).queue  # the one of all turns
+        self.queue.refuse_when_full(self.caller.user_id)
         self.options = run_options(self.runtime, self.asked)
         self.history = open_history(self.runtime, self.asked)
         self.theirs = {each.function.name for each in self.asked.tools or ()}
@@ -233,11 +235,17 @@ class StatelessTurn:
             session, store, Conversation(messages=[*messages]), CancellationToken(),
             instructions=await self._told(speaker, session), spanish=looks_spanish(said[-1]), options=self.options,
         )  # fmt: skip
-        async with aclosing(flow.events(speaker.agent())) as events:
-            async for event in events:
-                if event["type"] == "tool-input-available" and event["toolName"] not in self.theirs:
-                    self.tools_used.append(event["toolName"])
-                yield event
+        seat = self.queue.join(self.caller.user_id)
+        try:
+            async for _ in seat.places():
+                pass  # OpenAI's form has no word for a place
+            async with aclosing(flow.events(speaker.agent())) as events:
+                async for event in events:
+                    if event["type"] == "tool-input-available" and event["toolName"] not in self.theirs:
+                        self.tools_used.append(event["toolName"])
+                    yield event
+        finally:
+            self.queue.leave(seat)
 
     async def _told(self, speaker: Copilot, session: Session) -> str:
         rules = await asyncio.to_thread(speaker.instructions, session) if speaker.instructions else ""
