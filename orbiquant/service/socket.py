@@ -20,7 +20,7 @@ from orbiquant.copilot.loop import TurnAnswer, gather
 from orbiquant.copilot.run_book import KeptRun
 from orbiquant.copilot.runs import TurnRun, runs_of
 from orbiquant.copilot.sse import event_id, read_event_id
-from orbiquant.core import AuthError, NotFoundError, OptionError, OrbiError, get_logger
+from orbiquant.core import AuthError, ForbiddenError, NotFoundError, OptionError, OrbiError, get_logger
 from orbiquant.domain import Caller
 from orbiquant.runtime import Runtime
 from orbiquant.service.errors import Problem, shorten
@@ -96,10 +96,15 @@ class CopilotSocket:
             if not isinstance(key, str) or not key:
                 raise AuthError("an API key is required: `auth: {token}` of the handshake")
             caller = await self._known(key)
-        except OrbiError as error:
+            await self.gatekeeper.count(caller, connection)
+            if "said_who" not in scope["state"]:  # counted until the WebSocket ends, whatever is said in it
+                self.gatekeeper.take_socket(caller.user_id)
+                scope["state"]["said_who"] = caller.user_id
+        except (AuthError, ForbiddenError) as error:
             await self.gatekeeper.count(None, connection)
             raise ConnectionRefusedError(error.message, _problem(error)) from None
-        scope["state"]["said_who"] = True
+        except OrbiError as error:
+            raise ConnectionRefusedError(error.message, _problem(error)) from None
         await self.server.save_session(sid, {"key": key, "user": caller.user_id}, namespace=NAMESPACE)
 
     async def disconnect(
@@ -211,6 +216,7 @@ def open_socket(
 async def _serve_socket(scope: Scope, receive: Receive, send: Send) -> None:
     "Serve one connection; one that does not say whose it is in time is over."
     state, late = scope["state"], asyncio.get_running_loop().time() + SAY_WHO_S
+    gatekeeper: Gatekeeper = scope["app"].state.gatekeeper
 
     async def read() -> Message:
         if state.get("said_who"):
@@ -221,7 +227,11 @@ async def _serve_socket(scope: Scope, receive: Receive, send: Send) -> None:
         except TimeoutError:
             return await receive() if state.get("said_who") else {"type": "websocket.disconnect", "code": 1008}
 
-    await scope["app"].state.socket(scope, read, send)
+    try:
+        await scope["app"].state.socket(scope, read, send)
+    finally:
+        if user_id := state.get("said_who"):
+            gatekeeper.give_socket(user_id)
 
 
 def add_socket(
