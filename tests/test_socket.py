@@ -191,6 +191,12 @@ def test_one_user_does_not_hold_every_connection(address: str, runtime: Runtime,
         assert not address_gate().sockets, "who has left is counted no longer"
         async with chatting(address, ana), chatting(address, ana):
             pass
+        silent = f"{address.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket"
+        async with connect(silent), connect(silent):
+            with pytest.raises(InvalidStatus):
+                await connect(silent).__aenter__()
+            async with httpx.AsyncClient() as http:
+                assert (await http.get(f"{address}/health")).status_code == 200
 
     asyncio.run(main())
 

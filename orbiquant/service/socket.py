@@ -28,6 +28,7 @@ from orbiquant.service.gate import Gatekeeper
 from orbiquant.wire import without_gaps
 
 SOCKET_PATH, NAMESPACE = "/socket.io/", "/copilot"
+NOBODY = ""  # opens each socket, until it says who it is: so few of those at once, too
 SAY_WHO_S = 10.0  # for a connection to say whose it is
 MOST_SOCKET_BYTES = 65_536  # of a message
 SOCKET_PING_S, SOCKET_PONG_S = 20, 20  # between two pings; for an answer to one
@@ -99,6 +100,7 @@ class CopilotSocket:
             await self.gatekeeper.count(caller, connection)
             if "said_who" not in scope["state"]:  # counted until the WebSocket ends, whatever is said in it
                 self.gatekeeper.take_socket(caller.user_id)
+                self.gatekeeper.give_socket(NOBODY)
                 scope["state"]["said_who"] = caller.user_id
         except (AuthError, ForbiddenError) as error:
             await self.gatekeeper.count(None, connection)
@@ -217,6 +219,7 @@ async def _serve_socket(scope: Scope, receive: Receive, send: Send) -> None:
     "Serve one connection; one that does not say whose it is in time is over."
     state, late = scope["state"], asyncio.get_running_loop().time() + SAY_WHO_S
     gatekeeper: Gatekeeper = scope["app"].state.gatekeeper
+    gatekeeper.take_socket(NOBODY)
 
     async def read() -> Message:
         if state.get("said_who"):
@@ -230,8 +233,7 @@ async def _serve_socket(scope: Scope, receive: Receive, send: Send) -> None:
     try:
         await scope["app"].state.socket(scope, read, send)
     finally:
-        if user_id := state.get("said_who"):
-            gatekeeper.give_socket(user_id)
+        gatekeeper.give_socket(state.get("said_who", NOBODY))
 
 
 def add_socket(
