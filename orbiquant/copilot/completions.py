@@ -31,6 +31,7 @@ from orbiquant.copilot.completion_forms import (
 )
 from .flow import TurnFlow
 from .loop import Copilot
+from .queue import seated
 from .tools import Tool, find_tools
 from ..core import ModelError, NotFoundError, OptionError, suggest
 from ..desk import frames
@@ -235,17 +236,11 @@ class StatelessTurn:
             session, store, Conversation(messages=[*messages]), CancellationToken(),
             instructions=await self._told(speaker, session), spanish=looks_spanish(said[-1]), options=self.options,
         )  # fmt: skip
-        seat = self.queue.join(self.caller.user_id)
-        try:
-            async for _ in seat.places():
-                pass  # OpenAI's form has no word for a place
-            async with aclosing(flow.events(speaker.agent())) as events:
-                async for event in events:
-                    if event["type"] == "tool-input-available" and event["toolName"] not in self.theirs:
-                        self.tools_used.append(event["toolName"])
-                    yield event
-        finally:
-            self.queue.leave(seat)
+        async with seated(self.queue, self.caller.user_id), aclosing(flow.events(speaker.agent())) as events:
+            async for event in events:
+                if event["type"] == "tool-input-available" and event["toolName"] not in self.theirs:
+                    self.tools_used.append(event["toolName"])
+                yield event
 
     async def _told(self, speaker: Copilot, session: Session) -> str:
         rules = await asyncio.to_thread(speaker.instructions, session) if speaker.instructions else ""

@@ -23,7 +23,7 @@ from orbiquant.copilot.sse import event_id, read_event_id
 from orbiquant.core import AuthError, ForbiddenError, NotFoundError, OptionError, OrbiError, get_logger
 from orbiquant.domain import Caller
 from orbiquant.runtime import Runtime
-from orbiquant.service.errors import Problem, shorten
+from orbiquant.service.errors import Problem, UnavailableError, shorten
 from orbiquant.service.gate import Gatekeeper
 from orbiquant.wire import without_gaps
 
@@ -219,7 +219,14 @@ async def _serve_socket(scope: Scope, receive: Receive, send: Send) -> None:
     "Serve one connection; one that does not say whose it is in time is over."
     state, late = scope["state"], asyncio.get_running_loop().time() + SAY_WHO_S
     gatekeeper: Gatekeeper = scope["app"].state.gatekeeper
-    gatekeeper.take_socket(NOBODY)
+    if scope["type"] == "http":  # is told that there is no polling here
+        await scope["app"].state.socket(scope, receive, send)
+        return
+    try:
+        gatekeeper.take_socket(NOBODY)
+    except UnavailableError:
+        await send({"type": "websocket.close", "code": 1013})
+        return
 
     async def read() -> Message:
         if state.get("said_who"):
