@@ -94,6 +94,20 @@ def narrow(
             return True
     return False
 
+# %% ../nbs/04_persistence.ipynb #282cf611
+def _refuse_nul(
+    connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+) -> None:  # fmt: skip
+    "Refuse a text that PostgreSQL cannot hold, on SQLite too: what is kept must go into a backup and come out."
+    for row in parameters if isinstance(parameters, list) else (parameters,):
+        for value in row.values() if isinstance(row, dict) else row:
+            if isinstance(value, str) and "\0" in value:
+                raise DataError(f"a text must hold no NUL character, was {value[:40]!r}")
+
+
+def _unwrap(context: ExceptionContext) -> BaseException | None:
+    return context.original_exception if isinstance(context.original_exception, OrbiError) else None
+
 # %% ../nbs/04_persistence.ipynb #f82ecae4
 BUSY_TIMEOUT_S = 30
 OWNER_ONLY = 0o600
@@ -109,16 +123,13 @@ def engine(
     schemas = {} if server else {"schema_translate_map": {INVESTMENT: None}}
     made = create_engine(location, pool_pre_ping=server, execution_options=schemas)
     event.listen(made, "handle_error", _unwrap)
+    event.listen(made, "before_cursor_execute", _refuse_nul)
     if made.dialect.name == "sqlite":
         event.listen(made, "do_connect", _make_file)
         event.listen(made, "connect", _prepare_sqlite)
         event.listen(made, "checkout", _refuse_replaced)
         event.listen(made, "begin", _begin_sqlite)
     return made
-
-
-def _unwrap(context: ExceptionContext) -> BaseException | None:
-    return context.original_exception if isinstance(context.original_exception, OrbiError) else None
 
 
 def _make_file(dialect: Dialect, record: Any, args: list[Any], kwargs: dict[str, Any]) -> None:

@@ -1,10 +1,14 @@
 """Backups out of one kind of database and into another, while somebody writes; and files that are no whole backup."""
 
+import gc
 import io
 import json
+import sqlite3
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +20,8 @@ from sqlalchemy.exc import IntegrityError
 from test_ledger import NOON
 from test_persistence import fill
 
-from orbiquant.backup.archive import CONTENTS, read_manifest
+from orbiquant.backup import whole
+from orbiquant.backup.archive import CONTENTS, new_archive, read_manifest
 from orbiquant.backup.rows import snapshot
 from orbiquant.backup.whole import create_backup, restore_backup
 from orbiquant.cli import main
@@ -25,6 +30,7 @@ from orbiquant.domain import SeriesId
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.persistence import migration_steps, writing
 from orbiquant.runtime import Runtime
+from orbiquant.service.keys import create_api_key, list_api_keys
 from orbiquant.settings import load_settings
 from orbiquant.trading.journal import deposit_entry
 from orbiquant.trading.ledger import Ledger
@@ -183,6 +189,47 @@ def test_a_file_that_is_not_whole_is_refused_before_anything_is_written(change, 
         restore_backup(target, torn)
     assert not any(rows(target.engine).values()) and not (tmp_path / "target/models").exists()
     assert not (tmp_path / "evil").exists()
+
+
+def test_a_restore_that_fails_leaves_nothing_and_can_be_done_anew(
+    full: Runtime, backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = desk(tmp_path)
+
+    def fail(*_: object) -> int:
+        raise DataError("the server went away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(whole, "_fill_database", fail)
+        with pytest.raises(DataError, match="went away"):
+            restore_backup(made, backup)
+    assert not [*tmp_path.rglob("*.parquet")] and not [*tmp_path.rglob("card.json")]
+    restore_backup(made, backup)
+    assert rows(made.engine) == rows(full.engine)
+    made.engine.dispose()
+
+
+def test_a_text_of_before_keeps_no_backup_from_coming_back(tmp_path: Path):
+    old, new = desk(tmp_path / "old"), desk(tmp_path / "new")
+    create_api_key(old.engine, "desk", "ana", "pro", ["read"], old.clock)
+    with closing(sqlite3.connect(tmp_path / "old/o.db")) as raw, raw:
+        raw.execute("UPDATE api_keys SET name = 'desk' || char(0)")
+    create_backup(old, tmp_path / "b.tar")
+    restore_backup(new, tmp_path / "b.tar")
+    assert [each.name for each in list_api_keys(new.engine)] == ["desk\ufffd"]
+    for each in (old, new):
+        each.engine.dispose()
+
+
+def test_an_archive_that_fails_does_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    later: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", later.append)
+    with pytest.raises(OSError, match="disk"), new_archive(tmp_path / "a.tar") as archive:
+        archive.add("models/a", io.BytesIO(b"a"))
+        raise OSError("the disk is full")
+    del archive
+    gc.collect()
+    assert not later and not [*tmp_path.iterdir()]
 
 
 def test_a_backup_of_older_tables_is_brought_up_to_date(full: Runtime, backup: Path, tmp_path: Path):

@@ -121,6 +121,13 @@ def test_an_amount_that_would_not_be_exact_is_refused(database: Engine, amount: 
         round_trip(database, amount=amount)
 
 
+def test_a_text_that_not_every_database_can_hold_is_refused(database: Engine):
+    with pytest.raises(DataError, match="NUL"), database.connect() as connection:
+        connection.execute(text("SELECT name FROM scheduled_jobs WHERE name = :name"), {"name": "a\0b"})
+    with database.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1, "and the connection is as good as before"
+
+
 def test_a_time_without_zone_is_refused(database: Engine):
     with pytest.raises(DataError, match="time zone"):
         round_trip(database, moment=datetime(2025, 1, 1))

@@ -245,14 +245,15 @@ def preflight(origin: str, method: str = "GET") -> dict[str, str]:
     return {
         "Origin": origin,
         "Access-Control-Request-Method": method,
-        "Access-Control-Request-Headers": "x-api-key, authorization, content-type",
+        "Access-Control-Request-Headers": "x-api-key, authorization, content-type, idempotency-key, last-event-id",
     }
 
 
 def test_a_page_that_is_named_may_read_us(shared: httpx.Client):
     asked = shared.options("/api/signal", headers=preflight(OURS))
     assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (200, OURS)
-    assert "x-api-key" in asked.headers["access-control-allow-headers"].lower()
+    allowed = asked.headers["access-control-allow-headers"].lower()
+    assert all(name in allowed for name in ("x-api-key", "idempotency-key", "last-event-id")), "our routes take them"
     assert "POST" in asked.headers["access-control-allow-methods"]
     for headers, status in (({}, 401), (KEY, 200)):
         answer = shared.get("/api/v1/me", headers={"Origin": OURS, **headers})

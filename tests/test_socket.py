@@ -25,6 +25,7 @@ from websockets.exceptions import InvalidStatus
 from orbiquant.core import configure_logging
 from orbiquant.desk.study import store_sample
 from orbiquant.runtime import Runtime, using
+from orbiquant.service import gate
 from orbiquant.service import socket as copilot_socket
 from orbiquant.service.keys import create_api_key
 from tests.tools.slow_chat import ORDER, count
@@ -161,6 +162,47 @@ def test_who_may_not_is_told_why(address: str, runtime: Runtime):
         assert polled.status_code == 400, "polling would need every request at the same worker"
 
     asyncio.run(main())
+
+
+def test_one_user_does_not_hold_every_connection(address: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gate, "SOCKETS_OF_ONE", runtime.settings.service.connections // 2)
+    ana, bob = key_of(runtime, "read", "write"), key_of(runtime, "read", "write", user="bob")
+    stream = f"{address.replace('http', 'ws')}/ws/market?token={ana}"
+
+    async def main() -> None:
+        async with chatting(address, ana), connect(stream) as line:
+            assert '"hello"' in await line.recv()
+            with pytest.raises(Refused):
+                await chatting(address, ana).__aenter__()
+            async with connect(stream) as more:
+                assert "sockets open" in await more.recv()
+                await more.wait_closed()
+                assert more.close_code == 1013
+            async with chatting(address, bob):
+                pass
+        for _ in range(50):
+            if not address_gate().sockets:
+                break
+            await asyncio.sleep(0.1)
+        assert not address_gate().sockets, "who has left is counted no longer"
+        async with chatting(address, ana), chatting(address, ana):
+            pass
+        silent = f"{address.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket"
+        async with connect(silent), connect(silent):
+            with pytest.raises(InvalidStatus):
+                await connect(silent).__aenter__()
+            async with httpx.AsyncClient() as http:
+                assert (await http.get(f"{address}/health")).status_code == 200
+
+    asyncio.run(main())
+
+
+def address_gate() -> gate.Gatekeeper:
+    """Return who counts for the service that runs here."""
+    from orbiquant.app import app
+
+    found: gate.Gatekeeper = app.state.gatekeeper
+    return found
 
 
 def test_who_does_not_say_who_it_is_is_ended(address: str, monkeypatch: pytest.MonkeyPatch):

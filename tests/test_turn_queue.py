@@ -117,3 +117,21 @@ def test_a_whole_answer_waits_without_a_word(client: httpx.Client):
     Turn(client, "eight", count(20, 20)).until("text-delta")
     told = client.post("/api/v1/chat", json={"message": count(2, 1), "conversation_id": "nine"}).json()
     assert told["response"].split() == ["w1", "w2"] and told["error"] == ""
+
+
+def test_users_take_turns_and_a_completion_needs_a_place_too(client: httpx.Client, runtime: Runtime):
+    first = Turn(client, "long", count(100, 20)).until("text-delta")
+    second = Turn(client, "second", count(1, 1)).until("data-queue")
+    with keyed(runtime, str(client.base_url), "bob") as other:
+        third = Turn(other, "bob's", count(50, 20)).until("data-queue")
+        assert third.places == [1], "before the second turn of somebody who has one"
+        asked = {"messages": [{"role": "user", "content": count(1, 1)}]}
+        refused = other.post("/v1/chat/completions", json=asked)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "BUSY")
+        third.until("text-delta")
+        assert "text-delta" not in second.kinds
+        for each in (first, second, third):
+            each.join(WAIT_S)
+        assert (
+            other.post("/v1/chat/completions", json=asked).json()["choices"][0]["message"]["content"].startswith("w1")
+        )

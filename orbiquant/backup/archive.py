@@ -91,6 +91,11 @@ class Archive:
         self._tar.addfile(entry, summed)
         self.parts[name] = KeptPart(size=entry.size, sha256=summed.digest.hexdigest())
 
+    def abandon(self) -> None:
+        "End without a manifest, while the file is open: else it would be tried later, and complain."
+        with suppress(OSError, ValueError):
+            self._tar.close()
+
     def close(
         self,
         **facts: Any,  # of the manifest
@@ -113,7 +118,12 @@ def new_archive(
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-            yield Archive(file)
+            archive = Archive(file)
+            try:
+                yield archive
+            except BaseException:
+                archive.abandon()
+                raise
             file.flush()
             os.fsync(file.fileno())
         os.link(scratch, path)  # unlike a rename it overwrites nobody's file

@@ -61,7 +61,9 @@ def reader_of(
         return lambda value: value and date.fromisoformat(value)
     if isinstance(kind, Boolean):
         return lambda value: None if value is None else bool(value)
-    return lambda value: value
+    return lambda value: (
+        value.replace("\0", "\ufffd") if isinstance(value, str) else value
+    )  # kept before it was refused
 
 # %% ../../nbs/72_backup.rows.ipynb #3a57079f
 def read_rows(

@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
@@ -163,25 +164,18 @@ def _write_all(connection: Connection, lines: Mapping[str, list[str]]) -> int:
         raise DataError(f"the backup and the database differ in the table {strange[0]}")
     return sum(write_rows(connection, table, lines[name]) for name, table in tables.items())
 
-# %% ../../nbs/73_backup.whole.ipynb #af006312
-def restore_backup(
-    runtime: Runtime,  # whose places are empty
-    path: Path,  # of the file
-    rooms: Collection[str] = ROOMS,  # what of it
-) -> Restored:
-    "Bring back what a backup holds; raise `DataError` for a file that is not whole, `ConflictError` for a full place."
-    rooms = [choose("only", room, ROOMS) for room in rooms]
-    manifest = read_manifest(path)
-    _check_places(runtime, rooms)
-    files = 0
-    for room, place in _folders(runtime).items():
-        if room in rooms:
-            files += _fill_folder(place, read_parts(path, room))
-    if "store" in rooms and manifest.store_version is not None:
-        files += _fill_store(runtime, read_parts(path, "store"))
-    rows = _fill_database(runtime, path, manifest.revision) if "database" in rooms else 0
-    version = manifest.store_version if "store" in rooms else None
-    return Restored(made_at=manifest.made_at, rows=rows, store_version=version, files=files)
+# %% ../../nbs/73_backup.whole.ipynb #aeea2988
+@contextmanager
+def _emptied_on_failure() -> Iterator[dict[Path, int]]:
+    "Yield where to write down what was filled; where the block fails that is taken away again, and one can try anew."
+    filled: dict[Path, int] = {}
+    try:
+        yield filled
+    except BaseException:
+        for place, count in filled.items():
+            if count:
+                shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 def _fill_folder(place: Path, parts: Iterator[tuple[str, IO[bytes]]]) -> int:
@@ -196,7 +190,10 @@ def _fill_folder(place: Path, parts: Iterator[tuple[str, IO[bytes]]]) -> int:
             count += 1
         if count:
             beside.chmod(0o755)
-            beside.replace(place)  # an empty folder gives way
+            try:
+                beside.replace(place)  # an empty folder gives way
+            except OSError as error:
+                raise ConflictError(f"{place} was filled by somebody else meanwhile: {error.strerror}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return count
@@ -212,3 +209,24 @@ def _fill_store(runtime: Runtime, parts: Iterator[tuple[str, IO[bytes]]]) -> int
             shutil.copyfileobj(file, kept)
         count += 1
     return count
+
+# %% ../../nbs/73_backup.whole.ipynb #af006312
+def restore_backup(
+    runtime: Runtime,  # whose places are empty
+    path: Path,  # of the file
+    rooms: Collection[str] = ROOMS,  # what of it
+) -> Restored:
+    "Bring back what a backup holds; raise `DataError` for a file that is not whole, `ConflictError` for a full place."
+    rooms = [choose("only", room, ROOMS) for room in rooms]
+    manifest = read_manifest(path)
+    _check_places(runtime, rooms)
+    with _emptied_on_failure() as filled:
+        for room, place in _folders(runtime).items():
+            if room in rooms:
+                filled[place] = _fill_folder(place, read_parts(path, room))
+        if "store" in rooms and manifest.store_version is not None:
+            filled[Path(cast("DeltaBarStore", runtime.store).uri)] = _fill_store(runtime, read_parts(path, "store"))
+        rows = _fill_database(runtime, path, manifest.revision) if "database" in rooms else 0
+    files = sum(filled.values())
+    version = manifest.store_version if "store" in rooms else None
+    return Restored(made_at=manifest.made_at, rows=rows, store_version=version, files=files)

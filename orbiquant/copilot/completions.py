@@ -31,6 +31,7 @@ from orbiquant.copilot.completion_forms import (
 )
 from .flow import TurnFlow
 from .loop import Copilot
+from .queue import seated
 from .tools import Tool, find_tools
 from ..core import ModelError, NotFoundError, OptionError, suggest
 from ..desk import frames
@@ -210,6 +211,8 @@ class StatelessTurn:
     def __post_init__(self) -> None:
         "Refuse what cannot be answered before anything is sent."
         known_speaker(self.asked.model)
+        self.queue = copilot_of(self.runtime).queue  # the one of all turns
+        self.queue.refuse_when_full(self.caller.user_id)
         self.options = run_options(self.runtime, self.asked)
         self.history = open_history(self.runtime, self.asked)
         self.theirs = {each.function.name for each in self.asked.tools or ()}
@@ -233,7 +236,7 @@ class StatelessTurn:
             session, store, Conversation(messages=[*messages]), CancellationToken(),
             instructions=await self._told(speaker, session), spanish=looks_spanish(said[-1]), options=self.options,
         )  # fmt: skip
-        async with aclosing(flow.events(speaker.agent())) as events:
+        async with seated(self.queue, self.caller.user_id), aclosing(flow.events(speaker.agent())) as events:
             async for event in events:
                 if event["type"] == "tool-input-available" and event["toolName"] not in self.theirs:
                     self.tools_used.append(event["toolName"])

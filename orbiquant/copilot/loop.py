@@ -264,7 +264,7 @@ class Copilot:
         from orbiquant.copilot.events import looks_spanish, ticket_chunk
 
         said, name, read = clean_message(message), _check_name(conversation_id), clean_attached(attached)
-        self.queue.refuse_when_full()
+        self.queue.refuse_when_full(caller.user_id)
         async with one_turn(self.runtime, caller.user_id, name):
             store, conversation = await self._load(caller, name)
             parts, changed = await asyncio.to_thread(settle_waiting, self.runtime, caller, conversation)
@@ -377,7 +377,7 @@ class Copilot:
 
         told = await asyncio.to_thread(self.instructions, session) if self.instructions else ""
         key, cancel = (session.caller.user_id, session.conversation_id), CancellationToken()
-        self._running[key], seat = cancel, self.queue.join()
+        self._running[key], seat = cancel, self.queue.join(session.caller.user_id)
         try:
             async for place in seat.places(lambda: cancel.cancelled):
                 yield place

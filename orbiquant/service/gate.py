@@ -8,6 +8,7 @@ import asyncio
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fastapi.concurrency import run_in_threadpool
@@ -30,6 +31,7 @@ from orbiquant.service.tokens import TokenReader, looks_signed
 
 MAX_BODY_BYTES = 1_048_576
 STRANGERS: Plan = "pro"  # as much as on this plan may be asked from one address without a key
+SOCKETS_OF_ONE = 5  # one user may hold one in so many of the connections as sockets
 RETRY_READ_S = 5  # before what took too long to read is asked for again
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
@@ -50,7 +52,7 @@ class Gatekeeper:
         self.tokens = TokenReader(settings.tokens, runtime.clock, settings.path(keys_file) if keys_file else None)
         self.rates = Rates(SharedCounts(settings.redis) if settings.redis.url else None)
         self.known = KnownKeys(self.verify, runtime.clock)
-        self.log = RequestLog()
+        self.log, self.sockets = RequestLog(), Counter[str]()  # open sockets, by user
 
     async def verify(
         self,
@@ -115,6 +117,25 @@ class Gatekeeper:
         if standing.wait_s:
             said = f"more than {standing.limit} requests a minute; try again in {standing.wait_s} s"
             raise RateLimitError(said, retry_after_s=standing.wait_s)
+
+    def take_socket(
+        self,
+        user_id: str,  # who opens one
+    ) -> None:
+        "Count a socket that stays open; raise `UnavailableError` for a user who holds their share: others need room, too."
+        most = max(1, self.config.connections // SOCKETS_OF_ONE)
+        if self.sockets[user_id] >= most:
+            raise UnavailableError(f"you have {most} sockets open here, and may have no more: close one first")
+        self.sockets[user_id] += 1
+
+    def give_socket(
+        self,
+        user_id: str,  # whose is closed
+    ) -> None:
+        "Count a socket no longer."
+        self.sockets[user_id] -= 1
+        if not self.sockets[user_id]:
+            del self.sockets[user_id]
 
     async def close(self) -> None:
         "Leave what was opened."

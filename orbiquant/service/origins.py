@@ -16,7 +16,7 @@ from orbiquant.service.auth import is_loopback
 from orbiquant.service.errors import Problem, respond
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-SENT_HEADERS = ("Authorization", "X-API-Key", "X-Request-ID")
+SENT_HEADERS = ("Authorization", "X-API-Key", "X-Request-ID", "Idempotency-Key", "Last-Event-ID")
 READ_HEADERS = ("X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy")
 
 

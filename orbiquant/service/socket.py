@@ -20,14 +20,15 @@ from orbiquant.copilot.loop import TurnAnswer, gather
 from orbiquant.copilot.run_book import KeptRun
 from orbiquant.copilot.runs import TurnRun, runs_of
 from orbiquant.copilot.sse import event_id, read_event_id
-from orbiquant.core import AuthError, NotFoundError, OptionError, OrbiError, get_logger
+from orbiquant.core import AuthError, ForbiddenError, NotFoundError, OptionError, OrbiError, get_logger
 from orbiquant.domain import Caller
 from orbiquant.runtime import Runtime
-from orbiquant.service.errors import Problem, shorten
+from orbiquant.service.errors import Problem, UnavailableError, shorten
 from orbiquant.service.gate import Gatekeeper
 from orbiquant.wire import without_gaps
 
 SOCKET_PATH, NAMESPACE = "/socket.io/", "/copilot"
+NOBODY = ""  # opens each socket, until it says who it is: so few of those at once, too
 SAY_WHO_S = 10.0  # for a connection to say whose it is
 MOST_SOCKET_BYTES = 65_536  # of a message
 SOCKET_PING_S, SOCKET_PONG_S = 20, 20  # between two pings; for an answer to one
@@ -96,10 +97,16 @@ class CopilotSocket:
             if not isinstance(key, str) or not key:
                 raise AuthError("an API key is required: `auth: {token}` of the handshake")
             caller = await self._known(key)
-        except OrbiError as error:
+            await self.gatekeeper.count(caller, connection)
+            if "said_who" not in scope["state"]:  # counted until the WebSocket ends, whatever is said in it
+                self.gatekeeper.take_socket(caller.user_id)
+                self.gatekeeper.give_socket(NOBODY)
+                scope["state"]["said_who"] = caller.user_id
+        except (AuthError, ForbiddenError) as error:
             await self.gatekeeper.count(None, connection)
             raise ConnectionRefusedError(error.message, _problem(error)) from None
-        scope["state"]["said_who"] = True
+        except OrbiError as error:
+            raise ConnectionRefusedError(error.message, _problem(error)) from None
         await self.server.save_session(sid, {"key": key, "user": caller.user_id}, namespace=NAMESPACE)
 
     async def disconnect(
@@ -211,6 +218,15 @@ def open_socket(
 async def _serve_socket(scope: Scope, receive: Receive, send: Send) -> None:
     "Serve one connection; one that does not say whose it is in time is over."
     state, late = scope["state"], asyncio.get_running_loop().time() + SAY_WHO_S
+    gatekeeper: Gatekeeper = scope["app"].state.gatekeeper
+    if scope["type"] == "http":  # is told that there is no polling here
+        await scope["app"].state.socket(scope, receive, send)
+        return
+    try:
+        gatekeeper.take_socket(NOBODY)
+    except UnavailableError:
+        await send({"type": "websocket.close", "code": 1013})
+        return
 
     async def read() -> Message:
         if state.get("said_who"):
@@ -221,7 +237,10 @@ async def _serve_socket(scope: Scope, receive: Receive, send: Send) -> None:
         except TimeoutError:
             return await receive() if state.get("said_who") else {"type": "websocket.disconnect", "code": 1008}
 
-    await scope["app"].state.socket(scope, read, send)
+    try:
+        await scope["app"].state.socket(scope, read, send)
+    finally:
+        gatekeeper.give_socket(state.get("said_who", NOBODY))
 
 
 def add_socket(

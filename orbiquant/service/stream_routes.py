@@ -95,13 +95,24 @@ class StreamSession:
         self.gatekeeper: Gatekeeper = websocket.app.state.gatekeeper
 
     async def run(self) -> None:
-        "Serve the client until it leaves or is let go."
+        "Serve the client until it leaves or is let go; others have room, too."
         try:
-            self._check(self.websocket.state.caller)
+            caller = self._check(self.websocket.state.caller)
+            self.gatekeeper.take_socket(caller.user_id)
+        except OrbiError as error:
+            await self._refuse(error)
+            return
+        try:
+            await self._serve()
+        finally:
+            self.gatekeeper.give_socket(caller.user_id)
+
+    async def _serve(self) -> None:
+        try:
             opening = read_opening(self.websocket.query_params)
             hub = await self.streams.hub(self.name)
         except OrbiError as error:
-            await self._end(CLOSE_LATER if isinstance(error, UnavailableError) else CLOSE_REFUSED, error)
+            await self._refuse(error)
             return
         try:
             await self._open(hub, opening)
@@ -109,12 +120,16 @@ class StreamSession:
         finally:
             hub.leave(self.listener)
 
-    def _check(self, caller: Caller | None) -> None:
+    async def _refuse(self, error: OrbiError) -> None:
+        await self._end(CLOSE_LATER if isinstance(error, UnavailableError) else CLOSE_REFUSED, error)
+
+    def _check(self, caller: Caller | None) -> Caller:
         if caller is None:
             raise AuthError("an API key is needed, was none")
         caller.require("read")
         if self.name == "signals":
             require_plan(caller.plan, "pro", "a signal")
+        return caller
 
     async def _open(self, hub: Hub, opening: StreamOpening) -> None:
         found, refused = await asyncio.to_thread(
