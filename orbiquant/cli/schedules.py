@@ -23,7 +23,8 @@ def report_line(
     last: "JobRun | None",  # its newest run
 ) -> tuple[Any, ...]:
     "Return the row of a schedule."
-    words = ", ".join(f"{name}={value}" for name, value in job.arguments["parameters"].items())
+    given: Any = job.arguments["parameters"]
+    words = ", ".join(f"{name}={value}" for name, value in given.items())
     due = job.next_due if job.enabled else "disabled"
     told = f"{last.status} {tell_end(last)}".strip() if last else ""
     return job.name, job.arguments["name"], words, job.schedule, job.zone, due, job.missed, told
