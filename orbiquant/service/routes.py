@@ -107,7 +107,7 @@ def described_answer(
     kinds = [str(each.media_type) for each in sent if each.media_type]
     if not kinds:
         return {}
-    content = {kind: {"schema": {} if "json" in kind else {"type": "string"}} for kind in kinds}
+    content = {kind: {"schema": {"type": "string"} if kind == "text/html" else {}} for kind in kinds}
     only = len(sent) == len(members) and "application/json" not in kinds
     return {"responses": {status: {"content": content}}} | ({"response_class": sent[0]} if only else {})
 
