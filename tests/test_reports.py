@@ -23,6 +23,8 @@ from orbiquant.core import DataError, NotFoundError, OptionError, asset
 from orbiquant.policies import POLICIES
 from orbiquant.reports import ReportRun, find_report, list_reports, list_runs, read_run, run_report
 from orbiquant.reports.catalogue import read_parameters, read_report
+from orbiquant.reports.html import render
+from orbiquant.reports.result import save_run
 from orbiquant.reports.worker import CurrentCell
 from tests.tools.browser import Witness, running_browser
 
@@ -155,6 +157,27 @@ def test_a_run_leaves_notebook_page_and_result(runs: Runs, home: Path):
     assert (
         "Fatal" not in (log := (run.folder / "worker.log").read_text()) and "Traceback" not in log and "TCP" not in log
     )
+
+
+def test_a_page_tells_what_changed_since_the_run_before(runs: Runs, tmp_path: Path):
+    now = runs["plain"].result()
+    now, notebook = now.model_copy(update={"folder": tmp_path / now.id}), nbformat.read(now.notebook, as_version=4)
+    assert "with the same parameters" not in render(notebook, now)
+    older = f"20200101T000000Z-{now.name}-000000"
+    before = {"id": older, "folder": tmp_path / older, "metrics": now.metrics | {"trades": 200}}
+    (tmp_path / older).mkdir()
+    (tmp_path / older / "run.json").touch()
+    save_run(now.model_copy(update=before))
+    page = render(notebook, now)
+    assert "with the same parameters: 1 changed" in page and ">200<" in page and ">+10<" in page
+    assert "with the same parameters" not in render(notebook, now.model_copy(update={"parameters": {"rows": 1}}))
+
+
+def test_one_page_leads_to_all_runs(runs: Runs, home: Path):
+    ended = [run.result() for run in runs.values()]
+    page = (home / "reports" / "runs" / "index.html").read_text()
+    assert all(f'href="{run.id}/report.html"' in page for run in ended)
+    assert page.count('class="status failed"') >= 2 and page.count('class="status timed_out"') == 1
 
 
 def test_progress_names_the_heading_and_ends_complete(runs: Runs):

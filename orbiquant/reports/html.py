@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_PRINTED', 'ERROR_MARKER', 'PLOTLY_MIME', 'SHOWN_FIRST', 'PLOTLY_MARK', 'take_title', 'shorten_printed',
            'shown_cells', 'mark_headings', 'headline', 'run_facts', 'cell_source', 'code_cells', 'exporter',
-           'with_plotly', 'render']
+           'with_plotly', 'compared', 'render']
 
 # %% ../../nbs/82_reports.html.ipynb #1504251d
 import copy
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import asset
 from .clean import clean_html
+from .history import changes, previous_run
 from .result import FILE_MIME, RESULT_MIME, ReportRun
 
 if TYPE_CHECKING:
@@ -170,6 +171,14 @@ def with_plotly(
     return f"{head}{get_plotlyjs()}{tail}"
 
 # %% ../../nbs/82_reports.html.ipynb #00fe43b8
+def compared(
+    run: ReportRun,  # as it ended
+) -> dict[str, Any]:
+    "Return when the run before was and what changed since, for the page; empty where there is none to compare with."
+    before = previous_run(run) if run.status == "succeeded" else None
+    return {"since": before.started, "changes": changes(before, run)} if before else {}
+
+
 def _told(value: Any) -> Any:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
@@ -192,6 +201,7 @@ def render(
         "parameters": {name: _told(value) for name, value in run.parameters.items() if value is not None},
         "facts": run_facts(run),
         "run": run,
+        "compared": compared(run),
         "contents": mark_headings(shown.cells),
         "charts": charts,
         "nonce": secrets.token_hex(8),

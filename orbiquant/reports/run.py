@@ -20,10 +20,11 @@ from threading import Timer
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..core import atomic_write, expect
+from ..core import atomic_write, expect, get_logger
 from ..ports import Progress
 from .catalogue import find_report
 from .ground import check_ground, report_environment, sockets_root
+from .history import write_index
 from .html import code_cells, headline, render
 from orbiquant.reports.result import (
     ReportFailure,
@@ -132,7 +133,12 @@ def conclude(
     for name, text in files.items():
         write_over(run.folder / name, text)
     write_over(run.html, page)
-    return save_run(ended)
+    saved = save_run(ended)
+    try:
+        write_index(run.folder.parent)
+    except OSError as error:
+        get_logger("reports").warning("the page of all runs was not written", reason=str(error))
+    return saved
 
 # %% ../../nbs/83_reports.run.ipynb #86cbcea1
 class Child:
