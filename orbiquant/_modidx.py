@@ -3114,6 +3114,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'orbiquant.desk.long_work.queue_work': ( 'desk.long_work.html#queue_work',
                                                                                    'orbiquant/desk/long_work.py')},
             'orbiquant.desk.market': { 'orbiquant.desk.market.Analysis': ('desk.market.html#analysis', 'orbiquant/desk/market.py'),
+                                       'orbiquant.desk.market.Analysis.for_plan': ( 'desk.market.html#analysis.for_plan',
+                                                                                    'orbiquant/desk/market.py'),
                                        'orbiquant.desk.market.Bar': ('desk.market.html#bar', 'orbiquant/desk/market.py'),
                                        'orbiquant.desk.market.IctContext': ('desk.market.html#ictcontext', 'orbiquant/desk/market.py'),
                                        'orbiquant.desk.market.KeyLevels': ('desk.market.html#keylevels', 'orbiquant/desk/market.py'),
