@@ -386,8 +386,9 @@ def test_a_reader_without_scopes_is_told_what_is_needed(browser: Browser, addres
     expect(page.locator("#agents-list article").first).to_contain_text("Needs the scope operate")
     expect(page.get_by_role("button", name="Set alert")).to_be_disabled()
     expect(page.locator("#who")).to_have_text("ana, plan free")
-    expect(page.locator("#decisions-list")).to_have_text("What agents decide tells their signals, which need the plan pro.")
-    expect(page.locator("#positions-list")).to_contain_text("What agents hold tells their signals, which need the plan pro.")
+    needs = "tells their signals, which need the plan pro."
+    expect(page.locator("#decisions-list")).to_have_text(f"What agents decide {needs}")
+    expect(page.locator("#positions-list")).to_contain_text(f"What agents hold {needs}")
     expect(page.locator("#positions-list")).not_to_contain_text("Nobody")
     reader.leave("status of 403")
 
