@@ -64,8 +64,8 @@ export class Positions {
             ["Closed in 7 days", profitOf(own.weekly_pnl, money)],
           ])
         : this.refusal && trouble(this.refusal),
-      rows.length ? tableOf("Open positions", heads, rows) : own && !this.unseen && empty("Nobody holds anything."),
-      this.unseen && empty("What agents hold tells their signals, which need the plan pro."),
+      rows.length ? tableOf("Open positions", heads, rows) : this.unseen ? null : own && empty("Nobody holds anything."),
+      this.unseen ? empty("What agents hold tells their signals, which need the plan pro.") : null,
     );
   }
 }
