@@ -39,7 +39,7 @@ from pydantic import Field
 from starlette.responses import HTMLResponse, Response
 from typing import Annotated
 
-app = create_app(public=["/api/health", "/api/v1/health", "/health", "/webhooks/ml-signals"], kept=["/api/analysis", "/api/health", "/api/market_data", "/api/phases", "/api/series", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/phases", "/api/signal", "/api/v1/explain", "/api/v1/signals/account/{account_id}", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"], signed=["/webhooks/ml-signals"])
+app = create_app(public=["/api/health", "/api/v1/health", "/health", "/webhooks/ml-signals"], kept=["/api/health", "/api/market_data", "/api/phases", "/api/series", "/api/signal", "/api/v1/health", "/api/v1/signals/latest/{symbol:path}", "/health"], computing=["/api/analysis", "/api/market_data", "/api/phases", "/api/signal", "/api/v1/explain", "/api/v1/signals/account/{account_id}", "/api/v1/signals/batch", "/api/v1/signals/latest/{symbol:path}"], signed=["/webhooks/ml-signals"])
 
 
 @app.get("/agents", tags=["agents"], dependencies=[needs("read")])
@@ -72,7 +72,7 @@ def lift_kill(
     return desk_kills.lift_kill(caller=caller, lift=lift)
 
 
-@app.get("/agents/{name}/journal", tags=["agents"], dependencies=[needs("read")])
+@app.get("/agents/{name}/journal", tags=["agents"], dependencies=[needs("read", "pro")])
 def agent_journal(
     name: Annotated[str, Path(description="atlas, orion or nova")],
     outcome: Annotated[str | None, Query(description="taken, resized, closed, hold, filtered, denied or rejected; left out: any")] = None,
@@ -100,7 +100,7 @@ def pause_agent(
     return desk_agents.pause_agent(name=name, caller=caller)
 
 
-@app.get("/agents/{name}/positions", tags=["agents"], dependencies=[needs("read")])
+@app.get("/agents/{name}/positions", tags=["agents"], dependencies=[needs("read", "pro")])
 def agent_positions(
     name: Annotated[str, Path(description="atlas, orion or nova")],
 ) -> HeldPositions:
@@ -176,11 +176,12 @@ def delete_alert(
 
 @app.get("/api/analysis", tags=["market"], dependencies=[needs("read")])
 def analysis(
+    caller: Annotated[Caller, Depends(caller_of)],
     symbol: Annotated[str, Query(description="any spelling, e.g. EURUSD or EUR/USD")],
     timeframe: Annotated[Timeframe | None, Query(description="length of a bar; left out: 1h, or one that has a model")] = None,
 ) -> Analysis:
     "Return phase, context, levels, trend and volatility of a market at its last closed bar."
-    return desk_market.analysis(symbol=symbol, timeframe=timeframe)
+    return desk_market.analysis(caller=caller, symbol=symbol, timeframe=timeframe)
 
 
 @app.post("/api/chat", tags=["copilot"], dependencies=[needs("write")])

@@ -315,13 +315,16 @@ def check_environment(
 
 # %% ../nbs/70_settings.ipynb #2c6409f4
 def _origin(section: str, key: str, dotenv: Path) -> str:
-    "Return where the value in force stands: our name before another program's, the environment before `.env`."
+    "Return where the value in force stands, or where one can be set: the environment before `.env`."
     for name in _names(section, key):
         for place, variables in (("environment variable", os.environ), (f"{dotenv}", read_dotenv(dotenv))):
             if any(each.upper() == name and text for each, text in variables.items()):
                 return f"{place} {name}"
     ini = workspace() / "settings.ini"
-    return str(ini if key in IniSource(Settings, ini)().get(section, {}) else asset("settings.ini"))
+    if key in IniSource(Settings, ini)().get(section, {}):
+        return str(ini)
+    variable = f"environment variable {_names(section, key)[0]}"  # nobody has set it: there it can be
+    return variable if SECRET_NAME.search(key) else f"{ini} or {variable}"
 
 
 def explain(

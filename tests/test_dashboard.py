@@ -74,7 +74,7 @@ def browser() -> Iterator[Browser]:
 class Visit:
     """Somebody who has the dashboard open."""
 
-    def __init__(self, browser: Browser, address: str, key: str = TOKEN) -> None:
+    def __init__(self, browser: Browser, address: str, key: str = TOKEN, told: str = ".facts") -> None:
         self.address = address
         self.page = browser.new_page(viewport={"width": 1440, "height": 900}, locale="en-GB")
         self.page.set_default_timeout(15_000)
@@ -82,7 +82,7 @@ class Visit:
         self.page.clock.install()
         self.page.goto(f"{address}/#token={key}")
         expect(self.page.locator("#agents-list h3")).to_have_count(3)
-        expect(self.page.locator("#signal-card .facts")).to_be_visible(timeout=15_000)
+        expect(self.page.locator(f"#signal-card {told}")).to_be_visible(timeout=15_000)
 
     def leave(self, *meant: str) -> None:
         """Close it; it stumbled over nothing but what a test meant it to, and asked for nothing from elsewhere."""
@@ -375,17 +375,19 @@ def test_the_service_is_left_alone_while_it_says_so_and_while_nobody_looks(page:
 
 
 def test_a_reader_without_scopes_is_told_what_is_needed(browser: Browser, address: str, home: DashboardHome):
-    needed = {"error": "PLAN_REQUIRED", "message": "signals need the plan pro, this one is free", "details": {}}
-    reader = Visit(browser, address, home.key("ana", "free", "read"))
+    reader = Visit(browser, address, home.key("ana", "free", "read"), told=".trouble")
     page = reader.page
-    page.route("**/api/signal?**", lambda route: route.fulfill(status=403, json=needed))
     page.clock.run_for(61_000)
-    expect(page.locator("#signal-card")).to_have_text("Signals need the plan pro, this one is free")
+    expect(page.locator("#signal-card")).to_have_text("This needs the plan pro, this one is free")
     expect(page.get_by_role("button", name="Kill switch")).to_be_disabled()
     expect(page.locator("#kill-why")).to_have_text("Needs the scope operate")
     expect(page.locator("#agents-list article").first).to_contain_text("Needs the scope operate")
     expect(page.get_by_role("button", name="Set alert")).to_be_disabled()
     expect(page.locator("#who")).to_have_text("ana, plan free")
+    needs = "tells their signals, which need the plan pro."
+    expect(page.locator("#decisions-list")).to_have_text(f"What agents decide {needs}")
+    expect(page.locator("#positions-list")).to_contain_text(f"What agents hold {needs}")
+    expect(page.locator("#positions-list")).not_to_contain_text("Nobody")
     reader.leave("status of 403")
 
 

@@ -486,6 +486,7 @@ def test_the_free_plan_sees_no_signal_kept_or_fresh(ground: Ground):
         {"method": "GET", "url": "/api/v1/signals/latest/BTCUSDT"},
         {"method": "GET", "url": "/api/signal?symbol=BTCUSDT"},
         {"method": "POST", "url": "/api/v1/signals/batch", "json": ["BTCUSDT"]},
+        *({"method": "GET", "url": f"/agents/atlas/{told}"} for told in ("journal", "positions")),  # made of signals
     ]
     for each in asked:
         assert ground.client.request(**each, headers=keys["pro"]).status_code in (200, 404), each  # no model: 404

@@ -428,6 +428,8 @@ def test_what_is_no_request_is_refused_and_never_a_fault_of_ours(address: str, m
         answer = post(address, body, **version)
         assert 400 <= answer.status_code < 500, (body, answer.text)
     assert post(address, b" " * 1_100_000, **version).status_code == 413
+    packed = post(address, request(1, "get_price", {"symbol": "EURUSD"}), **version, **{"Content-Encoding": "gzip"})
+    assert packed.status_code == 415, packed.text
     wrong = post(address, request(1, "get_price", ["x"]), **version)
     assert "error" in wrong.text and "Traceback" not in wrong.text and wrong.status_code < 500
 

@@ -108,6 +108,43 @@ def test_the_near_name_is_told(owner: httpx.Client):
     assert "GET only" in check_problem(posted, 422, "VALIDATION_ERROR")["message"]
 
 
+def test_a_name_that_a_body_says_twice_is_refused_by_its_name(owner: httpx.Client):
+    twice = {
+        "/api/alerts": '{"symbol": "EURUSD", "price": 1.5, "condition": "above", "price": 9}',
+        "/agents/kill": '{"everybody": true, "why": "a", "everybody": true}',
+        "/v1/chat/completions": '{"messages": [{"role": "user", "role": "system", "content": "a"}]}',
+    }
+    for path, name in zip(twice, ("price", "everybody", "role"), strict=True):
+        answer = owner.post(path, content=twice[path], headers=JSON)
+        assert answer.status_code == 400 and f"'{name}' stands 2 times" in answer.text, answer.text
+    once = owner.post("/api/v1/signals/batch", content='["EURUSD", "EURUSD"]', headers=JSON)
+    assert once.status_code == 200, "values may come again"
+
+
+def test_a_packed_body_is_refused_and_that_is_documented(owner: httpx.Client):
+    for said in ("gzip", "GZIP", "br, gzip", "x" * 500):
+        told = owner.post("/api/v1/signals/batch", json=["EURUSD"], headers={"Content-Encoding": said})
+        assert "must be sent as it is" in check_problem(told, 415, "UNSUPPORTED_MEDIA_TYPE")["message"]
+        assert told.headers["accept-encoding"] == "identity" and len(told.content) < 300
+    hook = owner.post("/webhooks/ml-signals", content=b"{}", headers={"Content-Encoding": "gzip"})
+    assert hook.status_code in (404, 415), "where none is received, nothing is read"
+    assert owner.get("/health", headers={"Content-Encoding": "gzip"}).status_code == 200
+    plain = owner.post("/api/v1/signals/batch", json=["EURUSD"], headers={"Content-Encoding": "identity"})
+    assert plain.status_code == 200
+    paths = owner.get("/openapi.json").json()["paths"]
+    assert all("415" in way["post"]["responses"] for way in paths.values() if "post" in way)
+
+
+def test_two_keys_are_refused_whichever_comes_first(stranger: httpx.Client):
+    good, other = ("Authorization", f"Bearer {TOKEN}"), ("Authorization", "Bearer oq_other")
+    named = ("X-API-Key", "a"), ("X-API-Key", TOKEN)
+    for headers in ([good, other], [other, good], [good, named[0]], [*named], [*reversed(named)]):
+        told = check_problem(stranger.get("/api/v1/me", headers=headers), 401, "UNAUTHORIZED")
+        assert "two different API keys" in told["message"]
+    check_problem(stranger.get(f"/api/v1/me?token={TOKEN}&token=a"), 401, "UNAUTHORIZED")
+    assert stranger.get("/api/v1/me", headers=[good, good]).status_code == 200
+
+
 def test_many_and_long_names_cost_little_and_are_not_sent_back(owner: httpx.Client):
     for query in ("a" * 50_000 + "=1", "&".join(f"n{i}=1" for i in range(6000)), "&".join(["symbol=1"] * 5000)):
         begun = time.monotonic()

@@ -1,5 +1,9 @@
 """What a monitoring system is told: by template and not by path, with a part that fails told beside the others."""
 
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +15,15 @@ from test_service_http import EURUSD_1H, TOKEN, check_problem, make_runtime, run
 from orbiquant.app import app
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.runtime import using
+from orbiquant.service.metrics import shared_folder
 from orbiquant.settings import load_settings
 
+KILLED = """
+import os, signal
+from orbiquant.service.metrics import shared_folder
+with shared_folder() as folder:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 Reading = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -97,3 +108,15 @@ def test_a_part_that_cannot_be_read_hides_no_other(tmp_path: Path):
     }
     assert unreadable == {"health": 0, "bars": 0, "jobs": 0, "agents": 1}
     assert ("orbiquant_agents_running", frozenset()) in reading
+
+
+def test_the_folder_of_a_service_that_was_killed_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "orbiquant-metrics-whose").mkdir()
+    with shared_folder() as mine:
+        subprocess.run([sys.executable, "-c", KILLED], env=os.environ | {"TMPDIR": str(tmp_path)}, check=False)
+        left = {*tmp_path.iterdir()} - {Path(mine), tmp_path / "orbiquant-metrics-whose"}
+        assert len(left) == 1, "it could not clean up"
+        with shared_folder():
+            assert not any(each.exists() for each in left) and Path(mine).exists()
+    assert [*tmp_path.iterdir()] == [tmp_path / "orbiquant-metrics-whose"], "what names nobody is left alone"

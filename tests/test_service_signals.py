@@ -21,6 +21,7 @@ from orbiquant.research.spec import ResearchSpec
 from orbiquant.research.train import prepare, train
 from orbiquant.runtime import Runtime, using
 from orbiquant.service.kept import FRESH_S
+from orbiquant.service.keys import create_api_key
 
 EURUSD_1H = SeriesId.parse("EURUSD", "1h")
 
@@ -64,6 +65,9 @@ def test_one_signal_has_one_answer_on_every_path(client: httpx.Client, runtime: 
     assert batch["XAUUSD"]["error"] == "NOT_FOUND"
     (recent,) = client.get("/api/analysis?symbol=EURUSD").json()["recent_signals"]
     assert of_the_moment(recent) == flat
+    free = create_api_key(runtime.engine, "test", "ben", "free", ("read",), runtime.clock)
+    seen = client.get("/api/analysis?symbol=EURUSD", headers={"X-API-Key": free}).raise_for_status().json()
+    assert seen["recent_signals"] == [] and seen["current_price"], "right after who may see it was answered"
     words = {"action": SIDES[Action(flat["action"])], "direction": flat["action"], "price": flat["entry_price"]}
     assert latest == flat | words | {"timestamp": f"{BARS.index[-HELD_BACK]:%Y-%m-%dT%H:%M:%SZ}"}
     assert set(flat) == set(Signal.model_fields) | {"stale"}

@@ -125,6 +125,9 @@ def test_one_turn_a_conversation_and_what_is_wrong_is_told(address: str, runtime
             assert told == refused and told["error"] == "CONFLICT" and told["conversationId"] == "busy"
             for data in ({}, {"conversationId": "a"}, {"conversationId": "a", "content": ""}, {"content": 7}):
                 assert (await two.say(**data))["error"] == "OPTION_INVALID"
+            for letters in (9_000, 90_000, 1_000_000):  # the line holds, and says why
+                told = await two.say(conversationId="long", content="x" * letters)
+                assert told["error"] == "OPTION_INVALID" and "8000 characters" in told["message"]
             assert (await two.say("message:resume", conversationId="never"))["error"] == "NOT_FOUND"
             assert words(await chat.until("agent:complete")).startswith("w1 w2 ")
 
@@ -212,6 +215,9 @@ def test_who_does_not_say_who_it_is_is_ended(address: str, monkeypatch: pytest.M
         began = time.monotonic()
         async with connect(f"{address.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket") as line:
             assert (await line.recv()).startswith("0{")
+            await asyncio.wait_for(line.wait_closed(), 10)
+        async with connect(f"{address.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket") as line:
+            await line.send('40/copilot,{"token":"' + "x" * copilot_socket.MOST_STRANGE_BYTES + '"}')
             await asyncio.wait_for(line.wait_closed(), 10)
         assert time.monotonic() - began < 5
         async with chatting(address) as chat:

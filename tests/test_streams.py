@@ -206,6 +206,18 @@ def test_a_key_that_is_withdrawn_hears_no_more(address: str, market: Market, mon
     asyncio.run(main())
 
 
+def test_of_an_empty_stream_nothing_is_missed():
+    hub, back, stays = Hub("market"), StreamListener(), StreamListener()
+    hub.join(back, "another", 7)
+    hub.join(stays)
+    hub.begin("third", 0)
+    assert not [text for each in (back, stays) for text in each.waiting if '"gap"' in text]
+    hub.begin("fourth", 3)
+    hub.begin("fourth", 3)
+    gaps = [text for text in stays.waiting if '"gap"' in text]
+    assert [json.loads(text) for text in gaps] == [{"type": "gap", "from": 1, "to": 3}], "and once is enough"
+
+
 def test_who_is_slow_is_let_go_and_nobody_else_notices():
     async def main() -> None:
         hub, slow, quick, other = Hub("market"), StreamListener(1), StreamListener(), StreamListener()

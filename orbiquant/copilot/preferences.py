@@ -16,6 +16,7 @@ from .conversation_tables import check_name, lock_user, user_preferences
 from .hot import HotContext, hot_key
 from ..core import DataError, OptionError, get_logger, rule_of, suggest
 from ..domain import Timeframe, Value, normalise_symbol
+from ..jobs.cron import zone_named
 from ..persistence import querying, writing
 from ..ports import Clock
 
@@ -31,6 +32,13 @@ def _symbol(text: str) -> str:
         raise ValueError("must be letters and digits such as BTCUSDT or XAU/USD") from error
 
 
+def _zone(name: str) -> str:
+    try:
+        return zone_named(name).key
+    except OptionError as error:
+        raise ValueError(error.message.removeprefix("`zone` ").partition(", was ")[0]) from error
+
+
 class Preferences(Value):
     "What a person prefers."
 
@@ -42,7 +50,7 @@ class Preferences(Value):
         tuple[Annotated[str, AfterValidator(_symbol)], ...], Field(max_length=50), AfterValidator(_once)
     ] = ()  # favourites
     timeframe: Timeframe = Timeframe.H1  # that is meant where none is named
-    zone: Annotated[str, Field(pattern=r"^[A-Za-z]+(/[A-Za-z0-9_+\-]+)*$", max_length=60)] = "UTC"
+    zone: Annotated[str, Field(max_length=60), AfterValidator(_zone)] = "UTC"  # IANA name
     account: Annotated[str, Field(max_length=100)] = ""  # where orders go; empty: the one of the settings
 
 # %% ../../nbs/85_copilot.preferences.ipynb #b24e2fb9

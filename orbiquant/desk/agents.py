@@ -177,7 +177,7 @@ def agent_metrics(
     return agent_metrics_of(current(), find_agent(name))
 
 # %% ../../nbs/79_desk.agents.ipynb #8d5ce22a
-@endpoint("GET", "/agents/{name}/positions", tags=("agents",))
+@endpoint("GET", "/agents/{name}/positions", tags=("agents",), plan="pro")
 def agent_positions(
     name: str,  # atlas, orion or nova
 ) -> HeldPositions:
@@ -222,7 +222,7 @@ class AgentJournal(BaseModel):
     next: int | None = Field(description="as `after`, what goes on behind the last of these; null at the end")
 
 
-@endpoint("GET", "/agents/{name}/journal", tags=("agents",))
+@endpoint("GET", "/agents/{name}/journal", tags=("agents",), plan="pro")
 def agent_journal(
     name: str,  # atlas, orion or nova
     outcome: str | None = None,  # taken, resized, closed, hold, filtered, denied or rejected; left out: any

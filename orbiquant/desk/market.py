@@ -8,16 +8,16 @@ __all__ = ['ANALYSIS_BARS', 'TRENDS', 'Bar', 'MarketBars', 'market_data', 'IctCo
            'analysis']
 
 # %% ../../nbs/78_desk.market.ipynb #1d487af2
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pandas as pd
 from pydantic import AwareDatetime, BaseModel, Field
 
-from ..core import NotFoundError, endpoint
+from ..core import NotFoundError, Plan, endpoint
 from .freshness import Freshness
 from .series import choose_series, has_model, live_of
 from .signals import ServedSignal, latest_of
-from ..domain import Bars, Phase, SeriesId, Timeframe
+from ..domain import Bars, Caller, Phase, SeriesId, Timeframe
 from ..ports import StoredSeries
 from ..research.live import recent_bars, store_state
 from ..runtime import Runtime, current
@@ -165,9 +165,16 @@ def state_now(
 class Analysis(MarketState):
     "A market at its last closed bar, with the latest signal where there is a model."
 
-    recent_signals: list[ServedSignal]
+    recent_signals: list[ServedSignal] = Field(description="of the model; none where the plan is free")
     age_s: int = Field(ge=0, description="seconds since that bar closed")
     stale: bool = Field(description="older than two bars of an open market")
+
+    def for_plan(
+        self,
+        plan: Plan,  # of whoever asks
+    ) -> Self:
+        "Return what a plan sees of it: the free one sees no signal."
+        return self.model_copy(update={"recent_signals": []}) if plan == "free" else self
 
 
 def analyse(
@@ -182,10 +189,11 @@ def analyse(
     return Analysis(**dict(state), **dict(age), recent_signals=recent_signals(runtime, held.series))
 
 # %% ../../nbs/78_desk.market.ipynb #a10f007f
-@endpoint("GET", "/api/analysis", tags=("market",), kept=True, computes=True)
+@endpoint("GET", "/api/analysis", tags=("market",), computes=True)
 def analysis(
+    caller: Caller,  # whose plan says whether signals are seen
     symbol: str,  # any spelling, e.g. EURUSD or EUR/USD
     timeframe: Timeframe | None = None,  # length of a bar; left out: 1h, or one that has a model
 ) -> Analysis:
     "Return phase, context, levels, trend and volatility of a market at its last closed bar."
-    return analyse(current(), symbol, timeframe)
+    return analyse(current(), symbol, timeframe).for_plan(caller.plan)

@@ -55,12 +55,12 @@ def situation_of(
 
     found, made_of, notices = analyse_any(runtime, symbol, timeframe)
     day, free = price_of(runtime, symbol), caller.plan == "free"
+    found = found.for_plan(caller.plan)
     digits = price_decimals([found.current_price, day.price]) + 1
     levels = {name: [rounded(level, digits) for level in each] for name, each in found.key_levels}
     told = dict(found) | {
         "current_price": rounded(found.current_price, digits), "key_levels": KeyLevels.model_validate(levels),
         "atr": None if found.atr is None else rounded(found.atr, digits + 1),
-        "recent_signals": [] if free else found.recent_signals,
     }  # fmt: skip
     notices += ["signals of the models need the plan pro"] * free
     return Situation(

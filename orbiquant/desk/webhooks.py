@@ -8,7 +8,7 @@ __all__ = ['MOST_AGE', 'MlSignal', 'MlWebhook', 'BodyUnreadable', 'read_webhook'
 # %% ../../nbs/79_desk.webhooks.ipynb #d595c4d1
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
@@ -19,6 +19,7 @@ from ..research.agents import account_of, profile_of
 from ..research.standings import find_record
 from ..runtime import Runtime, current
 from ..trading.config import AGENTS
+from ..wire import named_once
 
 # %% ../../nbs/79_desk.webhooks.ipynb #302bca07
 def _in_utc(moment: datetime) -> datetime:
@@ -52,19 +53,12 @@ def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number")
 
 
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands twice")
-    return found
-
-
 def read_webhook(
     body: bytes,  # whose signature is good
 ) -> MlWebhook:
     "Return what a body says; raise `BodyUnreadable` for what is no JSON, `DataError` for JSON of another shape."
     try:
-        said = json.loads(body.decode(), parse_constant=_no_number, object_pairs_hook=_named_once)
+        said = json.loads(body.decode(), parse_constant=_no_number, object_pairs_hook=named_once)
     except (ValueError, RecursionError) as error:
         raise BodyUnreadable(f"the body must be JSON in UTF-8: {str(error)[:200]}") from error
     try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..core import DataError
 from ..domain import BAR_COLUMNS, normalise_symbol
-from .clocks import known_zones
+from ..jobs.cron import known_zones
 from .layouts import LAYOUTS, Layout, is_number, propose_layout
 
 # %% ../../nbs/12_market.dialects.ipynb #4e4825b6

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from orbiquant.core import AuthError, Plan, log_context
 from orbiquant.domain import Caller, local_caller
 from orbiquant.runtime import Runtime
-from orbiquant.service.auth import find_credential
+from orbiquant.service.auth import counted_address, find_credential
 from orbiquant.service.errors import RateLimitError, TimedOutError, UnavailableError, answer_error
 from orbiquant.service.kept import KeptAnswers
 from orbiquant.service.keys import authenticate
@@ -35,6 +36,7 @@ SOCKETS_OF_ONE = 5  # one user may hold one in so many of the connections as soc
 RETRY_READ_S = 5  # before what took too long to read is asked for again
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
+NO_QUERY = QueryParams()
 _HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 
@@ -87,7 +89,7 @@ class Gatekeeper:
     ) -> Caller | None:
         "Return whose key a request carries, None without one; raise `AuthError` for one that is not valid."
         method = connection.scope.get("method", "GET")
-        query = connection.query_params if connection.scope["query_string"] else {}
+        query = connection.query_params if connection.scope["query_string"] else NO_QUERY
         key = find_credential(method, connection.headers, query)
         if key is None:
             return None
@@ -111,7 +113,8 @@ class Gatekeeper:
         if caller:
             plan, policy, who = caller.plan, str(caller.plan), caller.user_id
         else:
-            plan, policy, who = STRANGERS, "address", connection.client.host if connection.client else "unknown"
+            place = counted_address(connection.client.host) if connection.client else "unknown"
+            plan, policy, who = STRANGERS, "address", place
         standing = await self.rates.hit(f"{policy}:{who}", policy, self.config.per_minute(plan))
         connection.scope.setdefault("state", {})["standing"] = standing
         if standing.wait_s:
@@ -189,7 +192,7 @@ class Gate:
                 await answer.send_to(send)
             else:
                 with log_context(request_id=send.request_id), answered_in(gatekeeper.config.request_timeout_s, send):
-                    await self.answers(scope, limit_body(receive), send)
+                    await self.answers(scope, plain_body(scope, receive), send)
         except asyncio.CancelledError:  # the service is ending
             if scope["type"] == "http" and send.status is None:
                 await answer_error(UnavailableError("the service is ending"))(scope, receive, send)
@@ -237,16 +240,29 @@ def answered_in(
         late.cancel()
 
 
-def limit_body(
-    receive: Receive,  # a request's input
+def packing_of(
+    scope: Scope,  # of a request
+) -> str:
+    "Return how a request says its body is packed, empty where it is not: nobody unpacks it here."
+    said = [value.decode("latin-1").strip().lower() for name, value in scope["headers"] if name == b"content-encoding"]
+    return ", ".join(each[:40] for each in said if each not in ("", "identity"))
+
+
+def plain_body(
+    scope: Scope,  # of a request
+    receive: Receive,  # its input
 ) -> Receive:
-    "Return an input that ends with status 413 when a body is too large, whatever length it claims."
-    size = 0
+    "Return an input that ends with status 413 when a body is too large, whatever length it claims, or 415 when packed."
+    size, packed = 0, packing_of(scope)
 
     async def read() -> Message:
         nonlocal size
         message = await receive()
         size += len(message.get("body", b""))
+        if size and packed:
+            raise HTTPException(
+                415, f"a body must be sent as it is, was packed: {packed}", {"Accept-Encoding": "identity"}
+            )
         if size > MAX_BODY_BYTES:
             raise HTTPException(413, f"a body may have {MAX_BODY_BYTES:,} bytes")
         return message

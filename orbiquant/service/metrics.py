@@ -7,6 +7,10 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -25,6 +29,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from orbiquant._version import __version__
 from orbiquant.core import get_logger
+from orbiquant.leases import has_died, own_name
 from orbiquant.runtime import Runtime, current
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
 
 METRICS_PATH = "/metrics"
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the library's name for the folder that workers share
+NAMED, HOLDER = "orbiquant-metrics-", "holder"  # how the name of that folder begins; the file that says whose it is
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 UNKNOWN_ROUTE = "unknown"
 COUNTED_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"})
@@ -75,6 +81,19 @@ class Meters:
 
 
 METERS = Meters()
+
+
+@contextmanager
+def shared_folder() -> Iterator[str]:
+    "Make the folder that workers share, and remove those that services left which were killed."
+    for old in Path(gettempdir()).glob(f"{NAMED}*"):
+        said = old / HOLDER
+        with suppress(OSError):  # it is another user's, or goes just now
+            if said.is_file() and has_died(said.read_text(encoding="utf-8", errors="replace")):
+                rmtree(old)
+    with TemporaryDirectory(prefix=NAMED) as folder:
+        (Path(folder) / HOLDER).write_text(own_name(), encoding="utf-8")
+        yield folder
 
 
 def gauge(

@@ -3,6 +3,7 @@
 # `?symbl=XAUUSD` would be answered for the default symbol, and of `?limit=5&limit=50` only one counts: both look like
 # answers to a question that was not asked. What a route takes is worked out once, when it is made.
 
+import json
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from types import NoneType, UnionType
@@ -13,10 +14,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from orbiquant.core import suggest
 from orbiquant.domain import RawRequest
 from orbiquant.service.openai_form import OPENAI_PATHS, OpenAiProblem
+from orbiquant.wire import NameRepeated, named_once
 
 KEY = "token"  # where a key may stand in the address of a GET
 MOST_NAMED = 20  # problems that one answer tells
@@ -127,13 +130,24 @@ def inlined(
     return {name: inlined(each, known) for name, each in schema.items() if name != "$defs"}
 
 
+class NamedBody(Request):
+    "A request in whose JSON each name of an object stands once."
+
+    async def json(self) -> Any:
+        "Return the body; raise `HTTPException` for a name that stands twice."
+        try:
+            return json.loads(await self.body(), object_pairs_hook=named_once)
+        except NameRepeated as error:
+            raise HTTPException(400, f"the body: {error}") from error
+
+
 class NamedRoute(APIRoute):
-    "A route that refuses query names it does not declare."
+    "A route that refuses query names it does not declare, and any name that a body says twice."
 
     def __init__(self, path: str, **options: Any) -> None:
         if {"POST", "PUT", "PATCH"} & set(options.get("methods") or ()):
-            large = {413: described_refusal("Too large a body")}
-            options["responses"] = large | (options.get("responses") or {})
+            bodies = {413: described_refusal("Too large a body"), 415: described_refusal("A body that is packed")}
+            options["responses"] = bodies | (options.get("responses") or {})
         if path.startswith(OPENAI_PATHS):
             given = options.get("responses") or {}
             options["responses"] = {status: each | {"model": OpenAiProblem} for status, each in given.items()}
@@ -151,6 +165,6 @@ class NamedRoute(APIRoute):
         async def checked(request: Request) -> Response:
             if request.scope["query_string"]:
                 check_query(request.query_params.multi_items(), known)
-            return await handle(request)
+            return await handle(NamedBody(request.scope, request.receive))
 
         return checked

@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any
 
@@ -37,7 +36,7 @@ from orbiquant.service.connections import (
 from orbiquant.service.crew import Crew, Member
 from orbiquant.service.gate import MAX_BODY_BYTES
 from orbiquant.service.keys import has_key
-from orbiquant.service.metrics import FOLDER
+from orbiquant.service.metrics import FOLDER, shared_folder
 from orbiquant.service.origins import Origins
 from orbiquant.service.warming import warming
 
@@ -230,7 +229,7 @@ def serve_many(
     token = console_token(place)
     with (
         listen(place, config.port if port is None else port) as listener,
-        TemporaryDirectory(prefix="orbiquant-metrics-") as shared,
+        shared_folder() as shared,
         ending(ended),
     ):
         told = {"chosen": dict(chosen), "socket": listener.fileno(), "host": place, "token": token}

@@ -24,13 +24,13 @@ from orbiquant.core import AuthError, ForbiddenError, NotFoundError, OptionError
 from orbiquant.domain import Caller
 from orbiquant.runtime import Runtime
 from orbiquant.service.errors import Problem, UnavailableError, shorten
-from orbiquant.service.gate import Gatekeeper
+from orbiquant.service.gate import MAX_BODY_BYTES, Gatekeeper
 from orbiquant.wire import without_gaps
 
 SOCKET_PATH, NAMESPACE = "/socket.io/", "/copilot"
 NOBODY = ""  # opens each socket, until it says who it is: so few of those at once, too
 SAY_WHO_S = 10.0  # for a connection to say whose it is
-MOST_SOCKET_BYTES = 65_536  # of a message
+MOST_STRANGE_BYTES = 65_536  # of a message of somebody who has not said who they are
 SOCKET_PING_S, SOCKET_PONG_S = 20, 20  # between two pings; for an answer to one
 
 
@@ -162,7 +162,7 @@ class CopilotSocket:
 
     async def _refuse(self, sid: str, data: object, error: OrbiError) -> dict[str, Any]:
         named = data.get("conversationId") if isinstance(data, dict) else None
-        problem = _problem(error, named if isinstance(named, str) else None)
+        problem = _problem(error, shorten(named) if isinstance(named, str) else None)
         await self.server.emit("agent:error", problem, to=sid, namespace=NAMESPACE)
         return problem
 
@@ -209,7 +209,7 @@ def open_socket(
     server = socketio.AsyncServer(
         async_mode="asgi", transports=["websocket"], client_manager=manager, namespaces=[NAMESPACE],
         cors_allowed_origins=[],  # `Origins` has looked at them
-        max_http_buffer_size=MOST_SOCKET_BYTES, ping_interval=SOCKET_PING_S, ping_timeout=SOCKET_PONG_S,
+        max_http_buffer_size=MAX_BODY_BYTES, ping_interval=SOCKET_PING_S, ping_timeout=SOCKET_PONG_S,
     )  # fmt: skip
     CopilotSocket(runtime, gatekeeper, server)
     return socketio.ASGIApp(server, socketio_path=None)
@@ -233,9 +233,12 @@ async def _serve_socket(scope: Scope, receive: Receive, send: Send) -> None:
             return await receive()
         try:
             async with asyncio.timeout_at(late):
-                return await receive()
+                message = await receive()
         except TimeoutError:
             return await receive() if state.get("said_who") else {"type": "websocket.disconnect", "code": 1008}
+        if len(message.get("text") or message.get("bytes") or "") > MOST_STRANGE_BYTES and not state.get("said_who"):
+            return {"type": "websocket.disconnect", "code": 1009}
+        return message
 
     try:
         await scope["app"].state.socket(scope, read, send)

@@ -23,6 +23,7 @@ from orbiquant.domain import SeriesId, Timeframe
 from orbiquant.runtime import Runtime
 from orbiquant.service.errors import Problem, shorten
 from orbiquant.service.streams import message_text
+from orbiquant.wire import NameRepeated, named_once
 
 MOST_STREAM_TEXT = 16_384  # characters of a message
 MOST_SERIES = 200  # that one client may wait for
@@ -88,9 +89,11 @@ def read_wish(
     if len(text) > MOST_STREAM_TEXT:
         raise OptionError(f"a message must have at most {MOST_STREAM_TEXT:,} characters, had {len(text):,}")
     try:
-        return _WISH.validate_python(json.loads(text))
+        return _WISH.validate_python(json.loads(text, object_pairs_hook=named_once))
     except ValidationError as error:
         raise _refuse(error, dict.fromkeys(StreamWish.model_fields)) from None
+    except NameRepeated as error:
+        raise OptionError(f"a message must be unequivocal: {error}") from None
     except (ValueError, RecursionError):
         raise OptionError("a message must be a JSON object") from None
 

@@ -96,7 +96,8 @@ class Hub:
         self.kept.extend(kept)
         for each in self.listeners:
             each.put(self._hello(seq))
-            each.put(message_text("gap", **{"from": known + 1, "to": seq}))
+            if known < seq:
+                each.put(message_text("gap", **{"from": known + 1, "to": seq}))
 
     def add(
         self,
@@ -131,7 +132,7 @@ class Hub:
             listener.put(text)
         if known:
             self._resume(listener, begin)
-        elif since is not None and epoch:
+        elif since is not None and epoch and self.seq:
             listener.put(message_text("gap", **{"from": 1, "to": self.seq}))
         self.listeners.add(listener)
 

@@ -101,7 +101,8 @@ export class Agents {
     const { name, currency, status } = agent;
     const kill = this.killOf(agent);
     const made = this.metrics.get(name);
-    const open = (this.held.get(name) ?? []).reduce((sum, each) => sum + each.profit, 0);
+    const held = this.held.get(name);
+    const open = (held ?? []).reduce((sum, each) => sum + each.profit, 0);
     const money = (value) => writeMoney(value, currency);
     const head = element("h3", "", capital(name));
     head.id = `agent-${name}`;
@@ -112,7 +113,7 @@ export class Agents {
       element("div", "agent-head", head, badge(capital(status), TONES[status] ?? ""), kill ? badge("Killed", "bad") : null, element("span", "note", `${agent.profile}, ${agent.account}`)),
       facts([
         ["Equity", money(agent.equity)],
-        ["Open profit", status === "created" ? null : profitOf(open, money)],
+        ["Open profit", status === "created" || !held ? null : profitOf(open, money)],
         ["Closed profit", made ? profitOf(made.net_profit, money) : null],
         ["In R", made && made.total_trades ? profitOf(made.total_r, (value) => `${writeCount(value, 2)} R`) : null],
         ["Won", made && made.win_rate !== null ? `${writeShare(made.win_rate)} of ${writeCount(made.total_trades)}` : null],

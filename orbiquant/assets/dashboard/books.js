@@ -6,11 +6,13 @@ const SHOWN = 40;
 const PAGE = 30; // decisions asked for of each agent
 const TONES = { taken: "good", resized: "good", closed: "", denied: "bad", rejected: "bad", filtered: "warn" };
 
+const NEEDED = "PLAN_REQUIRED"; // positions and decisions of agents tell what their signals said
+
 const at = (id) => document.getElementById(id);
 
 export class Positions {
   constructor(service, agents, decimalsOf) {
-    Object.assign(this, { service, agents, decimalsOf, own: null, refusal: null });
+    Object.assign(this, { service, agents, decimalsOf, own: null, refusal: null, unseen: false });
   }
 
   async load() {
@@ -23,8 +25,8 @@ export class Positions {
     for (const name of this.agents.begun) {
       try {
         this.agents.hold(name, (await this.service.ask(`/agents/${name}/positions`)).positions);
-      } catch {
-        continue; // the agents' own line says so
+      } catch (refusal) {
+        this.unseen = refusal.code === NEEDED; // what else failed, the agents' own line says
       }
     }
     this.agents.show();
@@ -62,7 +64,8 @@ export class Positions {
             ["Closed in 7 days", profitOf(own.weekly_pnl, money)],
           ])
         : this.refusal && trouble(this.refusal),
-      rows.length ? tableOf("Open positions", heads, rows) : own && empty("Nobody holds anything."),
+      rows.length ? tableOf("Open positions", heads, rows) : this.unseen ? null : own && empty("Nobody holds anything."),
+      this.unseen ? empty("What agents hold tells their signals, which need the plan pro.") : null,
     );
   }
 }
@@ -98,7 +101,7 @@ export class Decisions {
     if (!this.lines.length)
       return renew(
         at("decisions-list"),
-        refusal ? trouble(refusal) : empty(at("outcome").value ? "No decision came out so." : "No agent has decided anything yet."),
+        refusal?.code === NEEDED ? empty("What agents decide tells their signals, which need the plan pro.") : refusal ? trouble(refusal) : empty(at("outcome").value ? "No decision came out so." : "No agent has decided anything yet."),
       );
     const rows = this.lines.map((each) => ({
       cells: [
