@@ -121,6 +121,22 @@ def test_what_cannot_be_served_is_refused_and_what_is_served_stays(kernel: Kerne
     kernel.run("del newer")
 
 
+def test_one_name_in_two_cells_is_refused_where_the_saved_notebook_tells_and_named_where_nobody_does(kernel: Kernel):
+    one = '@oq.endpoint("GET", "/one")\ndef same() -> int:\n    "Answer."\n    return 1'
+    other, file = one.replace("/one", "/other"), kernel.home / "study.ipynb"  # type: ignore[attr-defined]
+    kernel.run(one)
+    kernel.run(other)
+    told = kernel.run("oq.serve_notebook()")
+    assert re.search(r"`same` was marked @.*/one'\) in cell \d+ and @.*/other'\) in cell \d+: the last alone", told)
+    save(file, other)
+    assert "the last alone" not in kernel.run("oq.serve_notebook()"), "one cell, changed and run again"
+    save(file, one, other)
+    refused = kernel.cell("oq.serve_notebook()").printed
+    assert re.search(r"`same` is defined in study\.ipynb#cell-id=\w+ and study\.ipynb#cell-id=\w+, and", refused)
+    file.unlink()
+    kernel.run("del same")
+
+
 def test_stopping_ends_it_and_another_begins_with_another_token(kernel: Kernel):
     line = kernel.run("service = oq.serve_notebook()").splitlines()[1]
     assert "stopped: " in kernel.run("service.stop()\nprint(service)")
