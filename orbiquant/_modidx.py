@@ -2848,6 +2848,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'orbiquant.core.SystemClock.now': ('core.html#systemclock.now', 'orbiquant/core.py'),
                                 'orbiquant.core.ToolError': ('core.html#toolerror', 'orbiquant/core.py'),
                                 'orbiquant.core.ToolInfo': ('core.html#toolinfo', 'orbiquant/core.py'),
+                                'orbiquant.core._log_of_libraries': ('core.html#_log_of_libraries', 'orbiquant/core.py'),
                                 'orbiquant.core._teller': ('core.html#_teller', 'orbiquant/core.py'),
                                 'orbiquant.core.as_sentence': ('core.html#as_sentence', 'orbiquant/core.py'),
                                 'orbiquant.core.asset': ('core.html#asset', 'orbiquant/core.py'),

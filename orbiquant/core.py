@@ -358,6 +358,25 @@ def _teller(tell: Callable[[str], None]) -> Callable[..., Any]:
     return say
 
 
+def _log_of_libraries(json_lines: bool) -> None:
+    "Have what libraries log, and warnings, in the form of our own lines where those are collected; else as they were."
+    import structlog
+
+    last = logging.lastResort
+    assert last is not None
+    timed: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.format_exc_info,
+    ]
+    timed += [structlog.processors.TimeStamper(fmt="iso", utc=True), mask_secrets]
+    shown: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()]
+    form = structlog.stdlib.ProcessorFormatter(processors=shown, foreign_pre_chain=timed) if json_lines else None
+    last.setFormatter(form)
+    logging.captureWarnings(json_lines)
+    (logging.getLogger().addHandler if json_lines else logging.getLogger().removeHandler)(last)
+
+
 def configure_logging(
     level: str = "INFO",  # DEBUG, INFO, WARNING or ERROR; AUTO: no log, warnings are told as sentences
     json_lines: bool = False,  # one JSON object a line instead of aligned text
@@ -366,6 +385,7 @@ def configure_logging(
     "Set up structured logging for this process."
     import structlog
 
+    _log_of_libraries(json_lines and level != "AUTO")
     if level == "AUTO":
         noticed = structlog.make_filtering_bound_logger(logging.WARNING)
         structlog.configure([_teller(tell)], noticed, cache_logger_on_first_use=False)

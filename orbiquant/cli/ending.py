@@ -5,7 +5,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
@@ -45,6 +45,7 @@ LARGEST = 2**63 - 1
 # --- what is printed beside a result ---
 
 _heard: list[str] = []  # notices of this run that nothing has shown yet
+_collected: list[Callable[[str], object]] = []  # at most one: told complaints instead of the terminal
 _absent: list[Path] = []  # places of the settings that were not there when this run began
 
 
@@ -119,6 +120,13 @@ def printable(
     return shown if len(shown) <= longest else f"{shown[:longest]}…"
 
 
+def collect(
+    tell: Callable[[str], object],  # writes an entry of a log
+) -> None:
+    "Have complaints told so from now on: lines are collected, and a plain one would be none to whoever reads them."
+    _collected[:] = [tell]
+
+
 def complain(
     text: str,  # a line or two
     style: str = "bold",  # of what stands before the first colon
@@ -127,6 +135,9 @@ def complain(
     from rich.console import Console
     from rich.text import Text
 
+    for tell in _collected:
+        tell(printable(text))
+        return
     head, colon, rest = printable(text).partition(":")
     try:
         Console(stderr=True, highlight=False).print(Text.assemble((head + colon, style), rest), soft_wrap=True)
