@@ -199,7 +199,7 @@ class Chat {
       this.conversation.history(saved.messages, Array.isArray(saved.tickets) ? saved.tickets : []);
     }
     this.conversation.tickets.forEach((each) => each.unlock(true));
-    this.warn(this.say("goneLong"), true);
+    this.warn(this.say(this.link.served ? "goneServed" : "goneLong"), true);
     this.show();
     this.follow();
   }
@@ -383,7 +383,7 @@ class Chat {
     this.pinned = true;
     this.show();
     this.toEnd();
-    this.wait("say", SLOW_SAY_MS, () => this.waiting && (this.waiting.card.lastChild.textContent = this.say("slow")));
+    this.wait("say", SLOW_SAY_MS, () => this.waiting && (this.waiting.card.lastChild.textContent = this.say(this.link.served ? "slowServed" : "slow")));
     if (this.tell({ kind: "say", text })) return;
     this.settleWaiting();
     this.composer.giveBack(text);
