@@ -77,8 +77,9 @@ async def listening(address: str, stream: str = "market", key: str = TOKEN, **qu
     async with connect(f"{address}/ws/{stream}?{asked}", open_timeout=10) as line:
         ear = Ear(line)
         assert (await ear.next())["type"] == "hello"
-        if query.get("symbols"):
-            await ear.next("subscribed")
+        told = await ear.next("subscribed")
+        assert bool(told["series"]) is bool(query.get("symbols"))
+        assert told["series"] or "nothing is subscribed yet: send {" in told["message"]
         yield ear
 
 

@@ -38,6 +38,14 @@ _heard: ContextVar["deque[str] | None"] = ContextVar("served_notebook", default=
 _running: list["NotebookService"] = []
 
 
+class KeptLines(deque[str]):
+    "The newest lines of a log, shown as lines."
+
+    def __repr__(self) -> str:
+        "Return it as it is read: one entry after the other, the newest last."
+        return "\n".join(self)
+
+
 class KeptLog(RequestLog):
     "Keeps a line for each request instead of writing it."
 
@@ -82,7 +90,7 @@ class NotebookService:
         port: int,  # 0: any free one
     ) -> None:
         runtime = current()
-        self.token, self.log = secrets.token_urlsafe(32), deque[str](maxlen=LINES_KEPT)
+        self.token, self.log = secrets.token_urlsafe(32), KeptLines(maxlen=LINES_KEPT)
         self.gatekeeper = Gatekeeper(runtime, self.token)
         self.gatekeeper.log = KeptLog(self.log)
         self.newest, self.functions = Newest(), list[Marked]()
@@ -190,7 +198,8 @@ def keep_notice(
     if isinstance(error, BaseException):
         import traceback
 
-        lines.append("".join(traceback.format_exception(error, limit=-FRAMES)))
+        whose = structlog.contextvars.get_contextvars().get("request_id", "")
+        lines.append(f"{whose} ".lstrip() + "".join(traceback.format_exception(error, limit=-FRAMES)).rstrip())
     raise structlog.DropEvent
 
 
