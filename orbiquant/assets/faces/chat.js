@@ -367,7 +367,8 @@ class Chat {
     if (told.status === undefined) return text;
     const name = told.status === 0 ? "httpNone" : told.status >= 500 ? "http5" : `http${told.status}`;
     const own = ["http401", "http403", "http409", "http429", "http5", "httpNone"].includes(name) ? this.say(name) : "";
-    return told.code === "OVERRIDE_REQUIRED" ? text : [own, text].filter(Boolean).join(" ");
+    if (told.code === "OVERRIDE_REQUIRED" || !own) return text;
+    return [own, text && text[0].toUpperCase() + text.slice(1)].filter(Boolean).join(" ");
   }
 
   speakUp(text) {
