@@ -35,11 +35,7 @@ HINTS = {
 EMPTY = "`orbiquant data pull sample EURUSD 1h` fills it, ORBIQUANT_HOME names another workspace"
 MACHINE = "`orbiquant doctor` tries a write in every folder of the settings"
 UNFORESEEN = "OrbiQuant met something it does not foresee"
-LONGEST_TEXT, LONGEST_WORD, LONGEST_ERROR = (
-    4096,
-    160,
-    900,
-)  # characters typed in one value, shown of a word, of an error
+LONGEST_TEXT, LONGEST_WORD, LONGEST_ERROR = 4096, 160, 900  # characters typed in a value, shown of a word, of an error
 LARGEST = 2**63 - 1
 
 # --- what is printed beside a result ---
