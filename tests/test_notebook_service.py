@@ -95,7 +95,7 @@ def test_a_request_writes_into_no_cell_and_a_failure_is_kept(kernel: Kernel):
     log = kernel.run('print("\\n".join(service.log))')
     assert "GET '/fails' 500" in log and "ZeroDivisionError" in log and "warning: nearly there" in log
     assert "said in passing" in log and "UserWarning: a warning" in log
-    shown = kernel.run("service.log")
+    shown = kernel.run("from IPython.lib.pretty import pretty\nprint(pretty(service.log))")
     asked = re.search(r"GET '/fails' 500 .*, (\w+)$", log, re.MULTILINE)[1]
     assert "\\n" not in shown and f"{asked} Traceback (most recent call last):\n" in shown
     assert kernel.run("print('to the cell')") == "to the cell"
