@@ -358,6 +358,25 @@ def _teller(tell: Callable[[str], None]) -> Callable[..., Any]:
     return say
 
 
+def _log_of_libraries(json_lines: bool) -> None:
+    "Have what libraries log, and warnings, in the form of our own lines where those are collected; else as they were."
+    import structlog
+
+    last = logging.lastResort
+    assert last is not None
+    timed: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.format_exc_info,
+    ]
+    timed += [structlog.processors.TimeStamper(fmt="iso", utc=True), mask_secrets]
+    shown: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()]
+    form = structlog.stdlib.ProcessorFormatter(processors=shown, foreign_pre_chain=timed) if json_lines else None
+    last.setFormatter(form)
+    logging.captureWarnings(json_lines)
+    (logging.getLogger().addHandler if json_lines else logging.getLogger().removeHandler)(last)
+
+
 def configure_logging(
     level: str = "INFO",  # DEBUG, INFO, WARNING or ERROR; AUTO: no log, warnings are told as sentences
     json_lines: bool = False,  # one JSON object a line instead of aligned text
@@ -366,6 +385,7 @@ def configure_logging(
     "Set up structured logging for this process."
     import structlog
 
+    _log_of_libraries(json_lines and level != "AUTO")
     if level == "AUTO":
         noticed = structlog.make_filtering_bound_logger(logging.WARNING)
         structlog.configure([_teller(tell)], noticed, cache_logger_on_first_use=False)
@@ -448,7 +468,7 @@ class ToolInfo:
 # %% ../nbs/00_core.ipynb #9b86c0a3
 def endpoint(
     method: Method,  # HTTP method
-    path: str,  # begins with "/"; parameters in braces
+    path: str = "",  # begins with "/"; parameters in braces
     scope: str = "read",  # what the caller's token must allow: "public", "read", "write", "trade"
     status: int = 200,  # status of a good answer
     tags: tuple[str, ...] = (),  # groups in the API page
@@ -457,11 +477,16 @@ def endpoint(
     plan: Plan = "free",  # the cheapest plan that may ask
 ) -> Callable[[_F], _F]:
     "Mark a function as a service route; the function itself is returned unchanged."
+    if not path and not (isinstance(method, str) and method in get_args(Method)):
+        meant = str(method) if str(method).startswith("/") else f"/{getattr(method, '__name__', 'path')}"
+        raise OptionError(f'`@oq.endpoint` takes a method and a path: write `@oq.endpoint("GET", "{meant}")`')
     choose("method", method, get_args(Method))
-    if not path.startswith("/"):
-        raise OrbiError(f"`path` must begin with '/', was {path!r}")
+    if not (isinstance(path, str) and path.startswith("/")):
+        raise OptionError(f"`path` must begin with '/', was {path!r}")
 
     def mark(function: _F) -> _F:
+        if isinstance(function, type):
+            raise OptionError(f"a route is a function, {function.__name__} is a class: mark a function that uses it")
         info = EndpointInfo(method, path, scope, status, tags, kept, computes, plan)
         function.__orbiquant_endpoint__ = info  # type: ignore[attr-defined]
         return function
@@ -476,6 +501,8 @@ def tool(
     name: str = "",  # that the model calls it by; left out: the function's
 ) -> Callable[[_F], _F]:
     "Mark a function as a copilot tool; the function itself is returned unchanged."
+    if callable(plan):
+        raise OptionError("`@oq.tool` is called even when it is told nothing: write `@oq.tool()`")
 
     def mark(function: _F) -> _F:
         function.__orbiquant_tool__ = ToolInfo(plan, effect, aliases, name or function.__name__)  # type: ignore[attr-defined]

@@ -194,12 +194,16 @@ def test_refusals_are_told_in_words(page: Page, runtime: Runtime):
     page.locator(".oq-ticket input").check()
     page.evaluate("key => { window.key = key; }", key_of(runtime, "read", "write"))
     page.locator(".oq-ticket .oq-approve").click()
-    expect(page.locator(".oq-ticket .oq-error-line")).to_contain_text("may not do that")
+    expect(page.locator(".oq-ticket .oq-error-line")).to_contain_text("may not do that. This needs a key")
     expect(page.locator(".oq-deny")).to_be_enabled()
     page.route("**/api/v1/chat", lambda route: route.fulfill(status=429, json=TOO_MANY))
     ask(page, "hello")
     expect(page.locator(".oq-composer-told")).to_contain_text("Too many requests: try again in a moment. 60 a minute")
     assert page.locator(".oq-composer").input_value() == "hello"
+    page.evaluate("() => window.leave()")
+    page.route("**/api/v1/chat/*", lambda route: None)  # a service that is slow, and no kernel anywhere
+    mount(page, key_of(runtime, "read"))
+    expect(page.locator(".oq-notice")).to_contain_text("The service does not answer: it is slow, or cannot be reached")
 
 
 def test_the_service_has_the_chat_as_a_page(browser: Browser, runtime: Runtime, address: str):

@@ -444,6 +444,17 @@ def test_keys_are_made_listed_and_ended(ask: Ask):
     assert ask("service", "keys", "revoke", key["prefix"]).code == 0
     assert ask("service", "keys", "revoke", key["prefix"]).code == 1
     assert ask("service", "keys", "create", "x", "--plan", "gold").code == 2
+    alone = ask("kill", "atlas", "--why", "now")
+    assert alone.code == 2 and "'atlas' alone does not say whom: --agent atlas, --account atlas or --all" in " ".join(
+        alone.err.split()
+    )
+    bare = ask("service", "keys", "create", "shell")
+    assert re.fullmatch(r"oq_\S+\n", bare.out) and "Keep it: it is not shown again" in bare.err, (
+        "$(…) takes the key alone"
+    )
+    several = ask("service", "keys", "create", "x", "--scope", "read,write")
+    assert several.code == 2 and "takes one at a time: --scope read --scope write" in several.err
+    assert "`--scope` must be one of" in ask("service", "keys", "create", "x", "--scope", "all").err
 
 
 def test_keys_end_and_are_changed(ask: Ask):

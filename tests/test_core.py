@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -315,6 +317,7 @@ def logging_as_before() -> Iterator[None]:
     """Put the logging of the other tests back."""
     before = structlog.get_config()
     yield
+    configure_logging("AUTO")
     structlog.configure(**before)
 
 
@@ -329,9 +332,15 @@ def test_logs_are_json_lines_on_standard_error_without_secrets(
         raise DataError("`x` must be 1, was 2")
     except DataError:
         log.exception("failed", apiKey="s3cret")
+    logging.getLogger("library").error("of a library")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("of a library, too", stacklevel=1)
     said = capfd.readouterr()
     assert said.out == "" and "s3cret" not in said.err
-    first, second = map(json.loads, said.err.splitlines())
+    first, second, *foreign = map(json.loads, said.err.splitlines())
+    assert [entry["level"] for entry in foreign] == ["error", "warning"] and foreign[0]["event"] == "of a library"
+    assert all(entry["timestamp"] for entry in foreign)
     assert (first["event"], first["level"], first["module"]) == ("asked", "info", "test")
     assert (first["symbol"], first["rows"], first["api_key"]) == ("EURUSD", 3, "***")
     assert datetime.fromisoformat(first["timestamp"]).tzinfo == UTC

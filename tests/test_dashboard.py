@@ -194,6 +194,7 @@ def test_the_switch_kills_and_is_lifted(page: Page, home: DashboardHome):
     expect(banner).to_contain_text(ATTACK)
     expect(page.locator("#agents-list article").first).to_contain_text("Killed")
     expect(page.locator("#said")).to_have_text("Stopped: Atlas")
+    expect(page.get_by_role("button", name="Pause Atlas")).to_have_count(0)
     assert [(each.name, each.why) for each in home.runtime.switches.all()] == [("atlas", ATTACK)]
     page.get_by_role("button", name="Lift: let Atlas trade again").click()
     page.get_by_label("Reason").fill("seen to")
@@ -242,6 +243,7 @@ def test_it_fits_and_can_be_read(page: Page, size: tuple[int, int], scheme: Any)
     expect(page.locator("#decisions tbody tr").first).to_be_visible()
     expect(page.locator("#signal-card .facts")).to_be_visible()
     assert page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+    assert page.locator(".top").bounding_box()["height"] <= (100 if size[0] == 390 else 130)  # type: ignore[index]
     dark = page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 21)"
     assert dark == (scheme == "dark")
     assert page.evaluate(CONTRAST.replace(".oq-chat *", "body *").replace(".u-legend", ".unseen")) == []
@@ -389,6 +391,18 @@ def test_a_reader_without_scopes_is_told_what_is_needed(browser: Browser, addres
     expect(page.locator("#positions-list")).to_contain_text(f"What agents hold {needs}")
     expect(page.locator("#positions-list")).not_to_contain_text("Nobody")
     reader.leave("status of 403")
+
+
+def test_a_key_that_may_not_read_is_told_so(browser: Browser, address: str, home: DashboardHome):
+    page = browser.new_page()
+    page.set_default_timeout(15_000)
+    page.goto(f"{address}/#token={home.key('bea', 'free', 'write')}")
+    expect(page.locator("#connection")).to_have_text("This key may not read")
+    expect(page.locator("#notices")).to_contain_text(
+        "This needs a key with scope 'read', the scopes of this one are: write"
+    )
+    expect(page.get_by_role("button", name="Sign in with another…")).to_be_visible()
+    page.close()
 
 
 def test_without_a_key_it_asks_for_one(browser: Browser, address: str):

@@ -95,6 +95,9 @@ def test_a_request_writes_into_no_cell_and_a_failure_is_kept(kernel: Kernel):
     log = kernel.run('print("\\n".join(service.log))')
     assert "GET '/fails' 500" in log and "ZeroDivisionError" in log and "warning: nearly there" in log
     assert "said in passing" in log and "UserWarning: a warning" in log
+    shown = kernel.run("from IPython.lib.pretty import pretty\nprint(pretty(service.log))")
+    asked = re.search(r"GET '/fails' 500 .*, (\w+)$", log, re.MULTILINE)[1]
+    assert "\\n" not in shown and f"{asked} Traceback (most recent call last):\n" in shown
     assert kernel.run("print('to the cell')") == "to the cell"
     assert "Note: mine" in kernel.run('get_logger("mine").warning("mine")'), "the notebook's own notices stay"
 
@@ -119,6 +122,22 @@ def test_what_cannot_be_served_is_refused_and_what_is_served_stays(kernel: Kerne
     twice = kernel.cell('del bare\n@oq.endpoint("GET", "/fails")\ndef newer() -> int:\n    "New."\noq.serve_notebook()')
     assert "`fails` and `newer` are both marked GET /fails" in twice.printed and "`del fails`" in twice.printed
     kernel.run("del newer")
+
+
+def test_one_name_in_two_cells_is_refused_where_the_saved_notebook_tells_and_named_where_nobody_does(kernel: Kernel):
+    one = '@oq.endpoint("GET", "/one")\ndef same() -> int:\n    "Answer."\n    return 1'
+    other, file = one.replace("/one", "/other"), kernel.home / "study.ipynb"  # type: ignore[attr-defined]
+    kernel.run(one)
+    kernel.run(other)
+    told = kernel.run("oq.serve_notebook()")
+    assert re.search(r"`same` was marked @.*/one'\) in cell \d+ and @.*/other'\) in cell \d+: the last alone", told)
+    save(file, other)
+    assert "the last alone" not in kernel.run("oq.serve_notebook()"), "one cell, changed and run again"
+    save(file, one, other)
+    refused = kernel.cell("oq.serve_notebook()").printed
+    assert re.search(r"`same` is defined in study\.ipynb#cell-id=\w+ and study\.ipynb#cell-id=\w+, and", refused)
+    file.unlink()
+    kernel.run("del same")
 
 
 def test_stopping_ends_it_and_another_begins_with_another_token(kernel: Kernel):

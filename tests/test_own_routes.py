@@ -78,8 +78,14 @@ def test_from_an_empty_folder_to_an_answer(tmp_path: Path):
     begin = time.perf_counter()
     folder = tmp_path / "gold desk"
     make_workspace(folder, "mine")
-    write_notebook(folder, HEAD, EDGE)
+    write_notebook(folder, HEAD, EDGE, EDGE.removeprefix("#| export\n").replace("edge", "left"))
     with serving(folder, "--export") as (client, said):
+        left_out = re.fullmatch(r"`left` \(nbs/01 my edge\.ipynb#cell-id=\w+\) is not served: (.*)", said.pop(0))
+        assert left_out and left_out[1] == "begin its cell with `#| export`"
+        assert client.get("/left/EURUSD").status_code == 404
+        sized = client.post("/sizes", json={"entry": 1.08, "stop": 1.07, "risk": 100})
+        assert sized.status_code == 200 and sized.json() == pytest.approx(10_000)
+        assert "`body.risk`" in client.post("/sizes", json={"entry": 1.08, "stop": 1.07}).json()["message"]
         answer = client.get("/edge/EURUSD")
         print(f"from an empty folder to an answer: {time.perf_counter() - begin:.1f} s")
         assert answer.status_code == 200 and answer.json() == {
@@ -216,6 +222,10 @@ CELLS = {
     "nothing exported": ((EDGE.removeprefix("#| export\n"),), "no cell in .* is exported: begin the first with"),
     "nothing marked": (("#| export\nx = 1",), r"nothing in the package broken_\w+ \(.*is marked: put `#\| export`"),
     "bad import": (("#| export\nimport nowhere\nendpoint = 1",), r"#cell-id=\w+: broken_\w+\.edge cannot be imported"),
+    "twice": (
+        (HEAD, EDGE, EDGE.replace("/edge", "/other")),
+        r"`edge` is defined in nbs/01 my edge\.ipynb#cell-id=\w+ and nbs/01 my edge\.ipynb#cell-id=\w+, and",
+    ),
     "taken": (
         (HEAD, EDGE.replace("/edge/{symbol}", "/api/v1/signals/latest/{symbol}")),
         "GET /api/v1/signals/latest/{symbol} is taken by latest_signal .*--alone",

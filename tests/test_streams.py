@@ -5,10 +5,11 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
+import nbformat
 import pytest
 from test_agents_http import BARS, EURUSD, Market
 from test_service_http import TOKEN, running
@@ -21,6 +22,7 @@ from orbiquant.service import serving, stream_routes
 from orbiquant.service.keys import create_api_key, list_api_keys, revoke_api_key
 from orbiquant.service.streams import Hub, StreamEvent, StreamListener, numbered_text
 from tests.benchmarks.bench_streams import measure_streams
+from tests.tools.house import ROOT
 
 GBPUSD = SeriesId.parse("GBPUSD", "1h")
 
@@ -77,8 +79,9 @@ async def listening(address: str, stream: str = "market", key: str = TOKEN, **qu
     async with connect(f"{address}/ws/{stream}?{asked}", open_timeout=10) as line:
         ear = Ear(line)
         assert (await ear.next())["type"] == "hello"
-        if query.get("symbols"):
-            await ear.next("subscribed")
+        told = await ear.next("subscribed")
+        assert bool(told["series"]) is bool(query.get("symbols"))
+        assert told["series"] or "nothing is subscribed yet: send {" in told["message"]
         yield ear
 
 
@@ -110,6 +113,26 @@ def test_a_bar_and_its_signal_are_told_once_each_has_closed(address: str, market
             assert (await later.next())["type"] == "unsubscribed"
 
     asyncio.run(main())
+
+
+def test_the_client_of_the_documentation_hears(address: str, market: Market):
+    cells = [cell.source for cell in nbformat.read(ROOT / "nbs" / "94_scale.ipynb", 4).cells]
+    [source] = [each for each in cells if "async def follow(" in each]
+    made: dict[str, Any] = {}
+    exec(source, made)
+
+    async def main() -> list[str]:
+        heard: list[str] = []
+        async with aclosing(made["follow"](f"{address}/ws/market", TOKEN, "EURUSD")) as stream:
+            async for told in stream:
+                heard.append(told["type"])
+                if told["type"] == "subscribed":
+                    close(market)
+                if told["type"] == "bar":
+                    break
+        return heard
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == ["hello", "subscribed", "bar"]
 
 
 def test_who_comes_back_misses_nothing_and_is_told_of_what_is_gone(address: str, market: Market):

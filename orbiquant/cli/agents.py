@@ -18,7 +18,7 @@ from orbiquant.cli.console import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.table import Table
 
     from orbiquant.research.room import TradingRoom, Turn
@@ -257,21 +257,22 @@ def run_command(
     from threading import Event
 
     from orbiquant.cli.console import console
-    from orbiquant.cli.follow import tell_at_once
+    from orbiquant.cli.follow import plain_teller, tell_at_once
     from orbiquant.desk.alerts import judge_new_bars
     from orbiquant.research.staying import stay
 
     runtime, stop, say = open_trading(), Event(), console(stderr=True)
-    room, tell_turn = room_with_summary(runtime), turn_teller(say, as_json)
+    room = room_with_summary(runtime)
     if once:
+        tell_turn = turn_teller(plain_teller(say), as_json)
         for turn in [room.turn(account) for account in room.accounts()]:
             tell_turn(turn)
         return
     close_on_signals(runtime, stop.set)
-    tell_at_once(runtime, say)
-    say.print(f"{trading_told(room)} (Ctrl-C ends it)", markup=False, soft_wrap=True)
-    stay(room, stop, tell_turn, poll, [judge_new_bars])
-    say.print(ENDED_TOLD, markup=False, soft_wrap=True)
+    tell = tell_at_once(runtime, say)
+    tell(f"{trading_told(room)} (Ctrl-C ends it)")
+    stay(room, stop, turn_teller(tell, as_json), poll, [judge_new_bars])
+    tell(ENDED_TOLD)
 
 
 ENDED_TOLD = "Ended: nothing was opened since the interrupt, protective stops stay."
@@ -297,13 +298,13 @@ def trading_told(
 
 
 def turn_teller(
-    say: "Console",  # where it is told
+    tell: "Callable[[str], None]",  # tells one line
     as_json: bool,  # as one line of JSON on standard output instead
 ) -> "Callable[[Turn], None]":
     "Return what tells a turn."
     from orbiquant.cli.follow import line_teller
 
-    return line_teller(say, as_json, lambda turn: turn.told)
+    return line_teller(tell, as_json, lambda turn: turn.told)
 
 
 def close_on_signals(

@@ -50,10 +50,12 @@ def chosen_app(
         return app
     from orbiquant.service.build import make_app
     from orbiquant.service.marks import find_marked
-    from orbiquant.service.projects import export_notebooks
+    from orbiquant.service.projects import export_notebooks, unserved
 
     if export:
         export_notebooks(project)
+        for sentence in unserved(project):
+            tell(sentence)
         project.enter()
     if not (export or alone or package) and not (project.folder.is_dir() and find_marked(project.package)):
         return chosen_app("orbiquant", False)

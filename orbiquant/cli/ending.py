@@ -5,7 +5,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
@@ -35,16 +35,13 @@ HINTS = {
 EMPTY = "`orbiquant data pull sample EURUSD 1h` fills it, ORBIQUANT_HOME names another workspace"
 MACHINE = "`orbiquant doctor` tries a write in every folder of the settings"
 UNFORESEEN = "OrbiQuant met something it does not foresee"
-LONGEST_TEXT, LONGEST_WORD, LONGEST_ERROR = (
-    4096,
-    160,
-    900,
-)  # characters typed in one value, shown of a word, of an error
+LONGEST_TEXT, LONGEST_WORD, LONGEST_ERROR = 4096, 160, 900  # characters typed in a value, shown of a word, of an error
 LARGEST = 2**63 - 1
 
 # --- what is printed beside a result ---
 
 _heard: list[str] = []  # notices of this run that nothing has shown yet
+_collected: list[Callable[[str], object]] = []  # at most one: told complaints instead of the terminal
 _absent: list[Path] = []  # places of the settings that were not there when this run began
 
 
@@ -119,6 +116,13 @@ def printable(
     return shown if len(shown) <= longest else f"{shown[:longest]}…"
 
 
+def collect(
+    tell: Callable[[str], object],  # writes an entry of a log
+) -> None:
+    "Have complaints told so from now on: lines are collected, and a plain one would be none to whoever reads them."
+    _collected[:] = [tell]
+
+
 def complain(
     text: str,  # a line or two
     style: str = "bold",  # of what stands before the first colon
@@ -127,6 +131,9 @@ def complain(
     from rich.console import Console
     from rich.text import Text
 
+    for tell in _collected:
+        tell(printable(text))
+        return
     head, colon, rest = printable(text).partition(":")
     try:
         Console(stderr=True, highlight=False).print(Text.assemble((head + colon, style), rest), soft_wrap=True)

@@ -1,5 +1,6 @@
 """`orbiquant data follow`"""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from signal import SIGTERM, default_int_handler, signal
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orbiquant.cli.console import AsJson, Symbol, TimeframeName, console, open_runtime, to_text
+from orbiquant.cli.ending import collect
 from orbiquant.cli.data import LOCAL, SOURCES, data_commands, open_remote
 
 if TYPE_CHECKING:
@@ -23,18 +25,32 @@ FOLLOWED = tuple(name for name in SOURCES if name not in LOCAL)
 
 def tell_at_once(
     runtime: "Runtime",  # whose settings say what is logged
-    say: "Console",  # where it is told
-) -> None:
-    "Tell notices as they come: a command that stays has no result beside which they could stand."
-    from orbiquant.core import configure_logging
+    say: "Console",  # where it is told, unless lines are collected
+) -> Callable[[str], None]:
+    "Tell notices as they come, as a command that stays does; return what tells all else: where lines are collected, as such."
+    from orbiquant.core import configure_logging, get_logger
 
     logging = runtime.settings.logging
-    tell = lambda sentence: say.print(f"Note: {sentence}", markup=False, soft_wrap=True)  # noqa: E731
-    configure_logging(logging.level, logging.json_lines, tell)
+    if logging.json_lines:
+        configure_logging("INFO" if logging.level == "AUTO" else logging.level, True)
+        log = get_logger("cli")
+        collect(log.error)
+        threading.excepthook = lambda told: log.error("a thread failed", exc_info=told.exc_value)
+        return lambda text: log.info(text)
+    tell = plain_teller(say)
+    configure_logging(logging.level, False, lambda sentence: tell(f"Note: {sentence}"))
+    return tell
+
+
+def plain_teller(
+    say: "Console",  # where it is told
+) -> Callable[[str], None]:
+    "Return what prints a line as it is."
+    return lambda text: say.print(text, markup=False, soft_wrap=True)
 
 
 def line_teller(
-    say: "Console",  # where it is told
+    tell_line: Callable[[str], None],  # tells one line
     as_json: bool,  # as one line of JSON on standard output instead
     words: Callable[[Any], str],  # of what happened
 ) -> Callable[[Any], None]:
@@ -44,7 +60,7 @@ def line_teller(
         if as_json:
             print(" ".join(to_text(what).split()), flush=True)
         else:
-            say.print(words(what), markup=False, soft_wrap=True)
+            tell_line(words(what))
 
     return tell
 
@@ -53,13 +69,13 @@ def line_teller(
 def until_interrupted(
     runtime: "Runtime",  # whose settings say what is logged
     say: "Console",  # where it is told
-) -> Iterator[None]:
-    "End the block on Ctrl-C or SIGTERM, as it is meant to end; notices are told as they come."
-    tell_at_once(runtime, say)
+) -> Iterator[Callable[[str], None]]:
+    "End the block, which gets what tells a line, on Ctrl-C or SIGTERM, as it is meant to end; notices are told as they come."
+    tell = tell_at_once(runtime, say)
     signal(SIGTERM, default_int_handler)
     with suppress(KeyboardInterrupt):
-        yield
-    say.print("Ended.")
+        yield tell
+    tell("Ended.")
 
 
 def scheduled_source(

@@ -11,7 +11,6 @@ from orbiquant.cli.follow import line_teller, until_interrupted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.console import Console
 
     from orbiquant.jobs.records import JobRun
     from orbiquant.runtime import Runtime
@@ -195,7 +194,7 @@ def seconds_of(
 
 
 def run_teller(
-    say: "Console",  # where it is told
+    tell: "Callable[[str], None]",  # tells one line
     as_json: bool,  # as one line of JSON on standard output instead
 ) -> "Callable[[JobRun], None]":
     "Return what tells a run as it ended."
@@ -203,7 +202,7 @@ def run_teller(
     def line(run: "JobRun") -> str:
         return f"{run.job or run.handler}, due {run.due_at:%Y-%m-%d %H:%M:%S}: {run.status} {tell_end(run)}".strip()
 
-    return line_teller(say, as_json, line)
+    return line_teller(tell, as_json, line)
 
 
 @job_commands.command("work")
@@ -215,12 +214,8 @@ def work_command(
     from orbiquant.jobs.work import Worker, ending_on_signals
 
     runtime = open_jobs()
-    say = console(stderr=True)
-    worker = Worker(runtime.engine, runtime, runtime.clock, threads, tell=run_teller(say, as_json))
-
-    def ask() -> None:
-        worker.asked = True
-
-    with until_interrupted(runtime, say), ending_on_signals(ask):
-        say.print("Working (Ctrl-C ends it when what runs has ended, a second one at once)", markup=False)
-        worker.work()
+    with until_interrupted(runtime, console(stderr=True)) as tell:
+        worker = Worker(runtime.engine, runtime, runtime.clock, threads, tell=run_teller(tell, as_json))
+        with ending_on_signals(lambda: setattr(worker, "asked", True)):
+            tell("Working (Ctrl-C ends it when what runs has ended, a second one at once)")
+            worker.work()

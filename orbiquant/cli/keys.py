@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from orbiquant.cli.console import AsJson, open_runtime, show, table
+from orbiquant.cli.ending import complain
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -33,6 +34,20 @@ def moment_of(
     return None if text is None else read_expiry(text, runtime.clock.now())
 
 
+def scopes_of(
+    given: list[str] | None,  # as they were typed
+) -> list[str]:
+    "Return the scopes that are meant; refuse, in the words of the option, what is none."
+    from orbiquant.core import SCOPES, choose
+
+    for each in given or []:
+        if "," in each or " " in each.strip():
+            told = " ".join(f"--scope {part}" for part in each.replace(",", " ").split())
+            raise typer.BadParameter(f"takes one at a time: {told}", param_hint="--scope")
+        choose("--scope", each, SCOPES)
+    return given or ["read"]
+
+
 @key_commands.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="What it is for, e.g. dashboard.")],
@@ -47,9 +62,10 @@ def create_key(
 
     runtime = open_runtime()
     ends = moment_of(runtime, expires)
-    key = create_api_key(runtime.engine, name, user, plan, scope or ["read"], runtime.clock, ends)
-    told = {"name": name, "key": key, "expires_at": ends}
-    show(told, as_json, lambda: f"{key}\nKeep it: it is not shown again.")
+    key = create_api_key(runtime.engine, name, user, plan, scopes_of(scope), runtime.clock, ends)
+    show({"name": name, "key": key, "expires_at": ends}, as_json, lambda: key)
+    if not as_json:
+        complain("Keep it: it is not shown again.")
 
 
 @key_commands.command("list")
@@ -105,8 +121,9 @@ def rotate_key(
 
     runtime = open_runtime()
     key = rotate_api_key(runtime.engine, prefix, runtime.clock, read_grace(grace), moment_of(runtime, expires))
-    told = f"{key}\nKeep it: it is not shown again. The old one ends in {grace}, or when it would have ended anyway."
-    show({"prefix": prefix, "key": key, "grace": grace}, as_json, lambda: told)
+    show({"prefix": prefix, "key": key, "grace": grace}, as_json, lambda: key)
+    if not as_json:
+        complain(f"Keep it: it is not shown again. The old one ends in {grace}, or when it would have ended anyway.")
 
 
 def token_command(
@@ -123,5 +140,5 @@ def token_command(
 
     runtime = open_runtime()
     lasts, tokens = timedelta(minutes=minutes), runtime.settings.tokens
-    token = mint_token(tokens, user, plan, scope or ["read"], runtime.clock, lasts)
+    token = mint_token(tokens, user, plan, scopes_of(scope), runtime.clock, lasts)
     show({"user": user, "token": token, "expires_in_s": 60 * minutes}, as_json, lambda: token)

@@ -126,6 +126,7 @@ def throw_switch(
 
 
 def kill_command(
+    context: typer.Context,
     agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Stop this agent.")] = None,
     account: Annotated[str | None, typer.Option("--account", metavar="NAME", help="Stop all on this account.")] = None,
     everybody: Annotated[bool, typer.Option("--all", help="Stop everybody.")] = False,
@@ -136,6 +137,10 @@ def kill_command(
     as_json: AsJson = False,
 ) -> None:
     "Stop all new risk of an agent, an account or everybody, until a person lifts it; --status prints what stands."
+    if context.args:
+        first = context.args[0]
+        told = f"--agent {first}, --account {first} or --all" if not first.startswith("-") else "see --help"
+        raise typer.BadParameter(f"{first!r} alone does not say whom: {told}")
     if status:
         if lift or flatten or why is not None or everybody or agent is not None or account is not None:
             raise typer.BadParameter("--status stands alone")

@@ -152,7 +152,7 @@ program.command("telegram")(telegram.telegram_command)
 program.command("mcp")(mcp.mcp_command)
 program.command("warmup")(warmup.warmup)
 program.command("work")(work.work_alone)
-program.command("kill")(kill.kill_command)
+program.command("kill", context_settings={"allow_extra_args": True})(kill.kill_command)
 
 
 def run_words(

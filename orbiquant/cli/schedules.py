@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from orbiquant.cli.console import AsJson, console, fields, show, table
-from orbiquant.cli.follow import until_interrupted
+from orbiquant.cli.follow import plain_teller, until_interrupted
 from orbiquant.cli.jobs import JobName, open_jobs, run_teller, tell_end
 from orbiquant.cli.serving import complete_report, reports, require_bars, split_parameters
 
@@ -101,7 +101,7 @@ def run_due_reports(as_json: AsJson = False) -> None:
     from orbiquant.jobs.work import holder_name
 
     runtime, say, ended, holder = open_jobs(), console(stderr=True), list["JobRun"](), holder_name()
-    tell = run_teller(say, as_json)
+    tell = run_teller(plain_teller(say), as_json)
     run_due(runtime.engine, holder, runtime.clock, only=HANDLER)
     while run := claim_next(runtime.engine, holder, "long", runtime.clock, handler=HANDLER):
         ended.append(run_claimed(runtime.engine, run, runtime.clock, runtime))
@@ -127,12 +127,9 @@ def report_daemon(
     "Run reports whenever they are due, until interrupted; however many do so, each due time is run once."
     from orbiquant.jobs.work import Worker, ending_on_signals
 
-    runtime, say = open_jobs(), console(stderr=True)
-    worker = Worker(runtime.engine, runtime, runtime.clock, at_once, tell=run_teller(say, as_json), only=HANDLER)
-
-    def ask() -> None:
-        worker.asked = True
-
-    with until_interrupted(runtime, say), ending_on_signals(ask):
-        say.print("Running reports when they are due (Ctrl-C ends it)", markup=False)
-        worker.work()
+    runtime = open_jobs()
+    with until_interrupted(runtime, console(stderr=True)) as tell:
+        worker = Worker(runtime.engine, runtime, runtime.clock, at_once, tell=run_teller(tell, as_json), only=HANDLER)
+        with ending_on_signals(lambda: setattr(worker, "asked", True)):
+            tell("Running reports when they are due (Ctrl-C ends it)")
+            worker.work()

@@ -11,6 +11,10 @@ from orbiquant.cli.console import TIMEFRAMES, AsJson, console, fields, open_runt
 from orbiquant.cli.endpoints import AloneOption, PackageOption
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
     from orbiquant.reports import Report
     from orbiquant.runtime import Runtime
 
@@ -34,15 +38,20 @@ def serve_command(
     signal(SIGINT, end_at_once)  # until `serve` ends in its own way; nothing is begun that needs more
     say = console(stderr=True)
 
+    runtime = open_runtime(service=True)
+    tell = service_teller(runtime, say)
+
     def announce(address: str) -> None:
-        say.print(f"Serving on {address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
+        place, _, token = address.partition("?")
+        kept = bool(token) and runtime.settings.logging.json_lines  # in a log, which is collected
+        shown = place if kept else address
+        tell(f"Serving on {shown} (Ctrl-C ends it)")
         if not alone:
-            tell(f"The dashboard is at {dashboard_of(address)}")
+            tell(f"The dashboard is at {dashboard_of(shown)}")
+        if kept:
+            tell("No key is written into a log: `orbiquant service keys create NAME` makes one")
         if workers > 1 and not runtime.settings.redis.url:
             tell(f"Each of {workers} processes counts limits for itself: name a Redis in `[redis] url` to share them")
-
-    def tell(text: str) -> None:
-        say.print(text, markup=False, soft_wrap=True)
 
     from orbiquant.cli.choosing import chosen_app
 
@@ -51,12 +60,22 @@ def serve_command(
     from orbiquant.service.dashboard import dashboard_of
     from orbiquant.service.serving import leave, serve, serve_many
 
-    runtime, beside = open_runtime(service=True), [working()] if work else []
+    beside = [working()] if work else []
     if workers > 1:
         serve_many(WORKER, {"package": package, "alone": alone}, workers, host, port, announce, beside)
     else:
         serve(app, host, port, announce, tell, beside)
     leave(0)
+
+
+def service_teller(
+    runtime: "Runtime",  # whose settings say what is logged
+    say: "Console",  # where it is told, unless lines are collected
+) -> "Callable[[str], None]":
+    "Return what tells a line of a service, whose log is set up."
+    from orbiquant.cli.follow import plain_teller, tell_at_once
+
+    return tell_at_once(runtime, say) if runtime.settings.logging.json_lines else plain_teller(say)
 
 
 def end_at_once(*_: Any) -> NoReturn:

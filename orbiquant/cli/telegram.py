@@ -29,7 +29,6 @@ def telegram_command() -> None:
     from orbiquant.copilot.assembly import copilot_of
     from orbiquant.copilot.telegram import telegram_bot
 
-    runtime, say = open_runtime(), console(stderr=True)
-    bot = telegram_bot(copilot_of(runtime), lambda said: say.print(said, markup=False, soft_wrap=True))
-    with until_interrupted(runtime, say):
-        asyncio.run(until_ended(bot))
+    runtime = open_runtime()
+    with until_interrupted(runtime, console(stderr=True)) as tell:
+        asyncio.run(until_ended(telegram_bot(copilot_of(runtime), tell)))

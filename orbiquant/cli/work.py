@@ -27,7 +27,8 @@ def work_alone(
     from orbiquant.service.crew import end_with_parent
 
     runtime, stop, say = open_jobs(), Event(), console(stderr=True)
-    worker = Worker(runtime.engine, runtime, runtime.clock, threads, tell=run_teller(say, as_json))
+    tell = tell_at_once(runtime, say)
+    worker = Worker(runtime.engine, runtime, runtime.clock, threads, tell=run_teller(tell, as_json))
     jobs = Thread(target=worker.work, name="jobs")
 
     def end() -> None:
@@ -37,13 +38,12 @@ def work_alone(
     close_on_signals(runtime, end)
     if attached:
         end_with_parent()
-    tell_at_once(runtime, say)
     room = room_with_summary(runtime)
-    say.print(trading_told(room), markup=False, soft_wrap=True)
+    tell(trading_told(room))
     jobs.start()
     try:
-        stay(room, stop, turn_teller(say, as_json), poll, [judge_new_bars])
+        stay(room, stop, turn_teller(tell, as_json), poll, [judge_new_bars])
     finally:
         end()
         jobs.join()
-    say.print(ENDED_TOLD, markup=False, soft_wrap=True)
+    tell(ENDED_TOLD)

@@ -151,6 +151,8 @@ async def on_invalid(
     assert isinstance(error, RequestValidationError)
     places = [{"place": ".".join(map(str, e["loc"]))[:200], "message": e["msg"][:500]} for e in error.errors()[:20]]
     first = f"`{places[0]['place']}`: {places[0]['message']}"
+    if places[0]["place"].startswith("query.") and request.headers.get("content-type"):
+        first += "; this route takes its values in the address, as in ?name=value, and not in a body"
     return respond(422, Problem(error="VALIDATION_ERROR", message=first, details={"problems": places}))
 
 # %% ../../nbs/80_service.errors.ipynb #4c915056

@@ -4,7 +4,6 @@
 # asked for again: address and token stay. What is served lives as long as the kernel. Nothing that a request says may land
 # in a cell, whichever runs at the time: requests, failures, notices and what a function prints are kept in `log`.
 
-import ast
 import inspect
 import os
 import re
@@ -13,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +27,7 @@ from orbiquant.runtime import current
 from orbiquant.service.build import run_app, write_app
 from orbiquant.service.gate import Gatekeeper
 from orbiquant.service.marks import BuildError, Marked
-from orbiquant.service.projects import Project, cells_of, is_exported
+from orbiquant.service.projects import Project, cells_of, check_names, is_exported, marks_in
 from orbiquant.service.reading import Parameter, route_parameters
 from orbiquant.service.request_log import RequestLog
 from orbiquant.service.serving import address, listen, make_server, url_of
@@ -37,6 +36,14 @@ HOST, START_S, STOP_S = "127.0.0.1", 30.0, 5.0
 LINES_KEPT, FRAMES = 1000, 4  # of the log; of a failure, the innermost
 _heard: ContextVar["deque[str] | None"] = ContextVar("served_notebook", default=None)
 _running: list["NotebookService"] = []
+
+
+class KeptLines(deque[str]):
+    "The newest lines of a log, shown as lines."
+
+    def __repr__(self) -> str:
+        "Return it as it is read: one entry after the other, the newest last."
+        return "\n".join(self)
 
 
 class KeptLog(RequestLog):
@@ -83,7 +90,7 @@ class NotebookService:
         port: int,  # 0: any free one
     ) -> None:
         runtime = current()
-        self.token, self.log = secrets.token_urlsafe(32), deque[str](maxlen=LINES_KEPT)
+        self.token, self.log = secrets.token_urlsafe(32), KeptLines(maxlen=LINES_KEPT)
         self.gatekeeper = Gatekeeper(runtime, self.token)
         self.gatekeeper.log = KeptLog(self.log)
         self.newest, self.functions = Newest(), list[Marked]()
@@ -191,7 +198,8 @@ def keep_notice(
     if isinstance(error, BaseException):
         import traceback
 
-        lines.append("".join(traceback.format_exception(error, limit=-FRAMES)))
+        whose = structlog.contextvars.get_contextvars().get("request_id", "")
+        lines.append(f"{whose} ".lstrip() + "".join(traceback.format_exception(error, limit=-FRAMES)).rstrip())
     raise structlog.DropEvent
 
 
@@ -234,19 +242,31 @@ def notebook_file(
     return file if file and file.suffix == ".ipynb" and file.is_file() else None
 
 
-def marked_in(
-    source: str,  # of a cell
-) -> Iterator[str]:
-    "Yield the names of the functions that a cell marks."
+def refuse_twice(
+    file: Path | None,  # the saved notebook; None: nobody knows which
+    ran: list[str],  # what was run until now, from cell 0
+) -> list[str]:
+    "Refuse two cells that mark one name; return in words what may be two: only a saved notebook tells, the kernel keeps one."
     try:
-        tree = ast.parse(source)
-    except SyntaxError:  # a cell with magics, or one that is being written
-        return
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            words = {word for each in node.decorator_list for word in re.findall(r"\w+", ast.unparse(each))}
-            if "endpoint" in words:
-                yield node.name
+        cells = cells_of(file, file.parent) if file else []
+    except BuildError:
+        cells = []  # `differences` says so
+    try:
+        check_names(cells)
+    except BuildError as error:
+        raise OptionError(error.message) from None
+    seen: dict[str, tuple[int, str]] = {}
+    told: dict[str, str] = {}
+    for number, source in enumerate(ran):
+        for name, mark in marks_in(source).items():
+            first, other = seen.get(name, (number, mark))
+            if other != mark and not any(mark in marks_in(saved).values() for saved, _ in cells):
+                told[name] = (
+                    f"`{name}` was marked {other} in cell {first} and {mark} in cell {number}: the last alone is served. "
+                    "If both are meant, call one of them something else."
+                )
+            seen[name] = (number, mark)
+    return list(told.values())
 
 
 def differences(
@@ -263,7 +283,7 @@ def differences(
     sources = {each.name: inspect.getsource(each.function).strip() for each in functions}
     exported = [source for source in saved if is_exported(source)]
     other = [name for name, text in sources.items() if not any(text in source for source in saved)]
-    idle = sorted({name for source in saved for name in marked_in(source)} - set(sources))
+    idle = sorted({name for source in saved for name in marks_in(source)} - set(sources))
     kernel = [name for name, text in sources.items() if name not in other and not any(text in each for each in exported)]
     told = {
         f"{named(other)} stands otherwise in the saved {file.name}, or not at all: save it before you export.": other,
@@ -312,6 +332,7 @@ def serve_notebook(
             'nothing in this notebook is marked: put `@oq.endpoint("GET", "/path")` above a function and run its cell'
         )
     file = notebook_file(main)
+    doubtful = refuse_twice(file, list(vars(main).get("In", ())))
     project = Project(main.__name__, Path.cwd(), title=file.stem if file else "notebook")
     app = run_app(write_app(functions, project), main.__name__)
     service = next((each for each in _running if port in (0, each.port)), None)
@@ -325,6 +346,6 @@ def serve_notebook(
     service.show(app, functions)
     print(f"Serving {named([each.name for each in functions])} on {address(HOST, service.port, service.token)}")
     print(curl_line(service.url, service.token, functions[0]))
-    for text in differences(functions, file):
+    for text in (*doubtful, *differences(functions, file)):
         print(text)
     return service

@@ -50,7 +50,10 @@ def read_definition(
 ) -> ast.FunctionDef | ast.AsyncFunctionDef:
     "Return the parsed definition; raise `BuildError` for what the routes cannot call by module and name."
     if getattr(marked.module, marked.name, None) is marked.function:
-        definition = ast.parse(textwrap.dedent(inspect.getsource(marked.function))).body[0]
+        try:
+            definition = ast.parse(textwrap.dedent(inspect.getsource(marked.function))).body[0]
+        except OSError:
+            raise marked.refuse("a route is a function whose source can be read; this one's cannot") from None
         if isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef):
             return definition
     raise marked.refuse(f"a route is a function that stands in {marked.module.__name__} under its own name")

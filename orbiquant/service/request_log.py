@@ -14,15 +14,19 @@ from orbiquant.core import get_logger
 PLAIN = re.compile(r"[!-~]+")
 
 
+def logs_json() -> bool:
+    "Say whether the log of this process has a JSON object a line."
+    import structlog
+
+    return isinstance(structlog.get_config()["processors"][-1], structlog.processors.JSONRenderer)
+
+
 class RequestLog:
     "Writes a line for each request, when the settings want such lines."
 
     def __init__(self) -> None:
-        import structlog
-
-        renderer = structlog.get_config()["processors"][-1]
         self.on = get_logger("service").bind().is_enabled_for(logging.INFO)
-        self.as_json = isinstance(renderer, structlog.processors.JSONRenderer)
+        self.as_json = logs_json()
 
     def write(
         self,

@@ -19,6 +19,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG
 from starlette.applications import Starlette
 
 from orbiquant.access import ServiceConfig
@@ -38,6 +39,7 @@ from orbiquant.service.gate import MAX_BODY_BYTES
 from orbiquant.service.keys import has_key
 from orbiquant.service.metrics import FOLDER, shared_folder
 from orbiquant.service.origins import Origins
+from orbiquant.service.request_log import logs_json
 from orbiquant.service.warming import warming
 
 ANSWER_AFTER_S, END_AFTER_S = 2.5, 3  # from the signal on
@@ -145,6 +147,7 @@ def make_server(
             ws_ping_timeout=PING_S,
             ws_per_message_deflate=False,  # costs memory for each connection
             access_log=False,
+            log_config=None if logs_json() else LOGGING_CONFIG,
             log_level="error",  # a warning for each malformed request would let strangers fill the disk
             server_header=False,
             proxy_headers=bool(config.trusted_proxies),

@@ -6,6 +6,7 @@
 # in the conversation, and who comes back asks for the rest with `message:resume`.
 
 import asyncio
+import logging
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -32,6 +33,8 @@ NOBODY = ""  # opens each socket, until it says who it is: so few of those at on
 SAY_WHO_S = 10.0  # for a connection to say whose it is
 MOST_STRANGE_BYTES = 65_536  # of a message of somebody who has not said who they are
 SOCKET_PING_S, SOCKET_PONG_S = 20, 20  # between two pings; for an answer to one
+_LOG = logging.getLogger("orbiquant.socket")
+_LOG.setLevel(logging.ERROR)
 
 
 class SocketMessage(BaseModel):
@@ -208,6 +211,7 @@ def open_socket(
         manager = socketio.AsyncRedisManager(redis.url, channel=channel, redis_options=options)
     server = socketio.AsyncServer(
         async_mode="asgi", transports=["websocket"], client_manager=manager, namespaces=[NAMESPACE],
+        logger=_LOG, engineio_logger=_LOG,  # its own would write past the log of this process
         cors_allowed_origins=[],  # `Origins` has looked at them
         max_http_buffer_size=MAX_BODY_BYTES, ping_interval=SOCKET_PING_S, ping_timeout=SOCKET_PONG_S,
     )  # fmt: skip

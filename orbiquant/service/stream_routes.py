@@ -34,6 +34,7 @@ READY_S = 3.0  # that a client waits for the stream
 MOST_FAULTS = 10  # of a client, one after the other
 RECHECK_S = 30.0  # between two looks at a key
 LAST_WORD_S = 1.0  # for a client that is let go to be told so
+NOTHING_YET = 'nothing is subscribed yet: send {"type": "subscribe", "symbols": ["EURUSD"]}'
 CLOSE_REFUSED, CLOSE_LATER = 1008, 1013
 
 
@@ -136,7 +137,10 @@ class StreamSession:
             wanted_series, self.streams.runtime, opening.symbols, opening.timeframe
         )
         self.listener.series |= {*found}
-        hub.join(self.listener, opening.epoch, opening.since, [*self._answers(found, refused)])
+        answers = [*self._answers(found, refused)]
+        if not opening.symbols:
+            answers.append(message_text("subscribed", series=[], message=NOTHING_YET))
+        hub.join(self.listener, opening.epoch, opening.since, answers)
 
     async def _talk(self) -> None:
         reader, sender = asyncio.create_task(self._read()), asyncio.create_task(self._send())

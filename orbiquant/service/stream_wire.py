@@ -3,6 +3,7 @@
 # The service tells, each a JSON text:
 #   {"type": "hello", "stream": "market", "epoch": "…", "seq": 7}   what follows has numbers after 7 of this epoch
 #   {"type": "subscribed" | "unsubscribed", "series": [{"symbol": "EURUSD", "timeframe": "1h"}]}
+#       empty where the address named no symbols: its `message` says that nothing is subscribed yet
 #   {"type": "bar", "seq": 8, "symbol": "EURUSD", "timeframe": "1h", "bar": {time, open, high, low, close, volume}}
 #   {"type": "signal", "seq": 8, "symbol": "EURUSD", "timeframe": "1h", "signal": {what …/signals/latest answers}}
 #   {"type": "gap", "from": 3, "to": 6}   numbers that are no longer kept: ask /api/market_data or …/signals/latest anew

@@ -102,7 +102,7 @@ export class CandleChart {
       autoSize: true,
       layout: { attributionLogo: false, background: { color: "transparent" }, fontSize: 11 }, // its logo brings a style of its own, which a strict policy refuses: the page links instead
       crosshair: { mode: CrosshairMode.Normal },
-      rightPriceScale: { borderVisible: false, scaleMargins: { top: 0.1, bottom: 0.22 } },
+      rightPriceScale: { borderVisible: false, entireTextOnly: true, scaleMargins: { top: 0.1, bottom: 0.22 } },
       timeScale: { borderVisible: false, timeVisible: true, secondsVisible: false, rightOffset: 8, minBarSpacing: 1 },
       handleScroll: { vertTouchDrag: false },
     });

@@ -124,15 +124,16 @@ export class Agents {
       ...agent.warnings.map((each) => element("p", "warned", each)),
       first ? prose("p", "note why", `Does not trade: ${first}`) : null,
       others.length ? keyed(`why-${name}`, element("details", "", element("summary", "", `${others.length} more`), element("ul", "", ...others.map((each) => prose("li", "", each))))) : null,
-      this.acts(agent),
+      this.acts(agent, Boolean(kill)),
     );
     card.setAttribute("aria-labelledby", head.id);
     return card;
   }
 
-  acts({ name, status }) {
+  // Whoever is killed trades nothing, whatever its state: a person lifts that first.
+  acts({ name, status }, killed) {
     const may = this.may("operate");
-    const buttons = (MOVES[status] ?? []).map((move) => {
+    const buttons = (killed ? [] : (MOVES[status] ?? [])).map((move) => {
       const made = keyed(`${move}-${name}`, pushButton("", capital(move), () => this.askMove(name, move)));
       made.setAttribute("aria-label", `${capital(move)} ${capital(name)}`);
       return made;

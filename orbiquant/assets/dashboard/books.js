@@ -57,13 +57,14 @@ export class Positions {
       at("positions-list"),
       own
         ? facts([
-            ["Your equity", money(own.equity)],
+            ["Your own equity", money(own.equity)],
             ["Balance", money(own.balance)],
             ["Free margin", money(own.free_margin)],
             ["Closed today", profitOf(own.daily_pnl, money)],
             ["Closed in 7 days", profitOf(own.weekly_pnl, money)],
           ])
         : this.refusal && trouble(this.refusal),
+      own && this.agents.agents.length ? element("p", "note", "Your own account alone: what the agents have stands with each of them.") : null,
       rows.length ? tableOf("Open positions", heads, rows) : this.unseen ? null : own && empty("Nobody holds anything."),
       this.unseen ? empty("What agents hold tells their signals, which need the plan pro.") : null,
     );

@@ -5,7 +5,7 @@ import { Decisions, Positions } from "./books.js";
 import { ask, field } from "./dialogs.js";
 import { element, pushButton } from "./dom.js";
 import { Feed } from "./feed.js";
-import { renew, timeOf } from "./format.js";
+import { capital, renew, timeOf } from "./format.js";
 import { HealthPanel } from "./health.js";
 import { Market } from "./market.js";
 import { Rounds, Service } from "./service.js";
@@ -35,6 +35,7 @@ const keyOf = () => sessionStorage.getItem(KEY);
 const service = new Service(base, keyOf);
 const rounds = new Rounds(service);
 let me = null;
+let unread = null; // why a key that is known may not even say whose it is
 let feeds = [];
 let wasOffline = false;
 
@@ -52,8 +53,14 @@ const alerts = new Alerts(service, market, { may, told });
 const health = new HealthPanel(service);
 
 rounds.add("me", () => SERIES_S, async () => {
-  me = await service.ask("/api/v1/me").catch(() => me);
+  try {
+    me = await service.ask("/api/v1/me");
+    unread = null;
+  } catch (refusal) {
+    unread = refusal.status === 403 ? refusal : null;
+  }
   showWho();
+  showConnection();
 });
 rounds.add("series", () => (market.lines.length ? SERIES_S : POLL_S), () => market.list());
 rounds.add("market", () => SLOW_S, () => market.load());
@@ -113,7 +120,9 @@ function showConnection() {
         ? ["connecting", "Too many requests: waits until ", timeOf(service.heldUntil)]
         : live()
           ? ["live", "Live"]
-          : me
+          : unread
+            ? ["gone", "This key may not read"]
+            : me
             ? ["polling", `Polling every ${POLL_S} s`]
             : ["connecting", "Connecting…"];
   const [way, ...words] = state;
@@ -128,7 +137,8 @@ function showConnection() {
   } else if (service.signedOut) {
     const sign = pushButton("main", "Sign in…", signIn);
     renew(at("notices"), element("p", "notice warn", "This page has no key that the service accepts. Open the address that ", element("code", "", "orbiquant serve"), " printed, or ", sign));
-  } else renew(at("notices"));
+  } else if (unread) renew(at("notices"), element("p", "notice warn", `${capital(unread.message)}. `, pushButton("main", "Sign in with another…", signIn)));
+  else renew(at("notices"));
   if (wasOffline && !service.offlineSince) {
     told("The service answers again");
     rounds.soon("health", "market", "agents", "positions", "decisions", "alerts");

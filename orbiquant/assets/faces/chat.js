@@ -199,7 +199,7 @@ class Chat {
       this.conversation.history(saved.messages, Array.isArray(saved.tickets) ? saved.tickets : []);
     }
     this.conversation.tickets.forEach((each) => each.unlock(true));
-    this.warn(this.say("goneLong"), true);
+    this.warn(this.say(this.link.served ? "goneServed" : "goneLong"), true);
     this.show();
     this.follow();
   }
@@ -367,7 +367,8 @@ class Chat {
     if (told.status === undefined) return text;
     const name = told.status === 0 ? "httpNone" : told.status >= 500 ? "http5" : `http${told.status}`;
     const own = ["http401", "http403", "http409", "http429", "http5", "httpNone"].includes(name) ? this.say(name) : "";
-    return told.code === "OVERRIDE_REQUIRED" ? text : [own, text].filter(Boolean).join(" ");
+    if (told.code === "OVERRIDE_REQUIRED" || !own) return text;
+    return [own, text && text[0].toUpperCase() + text.slice(1)].filter(Boolean).join(" ");
   }
 
   speakUp(text) {
@@ -383,7 +384,7 @@ class Chat {
     this.pinned = true;
     this.show();
     this.toEnd();
-    this.wait("say", SLOW_SAY_MS, () => this.waiting && (this.waiting.card.lastChild.textContent = this.say("slow")));
+    this.wait("say", SLOW_SAY_MS, () => this.waiting && (this.waiting.card.lastChild.textContent = this.say(this.link.served ? "slowServed" : "slow")));
     if (this.tell({ kind: "say", text })) return;
     this.settleWaiting();
     this.composer.giveBack(text);

@@ -249,6 +249,7 @@ class HttpLink {
 export function httpLink(options) {
   const link = new HttpLink(options ?? {});
   return {
+    served: true,
     listen(callback) {
       link.callbacks.add(callback);
       return () => {
