@@ -79,6 +79,7 @@ def run_threads(
     tasks: Mapping[Key, Arguments],  # key → arguments, the longest first
     done: Callable[[Key, Any], None],  # called with each answer, in this thread
     threads: int,  # tasks at a time
+    interrupted: Callable[[], object] = lambda: None,  # ends those that run, where they can be ended
 ) -> None:
     "Run tasks side by side; when something is raised here, start no other, let those that run end, raise it."
     with ThreadPoolExecutor(threads) as pool:
@@ -89,7 +90,8 @@ def run_threads(
             for future in as_completed(waiting):
                 done(waiting[future], future.result())
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            interrupted()
             raise
 
 # %% ../nbs/06_compute.ipynb #94c115e4
@@ -225,6 +227,7 @@ def run_tasks(
     ],  # called with each answer or `Failure`, in this thread; what it raises ends the run
     threads: int = 1,  # tasks at a time; worker processes of a local cluster
     scheduler: str = "",  # "" (this process), "local" (a Dask cluster here) or a scheduler's address
+    interrupted: Callable[[], object] = lambda: None,  # ends what threads run, where that can be ended
 ) -> None:
     "Run all tasks where the settings say."
     if not tasks:
@@ -237,4 +240,4 @@ def run_tasks(
         if threads == 1:
             run_serial(work, shared, tasks, done)
         else:
-            run_threads(work, shared, tasks, done, threads)
+            run_threads(work, shared, tasks, done, threads, interrupted)

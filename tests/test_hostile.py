@@ -187,6 +187,7 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {  # what stands bes
     ("llm", "tools"): ((),),
     ("llm", "eval"): (("--provider", "router", "--cases", "questions.jsonl"),),
     ("report", "run"): (("research", "--timeout", "1"),),
+    ("report", "batch"): (("research", "--vary", "symbol=EURUSD", "--timeout", "1"),),
     ("report", "list"): ((),),
     ("report", "runs"): ((),),
     ("report", "schedule", "add"): (("monday", "research", "--schedule=@daily"),),
@@ -243,6 +244,7 @@ def lines_of(words: tuple[str, ...], base: tuple[str, ...]) -> Iterator[tuple[st
 
 LONG = {
     ("report", "run"),
+    ("report", "batch"),
     ("backtest",),
     ("sweep",),
     ("audit", "delays"),

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from test_reports import write_report
 from orbiquant.jobs.records import list_job_runs
 from orbiquant.jobs.schedule import find_job, scheduled_jobs
 from orbiquant.persistence import writing
-from orbiquant.reports import api
+from orbiquant.reports import api, list_runs
 from orbiquant.runtime import Runtime
 from orbiquant.settings import load_settings
 from tests.tools.programs import run_program
@@ -101,6 +102,30 @@ def test_what_could_never_run_is_not_scheduled(home: Path):
         refused = drive("report", "schedule", "add", *words)
         assert refused.code != 0 and said in refused.err, (words, refused.err)
     assert "No report runs by itself" in drive("report", "schedule", "list").out
+
+
+@pytest.mark.slow
+def test_a_batch_runs_every_combination_and_one_that_fails_stops_no_other(home: Path):
+    ran = drive("report", "batch", "study", "--vary", "rows=1,2", "--vary", "mode=plain,broken", "--json")
+    runs = json.loads(ran.out)
+    assert ran.code == 0 and [run["metrics"]["rows"] for run in runs] == [1, 1, 2, 2]
+    wrong = drive("report", "batch", "study", "--vary", "rows=1,many")
+    assert wrong.code == 1 and "`rows`" in wrong.err and len([*(home / "reports" / "runs").glob("*study*")]) == 4
+    assert drive("report", "batch", "broken", "--vary", "rows=1,2").code == 1
+
+
+@pytest.mark.slow
+def test_a_batch_that_is_interrupted_ends_what_runs(home: Path):
+    write_report(home / "reports", "slow", new_code_cell("import time\ntime.sleep(600)"))
+    command = [*ORBIQUANT, "report", "batch", "slow", "--vary", "rows=1,2,3"]
+    with run_program(command, env=os.environ.copy()) as program:
+        until = time.monotonic() + 60
+        while len([*(home / "reports" / "runs").glob("*slow*/worker.log")]) < 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        time.sleep(3)
+        program.send_signal(signal.SIGINT)
+        assert program.wait(timeout=20) == 130
+    assert {run.status for run in list_runs(home / "reports" / "runs")} == {"interrupted"}
 
 
 @pytest.mark.slow

@@ -88,6 +88,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("llm", "tune"): "llm tune --name tools --base Qwen/Qwen3-8B --dry-run",
     ("llm", "adapters"): "llm adapters",
     ("report", "run"): "report run research --symbol EURUSD --timeframe 1h",
+    ("report", "batch"): "report batch research --vary symbol=EURUSD,GBPUSD --param timeframe=1h --at-once 2",
     ("report", "list"): "report list",
     ("report", "runs"): "report runs --limit 5",
     ("report", "schedule", "add"): (
@@ -117,6 +118,7 @@ GOES_ON: Mapping[str, str] = {  # the beginning of a command line → what a per
     "demo": f"{_AGAIN}.",
     "data import": "The store is as it was before: the same command again begins anew.",
     "report run": "`orbiquant report runs` shows how far it came; the same command again begins anew.",
+    "report batch": "`orbiquant report runs` shows which ended; the same command again begins anew.",
     "backtest": "The same command again begins anew.",
     "jobs run": "`orbiquant jobs history` shows how it ended.",
     "audit": "The same command again begins anew.",

@@ -12,6 +12,7 @@ from . import (  # noqa: F401
     agents,
     alerts,
     backup,
+    batches,
     chat,
     claims,
     endpoints,

@@ -113,15 +113,16 @@ reports = typer.Typer(help="Run report notebooks and find their pages.", no_args
 
 def split_parameters(
     pairs: list[str],  # "name=value" each
+    option: str = "--param",  # that they were given with
 ) -> dict[str, str]:
     "Return `name=value` pairs as a dict; raise a usage error for another form and for a name that comes twice."
     found: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name.strip() or not equals:
-            raise typer.BadParameter(f"must be name=value, was {pair!r}", param_hint="--param")
+            raise typer.BadParameter(f"must be name=value, was {pair!r}", param_hint=option)
         if name.strip() in found:
-            raise typer.BadParameter(f"must name {name.strip()!r} once, was given twice", param_hint="--param")
+            raise typer.BadParameter(f"must name {name.strip()!r} once, was given twice", param_hint=option)
         found[name.strip()] = value
     return found
 

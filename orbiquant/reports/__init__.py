@@ -1,5 +1,6 @@
 """Parameterised report notebooks: which there are, how to run one, what came of it."""
 
+from orbiquant.reports.batch import batch_table, run_reports
 from orbiquant.reports.catalogue import Report, ReportParameter, find_report, list_reports
 from orbiquant.cards import Tiles
 from orbiquant.reports.result import ReportFailure, ReportRun, list_runs, read_run, record
@@ -11,10 +12,12 @@ __all__ = [
     "ReportParameter",
     "ReportRun",
     "Tiles",
+    "batch_table",
     "find_report",
     "list_reports",
     "list_runs",
     "read_run",
     "record",
     "run_report",
+    "run_reports",
 ]

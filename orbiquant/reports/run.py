@@ -150,7 +150,7 @@ class Child:
         private: Path | None = None,  # its own folder, named in the environment of all that it starts
     ) -> None:
         self.process, self.private = process, private
-        self.timed_out = False
+        self.ended_as: Status | None = None  # by us
         self.at: dict[str, Any] = {}  # the cell it last reported: `index`, `total`, `heading`
         self.family: list[Process] = []
 
@@ -185,9 +185,12 @@ class Child:
         if self.private:
             kill_left_behind(self.private)
 
-    def time_out(self) -> None:
-        "End the child because its time is up."
-        self.timed_out = True
+    def end(
+        self,
+        status: Status,  # "timed_out" or "interrupted"
+    ) -> None:
+        "End the child because its time is up, or its caller wants no more of it."
+        self.ended_as = status
         self.kill()
 
     def failure(
@@ -244,7 +247,7 @@ def watch(
 ) -> None:
     "Follow a child to its end."
     assert child.process.stdout is not None
-    timer = Timer(timeout_s, child.time_out)
+    timer = Timer(timeout_s, child.end, ["timed_out"])
     timer.start()
     try:
         for line in child.process.stdout:
@@ -264,8 +267,10 @@ def silent_end(
     log: Path,  # what it wrote to stderr
 ) -> tuple[Status, ReportFailure]:
     "Return how and why a run stopped that could not say so itself."
-    if child.timed_out:
+    if child.ended_as == "timed_out":
         return "timed_out", child.failure("Timeout", f"not finished after {timeout_s:g} s")
+    if child.ended_as:
+        return child.ended_as, child.failure("Interrupted", "stopped by the caller")
     text = log.read_text(encoding="utf-8", errors="replace").strip()
     message = text.splitlines()[-1] if text else f"its process ended with code {child.process.returncode}"
     return "failed", child.failure("ProcessDied", message, text[-10_000:])
@@ -277,6 +282,7 @@ def run_report(
     root: Path | None = None,  # folder of all runs; None: the workspace's
     timeout_s: float | None = None,  # after which the run is ended; None: `[reports] timeout_s`
     progress: Progress | None = None,  # called with cells done, cells in all, and the heading it is at
+    started: Callable[[Child], object] = lambda child: None,  # told the process, so that it can be stopped
 ) -> ReportRun:
     "Run a report in a process of its own and return how it ended; raise `DataError` for bad parameters."
     expect("name", name, str)
@@ -288,7 +294,7 @@ def run_report(
     check_ground(folder)
     with open_run(report.name, values, folder) as run:
         atomic_write(run.notebook, report.path.read_bytes())
-        supervise(run, limit_s, progress)
+        supervise(run, limit_s, progress, started)
         return read_run(run.id, folder)
 
 
@@ -296,10 +302,12 @@ def supervise(
     run: ReportRun,  # open, its notebook in place
     timeout_s: float,  # after which it is ended
     progress: Progress | None,  # told of every cell
+    started: Callable[[Child], object],  # told the process
 ) -> None:
     "See a run through to its result; an error in between ends the run and is raised again."
     with start_child(run.folder) as child:
         try:
+            started(child)
             watch(child, timeout_s, progress)
             ended = silent_end(child, timeout_s, run.folder / "worker.log")
         except BaseException as error:
