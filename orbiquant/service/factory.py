@@ -4,6 +4,7 @@
 # it, so that the API page can offer them. That page is served from the package, not from a content network: it works
 # offline, nobody else learns of it, and what is tried on it is sent with the key the page was opened with.
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from string import Template
@@ -29,6 +30,7 @@ from orbiquant.service.dashboard import DASHBOARD_PATHS, add_dashboard
 from orbiquant.service.errors import Problem, on_error, on_http_error, on_invalid
 from orbiquant.service.gate import Gate, Gatekeeper
 from orbiquant.service.kept import PLAN_MARK, check_needs
+from orbiquant.service.memory import give_back_regularly
 from orbiquant.service.metrics import add_metrics
 from orbiquant.service.openai_form import OpenAiErrors
 from orbiquant.service.routes import NamedRoute, described_refusal
@@ -105,7 +107,9 @@ async def lifespan(
     runtime = current()
     gatekeeper = app.state.gatekeeper = Gatekeeper(runtime, getattr(app.state, "console_token", None))
     app.state.streams, app.state.socket = Streams(runtime), open_socket(runtime, gatekeeper)
+    memory = asyncio.create_task(give_back_regularly())
     yield
+    memory.cancel()
     await app.state.streams.close()
     await gatekeeper.close()
 
