@@ -18,6 +18,7 @@ from test_reports import write_report
 
 from orbiquant.jobs.records import list_job_runs
 from orbiquant.jobs.schedule import find_job, scheduled_jobs
+from orbiquant.notices.outbox import list_notices
 from orbiquant.persistence import writing
 from orbiquant.reports import api, list_runs
 from orbiquant.runtime import Runtime
@@ -68,6 +69,8 @@ def test_what_is_due_runs_once_and_is_told(home: Path):
     assert ran.code == 0 and told["job"] == "morning" and told["result"]["metrics"] == {"rows": 5}
     assert "No report is due" in drive("report", "schedule", "run-due").err
     assert len(list_job_runs(runtime.engine, "morning")) == 1
+    (notice,) = list_notices(runtime.engine)
+    assert (notice.kind, notice.text) == ("report.ended", "report morning (study): succeeded")
     listed = drive("report", "schedule", "list").out
     assert "morning" in listed and "rows=5" in listed
     assert find_job(runtime.engine, "morning").next_due > datetime.now(UTC)
@@ -88,6 +91,8 @@ def test_a_report_that_fails_is_told_and_one_that_may_be_tried_again_is(home: Pa
     assert ended["shaky"]["status"] == "succeeded"
     assert len([*(home / "reports" / "runs").glob("*second*")]) == 2, "the try that failed is kept, too"
     assert {run.status for run in list_job_runs(runtime.engine)} == {"done"}
+    told = {notice.text for notice in list_notices(runtime.engine)}
+    assert told == {"report bad (broken): failed. division by zero", "report shaky (second): succeeded"}
 
 
 def test_what_could_never_run_is_not_scheduled(home: Path):

@@ -33,7 +33,7 @@ def webhook_key(
 
 # %% ../../nbs/06_notices.config.ipynb #ed432438
 Way: TypeAlias = Literal["log", "webhook", "telegram"]
-Told: TypeAlias = Literal["fills", "halts", "alerts", "summary"]
+Told: TypeAlias = Literal["fills", "halts", "alerts", "summary", "reports"]
 _NEEDED = {"webhook": ("webhook_url", "webhook_secret"), "telegram": ("telegram_token", "telegram_chat")}
 
 
@@ -47,7 +47,7 @@ class NoticeConfig(Value):
     telegram_chat: str = ""
     answer_s: Annotated[float, Field(gt=0, le=60)] = 10  # that a receiver is waited for
     channels: Annotated[tuple[Way, ...], Field(min_length=1)] = ("log",)
-    tell: tuple[Told, ...] = ("fills", "halts", "alerts", "summary")
+    tell: tuple[Told, ...] = ("fills", "halts", "alerts", "summary", "reports")
     per_minute: Annotated[int, Field(ge=1, le=10_000)] = 20  # that one channel carries
     alerts: Annotated[int, Field(ge=1, le=100_000)] = 50  # that wait, of one user; ten times as many on premium
 
