@@ -124,7 +124,8 @@ class TicketControl(TicketScreen):
     ) -> TicketCard | str:
         "Return the card that a press is about, or the name of the sentence that says why there is none."
         verb, _, name = press.data.partition(":")
-        card = await asyncio.to_thread(self.cards.find, name) if verb in ("approve", "deny", "override") else None
+        ours = verb in ("approve", "deny", "override") and name.isprintable()
+        card = await asyncio.to_thread(self.cards.find, name) if ours else None
         if card is None:
             return "gone"
         owner = (card.account, card.chat, card.user_id)

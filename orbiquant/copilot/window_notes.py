@@ -22,6 +22,7 @@ from pydantic_ai.messages import (
 )
 from sqlalchemy import delete, insert, select
 
+from .clean_text import without_controls
 from .conversation_tables import conversation_notes, lock_user
 from .conversations import SqlConversationStore
 from .tool_log import masked_arguments
@@ -124,6 +125,7 @@ async def notes_of(
             text, by_model = (said.strip()[:LONGEST_NOTES], True) if said.strip() else (text, False)
         except Exception as error:
             get_logger("copilot").warning("a model made no notes, lines stand in", reason=type(error).__name__)
+    text = without_controls(text)
     await asyncio.to_thread(_keep_notes, store, conversation_id, text, ids[-1], by_model)
     return text
 

@@ -20,8 +20,8 @@ from ..desk.long_work import JobTold, own_run, own_runs, queue_work
 from ..domain import Caller, Timeframe
 from ..jobs.handlers import JobContext, job
 from ..jobs.records import JobRun, JobStatus
-from .catalogue import ReportParameter, find_report, list_reports
 from ..notices.outbox import put_notice
+from .catalogue import ReportParameter, find_report, list_reports
 from .result import ReportRun, Status, read_run
 from .run import run_report
 from ..runtime import Runtime, current

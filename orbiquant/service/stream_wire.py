@@ -10,6 +10,7 @@
 #   {"type": "error", "error": "NOT_FOUND", "message": "…", "details": {}}
 # Numbers are the stream's: where events of other series lie between, a client sees them jump. After a gap of another
 # epoch the last number and epoch are those of the newest hello.
+# A hello of another epoch in between says that the stream was begun anew: ask anew for what came meanwhile.
 
 import json
 from typing import Annotated, Literal

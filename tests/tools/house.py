@@ -44,6 +44,7 @@ PLAIN = {
         "service.kept",
         "service.known",
         "service.mcp_http",
+        "service.memory",
         "service.metrics",
         "service.notebook",
         "service.origins",
