@@ -60,6 +60,7 @@ def test_several_wishes_are_that_many_calls(router: Router):
     assert len(asked) > 110 and len(missed) < 0.15 * len(asked), missed
 
 
+@pytest.mark.slow
 def test_what_lacks_something_is_asked_for_beside_what_is_called(router: Router):
     asked = table("wishes_new.jsonl")
     found = {each["text"]: router.route(each["text"], SCHEMAS) for each in asked}
@@ -142,6 +143,7 @@ def test_vague_messages_are_asked_back(router: Router):
     assert len(asked) > 60 and len(missed) < 0.12 * len(asked), missed
 
 
+@pytest.mark.slow
 def test_hardly_a_phrasing_has_no_wish_by_rule():
     phrasings = read_phrasings()
     vague = [
