@@ -122,6 +122,7 @@ def test_a_page_that_is_loaded_again_goes_on_with_the_turn(page: Page, runtime: 
     expect(page.locator(".oq-question")).to_have_count(1)
     page.locator(".oq-stop").click()
     expect(page.locator(".oq-stopped")).to_be_visible()
+    expect(page.locator(".oq-text")).to_contain_text("w5")  # what was said before is drawn a frame later
     words = page.locator(".oq-text").inner_text().split()
     assert words == [f"w{n}" for n in range(1, len(words) + 1)] and 5 <= len(words) < 150
 

@@ -5,20 +5,18 @@ from typing import Annotated
 import typer
 
 from orbiquant.cli.console import AsJson, open_runtime, progress_bar, show, table
-from orbiquant.cli.serving import complete_report, reports, require_bars, split_parameters
+from orbiquant.cli.serving import Parameters, ReportName, RunTimeout, reports, require_bars, split_parameters
 
 
 @reports.command("batch")
 def batch_command(
-    name: Annotated[str, typer.Argument(help="As `report list` shows it.", autocompletion=complete_report)],
+    name: ReportName,
     vary: Annotated[
         list[str], typer.Option(metavar="NAME=A,B,…", help="Values to run it with, each with each; may be repeated.")
     ],
-    param: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")] = None,
+    param: Parameters = None,
     at_once: Annotated[int, typer.Option(min=1, max=64, help="Runs at a time, each in a process of its own.")] = 2,
-    timeout: Annotated[
-        float | None, typer.Option(min=1, max=604_800, help="Seconds that one run may take; else the settings'.")
-    ] = None,
+    timeout: RunTimeout = None,
     as_json: AsJson = False,
 ) -> None:
     "Run a report with every combination of some parameters, several at a time; exit 1 unless all succeed."

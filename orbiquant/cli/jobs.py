@@ -205,17 +205,27 @@ def run_teller(
     return line_teller(tell, as_json, line)
 
 
+def work_until_interrupted(
+    at_once: int,  # long jobs, each on a thread of its own
+    as_json: bool,  # each run as one line of JSON on standard output
+    saying: str,  # told when it begins
+    only: str | None = None,  # the handler whose jobs are done; None: all
+) -> None:
+    "Do what is due and what is asked for, until interrupted."
+    from orbiquant.jobs.work import Worker, ending_on_signals
+
+    runtime = open_jobs()
+    with until_interrupted(runtime, console(stderr=True)) as tell:
+        worker = Worker(runtime.engine, runtime, runtime.clock, at_once, tell=run_teller(tell, as_json), only=only)
+        with ending_on_signals(lambda: setattr(worker, "asked", True)):
+            tell(saying)
+            worker.work()
+
+
 @job_commands.command("work")
 def work_command(
     threads: Annotated[int, typer.Option(min=0, max=64, help="Long jobs at once.")] = 2,
     as_json: AsJson = False,
 ) -> None:
     "Run what is due and what is asked for, until interrupted."
-    from orbiquant.jobs.work import Worker, ending_on_signals
-
-    runtime = open_jobs()
-    with until_interrupted(runtime, console(stderr=True)) as tell:
-        worker = Worker(runtime.engine, runtime, runtime.clock, threads, tell=run_teller(tell, as_json))
-        with ending_on_signals(lambda: setattr(worker, "asked", True)):
-            tell("Working (Ctrl-C ends it when what runs has ended, a second one at once)")
-            worker.work()
+    work_until_interrupted(threads, as_json, "Working (Ctrl-C ends it when what runs has ended, a second one at once)")

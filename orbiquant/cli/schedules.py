@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from orbiquant.cli.console import AsJson, console, fields, show, table
-from orbiquant.cli.follow import plain_teller, until_interrupted
-from orbiquant.cli.jobs import JobName, open_jobs, run_teller, tell_end
-from orbiquant.cli.serving import complete_report, reports, require_bars, split_parameters
+from orbiquant.cli.follow import plain_teller
+from orbiquant.cli.jobs import JobName, open_jobs, run_teller, tell_end, work_until_interrupted
+from orbiquant.cli.serving import Parameters, ReportName, RunTimeout, reports, require_bars, split_parameters
 
 if TYPE_CHECKING:
     from orbiquant.jobs.records import JobRun
@@ -33,9 +33,7 @@ def report_line(
 @schedules.command("add")
 def add_schedule(
     name: JobName,
-    report: Annotated[
-        str, typer.Argument(metavar="REPORT", help="As `report list` shows it.", autocompletion=complete_report)
-    ],
+    report: ReportName,
     schedule: Annotated[
         str, typer.Option(help='Five fields of cron ("30 6 * * 1-5"), @daily, @weekly, @monthly or "@every 6h".')
     ],
@@ -43,11 +41,9 @@ def add_schedule(
     missed: Annotated[
         Literal["skip", "once", "all"], typer.Option(help="What happens to due times that passed while nobody worked.")
     ] = "once",
-    param: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")] = None,
+    param: Parameters = None,
     tries: Annotated[int, typer.Option(min=1, max=10, help="So often at most, until it succeeds.")] = 1,
-    timeout: Annotated[
-        float | None, typer.Option(min=1, max=604_800, help="Seconds that one try may take; else the settings'.")
-    ] = None,
+    timeout: RunTimeout = None,
     as_json: AsJson = False,
 ) -> None:
     "Run a report by itself from now on, in the place of a schedule of that name."
@@ -125,11 +121,4 @@ def report_daemon(
     as_json: AsJson = False,
 ) -> None:
     "Run reports whenever they are due, until interrupted; however many do so, each due time is run once."
-    from orbiquant.jobs.work import Worker, ending_on_signals
-
-    runtime = open_jobs()
-    with until_interrupted(runtime, console(stderr=True)) as tell:
-        worker = Worker(runtime.engine, runtime, runtime.clock, at_once, tell=run_teller(tell, as_json), only=HANDLER)
-        with ending_on_signals(lambda: setattr(worker, "asked", True)):
-            tell("Running reports when they are due (Ctrl-C ends it)")
-            worker.work()
+    work_until_interrupted(at_once, as_json, "Running reports when they are due (Ctrl-C ends it)", only=HANDLER)

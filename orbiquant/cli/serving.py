@@ -157,17 +157,24 @@ def require_bars(
             runtime.store.read(series, start=runtime.clock.now(), version=values.get("version"))
 
 
+ReportName = Annotated[
+    str, typer.Argument(metavar="REPORT", help="As `report list` shows it.", autocompletion=complete_report)
+]
+Parameters = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="May be repeated.")]
+RunTimeout = Annotated[
+    float | None, typer.Option(min=1, max=604_800, help="Seconds that one run may take; else the settings'.")
+]
+
+
 @reports.command("run")
 def run_named_report(
-    name: Annotated[str, typer.Argument(help="As `report list` shows it.", autocompletion=complete_report)],
+    name: ReportName,
     symbol: Annotated[str | None, typer.Option(help="Short for --param symbol=…")] = None,
     timeframe: Annotated[
         str | None, typer.Option(help=f"Short for --param timeframe=…; one of {', '.join(TIMEFRAMES)}.")
     ] = None,
-    param: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")] = None,
-    timeout: Annotated[
-        float | None, typer.Option(min=1, max=604_800, help="Seconds it may take; else the settings'.")
-    ] = None,
+    param: Parameters = None,
+    timeout: RunTimeout = None,
     as_json: AsJson = False,
 ) -> None:
     "Run a report in a process of its own; exit 1 unless it succeeds."
