@@ -7215,6 +7215,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'orbiquant/reports/result.py'),
                                           'orbiquant.reports.result.ReportRun.notebook': ( 'reports.result.html#reportrun.notebook',
                                                                                            'orbiquant/reports/result.py'),
+                                          'orbiquant.reports.result.ReportRun.raise_for_status': ( 'reports.result.html#reportrun.raise_for_status',
+                                                                                                   'orbiquant/reports/result.py'),
                                           'orbiquant.reports.result._Recorded': ( 'reports.result.html#_recorded',
                                                                                   'orbiquant/reports/result.py'),
                                           'orbiquant.reports.result.attach': ('reports.result.html#attach', 'orbiquant/reports/result.py'),

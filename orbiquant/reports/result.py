@@ -25,7 +25,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field, FiniteFloat, JsonVal
 from pydantic_core import from_json
 
 from ..cards import Card, Carded, shown
-from ..core import DataError, NotFoundError, atomic_write, code_version
+from ..core import DataError, NotFoundError, OrbiError, atomic_write, code_version
 from ..domain import Value
 from ..settings import load_settings
 from ..wire import to_wire
@@ -216,6 +216,13 @@ class ReportRun(Carded, Value):
     def notebook(self) -> Path:
         "Return the path of the executed notebook."
         return self.folder / "notebook.ipynb"
+
+    def raise_for_status(self) -> Self:
+        "Return the run; raise `OrbiError` with its reason and its page when it did not succeed."
+        if self.status != "succeeded":
+            why = f": {self.error.type}: {self.error.message}" if self.error else ""
+            raise OrbiError(f"report {self.name} {self.status.replace('_', ' ')}{why}; {self.html}")
+        return self
 
     def ended(
         self,
