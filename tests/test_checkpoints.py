@@ -8,8 +8,10 @@ import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from orbiquant.features.matrix import build_features
@@ -22,9 +24,6 @@ from orbiquant.models.phase2 import Phase2Pipeline
 from orbiquant.models.phase2_jobs import Labelled, Outcome
 
 CONFIG = Phase2Config(folds=2, rounds=10, horizon_bars=8, meta="off")
-BARS = synthetic_market(2_000, timeframe="1h", seed=5).bars
-FEATURES = build_features(BARS, FeatureSpec(timeframe="1h", calendar="forex"))
-ROWS = Labelled.of(BARS, FEATURES, CONFIG)
 OUTCOME = Outcome(np.array([[0.1, np.nan], [0.3, 0.4]]), ("a", "b"), b"model\n", {"rounds": 3}, "note", 1.5)
 TRAIN = """
 import sys
@@ -100,21 +99,38 @@ def stop_after(jobs: int):
     return stop
 
 
+class Made(NamedTuple):
+    """What a training is made of."""
+
+    bars: pd.DataFrame
+    features: pd.DataFrame
+    rows: Labelled
+
+
 @pytest.fixture(scope="module")
-def whole():
-    return Phase2Pipeline(CONFIG).run(BARS, FEATURES)
+def made() -> Made:
+    bars = synthetic_market(2_000, timeframe="1h", seed=5).bars
+    features = build_features(bars, FeatureSpec(timeframe="1h", calendar="forex"))
+    return Made(bars, features, Labelled.of(bars, features, CONFIG))
 
 
-def test_finished_jobs_are_taken_over_and_damaged_ones_done_again(tmp_path, whole):
+@pytest.fixture(scope="module")
+def whole(made):
+    return Phase2Pipeline(CONFIG).run(made.bars, made.features)
+
+
+def test_finished_jobs_are_taken_over_and_damaged_ones_done_again(tmp_path, whole, made):
     with pytest.raises(KeyboardInterrupt):
-        Phase2Pipeline(CONFIG).run(BARS, FEATURES, stop_after(6), tmp_path)
+        Phase2Pipeline(CONFIG).run(made.bars, made.features, stop_after(6), tmp_path)
     (folder,) = tmp_path.iterdir()
     files = sorted(folder.iterdir())
     assert len(files) == 6
     files[0].write_bytes(files[0].read_bytes()[:-3])
     files[1].write_bytes(b"")
     counts: list[int] = []
-    again = Phase2Pipeline(CONFIG).run(BARS, FEATURES, lambda done, total, text: counts.append(done), tmp_path)
+    again = Phase2Pipeline(CONFIG).run(
+        made.bars, made.features, lambda done, total, text: counts.append(done), tmp_path
+    )
     assert again.resumed == 4 and counts[0] == 5
     assert again.predictions.equals(whole.predictions) and again.skill.equals(whole.skill)
     assert again.bundle.tpsl.to_json() == whole.bundle.tpsl.to_json()
@@ -123,26 +139,26 @@ def test_finished_jobs_are_taken_over_and_damaged_ones_done_again(tmp_path, whol
     assert not list(tmp_path.iterdir())
 
 
-def test_fresh_forgets_what_was_finished(tmp_path):
+def test_fresh_forgets_what_was_finished(tmp_path, made):
     with pytest.raises(KeyboardInterrupt):
-        Phase2Pipeline(CONFIG).run(BARS, FEATURES, stop_after(4), tmp_path)
-    assert Phase2Pipeline(CONFIG).run(BARS, FEATURES, keep=tmp_path, fresh=True).resumed == 0
+        Phase2Pipeline(CONFIG).run(made.bars, made.features, stop_after(4), tmp_path)
+    assert Phase2Pipeline(CONFIG).run(made.bars, made.features, keep=tmp_path, fresh=True).resumed == 0
 
 
-def test_a_failed_job_is_tried_again(tmp_path):
-    broken = FEATURES.copy()
+def test_a_failed_job_is_tried_again(tmp_path, made):
+    broken = made.features.copy()
     broken.iloc[-3:, 4] = np.inf
     for _ in range(2):
-        training = Phase2Pipeline(CONFIG).run(BARS, broken, keep=tmp_path)
+        training = Phase2Pipeline(CONFIG).run(made.bars, broken, keep=tmp_path)
     assert training.folds["error"].iloc[1] != "" and 0 < training.resumed < len(training.jobs)
 
 
-def test_the_key_follows_data_and_settings_but_not_threads():
-    def key(bars=BARS, features=FEATURES, **changes) -> str:
+def test_the_key_follows_data_and_settings_but_not_threads(made):
+    def key(bars=made.bars, features=made.features, **changes) -> str:
         config = CONFIG.model_copy(update=changes)
         return training_key(bars, Labelled.of(bars, features, config), config)
 
-    other_bars, other_features = BARS.copy(), FEATURES.copy()
+    other_bars, other_features = made.bars.copy(), made.features.copy()
     other_bars.iloc[5, 3] *= 1 + 1e-12
     other_features.iloc[700, 2] += 1e-3
     keys = [key(), key(bars=other_bars), key(features=other_features), key(seed=8), key(folds=3)]
@@ -168,17 +184,18 @@ def test_a_folder_without_jobs_is_empty(tmp_path):
 
 
 @pytest.mark.parametrize("library", ["numba", "ta-lib", "xgboost", "optuna"])
-def test_another_version_of_a_library_is_another_training(monkeypatch, library):
-    key = training_key(BARS, ROWS, CONFIG)
+def test_another_version_of_a_library_is_another_training(monkeypatch, library, made):
+    key = training_key(made.bars, made.rows, CONFIG)
     monkeypatch.setattr(checkpoints, "version", lambda name: "0.0" if name == library else version(name))
     checkpoints.code_fingerprint.cache_clear()
-    changed = training_key(BARS, ROWS, CONFIG)
+    changed = training_key(made.bars, made.rows, CONFIG)
     checkpoints.code_fingerprint.cache_clear()
     assert changed != key
 
 
 @pytest.mark.parametrize("table", ["features", "inputs", "targets"])
-def test_another_figure_is_another_training(table):
-    changed = getattr(ROWS, table).copy()
+def test_another_figure_is_another_training(table, made):
+    changed = getattr(made.rows, table).copy()
     changed.iloc[700, 0] += 1
-    assert training_key(BARS, replace(ROWS, **{table: changed}), CONFIG) != training_key(BARS, ROWS, CONFIG)
+    other = replace(made.rows, **{table: changed})
+    assert training_key(made.bars, other, CONFIG) != training_key(made.bars, made.rows, CONFIG)

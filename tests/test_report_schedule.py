@@ -110,7 +110,11 @@ def test_what_could_never_run_is_not_scheduled(home: Path):
 
 
 @pytest.mark.slow
-def test_a_batch_runs_every_combination_and_one_that_fails_stops_no_other(home: Path):
+@pytest.mark.parametrize("scheduler", ["", "local"], ids=["threads", "dask"])
+def test_a_batch_runs_every_combination_and_one_that_fails_stops_no_other(
+    home: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str
+):
+    monkeypatch.setenv("ORBIQUANT_CLUSTER_SCHEDULER", scheduler)
     ran = drive("report", "batch", "study", "--vary", "rows=1,2", "--vary", "mode=plain,broken", "--json")
     runs = json.loads(ran.out)
     assert ran.code == 0 and [run["metrics"]["rows"] for run in runs] == [1, 1, 2, 2]
