@@ -12,7 +12,7 @@ ASSETS  := orbiquant/assets
 WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie elsewhere
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm bench-faces soak gpu tune study-meta reference stills faces chaos lint generate knowledge hooks lock wheel clean
+.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm bench-faces bench-pairs bench-install soak gpu tune study-meta reference stills faces chaos lint generate knowledge hooks lock wheel clean
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,12 @@ bench-llm: $(READY)  ## the copilot's engine beside what it stands on, to report
 
 bench-faces: $(READY)  ## the chat in a real kernel: first word, Stop, the cells' loop while it streams, bytes of JavaScript
 	$(BIN)/python -m tests.benchmarks.bench_faces
+
+bench-pairs: $(READY)  ## the research line over many pairs, alone and on two workers; PAIRS=12, else all 136 (an hour)
+	$(BIN)/python -m tests.benchmarks.bench_pairs $(if $(PAIRS),--pairs $(PAIRS))
+
+bench-install: $(READY)  ## from a clone to the first chart by stage, the wheel, every extra; downloads them
+	$(BIN)/python -m tests.benchmarks.bench_install
 
 gpu: $(READY)  ## what only a card can show, in ten minutes; without one it says so
 	$(BIN)/python -m tests.gpu.run
