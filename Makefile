@@ -47,7 +47,7 @@ demo: $(ENOUGH)  ## real bars to a report and a served signal in a workspace, in
 
 test: $(READY) lint  ## regenerate and compare, run every notebook, run tests/
 	$(BIN)/python -m tests.tools.notebooks nbs/*.ipynb
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=40
 
 test-slow: $(READY)  ## the tests and the cells of notebooks that take minutes
 	$(BIN)/python -m tests.tools.notebooks --slow nbs/*.ipynb

@@ -1,7 +1,7 @@
 """The research line over many pairs: seconds and memory a pair, and what two Dask workers make of it.
 
-Run `python -m tests.benchmarks.bench_pairs` from the root of the repository (`--pairs 12` for a part of them); all take an hour
-on two cores. It writes reports/benchmarks/pairs.md.
+Run `python -m tests.benchmarks.bench_pairs` from the root of the repository (`--pairs 12` for a part of them); all take
+an hour on two cores. It writes reports/benchmarks/pairs.md.
 """
 
 import argparse
@@ -97,8 +97,8 @@ def tell(symbols: Sequence[str]) -> str:
     lines = [
         "# The research line over many pairs",
         "",
-        f"{len(symbols)} pairs of {SOURCE.name}, 1h, {rows:,.0f} bars each: features, phases, walk-forward training of every",
-        f"model, signals, backtest (`primary`), one thread a pair, seed {SEED}, default costs.",
+        f"{len(symbols)} pairs of {SOURCE.name}, 1h, {rows:,.0f} bars each: features, phases, walk-forward training of",
+        f"every model, signals, backtest (`primary`), one thread a pair, seed {SEED}, default costs.",
         f"{datetime.now(UTC):%Y-%m-%d}, code {code_version()}.",
         "",
         "| what | measured | goal |",
