@@ -224,14 +224,9 @@ def rule_of_type(
     if about.choices:
         return f"must be one of {', '.join(map(str, about.choices))}"
     if kind.startswith(("greater", "less")):
-        least = (
-            f"{low:,} to {high:,}"
-            if None not in (low, high)
-            else f"at least {low:,}"
-            if high is None
-            else f"at most {high:,}"
-        )
-        return f"must be {least}"
+        if None not in (low, high):
+            return f"must be {low:,} to {high:,}"
+        return f"must be at least {low:,}" if high is None else f"must be at most {high:,}"
     whole = "int" in str(about.annotation)
     if kind.startswith(("int", "float", "finite")):
         return "must be a whole number" if whole else "must be a number"
@@ -253,11 +248,8 @@ def explain_usage(
     else:
         problem = cause.errors()[0]
         said = rule_of_type(parameter, problem)
-        said += (
-            ""
-            if ", was " in said
-            else f", was {ascii(problem['input']) if str(problem['input']).isascii() is False else repr(problem['input'])}"
-        )
+        if ", was " not in said:
+            said += f", was {ascii(problem['input'])}"
     return f"`{name_of(parameter)}` {said}"
 
 

@@ -11,7 +11,6 @@ from orbiquant.cli.follow import line_teller, until_interrupted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
     from orbiquant.jobs.records import JobRun
     from orbiquant.runtime import Runtime
 
