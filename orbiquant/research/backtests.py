@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/75_research.backtests.ipynb #8fbc37ff
 Source: TypeAlias = Literal["policy", "strategy", "signals"]
+_OF: Mapping[Source, str] = {"policy": "a model", "strategy": "a strategy", "signals": "a file of signals"}
 _ONLY: Mapping[str, tuple[Source, ...]] = {
     "policy": ("policy",), "model": ("policy",), "parameters": ("strategy",),
     "last": ("strategy", "signals"), "costs": ("strategy", "signals"),
@@ -54,7 +55,7 @@ class BacktestAsked(Value):
         source: Source = "strategy" if self.strategy else "signals" if self.signals else "policy"
         for name, sources in _ONLY.items():
             if getattr(self, name) not in (None, {}) and source not in sources:
-                raise OptionError(f"`{name}` does not go with a backtest of a {source}: it goes with {sources[0]}")
+                raise OptionError(f"`{name}` goes with a backtest of {_OF[sources[0]]}, was given for one of {_OF[source]}")
         return source
 
     def costs_over(

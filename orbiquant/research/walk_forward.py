@@ -5,14 +5,17 @@ all of them."""
 
 # %% auto #0
 __all__ = ['StrategyAsked', 'from_strategy', 'strategy_asked', 'grid_around', 'trade_strategy', 'sweep_parameters',
-           'WalkedForward', 'judge_forward', 'run_walk_forward']
+           'WalkedForward', 'judge_forward', 'run_walk_forward', 'forward_beside_chance']
 
 # %% ../../nbs/75_research.walk_forward.ipynb #f290bf65
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
+
+from ..arrays import Floats
 from ..cards import Card, Carded
 from ..core import OptionError, expect, stage
 from ..domain import Bars, Costs, SeriesId
@@ -25,6 +28,7 @@ from ..strategies.contract import Strategy
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from orbiquant.backtest.baselines import Baselines
     from orbiquant.backtest.strategy_sweep import Make, ParameterGrid
     from orbiquant.backtest.sweep_plan import Period, SweepGrid
     from orbiquant.backtest.walk_forward import ForwardHeadline, ForwardPlan, ForwardResult
@@ -162,6 +166,15 @@ class WalkedForward(Carded):
         "Return net R out of sample, added up, above what each stretch had shown in sample and made."
         return self.result.plot()
 
+    @property
+    def summary(self) -> dict[str, float]:
+        "Return the figures of the trades out of sample, with what the ledger leaves of them."
+        from orbiquant.performance import r_figures
+
+        trades = self.result.trades
+        costs = {"cost_r": float(trades["cost_r"].mean()), "gross_expectancy_r": float(trades["r_gross"].mean())}
+        return r_figures(trades["r"]) | costs | self.headline.overfitting.figures
+
 
 def judge_forward(
     runtime: Runtime,  # settings and the trials ledger
@@ -211,3 +224,42 @@ def run_walk_forward(
             swept = run_sweep(runtime, what, cast("SweepGrid", grid), period, progress=progress)
     with stage("walk-forward"):
         return judge_forward(runtime, what, swept, plan or ForwardPlan())
+
+# %% ../../nbs/75_research.walk_forward.ipynb #8777d172
+_WARM = 200  # bars before a stretch, from which its average true range is known
+
+
+def _drawn_stretches(walked: WalkedForward, draws: int, seed: int) -> list[list[Floats]]:
+    "Return net and gross R of each draw, one list a stretch that was traded."
+    from orbiquant.backtest.baselines import placed_anew
+    from orbiquant.backtest.walk_forward import stretches_of
+
+    found, made, bars = walked.swept.result, walked.result.trades, walked.result.found.bars
+    stretches, drawn = stretches_of(bars.index, walked.result.plan), []
+    assert walked.swept.confirmed is not None
+    for number, trades in made.groupby("stretch"):
+        stretch, (limit, plan) = stretches[int(number)], found.leaves(int(trades["combination"].iloc[0]))
+        since = max(stretch.begin - _WARM, 0)
+        until = max(stretch.end, int(bars.index.get_loc(trades["exit_time"].iloc[-1])) + 1)
+        own = replace(walked.swept.confirmed, trades=trades.reset_index(drop=True), max_holding_bars=limit, exits=plan)
+        part = bars.iloc[since:until]
+        drawn.append(list(placed_anew(part, own, max(stretch.begin - 1 - since, 1), draws, seed + int(number))))
+    return drawn
+
+
+def forward_beside_chance(
+    walked: WalkedForward,  # with trades out of sample
+    draws: int = 200,  # of the same trades at random bars of their stretch
+    seed: int = 7,  # of the draws
+) -> "Baselines | None":
+    "Return a walk-forward beside its trades at random bars and beside the market; None where nothing was traded."
+    from orbiquant.backtest.baselines import Baselines, draw_figures, held_r
+    from orbiquant.backtest.comparison import buy_and_hold
+
+    made, confirmed = walked.result, walked.swept.confirmed
+    if made.trades.empty or confirmed is None:
+        return None
+    drawn = [np.concatenate(parts) for parts in zip(*_drawn_stretches(walked, draws, seed), strict=True)]
+    traded = made.found.bars.loc[made.equity.index[0] :]
+    result = replace(confirmed, trades=made.trades, equity=made.equity)
+    return Baselines(result, draw_figures(drawn), buy_and_hold(traded, result), held_r(traded, made.trades, result.costs))
