@@ -15,7 +15,7 @@ _MODULES = {
     ),
     "rates": ("coverage_chart", "rate_chart"),
     "shares": ("correlation_chart", "shares_chart"),
-    "trials": ("chance_chart", "edge_chart", "sweep_chart"),
+    "trials": ("chance_chart", "edge_chart", "forward_chart", "sweep_chart"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [*_MODULE_OF]

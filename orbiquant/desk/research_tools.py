@@ -93,18 +93,10 @@ def backtest_rule(
     name: str,  # of a strategy
 ) -> BacktestFigures:
     "Trade a strategy with its parameters as they stand, and count the trial."
-    from functools import partial
+    from orbiquant.research.walk_forward import strategy_asked, trade_strategy
 
-    from orbiquant.market.instruments import instrument_of
-    from orbiquant.research.walk_forward import StrategyAsked, trade_strategy
-
-    runtime.strategies.kind(name)  # which says the nearest when there is none
-    version = runtime.store.version()
-    bars = runtime.store.read(held.series, version=version)
-    costs = runtime.settings.costs.of(instrument_of(held.series.symbol, bars.index).instrument.asset_class)
-    make = partial(runtime.strategies.signals, name)
-    asked = StrategyAsked(make, bars, costs, held.series, str(version), name)
-    return figures_of_trades(held.series, name, trade_strategy(runtime, asked, make()), rule=True)
+    asked = strategy_asked(runtime, held.series, name)
+    return figures_of_trades(held.series, name, trade_strategy(runtime, asked, asked.make()), rule=True)
 
 # %% ../../nbs/79_desk.research_tools.ipynb #0968208b
 def _runtime_of(context: JobContext) -> Runtime:

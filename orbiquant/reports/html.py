@@ -180,6 +180,8 @@ def compared(
 
 
 def _told(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_told(each)}" for name, each in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
@@ -198,7 +200,7 @@ def render(
         "summary": summary,
         "headline": headline(run),
         "source": source,
-        "parameters": {name: _told(value) for name, value in run.parameters.items() if value is not None},
+        "parameters": {name: _told(value) for name, value in run.parameters.items() if value not in (None, {}, [])},
         "facts": run_facts(run),
         "run": run,
         "compared": compared(run),

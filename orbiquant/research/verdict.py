@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEFLATED', 'FEW_TRADES', 'Verdict', 'judge_against_luck', 'judge_given', 'judge', 'why_no_trade', 'what_else',
-           'to_try', 'judge_traded', 'trials_note', 'warnings_of']
+           'to_try', 'judge_traded', 'deflated_note', 'trials_note', 'warnings_of', 'warnings_of_trades']
 
 # %% ../../nbs/73_research.verdict.ipynb #8a2781a8
 from collections.abc import Mapping
@@ -179,26 +179,55 @@ def judge_traded(
     return verdict.model_copy(update={"detail": f"{verdict.detail} {why}{more}"})
 
 # %% ../../nbs/73_research.verdict.ipynb #af77f941
-def trials_note(
-    summary: dict[str, float],  # of a backtest, with the ledger's figures
-    risk: "SelectionRisk | None",  # of choosing among the variants that were compared
+def deflated_note(
+    summary: Mapping[str, float],  # of a backtest, with the ledger's figures
 ) -> str:
-    "Return what the number of trials leaves of a headline, as a sentence."
-    from orbiquant.performance import LEAST_MOMENTS
-
+    "Return what the number of trials leaves of a headline, as sentences."
     deflated, needed = summary["deflated_sharpe"], summary["minimum_trades"]
     said = (
         f"Trials: {summary['trials']:.0f} on this series (worth {summary['effective_trials']:.0f} independent ones). "
     )
-    said += "Deflated Sharpe ratio: " + ("not computable. " if pd.isna(deflated) else f"{deflated:.2f}. ")
-    if pd.notna(needed):
-        said += f"Minimum backtest length: {needed:.0f} trades. "
+    said += "Deflated Sharpe ratio: " + ("not computable." if pd.isna(deflated) else f"{deflated:.2f}.")
+    return said if pd.isna(needed) else f"{said} Minimum backtest length: {needed:.0f} trades."
+
+
+def trials_note(
+    summary: dict[str, float],  # of a backtest, with the ledger's figures
+    risk: "SelectionRisk | None",  # of choosing among the variants that were compared
+) -> str:
+    "Return the same, and what choosing among the variants is worth."
+    from orbiquant.performance import LEAST_MOMENTS
+
     enough = f"with {LEAST_MOMENTS} trades or more"
     chosen = f"not computable: too few differ {enough}, or too few days" if risk is None else f"{risk.pbo:.2f}"
     among = "the policies" if risk is None else f"the {risk.variants} policies that differ {enough}"
-    return f"{said}Probability that choosing among {among} overfits: {chosen}."
+    return f"{deflated_note(summary)} Probability that choosing among {among} overfits: {chosen}."
 
 # %% ../../nbs/73_research.verdict.ipynb #bc35fa6f
+_KINDS = ("Sample size", "What the sample can say", "Costs", "Models", "Folds", "Span", "Volume", "Filter")
+
+
+def _warned(bars: Bars, traded: Traded) -> dict[str, str]:
+    "Return what the trades alone are to be held against, by its kind."
+    from orbiquant.performance import LEAST_DAYS
+
+    summary, found = traded.summary, dict[str, str]()
+    if summary["trades"] < FEW_TRADES:
+        found["Sample size"] = f"{count_words(int(summary['trades']))}; under {FEW_TRADES}, luck decides."
+    if summary["cost_r"] > 0.1:
+        found["Costs"] = f"{summary['cost_r']:.2f} R a trade go to fees, spread and slippage."
+    if (days := summary.get("days", LEAST_DAYS)) < LEAST_DAYS:
+        found["Span"] = f"{days:.0f} days; under {LEAST_DAYS} nothing is annualised."
+    if (bars["volume"] == 0).all():
+        found["Volume"] = "this feed has none; volume features are 0."
+    held = tell_held(traded.signals) if "reason" in traded.signals else ""
+    return found | ({"Filter": f"it held {held.removeprefix('Held: ')}"} if held.startswith("Held: ") else {})
+
+
+def _in_order(found: Mapping[str, str]) -> list[str]:
+    return [f"{kind}: {found[kind]}" for kind in _KINDS if kind in found]
+
+# %% ../../nbs/73_research.verdict.ipynb #7cdfc716
 def warnings_of(
     bars: Bars,  # that were traded on
     stored: "StoredModel",  # skill and failed folds
@@ -207,27 +236,23 @@ def warnings_of(
     risk: "SelectionRisk | None" = None,  # of choosing among them
     primary: Traded | None = None,  # the unfiltered signal, where the policy filters
 ) -> list[str]:
-    "Return what a reader should hold against the figures."
+    "Return what a reader should hold against the figures of a model's policies."
     from orbiquant.models.skill import count_skill, tell_skill
-    from orbiquant.performance import LEAST_DAYS
 
-    summary, counts = traded.summary, count_skill(stored.skill)
-    found = []
-    if summary["trades"] < FEW_TRADES:
-        found.append(f"Sample size: {count_words(int(summary['trades']))}; under {FEW_TRADES}, luck decides.")
+    found, counts = _warned(bars, traded), count_skill(stored.skill)
     if primary is not None and primary.summary["trades"] > 1:
-        found.append(f"What the sample can say: unfiltered (policy `primary`), {tell_result(primary.summary)}.")
-    if summary["cost_r"] > 0.1:
-        found.append(f"Costs: {summary['cost_r']:.2f} R a trade go to fees, spread and slippage.")
+        found["What the sample can say"] = f"unfiltered (policy `primary`), {tell_result(primary.summary)}."
     if (counts["above"] < counts["figures"]).any():
-        found.append(f"Models: {tell_skill(stored.skill)}")
+        found["Models"] = tell_skill(stored.skill)
     if failed := int((stored.folds["error"] != "").sum()):
-        found.append(f"Folds: {failed} of {len(stored.folds)} failed; their reasons stand in the fold table.")
-    if (days := summary.get("days", LEAST_DAYS)) < LEAST_DAYS:
-        found.append(f"Span: {days:.0f} days; under {LEAST_DAYS} nothing is annualised.")
-    if (bars["volume"] == 0).all():
-        found.append("Volume: this feed has none; volume features are 0.")
-    counted, held = "trials" in summary, tell_held(traded.signals) if "reason" in traded.signals else ""
-    found += [f"Filter: it held {held.removeprefix('Held: ')}"] if held.startswith("Held: ") else []
+        found["Folds"] = f"{failed} of {len(stored.folds)} failed; their reasons stand in the fold table."
     few = f"Trials: {compared} policies were compared on the same data, so the best of them is flattered."
-    return [*found, trials_note(summary, risk) if counted else few]
+    return [*_in_order(found), trials_note(traded.summary, risk) if "trials" in traded.summary else few]
+
+
+def warnings_of_trades(
+    bars: Bars,  # that were traded on
+    traded: Traded,  # one backtest, with the ledger's figures
+) -> list[str]:
+    "Return what a reader should hold against the figures of one backtest."
+    return [*_in_order(_warned(bars, traded)), deflated_note(traded.summary)]

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import pandas as pd
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 from ..domain import Action, SeriesId, Signal, Timeframe
 from ..persistence import querying
@@ -99,6 +99,7 @@ class DecisionJournal:
         count: int = 100,  # at most
         outcome: Reply | None = None,  # None: any
         before: int | None = None,  # only those with a smaller number
+        span: tuple[datetime, datetime] | None = None,  # only those made from the first moment to before the second
     ) -> list[Answered]:
         "Return the newest decisions, newest first."
         table = tables.decisions
@@ -106,6 +107,7 @@ class DecisionJournal:
         rows = rows if agent is None else rows.where(table.c.agent == agent)
         rows = rows if outcome is None else rows.where(table.c.outcome == outcome)
         rows = rows if before is None else rows.where(table.c.id < before)
+        rows = rows if span is None else rows.where(_within(span))
         with querying(self.pages.database) as connection:
             found = [dict(row) for row in connection.execute(rows).mappings()]
         return [_decision(row) for row in found]
@@ -123,11 +125,13 @@ class DecisionJournal:
     def reasons(
         self,
         agent: str | None = None,  # None: everybody's
+        span: tuple[datetime, datetime] | None = None,  # only those made from the first moment to before the second
     ) -> pd.DataFrame:
         "Return how often which reason was given (columns agent, outcome, reason, count), the commonest first."
         table = tables.decisions.c
         asked = select(table.agent, table.outcome, table.reason, func.count())
         asked = asked.group_by(table.agent, table.outcome, table.reason)
+        asked = asked if span is None else asked.where(_within(span))
         with querying(self.pages.database) as connection:
             rows = connection.execute(asked if agent is None else asked.where(table.agent == agent))
             found = [(who, outcome, rule_said(reason), count) for who, outcome, reason, count in rows]
@@ -148,6 +152,10 @@ class DecisionJournal:
         same &= (table.timeframe == series.timeframe) & (table.time == time)
         with querying(self.pages.database) as connection:
             return connection.execute(select(table.id).where(same)).first() is not None
+
+
+def _within(span: tuple[datetime, datetime]) -> ColumnElement[bool]:
+    return (tables.decisions.c.decided_at >= span[0]) & (tables.decisions.c.decided_at < span[1])
 
 
 def _decision(row: dict[str, object]) -> Answered:

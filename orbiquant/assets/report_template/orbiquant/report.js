@@ -10,6 +10,8 @@
       const { data, layout = {} } = JSON.parse(figure.querySelector("script").textContent);
       const { width, ...rest } = layout;
       const font = { ...rest.font, color: ink(false), ...(narrow.matches ? { size: 11 } : {}) };
+      const across = Object.keys(rest).filter((name) => name.startsWith("xaxis") && rest[name].type !== "category");
+      if (narrow.matches) across.forEach((name) => { rest[name] = { ...rest[name], nticks: 4 }; });
       const bar = { displaylogo: false, displayModeBar: narrow.matches ? false : "hover" };
       Plotly.newPlot(box, data, { ...rest, font, autosize: true }, { responsive: true, ...bar });
       boxes.push(box);
