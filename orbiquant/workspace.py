@@ -73,8 +73,9 @@ def package_name(
 # %% ../nbs/03_workspace.ipynb #e7974cff
 _FILES = (
     *("settings.ini", "pyproject.toml", "gitignore", "tutorial.ipynb", "copilot.ipynb"),
-    *("nbs/00_ideas.ipynb", "nbs/01_routes.ipynb"),
+    *("nbs/my_strategy.ipynb", "nbs/my_endpoint.ipynb", "reports/my_report.ipynb"),
 )
+_TEMPLATES = ("settings.ini", "pyproject.toml")  # they name the package
 _FOLDERS = ("nbs", "reports", "data")
 
 
@@ -102,7 +103,7 @@ def make_workspace(
             made[str(target.relative_to(folder))] = not target.exists()
             content = asset("workspace", *name.split("/")).read_text(encoding="utf-8")
             if not target.exists():
-                atomic_write(target, Template(content).safe_substitute(words) if name == "pyproject.toml" else content)
+                atomic_write(target, Template(content).safe_substitute(words) if name in _TEMPLATES else content)
     except OSError as error:
         raise OptionError(f"`folder` must be one that can be written to: {error.strerror}, {folder}") from None
     return made

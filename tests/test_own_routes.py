@@ -115,7 +115,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a workspace whose package `mine` has a module `desk`, exported."""
     folder = tmp_path_factory.mktemp("people") / "desk"
     make_workspace(folder, "mine")
-    (folder / "nbs" / "01_routes.ipynb").unlink()
+    (folder / "nbs" / "my_endpoint.ipynb").unlink()
     write_notebook(folder, HEAD, EDGE, module="desk")
     done = subprocess.run([BIN / "nbdev-export"], cwd=folder, env=environment(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr

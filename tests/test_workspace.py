@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from orbiquant.workspace import is_workspace, make_workspace, workspace
@@ -13,7 +14,7 @@ from tests.tools.house import ROOT
 
 BIN = Path(sys.executable).parent
 FILES = {"settings.ini", "pyproject.toml", ".gitignore", "tutorial.ipynb", "copilot.ipynb"}
-FILES |= {"nbs/00_ideas.ipynb", "nbs/01_routes.ipynb"}
+FILES |= {"nbs/my_strategy.ipynb", "nbs/my_endpoint.ipynb", "reports/my_report.ipynb"}
 
 
 def run(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -99,9 +100,9 @@ def test_a_home_elsewhere_is_told(tmp_path: Path):
 
 
 def execute(notebook: Path) -> dict:
-    """Run a notebook where it lies, as Lab does, and return it."""
-    words = ("--to", "notebook", "--execute", "--output", "ran.ipynb", notebook)
-    done = run("jupyter", "nbconvert", *words, cwd=notebook.parent)
+    """Run a notebook where it lies, as Lab does, and return it, each cell with when it began and ended."""
+    options = ("--to", "notebook", "--execute", "--output", "ran.ipynb", "--ExecutePreprocessor.record_timing=True")
+    done = run("jupyter", "nbconvert", *options, notebook, cwd=notebook.parent)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((notebook.parent / "ran.ipynb").read_text())
 
@@ -111,41 +112,88 @@ def outputs(notebook: dict) -> list[dict]:
     return [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
 
 
-def test_the_tutorial_goes_from_bars_to_a_signal_with_a_picture_at_every_step(made: Path):
-    ran = execute(made / "tutorial.ipynb")
-    steps = [cell for cell in ran["cells"] if cell["cell_type"] == "code"]
+def said_in(notebook: dict) -> str:
+    """Return all that its cells show and print, as text."""
+    texts = (output.get("data", {}).get("text/plain", output.get("text", "")) for output in outputs(notebook))
+    return "\n".join(map("".join, texts))
+
+
+def seconds_of(cell: dict) -> float:
+    """Return how long a cell ran."""
+    times = [pd.Timestamp(cell["metadata"]["execution"][f"iopub.{name}"]) for name in ("execute_input", "status.idle")]
+    return (times[1] - times[0]).total_seconds()
+
+
+@pytest.fixture(scope="module")
+def tutorial(made: Path) -> dict:
+    """Return the tutorial as it ran, once for all that is asked of it."""
+    return execute(made / "tutorial.ipynb")
+
+
+def test_the_tutorial_runs_the_whole_product_with_a_picture_at_every_step(made: Path, tutorial: dict, capsys):
+    steps = [cell for cell in tutorial["cells"] if cell["cell_type"] == "code"]
+    titles = [text for cell in tutorial["cells"] if (text := "".join(cell["source"]).splitlines()[0]).startswith("## ")]
     shown = [{kind for output in cell["outputs"] for kind in output.get("data", {})} for cell in steps]
-    assert len(steps) == 8 and all(kinds & {"application/vnd.plotly.v1+json", "text/html"} for kinds in shown), shown
-    assert not [output for output in outputs(ran) if output["output_type"] == "stream"], "no step chatters"
-    assert all(len("".join(cell["source"]).splitlines()) <= 5 for cell in steps)
+    assert len(steps) == 11 and all(kinds & {"application/vnd.plotly.v1+json", "text/html"} for kinds in shown), shown
+    chatter = [
+        output for cell in steps[:8] + steps[9:] for output in cell["outputs"] if output["output_type"] == "stream"
+    ]
+    assert not chatter, "no step chatters"
+    assert all(len("".join(cell["source"]).splitlines()) <= 12 for cell in steps)
+    with capsys.disabled():
+        told = [f"{title[3:]} {seconds_of(cell):.1f} s" for title, cell in zip(titles, steps, strict=False)]
+        print(f"\n{'; '.join(told)}; in all {sum(map(seconds_of, steps)):.0f} s")
     models = json.loads(run("orbiquant", "models", "list", "--json", cwd=made).stdout)
     assert models and (made / "reports" / "runs").exists() and not (made / "nbs" / "data").exists()
+
+
+def test_the_tutorial_serves_replays_and_is_answered(tutorial: dict):
+    said = said_in(tutorial)
+    assert "Serving `reach` on http://127.0.0.1:" in said and "the last day reached 0." in said
+    assert "<nova on EURUSD 1h: trades " in said
+    assert "phase" in said.rpartition("What is the AMD phase")[2], "the copilot answered"
+    assert not [each for each in outputs(tutorial) if each["output_type"] == "error"]
+
+
+def test_a_report_of_ones_own_runs_by_its_name(made: Path, tutorial: dict):
+    words = ("report", "run", "my_report", "rule=momentum", "--json")
+    done = run("orbiquant", *words, cwd=made)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told["metrics"]["trades"] > 0 and told["metrics"]["verdict"].startswith("momentum ")
 
 
 @pytest.mark.slow
 def test_the_guide_to_the_copilot_asks_backtests_and_proposes(made: Path):
     ran = execute(made / "copilot.ipynb")
-    said = "\n".join(
-        "".join(output.get("data", {}).get("text/plain", output.get("text", ""))) for output in outputs(ran)
-    )
+    said = said_in(ran)
     assert "1.20075" in said and "run_backtest(symbol=EURUSD, timeframe=1h, strategy=breakout)" in said
     assert "BUY 0.01 lots ORBUSDT" in said, "what nobody decided on is told to be void"
     assert "Chat('my tables')" in said and not [each for each in outputs(ran) if each["output_type"] == "error"]
 
 
-def test_a_notebook_of_ones_own_ends_in_a_backtest_chart_and_exports_a_package(made: Path):
-    ran = execute(made / "nbs" / "00_ideas.ipynb")
-    assert any("application/vnd.plotly.v1+json" in output.get("data", {}) for output in outputs(ran))
+def test_a_rule_of_ones_own_goes_from_the_idea_to_an_agent(made: Path):
+    ran = execute(made / "nbs" / "my_strategy.ipynb")
+    said = said_in(ran)
+    drawn = [each for each in outputs(ran) if "application/vnd.plotly.v1+json" in each.get("data", {})]
+    assert (
+        len(drawn) == 3 and "<Combination " in said and "<Prefix replay of my_strategy: No past value changed" in said
+    )
     done = run("nbdev-export", cwd=made / "nbs")
     assert done.returncode == 0, done.stderr
-    used = "import orbiquant as oq; from gold_desk.ideas import breakout; print(len(breakout(oq.load_bars('EURUSD'))))"
-    asked = run("python", "-c", used, cwd=made, PYTHONPATH=f"{made}{os.pathsep}{ROOT}")
-    assert asked.returncode == 0 and int(asked.stdout.split()[-1]) > 20, asked.stderr
+    settings = made / "settings.ini"
+    before = settings.read_text()
+    settings.write_text(before.replace("# modules = gold_desk.my_strategy", "modules = gold_desk.my_strategy"))
+    words = ("replay", "EURUSD", "1h", "--agent", "nova", "--strategy", "my_strategy", "--json")
+    asked = run("orbiquant", "agent", *words, cwd=made, PYTHONPATH=str(ROOT))
+    settings.write_text(before)
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    assert json.loads(asked.stdout)["figures"]["nova"]["trades"] > 20
 
 
 @pytest.mark.slow
 def test_a_function_of_ones_own_is_served_from_its_notebook(made: Path):
-    ran = execute(made / "nbs" / "01_routes.ipynb")
-    said = "".join("".join(output.get("text", "")) for output in outputs(ran))
+    ran = execute(made / "nbs" / "my_endpoint.ipynb")
+    said = said_in(ran)
     assert "Serving `ranges` on http://127.0.0.1:" in said and "/ranges/EURUSD'" in said
     assert not [output for output in outputs(ran) if output["output_type"] == "error"]

@@ -10,6 +10,7 @@ __all__ = ['ROUNDING', 'FORGOTTEN', 'WARM_ROWS', 'known_levels', 'spread_cuts', 
 # %% ../../nbs/58_backtest.audit.ipynb #41395c37
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,7 +104,14 @@ class PrefixReplay(Carded):
             "cuts": f"{len(self.cuts)}",
             "bars": f"{self.rows:,}",
         }
-        return Card("Prefix replay", tiles, verdict, "good" if self.passed else "bad")
+        parts = {"unchanged": self.columns - seen, "changed": seen}
+        return Card("Prefix replay", tiles, verdict, "good" if self.passed else "bad", shares=parts)
+
+    def as_facts(self) -> dict[str, Any]:
+        "Return what was compared and which columns changed."
+        changed = self.violations["column"].unique().tolist() if len(self.violations) else []
+        compared = {"columns": self.columns, "rows": self.rows, "cuts": self.cuts}
+        return compared | {"passed": self.passed, "violations": len(self.violations), "changed": changed}
 
 
 def replay_prefixes(
@@ -186,7 +194,14 @@ class WarmupSensitivity(Carded):
             "bars of history": ", ".join(f"{bars:,}" for bars in self.history),
             "cuts": f"{len(self.cuts)}",
         }
-        return Card("Warm-up", tiles, verdict, "good" if self.passed else "bad")
+        parts = {"settled": self.columns - seen, "unsettled": seen}
+        return Card("Warm-up", tiles, verdict, "good" if self.passed else "bad", shares=parts)
+
+    def as_facts(self) -> dict[str, Any]:
+        "Return what was compared and which columns depend on more history."
+        changed = self.violations["column"].unique().tolist() if len(self.violations) else []
+        compared = {"columns": self.columns, "history": self.history, "cuts": self.cuts}
+        return compared | {"passed": self.passed, "violations": len(self.violations), "changed": changed}
 
 
 def replay_warmup(

@@ -10,7 +10,7 @@ __all__ = ['FINEST', 'Market', 'COIN', 'TOSSES', 'Results', 'MOST_MARKETS', 'LEA
 # %% ../../nbs/58_backtest.null_market.ipynb #9c20c1cc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -257,6 +257,10 @@ class NullMarket(Carded):
             for row in self.verdicts.to_dict("records")
         }
         return Card("A market without an edge", tiles, self.verdict, TONE_OF[self.verdict])
+
+    def as_facts(self) -> dict[str, Any]:
+        "Return the verdict, and what each policy made."
+        return {"verdict": self.verdict, "policies": self.verdicts.to_dict("records")}
 
     def plot(self) -> "go.Figure":
         "Return what each policy made beside what a coin made."

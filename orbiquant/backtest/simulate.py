@@ -325,6 +325,10 @@ class BacktestResult(Carded):
         }
         return Card("Backtest", tiles, note=note, curve=self.equity.tolist())
 
+    def as_facts(self) -> dict[str, Any]:
+        "Return every figure by name, with what it was made under."
+        return summarise(self) | {"costs": self.costs, "skipped": self.skipped} | self.terms
+
     def plot(self) -> "go.Figure":
         "Return the account's equity above its drawdown."
         from orbiquant.charts.equity import equity_chart

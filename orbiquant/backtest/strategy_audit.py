@@ -10,6 +10,7 @@ __all__ = ['whole_batch', 'StrategyReplay', 'replay_strategy', 'toss_sides', 'to
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,8 +90,16 @@ class StrategyReplay(Carded):
             "cuts": f"{len(self.cuts)}",
             "bars": f"{self.rows:,}",
         }
-        verdict = "No past value changed" if self.passed else "A fault was found"
-        return Card(f"Prefix replay of {self.strategy}", tiles, verdict, "good" if self.passed else "bad", self.told)
+        verdict, tone = ("No past value changed", "good") if self.passed else ("A fault was found", "bad")
+        faulty = len({*self.violations.get("column", ()), *self.stepped.get("column", ())})
+        parts = {"unchanged": self.columns - faulty, "changed": faulty}
+        return Card(f"Prefix replay of {self.strategy}", tiles, verdict, tone, self.told, shares=parts)
+
+    def as_facts(self) -> dict[str, Any]:
+        "Return what was compared and how many values are otherwise."
+        compared = {"strategy": self.strategy, "columns": self.columns, "rows": self.rows, "cuts": self.cuts}
+        found = {"violations": len(self.violations), "stepped": len(self.stepped)}
+        return compared | found | {"passed": self.passed, "why": self.told}
 
 # %% ../../nbs/59_backtest.strategy_audit.ipynb #2f441b9c
 def replay_strategy(

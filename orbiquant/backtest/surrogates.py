@@ -143,6 +143,12 @@ class SurrogateTest(Carded):
         note = "p is the share of surrogates, the original among them, that are as good or better."
         return Card(f"{len(self.surrogates):,} surrogates, block {self.block}", tiles, note=note)
 
+    def as_facts(self) -> dict[str, Any]:
+        "Return each claim with its p-value and its verdict."
+        rows = self.table.reset_index().to_dict("records")
+        claims = [row | {"verdict": self.verdict(str(row["claim"]))} for row in rows]
+        return {"surrogates": len(self.surrogates), "block": self.block, "claims": claims}
+
     def plot(self) -> "go.Figure":
         "Return each claim on the heap of what surrogates make of it."
         from orbiquant.charts.trials import chance_chart

@@ -119,6 +119,7 @@ def replay_view(
         "costs": [f"{m.series.symbol}: {m.costs}" for m in data],
         "limits": [f"{name}: {p.risk_per_trade:.2%} a trade, {p.max_drawdown:.0%} drawdown, {p.policy}" for name, p in made.profiles.items()],
         "steps": made.result.steps,
+        "ended": list(made.ends) or None,
         "took": tell_seconds(facts["seconds"]),
         "written": facts.get("written"),
     }  # fmt: skip

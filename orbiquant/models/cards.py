@@ -201,7 +201,13 @@ class StoredModel(Carded):
         "Return the model's card, with its skill."
         own = self.card.as_card()
         tiles = {tile.label: tile.value for tile in own.tiles.tiles} | skill_tiles(self.skill)
-        return Card(own.title, tiles, note=own.note)
+        skill = self.trades["r"].cumsum().tolist() if "r" in self.trades else ()
+        return Card(own.title, tiles, note=own.note, curve=skill)
+
+    def as_facts(self) -> dict[str, Any]:
+        "Return the card's fields, with skill and folds, one entry a row."
+        tables = {"skill": self.skill, "folds": self.folds}
+        return self.card.model_dump() | {name: table.to_dict("records") for name, table in tables.items()}
 
     def plot(self) -> "go.Figure":
         "Return the skill against the best baselines, with its intervals."

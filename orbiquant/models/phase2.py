@@ -70,7 +70,12 @@ class Training(Carded):
             "features": f"{len(self.bundle.features)}",
             "wall time": shown(sum(self.seconds.values()), ",.0f", "s"),
         }
-        return Card("Training", tiles, note="; ".join(self.notes))
+        return Card("Training", tiles, note="; ".join(self.notes), shares=self.seconds)
+
+    def as_facts(self) -> dict[str, Any]:
+        "Return skill and folds, one entry a row, with the seconds of each stage."
+        tables = {"skill": self.skill, "folds": self.folds}
+        return {name: table.to_dict("records") for name, table in tables.items()} | {"seconds": self.seconds}
 
     def plot(self) -> "go.Figure":
         "Return the skill against the best baselines, with its intervals."

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from ..cards import Card, Carded, shown
 from ..core import NotFoundError, OptionError
 from ..domain import Value
 from ..orders import exactly
@@ -66,7 +67,7 @@ def fund_of(
     return FundState(read_standing(runtime, venue_of(runtime, product)), product)
 
 # %% ../../nbs/76_research.accounts.ipynb #409b7d76
-class InvestmentAccount(Value):
+class InvestmentAccount(Carded, Value):
     "What somebody has in a product."
 
     id: str
@@ -82,6 +83,15 @@ class InvestmentAccount(Value):
     units: Decimal
     nav: Decimal  # of a unit
     opened_at: datetime
+
+    def as_card(self) -> Card:
+        "Return what it is worth, and where its money is."
+        money = {"invested": self.current_balance, "paid out": self.cash_balance, "waiting": self.pending_balance}
+        tiles = {name: shown(float(value), ",.2f", self.currency) for name, value in money.items()}
+        tiles |= {"units": f"{self.units:,.4f}", "price of a unit": f"{self.nav:,.4f}", "agent": self.agent_status}
+        about = f"of {self.user_id}, opened on {self.opened_at:%Y-%m-%d}"
+        parts = {name: float(value) for name, value in money.items()}
+        return Card(f"Account {self.id}, {self.product_id}", tiles, self.status, note=about, shares=parts)
 
 
 @exactly
@@ -270,7 +280,7 @@ def _statement(runtime: Runtime, account_id: str) -> "Statement":
     return statement_of(runtime.engine, runtime.settings.products.find(kept["product_id"]), kept)
 
 # %% ../../nbs/76_research.accounts.ipynb #2da2a702
-class AccountPerformance(Value):
+class AccountPerformance(Carded, Value):
     "What an account made; shares are parts of one."
 
     account_id: str
@@ -287,6 +297,19 @@ class AccountPerformance(Value):
     win_rate: float | None
     current_drawdown: float  # of the highest price of a unit since the account's first
     snapshots: list[PerformanceSnapshot]  # days, oldest first
+
+    def as_card(self) -> Card:
+        "Return what it made of what was paid in."
+        tiles = {
+            "worth": shown(float(self.current_balance), ",.2f", self.currency),
+            "profit": shown(float(self.total_profit), "+,.2f", self.currency),
+            "return": shown(self.total_return, "+.2%"),
+            "drawdown": shown(self.current_drawdown, ".2%"),
+            "trades": f"{self.total_trades:,}",
+            "fees": shown(float(self.fees), ",.2f", self.currency),
+        }
+        curve = [float(day.closing_balance) for day in self.snapshots]
+        return Card(f"Account {self.account_id}", tiles, curve=curve)
 
 
 @exactly

@@ -33,6 +33,7 @@ from ..strategies.config import ML
 from ..strategies.contract import Strategy, TradeTerms
 from ..strategies.plans import Past, PlannedFeed, Planner, TablePast
 from ..strategies.registry import strategy_version
+from ..trading.agents import AgentState
 from ..trading.config import AgentProfile
 from ..trading.correlations import Correlations, closes_of_bars
 from ..trading.metrics import attribution, exposure_figures, target_table, trade_figures
@@ -161,6 +162,7 @@ class AgentReplay(Carded):
     currency: str
     result: ReplayResult
     reasons: pd.DataFrame  # agent, outcome, reason, count
+    ends: tuple[str, ...] = ()  # how an agent stands in the end that no longer trades, in a sentence
 
     @property
     def trades(self) -> pd.DataFrame:
@@ -218,7 +220,15 @@ class AgentReplay(Carded):
         what = ", ".join(str(market.series) for market in self.markets)
         tiles = {"trades": f"{made['trades']:,.0f}", "return": f"{made['total_return']:.2%}"}
         tiles |= {"max drawdown": f"{made['max_drawdown']:.2%}", "mean net R": f"{made['expectancy_r']:+.3f}"}
-        return Card(f"{', '.join(self.profiles)} on {what}", tiles)
+        curve = self.equity.tolist()
+        return Card(f"{', '.join(self.profiles)} on {what}", tiles, note=" ".join(self.ends), curve=curve)
+
+    def as_facts(self) -> dict[str, Any]:
+        "Return figures by agent and of all, what was answered how often and why, and where the bars come from."
+        table = self.table()
+        answers = self.reasons.to_dict("records")
+        markets = [market.facts for market in self.markets]
+        return {"figures": {name: table[name].to_dict() for name in table}, "decisions": answers, "markets": markets}
 
     def plot(self) -> "go.Figure":
         "Return the equity of all above its drawdown, with each agent's beside."
@@ -282,10 +292,15 @@ def replay_markets(
         engine.standing.correlations = Correlations(
             closes_of_bars(bars), config.correlation_days, config.correlation_least_days
         )  # of what is replayed alone: what a store has later says nothing
+        engine.replays = True
         for name in profiles:
             engine.enlist(name)
         result = replay(engine, bars, progress)
-        return AgentReplay(tuple(markets), engine.profiles, currency, result, engine.journal.reasons())
+        ends = tuple(
+            f"{each.name} is {each.state} since {each.changed_at:%Y-%m-%d}: {each.reason}."
+            for each in engine.roster.all() if each.state is not AgentState.RUNNING
+        )  # fmt: skip
+        return AgentReplay(tuple(markets), engine.profiles, currency, result, engine.journal.reasons(), ends)
 
 
 def _feed_of(name: str, markets: Sequence[ReplayedMarket], clock: FixedClock) -> TableFeed:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ..cards import Card, Carded, shown
 from ..core import choose
 from ..domain import Value
 from .agents import account_of, lock_of, profile_of, read_standing
@@ -129,7 +130,7 @@ def why_idle(
     return said
 
 # %% ../../nbs/75_research.standings.ipynb #65be9b95
-class AgentStatus(Value):
+class AgentStatus(Carded, Value):
     "Where an agent stands."
 
     name: str
@@ -150,6 +151,20 @@ class AgentStatus(Value):
     engine: str | None  # the process that trades; None: none does
     warnings: list[str]
     idle: list[str]  # why it does not trade
+
+    def as_card(self) -> Card:
+        "Return how it stands, and how much of what it may lose is lost."
+        tiles = {
+            "equity": shown(self.equity, ",.2f", self.currency),
+            "drawdown": f"{shown(self.drawdown, '.2%')} of {shown(self.max_drawdown, '.0%')}",
+            "lost today": f"{shown(self.day_loss, '.2%')} of {shown(self.daily_loss, '.0%')}",
+            "positions": f"{self.open_positions} of {self.max_positions}",
+            "account": self.account,
+        }
+        parts = {"drawdown": self.drawdown, "left until it halts": max(0.0, self.max_drawdown - self.drawdown)}
+        tone = {"running": "good", "halted": "bad"}.get(self.status, "warn")
+        note = " ".join([f"{self.reason}.", *self.warnings, *self.idle])
+        return Card(f"Agent {self.name}, {self.profile}", tiles, self.status, tone, note, shares=parts)
 
 
 def agent_status_of(
@@ -210,7 +225,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [without_gaps(row) for row in table.reset_index().to_dict("records")]
 
 # %% ../../nbs/75_research.standings.ipynb #5f3bdfec
-class AgentMetrics(Value):
+class AgentMetrics(Carded, Value):
     "What an agent made; shares are parts of one."
 
     name: str
@@ -233,6 +248,21 @@ class AgentMetrics(Value):
     months: list[dict[str, Any]]
     by_strategy: list[dict[str, Any]]
     warnings: list[str]
+
+    def as_card(self) -> Card:
+        "Return what it made, in money and in R."
+        if not self.total_trades:
+            return Card(f"Agent {self.name}", verdict="No trade yet", tone="warn", note=" ".join(self.warnings))
+        tiles = {
+            "trades": f"{self.total_trades:,}",
+            "win rate": f"{shown(self.win_rate, '.0%')}, at least {shown(self.min_win_rate, '.0%')} wanted",
+            "net profit": shown(self.net_profit, "+,.2f", self.currency),
+            "mean net R a trade": shown(self.expectancy_r, "+.2f", "R"),
+            "fees": shown(self.fees, ",.2f", self.currency),
+            "drawdown": f"{shown(self.current_drawdown, '.2%')} of {shown(self.max_drawdown, '.0%')}",
+        }
+        parts = {"won": self.winning_trades, "lost": self.total_trades - self.winning_trades}
+        return Card(f"Agent {self.name}", tiles, note=" ".join(self.warnings), shares=parts)
 
 
 def agent_metrics_of(

@@ -7,7 +7,7 @@ __all__ = ['Study', 'study_bars']
 
 # %% ../../nbs/74_research.study.ipynb #507c857e
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -71,6 +71,11 @@ class Study(Carded):
             **{name: round(self.traded.summary[name], 4) for name in _FIGURES},
         }
         return pd.Series(said, name=str(self.spec.series), dtype=object)
+
+    def as_facts(self) -> dict[str, Any]:
+        "Return the verdict and every figure of the backtest."
+        said = {"verdict": self.verdict.headline, "policy": self.spec.signals.policy}
+        return said | self.traded.as_facts()
 
     def plot(self) -> "go.Figure":
         "Return the account's equity above its drawdown."

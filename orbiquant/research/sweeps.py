@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..cards import Card, Carded
 from ..core import ModelError
 from ..domain import Bars, Costs, Instrument, SeriesId, Signals
 from ..ports import Progress
@@ -23,6 +24,8 @@ from .train import trade_model, trial_params
 from ..runtime import Runtime
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from orbiquant.backtest.combinations import Combinations, Headline
     from orbiquant.backtest.simulate import BacktestResult
     from orbiquant.backtest.sweep_plan import Period, SweepGrid
@@ -161,14 +164,34 @@ def count_combinations(
     return ledger.record(*tried)
 
 # %% ../../nbs/75_research.sweeps.ipynb #6aefe78b
-@dataclass(frozen=True)
-class Swept:
+@dataclass(frozen=True, repr=False)
+class Swept(Carded):
     "A sweep, what its best combination is worth, and that combination as `simulate` plays it."
 
     result: "Combinations"
     headline: "Headline | None"  # None: no combination has trades enough
     confirmed: "BacktestResult | None"
     note: str  # why there is no headline, or ''
+
+    def as_card(self) -> Card:
+        "Return what the best combination is worth, of how many, with what the ledger of trials leaves of it."
+        card = self.result.as_card() if self.headline is None else self.headline.as_card()
+        card.curve = () if self.confirmed is None else self.confirmed.equity.tolist()
+        return card
+
+    def as_facts(self) -> dict[str, Any]:
+        "Return the headline, and the figures of its combination as `simulate` confirms them."
+        found = {} if self.confirmed is None else self.confirmed.as_facts()
+        return {
+            "headline": self.headline,
+            "why": self.note or None,
+            "confirmed": found,
+            "combinations": len(self.result.table),
+        }
+
+    def plot(self) -> "go.Figure":
+        "Return every combination as a heatmap of its first two parameters."
+        return self.result.plot()
 
 
 def judge_sweep(

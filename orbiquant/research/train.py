@@ -111,6 +111,10 @@ class Traded(Carded):
         "Return the backtest's card."
         return self.result.as_card()
 
+    def as_facts(self) -> dict[str, Any]:
+        "Return every figure of the backtest, with what the ledger of trials leaves of it."
+        return {**self.result.as_facts(), **self.summary}
+
     def plot(self) -> "go.Figure":
         "Return the account's equity above its drawdown."
         return self.result.plot()

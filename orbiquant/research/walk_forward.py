@@ -199,6 +199,10 @@ class WalkedForward(Carded):
         "Return what was earned out of sample beside what had been shown in sample, judged by all trials."
         return self.result.card_of(self.headline)
 
+    def as_facts(self) -> dict[str, Any]:
+        "Return the headline as it is judged by all trials."
+        return {"headline": self.headline}
+
     def plot(self) -> "go.Figure":
         "Return net R out of sample, added up, above what each stretch had shown in sample and made."
         return self.result.plot()

@@ -22,6 +22,7 @@ from urllib.parse import quote, urlencode
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
+from orbiquant.cards import Card, Carded
 from orbiquant.core import EndpointInfo, OptionError, get_logger
 from orbiquant.runtime import current
 from orbiquant.service.build import run_app, write_app
@@ -32,7 +33,7 @@ from orbiquant.service.reading import Parameter, route_parameters
 from orbiquant.service.request_log import RequestLog
 from orbiquant.service.serving import address, listen, make_server, url_of
 
-HOST, START_S, STOP_S = "127.0.0.1", 30.0, 5.0
+HOST, START_S, STOP_S, ANSWER_S = "127.0.0.1", 30.0, 5.0, 60.0
 LINES_KEPT, FRAMES = 1000, 4  # of the log; of a failure, the innermost
 _heard: ContextVar["deque[str] | None"] = ContextVar("served_notebook", default=None)
 _running: list["NotebookService"] = []
@@ -82,7 +83,7 @@ class Newest(Starlette):
             await self.app(scope, receive, send)
 
 
-class NotebookService:
+class NotebookService(Carded):
     "The functions of a running notebook, served on this machine until `stop()` or the end of the kernel."
 
     def __init__(
@@ -135,10 +136,28 @@ class NotebookService:
                 stream: Any = getattr(sys, name)
                 setattr(sys, name, stream.stream if isinstance(stream, Apart) else stream)
 
-    def __repr__(self) -> str:
+    def ask(
+        self,
+        path: str,  # of a function, e.g. "/ranges/EURUSD"
+        **query: Any,  # what stands behind the ?, by name
+    ) -> Any:
+        "Return what a GET over HTTP is answered, as any program would be; raise `OptionError` with what refused it."
+        import httpx
+
+        try:
+            answer = httpx.get(self.url + path, params=query, headers={"X-API-Key": self.token}, timeout=ANSWER_S)
+        except httpx.HTTPError as error:
+            raise OptionError(f"`{path}` of {self.url} was not answered: {error}") from error
+        if answer.is_success:
+            return answer.json()
+        said = answer.json().get("message", "") if "json" in answer.headers.get("content-type", "") else answer.text
+        raise OptionError(f"`{path}` was refused with {answer.status_code}: {said[:300]}")
+
+    def as_card(self) -> Card:
         "Return where it is, without its token: what is shown is saved with the notebook."
-        state = "serving" if self.thread.is_alive() else "stopped"
-        return f"<NotebookService {self.url}, {state}: {', '.join(each.name for each in self.functions)}>"
+        runs = self.thread.is_alive()
+        tiles = {f"{each.info.method} {each.info.path}": each.name for each in self.functions}
+        return Card(f"Service {self.url}", tiles, *(("serving", "good") if runs else ("stopped", "warn")))
 
 
 class Apart:

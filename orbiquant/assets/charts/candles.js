@@ -14,7 +14,8 @@ const NAMED_PX = 78; // a band that is as wide carries the whole name of its pha
 const LETTER_PX = 16;
 const DAY_S = 86_400;
 
-const seconds = (moment) => Math.floor(new Date(moment).getTime() / 1000);
+// A moment is a text, or seconds since 1970 already: a long history comes as numbers.
+const seconds = (moment) => (typeof moment === "number" ? moment : Math.floor(new Date(moment).getTime() / 1000));
 const pointOf = (bar) => ({ time: seconds(bar.time), open: bar.open, high: bar.high, low: bar.low, close: bar.close });
 
 function faded(colour, share) {
@@ -70,6 +71,19 @@ class PhaseBands {
   }
 }
 
+// Where a moment lies among bars in time order, -1 for none: a history may be of 200,000.
+function placeOf(bars, moment) {
+  let [low, high] = [0, (bars?.length ?? 0) - 1];
+  while (low <= high) {
+    const middle = (low + high) >> 1;
+    const at = seconds(bars[middle].time);
+    if (at === moment) return middle;
+    if (at < moment) low = middle + 1;
+    else high = middle - 1;
+  }
+  return -1;
+}
+
 // What stands under a chart and at its cross: in the zone of whoever looks, but for days, which are days in UTC.
 function clockOf(language, zone, daily) {
   const timeZone = daily ? "UTC" : zone;
@@ -120,7 +134,7 @@ export class CandleChart {
     this.bands = new PhaseBands();
     this.candles.attachPrimitive(this.bands);
     this.marks = createSeriesMarkers(this.candles, []);
-    this.chart.subscribeCrosshairMove(({ time }) => pointed(this.bars?.find((bar) => seconds(bar.time) === time) ?? null));
+    this.chart.subscribeCrosshairMove(({ time }) => pointed(this.bars?.[placeOf(this.bars, time)] ?? null));
   }
 
   // colours: ink, soft, line, paper, up, down, and one a phase; font: a family.
@@ -186,6 +200,13 @@ export class CandleChart {
     this.chart.timeScale().scrollToRealTime();
   }
 
+  // A bar in the middle of what is seen.
+  goTo(moment) {
+    const { from, to } = this.chart.timeScale().getVisibleLogicalRange();
+    const [at, half] = [placeOf(this.bars, seconds(moment)), (to - from) / 2];
+    if (at >= 0) this.chart.timeScale().setVisibleLogicalRange({ from: at - half, to: at + half });
+  }
+
   // A bar that is new, or forms.
   tell(bar) {
     const last = this.bars?.at(-1);
@@ -198,24 +219,28 @@ export class CandleChart {
 
   // Stretches: { phase, first, last }, by the opens of bars that are shown.
   phases(stretches) {
-    const known = new Set((this.bars ?? []).map((bar) => seconds(bar.time)));
     const bands = stretches.map(({ phase, first, last }) => ({ phase, first: seconds(first), last: seconds(last) }));
-    const kept = bands.filter(({ first, last }) => known.has(first) && known.has(last));
+    const kept = bands.filter(({ first, last }) => this.has(first) && this.has(last));
     this.bands.show(kept, this.colours);
   }
 
-  // Marks: { time, action, text }: an arrow at a bar.
+  has(moment) {
+    return placeOf(this.bars, seconds(moment)) >= 0;
+  }
+
+  // Marks: { time, action, text }: an arrow at a bar, a square where a trade ended, a dot where one was denied.
   say(marks) {
     this.said = marks;
-    const known = new Set((this.bars ?? []).map((bar) => seconds(bar.time)));
-    const { up, down } = this.colours;
+    const { up, down, ink, warn } = this.colours;
+    const looks = {
+      LONG: { position: "belowBar", shape: "arrowUp", color: up },
+      SHORT: { position: "aboveBar", shape: "arrowDown", color: down },
+      EXIT: { position: "aboveBar", shape: "square", color: ink, size: 0.7 },
+      DENIED: { position: "aboveBar", shape: "circle", color: warn ?? ink, size: 0.7 },
+    };
     const drawn = marks
-      .filter(({ time, action }) => known.has(seconds(time)) && action !== "HOLD")
-      .map(({ time, action, text }) =>
-        action === "LONG"
-          ? { time: seconds(time), position: "belowBar", shape: "arrowUp", color: up, text }
-          : { time: seconds(time), position: "aboveBar", shape: "arrowDown", color: down, text },
-      );
+      .filter(({ time, action }) => looks[action] && this.has(time))
+      .map(({ time, action, text }) => ({ time: seconds(time), text, ...looks[action] }));
     this.marks.setMarkers(drawn.sort((one, other) => one.time - other.time));
   }
 
