@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from plotly.offline import get_plotlyjs
 from sphinx.cmd.build import build_main
 
 from deploy.docs.chapters import ROOT, Chapter, heading, read_chapters
+from deploy.docs.commands import commands_page
 from deploy.docs.links import faults
 from deploy.docs.pages import linked, page
 from deploy.docs.reference import write_reference
@@ -46,7 +48,7 @@ def write_sources(folder: Path) -> None:
     for chapter in chapters:
         for path in chapter.notebooks:
             (folder / f"book/{path.stem}.md").write_text(page(path, books, folder / "static/images"), encoding="utf-8")
-        (folder / f"{chapter.slug}.md").write_text(chapter_page(chapter), encoding="utf-8")
+        (folder / f"{chapter.slug}.md").write_text(linked(chapter_page(chapter), books, "book/"), encoding="utf-8")
     how_to, *others = [chapter.slug for chapter in chapters]
     lines = [f"- [{one.title}]({one.slug}.md): {one.about}" for one in chapters[1:]]
     (folder / "book.md").write_text(
@@ -58,19 +60,32 @@ def write_sources(folder: Path) -> None:
         for old, new in FRONT.items():
             text = text.replace(f"]({old})", f"]({new})")
         (folder / target).write_text(text + (f"\n{tree}" if target == "index.md" else ""), encoding="utf-8")
-    write_reference(folder)
+    write_reference(folder, books)
+    (folder / "commands.md").write_text(commands_page(), encoding="utf-8")
+
+
+def renew(made: Path, kept: Path) -> None:
+    """Bring a folder to what was made, and leave files that are the same alone: Sphinx reads what is newer only."""
+    fresh = {path.relative_to(made) for path in made.rglob("*") if path.is_file()}
+    for path in [path for path in kept.rglob("*") if path.is_file() and path.relative_to(kept) not in fresh]:
+        path.unlink()
+    for name in fresh:
+        if not (kept / name).is_file() or (kept / name).read_bytes() != (made / name).read_bytes():
+            (kept / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(made / name, kept / name)
 
 
 def build(target: Path, processes: int = 2) -> list[str]:
     """Build the site into a folder and return what is wrong with its links."""
     sources, trees = target.with_name(f"{target.name}.src"), target.with_name(f"{target.name}.trees")
-    for folder in (target, sources, trees):
-        shutil.rmtree(folder, ignore_errors=True)
-    sources.mkdir(parents=True)
-    write_sources(sources)
+    with TemporaryDirectory() as folder:
+        write_sources(Path(folder))
+        renew(Path(folder), sources)
     if build_main(["-b", "html", "-q", "-W", "--keep-going", "-j", str(processes), "-d", str(trees), str(sources), str(target)]):
         return ["Sphinx found faults: see above"]
-    (target / ".buildinfo").unlink(missing_ok=True)
+    pages = {path.relative_to(sources).with_suffix(".html") for path in sources.rglob("*.md")} | {Path("search.html")}
+    for path in [path for path in target.rglob("*.html") if path.relative_to(target) not in pages]:
+        path.unlink()  # of a notebook or module that is no more
     return faults(target)
 
 

@@ -6,6 +6,7 @@ project = "OrbiQuant"
 version = release = __version__
 copyright = "The OrbiQuant developers, Apache-2.0"
 language = "en"
+smartquotes = False
 
 extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence"]
@@ -24,7 +25,7 @@ html_static_path = ["static"]
 html_css_files = ["book.css"]
 html_js_files = ["charts.js"]
 html_copy_source = html_show_sourcelink = html_show_sphinx = False
-html_use_index = True
+html_use_index = html_domain_indices = False
 html_sidebars = {"index": []}
 html_theme_options = {
     "logo": {"text": "OrbiQuant"},

@@ -27,6 +27,11 @@ def fenced(kind: str, body: str, *options: str) -> str:
     return "\n".join([f"{ticks}{kind}", *options, *([""] if options else []), body.rstrip("\n"), ticks]) + "\n"
 
 
+def cell(text: str) -> str:
+    """Return a text as a cell of a table."""
+    return text.replace("|", "\\|")
+
+
 def outside_code(text: str, change: Callable[[str], str]) -> str:
     """Return Markdown with each line changed but those inside fences."""
     lines, inside = [], False
@@ -81,7 +86,7 @@ def code(cell: Mapping[str, Any], images: Path) -> Iterator[str]:
     magic = "ipython" if re.search(r"^[%!]", body, re.MULTILINE) else "python"
     yield fenced(f"{{code-block}} {magic}", body, *([":class: exported"] if exported else []))
     if outputs := "".join(shown(output, images) for output in cell.get("outputs", [])):
-        yield fenced("{raw} html", f'<div class="output">{outputs}</div>')
+        yield fenced("{container} output no-search", fenced("{raw} html", outputs))
 
 
 def module_of(book: Mapping[str, Any]) -> str | None:
@@ -103,5 +108,5 @@ def page(path: Path, books: set[str], images: Path) -> str:
             parts += code(cell, images)
     module = module_of(book)
     where = f"Notebook `{path.name}`" + (f", defines [`{module}`](../api/{module}.md)" if module else "")
-    parts.insert(1, fenced("{div} source", where))
+    parts.insert(1, fenced("{container} source", where))
     return "\n".join(parts)

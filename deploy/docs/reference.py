@@ -8,13 +8,15 @@ import io
 import tokenize
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 from deploy.docs.chapters import ROOT
-from deploy.docs.pages import fenced
+from deploy.docs.pages import cell, fenced, linked
+from orbiquant import _ROOMS
 
 PACKAGE = ROOT / "orbiquant"
-LEFT_OUT = ("_modidx", "app", "migrations", "assets")
+LEFT_OUT = ("_modidx", "app", "migrations", "assets", "cli")  # the command line has a page of its own
 LONGEST_VALUE = 100
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -55,11 +57,6 @@ def name_of(node: ast.stmt) -> str | None:
         return node.name
     target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
     return target.id if isinstance(target, ast.Name) else None
-
-
-def cell(text: str) -> str:
-    """Return a text as a cell of a table."""
-    return text.replace("|", "\\|")
 
 
 def told(node: ast.AST) -> str:
@@ -166,17 +163,32 @@ def module_page(source: Source) -> str:
     return "\n\n".join(filter(None, [*head, *parts]))
 
 
-def write_reference(folder: Path) -> None:
+def front_door(said: Mapping[str, str]) -> str:
+    """Return what `import orbiquant as oq` lends, each name with its page and its first line."""
+    names = sorted((name, f"orbiquant.{room}") for room, lent in _ROOMS.items() for name in lent)
+    rows = "".join(
+        f'<tr><td><a href="api/{module}.html#{module}.{name}"><code>oq.{name}</code></a></td>'
+        f"<td>{escape(said.get(f'{module}.{name}', ''))}</td></tr>"
+        for name, module in names
+    )
+    return fenced("{raw} html", f'<table class="front-door">{rows}</table>')
+
+
+def write_reference(folder: Path, books: set[str]) -> None:
     """Write a page a module, a page a room, and the list of rooms."""
     (folder / "api").mkdir()
     rooms: dict[str, list[tuple[str, str]]] = {}
+    lines_of: dict[str, str] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.relative_to(PACKAGE).with_suffix("").parts[0] in LEFT_OUT:
             continue
         source = Source.read(path)
+        for node in source.tree.body:
+            if isinstance(node, Function | ast.ClassDef):
+                lines_of[f"{source.name}.{node.name}"] = told(node).partition("\n")[0]
         if text := module_page(source):
-            (folder / f"api/{source.name}.md").write_text(text, encoding="utf-8")
-            rooms.setdefault(".".join(source.name.split(".")[:2]), []).append((source.name, told(source.tree)))
+            (folder / f"api/{source.name}.md").write_text(linked(text, books, "../book/"), encoding="utf-8")
+            rooms.setdefault(".".join(source.name.split(".")[:2]), []).append((source.name, linked(told(source.tree), books, "book/")))
     listed = []
     for room, modules in sorted(rooms.items()):
         if [name for name, _ in modules] == [room]:
@@ -186,8 +198,8 @@ def write_reference(folder: Path) -> None:
         tree = ["```{toctree}", ":hidden:", "", *(f"{name.removeprefix(f'{room}.')} <api/{name}>" for name, _ in modules), "```"]
         (folder / f"room-{room}.md").write_text("\n".join([f"# {room}", "", *lines, "", *tree, ""]), encoding="utf-8")
         listed.append((f"room-{room}", f"- [`{room}`](room-{room}.md): {len(modules)} modules"))
-    tree = ["```{toctree}", ":hidden:", "", *(place for place, _ in listed), "```"]
+    tree = ["```{toctree}", ":hidden:", "", "commands", *(place for place, _ in listed), "```"]
     said = "Every public name, by room and module: what it is, what it takes, what it returns."
     (folder / "api.md").write_text(
-        "\n".join(["# Reference", "", said, "", *(line for _, line in listed), "", *tree, ""]), encoding="utf-8"
+        "\n".join(["# Reference", "", said, "", "- [Commands](commands.md): what `orbiquant` can be told", "", "## The front door", "", front_door(lines_of), "", "## Rooms", "", *(line for _, line in listed), "", *tree, ""]), encoding="utf-8"
     )
