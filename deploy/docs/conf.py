@@ -26,6 +26,7 @@ html_css_files = ["book.css"]
 html_js_files = ["charts.js"]
 html_copy_source = html_show_sourcelink = html_show_sphinx = False
 html_use_index = html_domain_indices = False
+html_context = {"default_mode": "auto"}
 html_sidebars = {"index": []}
 html_theme_options = {
     "logo": {"text": "OrbiQuant"},
