@@ -54,7 +54,9 @@ def write_sources(folder: Path) -> None:
     (folder / "book.md").write_text(
         "\n".join(["# The book", "", "The notebooks that are the library, in reading order.", "", *lines, "",
                    toctree(others, ":hidden:")]), encoding="utf-8")  # fmt: skip
-    tree = toctree([f"How to <{how_to}>", "The book <book>", "Reference <api>", "contributing", "changelog"], ":hidden:")
+    tree = toctree(
+        [f"How to <{how_to}>", "The book <book>", "Reference <api>", "contributing", "changelog"], ":hidden:"
+    )
     for name, target in [("README.md", "index.md"), *FRONT.items()]:
         text = linked((ROOT / name).read_text(encoding="utf-8"), books, up="book/")
         for old, new in FRONT.items():
@@ -81,7 +83,9 @@ def build(target: Path, processes: int = 2) -> list[str]:
     with TemporaryDirectory() as folder:
         write_sources(Path(folder))
         renew(Path(folder), sources)
-    if build_main(["-b", "html", "-q", "-W", "--keep-going", "-j", str(processes), "-d", str(trees), str(sources), str(target)]):
+    if build_main(
+        ["-b", "html", "-q", "-W", "--keep-going", "-j", str(processes), "-d", str(trees), str(sources), str(target)]
+    ):
         return ["Sphinx found faults: see above"]
     pages = {path.relative_to(sources).with_suffix(".html") for path in sources.rglob("*.md")} | {Path("search.html")}
     for path in [path for path in target.rglob("*.html") if path.relative_to(target) not in pages]:
@@ -100,7 +104,8 @@ def main(words: Sequence[str]) -> int:
     files = [path for path in target.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files) / 1e6
     pages = sum(path.suffix == ".html" for path in files)
-    print(f"{target}: {pages} pages, {size:.0f} MB, {time.perf_counter() - began:.0f} s; open index.html, no server is needed")
+    took = time.perf_counter() - began
+    print(f"{target}: {pages} pages, {size:.0f} MB, {took:.0f} s; open index.html, no server is needed")
     return 0
 
 

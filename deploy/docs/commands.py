@@ -20,16 +20,6 @@ def leaves(group: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[tup
             yield (*words, name), command
 
 
-def parse(words: list[str]) -> None:
-    """Have the parser read what stands behind `orbiquant`; it raises click's `UsageError` for what it would refuse."""
-    command, context = get_command(program), None
-    while True:
-        context = command.make_context(words[0] if words else "", list(words), parent=context)
-        if not hasattr(command, "commands"):
-            return
-        _, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
-
-
 def options(command: Any) -> Iterator[str]:
     """Yield the rows of a command's arguments and options."""
     for one in command.params:
@@ -51,5 +41,5 @@ def command_part(words: tuple[str, ...], command: Any) -> str:
 
 def commands_page() -> str:
     """Return the page of all commands."""
-    said = "Each takes `--help`; each that prints a result takes `--json`; `--debug` behind `orbiquant` shows the traceback of an error."
+    said = "Each takes `--help`; each that prints a result takes `--json`; `--debug` shows the traceback of an error."
     return "\n\n".join(["# Commands", said, *(command_part(words, command) for words, command in leaves())])

@@ -1,4 +1,4 @@
-"""Follow every link of a built site without a network: files, anchors, and nothing that a page would fetch from elsewhere."""
+"""Follow every link of a built site without a network: files, anchors, and what a page would fetch from elsewhere."""
 
 import re
 from collections.abc import Iterator
@@ -7,8 +7,25 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-FETCHED = {"img": "src", "script": "src", "link": "href", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
-SAID_ONLY = {"canonical", "search", "next", "prev", "index", "author", "license", "help"}  # kinds of `link`, not fetched
+FETCHED = {
+    "img": "src",
+    "script": "src",
+    "link": "href",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+}
+SAID_ONLY = {
+    "canonical",
+    "search",
+    "next",
+    "prev",
+    "index",
+    "author",
+    "license",
+    "help",
+}  # kinds of `link`, not fetched
 STYLE = re.compile(r"""url\(\s*['"]?([^'")]+)|@import\s+['"]([^'"]+)""")
 
 

@@ -1,4 +1,4 @@
-"""A notebook as a page: Markdown for Sphinx, its outputs as they were saved, its charts as data beside one local script."""
+"""A notebook as a page: Markdown for Sphinx, its outputs as they were saved, its charts as data."""
 
 import base64
 import hashlib
@@ -44,6 +44,7 @@ def outside_code(text: str, change: Callable[[str], str]) -> str:
 
 def linked(text: str, books: set[str], up: str = "") -> str:
     """Return Markdown whose links, and names of notebooks in code style, lead to pages; `up` leads to their folder."""
+
     def change(line: str) -> str:
         line = LINK.sub(lambda found: f"]({up}{found[1]}.md{found[2] or ''})" if found[1] in books else found[0], line)
         return NAMED.sub(lambda found: f"[{found[0]}]({up}{found[1]}.md)" if found[1] in books else found[0], line)
@@ -66,7 +67,11 @@ def shown(output: Mapping[str, Any], images: Path) -> str:
         said = output.get("text") or output.get("traceback") or ""
         return f"<pre>{html.escape(ANSI.sub('', joined(said)))}</pre>"
     data = output["data"]
-    still = f'<img src="{image(joined(data["image/png"]), images)}" loading="lazy" alt="Chart">' if "image/png" in data else ""
+    still = (
+        f'<img src="{image(joined(data["image/png"]), images)}" loading="lazy" alt="Chart">'
+        if "image/png" in data
+        else ""
+    )
     if CHART in data:
         figure = json.dumps(data[CHART]).replace("</", "<\\/")
         return f'<div class="chart"><script type="application/json">{figure}</script>{still}</div>'

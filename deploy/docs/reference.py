@@ -1,6 +1,6 @@
 """The reference: every public name of every module, read from the source without importing it.
 
-A function is documented by its docstring and by the comment behind each parameter, a class by the comments behind its fields.
+A function is documented by its docstring and the comment behind each parameter, a class by those behind its fields.
 """
 
 import ast
@@ -55,7 +55,9 @@ def name_of(node: ast.stmt) -> str | None:
     """Return what a statement defines."""
     if isinstance(node, Function | ast.ClassDef):
         return node.name
-    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
+    target = (
+        node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
+    )
     return target.id if isinstance(target, ast.Name) else None
 
 
@@ -107,7 +109,9 @@ def function(source: Source, node: Function, *, method: bool = False) -> str:
         options = [f":type: {ast.unparse(node.returns)}"] if node.returns else []
     options += [":async:"] if isinstance(node, ast.AsyncFunctionDef) else []
     routes = [mark for mark in marks if mark.startswith(("endpoint(", "tool("))]
-    said = "\n\n".join(filter(None, [told(node), *(f"Marked `@{mark}`." for mark in routes), table([*parameters(source, node)])]))
+    said = "\n\n".join(
+        filter(None, [told(node), *(f"Marked `@{mark}`." for mark in routes), table([*parameters(source, node)])])
+    )
     return fenced(f"{{{kind}}} {call}", said, *options)
 
 
@@ -188,18 +192,46 @@ def write_reference(folder: Path, books: set[str]) -> None:
                 lines_of[f"{source.name}.{node.name}"] = told(node).partition("\n")[0]
         if text := module_page(source):
             (folder / f"api/{source.name}.md").write_text(linked(text, books, "../book/"), encoding="utf-8")
-            rooms.setdefault(".".join(source.name.split(".")[:2]), []).append((source.name, linked(told(source.tree), books, "book/")))
+            rooms.setdefault(".".join(source.name.split(".")[:2]), []).append(
+                (source.name, linked(told(source.tree), books, "book/"))
+            )
     listed = []
     for room, modules in sorted(rooms.items()):
         if [name for name, _ in modules] == [room]:
             listed.append((f"api/{room}", f"- [`{room}`](api/{room}.md): {modules[0][1].splitlines()[0]}"))
             continue
         lines = [f"- [`{name}`](api/{name}.md): {said.splitlines()[0] if said else ''}" for name, said in modules]
-        tree = ["```{toctree}", ":hidden:", "", *(f"{name.removeprefix(f'{room}.')} <api/{name}>" for name, _ in modules), "```"]
+        tree = [
+            "```{toctree}",
+            ":hidden:",
+            "",
+            *(f"{name.removeprefix(f'{room}.')} <api/{name}>" for name, _ in modules),
+            "```",
+        ]
         (folder / f"room-{room}.md").write_text("\n".join([f"# {room}", "", *lines, "", *tree, ""]), encoding="utf-8")
         listed.append((f"room-{room}", f"- [`{room}`](room-{room}.md): {len(modules)} modules"))
     tree = ["```{toctree}", ":hidden:", "", "commands", *(place for place, _ in listed), "```"]
     said = "Every public name, by room and module: what it is, what it takes, what it returns."
     (folder / "api.md").write_text(
-        "\n".join(["# Reference", "", said, "", "- [Commands](commands.md): what `orbiquant` can be told", "", "## The front door", "", front_door(lines_of), "", "## Rooms", "", *(line for _, line in listed), "", *tree, ""]), encoding="utf-8"
+        "\n".join(
+            [
+                "# Reference",
+                "",
+                said,
+                "",
+                "- [Commands](commands.md): what `orbiquant` can be told",
+                "",
+                "## The front door",
+                "",
+                front_door(lines_of),
+                "",
+                "## Rooms",
+                "",
+                *(line for _, line in listed),
+                "",
+                *tree,
+                "",
+            ]
+        ),
+        encoding="utf-8",
     )
