@@ -12,7 +12,7 @@ ASSETS  := orbiquant/assets
 WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie elsewhere
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm bench-faces bench-pairs bench-install soak gpu tune study-meta reference stills faces chaos lint generate knowledge hooks lock wheel clean
+.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm bench-faces bench-pairs bench-install soak gpu tune study-meta reference stills faces chaos lint generate knowledge hooks lock wheel clean docs
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -119,13 +119,17 @@ tune: $(READY)  ## tune BASE (Qwen/Qwen3-8B) to call the tools, as the adapter N
 study-meta: $(READY)  ## the meta model on real bars, to reports/benchmarks/meta.md (six minutes)
 	$(BIN)/python -m tests.benchmarks.study_meta
 
-generate: $(READY)  ## everything that is generated: modules, packaged files, README, app, OpenAPI
+docs: $(READY)  ## the book: notebooks, reference and how-tos as one site in build/docs, offline; a broken link fails it
+	@$(BIN)/python -m deploy.docs.build
+
+generate: $(READY)  ## everything that is generated: modules, packaged files, README, app, OpenAPI, the index of the notebooks
 	$(BIN)/nbdev-export
 	$(BIN)/python -c 'from orbiquant.llm.passages import ship_passages; ship_passages()'
 	mkdir -p $(ASSETS)/reports
 	cp settings.ini data/instruments.csv $(ASSETS)/
 	cp reports/*.ipynb $(ASSETS)/reports/
 	$(BIN)/orbiquant service build
+	$(BIN)/python -m deploy.docs.chapters
 	$(BIN)/jupyter nbconvert --log-level=WARN --to markdown nbs/index.ipynb --stdout \
 		--RegexRemovePreprocessor.patterns='^#\| *hide' \
 		--NbConvertBase.display_data_priority='["text/markdown", "text/plain"]' \
