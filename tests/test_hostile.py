@@ -447,6 +447,7 @@ def shell(line: str, home: Path, **environment: str) -> "subprocess.CompletedPro
     return subprocess.run(["bash", "-c", line], capture_output=True, timeout=120, check=False, env=told, cwd=home)
 
 
+@pytest.mark.slow
 def test_a_screen_of_ascii_shows_everything(home: Path):
     plain = {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     for line in (
@@ -480,6 +481,7 @@ def test_bytes_that_are_no_text_are_refused(home: Path):
         assert done.returncode == 2 and not FOREIGN.search(done.stderr.decode()), done.stderr
 
 
+@pytest.mark.slow
 def test_places_made_where_no_workspace_was_named_are_told(tmp_path: Path):
     environment = {name: value for name, value in os.environ.items() if name != "ORBIQUANT_HOME"}
     words = [*ORBIQUANT, "data", "pull", "sample", "EURUSD", "1h", "--until", "2017-01-05"]

@@ -48,7 +48,8 @@ ACTS = {"recite": recite(1500, 0.02), "briefly": recite(5, 0.02), "headlines": o
 ACTS["price"] = look(
     "get_price", "| what | how |\n|---|---|\n| EURUSD | calm |\n\nThat was the price.\n", symbol="EURUSD"
 )
-FORGIVEN = (  # what Lab says as a page or a kernel goes away
+FORGIVEN = (  # what Lab says as a page or a kernel goes away, and on a busy machine
+    "is taking too long to activate",
     "net::ERR_ABORTED",
     "Connection lost, reconnecting",
     "Comm not found",

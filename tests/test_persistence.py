@@ -278,7 +278,7 @@ def fill(connection: Connection) -> dict[str, int]:
     return counts
 
 
-@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("backend", [pytest.param("sqlite", marks=pytest.mark.slow), "postgresql"])
 def test_every_step_goes_up_and_down_and_up_again(backend: str, tmp_path: Path, request: pytest.FixtureRequest):
     from alembic import command
     from alembic.script import ScriptDirectory
