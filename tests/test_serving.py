@@ -80,12 +80,7 @@ def test_an_interrupt_while_it_starts_ends_it_quietly(tmp_path: Path, after_s: f
         check_quiet_end(process)
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-    "after_s", [pytest.param(0, marks=SLOW), 0.02, *(pytest.param(s, marks=SLOW) for s in (0.1, 0.3, 1))]
-)
+@pytest.mark.parametrize("after_s", [0.02, *(pytest.param(s, marks=pytest.mark.slow) for s in (0, 0.1, 0.3, 1))])
 def test_an_interrupt_once_it_serves_ends_it_quietly(tmp_path: Path, after_s: float):
     with run_program(PROGRAM, stderr=-1, stdout=-1, text=True, env=environment(tmp_path)) as process:
         assert process.stderr is not None
