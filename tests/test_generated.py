@@ -10,8 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = ["nbs", "orbiquant", "data", "reports", "pyproject.toml", "settings.ini", "Makefile", "README.md", "LICENSE"]
-GENERATED = ["orbiquant", "README.md"]
+SOURCES = [
+    "nbs",
+    "deploy/docs",
+    "orbiquant",
+    "data",
+    "reports",
+    "pyproject.toml",
+    "settings.ini",
+    "Makefile",
+    "README.md",
+    "LICENSE",
+]
+GENERATED = ["orbiquant", "README.md", "nbs/contents.md"]
 IGNORED = shutil.ignore_patterns("__pycache__", ".scratch", ".ipynb_checkpoints", "runs", "store", "models", "*.db*")
 
 

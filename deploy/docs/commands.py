@@ -34,7 +34,7 @@ def command_part(words: tuple[str, ...], command: Any) -> str:
     """Return what one command is for, an example of it and what it takes."""
     said = re.sub(r"[\b\f]", "", command.help or "").strip()
     rows = [*options(command)]
-    table = "\n".join(["| | |", "|---|---|", *rows]) if rows else ""
+    table = "\n".join(["| takes | meaning |", "|---|---|", *rows]) if rows else ""
     example = fenced("sh", f"orbiquant {EXAMPLES[words]}")
     return "\n\n".join(filter(None, [f"## orbiquant {' '.join(words)}", said, example, table]))
 

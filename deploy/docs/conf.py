@@ -23,7 +23,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "OrbiQuant"
 html_static_path = ["static"]
 html_css_files = ["book.css"]
-html_js_files = ["charts.js"]
+html_js_files = [("book.js", {"defer": "defer"})]
 html_copy_source = html_show_sourcelink = html_show_sphinx = False
 html_use_index = html_domain_indices = False
 html_context = {"default_mode": "auto"}

@@ -4,6 +4,7 @@ A function is documented by its docstring and the comment behind each parameter,
 """
 
 import ast
+import copy
 import io
 import tokenize
 from collections.abc import Iterator, Mapping
@@ -89,9 +90,18 @@ def table(rows: list[tuple[str, str, str]]) -> str:
     return "\n".join(["| | | |", "|---|---|---|", *lines, ""])
 
 
-def signature(node: Function, *, method: bool) -> str:
+def without_types(asked: ast.arguments) -> ast.arguments:
+    """Return parameters without their types, which stand in the table below."""
+    bare = copy.deepcopy(asked)
+    for one in ast.walk(bare):
+        if isinstance(one, ast.arg):
+            one.annotation = None
+    return bare
+
+
+def signature(node: Function, *, method: bool, typed: bool) -> str:
     """Return how a function is called, in one line; a method without what it is bound to."""
-    asked = ast.unparse(node.args)
+    asked = ast.unparse(node.args if typed else without_types(node.args))
     if method and not any(ast.unparse(mark) == "staticmethod" for mark in node.decorator_list):
         asked = asked.partition(", ")[2] if "," in asked else ""
         asked = asked.removeprefix("/, ")
@@ -103,15 +113,14 @@ def function(source: Source, node: Function, *, method: bool = False) -> str:
     marks = [ast.unparse(mark) for mark in node.decorator_list]
     kind = "py:method" if method else "py:function"
     options = [f":{name}:" for name in ("classmethod", "staticmethod") if name in marks]
-    call = signature(node, method=method)
+    rows = table([*parameters(source, node)])
+    call = signature(node, method=method, typed=not rows)
     if "property" in marks or "cached_property" in marks:
         kind, call = "py:property", node.name
         options = [f":type: {ast.unparse(node.returns)}"] if node.returns else []
     options += [":async:"] if isinstance(node, ast.AsyncFunctionDef) else []
     routes = [mark for mark in marks if mark.startswith(("endpoint(", "tool("))]
-    said = "\n\n".join(
-        filter(None, [told(node), *(f"Marked `@{mark}`." for mark in routes), table([*parameters(source, node)])])
-    )
+    said = "\n\n".join(filter(None, [told(node), *(f"Marked `@{mark}`." for mark in routes), rows]))
     return fenced(f"{{{kind}}} {call}", said, *options)
 
 

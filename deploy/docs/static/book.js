@@ -1,3 +1,6 @@
+// A page that was opened from a disk may not read its neighbours, which the excerpts under search results are made of.
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
 // Draws a page's charts where it has some; the script that draws lies beside this one and is loaded for such a page only.
 const charts = document.querySelectorAll(".chart");
 if (charts.length) {
