@@ -20,7 +20,7 @@ from .tearsheet import Table
 from ..research.train import Traded
 
 if TYPE_CHECKING:
-    from orbiquant.backtest.simulate import BacktestResult
+    pass
 
 # %% ../../nbs/83_reports.backtest_parts.ipynb #3b2e7184
 COMPARED = (

@@ -213,6 +213,11 @@ class ReportRun(Carded, Value):
         return self.folder / "report.html"
 
     @property
+    def pdf(self) -> Path:
+        "Return where the page lies as a PDF, if it was asked for."
+        return self.folder / "report.pdf"
+
+    @property
     def notebook(self) -> Path:
         "Return the path of the executed notebook."
         return self.folder / "notebook.ipynb"
