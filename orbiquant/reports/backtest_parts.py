@@ -113,7 +113,7 @@ def cost_table(
     scaled = cost_sensitivity(traded.bars, traded.signals, traded.result)
     return Table(scaled.set_axis([f"× {scale:g}" for scale in scaled.index]), first="costs")
 
-
+# %% ../../nbs/83_reports.backtest_parts.ipynb #bedb8749
 def tell_held(
     held: pd.Series,  # an account that was bought once and held, by time
     first: float,  # before it was

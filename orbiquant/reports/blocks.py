@@ -8,7 +8,7 @@ __all__ = ['spell', 'say', 'bullets', 'Places', 'show_trades', 'price_forms', 'h
 # %% ../../nbs/83_reports.blocks.ipynb #e80ef300
 import re
 from collections.abc import Mapping, Sequence
-from importlib import import_module
+from importlib.metadata import packages_distributions, version
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -100,10 +100,11 @@ def price_forms(
 def how_made(
     facts: Mapping[str, Any],  # what shaped the figures
     seconds: Mapping[str, float],  # by stage
-    libraries: Sequence[str] = ("numpy", "pandas", "talib", "vectorbt", "deltalake"),  # whose versions matter
+    libraries: Sequence[str] = ("numpy", "pandas", "talib", "vectorbt", "deltalake"),  # as they are imported
 ) -> Facts:
     "Return what shaped a page, with the libraries' versions and what each stage took."
-    versions = {name: import_module(name).__version__ for name in libraries}
+    installed = packages_distributions()  # nothing is loaded for its version
+    versions = {name: version(installed[name][0]) for name in libraries}
     taken = ", ".join(f"{name} {took:.1f} s" for name, took in seconds.items())
     known = {name: spell(value) if isinstance(value, str) else value for name, value in facts.items()}
     known = {name: value for name, value in known.items() if value is not None}
