@@ -51,8 +51,9 @@ def _print(html: Path) -> bytes:
             raise NotFoundError(f"a PDF takes a browser, and there is none: {way}")
         try:
             browser = playwright.chromium.launch(executable_path=browser_path, chromium_sandbox=os.geteuid() != 0)
-            view = {"width": _PAPER_PX, "height": 980}
-            page = browser.new_context(offline=True, viewport=view, color_scheme="light").new_page()
+            page = browser.new_context(
+                offline=True, viewport={"width": _PAPER_PX, "height": 980}, color_scheme="light"
+            ).new_page()
             page.set_default_timeout(_PRINT_S * 1000)
             page.goto(html.as_uri())
             page.wait_for_function(_DRAWN)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['executed_notebook', 'cells_that_fail', 'blame_cell', 'bare_page', 'make_page', 'conclude', 'Child',
-           'kill_left_behind', 'start_child', 'watch', 'silent_end', 'supervise', 'run_report', 'print_run']
+           'kill_left_behind', 'start_child', 'watch', 'silent_end', 'print_run', 'run_report', 'supervise']
 
 # %% ../../nbs/83_reports.run.ipynb #19faf5c7
 import copy
@@ -276,28 +276,16 @@ def silent_end(
     message = text.splitlines()[-1] if text else f"its process ended with code {child.process.returncode}"
     return "failed", child.failure("ProcessDied", message, text[-10_000:])
 
-# %% ../../nbs/83_reports.run.ipynb #291f87d6
-def supervise(
-    run: ReportRun,  # open, its notebook in place
-    timeout_s: float,  # after which it is ended
-    progress: Progress | None,  # told of every cell
-    started: Callable[[Child], object],  # told the process
-) -> None:
-    "See a run through to its result; an error in between ends the run and is raised again."
-    with start_child(run.folder) as child:
-        try:
-            started(child)
-            watch(child, timeout_s, progress)
-            ended = silent_end(child, timeout_s, run.folder / "worker.log")
-        except BaseException as error:
-            child.kill()
-            ended = "failed", child.failure(type(error).__name__, str(error) or "stopped by the caller")
-            raise
-        finally:
-            if not (run.folder / "result.json").exists():
-                conclude(run, *ended)
-    if progress and child.at and child.at["index"] == child.at["total"]:
-        progress(child.at["total"], child.at["total"], child.at["heading"])
+# %% ../../nbs/83_reports.run.ipynb #b73018f7
+def print_run(
+    run: ReportRun,  # that has a page
+) -> Path | None:
+    "Print a run's page beside it; None where that cannot be, which is noted with the reason."
+    try:
+        return print_page(run.html)
+    except (OrbiError, OSError) as error:
+        get_logger("reports").warning("no PDF was written", reason=str(error))
+        return None
 
 # %% ../../nbs/83_reports.run.ipynb #539b73d1
 def run_report(
@@ -326,12 +314,24 @@ def run_report(
     return ended
 
 
-def print_run(
-    run: ReportRun,  # that has a page
-) -> Path | None:
-    "Print a run's page beside it; None where that cannot be, which is noted with the reason."
-    try:
-        return print_page(run.html)
-    except (OrbiError, OSError) as error:
-        get_logger("reports").warning("no PDF was written", reason=str(error))
-        return None
+def supervise(
+    run: ReportRun,  # open, its notebook in place
+    timeout_s: float,  # after which it is ended
+    progress: Progress | None,  # told of every cell
+    started: Callable[[Child], object],  # told the process
+) -> None:
+    "See a run through to its result; an error in between ends the run and is raised again."
+    with start_child(run.folder) as child:
+        try:
+            started(child)
+            watch(child, timeout_s, progress)
+            ended = silent_end(child, timeout_s, run.folder / "worker.log")
+        except BaseException as error:
+            child.kill()
+            ended = "failed", child.failure(type(error).__name__, str(error) or "stopped by the caller")
+            raise
+        finally:
+            if not (run.folder / "result.json").exists():
+                conclude(run, *ended)
+    if progress and child.at and child.at["index"] == child.at["total"]:
+        progress(child.at["total"], child.at["total"], child.at["heading"])

@@ -3,6 +3,7 @@
 Run `python -m tests.benchmarks.bench_reports` from the root of the repository, best when nothing else runs.
 """
 
+import argparse
 import os
 import platform
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,8 +23,9 @@ from orbiquant.reports.batch import run_reports
 from orbiquant.reports.ground import report_environment
 from tests.benchmarks.bench_line import Figure, cpu_model, timed
 
-RUNS, SETS, AT_ONCE = 3, 6, 2
+SETS, AT_ONCE = 6, 2
 GOAL_S, GOAL_SHARE = 4.0, 0.6
+BATCHED = {"symbol": "EURUSD", "timeframe": "1h", "strategy": "breakout", "last": 3000}  # of one thread, as a core is
 PARAMETERS = {"symbol": "EURUSD", "timeframe": "1h", "last": 2000, "folds": 2, "rounds": 20, "seed": 7}
 BARE = """
 import sys, nbformat, papermill
@@ -57,14 +60,14 @@ def checked(run: ReportRun) -> ReportRun:
     return run
 
 
-def overhead_figures(folder: Path) -> Iterator[Figure]:
+def overhead_figures(folder: Path, runs: int) -> Iterator[Figure]:
     """Yield a report beside its bare notebook, taken in turns so that both meet the same load, and what a PDF adds."""
     bare, whole = list[float](), list[float]()
-    for _ in range(RUNS):
+    for _ in range(runs):
         bare.append(bare_s(folder))
         whole.append(timed(lambda: checked(run_report("research", PARAMETERS, folder / "runs"))))
     gaps = [over - alone for over, alone in zip(whole, bare, strict=True)]
-    told = f"median of {RUNS}, in turns"
+    told = f"median of {runs}, in turns" if runs > 1 else "one run each"
     yield Figure("report", "bare notebook, papermill alone", f"{statistics.median(bare):.1f} s", told)
     yield Figure(
         "report", "run_report: check, process, page, figures, index", f"{statistics.median(whole):.1f} s", told
@@ -80,11 +83,13 @@ def overhead_figures(folder: Path) -> Iterator[Figure]:
 
 def batch_figures(folder: Path) -> Iterator[Figure]:
     """Yield six sets of parameters one after the other, and two at a time."""
-    sets = [PARAMETERS | {"seed": seed} for seed in range(SETS)]
+    sets = [BATCHED | {"seed": seed} for seed in range(SETS)]
     took = {}
     for at_once in (1, AT_ONCE):
         place = folder / f"batch{at_once}"
-        took[at_once] = timed(lambda n=at_once, p=place: [checked(run) for run in run_reports("research", sets, n, p)])
+        took[at_once] = timed(
+            lambda n=at_once, p=place: [checked(run) for run in run_reports("backtest_tearsheet", sets, n, p)]
+        )
         yield Figure("batch", f"{SETS} sets, {at_once} at a time", f"{took[at_once]:.1f} s", "one run")
     share = took[AT_ONCE] / took[1]
     yield Figure(
@@ -94,13 +99,16 @@ def batch_figures(folder: Path) -> Iterator[Figure]:
 
 def main() -> None:
     """Measure, print and write the table."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--runs", type=int, default=3, help="of the report, and of its bare notebook")
+    runs = asked.parse_args().runs
     before, figures = os.getloadavg()[0], []
     with TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["ORBIQUANT_HOME"] = name
         bars = store_sample("EURUSD", "1h")
-        checked(run_report("research", PARAMETERS, folder / "warm"))  # compiled functions are kept from here on
-        for figure in (each for part in (overhead_figures, batch_figures) for each in part(folder)):
+        checked(run_report("backtest_tearsheet", BATCHED, folder / "warm"))  # compiled functions are kept from here on
+        for figure in chain(batch_figures(folder), overhead_figures(folder, runs)):
             print(*figure, sep="  ", flush=True)
             figures.append(figure)
     facts = {
@@ -109,7 +117,8 @@ def main() -> None:
         "Machine": f"{os.cpu_count()} × {cpu_model()}",
         "Python": platform.python_version(),
         "Bars": f"{bars:,} of EURUSD 1h, the packaged sample",
-        "Parameters": ", ".join(f"{name} {value}" for name, value in PARAMETERS.items()),
+        "Report": "research, " + ", ".join(f"{name} {value}" for name, value in PARAMETERS.items()),
+        "Batch": "backtest_tearsheet, " + ", ".join(f"{name} {value}" for name, value in BATCHED.items()),
         "Load average": f"{before:.2f} before, {os.getloadavg()[0]:.2f} after; the run itself keeps 1 to 2 busy",
     }
     lines = ["# What a report costs", "", "Written by `make bench-reports`; wall time.", ""]
