@@ -12,7 +12,7 @@ ASSETS  := orbiquant/assets
 WORKSPACE ?= workspace# where the demo works and the lab opens; yours may lie elsewhere
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm bench-faces bench-pairs bench-install soak gpu tune study-meta reference stills faces chaos lint generate knowledge hooks lock wheel clean docs
+.PHONY: help demo test test-slow house lab bench bench-quant bench-service bench-trading bench-llm bench-faces bench-pairs bench-install soak gpu tune study-meta reference stills faces chaos lint generate knowledge hooks lock wheel clean docs bench-reports
 
 help:  ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bench: $(READY)  ## figures to reports/benchmarks/
 
 bench-quant: $(PEERS)  ## the quant core beside its peers, to reports/benchmarks/quant.md
 	$(BIN)/python -m tests.benchmarks.bench_quant
+
+bench-reports: $(READY)  ## a report beside its bare notebook, and six on two cores, to reports/benchmarks/reports.md
+	$(BIN)/python -m tests.benchmarks.bench_reports
 
 bench-service: $(READY)  ## the service beside a bare route, at a rate, at its streams (six minutes)
 	$(BIN)/python -m tests.benchmarks.bench_service

@@ -2,7 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
@@ -15,11 +17,27 @@ from playwright.sync_api import Browser, Page
 
 from orbiquant.cards import Card, Tiles
 from orbiquant.charts import equity_chart
-from orbiquant.reports import ReportRun, find_report, read_run
+from orbiquant.core import DataError, NotFoundError, OptionError, asset
+from orbiquant.desk.situation import situation_of
+from orbiquant.desk.study import store_sample
+from orbiquant.domain import Costs, SeriesId, local_caller
+from orbiquant.performance import by_group
+from orbiquant.reports import ReportRun, find_report, read_run, run_report
+from orbiquant.reports.ground import workspace_file
+from orbiquant.reports.pdf import print_page
 from orbiquant.reports.result import FILE_MIME, open_run
-from orbiquant.reports.run import conclude
+from orbiquant.reports.run import conclude, print_run
 from orbiquant.reports.tearsheet import COLUMNS, Facts, Table, cell_text, chart_bundle, minus_signs
+from orbiquant.research.agent_days import day_of_agent, day_span
+from orbiquant.research.backtests import BacktestAsked, backtest_stored
+from orbiquant.research.live import Live
+from orbiquant.research.walk_forward import ask_grid, ask_plan, run_walk_forward, strategy_asked
+from orbiquant.runtime import current
+from tests.tools.agent_home import DAY, trade_some_days
 from tests.tools.browser import Witness, running_browser
+
+pytestmark = pytest.mark.browser
+NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 WIDE = pd.DataFrame(np.full((4, 14), 0.3714), columns=[f"figure number {n}" for n in range(14)])
 TIMES = pd.date_range("2026-01-01", periods=500, freq="1h", tz="UTC")
@@ -175,3 +193,203 @@ def test_the_research_report_asks_for_stored_bars_and_names_every_other_policy()
 def test_a_chart_keeps_its_title_where_it_is_held():
     bundle = chart_bundle(go.Figure(layout={"title": {"text": "Equity"}}))
     assert bundle["text/plain"] == "Equity" and "application/vnd.plotly.v1+json" in bundle
+
+
+# --- every report that is shipped ---
+
+GRID = {"length": [10, 20]}
+SMALL = {  # name of a run → the report, and the parameters of a small one
+    "walkforward": ("walkforward", {"strategy": "breakout", "last": 3000, "grid": GRID, "min_trades": 5}),
+    "backtest_tearsheet": ("backtest_tearsheet", {"strategy": "breakout", "last": 3000}),
+    "agents_daily": ("agents_daily", {"day": DAY, "zone": "Europe/Madrid"}),
+    "never": ("agents_daily", {"day": DAY, "agents": ["nova"]}),
+    "market_brief": ("market_brief", {"symbols": ["EURUSD", "XAUUSD"], "zone": "Europe/Madrid"}),
+}  # fmt: skip
+LONG = {
+    "research": ("research", {"last": 3000, "folds": 2, "rounds": 10}),
+    "agent_year": ("agent_year", {"agent": "orion", "start": "2017-02-01", "end": "2017-04-01"}),
+    "llm_eval": ("llm_eval", {"provider": "router", "most": 20}),
+}
+EVERY = [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)]
+Shipped = Callable[[str], ReportRun]
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shipped]:
+    """Run every shipped report once in one workspace, long ones when asked for, and yield what finds a run."""
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setenv("ORBIQUANT_HOME", str(tmp_path_factory.mktemp("shipped")))
+        store_sample("EURUSD", "1h")
+        trade_some_days()
+        started = {name: pool.submit(run_report, *asked, timeout_s=300) for name, asked in SMALL.items()}
+
+        def ended(name: str) -> ReportRun:
+            if name not in started:
+                started[name] = pool.submit(run_report, *LONG[name], timeout_s=600)
+            return started[name].result()
+
+        yield ended
+
+
+def figures_of(page: Page) -> str:
+    """Return all that a page says, with plain hyphens and no wide spaces."""
+    return re.sub(r"\s+", " ", page.locator("body").inner_text().replace("−", "-"))
+
+
+def test_every_shipped_report_is_looked_at():
+    assert {name for name, _ in (SMALL | LONG).values()} == {path.stem for path in asset("reports").glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_shipped_page_stands_alone(browser: Browser, shipped: Shipped, name: str):
+    run = shipped(name)
+    assert run.status == "succeeded", run.error
+    page = browser.new_context(offline=True, viewport={"width": 390, "height": 900}).new_page()
+    witness = Witness(page)
+    page.goto(run.html.as_uri())
+    page.wait_for_function(
+        "[...document.querySelectorAll('figure.chart > div')].every(box => box.querySelector('svg'))"
+    )
+    assert (witness.errors, witness.outside(page)) == ([], [])
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "a phone does not scroll sideways"
+    assert (
+        page.locator("main h2").first.inner_text() == "Verdict" and "…" not in page.locator("main p").all_inner_texts()
+    )
+    assert run.metrics["verdict"] and run.metrics["verdict"].split(":")[0].replace("-", "−") in page.inner_text("main")
+    assert not re.search(r"\bnan\b|\bNone\b|\binf\b", page.inner_text("main"))
+    assert page.locator("footer dt", has_text="code").count() == 1
+    page.close()
+
+
+def test_a_tearsheet_tells_what_the_library_says(browser: Browser, shipped: Shipped):
+    run = shipped("backtest_tearsheet")
+    found = backtest_stored(current(), SeriesId.parse("EURUSD", "1h"), BacktestAsked(strategy="breakout", last=3000))
+    luck = {"trials", "effective_trials", "expected_best", "deflated_sharpe", "minimum_trades"}  # the ledger counts on
+    for name, value in found.traded.summary.items():
+        assert name in luck or run.metrics[name] == (pytest.approx(value) if np.isfinite(value) else None), name
+    trades = pd.read_csv(run.folder / "trades.csv")
+    assert trades["r"].tolist() == pytest.approx(found.traded.result.trades["r"].tolist())
+    page = browser.new_page()
+    page.goto(run.html.as_uri())
+    said, summary = figures_of(page), found.traded.summary
+    assert f"{summary['expectancy_r']:+.3f} ± {summary['standard_error_r']:.3f} R each" in said
+    assert f"{found.verdict.headline}." in said and f"{summary['total_r']:+.1f} total net R" in said
+    side = by_group(found.traded.result.trades, "side").loc["long"]
+    assert re.search(rf"long {side['trades']:.0f} {side['win_rate']:.1%}".replace("%", " ?%").replace("+", r"\+"), said)
+    page.close()
+
+
+def test_a_walk_forward_tells_what_the_library_says(browser: Browser, shipped: Shipped):
+    run, runtime = shipped("walkforward"), current()
+    asked = strategy_asked(runtime, SeriesId.parse("EURUSD", "1h"), "breakout", 3000)
+    grid = ask_grid(runtime, "breakout", GRID)
+    walked = run_walk_forward(runtime, asked, grid, ask_plan(stretch="30d", min_trades=5))
+    assert run.metrics["total_r"] == pytest.approx(walked.summary["total_r"])
+    assert run.metrics["in_sample_r"] == pytest.approx(walked.headline.in_sample_r)
+    assert (run.metrics["windows"], run.metrics["combinations"]) == (len(walked.result.choices), 2)
+    windows = pd.read_csv(run.folder / "windows.csv")
+    assert windows["total_r"].tolist() == pytest.approx(walked.result.choices["total_r"].tolist(), nan_ok=True)
+    page = browser.new_page()
+    page.goto(run.html.as_uri())
+    said = figures_of(page)
+    assert walked.headline.sentence().split(" (")[0].replace("−", "-") in said
+    assert "Probability" in said or "probability of overfitting" in said
+    page.close()
+
+
+def test_the_agents_day_tells_what_the_books_say(browser: Browser, shipped: Shipped):
+    run, runtime = shipped("agents_daily"), current()
+    span = day_span(DAY, "Europe/Madrid", runtime.clock.now())
+    own = day_of_agent(runtime, Live(runtime), "atlas", span)
+    told = run.metrics["agents"]["atlas"]
+    assert told == {"began": True, "begin": own.equity[0], "end": own.equity[1], "profit": pytest.approx(own.profit)}
+    assert (run.metrics["denied"], run.metrics["kills"]) == (own.count("denied", "rejected"), 1) and own.count() > 0
+    page = browser.new_page()
+    page.goto(run.html.as_uri())
+    said = figures_of(page)
+    assert f"{own.equity[1]:,.2f}" in said and "nova killed by ana: it is not wanted yet" in said
+    assert "decided, Europe/Madrid" in said and "Never started: orion, nova." in said
+    (position,) = own.positions
+    assert f"{position.stop_loss:,.8g}" in said
+    page.close()
+
+
+def test_a_day_without_agents_is_a_clear_page(shipped: Shipped):
+    run = shipped("never")
+    assert run.status == "succeeded" and run.metrics["verdict"] == "No agent had begun"
+    assert run.metrics["agents"] == {"nova": {"began": False, "begin": 0, "end": 0, "profit": 0}}
+
+
+def test_a_brief_tells_what_the_desk_says_and_what_is_missing(shipped: Shipped):
+    run, found = shipped("market_brief"), situation_of(current(), local_caller(), "EURUSD", None)
+    told = run.metrics["symbols"]["EURUSD"]
+    assert (told["amd_phase"], told["trend"], told["volatility"]) == (found.amd_phase, found.trend, found.volatility)
+    assert told["stale"] and run.metrics["stale"] == ["EURUSD"] and run.metrics["missing"] == ["XAUUSD"]
+    page = run.html.read_text()
+    assert "orbiquant data pull" in page and "Stale: no price here is fresh" in page and "new york am" in page
+
+
+def test_a_page_is_printed_at_the_width_of_paper(browser: Browser, shipped: Shipped):
+    run = shipped("agents_daily")
+    printed = print_run(run)
+    assert printed == run.pdf and run.pdf.read_bytes().startswith(b"%PDF-") and run.pdf.stat().st_size > 10_000
+
+
+def test_without_a_browser_the_run_is_kept_and_what_is_missing_is_named(
+    shipped: Shipped, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    copy = tmp_path / "report.html"
+    copy.write_bytes(shipped("never").html.read_bytes())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))
+    with pytest.raises(NotFoundError, match=r"a PDF takes a browser, and there is none: `playwright install chromium`"):
+        print_page(copy)
+    bare = shipped("never").model_copy(update={"folder": tmp_path})
+    assert print_run(bare) is None and bare.html.exists() and not bare.pdf.exists()
+
+
+# --- what they are asked with ---
+
+
+@pytest.mark.parametrize(
+    ("report", "given", "named"),
+    [
+        ("walkforward", {"by": "luck"}, "`by` must be one of"),
+        ("walkforward", {"timeframe": "2h"}, "`timeframe` must be one of"),
+        ("walkforward", {"min_trades": "few"}, "`min_trades` must be int"),
+        ("walkforward", {"grid": "length=10"}, "`grid` must be dict"),
+        ("backtest_tearsheet", {"policy": "bold"}, "`policy` must be one of"),
+        ("backtest_tearsheet", {"parameters": "[1]"}, "`parameters` must be dict"),
+        ("agents_daily", {"agents": "atlas, apollo"}, "`agents` must be one of"),
+        ("market_brief", {"bars": "many"}, "`bars` must be int"),
+        ("market_brief", {"symbol": "EURUSD"}, "has no parameter 'symbol', did you mean 'symbols'"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_anything_starts(report: str, given: dict[str, object], named: str):
+    with pytest.raises((DataError, OptionError)) as refused:
+        find_report(report).check(given)
+    assert named in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("ask", "named"),
+    [
+        (lambda: ask_plan(stretch="a month"), "`stretch` must be"),
+        (lambda: ask_plan(min_trades=0), "`min_trades` must be"),
+        (lambda: ask_grid(current(), "breakot", {}), "`strategy` must be one of"),
+        (lambda: ask_grid(current(), "grid_trading", {}), "`strategy` must be one that gives signals"),
+        (lambda: ask_grid(current(), "breakout", {"lenght": [1]}), "did you mean 'length'"),
+        (lambda: ask_grid(current(), "breakout", {"length": [1]}), "`length` of breakout"),
+        (lambda: BacktestAsked(strategy="breakout", policy="base").source, "`policy` goes with"),
+        (lambda: BacktestAsked(policy="base", costs={"fee_bps": 1}).source, "`costs` goes with"),
+        (lambda: BacktestAsked(strategy="x", costs={"fee_bps": -1}).costs_over(Costs()), "`fee_bps` must be"),
+        (lambda: workspace_file("signals", "/etc/hostname", (".csv",)), "`signals` must be a file of the workspace"),
+        (lambda: day_span("2026-02-30", "UTC", NOW), "`day` must be a date"),
+        (lambda: day_span("2999-01-01", "UTC", NOW), "`day` must not lie ahead"),
+        (lambda: day_span(None, "Mars/Olympus", NOW), "`zone` must be a time zone"),
+    ],
+)
+def test_what_only_the_report_knows_is_refused_by_name(ask: Callable[[], object], named: str):
+    with pytest.raises(OptionError) as refused:
+        ask()
+    assert named in str(refused.value)

@@ -21,7 +21,7 @@ def held_worth(
     costs: Costs,  # what a side costs
     first: float = 1.0,  # put into the first open, unlevered
 ) -> pd.Series:
-    "Return what money in a market is worth at each bar's close when it is bought at the first open and sold at the end."
+    "Return the worth at each bar's close of what is bought at the first open and sold at the end."
     if bars.empty:
         return pd.Series(dtype=float, index=bars.index)
     side = (costs.fee_bps + costs.slippage_bps + costs.spread_bps / 2) / 1e4  # a fill is moved by half the spread

@@ -87,7 +87,7 @@ EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → wh
     ("llm", "check"): "llm check Qwen/Qwen3-8B",
     ("llm", "tune"): "llm tune --name tools --base Qwen/Qwen3-8B --dry-run",
     ("llm", "adapters"): "llm adapters",
-    ("report", "run"): "report run research --symbol EURUSD --timeframe 1h",
+    ("report", "run"): "report run research --symbol EURUSD --timeframe 1h --pdf",
     ("report", "batch"): "report batch research --vary symbol=EURUSD,GBPUSD --param timeframe=1h --at-once 2",
     ("report", "list"): "report list",
     ("report", "runs"): "report runs --limit 5",

@@ -28,7 +28,8 @@ def serve_command(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one; else the settings'.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that serve.")] = 1,
     work: Annotated[
-        bool, typer.Option("--work/--no-work", help="Also trade, keep the schedule and do jobs, in a process beside it.")
+        bool,
+        typer.Option("--work/--no-work", help="Also trade, keep the schedule and do jobs, in a process beside it."),
     ] = True,
     export: Annotated[bool, typer.Option("--export", help="Run nbdev-export on your notebooks first.")] = False,
     package: PackageOption = None,
@@ -175,9 +176,14 @@ def run_named_report(
     ] = None,
     param: Parameters = None,
     timeout: RunTimeout = None,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Also print the page to report.pdf, where a browser is there.")
+    ] = False,
+    tell: Annotated[bool, typer.Option("--tell", help="Tell how it ended in the ways that [notices] names.")] = False,
     as_json: AsJson = False,
 ) -> None:
     "Run a report in a process of its own; exit 1 unless it succeeds."
+    from orbiquant.core import LOCAL_USER
     from orbiquant.reports import find_report, run_report
 
     runtime = open_runtime()
@@ -187,16 +193,24 @@ def run_named_report(
     )
     require_bars(runtime, find_report(name), parameters)
     with progress_bar(as_json, compiles=False) as progress:
-        run = run_report(name, parameters, timeout_s=timeout, progress=progress)
+        run = run_report(name, parameters, timeout_s=timeout, progress=progress, pdf=pdf)
     facts: dict[str, Any] = {
         "status": run.status.replace("_", " "),
         "page": run.html,
         "took": f"{run.duration_s:.1f} s",
     }
+    if pdf:
+        facts["pdf"] = run.pdf if run.pdf.exists() else "none was written, the page is there"
+    if tell:
+        from orbiquant.reports.tell import tell_report
+
+        ways = tell_report(runtime, LOCAL_USER, "", run)
+        facts["told by"] = ", ".join(ways) or "nothing: `[notices] channels` names no way, or `tell` no reports"
     if run.error:
         facts["error"] = f"{run.error.type}: {run.error.message}"
+    files = {"html": str(run.html), "pdf": str(run.pdf) if run.pdf.exists() else None}
     show(
-        run.model_dump(mode="json") | {"html": str(run.html)},
+        run.model_dump(mode="json") | files,
         as_json,
         lambda: fields(facts | plain_figures(run.metrics)),
     )

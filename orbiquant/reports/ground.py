@@ -57,14 +57,13 @@ def workspace_file(
     given: str,  # a path, in the workspace or from there
     endings: Sequence[str],  # that it may have
 ) -> Path:
-    "Return a file of the workspace; raise `OptionError` naming the parameter for one that lies elsewhere or is no table."
+    "Return a file of the workspace; raise `OptionError` naming the parameter for another."
     home = workspace().resolve()
     path = (home / given).resolve()
     inside = path.is_relative_to(home) and not any(part.startswith(".") for part in path.relative_to(home).parts)
     if not inside or path.suffix.lower() not in endings:
-        raise OptionError(
-            f"`{name}` must be a file of the workspace that ends in {' or '.join(endings)}, was {given!r:.200}"
-        )
+        told = " or ".join(endings)
+        raise OptionError(f"`{name}` must be a file of the workspace that ends in {told}, was {given!r:.200}")
     if not path.is_file():
         raise OptionError(f"`{name}` must be a file that there is, was {given!r:.200}")
     return path

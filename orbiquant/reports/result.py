@@ -169,7 +169,7 @@ def writable_text(
 
 Written = Annotated[str, BeforeValidator(writable_text)]
 
-# %% ../../nbs/81_reports.result.ipynb #1f8f6654
+# %% ../../nbs/81_reports.result.ipynb #bbb685b3
 class ReportFailure(Value):
     "Where and why a run stopped."
 
@@ -179,7 +179,7 @@ class ReportFailure(Value):
     heading: Written = ""  # the heading it stands under
     traceback: Written = ""  # plain text
 
-
+# %% ../../nbs/81_reports.result.ipynb #1f8f6654
 class ReportRun(Carded, Value):
     "One run of one report."
 
@@ -211,6 +211,11 @@ class ReportRun(Carded, Value):
     def html(self) -> Path:
         "Return the path of the page."
         return self.folder / "report.html"
+
+    @property
+    def pdf(self) -> Path:
+        "Return where the page lies as a PDF, if it was asked for."
+        return self.html.with_suffix(".pdf")
 
     @property
     def notebook(self) -> Path:

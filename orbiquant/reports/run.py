@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['executed_notebook', 'cells_that_fail', 'blame_cell', 'bare_page', 'make_page', 'conclude', 'Child',
-           'kill_left_behind', 'start_child', 'watch', 'silent_end', 'run_report', 'supervise']
+           'kill_left_behind', 'start_child', 'watch', 'silent_end', 'print_run', 'run_report', 'supervise']
 
 # %% ../../nbs/83_reports.run.ipynb #19faf5c7
 import copy
@@ -20,12 +20,13 @@ from threading import Timer
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..core import atomic_write, expect, get_logger
+from ..core import OrbiError, atomic_write, expect, get_logger
 from ..ports import Progress
 from .catalogue import find_report
 from .ground import check_ground, report_environment, sockets_root
 from .history import write_index
 from .html import code_cells, headline, render
+from .pdf import print_page
 from orbiquant.reports.result import (
     ReportFailure,
     ReportRun,
@@ -275,6 +276,17 @@ def silent_end(
     message = text.splitlines()[-1] if text else f"its process ended with code {child.process.returncode}"
     return "failed", child.failure("ProcessDied", message, text[-10_000:])
 
+# %% ../../nbs/83_reports.run.ipynb #b73018f7
+def print_run(
+    run: ReportRun,  # that has a page
+) -> Path | None:
+    "Print a run's page beside it; None where that cannot be, which is noted with the reason."
+    try:
+        return print_page(run.html)
+    except (OrbiError, OSError) as error:
+        get_logger("reports").warning("no PDF was written", reason=str(error))
+        return None
+
 # %% ../../nbs/83_reports.run.ipynb #539b73d1
 def run_report(
     name: str,  # as `list_reports` shows it
@@ -283,6 +295,7 @@ def run_report(
     timeout_s: float | None = None,  # after which the run is ended; None: `[reports] timeout_s`
     progress: Progress | None = None,  # called with cells done, cells in all, and the heading it is at
     started: Callable[[Child], object] = lambda child: None,  # told the process, so that it can be stopped
+    pdf: bool = False,  # also print the page to `report.pdf`; what is missing for that is noted, the run is kept
 ) -> ReportRun:
     "Run a report in a process of its own and return how it ended; raise `DataError` for bad parameters."
     expect("name", name, str)
@@ -295,7 +308,10 @@ def run_report(
     with open_run(report.name, values, folder) as run:
         atomic_write(run.notebook, report.path.read_bytes())
         supervise(run, limit_s, progress, started)
-        return read_run(run.id, folder)
+        ended = read_run(run.id, folder)
+    if pdf:
+        print_run(ended)
+    return ended
 
 
 def supervise(

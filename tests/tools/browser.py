@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from orbiquant.reports.pdf import own_browser
+
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -26,13 +26,9 @@ FLAGS = [
 
 
 def installed() -> str | None:
-    """Return a browser that is already on this machine: on the path, or downloaded by Playwright."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found:
-        return found
+    """Return a browser that is already on this machine."""
     with sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-    return own if Path(own).exists() else None
+        return own_browser(playwright)
 
 
 def run(*command: str) -> str:
