@@ -111,7 +111,7 @@ class CandleWidget(anywidget.AnyWidget):
     decisions = traitlets.List().tag(sync=True)
     status = traitlets.Dict().tag(sync=True)
 
-
+# %% ../../nbs/03_charts.widget.ipynb #e07e367f
 class CandleChart(Carded):
     "Candles that can be dragged and zoomed, and that grow."
 

@@ -163,7 +163,11 @@ class CandleView {
     this.root.dataset.theme = dark ? "dark" : "light";
     const style = getComputedStyle(this.root);
     const own = Object.fromEntries(["ink", "soft", "line"].map((name) => [name, hexOf(style.getPropertyValue(`--oq-${name}`).trim())]));
-    this.chart.paint({ ...(dark ? DARK : LIGHT), ...own, font: style.fontFamily });
+    const colours = { ...(dark ? DARK : LIGHT), ...own, font: style.fontFamily };
+    const look = JSON.stringify(colours);
+    if (look === this.look) return; // a long history is not drawn anew for nothing
+    this.look = look;
+    this.chart.paint(colours);
   }
 
   followModel() {
