@@ -873,6 +873,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'orbiquant.charts.views.SignalsView.plot': ( 'charts.views.html#signalsview.plot',
                                                                                      'orbiquant/charts/views.py'),
                                         'orbiquant.charts.views._moment': ('charts.views.html#_moment', 'orbiquant/charts/views.py'),
+                                        'orbiquant.charts.views._title': ('charts.views.html#_title', 'orbiquant/charts/views.py'),
                                         'orbiquant.charts.views.view': ('charts.views.html#view', 'orbiquant/charts/views.py')},
             'orbiquant.charts.widget': { 'orbiquant.charts.widget.CandleChart': ( 'charts.widget.html#candlechart',
                                                                                   'orbiquant/charts/widget.py'),

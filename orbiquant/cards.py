@@ -282,7 +282,7 @@ def terminal_card(
     told = [Text(card.verdict, f"bold {_INKS.get(card.tone, '')}".strip())] if card.verdict else []
     drawn = [Text(curve, "#0072B2")] if (curve := block_curve(card.curve)) else []
     note = [Text(card.note, "dim")] if card.note else []
-    body = [*told, *([figures] if card.tiles.tiles else []), *drawn, *([bar, words] if parts else []), *note]
+    body: list[Any] = [*told, *([figures] if card.tiles.tiles else []), *drawn, *([bar, words] if parts else []), *note]
     return Panel(Group(*body), title=Text(card.title), title_align="left", expand=False)
 
 # %% ../nbs/01_cards.ipynb #63fdfe6c
@@ -300,7 +300,7 @@ class Carded(ABC):
         "Return its figures by name, as numbers, times and text: its plain fields unless it says otherwise."
         if hasattr(self, "model_dump"):
             return dict(self.model_dump())
-        named = [field.name for field in fields(self)] if is_dataclass(self) else []
+        named: list[str] = [field.name for field in fields(self)] if is_dataclass(self) else []
         return {name: value for name in named if isinstance(value := getattr(self, name), _PLAIN)}
 
     def as_json(self) -> dict[str, Any]:

@@ -141,7 +141,11 @@ class SocketFeed:
         "Return the newest bars; raise `OrbiError` with what refused them."
         import httpx
 
-        asked = {"symbol": self.series.symbol, "timeframe": str(self.series.timeframe), "bars": NEWEST_BARS}
+        asked: dict[str, str | int] = {
+            "symbol": self.series.symbol,
+            "timeframe": str(self.series.timeframe),
+            "bars": NEWEST_BARS,
+        }
         try:
             answer = httpx.get(
                 f"{self.base}/api/market_data", params=asked, headers={"X-API-Key": self.token}, timeout=30

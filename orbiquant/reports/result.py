@@ -204,7 +204,10 @@ class ReportRun(Carded, Value):
         asked = {name: str(value) for name, value in self.parameters.items() if value is not None}
         why = f"{self.error.message} " if self.error else ""
         tiles = {
-            **({"verdict": str(self.metrics["verdict"])} if "verdict" in self.metrics else {}), "took": shown(self.duration_s, ",.0f", "s"), **asked}
+            **({"verdict": str(self.metrics["verdict"])} if "verdict" in self.metrics else {}),
+            "took": shown(self.duration_s, ",.0f", "s"),
+            **asked,
+        }
         told = (f"Report {self.name}", tiles, self.status.replace("_", " "), tone, f"{why}{self.html}")
         return Card(*told, shares=self.stage_seconds)
 

@@ -304,8 +304,10 @@ def replay_markets(
         engine.replays = True
         for name in profiles:
             engine.enlist(name)
-        told = (engine.profiles, currency, replay(engine, bars, progress), engine.journal.reasons(), _ends_of(engine))
-        return AgentReplay(tuple(markets), *told)
+        return AgentReplay(
+            tuple(markets), engine.profiles, currency, replay(engine, bars, progress), engine.journal.reasons(),
+            _ends_of(engine),
+        )  # fmt: skip
 
 
 def _feed_of(name: str, markets: Sequence[ReplayedMarket], clock: FixedClock) -> TableFeed:

@@ -261,7 +261,8 @@ class AgentMetrics(Carded, Value):
                 "fees": shown(self.fees, ",.2f", self.currency),
                 "drawdown": f"{shown(self.current_drawdown, '.2%')} of {shown(self.max_drawdown, '.0%')}",
             },
-            *(() if self.total_trades else ("No trade yet", "warn")),
+            verdict="" if self.total_trades else "No trade yet",
+            tone="" if self.total_trades else "warn",
             note=" ".join(self.warnings),
             shares={"won": self.winning_trades, "lost": self.total_trades - self.winning_trades},
         )

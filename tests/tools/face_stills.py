@@ -1,4 +1,4 @@
-"""Photograph what a person may meet, chat, dashboard, charts, tutorial: `python -m tests.tools.face_stills [PART …]`."""
+"""Photograph what a person may meet: chat, dashboard, charts: `python -m tests.tools.face_stills [PART …]`."""
 
 import shutil
 import sys
