@@ -9122,8 +9122,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'orbiquant/trading/engine.py'),
                                           'orbiquant.trading.engine.TradingEngine._mark': ( 'trading.engine.html#tradingengine._mark',
                                                                                             'orbiquant/trading/engine.py'),
-                                          'orbiquant.trading.engine.TradingEngine._notice': ( 'trading.engine.html#tradingengine._notice',
-                                                                                              'orbiquant/trading/engine.py'),
                                           'orbiquant.trading.engine.TradingEngine._pass': ( 'trading.engine.html#tradingengine._pass',
                                                                                             'orbiquant/trading/engine.py'),
                                           'orbiquant.trading.engine.TradingEngine._recover': ( 'trading.engine.html#tradingengine._recover',

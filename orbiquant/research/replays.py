@@ -301,7 +301,7 @@ def replay_markets(
         engine.standing.correlations = Correlations(
             closes_of_bars(bars), config.correlation_days, config.correlation_least_days
         )  # of what is replayed alone: what a store has later says nothing
-        engine.replays = True
+        engine.notice = "info"
         for name in profiles:
             engine.enlist(name)
         return AgentReplay(
