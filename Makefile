@@ -59,7 +59,7 @@ reference: $(READY)  ## the reference figures, run anew on the shared bars (abou
 	$(BIN)/jupyter nbconvert --log-level=WARN --to markdown nbs/90_reference.ipynb --no-input --stdout \
 		--NbConvertBase.display_data_priority='["text/plain", "text/markdown"]' | cat -s > reports/reference.md
 
-faces: $(READY)  ## the chat and the dashboard in every state that a person may meet them in, as images in build/faces
+faces: $(READY)  ## chat, dashboard, charts and tutorial in every state that a person may meet them in, as images in build/faces
 	$(BIN)/python -m tests.tools.face_stills
 
 stills: $(READY)  ## an image beside each interactive chart of the notebooks, for code hosts
@@ -104,7 +104,7 @@ bench-trading: $(READY)  ## the trading wing, to reports/benchmarks/trading.md; 
 bench-llm: $(READY)  ## the copilot's engine beside what it stands on, to reports/benchmarks/llm.md
 	$(BIN)/python -m tests.benchmarks.bench_llm
 
-bench-faces: $(READY)  ## the chat in a real kernel: first word, Stop, the cells' loop while it streams, bytes of JavaScript
+bench-faces: $(READY)  ## the chat in a real kernel, and 200,000 bars in a real Lab: what a person waits for
 	$(BIN)/python -m tests.benchmarks.bench_faces
 
 bench-pairs: $(READY)  ## the research line over many pairs, alone and on two workers; PAIRS=12, else all 136 (an hour)

@@ -57,7 +57,11 @@ class Demo(Carded):
         told = {name: str(self.signal.get(name, DASH)) for name in ("action", "time")}
         tiles = told | {"confidence": shown(self.signal.get("confidence"), ".0%")}
         tiles |= {name: shown(self.seconds.get(name), ",.0f", "s") for name in ("report", "served signal")}
-        return Card(f"Demo on {_SYMBOL} {_TIMEFRAME}", tiles, note=str(self.run.html))
+        return Card(f"Demo on {_SYMBOL} {_TIMEFRAME}", tiles, note=str(self.run.html), shares=self.seconds)
+
+    def as_facts(self) -> dict[str, Any]:
+        "Return the signal and the seconds of each step."
+        return {"signal": self.signal, "seconds": self.seconds, "report": str(self.run.html)}
 
 
 def run_demo(

@@ -54,7 +54,13 @@ class Described(Carded):
         name = " ".join(str(self.bars.attrs[key]) for key in ("symbol", "timeframe") if self.bars.attrs.get(key))
         ends = {word: f"{self.bars.index[at]:%Y-%m-%d}" for word, at in (("from", 0), ("to", -1)) if len(self.bars)}
         tiles = {"bars": f"{len(self.bars):,}", "features": f"{self.features.shape[1]}"} | ends
-        return Card(f"Described bars {name}".strip(), tiles)
+        return Card(f"Described bars {name}".strip(), tiles, curve=self.bars["close"].tolist())
+
+    def as_facts(self) -> dict[str, Any]:
+        "Return series, span and how much is said of it."
+        span = {"first": self.bars.index[0], "last": self.bars.index[-1]} if len(self.bars) else {}
+        named = {name: self.bars.attrs.get(name) for name in ("symbol", "timeframe")}
+        return named | {"bars": len(self.bars), "features": self.features.shape[1]} | span
 
     def plot(
         self,

@@ -3,11 +3,14 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import orbiquant as oq
 from orbiquant.backtest.audit import PrefixReplay, WarmupSensitivity
@@ -19,6 +22,8 @@ from orbiquant.cards import Card, Carded, Tiles, shown
 from orbiquant.market.synthetic import synthetic_market
 from orbiquant.models.registry import ModelRegistry
 from orbiquant.reports.result import ReportRun
+from orbiquant.research.accounts import InvestmentAccount
+from orbiquant.research.standings import AgentStatus
 
 FIXTURES = Path(__file__).parent / "fixtures" / "models"
 TIMES = pd.date_range("2024-01-01", periods=3, freq="h", tz="UTC")
@@ -64,25 +69,86 @@ def audits():
     }
 
 
-def test_every_result_is_one_line_and_one_card(bars, signals, result):
+def a_report():
+    started = datetime(2024, 1, 1, tzinfo=UTC)
+    facts = {"id": "r", "name": "research", "status": "failed", "parameters": {"symbol": "<script>"}}
+    return ReportRun(**facts, folder=Path("/x"), started=started, code_version="1")
+
+
+def an_agent():
+    lost = {"drawdown": 0.02, "max_drawdown": 0.05, "day_loss": 0.0, "daily_loss": 0.02}
+    held = {"open_positions": 1, "max_positions": 3, "engine": None, "warnings": [], "idle": ["<script> is away"]}
+    money = {"account": "paper-usdt", "currency": "USDT", "equity": 9_800.0, "balance": 9_800.0}
+    who = {"name": "atlas", "status": "running", "reason": "started by ana", "since": None, "profile": "conservative"}
+    return AgentStatus(**who, **money, **lost, **held)
+
+
+def an_account():
+    names = {"id": "1", "user_id": "<script>", "product_id": "atlas-conservative", "agent": "atlas"}
+    money = {"current_balance": Decimal("1050.25"), "cash_balance": Decimal(20), "pending_balance": Decimal(0)}
+    states = {"agent_status": "running", "status": "open", "currency": "USDT", "opened_at": TIMES[0]}
+    return InvestmentAccount(**names, **money, **states, units=Decimal("10.5"), nav=Decimal("100.0238"))
+
+
+def a_sweep(bars, signals):
     grid = oq.SweepGrid(stop_atr=(1.0, 2.0), risk_reward=(1.0, 2.0))
-    sweep = sweep_grid(bars, signals[["side", "entry_price"]], grid, oq.Costs())
-    run = {
-        "id": "r",
-        "name": "research",
-        "status": "failed",
-        "parameters": {"symbol": "<script>"},
-        "folder": Path("/x"),
-    }
-    report = ReportRun(**run, started=datetime(2024, 1, 1, tzinfo=UTC), code_version="1")
-    stored = ModelRegistry(FIXTURES).load(oq.SeriesId.parse("EURUSD", "1h"), None) if FIXTURES.is_dir() else None
-    results = [result, monte_carlo(result), sweep, a_signal(), report, *audits().values()]
-    results += [sweep.headline(0), *([stored, stored.card] if stored else [])]
-    for each in results:
-        line, card = repr(each), each._repr_html_()
-        assert isinstance(each, Carded) and "\n" not in line and len(line) < 250, line
-        assert "nan" not in line.lower() and ">nan" not in card.lower() and "DataFrame" not in line
-        assert card.count('<div class="card">') == 1 and len(card) < 8000 and "<script>" not in card
+    return sweep_grid(bars, signals[["side", "entry_price"]], grid, oq.Costs())
+
+
+def a_model():
+    return ModelRegistry(FIXTURES).load(oq.SeriesId.parse("EURUSD", "1h"), None)
+
+
+# kind → how it is made of bars, signals and a backtest; whether a person would look at a chart of it
+KINDS = {
+    "bars": (lambda bars, signals, result: oq.view(bars), True),
+    "phases": (lambda bars, signals, result: oq.view(oq.detect_phases(bars), bars), True),
+    "signals": (lambda bars, signals, result: oq.view(signals, bars), True),
+    "signal": (lambda *_: a_signal(), False),
+    "backtest": (lambda bars, signals, result: result, True),
+    "monte carlo": (lambda bars, signals, result: monte_carlo(result), False),
+    "sweep": (lambda bars, signals, result: a_sweep(bars, signals), True),
+    "best of a sweep": (lambda bars, signals, result: a_sweep(bars, signals).headline(0), False),
+    "training": (lambda *_: a_model(), True),
+    "model card": (lambda *_: a_model().card, False),
+    "leak": (lambda *_: audits()["leak"], False),
+    "clean audit": (lambda *_: audits()["clean"], False),
+    "warm-up": (lambda *_: audits()["warm"], False),
+    "null market": (lambda *_: audits()["null"], True),
+    "surrogates": (lambda *_: audits()["surrogates"], True),
+    "agent": (lambda *_: an_agent(), False),
+    "account": (lambda *_: an_account(), False),
+    "report": (lambda *_: a_report(), False),
+}
+CHARTLESS = {"best of a sweep", "model card", "null market", "surrogates", "report"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_a_line_a_card_a_table_json_and_a_chart(kind: str, bars, signals, result):
+    make, drawn = KINDS[kind]
+    found = make(bars, signals, result)
+    line, card, told = repr(found), found._repr_html_(), found.as_json()
+    assert isinstance(found, Carded) and "\n" not in line and len(line) < 250, line
+    assert "nan" not in line.lower() and ">nan" not in card.lower() and "DataFrame" not in line
+    assert card.count('<div class="card">') == 1 and len(card) < 8000 and "<script>" not in card
+    assert ("<polyline" in card or 'class="card-shares"' in card) == (kind not in CHARTLESS), "a small chart"
+    screen = Console(file=StringIO(), width=100)
+    screen.print(found)
+    title = found.as_card().title.split()[0]
+    assert title in screen.file.getvalue() and "╭" in screen.file.getvalue()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told and told["title"] == found.as_card().title
+    assert {*told} == {"kind", "title", "verdict", "note", "figures"} and told["figures"], told
+    if drawn:
+        assert len(found.plot().data) >= 1
+
+
+def test_what_a_program_reads_are_numbers(result):
+    told = result.as_json()["figures"]
+    assert told["expectancy_r"] == pytest.approx(result.trades["r"].mean()) and told["trades"] == len(result.trades)
+    assert a_signal().as_json()["figures"]["entry_price"] == 1.1
+    assert an_account().as_json()["figures"]["nav"] == "100.0238", "money is exact"
+    assert audits()["leak"].as_json()["figures"]["changed"] == ["features.rsi"]
+    assert audits()["surrogates"].as_json()["figures"]["claims"][0]["verdict"] == "pass"
 
 
 def test_a_card_escapes_what_others_wrote_and_has_no_ink_of_its_own():

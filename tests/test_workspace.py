@@ -156,7 +156,7 @@ def test_the_tutorial_serves_replays_and_is_answered(tutorial: dict):
 
 
 def test_a_report_of_ones_own_runs_by_its_name(made: Path, tutorial: dict):
-    words = ("report", "run", "my_report", "rule=momentum", "--json")
+    words = ("report", "run", "my_report", "--param", "rule=momentum", "--json")
     done = run("orbiquant", *words, cwd=made)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)

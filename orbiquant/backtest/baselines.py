@@ -230,7 +230,7 @@ class Baselines(Carded):
             "buy and hold": shown(gained["buy and hold"], "+.1%"),
             "held, in R": shown(self.held_r, "+.1f", "R"),
         }
-        return Card("Beside chance", tiles, said, "good" if said == VERDICTS[0] else "warn")
+        return Card("Beside chance", tiles, said, "good" if said == VERDICTS[0] else "warn", curve=self.held.tolist())
 
     def plot(self) -> "go.Figure":
         "Return the backtest's means on the heaps of what random bars make of its trades."

@@ -219,8 +219,7 @@ class Combinations(Carded):
         "Return how many combinations there are and what the best of them made, which flatters it."
         most = int(self.table["trades"].max()) if len(self.table) else 0
         title, tiles = f"Sweep of {len(self.table):,} combinations", {"most trades": f"{most:,}"}
-        if most < LEAST_MOMENTS or self.table["t_statistic"].isna().all():
-            why = f"No combination has {LEAST_MOMENTS} trades"
+        if why := self.why_none():
             return Card(title, tiles, why, "warn", self.why_few())
         number = self.best()
         row = self.table.loc[number]
@@ -230,7 +229,22 @@ class Combinations(Carded):
             "its trades": f"{int(row['trades']):,}",
         }
         note = "The best of many flatters itself: `headline()` says what the number of trials leaves of it."
-        return Card(title, tiles, note=note)
+        gains = self.table["expectancy_r"].dropna() > 0
+        parts = {"earn": int(gains.sum()), "lose": int((~gains).sum())}
+        return Card(title, tiles, note=note, shares=parts)
+
+    def as_facts(self) -> dict[str, Any]:
+        "Return how many combinations there are, and the row of the best where one has trades enough."
+        found: dict[str, Any] = {"combinations": len(self.table), "best": None}
+        if not self.why_none():
+            found["best"] = {"combination": self.best()} | self.table.loc[self.best()].to_dict()
+        return found
+
+    def why_none(self) -> str:
+        "Return why no combination is the best, '' where one is."
+        most = int(self.table["trades"].max()) if len(self.table) else 0
+        few = most < LEAST_MOMENTS or self.table["t_statistic"].isna().all()
+        return f"No combination has {LEAST_MOMENTS} trades" if few else ""
 
     def plot(
         self,

@@ -107,7 +107,17 @@ class MonteCarlo(Carded):
             "likely a loss": shown(self.probability()["loss"], ".0%"),
             "drawdown, 95 %": shown(self.quantiles.loc["max_drawdown", "95%"], ".0%"),
         }
-        return Card(f"Trades drawn again {len(self.paths):,} times", tiles)
+        loss = self.probability()["loss"]
+        return Card(f"Trades drawn again {len(self.paths):,} times", tiles, shares={"gain": 1 - loss, "loss": loss})
+
+    def as_facts(self) -> dict[str, Any]:
+        "Return the quantiles of each outcome and how likely what is."
+        drawn = (
+            {}
+            if self.paths.empty
+            else {"probability": self.probability(), "quantiles": self.quantiles.to_dict("index")}
+        )
+        return {"draws": len(self.paths), "block": self.block, "seed": self.seed} | drawn
 
     def probability(
         self,

@@ -222,6 +222,14 @@ class ForwardResult(Carded):
         }
         return Card(f"Walk-forward of {self.name}", tiles, note=told.sentence(), curve=self.equity.tolist())
 
+    def as_facts(self) -> dict[str, Any]:
+        "Return the headline, and what was chosen on each stretch."
+        return {
+            "name": self.name,
+            "headline": self.headline(),
+            "choices": self.choices.reset_index().to_dict("records"),
+        }
+
     def plot(self) -> "go.Figure":
         "Return net R out of sample, added up, above what each stretch had shown in sample and made."
         from orbiquant.charts.trials import forward_chart

@@ -31,7 +31,7 @@ def library_function(
     given = ",".join(f"{pair[-1].strip()}:{pair[0].strip()}" for pair in pairs)
     return f"const {name} = (function () {{\n{text[: found.start()]}\nreturn {{{given}}};\n}})();\n"
 
-
+# %% ../../nbs/03_charts.source.ipynb #be39930b
 @cache
 def candle_source() -> str:
     "Return the module of a live chart, whose default is what `anywidget` draws."

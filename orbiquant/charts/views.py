@@ -25,6 +25,13 @@ def _moment(time: pd.Timestamp) -> str:
     return f"{time:%Y-%m-%d %H:%M}"
 
 
+def _title(what: str, table: pd.DataFrame, bars: Bars | None) -> str:
+    "Return what a table is and of what: its own series, or that of the bars it was found on."
+    named = table if table.attrs.get("symbol") or bars is None else table[[]]
+    named.attrs = table.attrs if named is table or bars is None else bars.attrs
+    return f"{what} of {span_of(named)}".replace(" of Price, ", ", ")
+
+
 class BarsView(Carded):
     "What bars are."
 
@@ -89,7 +96,7 @@ class PhasesView(Carded):
             "bars in it": f"{int((phase.index >= changed[-1]).sum()):,}",
             "changes": f"{len(changed) - 1:,}",
         }
-        return Card(f"Phases of {span_of(self.phases)}", tiles, shares=self.counts)
+        return Card(_title("Phases", self.phases, self.bars), tiles, shares=self.counts)
 
     def as_facts(self) -> dict[str, Any]:
         "Return the phase of now and how many bars were in each."
@@ -138,7 +145,8 @@ class SignalsView(Carded):
             )
         why = table["reason"].replace("", pd.NA).dropna().value_counts() if "reason" in table else pd.Series(dtype=int)
         note = "; ".join(f"{reason}: {count:,}" for reason, count in why.head(3).items())
-        return Card(f"Signals of {span_of(table)}", tiles, note=f"Held for {note}" if note else "", shares=counts)
+        title = _title("Signals", table, self.bars)
+        return Card(title, tiles, note=f"Held for {note}" if note else "", shares=counts)
 
     def as_facts(self) -> dict[str, Any]:
         "Return how often which way is said, and the last row."

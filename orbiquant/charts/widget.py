@@ -107,11 +107,11 @@ class CandleWidget(anywidget.AnyWidget):
     about = traitlets.Dict().tag(sync=True)
     history = traitlets.Bytes().tag(sync=True)
     fresh = traitlets.Bytes().tag(sync=True)
-    bands = traitlets.List().tag(sync=True)
-    decisions = traitlets.List().tag(sync=True)
+    bands: Any = traitlets.List().tag(sync=True)
+    decisions: Any = traitlets.List().tag(sync=True)
     status = traitlets.Dict().tag(sync=True)
 
-
+# %% ../../nbs/03_charts.widget.ipynb #e07e367f
 class CandleChart(Carded):
     "Candles that can be dragged and zoomed, and that grow."
 

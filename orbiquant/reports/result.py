@@ -203,9 +203,13 @@ class ReportRun(Carded, Value):
         tone = {"succeeded": "good", "running": ""}.get(self.status, "bad")
         asked = {name: str(value) for name, value in self.parameters.items() if value is not None}
         why = f"{self.error.message} " if self.error else ""
-        said = {"verdict": str(self.metrics["verdict"])} if "verdict" in self.metrics else {}
-        tiles = {**said, "took": shown(self.duration_s, ",.0f", "s"), **asked}
-        return Card(f"Report {self.name}", tiles, self.status.replace("_", " "), tone, f"{why}{self.html}")
+        tiles = {
+            **({"verdict": str(self.metrics["verdict"])} if "verdict" in self.metrics else {}),
+            "took": shown(self.duration_s, ",.0f", "s"),
+            **asked,
+        }
+        told = (f"Report {self.name}", tiles, self.status.replace("_", " "), tone, f"{why}{self.html}")
+        return Card(*told, shares=self.stage_seconds)
 
     @property
     def html(self) -> Path:

@@ -207,6 +207,12 @@ class PortfolioView(Carded):
         tiles |= {"agents": str(len(self.agents)), "positions": str(len(self.holdings))}
         return Card(f"Portfolio {self.account}", tiles, curve=self.days.equity.sum(axis=1).tolist())
 
+    def as_facts(self) -> dict[str, Any]:
+        "Return what each agent owns, and what is held."
+        tables = {"agents": self.agents.rename_axis("agent").reset_index(), "holdings": self.holdings}
+        about = {"account": self.account, "currency": self.currency, "now": self.now, "equity": self.equity}
+        return about | {name: table.to_dict("records") for name, table in tables.items()}
+
     def plot(self) -> "go.Figure":
         "Return each agent's share of the account by day."
         from orbiquant.charts.shares import shares_chart

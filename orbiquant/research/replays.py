@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from orbiquant.models.cards import StoredModel
+    from orbiquant.trading.engine import TradingEngine
 
 # %% ../../nbs/75_research.replays.ipynb #2eef4b53
 @dataclass(frozen=True)
@@ -153,6 +154,14 @@ def scratch_runtime(
             made.engine.dispose()
 
 # %% ../../nbs/75_research.replays.ipynb #dd313db7
+def _ends_of(engine: "TradingEngine") -> tuple[str, ...]:
+    "Return what became of the agents that trade no longer, in a sentence each."
+    return tuple(
+        f"{each.name} is {each.state} since {each.changed_at:%Y-%m-%d}: {each.reason}."
+        for each in engine.roster.all() if each.state is not AgentState.RUNNING
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class AgentReplay(Carded):
     "What agents made of stored bars on shared capital."
@@ -292,15 +301,13 @@ def replay_markets(
         engine.standing.correlations = Correlations(
             closes_of_bars(bars), config.correlation_days, config.correlation_least_days
         )  # of what is replayed alone: what a store has later says nothing
-        engine.replays = True
+        engine.notice = "info"
         for name in profiles:
             engine.enlist(name)
-        result = replay(engine, bars, progress)
-        ends = tuple(
-            f"{each.name} is {each.state} since {each.changed_at:%Y-%m-%d}: {each.reason}."
-            for each in engine.roster.all() if each.state is not AgentState.RUNNING
+        return AgentReplay(
+            tuple(markets), engine.profiles, currency, replay(engine, bars, progress), engine.journal.reasons(),
+            _ends_of(engine),
         )  # fmt: skip
-        return AgentReplay(tuple(markets), engine.profiles, currency, result, engine.journal.reasons(), ends)
 
 
 def _feed_of(name: str, markets: Sequence[ReplayedMarket], clock: FixedClock) -> TableFeed:

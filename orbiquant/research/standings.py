@@ -251,18 +251,21 @@ class AgentMetrics(Carded, Value):
 
     def as_card(self) -> Card:
         "Return what it made, in money and in R."
-        if not self.total_trades:
-            return Card(f"Agent {self.name}", verdict="No trade yet", tone="warn", note=" ".join(self.warnings))
-        tiles = {
-            "trades": f"{self.total_trades:,}",
-            "win rate": f"{shown(self.win_rate, '.0%')}, at least {shown(self.min_win_rate, '.0%')} wanted",
-            "net profit": shown(self.net_profit, "+,.2f", self.currency),
-            "mean net R a trade": shown(self.expectancy_r, "+.2f", "R"),
-            "fees": shown(self.fees, ",.2f", self.currency),
-            "drawdown": f"{shown(self.current_drawdown, '.2%')} of {shown(self.max_drawdown, '.0%')}",
-        }
-        parts = {"won": self.winning_trades, "lost": self.total_trades - self.winning_trades}
-        return Card(f"Agent {self.name}", tiles, note=" ".join(self.warnings), shares=parts)
+        return Card(
+            f"Agent {self.name}",
+            {
+                "trades": f"{self.total_trades:,}",
+                "win rate": f"{shown(self.win_rate, '.0%')}, at least {shown(self.min_win_rate, '.0%')} wanted",
+                "net profit": shown(self.net_profit, "+,.2f", self.currency),
+                "mean net R a trade": shown(self.expectancy_r, "+.2f", "R"),
+                "fees": shown(self.fees, ",.2f", self.currency),
+                "drawdown": f"{shown(self.current_drawdown, '.2%')} of {shown(self.max_drawdown, '.0%')}",
+            },
+            verdict="" if self.total_trades else "No trade yet",
+            tone="" if self.total_trades else "warn",
+            note=" ".join(self.warnings),
+            shares={"won": self.winning_trades, "lost": self.total_trades - self.winning_trades},
+        )
 
 
 def agent_metrics_of(

@@ -33,7 +33,7 @@ from orbiquant.service.reading import Parameter, route_parameters
 from orbiquant.service.request_log import RequestLog
 from orbiquant.service.serving import address, listen, make_server, url_of
 
-HOST, START_S, STOP_S, ANSWER_S = "127.0.0.1", 30.0, 5.0, 60.0
+HOST, START_S, STOP_S, OWN_ANSWER_S = "127.0.0.1", 30.0, 5.0, 60.0
 LINES_KEPT, FRAMES = 1000, 4  # of the log; of a failure, the innermost
 _heard: ContextVar["deque[str] | None"] = ContextVar("served_notebook", default=None)
 _running: list["NotebookService"] = []
@@ -145,7 +145,7 @@ class NotebookService(Carded):
         import httpx
 
         try:
-            answer = httpx.get(self.url + path, params=query, headers={"X-API-Key": self.token}, timeout=ANSWER_S)
+            answer = httpx.get(self.url + path, params=query, headers={"X-API-Key": self.token}, timeout=OWN_ANSWER_S)
         except httpx.HTTPError as error:
             raise OptionError(f"`{path}` of {self.url} was not answered: {error}") from error
         if answer.is_success:

@@ -62,8 +62,7 @@ class TradingEngine:
         self.standing, self.consumer = standing, SignalConsumer(standing, terms, planners)
         self.dispatcher = PlanDispatcher(standing, lambda held, moment: self.consumer.close(held, moment=moment))
         self.profiles, self.limits, self.feeds, self.holder = profiles, limits, feeds, holder
-        self.products = products
-        self.replays = False  # then its halts are told in a result: nobody could act on them now
+        self.products, self.notice = products, "warning"  # how loud a halt is: of a replay nobody could act on it now
         self.pages, self.broker, self.clock = standing.pages, standing.broker, standing.clock
         self._paper = self.broker if isinstance(self.broker, DrivenByBars) else None
         self.watch = Watch(standing, self.broker) if isinstance(self.broker, LiveVenue) else None
@@ -283,7 +282,7 @@ class TradingEngine:
             for breach in found:
                 if breach.level == "warn" and (breach.reason, record.peak_equity) not in agent.warned:
                     agent.warned.add((breach.reason, record.peak_equity))
-                    self._notice("agent warned", agent.name, breach.said)
+                    getattr(get_logger("trading"), self.notice)("agent warned", agent=agent.name, reason=breach.said)
 
     def halt(
         self,
@@ -295,11 +294,7 @@ class TradingEngine:
             agent.record = self.roster.move(agent.name, "halt", reason)
             if self.standing.messenger is not None:
                 self.standing.messenger.halted(agent.record)
-        self._notice("agent halted", agent.name, reason)
-
-    def _notice(self, event: str, agent: str, reason: str) -> None:
-        log = get_logger("trading")
-        (log.info if self.replays else log.warning)(event, agent=agent, reason=reason)
+        getattr(get_logger("trading"), self.notice)("agent halted", agent=agent.name, reason=reason)
 
     def _count(self, bars: Mapping[SeriesId, PriceBar], now: datetime) -> None:
         "Count the bars of what is held; what has been held for long enough is closed at the next one's end."

@@ -144,6 +144,11 @@ class ReplayResult(Carded):
             tiles["mean net R a trade"] = f"{trades['r'].mean():+.2f} R"
         return Card("Replay", tiles, note=", ".join(self.equity.columns), curve=whole.tolist())
 
+    def as_facts(self) -> dict[str, Any]:
+        "Return how many bars and trades there were, and what each agent owned at first and at last."
+        ends = {"first_equity": self.equity.iloc[0], "last_equity": self.equity.iloc[-1]} if len(self.equity) else {}
+        return {"steps": self.steps, "trades": len(self.trades)} | {name: row.to_dict() for name, row in ends.items()}
+
     def plot(self) -> "go.Figure":
         "Return the equity of all agents above its drawdown."
         from orbiquant.charts.equity import equity_chart

@@ -1,5 +1,6 @@
-"""Photograph the chat and the dashboard as a person may meet them: `python -m tests.tools.face_stills [PART …]`."""
+"""Photograph what a person may meet: chat, dashboard, charts: `python -m tests.tools.face_stills [PART …]`."""
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Locator, Page
 
+from orbiquant.core import asset
 from tests.tools.browser import running_browser
 from tests.tools.chat_home import TABLE, ChatHome, chat_home
 from tests.tools.dashboard_stills import take_dashboard
@@ -159,7 +161,68 @@ def surroundings(studio: Studio) -> None:
         studio.take("phone", chat.root)
 
 
-PARTS: tuple[Callable[[Studio], None], ...] = (answers, tools, orders, surroundings)
+CANDLES = """
+import pandas as pd
+bars = oq.load_bars("EURUSD", "1h")
+words = {"who": "nova breakout", "text": ["nova", "", "", "nova", ""]}
+acts = ["LONG", "EXIT", "DENIED", "SHORT", "EXIT"]
+why = ["at 1.187", "target, +2.00 R", "LONG: open_risk: 10.2 % of at most 10 %", "at 1.196", "stop, −1.00 R"]
+decided = pd.DataFrame({"time": bars.index[[-60, -50, -40, -30, -10]], "action": acts, "why": why} | words)
+"""
+STATES = """
+chart = oq.live_chart("EURUSD", "1h")
+chart.decide(decided)
+chart
+"""
+
+
+def charts(studio: Studio) -> None:
+    """Take candles with phases and decisions, light, dark and on a telephone, and a chart that is stale or lost."""
+    shown = "oq.candle_chart(bars, oq.detect_phases(bars), decided)"
+    studio.lab.write("charts.ipynb", "import orbiquant as oq\n" + CANDLES, shown)
+    studio.lab.share("charts.ipynb", studio.kernel)
+    page = studio.context.new_page()
+    notebook = studio.lab.open(page, "charts.ipynb")
+    notebook.run_all()
+    chart = page.locator(".oq-candles[data-bars]").first
+    chart.wait_for(timeout=60_000)
+    chart.locator("summary").click()
+    for theme in ("Light", "Dark"):
+        notebook.theme(f"JupyterLab {theme}")
+        page.wait_for_timeout(800)  # colours are read again when the sheet is there
+        studio.take(f"chart-{theme.lower()}", chart)
+    notebook.theme("JupyterLab Light")
+    notebook.show(STATES)
+    live = page.locator(".oq-candles[data-bars]").nth(1)
+    live.wait_for(timeout=60_000)
+    studio.take("chart-stale", live)
+    notebook.execute("chart.changed('lost', 'connection lost, trying again in 4 s (the connection ended)')")
+    page.locator(".oq-candles[data-state=lost]").wait_for()
+    studio.take("chart-lost", live)
+    page.set_viewport_size({"width": 390, "height": 844})
+    notebook.do("application:toggle-left-area")
+    page.locator(".jp-FileBrowser").first.wait_for(state="hidden")
+    studio.take("chart-phone", chart)
+    page.close()
+
+
+def tutorial(studio: Studio) -> None:
+    """Take the beginning of the tutorial, run, in Lab."""
+    shutil.copy(asset("workspace", "tutorial.ipynb"), studio.lab.folder / "tutorial.ipynb")
+    page = studio.context.new_page()
+    notebook = studio.lab.open(page, "tutorial.ipynb")
+    for cell in (2, 4, 6):
+        page.evaluate("(at) => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = at }", cell)
+        notebook.do("notebook:run-cell")
+    page.locator(".oq-candles[data-bars]").first.wait_for(timeout=60_000)
+    page.locator(".js-plotly-plot").nth(1).wait_for(timeout=120_000)
+    studio.take("tutorial-lab", page)
+    page.locator(".js-plotly-plot").nth(1).scroll_into_view_if_needed()
+    studio.take("tutorial-phases", page)
+    page.close()
+
+
+PARTS: tuple[Callable[[Studio], None], ...] = (answers, tools, orders, surroundings, charts, tutorial)
 
 
 def main(wanted: list[str]) -> None:

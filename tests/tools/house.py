@@ -84,6 +84,7 @@ GRAIN_EXCEPTIONS = {  # module.first definition of a cell
             *("market.fundamentals.AlphaVantage", "llm.finance_words.Clause"),
             *("market.sources.FileSource", "market.sql.SqlSource"),
             *("features.stream.FeatureStream", "line.LineStream", "strategies.rules.RuleStep"),
+            *("charts.widget.CandleChart", "desk.bar_feeds.SocketFeed", "research.portfolio.PortfolioView"),
             *("models.range_predictor.RangePredictor", "models.tpsl.TPSLClassifier", "models.attention.AttentionModel"),
             *(
                 "backtest.sweep.SweepResult",

@@ -13,10 +13,14 @@ const FAINT = 0.13;
 const NAMED_PX = 78; // a band that is as wide carries the whole name of its phase
 const LETTER_PX = 16;
 const DAY_S = 86_400;
+const DRAWN = 5_000; // bars of a long history that are drawn at first; earlier ones as somebody comes near them
+const NEAR = 300; // bars from the first drawn one
+const MORE = 4; // times as many, then
 
 // A moment is a text, or seconds since 1970 already: a long history comes as numbers.
 const seconds = (moment) => (typeof moment === "number" ? moment : Math.floor(new Date(moment).getTime() / 1000));
-const pointOf = (bar) => ({ time: seconds(bar.time), open: bar.open, high: bar.high, low: bar.low, close: bar.close });
+const pointOf = (bar) =>
+  typeof bar.time === "number" ? bar : { time: seconds(bar.time), open: bar.open, high: bar.high, low: bar.low, close: bar.close };
 
 function faded(colour, share) {
   const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
@@ -134,6 +138,8 @@ export class CandleChart {
     this.bands = new PhaseBands();
     this.candles.attachPrimitive(this.bands);
     this.marks = createSeriesMarkers(this.candles, []);
+    this.first = 0; // of the bars that are drawn
+    this.chart.timeScale().subscribeVisibleLogicalRangeChange((range) => this.reach(range));
     this.chart.subscribeCrosshairMove(({ time }) => pointed(this.bars?.[placeOf(this.bars, time)] ?? null));
   }
 
@@ -141,12 +147,13 @@ export class CandleChart {
   paint(colours) {
     this.colours = colours;
     const { soft, line, up, down, font } = colours;
+    [this.risen, this.fallen] = [faded(up, 0.35), faded(down, 0.35)];
     this.chart.applyOptions({
       layout: { textColor: soft, fontFamily: font },
       grid: { vertLines: { color: faded(line, 0.5) }, horzLines: { color: faded(line, 0.5) } },
     });
     this.candles.applyOptions({ upColor: up, downColor: down, wickUpColor: up, wickDownColor: down });
-    if (this.bars) this.volumes.setData(this.bars.map((bar) => this.volumeOf(bar)));
+    if (this.bars) this.volumes.setData(this.bars.slice(this.first).map((bar) => this.volumeOf(bar)));
     this.bands.show(this.bands.bands, colours);
     if (this.said) this.say(this.said);
     if (this.levels) this.draw(this.levels);
@@ -164,24 +171,57 @@ export class CandleChart {
   }
 
   volumeOf(bar) {
-    const colour = bar.close >= bar.open ? this.colours.up : this.colours.down;
-    return { time: seconds(bar.time), value: bar.volume, color: faded(colour, 0.35) };
+    return { time: seconds(bar.time), value: bar.volume, color: bar.close >= bar.open ? this.risen : this.fallen };
   }
 
   // All bars of a series, oldest first; decimals of its prices; step_s: length of a bar.
   show(bars, { decimals = 5, step_s = 3600, keep = false } = {}) {
     const clock = clockOf(this.language, this.zone, step_s >= DAY_S);
+    const drawn = this.bars?.length ? this.bars.length - this.first : DRAWN;
     this.bars = [...bars];
+    this.first = Math.max(0, this.bars.length - (keep ? Math.max(drawn, DRAWN) : DRAWN));
     this.chart.applyOptions({
       localization: { locale: this.language, timeFormatter: clock.whole },
-      timeScale: { tickMarkFormatter: clock.tick, timeVisible: step_s < DAY_S },
+      timeScale: {
+        tickMarkFormatter: clock.tick,
+        timeVisible: step_s < DAY_S,
+        minBarSpacing: Math.min(1, 300 / Math.max(1, this.bars.length)), // all of them fit
+      },
     });
     this.candles.applyOptions({ priceFormat: { type: "price", precision: decimals, minMove: 10 ** -decimals } });
-    this.candles.setData(this.bars.map(pointOf));
-    this.volumes.setData(this.bars.map((bar) => this.volumeOf(bar)));
+    this.fill();
     if (keep) return;
-    const shown = Math.min(this.bars.length, Math.max(40, Math.floor(this.chart.timeScale().width() / 7)));
-    this.chart.timeScale().setVisibleLogicalRange({ from: this.bars.length - shown, to: this.bars.length + 7 });
+    const count = this.bars.length - this.first;
+    const shown = Math.min(count, Math.max(40, Math.floor(this.chart.timeScale().width() / 7)));
+    this.chart.timeScale().setVisibleLogicalRange({ from: count - shown, to: count + 7 });
+  }
+
+  fill() {
+    const drawn = this.bars.slice(this.first);
+    this.candles.setData(drawn.map(pointOf));
+    this.volumes.setData(drawn.map((bar) => this.volumeOf(bar)));
+  }
+
+  // Draw earlier bars, too, without moving what is seen.
+  drawFrom(first) {
+    const { from, to } = this.chart.timeScale().getVisibleLogicalRange();
+    const more = this.first - first;
+    this.first = first;
+    this.fill();
+    this.chart.timeScale().setVisibleLogicalRange({ from: from + more, to: to + more });
+    if (this.told) this.phases(this.told);
+    if (this.said) this.say(this.said);
+  }
+
+  reach(range) {
+    if (!range || !this.first || this.reaching || range.from > NEAR) return;
+    this.reaching = true;
+    requestAnimationFrame(() => {
+      const { from, to } = this.chart.timeScale().getVisibleLogicalRange() ?? { from: Infinity, to: 0 };
+      const wanted = Math.max(MORE * (this.bars.length - this.first), to - from + DRAWN);
+      if (from <= NEAR && !this.gone) this.drawFrom(Math.max(0, this.bars.length - wanted));
+      this.reaching = false; // what was said while it was filled told of the range before
+    });
   }
 
   // What a wheel and a finger do, for whoever has neither: shares of what is seen.
@@ -203,8 +243,11 @@ export class CandleChart {
   // A bar in the middle of what is seen.
   goTo(moment) {
     const { from, to } = this.chart.timeScale().getVisibleLogicalRange();
-    const [at, half] = [placeOf(this.bars, seconds(moment)), (to - from) / 2];
-    if (at >= 0) this.chart.timeScale().setVisibleLogicalRange({ from: at - half, to: at + half });
+    const [place, half] = [placeOf(this.bars, seconds(moment)), (to - from) / 2];
+    if (place < 0) return;
+    if (place - half < this.first + NEAR) this.drawFrom(Math.max(0, place - DRAWN));
+    const at = place - this.first;
+    this.chart.timeScale().setVisibleLogicalRange({ from: at - half, to: at + half });
   }
 
   // A bar that is new, or forms.
@@ -219,13 +262,17 @@ export class CandleChart {
 
   // Stretches: { phase, first, last }, by the opens of bars that are shown.
   phases(stretches) {
+    this.told = stretches;
     const bands = stretches.map(({ phase, first, last }) => ({ phase, first: seconds(first), last: seconds(last) }));
-    const kept = bands.filter(({ first, last }) => this.has(first) && this.has(last));
+    const begin = seconds(this.bars?.[this.first]?.time ?? 0);
+    const seen = bands.filter(({ last }) => last >= begin).map((band) => ({ ...band, first: Math.max(band.first, begin) }));
+    const kept = seen.filter(({ first, last }) => this.has(first) && this.has(last));
     this.bands.show(kept, this.colours);
   }
 
   has(moment) {
-    return placeOf(this.bars, seconds(moment)) >= 0;
+    const place = placeOf(this.bars, seconds(moment));
+    return place >= 0 && place >= this.first;
   }
 
   // Marks: { time, action, text }: an arrow at a bar, a square where a trade ended, a dot where one was denied.
@@ -261,6 +308,7 @@ export class CandleChart {
   }
 
   leave() {
+    this.gone = true;
     this.chart.remove();
   }
 }

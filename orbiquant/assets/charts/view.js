@@ -70,9 +70,20 @@ class CandleView {
     const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
     this.chart = new CandleChart(this.place, { language: this.language, zone, pointed: (bar) => this.point(bar) });
     this.paint();
-    this.whole();
     this.followModel();
     this.followTheme();
+    this.begin();
+  }
+
+  // As soon as it has a width: how many bars fit is not known before.
+  begin() {
+    if (this.place.clientWidth) return this.whole();
+    const seen = new ResizeObserver(() => {
+      if (!this.place.clientWidth) return;
+      seen.disconnect();
+      requestAnimationFrame(() => this.root.isConnected && this.whole());
+    });
+    seen.observe(this.place);
   }
 
   get about() {
@@ -101,6 +112,7 @@ class CandleView {
 
   // Bars that came since: those that are known already change nothing.
   grow() {
+    if (!this.chart.bars) return; // it has not begun: all will be read then
     for (const bar of readBars(this.model.get("fresh"))) this.chart.tell(bar);
     this.root.dataset.bars = String(this.chart.bars.length);
     this.decide();
@@ -108,6 +120,7 @@ class CandleView {
   }
 
   decide() {
+    if (!this.chart.bars) return;
     this.chart.say(this.marks);
     const newest = this.marks.slice(-LISTED).reverse();
     const rows = newest.map((each) => {
@@ -163,13 +176,17 @@ class CandleView {
     this.root.dataset.theme = dark ? "dark" : "light";
     const style = getComputedStyle(this.root);
     const own = Object.fromEntries(["ink", "soft", "line"].map((name) => [name, hexOf(style.getPropertyValue(`--oq-${name}`).trim())]));
-    this.chart.paint({ ...(dark ? DARK : LIGHT), ...own, font: style.fontFamily });
+    const colours = { ...(dark ? DARK : LIGHT), ...own, font: style.fontFamily };
+    const look = JSON.stringify(colours);
+    if (look === this.look) return; // a long history is not drawn anew for nothing
+    this.look = look;
+    this.chart.paint(colours);
   }
 
   followModel() {
     const heard = {
-      "change:history": () => this.whole(true), "change:fresh": () => this.grow(), "change:status": () => this.tell(),
-      "change:decisions": () => this.decide(), "change:bands": () => this.chart.phases(this.model.get("bands")),
+      "change:history": () => this.chart.bars && this.whole(true), "change:fresh": () => this.grow(), "change:status": () => this.tell(),
+      "change:decisions": () => this.decide(), "change:bands": () => this.chart.bars && this.chart.phases(this.model.get("bands")),
     };
     for (const [name, act] of Object.entries(heard)) this.model.on(name, act);
     this.leave = () => Object.entries(heard).forEach(([name, act]) => this.model.off(name, act));
