@@ -14,7 +14,6 @@ from orbiquant.cli.console import (
     table,
 )
 
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -24,12 +24,12 @@ from orbiquant.cli.strategies import ParamOption, StrategyOption, one_strategy
 from orbiquant.cli.words import words_of, write_figure
 
 if TYPE_CHECKING:
-    from orbiquant.market.files import ReadAs
     import pandas as pd
 
-    from orbiquant.line import Line
     from orbiquant.backtest.surrogates import Statistic
     from orbiquant.domain import Bars, Costs
+    from orbiquant.line import Line
+    from orbiquant.market.files import ReadAs
     from orbiquant.runtime import Runtime
     from orbiquant.strategies.contract import Strategy
 

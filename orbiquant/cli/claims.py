@@ -35,9 +35,9 @@ from orbiquant.cli.reading import reads_files, takes
 from orbiquant.cli.strategies import ParamOption, StrategyOption, one_strategy
 
 if TYPE_CHECKING:
-    from orbiquant.market.files import ReadAs
     from orbiquant.backtest.surrogates import Block, Statistic
     from orbiquant.domain import Costs
+    from orbiquant.market.files import ReadAs
     from orbiquant.research.train import Traded
     from orbiquant.runtime import Runtime
     from orbiquant.strategies.contract import Strategy

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 import typer
 
 from orbiquant.cli.ending import has_notices, hear, tell_notices, watch_places
-from orbiquant.cli.words import legend, words_of, write_figure, write_number
 from orbiquant.cli.reading import ASKED, told_option
+from orbiquant.cli.words import legend, words_of, write_figure, write_number
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

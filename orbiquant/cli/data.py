@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orbiquant.cli.console import (
-    AsJson,
     MOST_BARS,
     MOST_MADE,
     MOST_SEED,
+    TIMEFRAMES,
+    AsJson,
     RepairOption,
     Since,
     Symbol,
-    TIMEFRAMES,
     TimeframeName,
     Until,
     confirm,

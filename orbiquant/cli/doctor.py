@@ -211,9 +211,10 @@ def see_reports() -> str:
 
 def see_compiled() -> str:
     "Say where compiled loops are kept; raise `OptionError` with the remedy when nowhere can be written to."
+    from pathlib import Path
+
     from orbiquant._caches import VARIABLE, are_writable, is_open
     from orbiquant.core import OptionError
-    from pathlib import Path
 
     folder = os.environ.get(VARIABLE)
     if folder is None and are_writable():

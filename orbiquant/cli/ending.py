@@ -249,7 +249,7 @@ def explain_usage(
         problem = cause.errors()[0]
         said = rule_of_type(parameter, problem)
         if ", was " not in said:
-            said += f", was {ascii(problem['input'])}"
+            said += f", was {problem['input']!a}"
     return f"`{name_of(parameter)}` {said}"
 
 

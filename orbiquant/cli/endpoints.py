@@ -16,8 +16,8 @@ endpoints = typer.Typer(help="The functions that are served.", no_args_is_help=T
 @endpoints.command("list")
 def list_endpoints(package: PackageOption = None, as_json: AsJson = False) -> None:
     "List what is served here: route, scope, plan, and the notebook's cell that it comes from."
-    from orbiquant.service.build import some_marked
     from orbiquant.cli.choosing import project_here
+    from orbiquant.service.build import some_marked
     from orbiquant.service.marks import find_marked
 
     project = project_here(package)

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 
-
 EXAMPLES: Mapping[tuple[str, ...], str] = {  # words that reach a command → what is typed after `orbiquant`
     ("version",): "version --json",
     ("doctor",): "doctor",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orbiquant.cli.console import AsJson, Symbol, TimeframeName, console, open_runtime, to_text
-from orbiquant.cli.ending import collect
 from orbiquant.cli.data import LOCAL, SOURCES, data_commands, open_remote
+from orbiquant.cli.ending import collect
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from orbiquant.cards import DASH
 from orbiquant.cli.console import AsJson, open_runtime, progress_bar, show, table
 from orbiquant.cli.llm import llm_commands
-from orbiquant.cards import DASH
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,6 +7,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from orbiquant.cli.console import AsJson, show, table
+from orbiquant.cli.ending import run
+
 from . import (  # noqa: F401
     accounts,
     agents,
@@ -39,9 +42,6 @@ from . import (  # noqa: F401
     work,
     workspace,
 )
-from orbiquant.cli.console import AsJson, show, table
-from orbiquant.cli.ending import run
-
 
 program = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 settings = typer.Typer(help="Look at the settings.", no_args_is_help=True)

@@ -35,8 +35,8 @@ from orbiquant.cli.console import (
 )
 from orbiquant.cli.reading import reads_files
 from orbiquant.cli.strategies import ParamOption, StrategyOption, one_each, one_strategy
-from orbiquant.cli.workspace import next_steps
 from orbiquant.cli.words import words_of, write_figure
+from orbiquant.cli.workspace import next_steps
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,9 +78,9 @@ def trade_file(
     progress: "Progress | None",  # of the training
 ) -> tuple[Given, "Traded"]:
     "Send a file's bars through the whole line, or given signals through the backtest; return facts and result."
-    from orbiquant.execution.orders import latest
     from orbiquant.core import stage
     from orbiquant.execution.config import parse_plan
+    from orbiquant.execution.orders import latest
     from orbiquant.research.files import bars_of_file, read_signals_file, trade_signals
     from orbiquant.research.spec import ResearchSpec
     from orbiquant.research.study import study_bars
@@ -147,12 +147,12 @@ def show_backtest(
     "Print costs up front, the verdict, every figure and, as JSON, every table."
     from rich.console import Group
 
-    from orbiquant.core import stage
-    from orbiquant.performance import why_missing
-    from orbiquant.wire import without_gaps
     from orbiquant.backtest.delays import delay_table
     from orbiquant.backtest.robustness import examine_trades, records
+    from orbiquant.core import stage
+    from orbiquant.performance import why_missing
     from orbiquant.research.verdict import judge_traded
+    from orbiquant.wire import without_gaps
 
     result, figures, missing = traded.result, without_gaps(traded.summary), why_missing(traded.summary)
     with stage("robustness"):
@@ -311,8 +311,8 @@ def backtest_command(
     "Trade out-of-fold predictions, given signals or a strategy, and say what they came to, in R and in money."
     given = dict(locals())
     check_source(given, BACKTEST_TAKES, common=("trades",))
-    from orbiquant.research.files import write_table
     from orbiquant.core import stage_seconds
+    from orbiquant.research.files import write_table
 
     check_written("--trades", trades, bars, signals)
     runtime = open_runtime()

@@ -93,8 +93,8 @@ def build_command(
     as_json: AsJson = False,
 ) -> None:
     "Generate app.py and openapi.json from the marked functions."
-    from orbiquant.service.build import build_service
     from orbiquant.cli.choosing import project_here, refuse_ours
+    from orbiquant.service.build import build_service
 
     project = project_here(package)
     if alone and project is None:

@@ -10,10 +10,10 @@ from orbiquant.cli.reading import Audited
 
 if TYPE_CHECKING:
     from orbiquant.backtest.strategy_sweep import Setting
-    from orbiquant.strategies.contract import Strategy
     from orbiquant.backtest.walk_forward import ForwardPlan
     from orbiquant.research.walk_forward import StrategyAsked
     from orbiquant.runtime import Runtime
+    from orbiquant.strategies.contract import Strategy
 
 
 StrategyOption = Annotated[

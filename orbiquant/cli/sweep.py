@@ -35,14 +35,14 @@ from orbiquant.cli.strategies import FORWARD, ParamList, StrategyOption, ask_str
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from orbiquant.market.files import ReadAs
-    from orbiquant.backtest.sweep_plan import SweepGrid
-    from orbiquant.ports import Progress
-    from orbiquant.runtime import Runtime
     from orbiquant.backtest.strategy_sweep import ParameterGrid
+    from orbiquant.backtest.sweep_plan import SweepGrid
     from orbiquant.backtest.walk_forward import ForwardPlan
+    from orbiquant.market.files import ReadAs
+    from orbiquant.ports import Progress
     from orbiquant.research.sweeps import Counted, Sweepable, Swept
     from orbiquant.research.walk_forward import StrategyAsked, WalkedForward
+    from orbiquant.runtime import Runtime
 
 
 BreakEvens = Annotated[

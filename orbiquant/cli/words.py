@@ -7,7 +7,6 @@ from typing import Any
 
 from orbiquant.cards import FIGURE_WORDS
 
-
 MEANINGS: Mapping[str, str] = {  # abbreviation → what it means, in words a line can hold
     "R": "R: what is lost at the stop; a net R has paid the costs",
     "bp": "bp: basis point, 0.01 %",

@@ -4,9 +4,9 @@ import json
 import socket
 import sys
 
+from orbiquant.cli.choosing import chosen_app
 from orbiquant.core import configure_logging, get_logger
 from orbiquant.runtime import current
-from orbiquant.cli.choosing import chosen_app
 from orbiquant.service.crew import end_with_parent
 from orbiquant.service.serving import leave, make_server
 from orbiquant.service.warming import warming

@@ -27,7 +27,7 @@ from orbiquant.service.kept import KeptAnswers
 from orbiquant.service.keys import authenticate
 from orbiquant.service.known import KnownKeys
 from orbiquant.service.metrics import METERS
-from orbiquant.service.rates import Rates, SharedCounts, RateStanding
+from orbiquant.service.rates import Rates, RateStanding, SharedCounts
 from orbiquant.service.request_log import RequestLog
 from orbiquant.service.tokens import TokenReader, looks_signed
 

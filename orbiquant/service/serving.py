@@ -19,8 +19,8 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.config import LOGGING_CONFIG
 from starlette.applications import Starlette
+from uvicorn.config import LOGGING_CONFIG
 
 from orbiquant.access import ServiceConfig
 from orbiquant.copilot.runs import end_runs

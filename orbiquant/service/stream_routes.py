@@ -22,10 +22,10 @@ from orbiquant.service.stream_watch import StreamWatcher
 from orbiquant.service.stream_wire import (
     MOST_SERIES,
     StreamOpening,
-    wanted_series,
     problem_text,
     read_opening,
     read_wish,
+    wanted_series,
 )
 from orbiquant.service.streams import Hub, StreamListener, message_text
 

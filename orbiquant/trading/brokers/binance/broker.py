@@ -9,14 +9,6 @@ from threading import Event
 from time import monotonic
 from typing import Any
 
-from ....core import (
-    BrokerError,
-    BrokerRejected,
-    BrokerUnavailable,
-    ExecutionUnknown,
-    NotConfigured,
-    NotFoundError,
-)
 from orbiquant.orders import (
     Account,
     Bracket,
@@ -29,6 +21,15 @@ from orbiquant.orders import (
     Side,
     TradedSymbol,
     exactly,
+)
+
+from ....core import (
+    BrokerError,
+    BrokerRejected,
+    BrokerUnavailable,
+    ExecutionUnknown,
+    NotConfigured,
+    NotFoundError,
 )
 from ...brokers.terms import PaperTerms
 from .config import check_rights

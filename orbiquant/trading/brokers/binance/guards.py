@@ -13,7 +13,6 @@ from decimal import Decimal
 from time import monotonic
 from typing import Any
 
-
 from ....core import BrokerError, BrokerRejected, BrokerUnavailable, ExecutionUnknown, get_logger
 from ....orders import Bracket
 from . import ids

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ....orders import Fill, Order, OrderRole, OrderState, OrderStatus, OrderType, Side, exactly
 from .config import MAGICS, Mt4Config
 from .contracts import Contracts
-from .state import Sent, AccountMemory
+from .state import AccountMemory, Sent
 from .wire import Mt4Ticket
 
 MOST_ID = 31  # characters of a comment, and so of an id

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ....core import BrokerUnavailable
-from .commands import AdvisorCommand, ReplyKind, AdvisorReply, history_command, subscribe_command
+from .commands import AdvisorCommand, AdvisorReply, ReplyKind, history_command, subscribe_command
 from .config import Mt4Config
 from .files import LOOK_PAUSE_S, Folder
 from .state import AccountMemory
 from .wire import (
     Message,
+    Mt4Ticket,
     OrdersFile,
     Quote,
-    Mt4Ticket,
     read_history_file,
     read_messages_file,
     read_orders_file,
