@@ -39,7 +39,7 @@ PAINTED = """async (code) => {
   commands.execute("notebook:run-cell");
   const places = () => document.querySelectorAll(".oq-candles[data-bars='200000']").length;
   const before = places();
-  while (places() === before) await new Promise((done) => setTimeout(done, 5));
+  while (places() === before && performance.now() - began < 60_000) await new Promise((done) => setTimeout(done, 5));
   return performance.now() - began;
 }"""
 EURUSD = SeriesId.parse("EURUSD", "1h")

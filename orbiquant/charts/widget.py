@@ -19,7 +19,7 @@ from .candles import price_decimals
 from .source import candle_source, candle_style
 from .theme import need_columns, need_times
 from .views import BarsView
-from ..core import DataError, OptionError, choose, missing_library
+from ..core import DataError, choose, missing_library
 from ..domain import BAR_COLUMNS, Bars, Timeframe
 
 try:
