@@ -7518,6 +7518,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'orbiquant/reports/tearsheet.py'),
                                              'orbiquant.reports.tearsheet.Table.texts': ( 'reports.tearsheet.html#table.texts',
                                                                                           'orbiquant/reports/tearsheet.py'),
+                                             'orbiquant.reports.tearsheet._cell': ( 'reports.tearsheet.html#_cell',
+                                                                                    'orbiquant/reports/tearsheet.py'),
                                              'orbiquant.reports.tearsheet._fact_text': ( 'reports.tearsheet.html#_fact_text',
                                                                                          'orbiquant/reports/tearsheet.py'),
                                              'orbiquant.reports.tearsheet.cell_text': ( 'reports.tearsheet.html#cell_text',

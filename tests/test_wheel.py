@@ -115,6 +115,9 @@ def test_the_demonstration_runs_from_an_empty_folder(environment: dict[str, str]
     assert (signal["symbol"], signal["timeframe"]) == ("EURUSD", "1h")
     assert signal["direction"] == "HOLD" or signal["confidence"] >= MIN_CONFIDENCE
     assert metrics["trades"] > 0 and metrics["causality_violations"] == 0 and metrics["verdict"]
+    told = (ROOT / "README.md").read_text(encoding="utf-8")
+    mean = f"{metrics['expectancy_r']:+.3f} ± {metrics['standard_error_r']:.3f}, of which costs {metrics['cost_r']:.3f}"
+    assert metrics["verdict"] in told and f"{metrics['trades']:.0f} (policy base)" in told and mean in told
 
     models = json.loads(run(sys.executable, "-c", program, "models", "list", "--json", cwd=tmp_path, env=environment))
     assert [model["version"] for model in models] == [signal["model_version"]]

@@ -77,6 +77,16 @@ def cell_text(
     return str(value).replace("_", " ") or DASH
 
 # %% ../../nbs/82_reports.tearsheet.ipynb #88726a40
+_SENTENCE = 40  # characters from which a text is one, and is given room on a narrow screen
+
+
+def _cell(
+    kind: str,  # n: a figure, t: a time, w: words
+    text: str,  # as it is read
+) -> str:
+    return f'<td class="{kind}{" long" if len(text) > _SENTENCE else ""}">{html.escape(text)}</td>'
+
+
 class Table:
     "A table that a notebook shows by naming it last in a cell."
 
@@ -110,10 +120,7 @@ class Table:
         if not self.rows:
             return f'<p class="nothing">{html.escape(self.empty)}</p>'
         heads = "".join(f'<th class="{k}">{html.escape(t)}</th>' for k, t in zip(self.kinds, self.heads, strict=True))
-        lines = (
-            "".join(f'<td class="{k}">{html.escape(text)}</td>' for k, text in zip(self.kinds, row, strict=True))
-            for row in self.rows
-        )
+        lines = ("".join(map(_cell, self.kinds, row)) for row in self.rows)
         body = "".join(f"<tr>{line}</tr>" for line in lines)
         return f'<div class="table"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
