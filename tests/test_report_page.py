@@ -15,6 +15,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from playwright.sync_api import Browser, Page
 
+import orbiquant.runtime
 from orbiquant.cards import Card, Tiles
 from orbiquant.charts import equity_chart
 from orbiquant.core import DataError, NotFoundError, OptionError, asset
@@ -219,6 +220,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shipped]:
     """Run every shipped report once in one workspace, long ones when asked for, and yield what finds a run."""
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setenv("ORBIQUANT_HOME", str(tmp_path_factory.mktemp("shipped")))
+        orbiquant.runtime._current.clear()  # it is another's workspace
         store_sample("EURUSD", "1h")
         trade_some_days()
         started = {name: pool.submit(run_report, *asked, timeout_s=300) for name, asked in SMALL.items()}
@@ -229,6 +231,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shipped]:
             return started[name].result()
 
         yield ended
+    orbiquant.runtime._current.clear()
 
 
 def figures_of(page: Page) -> str:

@@ -5,16 +5,16 @@ from typing import Annotated
 import typer
 
 from orbiquant.cli.console import AsJson, open_runtime, progress_bar, show, table
-from orbiquant.cli.serving import Parameters, ReportName, RunTimeout, reports, require_bars, split_parameters
+from orbiquant.cli.serving import ReportParamOption, ReportArgument, RunTimeout, reports, require_bars, split_parameters
 
 
 @reports.command("batch")
 def batch_command(
-    name: ReportName,
+    name: ReportArgument,
     vary: Annotated[
         list[str], typer.Option(metavar="NAME=A,B,…", help="Values to run it with, each with each; may be repeated.")
     ],
-    param: Parameters = None,
+    param: ReportParamOption = None,
     at_once: Annotated[int, typer.Option(min=1, max=64, help="Runs at a time, each in a process of its own.")] = 2,
     timeout: RunTimeout = None,
     as_json: AsJson = False,

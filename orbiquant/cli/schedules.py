@@ -7,7 +7,7 @@ import typer
 from orbiquant.cli.console import AsJson, console, fields, show, table
 from orbiquant.cli.follow import plain_teller
 from orbiquant.cli.jobs import JobName, open_jobs, run_teller, tell_end, work_until_interrupted
-from orbiquant.cli.serving import Parameters, ReportName, RunTimeout, reports, require_bars, split_parameters
+from orbiquant.cli.serving import ReportParamOption, ReportArgument, RunTimeout, reports, require_bars, split_parameters
 
 if TYPE_CHECKING:
     from orbiquant.jobs.records import JobRun
@@ -33,7 +33,7 @@ def report_line(
 @schedules.command("add")
 def add_schedule(
     name: JobName,
-    report: ReportName,
+    report: ReportArgument,
     schedule: Annotated[
         str, typer.Option(help='Five fields of cron ("30 6 * * 1-5"), @daily, @weekly, @monthly or "@every 6h".')
     ],
@@ -41,7 +41,7 @@ def add_schedule(
     missed: Annotated[
         Literal["skip", "once", "all"], typer.Option(help="What happens to due times that passed while nobody worked.")
     ] = "once",
-    param: Parameters = None,
+    param: ReportParamOption = None,
     tries: Annotated[int, typer.Option(min=1, max=10, help="So often at most, until it succeeds.")] = 1,
     timeout: RunTimeout = None,
     as_json: AsJson = False,

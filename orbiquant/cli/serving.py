@@ -158,10 +158,10 @@ def require_bars(
             runtime.store.read(series, start=runtime.clock.now(), version=values.get("version"))
 
 
-ReportName = Annotated[
+ReportArgument = Annotated[
     str, typer.Argument(metavar="REPORT", help="As `report list` shows it.", autocompletion=complete_report)
 ]
-Parameters = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="May be repeated.")]
+ReportParamOption = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="May be repeated.")]
 RunTimeout = Annotated[
     float | None, typer.Option(min=1, max=604_800, help="Seconds that one run may take; else the settings'.")
 ]
@@ -169,12 +169,12 @@ RunTimeout = Annotated[
 
 @reports.command("run")
 def run_named_report(
-    name: ReportName,
+    name: ReportArgument,
     symbol: Annotated[str | None, typer.Option(help="Short for --param symbol=…")] = None,
     timeframe: Annotated[
         str | None, typer.Option(help=f"Short for --param timeframe=…; one of {', '.join(TIMEFRAMES)}.")
     ] = None,
-    param: Parameters = None,
+    param: ReportParamOption = None,
     timeout: RunTimeout = None,
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Also print the page to report.pdf, where a browser is there.")

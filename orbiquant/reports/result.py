@@ -179,7 +179,7 @@ class ReportFailure(Value):
     heading: Written = ""  # the heading it stands under
     traceback: Written = ""  # plain text
 
-# %% ../../nbs/81_reports.result.ipynb #1f8f6654
+# %% ../../nbs/81_reports.result.ipynb #c7c15d25
 class ReportRun(Carded, Value):
     "One run of one report."
 

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 from orbiquant.reports.pdf import own_browser
 
+expect.set_options(timeout=20_000)  # a busy machine draws late
 FLAGS = [
     "--headless",
     "--no-sandbox",
