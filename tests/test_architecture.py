@@ -19,7 +19,10 @@ measured = cache(measure)
 HEAVY = {"vectorbt", "torch", "transformers", "xgboost", "ccxt", "sklearn"}
 
 
-@pytest.mark.parametrize("name", COUNTS)
+ALONE = pytest.mark.slow  # a time; beside two other processes it measures them
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=ALONE) if n.startswith("seconds") else n for n in COUNTS])
 def test_the_house_keeps_its_limits(name: str):
     found = measured(name)
     assert not found.over, f"{found.value:g} {name}, at most {found.limit:g}: " + "; ".join(found.places[:20])

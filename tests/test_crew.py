@@ -122,6 +122,7 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     return Runtime(load_settings())
 
 
+@pytest.mark.slow
 def test_one_process_trades_and_does_what_is_queued_until_its_input_ends(runtime: Runtime, tmp_path: Path):
     run = start_job(runtime.engine, find_handler("copilot.forget"), {}, runtime.clock)
     surroundings = os.environ | {"ORBIQUANT_HOME": str(tmp_path)}

@@ -86,7 +86,7 @@ def test_all_the_years(tmp_path: Path, name: str, costs: Costs, plan: ExitPlan):
     check_equal(tested, played, ROUNDED)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 10_000),
     share=st.sampled_from([0.05, 0.3, 1.0]),

@@ -183,6 +183,7 @@ def test_planted_cycles_complete_more_often_than_their_surrogates_and_a_martinga
     assert audit_surrogates(AMD, martingale, 39).verdict("amd_completion") == "fail"
 
 
+@pytest.mark.slow
 def test_processes_answer_as_one_does_and_progress_is_told():
     told: list[tuple[int, int, str]] = []
     alone = audit_surrogates(AMD, BARS, 6, seed=5)

@@ -172,6 +172,7 @@ def test_the_guide_to_the_copilot_asks_backtests_and_proposes(made: Path):
     assert "Chat('my tables')" in said and not [each for each in outputs(ran) if each["output_type"] == "error"]
 
 
+@pytest.mark.slow
 def test_a_rule_of_ones_own_goes_from_the_idea_to_an_agent(made: Path):
     ran = execute(made / "nbs" / "my_strategy.ipynb")
     said = said_in(ran)

@@ -201,15 +201,16 @@ class ReportRun(Carded, Value):
     def as_card(self) -> Card:
         "Return how the run ended and where its page lies."
         tone = {"succeeded": "good", "running": ""}.get(self.status, "bad")
-        asked = {name: str(value) for name, value in self.parameters.items() if value is not None}
         why = f"{self.error.message} " if self.error else ""
         tiles = {
             **({"verdict": str(self.metrics["verdict"])} if "verdict" in self.metrics else {}),
             "took": shown(self.duration_s, ",.0f", "s"),
-            **asked,
+            **{name: str(value) for name, value in self.parameters.items() if value is not None},
         }
-        told = (f"Report {self.name}", tiles, self.status.replace("_", " "), tone, f"{why}{self.html}")
-        return Card(*told, shares=self.stage_seconds)
+        return Card(
+            f"Report {self.name}", tiles, self.status.replace("_", " "), tone, f"{why}{self.html}",
+            shares=self.stage_seconds,
+        )  # fmt: skip
 
     @property
     def html(self) -> Path:
